@@ -1,0 +1,1 @@
+"""Mainspring: Spring Boot for AI infrastructure."""
