@@ -1,1 +1,60 @@
-"""Mainspring: Spring Boot for AI infrastructure."""
+"""Mainspring: Spring Boot for AI infrastructure. Declare it once, run it anywhere, see why."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mainspring.declare.aggregate import avg, count, highest, last, lowest, stddev, total, variance
+    from mainspring.declare.app import App
+    from mainspring.declare.artifact import File, Model
+    from mainspring.declare.data import Entity
+    from mainspring.declare.frame import Frame
+    from mainspring.declare.record import Field, Record
+    from mainspring.errors import MainspringError
+
+_HOMES = {
+    "App": "declare.app",
+    "Entity": "declare.data",
+    "Field": "declare.record",
+    "File": "declare.artifact",
+    "Frame": "declare.frame",
+    "MainspringError": "errors",
+    "Model": "declare.artifact",
+    "Record": "declare.record",
+    "avg": "declare.aggregate",
+    "count": "declare.aggregate",
+    "highest": "declare.aggregate",
+    "last": "declare.aggregate",
+    "lowest": "declare.aggregate",
+    "stddev": "declare.aggregate",
+    "total": "declare.aggregate",
+    "variance": "declare.aggregate",
+}
+
+__all__ = [
+    "App",
+    "Entity",
+    "Field",
+    "File",
+    "Frame",
+    "MainspringError",
+    "Model",
+    "Record",
+    "avg",
+    "count",
+    "highest",
+    "last",
+    "lowest",
+    "stddev",
+    "total",
+    "variance",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'mainspring' has no attribute {name!r}")
+    value = getattr(import_module(f"mainspring.{home}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,442 @@
+"""The app: everything hangs off it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, ParamSpec, TypeVar, overload
+
+from mainspring.declare.aggregate import Aggregate
+from mainspring.declare.check import (
+    aggregates_fit,
+    columns_exist,
+    cron_fits,
+    default_name,
+    label_fits,
+    share,
+    takes_inputs,
+    time_zone,
+)
+from mainspring.declare.data import Column, Entity, FeatureView, FeatureViewSpec, Source, SourceSpec
+from mainspring.declare.declaration import Declaration, DeclaredKind, give_name, kind_of
+from mainspring.declare.duration import Duration, microseconds
+from mainspring.declare.model import (
+    Endpoint,
+    EndpointSpec,
+    Input,
+    ModelDeclaration,
+    ModelSpec,
+    Monitor,
+    MonitorSpec,
+    Promotion,
+    PromotionSpec,
+    Schedule,
+    ScheduleSpec,
+    Score,
+    trainer,
+)
+from mainspring.declare.origin import here, of_function
+from mainspring.declare.record import Record, fields_of
+from mainspring.declare.step import Pipeline, PipelineSpec, Step, StepOptions, StepSpec
+from mainspring.errors import DeclarationError
+
+__all__ = ["App"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class App:
+    """What an application declares. Nothing runs, opens or reads when something is declared.
+
+    Args:
+        name: the app's name, as it appears in metrics, logs and the catalog.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.origin = here()
+        self._declared: list[Declaration[object]] = []
+
+    def __repr__(self) -> str:
+        return f"App({self.name!r}, {len(self._declared)} declared)"
+
+    def declared(self) -> tuple[Declaration[object], ...]:
+        """All declarations, in the order they were made."""
+        return tuple(self._declared)
+
+    def bind(self, namespace: Mapping[str, object]) -> None:
+        """Name what has no name after the variable that holds it; the loader calls this with the app's module."""
+        mine = {id(declaration): declaration for declaration in self._declared}
+        for variable, value in namespace.items():
+            if id(value) in mine and not variable.startswith("_"):
+                give_name(mine[id(value)], variable)
+
+    # -- data ---------------------------------------------------------------------------------------------------
+
+    def source(
+        self,
+        record: type[Record],
+        *,
+        time: str,
+        ingested: str | None = None,
+        valid_to: str | None = None,
+        id: str | None = None,
+        deleted: str | None = None,
+        zone: str | None = None,
+        every: Duration | None = None,
+        called: str | None = None,
+    ) -> Source:
+        """A table to read; where it is, is the profile's business (``[sources.NAME]`` of mainspring.toml).
+
+        Args:
+            record: the class that describes a row.
+            time: the column with the event time.
+            ingested: the column with the moment the row became known; otherwise its arrival.
+            valid_to: the column with the moment the row stops being valid; null is open.
+            id: the column that identifies an event over its corrections.
+            deleted: a boolean column; true marks a deletion.
+            zone: the IANA time zone of naive times; without it they are refused.
+            every: how often a batch source is read.
+            called: its name, when no variable holds it.
+
+        Raises:
+            DeclarationError: MS-1003 to MS-1007, MS-1013, MS-1014.
+        """
+        origin, fields = here(), fields_of(record)
+        columns_exist(record, fields, time=time, ingested=ingested, valid_to=valid_to, id=id, deleted=deleted)
+        time_zone(zone)
+        every_us = None if every is None else microseconds(every, what="every")
+        spec = SourceSpec(record, fields, time, ingested, valid_to, id, deleted, zone, every_us)
+        return self._add(Source(spec, origin, called))
+
+    @overload
+    def features(
+        self,
+        *sources: Source | FeatureView,
+        entity: Entity | tuple[Entity, ...],
+        ttl: Duration | None = ...,
+        every: Duration | None = ...,
+        online: bool = ...,
+        rows: Literal["each", "whole"] = ...,
+        returns: type[Record] | None = ...,
+        called: str | None = ...,
+    ) -> Callable[[Callable[..., object]], FeatureView]: ...
+    @overload
+    def features(
+        self,
+        *sources: Source | FeatureView,
+        entity: Entity | tuple[Entity, ...],
+        ttl: Duration | None = ...,
+        every: Duration | None = ...,
+        online: bool = ...,
+        rows: Literal["each", "whole"] = ...,
+        returns: type[Record] | None = ...,
+        called: str | None = ...,
+        **features: Aggregate,
+    ) -> FeatureView: ...
+    def features(
+        self,
+        *sources: Source | FeatureView,
+        entity: Entity | tuple[Entity, ...],
+        ttl: Duration | None = None,
+        every: Duration | None = None,
+        online: bool = True,
+        rows: Literal["each", "whole"] = "each",
+        returns: type[Record] | None = None,
+        called: str | None = None,
+        **features: Aggregate,
+    ) -> FeatureView | Callable[[Callable[..., object]], FeatureView]:
+        """Features of an entity: declared aggregates of one source, or a function as a decorator.
+
+        Args:
+            sources: what they are computed from.
+            entity: whose they are; several make a composite key, in this order.
+            ttl: how long the newest row answers ``last``; for ever when left out. Windows do not know it.
+            every: how often the view is published.
+            online: whether it is materialised for serving.
+            rows: ``each`` when f(A + B) = f(A) + f(B); ``whole`` recomputes everything.
+            returns: the record that a function returns, besides keys and time; inferred when left out.
+            called: its name, when no variable holds it.
+            features: name = `last`, `count`, `total`, `avg`, `variance`, `stddev`, `lowest` or `highest`.
+
+        Raises:
+            DeclarationError: MS-1001, MS-1002, MS-1007, MS-1008, MS-1015, MS-1016.
+        """
+        origin = here()
+        entities = entity if isinstance(entity, tuple) else (entity,)
+        ttl_us = None if ttl is None else microseconds(ttl, what="ttl")
+        every_us = None if every is None else microseconds(every, what="every")
+        described = () if returns is None else fields_of(returns)
+        aggregates_fit(sources, entities, features, origin)
+
+        def view(function: Callable[..., object] | None, name: str | None) -> FeatureView:
+            spec = FeatureViewSpec(
+                sources, entities, ttl_us, every_us, online, rows, tuple(features.items()), function, described
+            )
+            return self._add(FeatureView(spec, origin, name))
+
+        if features:
+            return view(None, called)
+        return lambda function: view(function, called or function.__name__)
+
+    # -- models -------------------------------------------------------------------------------------------------
+
+    def model(
+        self,
+        *,
+        inputs: Sequence[Input],
+        label: Column,
+        known_at: Column | None = None,
+        metric: str = "roc_auc",
+        slices: Sequence[Column] = (),
+        holdout: float = 0.2,
+        gap: Duration | None = None,
+        tolerance: float = 1e-5,
+        seed: int = 0,
+        timeout: Duration | None = None,
+        retries: int = 0,
+        called: str | None = None,
+    ) -> Callable[[Callable[..., object]], ModelDeclaration]:
+        """A model, by the function that trains it: ``def late(x: Frame, y: Frame, rate: float = 0.1) -> Model``.
+
+        Args:
+            inputs: feature views, single features, and columns of the label's source (which a request carries).
+            label: the column to predict.
+            known_at: the column with the moment the label is known; rows later than the training are left out.
+            metric: what decides: roc_auc, log_loss, brier, accuracy for a boolean label; rmse, mae, r2 for a number.
+            slices: columns of the label's source whose values are judged apart.
+            holdout: the share of the newest rows kept for evaluation.
+            gap: rows this long before the evaluation's first row are left out of the training.
+            tolerance: how far the converted (ONNX) model's score may be from the native one.
+            seed: seeds `random` and NumPy before training.
+            timeout: the longest a training may take.
+            retries: further attempts after a failure.
+            called: its name, when not the function's.
+
+        Raises:
+            DeclarationError: MS-1017, MS-1018, MS-1019, MS-1024, MS-1025.
+        """
+        label_fits(inputs, label, known_at, metric, slices)
+        share("holdout", holdout)
+
+        def declare(function: Callable[..., object]) -> ModelDeclaration:
+            takes_inputs(function, 2)
+            options = StepOptions(
+                retries=retries,
+                seed=seed,
+                timeout_us=None if timeout is None else microseconds(timeout, what="timeout"),
+            )
+            gap_us = 0 if gap is None else microseconds(gap, what="gap")
+            spec = ModelSpec(
+                trainer(function),
+                tuple(inputs),
+                label,
+                known_at,
+                metric,
+                tuple(slices),
+                holdout,
+                gap_us,
+                tolerance,
+                seed,
+                options,
+            )
+            return self._add(ModelDeclaration(spec, of_function(function), called or function.__name__))
+
+        return declare
+
+    def promote(
+        self,
+        model: ModelDeclaration,
+        *,
+        when: Callable[[Score, Score], bool] | None = None,
+        margin: float | None = None,
+        called: str | None = None,
+    ) -> Promotion:
+        """When a new version replaces the live one; both are judged on the same rows.
+
+        Args:
+            model: whose versions.
+            when: ``lambda new, live: new.roc_auc >= live.roc_auc - 0.002``.
+            margin: the paired bootstrap's lower 95 % bound of the gain must be above ``-margin``; 0.002 when
+                neither is given.
+            called: its name; the model's when left out.
+        """
+        if when is None and margin is None:
+            margin = 0.002
+        return self._add(Promotion(PromotionSpec(model, when, margin), here(), default_name(called, model)))
+
+    def endpoint(
+        self, model: ModelDeclaration, *, latency: Duration | None = None, log: float = 1.0, called: str | None = None
+    ) -> Endpoint:
+        """A model behind HTTP; features are looked up by the keys in the request.
+
+        Args:
+            model: what answers.
+            latency: the promise, for the monitor and the benchmark.
+            log: the share of answers kept in the prediction log.
+            called: its name; the model's when left out.
+        """
+        share("log", log, closed=True)
+        latency_us = None if latency is None else microseconds(latency, what="latency")
+        return self._add(Endpoint(EndpointSpec(model, latency_us, log), here(), default_name(called, model)))
+
+    def monitor(
+        self,
+        model: ModelDeclaration,
+        *,
+        false_alarms: str = "1 per quarter",
+        on_alarm: Literal["retrain", "notify"] = "notify",
+        block: Literal["hour", "day"] = "day",
+        watch: Iterable[str] = (),
+        segments: Sequence[Column] = (),
+        cooldown: Duration = "1d",
+        called: str | None = None,
+    ) -> Monitor:
+        """Watch a model's inputs, scores and, when labels arrive, its performance.
+
+        Args:
+            model: whose prediction log is watched.
+            false_alarms: the budget: ``1 per quarter``, ``2 per year``, ``1 per month``, ``1 per week``.
+            on_alarm: ``retrain`` starts a training; its gate decides.
+            block: the length of the blocks that are compared, in event time.
+            watch: input columns and metrics; all when left out.
+            segments: columns by whose values rows are watched apart.
+            cooldown: the least event time between two retrainings.
+            called: its name; the model's when left out.
+        """
+        spec = MonitorSpec(
+            model, false_alarms, on_alarm, block, tuple(watch), tuple(segments), microseconds(cooldown, what="cooldown")
+        )
+        return self._add(Monitor(spec, here(), default_name(called, model)))
+
+    # -- free-form work -----------------------------------------------------------------------------------------
+
+    def step(
+        self,
+        *inputs: Step[..., object] | Source | FeatureView,
+        retries: int = 0,
+        backoff: Duration = "500ms",
+        timeout: Duration | None = None,
+        cache: bool = True,
+        once: bool = False,
+        env: Sequence[str] = (),
+        seed: int | None = None,
+        resources: Mapping[str, float] | None = None,
+        max_parallel: int | None = None,
+        on_error: Literal["fail", "continue"] = "fail",
+        secrets: Sequence[str] = (),
+        called: str | None = None,
+    ) -> Callable[[Callable[P, R]], Step[P, R]]:
+        """A function as a step; `inputs` fill its first parameters, the others are parameters of the run.
+
+        Args:
+            inputs: steps, sources or feature views by reference.
+            retries: further attempts after the first.
+            backoff: wait before the first retry, doubled each time.
+            timeout: limit of one attempt; the whole process group is stopped.
+            cache: whether a result may be reused.
+            once: a side effect that must not be repeated.
+            env: environment variables it reads; their values enter the cache key.
+            seed: seeds `random` and NumPy; enters the cache key.
+            resources: ``{"cpu": 2, "gpu": 1, "memory": 4e9}``.
+            max_parallel: how many items of a map run at once.
+            on_error: whether other items and branches go on after a failure.
+            secrets: settings it is handed; redacted from its log.
+            called: its name, when not the function's.
+        """
+        options = StepOptions(
+            retries=retries,
+            backoff_us=microseconds(backoff, what="backoff"),
+            timeout_us=None if timeout is None else microseconds(timeout, what="timeout"),
+            cache=cache and not once,
+            once=once,
+            env=tuple(env),
+            seed=seed,
+            resources=dict(resources or {}),
+            max_parallel=max_parallel,
+            on_error=on_error,
+            secrets=tuple(secrets),
+        )
+
+        def declare(function: Callable[P, R]) -> Step[P, R]:
+            takes_inputs(function, len(inputs))
+            spec = StepSpec(function, inputs, options)
+            step: Step[P, R] = Step(spec, of_function(function), called or function.__name__)
+            self._declared.append(step)
+            return step
+
+        return declare
+
+    def pipeline(self, function: Callable[P, R]) -> Pipeline[P, R]:
+        """A function that wires steps, as a pipeline: ``mainspring run NAME`` carries it out."""
+        pipeline: Pipeline[P, R] = Pipeline(
+            PipelineSpec(function, StepOptions()), of_function(function), function.__name__
+        )
+        self._declared.append(pipeline)
+        return pipeline
+
+    def schedule(
+        self,
+        target: Source | FeatureView | ModelDeclaration | Pipeline[..., object] | Step[..., object],
+        cron: str,
+        *,
+        zone: str = "UTC",
+        missed: Literal["latest", "all"] = "latest",
+        called: str | None = None,
+        **arguments: object,
+    ) -> Schedule:
+        """Run something by the clock, in ``dev`` and ``serve``; each due time fires once over all replicas.
+
+        Args:
+            target: what runs.
+            cron: five fields: ``"0 3 * * *"``.
+            zone: the IANA time zone of the expression.
+            missed: after a pause, ``latest`` or ``all`` due times.
+            called: its name; the target's when left out.
+            arguments: the pipeline's arguments.
+
+        Raises:
+            DeclarationError: MS-1014, MS-1026.
+        """
+        cron_fits(cron)
+        time_zone(zone)
+        spec = ScheduleSpec(target, cron, zone, missed, dict(arguments))
+        return self._add(Schedule(spec, here(), default_name(called, target)))
+
+    def _add(self, declaration: D) -> D:
+        self._declared.append(declaration)
+        return declaration
+
+    def of_kind(self, kind: DeclaredKind) -> tuple[Declaration[object], ...]:
+        """The declarations of one kind, in order."""
+        return tuple(declaration for declaration in self._declared if kind_of(declaration) is kind)
+
+
+D = TypeVar("D", bound=Declaration[object])
+
+
+def parameters(function: Callable[..., object]) -> Mapping[str, object]:
+    """The parameters of a trainer or step that have defaults, by name."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
+
+
+def same_app(declarations: Iterable[Declaration[object]], app: App) -> None:
+    """Refuse references to another app's declarations.
+
+    Raises:
+        DeclarationError: MS-1027.
+    """
+    known = {id(declaration) for declaration in app.declared()}
+    for declaration in declarations:
+        if id(declaration) not in known and kind_of(declaration) is not DeclaredKind.ENTITY:
+            raise DeclarationError(
+                f"{declaration!r} belongs to another app",
+                code="MS-1027",
+                origin=str(here()),
+                fix="declare it on this app",
+            )

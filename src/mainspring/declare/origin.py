@@ -1,0 +1,37 @@
+"""Where in the user's files something was declared."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from os import path
+
+__all__ = ["Origin", "here", "of_function"]
+
+_PACKAGE = path.dirname(path.dirname(path.abspath(__file__)))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A line of a file, printed as ``flights.py:31``."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{path.basename(self.file)}:{self.line}"
+
+
+def here() -> Origin:
+    """The nearest caller outside this package: the line the user wrote."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return Origin(frame.f_code.co_filename, frame.f_lineno)
+
+
+def of_function(function: Callable[..., object]) -> Origin:
+    """The line a function starts at; the caller's line for something without code."""
+    code = getattr(function, "__code__", None)
+    return here() if code is None else Origin(code.co_filename, code.co_firstlineno)
