@@ -222,10 +222,11 @@ class App:
 
         def declare(function: Callable[..., object]) -> ModelDeclaration:
             takes_inputs(function, 2)
+            timeout_us = None if timeout is None else microseconds(timeout, what="timeout")
             options = StepOptions(
                 retries=retries,
                 seed=seed,
-                timeout_us=None if timeout is None else microseconds(timeout, what="timeout"),
+                timeout_us=timeout_us,
             )
             gap_us = 0 if gap is None else microseconds(gap, what="gap")
             spec = ModelSpec(

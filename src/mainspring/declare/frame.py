@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mainspring.lazy import lazy
@@ -36,7 +36,7 @@ class Frame:
             self._table = data
         elif isinstance(data, Mapping):
             self._table = pa.table(dict(data))
-        elif isinstance(data, pl.LazyFrame):
+        elif hasattr(data, "collect"):  # polars.LazyFrame
             self._table = data.collect().to_arrow()
         else:
             self._table = pa.table(data)
@@ -102,6 +102,10 @@ class Frame:
             return Frame(connection.sql(query).to_arrow_table())
 
 
+def _number_tests() -> tuple[Callable[[pa.DataType], bool], ...]:
+    return (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal)
+
+
 def _numbers(name: str, column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[Any]]:
     kind = column.type
     if pa.types.is_timestamp(kind) or pa.types.is_date64(kind):
@@ -110,7 +114,6 @@ def _numbers(name: str, column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[Any
         column = column.cast(pa.int32())
     elif pa.types.is_null(kind):
         column = column.cast(pa.float64())
-    elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-        if not pa.types.is_decimal(kind):
-            raise TypeError(f"column {name!r} is {kind}, not a number; encode it first (.polars() or .arrow())")
+    elif not any(is_number(kind) for is_number in _number_tests()):
+        raise TypeError(f"column {name!r} is {kind}, not a number; encode it first (.polars() or .arrow())")
     return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)

@@ -93,14 +93,13 @@ class ModelSpec:
 class ModelDeclaration(Declaration[ModelSpec]):
     """A declared model; calling it trains in process."""
 
-    __slots__ = ("__doc__", "__wrapped__")
-
     def __init__(self, spec: ModelSpec, origin: Origin, name: str) -> None:
         super().__init__(DeclaredKind.MODEL, spec, origin, name)
         self.__wrapped__ = spec.function
         self.__doc__ = spec.function.__doc__
 
     def __call__(self, x: Frame, y: Frame, **params: object) -> Model:
+        """Train on these inputs (rows, columns) and this label (rows, 1), in process."""
         return self._spec.function(x, y, **params)
 
 

@@ -128,14 +128,13 @@ def _wire() -> Iterator[Trace]:
 class Step(Declaration[StepSpec], Generic[P, R]):
     """A declared function. Inside a pipeline a call adds a node; elsewhere it runs the plain function."""
 
-    __slots__ = ("__doc__", "__wrapped__")
-
     def __init__(self, spec: StepSpec, origin: Origin, name: str) -> None:
         super().__init__(DeclaredKind.STEP, spec, origin, name)
         self.__wrapped__ = spec.function
         self.__doc__ = spec.function.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Add a node to the pipeline that is being wired, or run the plain function."""
         wired = _wiring.get()
         if wired is None:
             return cast(R, self._spec.function(*args, **kwargs))
@@ -186,14 +185,13 @@ class PipelineSpec:
 class Pipeline(Declaration[PipelineSpec], Generic[P, R]):
     """A declared pipeline; calling it in Python runs its steps as plain functions, in process."""
 
-    __slots__ = ("__doc__", "__wrapped__")
-
     def __init__(self, spec: PipelineSpec, origin: Origin, name: str) -> None:
         super().__init__(DeclaredKind.PIPELINE, spec, origin, name)
         self.__wrapped__ = spec.function
         self.__doc__ = spec.function.__doc__
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the pipeline's steps as plain functions, in process."""
         return cast(R, self._spec.function(*args, **kwargs))
 
 
