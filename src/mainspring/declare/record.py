@@ -129,7 +129,7 @@ def column_type(annotation: object, rules: Field, *, where: str, origin: Origin)
         raise DeclarationError(
             f"{where} has a type that a column cannot hold: {annotation!r}",
             code="MS-1003",
-            why="a column is str, int, float, bool, datetime, date, bytes, Decimal or list[float], or one of them | None",
+            why="a column is str, int, float, bool, datetime, date, bytes, Decimal, list[float], or one | None",
             origin=str(origin),
             fix="change the annotation, or leave the column out of the record",
         )

@@ -1,0 +1,1 @@
+"""Auto-configuration: which adapter serves each port, and why. Opens nothing until a port is used."""

@@ -1,0 +1,1 @@
+"""Carries out a plan: cache keys, workers, commit, resume, map, schedule, logs."""

@@ -1,0 +1,61 @@
+"""What the engine is asked to do: tasks and the graph they form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from mainspring.declare.step import StepOptions
+
+__all__ = ["Output", "Task", "TaskGraph"]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The result of another task of the graph, by the task's name."""
+
+    task: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One unit of work that is cached, retried and recorded.
+
+    Attributes:
+        name: unique in its graph: ``feature_view/congestion``.
+        function: a module-level function, called by keyword with `params` and the loaded `inputs`. What it returns
+            is stored by content: a `Frame`, a `File`, bytes, or what msgspec writes as JSON (a struct, a mapping,
+            numbers, text); anything else is pickled and marked opaque. A parameter annotated with a
+            `msgspec.Struct` receives a JSON result as that struct.
+        params: values that enter the key by canonical encoding; a `File` enters by content.
+        inputs: parameter name to the result it receives; a result enters the key by its content digest.
+        reaches: other functions and classes whose code the task runs (a trainer, a feature function): their
+            closures enter the key.
+        options: retries, timeout, seed, environment and resources.
+        over: the parameter that a map goes over, or None; its value or input is a list, and the task's result is
+            the list of results in item order.
+        title: what a person reads; the name when empty.
+    """
+
+    name: str
+    function: Callable[..., object]
+    params: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    inputs: Mapping[str, Output] = field(default_factory=lambda: MappingProxyType({}))
+    reaches: tuple[Callable[..., object] | type, ...] = ()
+    options: StepOptions = field(default_factory=StepOptions)
+    over: str | None = None
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskGraph:
+    """Tasks to carry out together; inputs refer to tasks of the same graph, and there is no cycle.
+
+    Attributes:
+        name: what is run, as the catalog records it: ``app/flights`` or ``pipeline/nightly``.
+        tasks: in any order.
+    """
+
+    name: str
+    tasks: tuple[Task, ...]
