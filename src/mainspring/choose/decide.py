@@ -1,0 +1,165 @@
+"""The decision which adapter serves a port; the report of ``mainspring conditions`` is its list of outcomes."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from mainspring.config.settings import Setting, Settings
+from mainspring.errors import ConfigError
+from mainspring.ports.adapter import Adapter
+
+__all__ = ["Condition", "Decision", "Outcome", "Rank", "decide", "outcomes_of"]
+
+
+class Rank(enum.IntEnum):
+    """Why an adapter is preferred; the greater wins."""
+
+    EMBEDDED = 1
+    ORDER = 2
+    URL = 3
+    NAMED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One question that was asked of a candidate, with its answer."""
+
+    name: str
+    ok: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one candidate."""
+
+    adapter: Adapter
+    conditions: tuple[Condition, ...]
+    rank: Rank | None
+
+    @property
+    def fits(self) -> bool:
+        """Whether every condition holds."""
+        return self.rank is not None and all(condition.ok for condition in self.conditions)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The adapter chosen for a port, and every candidate's outcome."""
+
+    port: str
+    chosen: Adapter
+    why: str
+    outcomes: tuple[Outcome, ...]
+
+
+def outcomes_of(
+    port: str, adapters: Iterable[Adapter], settings: Settings, installed: Callable[[str], bool]
+) -> tuple[Outcome, ...]:
+    """Every candidate for the port with its conditions, the best first."""
+    named, url = settings.setting(f"{port}.adapter"), settings.setting(f"{port}.url")
+    found = [_outcome(adapter, named, url, settings.profile, installed) for adapter in adapters if adapter.port == port]
+    return tuple(
+        sorted(found, key=lambda item: (not item.fits, -(item.rank or 0), item.adapter.order, item.adapter.name))
+    )
+
+
+def decide(port: str, adapters: Iterable[Adapter], settings: Settings, installed: Callable[[str], bool]) -> Decision:
+    """Choose the adapter for a port: named by the user > configured by URL > explicit order > embedded.
+
+    Args:
+        port: the port's name.
+        adapters: all adapters known, of every port.
+        settings: the settings of the active profile.
+        installed: whether a module can be imported.
+
+    Raises:
+        ConfigError: MS-3010, nothing fits; MS-3011, two fit equally well; MS-3012, only an embedded one is left
+            outside ``dev`` and it is not named.
+    """
+    outcomes = outcomes_of(port, adapters, settings, installed)
+    fitting = [outcome for outcome in outcomes if outcome.fits]
+    if not fitting:
+        raise _nothing_fits(port, outcomes, settings)
+    best = fitting[0]
+    rivals = [o for o in fitting[1:] if (o.rank, o.adapter.order) == (best.rank, best.adapter.order)]
+    if rivals:
+        names = ", ".join(sorted(o.adapter.name for o in [best, *rivals]))
+        raise ConfigError(
+            f"{port}: {names} fit equally well",
+            code="MS-3011",
+            why="a tie is never broken by chance",
+            origin=_origin(settings, port),
+            fix=f'name one: {port}.adapter = "{best.adapter.name}"',
+        )
+    return Decision(port, best.adapter, _reason(best, settings), outcomes)
+
+
+def _outcome(
+    adapter: Adapter, named: Setting | None, url: Setting | None, profile: str, installed: Callable[[str], bool]
+) -> Outcome:
+    conditions = [_installed(adapter, installed)]
+    rank: Rank | None
+    if named is not None:
+        same = named.value == adapter.name
+        conditions.append(Condition("named", same, f"{named.key} = {named.value!r} ({named.origin})"))
+        rank = Rank.NAMED
+    elif url is not None:
+        scheme = str(url.shown()).partition("://")[0]
+        conditions.append(
+            Condition("url", scheme in adapter.schemes, f"{url.key} has scheme {scheme!r} ({url.origin})")
+        )
+        rank = Rank.URL
+    elif adapter.embedded:
+        dev = profile == "dev"
+        conditions.append(
+            Condition("profile", dev, f"embedded default of profile {profile!r}" + ("" if dev else " must be named"))
+        )
+        rank = Rank.EMBEDDED
+    else:
+        conditions.append(Condition("configured", False, f"needs {adapter.port}.url or {adapter.port}.adapter"))
+        rank = None
+    return Outcome(adapter, tuple(conditions), rank)
+
+
+def _installed(adapter: Adapter, installed: Callable[[str], bool]) -> Condition:
+    missing = [module for module in adapter.modules if not installed(module)]
+    if missing:
+        return Condition("installed", False, f"{', '.join(missing)} missing: pip install 'mainspring[{adapter.extra}]'")
+    return Condition("installed", True, ", ".join(adapter.modules) or "standard library")
+
+
+def _reason(best: Outcome, settings: Settings) -> str:
+    return best.conditions[-1].message
+
+
+def _origin(settings: Settings, port: str) -> str:
+    for key in (f"{port}.adapter", f"{port}.url"):
+        if (setting := settings.setting(key)) is not None:
+            return setting.origin
+    return f"profile {settings.profile}"
+
+
+def _nothing_fits(port: str, outcomes: tuple[Outcome, ...], settings: Settings) -> ConfigError:
+    fallback = [o for o in outcomes if o.rank is Rank.EMBEDDED and o.conditions[0].ok]
+    if fallback and settings.profile != "dev":
+        name = fallback[0].adapter.name
+        return ConfigError(
+            f"{port} has no adapter in profile {settings.profile!r}",
+            code="MS-3012",
+            why=f"only the embedded {name!r} is left, and outside dev nothing falls back to embedded unless named",
+            origin=f"profile {settings.profile}",
+            fix=f'set {port}.url, or name it: {port}.adapter = "{name}"',
+        )
+    reasons = "; ".join(
+        f"{o.adapter.name}: {next(c.message for c in o.conditions if not c.ok)}" for o in outcomes if not o.fits
+    )
+    return ConfigError(
+        f"{port} has no adapter that fits",
+        code="MS-3010",
+        why=reasons or "no adapter for it is installed",
+        origin=_origin(settings, port),
+        fix=f"mainspring conditions {port}",
+    )

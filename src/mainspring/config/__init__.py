@@ -1,0 +1,1 @@
+"""mainspring.toml, profiles and the environment as typed settings, each value with its origin."""

@@ -1,0 +1,268 @@
+"""Layered settings: defaults < file < profile < environment < flag; every value knows where it came from."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+
+from mainspring.config.lines import Written, read_toml
+from mainspring.config.schema import PORTS, SETTINGS, SettingSpec
+from mainspring.errors import ConfigError
+
+__all__ = ["FILE", "Setting", "Settings", "find_project", "load_settings", "reveal"]
+
+FILE = "mainspring.toml"
+_SECRET = re.compile(r"^(env|file):(.+)$")
+_INLINE = re.compile(r"\$\{(env|file):([^}]+)\}")
+_DEV = {
+    "management.enabled": True,
+    "console.enabled": True,
+    "serving.replay": True,
+    "management.expose": ["health", "info", "conditions", "prometheus", "metrics"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value and where it was written: ``mainspring.toml:14 [profiles.prod]``, a variable, ``--port``."""
+
+    key: str
+    value: object
+    origin: str
+
+    @property
+    def secret(self) -> bool:
+        """Whether the value is, or holds, a reference to a secret."""
+        return isinstance(self.value, str) and bool(_SECRET.match(self.value) or _INLINE.search(self.value))
+
+    def shown(self) -> object:
+        """The value as people may see it: references stay references, passwords in URLs are hidden."""
+        if isinstance(self.value, str) and not self.secret:
+            return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:******@", self.value)
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of a project under one profile.
+
+    Attributes:
+        profile: the active profile.
+        project: the project's folder.
+        values: the settings that were written somewhere, and the defaults, by key.
+        profiles: the names of the profiles in the file.
+    """
+
+    profile: str
+    project: Path
+    values: Mapping[str, Setting] = field(default_factory=lambda: MappingProxyType({}))
+    profiles: tuple[str, ...] = ()
+
+    def setting(self, key: str) -> Setting | None:
+        """The setting of that key, or None when it is neither written nor has a default."""
+        return self.values.get(key)
+
+    def text(self, key: str) -> str | None:
+        """A text setting, or None."""
+        found = self.values.get(key)
+        return None if found is None or found.value is None else str(found.value)
+
+    def number(self, key: str) -> float:
+        """A numeric setting that has a default."""
+        return float(self.values[key].value)  # type: ignore[arg-type]
+
+    def whole(self, key: str) -> int:
+        """A whole-number setting that has a default."""
+        return int(self.values[key].value)  # type: ignore[call-overload, no-any-return]
+
+    def flag(self, key: str) -> bool:
+        """A boolean setting that has a default."""
+        return bool(self.values[key].value)
+
+    def words(self, key: str) -> tuple[str, ...]:
+        """A list setting that has a default."""
+        return tuple(self.values[key].value)  # type: ignore[arg-type]
+
+    def section(self, prefix: str) -> dict[str, Setting]:
+        """The settings below a prefix, by the rest of their key."""
+        return {key[len(prefix) + 1 :]: item for key, item in self.values.items() if key.startswith(prefix + ".")}
+
+    def secret(self, key: str) -> str | None:
+        """A text setting with its secret references replaced by the secrets.
+
+        Raises:
+            ConfigError: MS-3007, the secret is not there.
+        """
+        found = self.values.get(key)
+        return None if found is None or found.value is None else reveal(found, self.project)
+
+
+def reveal(setting: Setting, project: Path) -> str:
+    """The value with ``env:NAME``, ``file:PATH`` and ``${env:NAME}`` replaced; never print what this returns.
+
+    Raises:
+        ConfigError: MS-3007, a referenced variable or file is not there.
+    """
+
+    def fetch(kind: str, name: str) -> str:
+        try:
+            return os.environ[name] if kind == "env" else (project / name).read_text("utf-8").rstrip("\n")
+        except (KeyError, OSError) as error:
+            raise ConfigError(
+                f"secret {kind}:{name} of {setting.key} is not there",
+                code="MS-3007",
+                why="the variable is not set" if kind == "env" else f"the file cannot be read: {type(error).__name__}",
+                origin=setting.origin,
+                fix=f"export {name}=..." if kind == "env" else f"write the secret to {name}",
+            ) from error
+
+    text = str(setting.value)
+    if whole := _SECRET.match(text):
+        return fetch(whole[1], whole[2])
+    return _INLINE.sub(lambda match: fetch(match[1], match[2]), text)
+
+
+def find_project(start: Path) -> Path:
+    """The nearest folder at or above `start` that holds mainspring.toml.
+
+    Raises:
+        ConfigError: MS-3002, there is none.
+    """
+    for folder in (start, *start.parents):
+        if (folder / FILE).is_file():
+            return folder
+    raise ConfigError(
+        f"no {FILE} here or above",
+        code="MS-3002",
+        why="a project is a folder with this file",
+        origin=start.name or str(start),
+        fix="mainspring new NAME, or change into a project's folder",
+    )
+
+
+def load_settings(
+    project: Path,
+    *,
+    profile: str | None = None,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    flags: Mapping[str, object] = MappingProxyType({}),
+) -> Settings:
+    """The settings of a project: defaults < file < profile < environment < flags.
+
+    Args:
+        project: the folder with mainspring.toml.
+        profile: the profile; otherwise ``MAINSPRING_PROFILE`` of the environment, otherwise ``dev``.
+        environment: the process's environment; ``MAINSPRING_ONLINE_URL`` is ``online.url``.
+        flags: settings given on the command line, by key.
+
+    Raises:
+        ConfigError: MS-3001 to MS-3006: no TOML, unknown profile, unknown setting, wrong type.
+    """
+    path = project / FILE
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"{FILE} cannot be read", code="MS-3002", why=str(error.strerror), fix="mainspring new NAME makes a project"
+        ) from error
+    written = read_toml(text, FILE)
+    active = profile or environment.get("MAINSPRING_PROFILE") or "dev"
+    profiles = sorted({item.path[1] for item in written if item.path[0] == "profiles" and len(item.path) > 1})
+    if active != "dev" and active not in profiles:
+        raise ConfigError(
+            f"profile {active!r} is not in {FILE}",
+            code="MS-3003",
+            why=f"profiles there: {', '.join(['dev', *profiles])}",
+            origin="--profile" if profile else "MAINSPRING_PROFILE",
+            fix=f"add [profiles.{active}] to {FILE}",
+        )
+    values = {spec.key: Setting(spec.key, spec.default, "default") for spec in SETTINGS if "*" not in spec.key}
+    if active == "dev":
+        values |= {key: Setting(key, value, "default of profile dev") for key, value in _DEV.items()}
+    values |= {item.key: item for item in _from_file(written, active)}
+    values |= {item.key: item for item in _from_environment(environment, values)}
+    values |= {key: _checked(Setting(key, value, _flag(key))) for key, value in flags.items() if value is not None}
+    return Settings(active, project, MappingProxyType(values), tuple(profiles))
+
+
+def _flag(key: str) -> str:
+    return f"--{key.rpartition('.')[2].replace('_', '-')}"
+
+
+def _from_file(written: Iterable[Written], profile: str) -> Iterator[Setting]:
+    chosen: list[Setting] = []
+    for item in written:
+        place = f"{FILE}:{item.line}" + (f" [{item.table}]" if item.table else "")
+        if item.path[0] == "profiles":
+            setting = _checked(Setting(".".join(item.path[2:]), item.value, place))
+            if item.path[1] == profile:
+                chosen.append(setting)
+        else:
+            yield _checked(Setting(".".join(item.path), item.value, place))
+    yield from chosen
+
+
+def _from_environment(environment: Mapping[str, str], known: Mapping[str, Setting]) -> Iterator[Setting]:
+    for name, text in environment.items():
+        if not name.startswith("MAINSPRING_") or name == "MAINSPRING_PROFILE":
+            continue
+        key = _key_of(name.removeprefix("MAINSPRING_").lower(), known)
+        if key is not None:
+            yield _checked(Setting(key, text, name))
+
+
+def _key_of(words: str, known: Mapping[str, Setting]) -> str | None:
+    """The setting an environment variable stands for; None for variables that are other tools' business."""
+    for key in known:
+        if key.replace(".", "_") == words:
+            return key
+    head, _, rest = words.partition("_")
+    if head in PORTS and rest:
+        return f"{head}.{rest}"
+    if head == "sources":
+        name, _, last = rest.rpartition("_")
+        return f"sources.{name}.{last}" if name and _spec(f"sources.{name}.{last}") else None
+    return None
+
+
+def _spec(key: str) -> SettingSpec | None:
+    parts = key.split(".")
+    for spec in SETTINGS:
+        pattern = spec.key.split(".")
+        if len(pattern) == len(parts) and all(a in ("*", b) for a, b in zip(pattern, parts, strict=True)):
+            return spec
+    return None
+
+
+def _checked(setting: Setting) -> Setting:
+    head, _, rest = setting.key.partition(".")
+    if head in PORTS and rest:
+        return setting  # the adapter that is chosen checks its own
+    spec = _spec(setting.key)
+    if spec is None:
+        known = [item.key for item in SETTINGS] + [f"{port}.url" for port in PORTS] + [f"{p}.adapter" for p in PORTS]
+        near = difflib.get_close_matches(setting.key, known, n=1)
+        raise ConfigError(
+            f"setting {setting.key!r} is unknown",
+            code="MS-3004",
+            origin=setting.origin,
+            fix=f"did you mean {near[0]!r}?" if near else "docs/settings.md lists them all",
+        )
+    try:
+        value: object = msgspec.convert(setting.value, spec.type, strict=not setting.origin.startswith("MAINSPRING_"))
+    except msgspec.ValidationError as error:
+        raise ConfigError(
+            f"setting {setting.key} = {setting.value!r} has the wrong type",
+            code="MS-3005",
+            why=str(error),
+            origin=setting.origin,
+            fix=f"it is {spec.meaning} ({spec.type.__name__})",
+        ) from error
+    return Setting(setting.key, value, setting.origin)
