@@ -1,5 +1,127 @@
-"""The command line."""
+"""The command line: one small module a verb, imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from mainspring.errors import MainspringError
+
+__all__ = ["VERBS", "cli", "main"]
+
+VERBS = {
+    "new": "make a project that passes its tests",
+    "dev": "the whole loop: build what is stale, serve, watch files, console",
+    "check": "types, schemas, cycles, settings, secrets; reads only",
+    "plan": "what would change, as a diff; exits 2 if anything would",
+    "apply": "carry the plan out",
+    "run": "one source, feature view, model, step or pipeline, now",
+    "serve": "the production server only",
+    "show": "list or describe anything",
+    "why": "why a step ran again, or did not",
+    "diff": "what differs between two runs",
+    "logs": "what a step printed",
+    "promote": "make a model version the champion",
+    "rollback": "give an endpoint its previous champion back",
+    "conditions": "every choice of an adapter, and why",
+    "doctor": "this machine: versions, cores, disk, ports, each fault with its remedy",
+}
 
 
-def main() -> None:
-    """Run the command line."""
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(f"mainspring.cli.{cmd_name}").command
+        return command
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Plain text, laid out here: click's formatter costs twenty modules that no other verb needs."""
+        width = max(len(verb) for verb in VERBS)
+        verbs = "\n".join(f"  {verb:<{width}}  {text}" for verb, text in VERBS.items())
+        return f"""Usage: mainspring VERB [OPTIONS] [ARGUMENTS]...
+
+Mainspring: declare it once, run it anywhere, see why.
+
+Verbs:
+{verbs}
+
+Options:
+  -h, --help     show this text, or with a verb that verb's
+  --version      show the version
+"""
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"mainspring {importlib.import_module('importlib.metadata').version('mainspring')}")
+        ctx.exit()
+
+
+def _show_help(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(ctx.get_help(), nl=False)
+        ctx.exit()
+
+
+@click.group(cls=_Verbs, add_help_option=False, invoke_without_command=True)
+@click.option("-h", "--help", is_flag=True, is_eager=True, expose_value=False, callback=_show_help)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_show_version)
+@click.pass_context
+def cli(ctx: click.Context) -> int:
+    """Mainspring: declare it once, run it anywhere, see why."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help(), nl=False)
+        return 2
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave with its exit status.
+
+    Exit statuses: 0 done, 1 the user's code or data failed, 2 usage (or a difference, for ``plan``),
+    3 configuration, 4 a service could not be reached, 5 refused by a gate or quota, 70 our bug, 130 stopped.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.exit(_run(words))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+def _run(words: list[str]) -> int:
+    verbose, as_json = "-v" in words or "--verbose" in words, "--json" in words
+    try:
+        status = cli.main(args=words, prog_name="mainspring", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except MainspringError as error:
+        if verbose:
+            raise
+        return _failed(error, as_json)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        print("stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if verbose:
+            raise
+        return _failed(importlib.import_module("mainspring.cli.fault").unexpected(error), as_json)
+
+
+def _failed(error: MainspringError, as_json: bool) -> int:
+    if as_json:
+        importlib.import_module("mainspring.cli.output").emit({"error": error.as_dict()})
+    print(error.lines(), file=sys.stderr)
+    return error.exit_status

@@ -1,0 +1,118 @@
+"""The conditions report: the outcomes of the very decision that was made, as plain data."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from mainspring.choose.decide import Outcome, decide, outcomes_of
+from mainspring.choose.discover import adapters, is_installed
+from mainspring.config.settings import Settings
+from mainspring.declare.data import did_you_mean
+from mainspring.errors import ConfigError, UsageError
+
+__all__ = ["CandidateReport", "ConditionReport", "ConditionsReport", "PortReport", "SettingReport", "conditions_report"]
+
+_MANY = frozenset({"runtime", "converter"})
+
+
+class ConditionReport(TypedDict):
+    """One question asked of a candidate."""
+
+    name: str
+    ok: bool
+    message: str
+
+
+class CandidateReport(TypedDict):
+    """One adapter that could serve the port."""
+
+    adapter: str
+    fits: bool
+    embedded: bool
+    conditions: list[ConditionReport]
+
+
+class PortReport(TypedDict):
+    """One port: what was chosen, why, and every candidate."""
+
+    port: str
+    chosen: str | None
+    why: str
+    error: str | None
+    candidates: list[CandidateReport]
+
+
+class SettingReport(TypedDict):
+    """One setting that was written somewhere."""
+
+    key: str
+    value: object
+    origin: str
+
+
+class ConditionsReport(TypedDict):
+    """Every port, and every setting with its origin."""
+
+    profile: str
+    ports: list[PortReport]
+    settings: list[SettingReport]
+
+
+def conditions_report(settings: Settings, port: str | None = None) -> ConditionsReport:
+    """The choices of one port, or of all.
+
+    Raises:
+        UsageError: MS-2601, no adapter knows such a port.
+    """
+    ports = sorted({adapter.port for adapter in adapters()})
+    if port is not None and port not in ports:
+        raise UsageError(f"no port is called {port!r}", code="MS-2601", fix=did_you_mean(port, ports))
+    return ConditionsReport(
+        profile=settings.profile,
+        ports=[_port(name, settings) for name in ([port] if port else ports)],
+        settings=[
+            SettingReport(key=key, value=item.shown(), origin=item.origin)
+            for key, item in sorted(settings.values.items())
+        ],
+    )
+
+
+def _port(port: str, settings: Settings) -> PortReport:
+    if port in _MANY:
+        return _many(port, settings)
+    outcomes = outcomes_of(port, adapters(), settings, is_installed)
+    try:
+        decision = decide(port, adapters(), settings, is_installed)
+    except ConfigError as error:
+        return PortReport(
+            port=port, chosen=None, why=error.why, error=error.what, candidates=[_candidate(o) for o in outcomes]
+        )
+    return PortReport(
+        port=port,
+        chosen=decision.chosen.name,
+        why=decision.why,
+        error=None,
+        candidates=[_candidate(o) for o in outcomes],
+    )
+
+
+def _many(port: str, settings: Settings) -> PortReport:
+    """A port whose installed adapters all serve, each for the artifacts it can read."""
+    outcomes = outcomes_of(port, adapters(), settings, is_installed)
+    usable = [outcome for outcome in outcomes if outcome.conditions[0].ok]
+    return PortReport(
+        port=port,
+        chosen=", ".join(outcome.adapter.name for outcome in usable) or None,
+        why="every installed one serves what it can read",
+        error=None if usable else f"no adapter for {port} is installed",
+        candidates=[_candidate(outcome) for outcome in outcomes],
+    )
+
+
+def _candidate(outcome: Outcome) -> CandidateReport:
+    return CandidateReport(
+        adapter=outcome.adapter.name,
+        fits=outcome.fits,
+        embedded=outcome.adapter.embedded,
+        conditions=[ConditionReport(name=c.name, ok=c.ok, message=c.message) for c in outcome.conditions],
+    )

@@ -1,0 +1,55 @@
+"""The options that verbs share, and the project they open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+import click
+
+from mainspring.choose.services import Services
+from mainspring.config.project import load_app
+from mainspring.config.settings import find_project
+from mainspring.declare.app import App
+
+__all__ = ["json_option", "open_app", "open_services", "project_options"]
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def json_option(function: F) -> F:
+    """``--json``: one JSON document on stdout."""
+    return click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout")(function)
+
+
+def project_options(function: F) -> F:
+    """``--project``, ``--profile``, ``-v`` and ``--json``."""
+    for option in (
+        click.option("-v", "--verbose", is_flag=True, help="tracebacks in full", expose_value=False),
+        click.option("--profile", metavar="NAME", help="a profile of mainspring.toml; dev when left out"),
+        click.option(
+            "--project",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            help="the project's folder; the nearest one above when left out",
+        ),
+    ):
+        function = option(function)
+    return json_option(function)
+
+
+def open_services(
+    project: Path | None, profile: str | None, flags: Mapping[str, object] = MappingProxyType({})
+) -> Services:
+    """The services of the project that the options name."""
+    folder = find_project(Path.cwd()) if project is None else project.resolve()
+    return Services.of_project(folder, profile=profile, flags=flags)
+
+
+def open_app(
+    project: Path | None, profile: str | None, flags: Mapping[str, object] = MappingProxyType({})
+) -> tuple[Services, App]:
+    """The services and the loaded app of the project that the options name."""
+    services = open_services(project, profile, flags)
+    return services, load_app(services.settings)

@@ -1,0 +1,1 @@
+"""Wire formats as thin translators: bytes in, bytes out."""

@@ -1,0 +1,158 @@
+"""The seam between wire formats and the host: a request in, a response out; no framework knows of either."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote_to_bytes
+
+import orjson
+
+from mainspring.errors import (
+    ConfigError,
+    DataError,
+    MainspringError,
+    RefusedError,
+    ServiceError,
+    UsageError,
+)
+
+__all__ = ["Fault", "Handler", "Request", "Response", "Router", "error_response", "json_response"]
+
+JSON = b"application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, its body whole.
+
+    Attributes:
+        method: upper case.
+        path: percent-decoded, without the query.
+        query: the raw query string.
+        headers: names in lower case.
+        body: at most ``server.max_body`` bytes.
+        parameters: the parts of the path that the route names.
+        client: the peer's address, for logs.
+    """
+
+    method: str
+    path: str
+    query: bytes
+    headers: Mapping[bytes, bytes]
+    body: bytes
+    parameters: tuple[str, ...] = ()
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """What goes back: a whole body, or a stream of parts."""
+
+    status: int
+    body: bytes = b""
+    content_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    stream: AsyncIterator[bytes] | None = None
+
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Fault(Exception):  # noqa: N818 - it becomes a response, not a traceback
+    """Ends a request with a status; the text is shown to the client and holds no internals."""
+
+    def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.retry_after = retry_after
+
+
+def json_response(
+    value: object, status: int = 200, *, content_type: bytes = JSON, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> Response:
+    """A value as JSON; NumPy arrays and datetimes included."""
+    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
+    return Response(status, body, content_type, headers)
+
+
+_STATUS: tuple[tuple[type[MainspringError], int], ...] = (
+    (UsageError, 400),
+    (DataError, 400),
+    (RefusedError, 403),
+    (ConfigError, 503),
+    (ServiceError, 503),
+)
+
+
+def error_response(error: Exception) -> Response:
+    """The response of a failed request: ``{"error": text}``; faults of ours say only that they are ours."""
+    if isinstance(error, Fault):
+        headers = () if error.retry_after is None else ((b"retry-after", str(error.retry_after).encode()),)
+        return json_response({"error": error.message}, error.status, headers=headers)
+    if isinstance(error, MainspringError):
+        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+        if status < 500:
+            return json_response({"error": error.what, "code": error.code, "fix": error.fix}, status)
+        return json_response({"error": "the server cannot answer now", "code": error.code}, status)
+    return json_response({"error": "internal error"}, 500)
+
+
+@dataclass(slots=True)
+class _Branch:
+    exact: dict[str, _Branch] = field(default_factory=dict)
+    any: _Branch | None = None
+    handlers: dict[str, Handler] = field(default_factory=dict)
+
+
+class Router:
+    """Paths to handlers: ``/v2/models/*/infer``; a star is one percent-decoded segment. Built once, then read only."""
+
+    def __init__(self) -> None:
+        self._root = _Branch()
+        self._exact: dict[tuple[str, str], Handler] = {}
+        self._paths: list[tuple[str, str, str]] = []
+
+    def add(self, method: str, pattern: str, handler: Handler) -> None:
+        """Route a method and a pattern to a handler; the first added stays."""
+        self._paths.append((method, pattern, getattr(handler, "__qualname__", repr(handler))))
+        if "*" not in pattern:
+            self._exact.setdefault((method, pattern), handler)
+        branch = self._root
+        for segment in pattern.strip("/").split("/"):
+            if segment == "*":
+                branch.any = branch.any or _Branch()
+                branch = branch.any
+            else:
+                branch = branch.exact.setdefault(segment, _Branch())
+        branch.handlers.setdefault(method, handler)
+
+    def routes(self) -> tuple[tuple[str, str, str], ...]:
+        """Every route: method, pattern and handler's name."""
+        return tuple(self._paths)
+
+    def find(self, method: str, raw_path: bytes) -> tuple[Handler, str, tuple[str, ...]]:
+        """The handler of a raw path, the decoded path, and what its stars stand for.
+
+        Raises:
+            Fault: 404 no such path, 405 no such method there.
+        """
+        path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
+        handler = self._exact.get((method, path))
+        if handler is not None:
+            return handler, path, ()
+        branch, stars = self._root, []
+        for raw in raw_path.strip(b"/").split(b"/"):
+            segment = unquote_to_bytes(raw).decode("utf-8", "replace")
+            following = branch.exact.get(segment)
+            if following is None:
+                following = branch.any
+                stars.append(segment)
+            if following is None:
+                raise Fault(404, f"no such path: {path}")
+            branch = following
+        handler = branch.handlers.get(method) or (branch.handlers.get("GET") if method == "HEAD" else None)
+        if handler is None:
+            raise Fault(405 if branch.handlers else 404, f"{method} {path} is not served")
+        return handler, path, tuple(stars)

@@ -1,0 +1,1 @@
+"""The process: the loop that builds, the listeners, their lifecycle and limits."""

@@ -1,0 +1,164 @@
+"""ASGI to the seam: bodies read within limits, responses written, every request counted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from mainspring.protocols.http import Fault, Handler, Request, Response, Router, error_response
+
+__all__ = ["Limits", "Listener"]
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+Watch = Callable[[Request | None, str, int, float], None]
+
+_TEXT = b"content-type"
+_LENGTH = b"content-length"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may cost.
+
+    Attributes:
+        body: greatest body in bytes.
+        timeout: seconds until the answer is 504.
+    """
+
+    body: int
+    timeout: float
+
+
+class Listener:
+    """An ASGI application over a `Router`, with prefixes that other ASGI applications own.
+
+    Args:
+        router: paths to handlers.
+        limits: what a request may cost.
+        mounts: other applications by path prefix; the longest prefix wins.
+        guard: called with the request before its handler; raises `Fault` to refuse.
+        watch: told of every finished request: the request, its route's name, the status, seconds.
+        on_error: told of unexpected exceptions.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        limits: Limits,
+        *,
+        mounts: tuple[tuple[str, AsgiApp], ...] = (),
+        guard: Callable[[Request], None] | None = None,
+        watch: Watch | None = None,
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self._router = router
+        self._limits = limits
+        self._mounts = sorted(mounts, key=lambda mount: -len(mount[0]))
+        self._guard = guard
+        self._watch = watch
+        self._on_error = on_error
+        self.open = 0
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI connection scope."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        for prefix, app in self._mounts:
+            if scope["path"].startswith(prefix):
+                await app(scope, receive, send)
+                return
+        if scope["type"] != "http":
+            return
+        self.open += 1
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self.open -= 1
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        request: Request | None = None
+        name = "none"
+        try:
+            handler, path, stars = self._router.find(scope["method"], scope["raw_path"])
+            name = handler.__name__
+            headers = dict(scope["headers"])
+            body = await self._body(headers, receive)
+            request = Request(scope["method"], path, scope["query_string"], headers, body, stars, _peer(scope))
+            if self._guard is not None:
+                self._guard(request)
+            response = await self._limited(handler, request)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            if self._on_error is not None and not isinstance(error, Fault):
+                self._on_error(error)
+            response = error_response(error)
+        await self._write(response, send, head=scope["method"] == "HEAD")
+        if self._watch is not None:
+            self._watch(request, name, response.status, time.perf_counter() - started)
+
+    async def _limited(self, handler: Handler, request: Request) -> Response:
+        try:
+            async with asyncio.timeout(self._limits.timeout):
+                return await handler(request)
+        except TimeoutError:
+            raise Fault(504, "the answer took too long") from None
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        declared = headers.get(_LENGTH)
+        if declared is not None and int(declared) > self._limits.body:
+            raise Fault(413, f"the body is larger than {self._limits.body} bytes")
+        message = await receive()
+        if not message.get("more_body"):
+            body: bytes = message.get("body", b"")
+            self._fits(len(body))
+            return body
+        parts, size = [message.get("body", b"")], len(message.get("body", b""))
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise Fault(499, "the client left")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            self._fits(size)
+        return b"".join(parts)
+
+    def _fits(self, size: int) -> None:
+        if size > self._limits.body:
+            raise Fault(413, f"the body is larger than {self._limits.body} bytes")
+
+    async def _write(self, response: Response, send: Send, *, head: bool) -> None:
+        headers = [(_TEXT, response.content_type), *response.headers]
+        if response.stream is None:
+            headers.append((_LENGTH, str(len(response.body)).encode()))
+        if self.draining:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        if response.stream is not None and not head:
+            async for part in response.stream:
+                await send({"type": "http.response.body", "body": part, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        await send({"type": "http.response.body", "body": b"" if head else response.body})
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
