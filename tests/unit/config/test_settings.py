@@ -1,0 +1,179 @@
+"""Settings: order of layers, origins, secrets, and errors with the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mainspring.config.lines import read_toml
+from mainspring.config.project import load_app
+from mainspring.config.schema import SETTINGS
+from mainspring.config.settings import Setting, Settings, find_project, load_settings
+from mainspring.errors import ConfigError, DeclarationError, MainspringError
+
+TOML = """\
+app = "shop:app"
+
+[sources.orders]
+path = "orders.parquet"
+
+[server]
+port = 9000
+
+[profiles.prod]
+online.url = "redis://cache:6379"
+server.port = 80
+sources.orders.url = "postgresql://shop:${env:SHOP_PASSWORD}@db/shop"
+"""
+
+
+def project(tmp_path: Path, text: str = TOML) -> Path:
+    (tmp_path / "mainspring.toml").write_text(text)
+    return tmp_path
+
+
+def test_defaults_file_profile_environment_flag(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    assert load_settings(folder).whole("server.port") == 9000
+    prod = load_settings(folder, profile="prod")
+    assert prod.whole("server.port") == 80
+    assert load_settings(folder, environment={"MAINSPRING_PROFILE": "prod"}).profile == "prod"
+    environment = {"MAINSPRING_SERVER_PORT": "81"}
+    assert load_settings(folder, profile="prod", environment=environment).whole("server.port") == 81
+    flags = {"server.port": 82}
+    assert load_settings(folder, profile="prod", environment=environment, flags=flags).whole("server.port") == 82
+
+
+def origin(settings: Settings, key: str) -> str:
+    found = settings.setting(key)
+    assert found is not None
+    return found.origin
+
+
+def test_every_value_has_its_origin(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    settings = load_settings(
+        folder, profile="prod", environment={"MAINSPRING_ENGINE_WORKERS": "3"}, flags={"server.host": "0.0.0.0"}
+    )
+    assert origin(settings, "online.url") == "mainspring.toml:10 [profiles.prod]"
+    assert origin(settings, "sources.orders.path") == "mainspring.toml:4 [sources.orders]"
+    assert origin(settings, "engine.workers") == "MAINSPRING_ENGINE_WORKERS"
+    assert origin(settings, "server.host") == "--host"
+    assert origin(settings, "server.timeout") == "default"
+
+
+def test_profile_dev_opens_console_and_management(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    assert load_settings(folder).flag("console.enabled")
+    assert not load_settings(folder, profile="prod").flag("console.enabled")
+    assert not load_settings(folder, profile="prod").flag("serving.replay")
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "line"),
+    [
+        ("app = ", "MS-3001", "mainspring.toml"),
+        ("[server]\nprot = 1\n", "MS-3004", "mainspring.toml:2 [server]"),
+        ('[server]\nport = "many"\n', "MS-3005", "mainspring.toml:2 [server]"),
+        ("[profiles.prod.server]\nprot = 1\n", "MS-3004", "mainspring.toml:2 [profiles.prod.server]"),
+        ("[sources.a]\npaht = 'x'\n", "MS-3004", "mainspring.toml:2 [sources.a]"),
+    ],
+)
+def test_faults_name_their_line(tmp_path: Path, text: str, code: str, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(project(tmp_path, text))
+    assert (caught.value.code, caught.value.origin) == (code, line)
+
+
+def test_unknown_settings_suggest_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(project(tmp_path, "[server]\nprot = 1\n"))
+    assert "server.port" in caught.value.fix
+
+
+def test_unknown_profile(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(project(tmp_path), profile="staging")
+    assert caught.value.code == "MS-3003"
+    assert "prod" in caught.value.why
+
+
+def test_no_project(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        find_project(tmp_path)
+    assert caught.value.code == "MS-3002"
+
+
+def test_a_project_is_found_from_below(tmp_path: Path) -> None:
+    below = project(tmp_path) / "a" / "b"
+    below.mkdir(parents=True)
+    assert find_project(below) == tmp_path
+
+
+def test_secrets_are_references_until_they_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = project(tmp_path)
+    settings = load_settings(folder, profile="prod")
+    shown = settings.setting("sources.orders.url")
+    assert shown is not None
+    assert "${env:SHOP_PASSWORD}" in str(shown.shown())
+    monkeypatch.setenv("SHOP_PASSWORD", "s3cret")
+    assert settings.secret("sources.orders.url") == "postgresql://shop:s3cret@db/shop"
+    monkeypatch.delenv("SHOP_PASSWORD")
+    with pytest.raises(ConfigError) as caught:
+        settings.secret("sources.orders.url")
+    assert caught.value.code == "MS-3007"
+
+
+def test_a_secret_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("abc\n")
+    settings = load_settings(project(tmp_path, '[management]\ntoken = "file:token"\n'))
+    assert settings.secret("management.token") == "abc"
+
+
+def test_passwords_in_urls_are_not_shown() -> None:
+    assert Setting("catalog.url", "postgresql://u:pw@h/db", "x").shown() == "postgresql://u:******@h/db"
+
+
+def test_every_setting_is_unique_and_explained() -> None:
+    keys = [spec.key for spec in SETTINGS]
+    assert len(keys) == len(set(keys))
+    assert all(spec.meaning for spec in SETTINGS)
+
+
+def test_lines_of_quoted_and_dotted_keys() -> None:
+    written = {item.path: (item.line, item.table) for item in read_toml('a.b = 1\n["x y"]\n"c d" = 2\n', "f")}
+    assert written == {("a", "b"): (1, ""), ("x y", "c d"): (3, "x y")}
+
+
+def app_module(tmp_path: Path, name: str, body: str) -> Settings:
+    (tmp_path / f"{name}.py").write_text(body)
+    return load_settings(project(tmp_path, f'app = "{name}:app"\n'))
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "code", "place"),
+    [
+        ("app_syntax", "x = (\n", "MS-1031", "app_syntax.py:1"),
+        ("app_raises", "a = 1\nb = 1 / 0\n", "MS-1031", "app_raises.py:2"),
+        ("app_import", "import not_there_at_all\n", "MS-1031", "app_import.py:1"),
+        ("app_none", "application = 1\n", "MS-3009", "mainspring.toml:1"),
+    ],
+)
+def test_apps_that_do_not_load_name_the_line(tmp_path: Path, name: str, body: str, code: str, place: str) -> None:
+    with pytest.raises(MainspringError) as caught:
+        load_app(app_module(tmp_path, name, body))
+    assert (caught.value.code, caught.value.origin) == (code, place)
+
+
+def test_an_app_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_app(load_settings(project(tmp_path, 'app = "no_such_module:app"\n')))
+    assert caught.value.code == "MS-3008"
+
+
+def test_declaration_errors_pass_through_with_their_line(tmp_path: Path) -> None:
+    body = "from mainspring import App, Record\nclass A(Record):\n    x: int\napp = App('a')\napp.source(A, time='t')\n"
+    with pytest.raises(DeclarationError) as caught:
+        load_app(app_module(tmp_path, "app_bad", body))
+    assert (caught.value.code, caught.value.origin) == ("MS-1007", "app_bad.py:5")
