@@ -1,0 +1,1 @@
+"""One file per port: a Protocol, its records and its capabilities; nothing else."""
