@@ -1,0 +1,49 @@
+"""SQLite's errors turned into cause and remedy."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from mainspring.errors import StoreError
+
+__all__ = ["network_disk", "newer_schema", "turned"]
+
+_CAUSES: tuple[tuple[str, str, str, str], ...] = (
+    ("database or disk is full", "the disk is full", "MS-4101", "free some space and run it again"),
+    ("readonly", "the catalog cannot be written", "MS-4111", "make the state folder writable"),
+    ("unable to open", "the catalog cannot be opened", "MS-4111", "make the state folder readable and writable"),
+    ("locked", "the catalog is held by another process", "MS-4112", "wait for it, or stop it; mainspring doctor"),
+    ("malformed", "the catalog's file is damaged", "MS-4113", "restore it, or move it away and run again"),
+    ("not a database", "the catalog's file is no SQLite database", "MS-4113", "restore it, or move it away"),
+)
+
+
+def turned(error: sqlite3.Error, place: str) -> StoreError | sqlite3.Error:
+    """The error as people should see it; programming errors stay what they are."""
+    text = str(error)
+    for word, what, code, fix in _CAUSES:
+        if word in text:
+            return StoreError(what, code=code, why=text, origin=place, fix=fix)
+    return error
+
+
+def newer_schema(found: int, known: int, place: str) -> StoreError:
+    """The file was written by a newer Mainspring."""
+    return StoreError(
+        f"the catalog has schema {found}, and this Mainspring knows {known}",
+        code="MS-4114",
+        why="a newer version has written it",
+        origin=place,
+        fix="upgrade Mainspring, or use another state folder",
+    )
+
+
+def network_disk(kind: str, place: str) -> StoreError:
+    """The file would lie on a disk whose locks cannot be trusted."""
+    return StoreError(
+        f"the catalog would lie on a {kind} disk",
+        code="MS-4115",
+        why="SQLite's locks fail there, and two writers would corrupt it",
+        origin=place,
+        fix="put the project on a local disk, use catalog.url = postgresql://..., or catalog.allow_network_disk = true",
+    )
