@@ -35,7 +35,7 @@ order by 1, 2, 3
 
 
 def _entity(row: tuple[Any, ...]) -> Entity:
-    return Entity(*row[:5], _object(str(row[5])), row[6])
+    return Entity(*[*row[:5], _object(str(row[5])), row[6]])
 
 
 class EntityTables:

@@ -31,7 +31,7 @@ def append_event(db: sqlite3.Connection, event: Event) -> int:
 
 
 def _event(row: tuple[Any, ...]) -> Event:
-    return Event(*row[:4], _object(str(row[4])), *row[5:])
+    return Event(*[*row[:4], _object(str(row[4])), *row[5:]])
 
 
 class EventTables:

@@ -24,7 +24,7 @@ _words = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 def _alert(row: tuple[Any, ...]) -> Alert:
-    return Alert(*row[:11], _words(str(row[11])), _object(str(row[12])), row[13])
+    return Alert(*[*row[:11], _words(str(row[11])), _object(str(row[12])), row[13]])
 
 
 def _values(alert: Alert) -> tuple[object, ...]:

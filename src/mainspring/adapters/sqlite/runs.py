@@ -35,7 +35,7 @@ def _run(row: tuple[Any, ...]) -> Run:
 
 
 def _step(row: tuple[Any, ...]) -> StepRow:
-    return StepRow(*row[:12], _outputs(str(row[12])), _object(str(row[13])))
+    return StepRow(*[*row[:12], _outputs(str(row[12])), _object(str(row[13]))])
 
 
 def _values(row: StepRow) -> tuple[object, ...]:
@@ -211,7 +211,7 @@ class RunTables:
             for row in self._db.read(
                 "select digest, kind, bytes, media_type, meta from artifact where digest = ?", (digest,)
             ):
-                found[digest] = Artifact(*row[:4], _object(str(row[4])))
+                found[digest] = Artifact(*[*row[:4], _object(str(row[4]))])
         return found
 
 
