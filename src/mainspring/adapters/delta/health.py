@@ -1,0 +1,12 @@
+"""Whether tables can be listed and read."""
+
+from __future__ import annotations
+
+from mainspring.adapters.delta.tables import DeltaTables
+
+__all__ = ["health"]
+
+
+def health(tables: DeltaTables) -> dict[str, object]:
+    """How many tables there are, and the newest version of each."""
+    return {"tables": {name: tables.version(name) for name in tables.tables()}}

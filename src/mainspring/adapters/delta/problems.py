@@ -1,0 +1,88 @@
+"""delta-rs's errors turned into cause and remedy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mainspring.errors import InternalError, MainspringError, StoreError
+from mainspring.lazy import lazy
+
+if TYPE_CHECKING:
+    from deltalake import exceptions as delta_errors
+else:
+    delta_errors = lazy("deltalake.exceptions")
+
+__all__ = ["busy", "forked", "no_such_table", "turned"]
+
+
+def turned(error: Exception, table: str) -> MainspringError:
+    """The error as people should see it."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    lowered = str(error).lower()
+    if "no space left" in lowered or "disk quota" in lowered:
+        return StoreError("the disk is full", code="MS-4101", why=text, fix="free some space and run it again")
+    if isinstance(error, delta_errors.TableNotFoundError):
+        return no_such_table(table)
+    if isinstance(error, delta_errors.SchemaMismatchError) or "failed validation check" in lowered:
+        return _unfit(table, text)
+    if isinstance(error, delta_errors.DeltaProtocolError):
+        return _damaged(table, text)
+    if isinstance(error, OSError) or "permission denied" in lowered or "read-only" in lowered:
+        return StoreError(
+            f"table {table!r} cannot be read or written",
+            code="MS-4130",
+            why=text,
+            fix="make the state folder readable and writable",
+        )
+    if "schema" in lowered or "cast" in lowered or "type" in lowered:
+        return _unfit(table, text)
+    return _damaged(table, text)
+
+
+def _unfit(table: str, why: str) -> StoreError:
+    return StoreError(
+        f"rows do not fit table {table!r}",
+        code="MS-4132",
+        why=why,
+        fix="a column's type cannot change; rename the column",
+    )
+
+
+def _damaged(table: str, why: str) -> StoreError:
+    return StoreError(
+        f"table {table!r} cannot be understood",
+        code="MS-4133",
+        why=why,
+        fix="it was written by a newer program or is damaged: restore it, or remove its folder and run again",
+    )
+
+
+def no_such_table(table: str, version: int | None = None) -> StoreError:
+    """The table, or that version of it, is not there."""
+    which = f"table {table!r}" if version is None else f"version {version} of table {table!r}"
+    return StoreError(
+        f"{which} is not there",
+        code="MS-4131",
+        why="it was never written, or was removed" if version is None else "it was never written, or was vacuumed",
+        fix="run what makes it: mainspring run NAME",
+    )
+
+
+def busy(table: str, tries: int) -> StoreError:
+    """Other processes commit to the table all the time."""
+    return StoreError(
+        f"table {table!r} is being written by other processes",
+        code="MS-4134",
+        why=f"{tries} tries met another commit",
+        fix="wait for them, or raise tables.tries",
+    )
+
+
+def forked() -> InternalError:
+    """delta-rs was used before this process was forked, and its threads are gone."""
+    return InternalError(
+        "the table store was used before a fork",
+        code="MS-7021",
+        why="delta-rs keeps threads that a forked process does not have",
+        fix="open tables in the worker, or start the process anew",
+    )

@@ -1,0 +1,339 @@
+"""The table port on Delta Lake: one folder a table, read as lists of Parquet files."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import glob
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from urllib.parse import unquote
+
+from mainspring.adapters.delta.problems import busy, forked, no_such_table, turned
+from mainspring.adapters.delta.settings import DeltaSettings
+from mainspring.errors import MainspringError
+from mainspring.lazy import lazy
+from mainspring.ports.tables import Commit, Txn, Where
+
+if TYPE_CHECKING:
+    import deltalake
+    import pyarrow as pa
+    from deltalake import exceptions as delta_errors
+    from pyarrow import dataset
+else:
+    deltalake, pa, dataset = lazy("deltalake"), lazy("pyarrow"), lazy("pyarrow.dataset")
+    delta_errors = lazy("deltalake.exceptions")
+
+__all__ = ["DeltaTables", "open_tables"]
+
+_NOTE = "mainspring"
+_FIRST_USER: list[int] = []
+"""The process that used delta-rs first; a child forked from it cannot use it."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _guarded(
+    method: Callable[Concatenate[DeltaTables, str, P], R],
+) -> Callable[Concatenate[DeltaTables, str, P], R]:
+    """One thread at a time, and no driver's error reaches the caller bare."""
+
+    @functools.wraps(method)
+    def call(self: DeltaTables, table: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        _same_process()
+        with self._mutex:
+            try:
+                return method(self, table, *args, **kwargs)
+            except MainspringError:
+                raise
+            except (OSError, ValueError, delta_errors.DeltaError, pa.ArrowException) as error:
+                raise turned(error, table) from error
+
+    return call
+
+
+def _same_process() -> None:
+    if not _FIRST_USER:
+        _FIRST_USER.append(os.getpid())
+    if _FIRST_USER[0] != os.getpid():
+        raise forked()
+
+
+class DeltaTables:
+    """Delta tables in a folder.
+
+    Args:
+        root: the folder.
+        settings: retention, row groups, tries.
+    """
+
+    def __init__(self, root: Path, settings: DeltaSettings) -> None:
+        self._root = root
+        self._settings = settings
+        self._mutex = threading.RLock()
+        self._open: dict[str, deltalake.DeltaTable] = {}
+
+    def tables(self) -> tuple[str, ...]:
+        """The names of all tables, sorted."""
+        logs = self._root.glob("**/_delta_log")
+        return tuple(sorted(str(log.parent.relative_to(self._root)) for log in logs))
+
+    @_guarded
+    def version(self, table: str) -> int | None:
+        """The newest version, or None when there is no such table."""
+        handle = self._newest(table)
+        return None if handle is None else int(handle.version())
+
+    @_guarded
+    def schema(self, table: str, version: int | None = None) -> pa.Schema:
+        """The Arrow schema of a version."""
+        return pa.schema(self._at(table, version).schema().to_arrow())
+
+    @_guarded
+    def append(
+        self,
+        table: str,
+        rows: pa.Table,
+        txn: Txn,
+        *,
+        marks: Mapping[str, int] = MappingProxyType({}),
+        notes: Mapping[str, str] = MappingProxyType({}),
+    ) -> Commit:
+        """Append rows in one commit, exactly once for each `txn`."""
+        for attempt in range(self._settings.tries):
+            handle = self._newest(table) or self._create(table, rows.schema)
+            reached = handle.transaction_version(txn.app_id)
+            if reached is not None and reached >= txn.n:
+                return self._earlier(table, txn)
+            try:
+                self._commit(handle, rows, txn, marks, notes)
+            except delta_errors.CommitFailedError:
+                # delta-rs refuses a save that races with another of the same name: look again who won.
+                self._open.pop(table, None)
+                time.sleep(0.01 * attempt)
+                continue
+            return Commit(int(handle.version()), rows.num_rows, time.time_ns() // 1000, "WRITE", txn, dict(notes))
+        raise busy(table, self._settings.tries)
+
+    def _commit(
+        self,
+        handle: deltalake.DeltaTable,
+        rows: pa.Table,
+        txn: Txn,
+        marks: Mapping[str, int],
+        notes: Mapping[str, str],
+    ) -> None:
+        numbers = {txn.app_id: txn.n, **marks}
+        known = pa.schema(handle.schema().to_arrow()).names
+        merge = any(name not in known for name in rows.column_names)
+        deltalake.write_deltalake(
+            handle,
+            rows,
+            mode="append",
+            schema_mode="merge" if merge or len(known) != len(rows.column_names) else None,
+            writer_properties=deltalake.WriterProperties(
+                compression="SNAPPY", max_row_group_size=self._settings.row_group
+            ),
+            commit_properties=deltalake.CommitProperties(
+                custom_metadata={_NOTE: json.dumps({"txn": [txn.app_id, txn.n], "notes": dict(notes)})},
+                max_commit_retries=0,
+                app_transactions=[deltalake.Transaction(name, n) for name, n in numbers.items()],
+            ),
+        )
+
+    def _create(self, table: str, schema: pa.Schema) -> deltalake.DeltaTable:
+        made = deltalake.DeltaTable.create(
+            self._folder(table),
+            schema,
+            mode="ignore",
+            configuration={
+                "delta.logRetentionDuration": f"interval {self._settings.history_days} days",
+                "delta.checkpointInterval": "100",
+            },
+        )
+        self._open[table] = made
+        return made
+
+    def _earlier(self, table: str, txn: Txn) -> Commit:
+        found = self._find(table, txn.app_id, txn.n) or self._find(table, txn.app_id, None)
+        if found is None:  # its entry in the history was forgotten, its number was not
+            handle = self._at(table, None)
+            return Commit(int(handle.version()), 0, 0, "WRITE", txn, repeated=True)
+        return Commit(found.version, found.rows, found.at_us, found.operation, txn, found.notes, repeated=True)
+
+    @_guarded
+    def mark(self, table: str, app_id: str) -> int | None:
+        """The greatest n saved under that name, or None."""
+        handle = self._newest(table)
+        return None if handle is None else handle.transaction_version(app_id)
+
+    @_guarded
+    def commit_of(self, table: str, app_id: str, n: int | None = None) -> Commit | None:
+        """The newest commit of that writer with that n."""
+        return self._find(table, app_id, n)
+
+    def _find(self, table: str, app_id: str, n: int | None) -> Commit | None:
+        wanted = (commit for commit in self._history(table) if commit.txn is not None and commit.txn.app_id == app_id)
+        return next((commit for commit in wanted if n is None or (commit.txn and commit.txn.n == n)), None)
+
+    @_guarded
+    def commits(self, table: str) -> tuple[Commit, ...]:
+        """All commits, newest first."""
+        return tuple(self._history(table))
+
+    def _history(self, table: str) -> Iterator[Commit]:
+        handle = self._newest(table)
+        for entry in [] if handle is None else handle.history():
+            note = json.loads(entry.get(_NOTE) or "{}")
+            rows = entry.get("operationMetrics", {}).get("num_added_rows", 0)
+            yield Commit(
+                entry["version"],
+                int(rows or 0),
+                int(entry["timestamp"]) * 1000,
+                entry["operation"],
+                Txn(*note["txn"]) if "txn" in note else None,
+                note.get("notes", {}),
+            )
+
+    @_guarded
+    def files(self, table: str, version: int | None = None) -> tuple[str, ...]:
+        """The Parquet files that make up a version."""
+        return tuple(glob.escape(path) for path in self._paths(self._at(table, version), table))
+
+    def _paths(self, handle: deltalake.DeltaTable, table: str) -> list[str]:
+        # file_uris() spells paths as URLs, which no reader of files understands.
+        added = pa.table(handle.get_add_actions(flatten=True)).column("path").to_pylist()
+        return sorted(str(self._folder(table) / unquote(path)) for path in added)
+
+    @_guarded
+    def read(
+        self,
+        table: str,
+        *,
+        version: int | None = None,
+        columns: Sequence[str] | None = None,
+        where: Sequence[Where] = (),
+    ) -> pa.Table:
+        """The rows of a version that meet all conditions."""
+        handle = self._at(table, version)
+        schema = pa.schema(handle.schema().to_arrow())
+        source = dataset.dataset(self._paths(handle, table), schema=schema, format="parquet")
+        return source.to_table(columns=None if columns is None else list(columns), filter=_expression(where))
+
+    @contextlib.contextmanager
+    def writing(self, table: str) -> Iterator[None]:
+        """Hold off other writers of a table; a process that dies lets go."""
+        folder = self._root / "_writing"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(folder / table.replace("/", "%"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise turned(error, table) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+    @_guarded
+    def compact(self, table: str) -> Commit | None:
+        """Rewrite small files as large ones."""
+        handle = self._at(table, None)
+        before = handle.version()
+        handle.optimize.compact(
+            writer_properties=deltalake.WriterProperties(max_row_group_size=self._settings.row_group)
+        )
+        after = int(handle.version())
+        return None if after == before else Commit(after, 0, time.time_ns() // 1000, "OPTIMIZE")
+
+    @_guarded
+    def vacuum(self, table: str, *, keep: Collection[int], retention_hours: float = 168.0) -> int:
+        """Delete files that only old versions use, save the kept ones."""
+        handle = self._at(table, None)
+        gone = handle.vacuum(
+            retention_hours=int(retention_hours),
+            dry_run=False,
+            enforce_retention_duration=False,
+            keep_versions=sorted(keep),
+        )
+        return len(gone)
+
+    @_guarded
+    def drop(self, table: str) -> None:
+        """Delete a table and its history."""
+        self._open.pop(table, None)
+        folder = self._folder(table)
+        if folder.exists():
+            shutil.rmtree(folder)
+
+    def close(self) -> None:
+        """Let go of open handles."""
+        self._open.clear()
+
+    def _folder(self, table: str) -> Path:
+        return self._root / table
+
+    def _newest(self, table: str) -> deltalake.DeltaTable | None:
+        handle = self._open.get(table)
+        if handle is not None and (self._folder(table) / "_delta_log").is_dir():
+            handle.update_incremental()
+            return handle
+        if not (self._folder(table) / "_delta_log").is_dir():
+            self._open.pop(table, None)
+            return None
+        try:
+            self._open[table] = handle = deltalake.DeltaTable(self._folder(table))
+        except delta_errors.TableNotFoundError:  # killed between making the folder and the first commit
+            return None
+        return handle
+
+    def _at(self, table: str, version: int | None) -> deltalake.DeltaTable:
+        newest = self._newest(table)
+        if newest is None:
+            raise no_such_table(table)
+        if version is None or version == newest.version():
+            return newest
+        if version > newest.version():
+            raise no_such_table(table, version)
+        try:
+            return deltalake.DeltaTable(self._folder(table), version=version)
+        except delta_errors.DeltaError as error:
+            raise no_such_table(table, version) from error
+
+
+def _expression(where: Sequence[Where]) -> Any:
+    condition = None
+    for column, operator, value in where:
+        field = dataset.field(column)
+        if isinstance(value, datetime) and value.tzinfo is None:
+            value = value.replace(tzinfo=UTC)
+        one = field.isin(value) if operator == "in" else _COMPARE[operator](field, value)
+        condition = one if condition is None else condition & one
+    return condition
+
+
+_COMPARE: Mapping[str, Callable[[Any, Any], Any]] = {
+    "==": lambda field, value: field == value,
+    "!=": lambda field, value: field != value,
+    "<": lambda field, value: field < value,
+    "<=": lambda field, value: field <= value,
+    ">": lambda field, value: field > value,
+    ">=": lambda field, value: field >= value,
+}
+
+
+def open_tables(settings: DeltaSettings, place: Path) -> DeltaTables:
+    """The folder that the settings name, or ``tables`` in the state folder."""
+    if settings.url is None:
+        return DeltaTables(place / "tables", settings)
+    return DeltaTables(Path("/" + settings.url.partition("://")[2].lstrip("/")), settings)
