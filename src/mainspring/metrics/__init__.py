@@ -1,0 +1,1 @@
+"""How well predictions fit what happened: pure estimators and their intervals, for training and for monitoring."""
