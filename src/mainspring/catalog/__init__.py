@@ -1,0 +1,1 @@
+"""What stands above the metadata store's port: ids, times, promotion, verification."""

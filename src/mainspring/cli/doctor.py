@@ -1,0 +1,128 @@
+"""``mainspring doctor``: this machine, each fault with its remedy."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import socket
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from mainspring.choose.discover import adapters, is_installed
+from mainspring.cli.options import open_services, project_options
+from mainspring.cli.output import emit, lines
+from mainspring.config.settings import Settings
+from mainspring.errors import ConfigError
+
+__all__ = ["Finding", "command"]
+
+_LOW_DISK = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `remedy` is empty when it is well."""
+
+    name: str
+    value: str
+    remedy: str = ""
+
+
+@click.command(short_help="this machine: versions, cores, disk, ports, each fault with its remedy")
+@project_options
+def command(project: Path | None, profile: str | None, as_json: bool) -> int:
+    """Look at this machine, and at the project when there is one; exit 3 when something needs mending."""
+    findings = [*_machine(), *_libraries()]
+    try:
+        findings += _project(open_services(project, profile).settings)
+    except ConfigError as error:
+        findings.append(Finding("project", error.what, error.fix))
+    if as_json:
+        emit([asdict(finding) for finding in findings])
+    else:
+        lines(
+            f"{'!' if f.remedy else ' '} {f.name:<18} {f.value}{'  -> ' + f.remedy if f.remedy else ''}"
+            for f in findings
+        )
+    return 3 if any(finding.remedy for finding in findings) else 0
+
+
+def _machine() -> list[Finding]:
+    python = platform.python_version()
+    free = shutil.disk_usage(Path.cwd()).free
+    return [
+        Finding("mainspring", importlib.metadata.version("mainspring")),
+        Finding("python", python, "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer"),
+        Finding("system", f"{platform.system()} {platform.release()} {platform.machine()}"),
+        Finding("cores", f"{len(os.sched_getaffinity(0))} of {os.cpu_count()}, quota {_quota()}"),
+        Finding("memory", _memory()),
+        Finding("disk free", f"{free / (1 << 30):.1f} GiB", "" if free > _LOW_DISK else "free at least 2 GiB"),
+        Finding("gpu", _gpu()),
+    ]
+
+
+def _quota() -> str:
+    """The cgroup's share of processor time, in cores."""
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text("utf-8").split()
+    except (OSError, ValueError):
+        return "none"
+    return "none" if limit == "max" else f"{int(limit) / int(period):.1f} cores"
+
+
+def _memory() -> str:
+    try:
+        lines_ = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text("utf-8").splitlines())
+    except OSError:
+        return "unknown"
+    total, free = (int(lines_[key].split()[0]) / (1 << 20) for key in ("MemTotal", "MemAvailable"))
+    return f"{free:.1f} of {total:.1f} GiB free"
+
+
+def _gpu() -> str:
+    cards = Path("/proc/driver/nvidia/gpus")
+    return f"{len(list(cards.iterdir()))} NVIDIA" if cards.is_dir() else "none"
+
+
+def _libraries() -> list[Finding]:
+    found = []
+    for adapter in adapters():
+        missing = [module for module in adapter.modules if not is_installed(module)]
+        name = f"{adapter.port}.{adapter.name}"
+        if missing and adapter.embedded:
+            found.append(Finding(name, f"{', '.join(missing)} missing", f"pip install 'mainspring[{adapter.extra}]'"))
+        else:
+            found.append(Finding(name, f"needs {', '.join(missing)}" if missing else "installed"))
+    return found
+
+
+def _project(settings: Settings) -> list[Finding]:
+    state = settings.project / ".mainspring"
+    writable = os.access(state if state.exists() else settings.project, os.W_OK)
+    found = [
+        Finding("project", f"{settings.project.name}, profile {settings.profile}"),
+        Finding(
+            "state folder", "writable" if writable else "not writable", "" if writable else f"chmod u+w {state.name}"
+        ),
+    ]
+    for name in ("server", "management"):
+        host, port = settings.text(f"{name}.host") or "127.0.0.1", settings.whole(f"{name}.port")
+        taken = port != 0 and not _free(host, port)
+        remedy = f"stop what listens there, or set {name}.port" if taken else ""
+        found.append(Finding(f"{name} port", f"{host}:{port} {'is taken' if taken else 'is free'}", remedy))
+    return found
+
+
+def _free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,144 @@
+"""``mainspring show``: list or describe anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import click
+import msgspec
+
+from mainspring.choose.services import Services
+from mainspring.cli.options import open_app, project_options
+from mainspring.cli.output import ago, emit, lines, moment, table
+from mainspring.declare.data import did_you_mean
+from mainspring.errors import UsageError
+from mainspring.plan.graph import Plan
+from mainspring.server.planning import plan_of
+
+__all__ = ["command"]
+
+_DECLARED = ("source", "feature_view", "model", "promotion", "endpoint", "monitor", "step", "pipeline", "schedule")
+_RECORDED = ("run", "alert", "event", "alias")
+
+
+@click.command(short_help="list or describe anything")
+@click.argument("what", required=False)
+@project_options
+def command(what: str | None, project: Path | None, profile: str | None, as_json: bool) -> int:
+    """List what there is, or of one KIND (source, model, run, alert, ...), or describe KIND/NAME."""
+    services, app = open_app(project, profile)
+    plan = plan_of(app)
+    kind, _, name = (what or "").strip("/").partition("/")
+    if not kind:
+        _list(plan, _DECLARED, as_json)
+    elif name:
+        _describe(services, plan, kind, name, as_json)
+    elif kind in _RECORDED:
+        _recorded(services, kind, as_json)
+    elif kind in _DECLARED:
+        _list(plan, (kind,), as_json)
+    else:
+        raise UsageError(
+            f"nothing is called {kind!r}", code="MS-2602", fix=did_you_mean(kind, (*_DECLARED, *_RECORDED))
+        )
+    return 0
+
+
+def _list(plan: Plan, kinds: tuple[str, ...], as_json: bool) -> None:
+    nodes = [node for node in plan.nodes if node.kind in kinds]
+    if as_json:
+        emit(
+            [{"url": node.url, "inputs": node.inputs, "origin": str(node.origin), "spec": node.spec} for node in nodes]
+        )
+        return
+    rows = [(node.kind, node.name, ", ".join(node.inputs), str(node.origin)) for node in nodes]
+    table(("kind", "name", "made from", "declared"), rows)
+
+
+def _recorded(services: Services, kind: str, as_json: bool) -> None:
+    catalog = services.catalog
+    readers: Mapping[str, Callable[[], list[dict[str, object]]]] = {
+        "run": lambda: [_plain(item) for item in catalog.runs()],
+        "alert": lambda: [_plain(item) for item in catalog.alerts()],
+        "event": lambda: [_plain(item) for item in catalog.last_events()],
+        "alias": lambda: [_plain(item) for item in catalog.aliases()],
+    }
+    columns = {
+        "run": ("id", "pipeline", "status", "started", "reason"),
+        "alert": ("id", "monitor", "kind", "state", "since", "features"),
+        "event": ("seq", "at", "actor", "what", "subject"),
+        "alias": ("kind", "name", "alias", "entity_id", "rev"),
+    }[kind]
+    rows = readers[kind]()
+    if as_json:
+        emit(rows)
+    else:
+        table(columns, [[_cell(column, row[column]) for column in columns] for row in rows])
+
+
+def _plain(record: msgspec.Struct) -> dict[str, object]:
+    plain: dict[str, object] = msgspec.to_builtins(record)
+    return plain
+
+
+def _cell(column: str, value: object) -> object:
+    if column in ("started", "at", "since") and isinstance(value, int):
+        return moment(value)
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: bool) -> None:
+    if kind == "run":
+        _describe_run(services, name, as_json)
+        return
+    node = plan.node(f"/{kind}/{name}")
+    if node is None:
+        known = [other.name for other in plan.of_kind(kind)]
+        raise UsageError(f"no {kind} is called {name!r}", code="MS-2602", fix=did_you_mean(name, known))
+    versions = services.catalog.entities(kind, name)
+    history = services.catalog.step_history(f"{kind}/{name}", limit=5)
+    if as_json:
+        emit(
+            {
+                "url": node.url,
+                "spec": node.spec,
+                "inputs": node.inputs,
+                "origin": str(node.origin),
+                "columns": {field.name: str(field.type) for field in node.fields},
+                "versions": [_plain(item) for item in versions],
+                "aliases": [_plain(item) for item in services.catalog.aliases(kind, name)],
+                "steps": [_plain(item) for item in history],
+            }
+        )
+        return
+    lines([f"{node.url}  declared at {node.origin}", *(f"  from {url}" for url in node.inputs)])
+    lines(f"  {key}: {value}" for key, value in node.spec.items() if key != "code" and value is not None)
+    for alias in services.catalog.aliases(kind, name):
+        version = next((item.version for item in versions if item.id == alias.entity_id), "?")
+        print(f"  {alias.alias}: version {version}")
+    for step in history:
+        took = "" if step.ended is None else ago(step.ended - step.started)
+        print(f"  {moment(step.started)}  {step.status}  {took}  {step.note or step.error}")
+
+
+def _describe_run(services: Services, run_id: str, as_json: bool) -> None:
+    matching = [item for item in services.catalog.runs(limit=1000) if item.id.startswith(run_id) or run_id == "latest"]
+    if not matching:
+        raise UsageError(f"no run is called {run_id!r}", code="MS-2602", fix="mainspring show run")
+    run = matching[0]
+    steps = services.catalog.steps(run.id)
+    if as_json:
+        emit({"run": _plain(run), "steps": [_plain(step) for step in steps]})
+        return
+    lines([f"run {run.id}  {run.pipeline}  {run.status}  {moment(run.started)}"])
+    rows = [
+        (
+            step.name,
+            step.status,
+            "" if step.ended is None else f"{(step.ended - step.started) / 1e6:.3f}",
+            step.note or step.error,
+        )
+        for step in steps
+    ]
+    table(("step", "status", "seconds", "note"), rows)

@@ -1,0 +1,217 @@
+"""The console as an ASGI application: HTML for people, the same data as JSON at the same path with ``.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import orjson
+from litestar import Litestar, Request, Response, get, post
+from litestar.config.compression import CompressionConfig
+from litestar.exceptions import HTTPException, NotFoundException
+from litestar.handlers import HTTPRouteHandler
+from litestar.static_files import create_static_files_router
+
+from mainspring.console import monitors, pages
+from mainspring.console.state import ConsoleState
+
+__all__ = ["console_app"]
+
+_HERE = Path(__file__).parent
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "content-security-policy": _CSP,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "same-origin",
+    "cache-control": "no-store",
+}
+
+
+Build = Callable[[ConsoleState, Mapping[str, Any]], "pages.Page | None"]
+
+_PAGES: tuple[tuple[str, str, str, Build], ...] = (
+    ("/", "overview.html", "Overview", lambda state, at: pages.overview(state)),
+    ("/runs", "runs.html", "Runs", lambda state, at: pages.runs(state)),
+    ("/runs/{name:str}", "run.html", "Run", lambda state, at: pages.run(state, at["name"])),
+    ("/data", "data.html", "Data", lambda state, at: pages.data(state)),
+    (
+        "/data/{kind:str}/{name:str}",
+        "datum.html",
+        "",
+        lambda state, at: pages.data_detail(state, at["kind"], at["name"]),
+    ),
+    ("/models", "models.html", "Models", lambda state, at: pages.models(state)),
+    ("/models/{name:str}", "model.html", "", lambda state, at: pages.model(state, at["name"])),
+    ("/serving", "serving.html", "Serving", lambda state, at: pages.serving(state)),
+    ("/monitors", "monitors.html", "Monitors", lambda state, at: monitors.monitors(state)),
+    ("/monitors/{name:str}", "monitor.html", "", lambda state, at: monitors.monitor(state, at["name"])),
+    ("/conditions", "conditions.html", "Conditions", lambda state, at: pages.conditions(state)),
+)
+
+
+def console_app(state: ConsoleState) -> Litestar:
+    """The console over a process's state; it starts nothing and keeps nothing."""
+    show = _Shower(state)
+    return Litestar(
+        [
+            *(_page(show, *page) for page in _PAGES),
+            _log(state),
+            _attempt(state, show),
+            create_static_files_router("/static", directories=[_HERE / "static"], include_in_schema=False),
+        ],
+        exception_handlers={HTTPException: show.error},
+        compression_config=CompressionConfig(backend="gzip", minimum_size=1024),
+        openapi_config=None,
+        request_max_body_size=65_536,
+    )
+
+
+def _page(show: _Shower, path: str, template: str, title: str, build: Build) -> HTTPRouteHandler:
+    """A page and its twin: the twin of a plain path is a path of its own, that of a named thing ends its name."""
+    twins = ["/index.json"] if path == "/" else [] if "{" in path else [f"{path}.json"]
+
+    @get([path, *twins], name=path, sync_to_thread=True)
+    def handler(request: Request[Any, Any, Any]) -> Response[bytes]:
+        at = {key: str(value).removesuffix(".json") for key, value in request.path_params.items()}
+        return show(request, template, title or at["name"], build(show.state, at))
+
+    return handler
+
+
+def _log(state: ConsoleState) -> HTTPRouteHandler:
+    @get("/runs/{run_id:str}/log/{idx:int}/{map_idx:str}/{attempt:int}", sync_to_thread=True)
+    def log(run_id: str, idx: int, map_idx: str, attempt: int) -> Response[bytes]:
+        """What one attempt printed."""
+        text = pages.step_log(state, run_id, idx, int(map_idx), attempt)
+        if text is None:
+            raise NotFoundException(detail="nothing was printed")
+        return Response(text.encode(), media_type="text/plain; charset=utf-8", headers=_HEADERS)
+
+    return log
+
+
+def _attempt(state: ConsoleState, show: _Shower) -> HTTPRouteHandler:
+    @post("/serving/{name:str}/try", status_code=200)
+    async def attempt(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
+        """Send the form to an endpoint, and show the answer beside it."""
+        form = await request.form()
+        body = {key: _typed(str(value)) for key, value in form.items() if str(value) != ""}
+        status, answer = await state.ask(name, orjson.dumps(body))
+        text = orjson.dumps(orjson.loads(answer), option=orjson.OPT_INDENT_2).decode()
+        if "hx-request" in request.headers:
+            return show.part("answer.html", {"status": status, "text": text})
+        return show(request, "tried.html", name, {"name": name, "status": status, "text": text})
+
+    return attempt
+
+
+class _Shower:
+    """Renders a page as HTML, or its data as JSON."""
+
+    def __init__(self, state: ConsoleState) -> None:
+        self.state = state
+        self._templates = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(_HERE / "templates"),
+            autoescape=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=jinja2.StrictUndefined,
+        )
+        self._templates.filters |= {"moment": _moment, "number": _number, "length": _length_or_zero, "bytes": _bytes}
+
+    def __call__(
+        self, request: Request[Any, Any, Any], template: str, title: str, page: dict[str, Any] | None
+    ) -> Response[bytes]:
+        if page is None:
+            raise NotFoundException(detail=f"{request.url.path} is not here")
+        if request.url.path.endswith(".json") or "text/html" not in request.headers.get("accept", "text/html"):
+            return Response(_json(page), media_type="application/json", headers=_HEADERS)
+        return self._html(template, self._frame(request.url.path, title) | page)
+
+    def part(self, template: str, values: dict[str, Any]) -> Response[bytes]:
+        """A piece of a page."""
+        return self._html(template, values)
+
+    def error(self, request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+        """An error as a page, or as JSON."""
+        if request.url.path.endswith(".json"):
+            return Response(
+                _json({"error": error.detail}), status_code=error.status_code, media_type="application/json"
+            )
+        page = self._frame(request.url.path, "Not here") | {"status": error.status_code, "detail": error.detail}
+        return self._html("error.html", page, error.status_code)
+
+    def _html(self, template: str, values: dict[str, Any], status: int = 200) -> Response[bytes]:
+        text = self._templates.get_template(template).render(values)
+        return Response(text.encode(), status_code=status, media_type="text/html; charset=utf-8", headers=_HEADERS)
+
+    def _frame(self, path: str, title: str) -> dict[str, Any]:
+        plan = self.state.plan()
+        return {
+            "title": title,
+            "app": plan.app,
+            "profile": self.state.services.settings.profile,
+            "pages": pages.PAGES,
+            "here": "/" + path.strip("/").split("/")[0],
+            "twin": "/index.json" if path == "/" else f"{path}.json",
+            "palette": [(node.url, _page_of(node.kind, node.name)) for node in plan.nodes],
+        }
+
+
+def _page_of(kind: str, name: str) -> str:
+    homes: dict[str, Callable[[str], str]] = {
+        "source": lambda n: f"/data/source/{n}",
+        "feature_view": lambda n: f"/data/feature_view/{n}",
+        "model": lambda n: f"/models/{n}",
+        "endpoint": lambda n: "/serving",
+        "monitor": lambda n: f"/monitors/{n}",
+    }
+    return homes.get(kind, lambda n: "/runs")(name)
+
+
+def _json(page: object) -> bytes:
+    return orjson.dumps(page, default=_plain, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    return str(value)
+
+
+def _typed(text: str) -> object:
+    try:
+        return float(text)
+    except ValueError:
+        return {"true": True, "false": False}.get(text, text)
+
+
+def _moment(us: int | None) -> str:
+    return "never" if us is None else datetime.fromtimestamp(us / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _number(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return "" if value is None else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "n/a" if math.isnan(value) else f"{value:,.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
+def _length_or_zero(value: Any) -> int:
+    return 0 if value is None else len(value)
+
+
+def _bytes(size: int) -> str:
+    for unit, limit in (("B", 1 << 10), ("KiB", 1 << 20), ("MiB", 1 << 30)):
+        if size < limit:
+            return f"{size / (limit >> 10):.0f} {unit}"
+    return f"{size / (1 << 30):.1f} GiB"

@@ -1,0 +1,248 @@
+"""What each page shows, as plain data: the template and the JSON twin get the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mainspring.choose.report import conditions_report
+from mainspring.console.graph import layout
+from mainspring.console.state import ConsoleState
+from mainspring.plan.graph import Node
+from mainspring.ports.catalog import Alert, Entity, Run, StepRow
+
+__all__ = ["PAGES", "conditions", "data", "data_detail", "model", "models", "overview", "run", "runs", "serving"]
+
+PAGES = (
+    ("/", "Overview"),
+    ("/runs", "Runs"),
+    ("/data", "Data"),
+    ("/models", "Models"),
+    ("/serving", "Serving"),
+    ("/monitors", "Monitors"),
+    ("/conditions", "Conditions"),
+)
+"""The pages of the navigation, in order."""
+
+Page = dict[str, Any]
+_DRAWN = ("source", "feature_view", "model", "endpoint", "monitor", "pipeline")
+
+
+def overview(state: ConsoleState) -> Page:
+    """Is anything wrong, what is this app, what happened last."""
+    alerts = state.services.catalog.alerts(open_only=True)
+    plan = state.plan()
+    nodes = [node for node in plan.nodes if node.kind in _DRAWN]
+    drawn = {node.url for node in nodes}
+    states = {node.url: _health(state, node, alerts) for node in nodes}
+    drawing = layout(
+        [(node.url, node.kind.replace("_", " "), states[node.url][0]) for node in nodes],
+        [(url, node.url) for node in nodes for url in node.inputs if url in drawn],
+    )
+    return {
+        "alarms": [_alarm(alert) for alert in alerts],
+        "graph": drawing,
+        "nodes": [{"url": url, "state": word, "why": why} for url, (word, why) in states.items()],
+        "runs": [_run_row(item) for item in state.services.catalog.runs(limit=8)],
+    }
+
+
+def runs(state: ConsoleState) -> Page:
+    """All runs, the newest first."""
+    return {"runs": [_run_row(item) for item in state.services.catalog.runs(limit=100)]}
+
+
+def run(state: ConsoleState, run_id: str) -> Page | None:
+    """One run: its timeline, and of each step inputs, outputs and log."""
+    found = state.services.catalog.run(run_id)
+    if found is None:
+        return None
+    steps = state.services.catalog.steps(run_id)
+    end = max([step.ended or found.started for step in steps] + [found.ended or found.started + 1])
+    span = max(end - found.started, 1)
+    return {
+        "run": _run_row(found),
+        "reason": found.reason,
+        "environment": found.environment,
+        "metrics": [{"name": m.key, "value": m.value, "step": m.step} for m in state.services.catalog.metrics(run_id)],
+        "steps": [_step(step, found.started, span) for step in steps],
+    }
+
+
+def step_log(state: ConsoleState, run_id: str, idx: int, map_idx: int, attempt: int) -> str | None:
+    """What one attempt printed, or None when nothing was kept."""
+    for step in state.services.catalog.steps(run_id):
+        if (step.idx, step.map_idx, step.attempt) == (idx, map_idx, attempt) and step.log_digest:
+            return state.services.objects.get(step.log_digest).decode("utf-8", "replace")
+    return None
+
+
+def models(state: ConsoleState) -> Page:
+    """Every model with its champion and challenger."""
+    return {"models": [_model_row(state, node.name) for node in state.plan().of_kind("model")]}
+
+
+def model(state: ConsoleState, name: str) -> Page | None:
+    """One model: versions, metrics with intervals, gates, aliases and their history."""
+    versions = state.services.catalog.entities("model", name)
+    if not versions and state.plan().node(f"/model/{name}") is None:
+        return None
+    aliases = {a.entity_id: a.alias for a in state.services.catalog.aliases("model", name)}
+    events = state.services.catalog.last_events(subject=f"/model/{name}", limit=30)
+    return {
+        "name": name,
+        "versions": [_version(item, aliases.get(item.id, "")) for item in versions],
+        "events": [{"at": e.at, "actor": e.actor, "what": e.what, "data": e.data} for e in events],
+    }
+
+
+def data(state: ConsoleState) -> Page:
+    """Sources and feature views with their last build."""
+    nodes = [node for node in state.plan().nodes if node.kind in ("source", "feature_view")]
+    return {"items": [_data_row(state, node) for node in nodes]}
+
+
+def data_detail(state: ConsoleState, kind: str, name: str) -> Page | None:
+    """One source or feature view: schema, what it is made from and what is made from it."""
+    plan = state.plan()
+    node = plan.node(f"/{kind}/{name}")
+    if node is None or kind not in ("source", "feature_view"):
+        return None
+    return {
+        **_data_row(state, node),
+        "columns": [
+            {"name": f.name, "type": str(f.type), "unit": f.rules.unit, "doc": f.rules.doc} for f in node.fields
+        ],
+        "spec": node.spec,
+        "origin": str(node.origin),
+        "upstream": [n.url for n in plan.upstream([node.url]) if n.url != node.url],
+        "downstream": [n.url for n in plan.downstream([node.url]) if n.url != node.url],
+        "history": [_step(step, step.started, 1) for step in state.services.catalog.step_history(f"{kind}/{name}")],
+    }
+
+
+def serving(state: ConsoleState) -> Page:
+    """Endpoints with their rates, and the inputs of the try-it form."""
+    plan = state.plan()
+    rows = [dict(row) for row in state.endpoints()]
+    for row in rows:
+        node = plan.node(f"/endpoint/{row['name']}")
+        row["fields"] = [] if node is None else _request_fields(state, node)
+    return {"endpoints": rows}
+
+
+def conditions(state: ConsoleState) -> Page:
+    """Every choice and setting with its origin."""
+    return dict(conditions_report(state.services.settings))
+
+
+def _request_fields(state: ConsoleState, endpoint: Node) -> list[dict[str, str]]:
+    plan = state.plan()
+    model_node = plan.node(endpoint.inputs[0])
+    if model_node is None:
+        return []
+    wanted = set(_names(model_node.spec["inputs"]))
+    spine = plan.node(model_node.inputs[0])
+    views = [plan.node(url) for url in model_node.inputs[1:]]
+    keys = {key for view in views if view is not None for key in _names(view.spec["entity"])}
+    fields = [] if spine is None else spine.fields
+    return [{"name": f.name, "type": f.type.kind.value} for f in fields if f.name in wanted | keys]
+
+
+def _names(value: object) -> Sequence[str]:
+    return value if isinstance(value, (list, tuple)) else []
+
+
+def _health(state: ConsoleState, node: Node, alerts: Sequence[Alert]) -> tuple[str, str]:
+    if node.kind in ("monitor", "endpoint"):
+        mine = [a for a in alerts if node.kind == "monitor" and a.monitor == node.name]
+        return ("bad", f"{len(mine)} open alarms") if mine else ("ok", "no alarm")
+    steps = state.services.catalog.step_history(f"{node.kind}/{node.name}", limit=1)
+    if not steps:
+        return "none", "not built yet"
+    word = steps[0].status
+    return ("ok" if word in ("ok", "hit") else "warn" if word in ("running", "stopped") else "bad"), word
+
+
+def _alarm(alert: Alert) -> dict[str, object]:
+    return {
+        "id": alert.id,
+        "monitor": alert.monitor,
+        "kind": alert.kind,
+        "state": alert.state,
+        "since": alert.since,
+        "features": list(alert.features),
+        "score": alert.score,
+        "threshold": alert.threshold,
+        "effect": alert.effect,
+        "segment": alert.segment,
+        "detail": alert.detail,
+    }
+
+
+def _run_row(item: Run) -> dict[str, object]:
+    return {
+        "id": item.id,
+        "url": f"/runs/{item.id}",
+        "pipeline": item.pipeline,
+        "status": item.status,
+        "started": item.started,
+        "seconds": None if item.ended is None else (item.ended - item.started) / 1e6,
+        "reason": item.reason,
+    }
+
+
+def _step(step: StepRow, started: int, span: int) -> dict[str, object]:
+    ended = step.ended if step.ended is not None else step.started
+    return {
+        "idx": step.idx,
+        "map_idx": step.map_idx,
+        "attempt": step.attempt,
+        "name": step.name,
+        "status": step.status,
+        "run_id": step.run_id,
+        "started": step.started,
+        "seconds": (ended - step.started) / 1e6,
+        "left": 100 * (step.started - started) / span,
+        "width": max(100 * (ended - step.started) / span, 0.4),
+        "key": step.cache_key,
+        "note": step.note,
+        "error": step.error,
+        "log": bool(step.log_digest),
+        "outputs": [{"name": o.name, "digest": o.digest, "kind": o.kind, "size": o.size} for o in step.outputs],
+        "inputs": step.detail.get("inputs", []),
+    }
+
+
+def _model_row(state: ConsoleState, name: str) -> dict[str, object]:
+    versions = {item.id: item for item in state.services.catalog.entities("model", name)}
+    row: dict[str, object] = {"name": name, "versions": len(versions), "champion": None, "challenger": None}
+    for alias in state.services.catalog.aliases("model", name):
+        if alias.alias in ("champion", "challenger") and alias.entity_id in versions:
+            row[alias.alias] = _version(versions[alias.entity_id], alias.alias)
+    return row
+
+
+def _version(item: Entity, alias: str) -> dict[str, object]:
+    return {
+        "version": item.version,
+        "id": item.id,
+        "alias": alias,
+        "created": item.created,
+        "metrics": item.spec.get("metrics", {}),
+        "spec": item.spec,
+    }
+
+
+def _data_row(state: ConsoleState, node: Node) -> dict[str, object]:
+    steps = state.services.catalog.step_history(f"{node.kind}/{node.name}", limit=1)
+    last: Mapping[str, object] = {} if not steps else _step(steps[0], steps[0].started, 1)
+    return {
+        "name": node.name,
+        "kind": node.kind,
+        "url": f"/data{node.url}",
+        "columns": len(node.fields),
+        "status": last.get("status", "none"),
+        "built": last.get("started"),
+        "note": last.get("note", ""),
+    }

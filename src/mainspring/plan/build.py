@@ -1,0 +1,291 @@
+"""Declarations into the typed graph, with what can be checked on the whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Protocol, cast
+
+from mainspring.declare.app import App
+from mainspring.declare.data import Column, Entity, Feature, FeatureView, FeatureViewSpec, Source, SourceSpec
+from mainspring.declare.declaration import Declaration, DeclaredKind, kind_of, name_of, origin_of, spec_of
+from mainspring.declare.duration import spell
+from mainspring.declare.model import (
+    EndpointSpec,
+    Input,
+    ModelDeclaration,
+    ModelSpec,
+    MonitorSpec,
+    PromotionSpec,
+    ScheduleSpec,
+)
+from mainspring.declare.record import FieldSpec
+from mainspring.declare.step import PipelineSpec, StepSpec
+from mainspring.errors import DeclarationError
+from mainspring.plan.checks import check_model, check_monitor, unique_names
+from mainspring.plan.closure import closure_of
+from mainspring.plan.encoding import digest, encode
+from mainspring.plan.graph import Node, Plan, in_order
+
+__all__ = ["Infer", "build_plan", "feature_names", "url_of"]
+
+
+class Infer(Protocol):
+    """Finds the columns that a decorated feature view returns, by running it over empty tables."""
+
+    def __call__(self, view: FeatureView, fields: Mapping[str, Sequence[FieldSpec]]) -> tuple[FieldSpec, ...]:
+        """The columns besides keys and time; `fields` are the columns of each source, by name."""
+
+
+def url_of(declaration: Declaration[object]) -> str:
+    """Where a declared thing is shown: ``/feature_view/congestion``."""
+    return f"/{kind_of(declaration).value}/{name_of(declaration)}"
+
+
+def build_plan(app: App, infer: Infer | None = None) -> Plan:
+    """The typed graph of an app whose declarations have their names.
+
+    Args:
+        app: the app, loaded and bound.
+        infer: finds the columns of decorated views; without it they must be declared with ``returns=``.
+
+    Raises:
+        DeclarationError: MS-1010, MS-1027, MS-1101 to MS-1109.
+    """
+    declarations = [item for item in app.declared() if kind_of(item) is not DeclaredKind.ENTITY]
+    unique_names(declarations)
+    fields: dict[str, tuple[FieldSpec, ...]] = {}
+    nodes = []
+    for declaration in declarations:
+        node = _node(declaration, fields, infer)
+        fields[node.url] = node.fields
+        nodes.append(node)
+    known = {node.url for node in nodes}
+    for node in nodes:
+        _belongs(node, known)
+        _check(node, fields)
+    return Plan(app.name, _with_fingerprints(in_order(nodes)))
+
+
+def feature_names(item: Input, fields: Mapping[str, Sequence[FieldSpec]]) -> tuple[str, ...]:
+    """The model columns that one input stands for; `fields` are the columns of each node, by URL."""
+    if isinstance(item, Column):
+        return (item.name,)
+    if isinstance(item, Feature):
+        return (item.name,)
+    keys = spec_of(item).keys
+    return tuple(field.name for field in fields[url_of(item)] if field.name not in keys)
+
+
+def _node(declaration: Declaration[object], fields: Mapping[str, tuple[FieldSpec, ...]], infer: Infer | None) -> Node:
+    spec = spec_of(declaration)
+    described, inputs, columns = _describe(spec, declaration, fields, infer)
+    return Node(
+        kind_of(declaration).value,
+        name_of(declaration),
+        described,
+        tuple(dict.fromkeys(url_of(item) for item in inputs)),
+        columns,
+        origin_of(declaration),
+        declaration,
+    )
+
+
+_Description = tuple[Mapping[str, object], Iterable[Declaration[object]], tuple[FieldSpec, ...]]
+
+
+@functools.singledispatch
+def _describe(
+    spec: object, declaration: Declaration[object], fields: Mapping[str, tuple[FieldSpec, ...]], infer: Infer | None
+) -> _Description:
+    raise TypeError(f"no description of {type(spec).__name__}")
+
+
+@_describe.register
+def _(spec: SourceSpec, declaration: Source, *_: object) -> _Description:
+    roles = {
+        role: value
+        for role in ("time", "ingested", "valid_to", "id", "deleted", "zone")
+        if (value := getattr(spec, role)) is not None
+    }
+    columns = {field.name: str(field.type) for field in spec.fields}
+    rules = {field.name: text for field in spec.fields if (text := _rules(field))}
+    return {**roles, "columns": columns, **({"rules": rules} if rules else {})}, (), spec.fields
+
+
+@_describe.register
+def _(spec: FeatureViewSpec, declaration: FeatureView, *rest: object) -> _Description:
+    fields, infer = cast("tuple[Mapping[str, tuple[FieldSpec, ...]], Infer | None]", rest)
+    described: dict[str, object] = {
+        "entity": list(spec.keys),
+        "ttl": None if spec.ttl_us is None else spell(spec.ttl_us),
+        "every": None if spec.every_us is None else spell(spec.every_us),
+        "online": spec.online,
+    }
+    columns = _view_fields(spec, declaration, fields, infer)
+    if spec.function is None:
+        described["features"] = {name: str(aggregate) for name, aggregate in spec.features}
+    else:
+        described |= {"rows": spec.rows, "code": _code(spec.function)}
+        described["features"] = {field.name: str(field.type) for field in columns if field.name not in spec.keys}
+    return described, spec.sources, columns
+
+
+@_describe.register
+def _(spec: ModelSpec, declaration: ModelDeclaration, *rest: object) -> _Description:
+    fields = cast("Mapping[str, tuple[FieldSpec, ...]]", rest[0])
+    described = {
+        "inputs": [name for item in spec.inputs for name in feature_names(item, fields)],
+        "label": f"{name_of(spec.label.source)}.{spec.label.name}",
+        "known_at": None if spec.known_at is None else spec.known_at.name,
+        "metric": spec.metric,
+        "slices": [column.name for column in spec.slices],
+        "holdout": spec.holdout,
+        "gap": spell(spec.gap_us),
+        "tolerance": spec.tolerance,
+        "seed": spec.seed,
+        "code": _code(spec.function),
+    }
+    used = [
+        item if isinstance(item, FeatureView) else item.view for item in spec.inputs if not isinstance(item, Column)
+    ]
+    return described, [spec.spine, *used], ()
+
+
+@_describe.register
+def _(spec: PromotionSpec, declaration: Declaration[object], *_: object) -> _Description:
+    return {"margin": spec.margin, "when": None if spec.when is None else _code(spec.when)}, (spec.model,), ()
+
+
+@_describe.register
+def _(spec: EndpointSpec, declaration: Declaration[object], *_: object) -> _Description:
+    latency = None if spec.latency_us is None else spell(spec.latency_us)
+    return {"latency": latency, "log": spec.log}, (spec.model,), ()
+
+
+@_describe.register
+def _(spec: MonitorSpec, declaration: Declaration[object], *_: object) -> _Description:
+    described = {
+        "false_alarms": spec.false_alarms,
+        "on_alarm": spec.on_alarm,
+        "block": spec.block,
+        "watch": list(spec.watch),
+        "segments": [column.name for column in spec.segments],
+        "cooldown": spell(spec.cooldown_us),
+    }
+    return described, (spec.model,), ()
+
+
+@_describe.register
+def _(spec: StepSpec, declaration: Declaration[object], *_: object) -> _Description:
+    return {"options": str(spec.options), "code": _code(spec.function)}, spec.inputs, ()
+
+
+@_describe.register
+def _(spec: PipelineSpec, declaration: Declaration[object], *_: object) -> _Description:
+    return {"code": _code(spec.function)}, (), ()
+
+
+@_describe.register
+def _(spec: ScheduleSpec, declaration: Declaration[object], *_: object) -> _Description:
+    described = {
+        "cron": spec.cron,
+        "zone": spec.zone,
+        "missed": spec.missed,
+        "arguments": {name: repr(value) for name, value in spec.arguments.items()},
+    }
+    return described, (spec.target,), ()
+
+
+def _view_fields(
+    spec: FeatureViewSpec,
+    declaration: FeatureView,
+    fields: Mapping[str, tuple[FieldSpec, ...]],
+    infer: Infer | None,
+) -> tuple[FieldSpec, ...]:
+    sources = {name_of(source): fields[url_of(source)] for source in spec.sources if url_of(source) in fields}
+    keys = _key_fields(spec.entities, sources, declaration)
+    if spec.function is None:
+        (columns,) = sources.values()
+        types = {field.name: field.type for field in columns}
+        return keys + tuple(
+            FieldSpec(name, aggregate.result_type(None if aggregate.column is None else types[aggregate.column]))
+            for name, aggregate in spec.features
+        )
+    if spec.returns:
+        return keys + tuple(field for field in spec.returns if field.name not in spec.keys)
+    if infer is None:
+        return keys
+    return keys + tuple(field for field in infer(declaration, sources) if field.name not in spec.keys)
+
+
+def _key_fields(
+    entities: Sequence[Entity], sources: Mapping[str, Sequence[FieldSpec]], view: FeatureView
+) -> tuple[FieldSpec, ...]:
+    keys = []
+    for entity in entities:
+        key = spec_of(entity).key
+        found = next((field for columns in sources.values() for field in columns if field.name == key), None)
+        if found is None:
+            raise DeclarationError(
+                f"feature view {name_of(view)!r} joins on {key!r}, which none of its sources has",
+                code="MS-1103",
+                origin=str(origin_of(view)),
+                fix=f"add the column {key} to a source, or use another entity",
+            )
+        keys.append(FieldSpec(key, dataclasses.replace(found.type, nullable=False)))
+    return tuple(keys)
+
+
+def _rules(field: FieldSpec) -> str:
+    rules = field.rules
+    parts = [f"{name}={value!r}" for name in ("ge", "le", "matches") if (value := getattr(rules, name)) is not None]
+    parts += [f"one_of={list(rules.one_of)!r}"] if rules.one_of else []
+    return ", ".join(parts + (["unique"] if rules.unique else []))
+
+
+def _code(function: Callable[..., object]) -> Mapping[str, str]:
+    return dict(closure_of(function).labels)
+
+
+def _belongs(node: Node, known: set[str]) -> None:
+    for url in node.inputs:
+        if url not in known:
+            raise DeclarationError(
+                f"{node.kind} {node.name!r} uses {url}, which belongs to another app",
+                code="MS-1027",
+                origin=str(node.origin),
+                fix="declare it on this app",
+            )
+
+
+def _check(node: Node, fields: Mapping[str, tuple[FieldSpec, ...]]) -> None:
+    spec = spec_of(node.declaration) if node.declaration is not None else None
+    if isinstance(spec, ModelSpec):
+        names = [(name, item) for item in spec.inputs for name in feature_names(item, fields)]
+        views = {url_of(v): fields[url_of(v)] for item in spec.inputs if (v := _view_of(item)) is not None}
+        check_model(node, spec, names, views)
+    elif isinstance(spec, MonitorSpec):
+        model = spec_of(spec.model)
+        check_monitor(node, spec, [name for item in model.inputs for name in feature_names(item, fields)])
+
+
+def _view_of(item: Input) -> FeatureView | None:
+    return item.view if isinstance(item, Feature) else item if isinstance(item, FeatureView) else None
+
+
+def _with_fingerprints(nodes: Sequence[Node]) -> tuple[Node, ...]:
+    prints: dict[str, str] = {}
+    done = []
+    for node in nodes:
+        above = [prints.get(url, "") for url in node.inputs]
+        prints[node.url] = digest(encode((node.kind, node.name, _plain(node.spec), above)))
+        done.append(dataclasses.replace(node, fingerprint=prints[node.url]))
+    return tuple(done)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,122 @@
+"""What can only be checked on the whole: names, joins, and labels that are known too late."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mainspring.declare.check import METRICS
+from mainspring.declare.data import Column, Feature, FeatureView, did_you_mean
+from mainspring.declare.declaration import Declaration, kind_of, name_of, origin_of, spec_of
+from mainspring.declare.model import Input, ModelSpec, MonitorSpec
+from mainspring.declare.record import FieldSpec
+from mainspring.errors import DeclarationError
+from mainspring.plan.graph import Node
+
+__all__ = ["check_model", "check_monitor", "unique_names"]
+
+
+def unique_names(declarations: Sequence[Declaration[object]]) -> None:
+    """No two things of one kind share a name (MS-1101)."""
+    seen: dict[tuple[str, str], Declaration[object]] = {}
+    for declaration in declarations:
+        key = (kind_of(declaration).value, name_of(declaration))
+        if (first := seen.get(key)) is not None:
+            raise DeclarationError(
+                f"two {key[0].replace('_', ' ')}s are called {key[1]!r}",
+                code="MS-1101",
+                why=f"the first is at {origin_of(first)}",
+                origin=str(origin_of(declaration)),
+                fix='rename one, or pass called="..."',
+            )
+        seen[key] = declaration
+
+
+def check_model(
+    node: Node,
+    spec: ModelSpec,
+    names: Sequence[tuple[str, Input]],
+    views: Mapping[str, Sequence[FieldSpec]],
+) -> None:
+    """A model's inputs exist, join and are known in time (MS-1103, MS-1104, MS-1106, MS-1107).
+
+    Args:
+        node: the model's node.
+        spec: what was declared.
+        names: every model column with the input it comes from.
+        views: the columns of each view it uses, by URL.
+    """
+    seen: set[str] = set()
+    for name, item in names:
+        if name in seen:
+            raise DeclarationError(
+                f"model {node.name!r} has two inputs called {name!r}",
+                code="MS-1106",
+                why="a model column has one meaning",
+                origin=str(node.origin),
+                fix="rename one of the features, or list single features: inputs=[view.feature, ...]",
+            )
+        seen.add(name)
+        if isinstance(item, Feature):
+            _feature_exists(item, views)
+    for item in spec.inputs:
+        if not isinstance(item, Column):
+            _joins(node, spec, item.view if isinstance(item, Feature) else item)
+            _known_in_time(node, spec, item)
+
+
+def _feature_exists(item: Feature, views: Mapping[str, Sequence[FieldSpec]]) -> None:
+    keys = spec_of(item.view).keys
+    known = [
+        field.name for field in views[f"/{kind_of(item.view).value}/{name_of(item.view)}"] if field.name not in keys
+    ]
+    if known and item.name not in known:
+        raise DeclarationError(
+            f"feature view {name_of(item.view)!r} has no feature {item.name!r}",
+            code="MS-1107",
+            origin=str(item.origin),
+            fix=did_you_mean(item.name, known),
+        )
+
+
+def _joins(node: Node, spec: ModelSpec, view: FeatureView) -> None:
+    spine = spec_of(spec.spine)
+    for key in spec_of(view).keys:
+        if spine.field(key) is None:
+            raise DeclarationError(
+                f"model {node.name!r} uses features of entity {key!r}, which its rows do not name",
+                code="MS-1108",
+                why=f"the label's source {name_of(spec.spine)!r} has no column {key!r} to join {name_of(view)!r} on",
+                origin=str(node.origin),
+                fix=f"add {key} to {spine.record.__name__}, or leave {name_of(view)} out",
+            )
+
+
+def _known_in_time(node: Node, spec: ModelSpec, item: Feature | FeatureView) -> None:
+    """A view over the label's own rows may not show the label before it is known."""
+    view = item.view if isinstance(item, Feature) else item
+    wanted = {item.name} if isinstance(item, Feature) else None
+    late = {spec.label.name} | ({spec.known_at.name} if spec.known_at is not None else set())
+    for name, aggregate in spec_of(view).features:
+        taken = wanted is None or name in wanted
+        if taken and spec.spine in spec_of(view).sources and aggregate.column in late and spec.known_at is not None:
+            raise DeclarationError(
+                f"feature {name_of(view)}.{name} shows {aggregate.column!r} before it is known",
+                code="MS-1104",
+                why=f"{spec.label.name} is known at {spec.known_at.name}, and the feature dates it at "
+                f"{spec_of(spec.spine).time}",
+                origin=str(origin_of(view)),
+                fix=f'declare a source of outcomes with time="{spec.known_at.name}" and aggregate that',
+            )
+
+
+def check_monitor(node: Node, spec: MonitorSpec, columns: Sequence[str]) -> None:
+    """What is watched exists (MS-1109)."""
+    known = [*columns, *METRICS, "score"]
+    for name in spec.watch:
+        if name not in known:
+            raise DeclarationError(
+                f"monitor {node.name!r} watches {name!r}, which is no input and no metric",
+                code="MS-1109",
+                origin=str(node.origin),
+                fix=did_you_mean(name, known),
+            )
