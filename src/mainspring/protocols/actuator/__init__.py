@@ -1,0 +1,1 @@
+"""Spring Boot's actuator: health, info, conditions, prometheus."""

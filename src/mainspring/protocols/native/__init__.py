@@ -1,0 +1,1 @@
+"""Mainspring's own routes: entity-keyed prediction, labels, pushes."""
