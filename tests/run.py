@@ -1,0 +1,47 @@
+"""Every check of the project, in the order of their cost: style, types, walls, tests. ``./run test`` calls it.
+
+With arguments, they go to pytest and nothing else runs: ``./run test tests/unit -k asof``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+CHECKS = (
+    ("style", [BIN / "ruff", "check", "--quiet", "."]),
+    ("format", [BIN / "ruff", "format", "--check", "--quiet", "."]),
+    ("types", [BIN / "mypy", "--no-error-summary"]),
+    ("walls", [BIN / "lint-imports"]),
+)
+
+
+def main(arguments: list[str]) -> int:
+    pytest = [sys.executable, "-m", "pytest", "-q", *arguments]
+    if arguments:
+        return subprocess.call(pytest, cwd=ROOT)
+    failed = [name for name, command in CHECKS if not passes(name, command)]
+    status = subprocess.call(pytest, cwd=ROOT)
+    if failed:
+        print(f"failed before the tests: {', '.join(failed)}", file=sys.stderr)
+    return status or int(bool(failed))
+
+
+def passes(name: str, command: list[object]) -> bool:
+    started = time.monotonic()
+    done = subprocess.run([str(word) for word in command], cwd=ROOT, capture_output=True, text=True)
+    print(
+        f"{name:<8} {'ok' if done.returncode == 0 else 'FAILED'}  {time.monotonic() - started:.1f} s", file=sys.stderr
+    )
+    if done.returncode:
+        print(done.stdout + done.stderr, file=sys.stderr)
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
