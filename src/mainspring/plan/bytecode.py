@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from mainspring.plan.encoding import digest, encode
 
-__all__ = ["Chain", "Import", "Parsed", "parse"]
+__all__ = ["Chain", "Import", "Parsed", "first_uses", "parse"]
 
 _DROPPED = frozenset(
     {
@@ -175,12 +175,13 @@ def _in_inner_order(operations: list[_Op]) -> list[_Op]:
         following = ordered[index + 1 : index + 2]
         inner = following[0].argument if following and following[0].raw.opcode in _CONSTANTS else None
         if count and isinstance(inner, CodeType) and all(cell.name == "LOAD_CLOSURE" for cell in cells):
-            first = {name: at for at, name in reversed(list(enumerate(_first_uses(inner))))}
+            first = {name: at for at, name in reversed(list(enumerate(first_uses(inner))))}
             ordered[index - count : index] = sorted(cells, key=lambda cell: first.get(str(cell.argument), 1 << 30))
     return ordered
 
 
-def _first_uses(code: CodeType) -> list[str]:
+def first_uses(code: CodeType) -> list[str]:
+    """Locals and cells in the order in which the code uses them, repeats included."""
     return [
         str(op.argument) for op in _operations(code) if op.raw.opcode in dis.hasfree or op.raw.opcode in dis.haslocal
     ]

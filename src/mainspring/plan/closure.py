@@ -8,8 +8,10 @@ all that requires. Mainspring itself counts as a distribution: its version stand
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
+import importlib.util
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +19,7 @@ from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, get_type_hints
 
-from mainspring.plan.bytecode import Chain, Import, parse
+from mainspring.plan.bytecode import Chain, Import, first_uses, parse
 from mainspring.plan.distributions import distributions_of, is_project_module
 from mainspring.plan.encoding import Unencodable, digest, encode
 
@@ -37,7 +39,7 @@ class Closure:
     """All that a function can reach.
 
     Attributes:
-        digest: over all labels and their local digests.
+        digest: over the entry and all labels with their local digests.
         labels: local digest of each piece of project code, by ``module:qualname``, sorted.
         distributions: ``name==version`` of the distributions reached and of all they require, sorted.
     """
@@ -69,10 +71,10 @@ def closure_of(function: Callable[..., Any] | type) -> Closure:
         Unencodable: MS-1110, it reaches a value without a canonical form (a lock, an open file).
     """
     walk = _Walk()
-    walk.reach(function)
+    entry = walk.reach(function)
     labels = dict(sorted(walk.labels.items()))
     found = sorted({name for top in walk.packages for name in distributions_of(top)})
-    return Closure(digest(encode(labels)), labels, tuple(found))
+    return Closure(digest(entry, encode(labels)), labels, tuple(found))
 
 
 def key_parts(
@@ -162,18 +164,19 @@ class _Walk:
         self.packages.add(module.partition(".")[0])
         return f"outside:{module}:{getattr(value, '__qualname__', getattr(value, '__name__', ''))}".encode()
 
-    def _label(self, value: Any) -> str:
-        module = value.__module__
+    def _label(self, module: str, name: str) -> str:
         if module == "__main__":
             spec = getattr(sys.modules["__main__"], "__spec__", None)
             file = getattr(sys.modules["__main__"], "__file__", "") or ""
             module = spec.name if spec is not None else file.rpartition("/")[2].removesuffix(".py")
-        return f"{module}:{value.__qualname__}"
+        return f"{module}:{name}"
 
     def _function(self, value: FunctionType) -> bytes:
-        if not is_project_module(value.__module__ or ""):
+        module = str(value.__globals__.get("__name__", ""))
+        if not is_project_module(module):
             return self._outside(value)
-        label = self._unique(value, self._label(value))
+        # The code's own name: functools.wraps gives a wrapper the name of what it wraps.
+        label = self._unique(value, self._label(module, value.__code__.co_qualname))
         if label not in self.labels:
             self.labels[label] = ""  # a function that reaches itself is on the way
             self.labels[label] = digest(*self._function_parts(value))
@@ -183,11 +186,8 @@ class _Walk:
         """Lambdas and closures share qualified names: tell them apart by their code and cells."""
         if "<" not in label:
             return label
-        cells = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
         told = [parse(value.__code__).digest.encode()]
-        for cell in cells:
-            if not callable(cell):
-                told.append(self.reach(cell))
+        told += [self.reach(cell) for cell in _cells(value) if not callable(cell)]
         return f"{label}#{digest(*told)[:8]}"
 
     def _function_parts(self, value: FunctionType) -> Iterator[bytes]:
@@ -195,9 +195,8 @@ class _Walk:
         yield parsed.digest.encode()
         yield self.reach(value.__defaults__)
         yield self.reach(value.__kwdefaults__)
-        names = value.__code__.co_freevars
-        contents = dict(zip(names, value.__closure__ or (), strict=True))
-        yield from sorted(self.reach(cell.cell_contents) for cell in contents.values() if _filled(cell))
+        for cell in _cells(value):
+            yield self.reach(cell)
         for chain in parsed.chains:
             yield encode((chain.root, chain.attributes)) + self._chain(value.__globals__, chain)
         for item in parsed.imports:
@@ -259,7 +258,7 @@ class _Walk:
     def _class(self, kind: type) -> bytes:
         if not is_project_module(kind.__module__ or ""):
             return self._outside(kind)
-        label = self._label(kind)
+        label = self._label(kind.__module__, kind.__qualname__)
         if label not in self.labels:
             self.labels[label] = ""
             parts = [self.reach(type(kind)), *(self.reach(base) for base in kind.__bases__)]
@@ -295,12 +294,15 @@ class _Walk:
         return None
 
 
-def _filled(cell: Any) -> bool:
-    try:
-        _ = cell.cell_contents
-    except ValueError:
-        return False
-    return True
+def _cells(value: FunctionType) -> list[object]:
+    """What the cells of a closure hold, in the order of their first use, so that their names do not count."""
+    cells = dict(zip(value.__code__.co_freevars, value.__closure__ or (), strict=True))
+    found = []
+    for name in dict.fromkeys([*first_uses(value.__code__), *cells]):
+        if name in cells:
+            with contextlib.suppress(ValueError):  # a cell that is not filled yet
+                found.append(cells[name].cell_contents)
+    return found
 
 
 def _annotated(value: FunctionType) -> list[object]:
