@@ -72,4 +72,6 @@ def remember(services: Services, plan: Plan, now: int) -> None:
     if applied is not None and applied.entity_id == stored.id:
         return
     moved = Alias("app", plan.app, "applied", stored.id, 0 if applied is None else applied.rev)
-    services.catalog.move_alias(moved, Event(now, "mainspring", "plan.applied", f"/app/{plan.app}", {"version": stored.version}))
+    services.catalog.move_alias(
+        moved, Event(now, "mainspring", "plan.applied", f"/app/{plan.app}", {"version": stored.version})
+    )

@@ -1,0 +1,133 @@
+"""Listeners on uvicorn and uvloop: bound before anything is said, drained on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import uvicorn
+
+from mainspring.errors import ConfigError
+from mainspring.server.asgi import Listener
+
+__all__ = ["Bound", "bind", "run_listeners"]
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A socket that listens, and what answers on it."""
+
+    name: str
+    listener: Listener
+    socket: socket.socket
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        host, port = self.socket.getsockname()[:2]
+        return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+
+
+def bind(name: str, listener: Listener, host: str, port: int, origin: str) -> Bound:
+    """Bind an address; port 0 takes a free one.
+
+    Raises:
+        ConfigError: MS-3016, the port is taken; MS-3017, the address cannot be bound.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+        listening.listen(2048)
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {port} is taken",
+                code="MS-3016",
+                why=f"another process listens at {host}:{port}",
+                origin=origin,
+                fix=f"stop it, or choose another: --port, or {name}.port in mainspring.toml",
+            ) from error
+        raise ConfigError(
+            f"cannot listen at {host}:{port}", code="MS-3017", why=str(error.strerror), origin=origin
+        ) from error
+    return Bound(name, listener, listening)
+
+
+async def run_listeners(
+    listeners: Sequence[Bound],
+    drain_seconds: float,
+    started: Callable[[], Awaitable[None]],
+    stopping: Callable[[], Awaitable[None]],
+) -> None:
+    """Serve until SIGTERM or SIGINT, then drain.
+
+    On the signal new connections are refused, requests under way are answered (at most `drain_seconds`), then
+    `stopping` runs. A second signal does not wait for them.
+
+    Args:
+        listeners: bound sockets with what answers.
+        drain_seconds: how long requests under way may take.
+        started: called when all listeners answer.
+        stopping: called when no request is under way.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    servers = [_server(bound, drain_seconds) for bound in listeners]
+
+    def on_signal() -> None:
+        for bound in listeners:
+            bound.listener.draining = True
+        if stop.is_set():
+            for server in servers:
+                server.force_exit = True
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        running = [
+            asyncio.create_task(server._serve(sockets=[bound.socket]))  # serve() would take the signals for itself
+            for server, bound in zip(servers, listeners, strict=True)
+        ]
+        while not all(server.started for server in servers):
+            if any(task.done() for task in running):
+                break
+            await asyncio.sleep(0.005)
+        await started()
+        waiting = asyncio.create_task(stop.wait())
+        await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(*running)
+        await stopping()
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+def _server(bound: Bound, drain_seconds: float) -> uvicorn.Server:
+    config = uvicorn.Config(
+        bound.listener,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(int(drain_seconds), 1),
+        h11_max_incomplete_event_size=65_536,
+    )
+    return uvicorn.Server(config)
