@@ -1,0 +1,239 @@
+"""Features as they were known at the moments of a spine: what training reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import msgspec
+
+from mainspring.declare.data import did_you_mean
+from mainspring.declare.frame import Frame
+from mainspring.declare.record import ColumnType, FieldSpec, Kind
+from mainspring.errors import DataError
+from mainspring.features.asof import SPINE, Shape, asof_sql, spine_keys
+from mainspring.features.cast import Reading, UnfitError, bad_rows, cast_column
+from mainspring.features.duck import connection, scan
+from mainspring.features.view import FeatureDef, Pick, View, arrow_type, log_schema
+from mainspring.features.windows.answer import answer
+from mainspring.features.windows.load import load_events, load_moments
+from mainspring.features.windows.question import Question
+from mainspring.lazy import lazy
+from mainspring.ports.tables import TableStore
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+else:
+    duckdb, np, pa = lazy("duckdb"), lazy("numpy"), lazy("pyarrow")
+
+__all__ = ["KERNELS", "STATES", "HasTables", "TableVersion", "history", "history_of"]
+
+KERNELS = b"mainspring.kernels"
+"""The key of the result's schema metadata that says which kernel answered each view: JSON."""
+
+STATES = ("MISSING", "EXPIRED", "PRESENT")
+"""The states of an answer, by number."""
+
+_MOMENT = FieldSpec("at", ColumnType(Kind.TIMESTAMP))
+
+
+class HasTables(Protocol):
+    """Anything that has the table store: the project's `Services`."""
+
+    @property
+    def tables(self) -> TableStore:
+        """The offline tables."""
+
+
+class TableVersion(msgspec.Struct, frozen=True):
+    """A version of a log, by its content.
+
+    Attributes:
+        table: the log's name in the table store.
+        version: its version there.
+        rows: rows in it.
+        digest: of all rows up to this version, in the order they came, 32 hex digits.
+        through: the greatest `_seq` in it, or -1.
+        max_event_us: the newest event in it, in microseconds, or None when it is empty.
+        quarantined: rows set aside so far, in ``quarantine/NAME``.
+        assumed: rows whose ingest time is not known, so that the event time stands for it.
+    """
+
+    table: str
+    version: int
+    rows: int
+    digest: str
+    through: int
+    max_event_us: int | None = None
+    quarantined: int = 0
+    assumed: int = 0
+
+
+def history(
+    services: HasTables,
+    inputs: Sequence[Pick | View],
+    spine: Frame,
+    *,
+    time: str = "at",
+    as_known: bool = True,
+    names: Literal["short", "full"] = "short",
+    status: bool = False,
+    versions: Mapping[str, int | TableVersion] | None = None,
+) -> Frame:
+    """The spine with the features of each of its rows, as of the moment in its `time` column.
+
+    Every row comes back once, in order, with its own columns untouched. What a feature is at a moment is defined in
+    `mainspring.features.asof` (``last``) and `mainspring.features.windows.question` (windows).
+
+    Args:
+        services: where the table store is.
+        inputs: views, or picks of some of their features.
+        spine: one row a question: the views' key columns, the moment, anything else.
+        time: the column with the moments: timestamps with a zone, at most microseconds fine.
+        as_known: whether a row counts only from the moment it became known.
+        names: ``short`` calls a column as the feature, ``full`` ``view__feature``.
+        status: add ``view__status`` (``PRESENT``, ``EXPIRED``, ``MISSING``) and ``view__event_time`` for each view.
+        versions: pinned versions of the views' logs by the name of the view; the newest when left out.
+
+    Raises:
+        DataError: MS-2120, the spine lacks a column or has one of the wrong type; MS-2121, two columns would have one
+            name; MS-2122, a total does not fit int64.
+        StoreError: MS-4131, a view was never computed, or the pinned version is gone.
+    """
+    return history_of(services.tables, inputs, spine, time, as_known, names, status, versions or {})
+
+
+def history_of(
+    tables: TableStore,
+    inputs: Sequence[Pick | View],
+    spine: Frame,
+    time: str,
+    as_known: bool,
+    names: Literal["short", "full"],
+    status: bool,
+    versions: Mapping[str, int | TableVersion],
+) -> Frame:
+    """`history` on a table store."""
+    table = spine.arrow()
+    moments = _spine_column(table, FieldSpec(time, _MOMENT.type)).cast(pa.int64())
+    picks = [item if isinstance(item, Pick) else Pick(item, item.features) for item in inputs]
+    _names_differ(table, picks, names)
+    answers: dict[str, _Answer] = {}
+    with connection() as opened:
+        for view, features in _by_view(picks).items():
+            pinned = versions.get(view.name)
+            version = pinned.version if isinstance(pinned, TableVersion) else pinned
+            opened.register(SPINE, _narrow(table, view, moments))
+            log = scan(opened, tables.files(view.log, version), log_schema(view), "empty_log")
+            answers[view.name] = _answer(opened, view, features, log, as_known, status, len(table))
+    for item in picks:
+        for feature in item.features:
+            name = feature.name if names == "short" else f"{item.view.name}__{feature.name}"
+            table = table.append_column(
+                pa.field(name, arrow_type(feature.type)), answers[item.view.name].columns[feature.name]
+            )
+    if status:
+        for name, found in answers.items():
+            table = table.append_column(f"{name}__status", found.status())
+            table = table.append_column(f"{name}__event_time", found.event)
+    kernels = json.dumps({name: found.kernel for name, found in answers.items()})
+    return Frame(table.replace_schema_metadata({**(table.schema.metadata or {}), KERNELS: kernels}))
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    columns: dict[str, pa.ChunkedArray]
+    state: pa.ChunkedArray | None
+    event: pa.ChunkedArray | None
+    kernel: str
+
+    def status(self) -> pa.ChunkedArray:
+        assert self.state is not None
+        return pa.chunked_array([pa.array(STATES)]).take(self.state.cast(pa.int64()))
+
+
+def _answer(
+    opened: duckdb.DuckDBPyConnection,
+    view: View,
+    features: Sequence[FeatureDef],
+    log: str,
+    as_known: bool,
+    status: bool,
+    rows: int,
+) -> _Answer:
+    last = [feature for feature in features if feature.window_us is None]
+    windowed = [feature for feature in features if feature.window_us is not None]
+    columns: dict[str, pa.ChunkedArray] = {}
+    state = event = None
+    if last or status:
+        read = list(dict.fromkeys(str(feature.column) for feature in last))
+        found = opened.sql(asof_sql(Shape.of(view, read, as_known), log)).to_arrow_table()
+        state, event = found.column("status"), found.column("event").cast(arrow_type(_MOMENT.type))
+        for feature in last:
+            column = found.column(f"c{read.index(str(feature.column))}")
+            columns[feature.name] = column.cast(arrow_type(feature.type))
+    kernel = ""
+    if windowed:
+        moments = load_moments(opened, len(view.keys))
+        read = list(dict.fromkeys(feature.column for feature in windowed if feature.column is not None))
+        longest = max(feature.window_us or 0 for feature in windowed)
+        events = load_events(opened, view, read, log, moments, as_known=as_known, window_us=longest)
+        question = Question(events, moments, longest)
+        kernel = question.kernel.name
+        for feature in windowed:
+            columns[feature.name] = pa.chunked_array([answer(question, view, feature, rows)])
+    return _Answer(columns, state, event, kernel)
+
+
+def _by_view(picks: Sequence[Pick]) -> dict[View, list[FeatureDef]]:
+    grouped: dict[View, list[FeatureDef]] = {}
+    for item in picks:
+        wanted = grouped.setdefault(item.view, [])
+        wanted.extend(feature for feature in item.features if feature not in wanted)
+    return grouped
+
+
+def _narrow(table: pa.Table, view: View, moments: pa.ChunkedArray) -> pa.Table:
+    keys = [_spine_column(table, key, f"feature view {view.name!r} joins on it") for key in view.keys]
+    names = ["rid", *spine_keys(len(keys)), "t"]
+    return pa.table([pa.array(np.arange(len(table))), *keys, moments], names=names)
+
+
+def _spine_column(table: pa.Table, field: FieldSpec, why: str = "it holds the moments") -> pa.ChunkedArray:
+    if table.column_names.count(field.name) != 1:
+        raise DataError(
+            f"the spine has no column {field.name!r}",
+            code="MS-2120",
+            why=why,
+            fix=did_you_mean(field.name, table.column_names),
+        )
+    column = table.column(field.name)
+    try:
+        return cast_column(column, field.type, Reading())
+    except UnfitError as error:
+        rows = ", ".join(f"row {row}: {value!r}" for row, value, _ in bad_rows(column, field.type, Reading()))
+        raise DataError(
+            f"the spine's column {field.name!r} is no {field.type.kind.value}",
+            code="MS-2120",
+            why=f"{error} ({rows})",
+            fix="cast it before; times need a zone and at most microseconds",
+        ) from error
+
+
+def _names_differ(table: pa.Table, picks: Sequence[Pick], names: str) -> None:
+    taken = dict.fromkeys(table.column_names, "the spine")
+    for item in picks:
+        for feature in item.features:
+            name = feature.name if names == "short" else f"{item.view.name}__{feature.name}"
+            if name in taken:
+                raise DataError(
+                    f"two columns would be called {name!r}",
+                    code="MS-2121",
+                    why=f"one is of {taken[name]}, one of feature view {item.view.name!r}",
+                    fix='pass names="full", or leave one out',
+                )
+            taken[name] = f"feature view {item.view.name!r}"

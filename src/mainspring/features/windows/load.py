@@ -1,0 +1,133 @@
+"""From a log and a spine in DuckDB to sorted arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mainspring.declare.record import FieldSpec, Kind
+from mainspring.features.asof import SPINE, spine_keys
+from mainspring.features.duck import quoted
+from mainspring.features.view import DELETED, EVENT, INGEST, SEQ, VERSION_ID, View
+from mainspring.features.windows.timeline import FAR, Array, Events, Moments, Values
+from mainspring.lazy import lazy
+
+if TYPE_CHECKING:
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    duckdb, np, pa, pc = lazy("duckdb"), lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
+
+__all__ = ["load_events", "load_moments", "rows_sql"]
+
+_ENTITIES = "entities"
+
+
+def load_moments(opened: duckdb.DuckDBPyConnection, keys: int) -> Moments:
+    """The questions of the spine relation, sorted; rows with a null key or time ask nothing."""
+    names = spine_keys(keys)
+    whole = " and ".join(f"{name} is not null" for name in (*names, "t"))
+    opened.execute(
+        f"create or replace temp table {_ENTITIES} as select {', '.join(names)}, row_number() over () - 1 as entity "
+        f"from (select distinct {', '.join(names)} from {SPINE} where {whole})"
+    )
+    found = opened.sql(
+        f"select entity, t, rid from {SPINE} join {_ENTITIES} using ({', '.join(names)}) where t is not null "
+        "order by entity, t, rid"
+    ).to_arrow_table()
+    return Moments(*(_numbers(found.column(name)) for name in ("entity", "t", "rid")))
+
+
+def rows_sql(view: View, columns: Sequence[str], log: str, *, as_known: bool, since_us: int, until_us: int) -> str:
+    """SQL for the rows that may count, sorted: entity, event, visible, until, then the columns as ``c0`` ..
+
+    Where the source names events (``id=``), only the version of each event that was known at the moment counts:
+    a row ends when the next version becomes known. When all counts, only the last version of each event does.
+
+    Args:
+        view: whose log it is.
+        columns: the value columns to load.
+        log: SQL of the log's relation.
+        as_known: whether rows count only from their ingest time on.
+        since_us: rows at this moment or before are in no window.
+        until_us: rows after this moment are in no window.
+    """
+    names = spine_keys(len(view.keys))
+    keys = ", ".join(f"{quoted(key)} as {name}" for key, name in zip(view.key_names, names, strict=True))
+    wide = "".join(f", {_loaded(view.column(column))} as c{index}" for index, column in enumerate(columns))
+    versions, until, last = "", str(FAR), ""
+    if view.version_id is not None:
+        # Rows without an id are events of their own.
+        same = f"partition by entity, {VERSION_ID}, case when {VERSION_ID} is null then seq end order by ingest, seq"
+        versions = f", {VERSION_ID}"
+        until = f"coalesce(lead(ingest) over ({same}), {FAR})"
+        last = "" if as_known else f"and until = {FAR}"
+    visible = "greatest(event, ingest)" if as_known else "event"
+    carried = "".join(f", c{index}" for index in range(len(columns)))
+    return f"""
+with log as (
+  select {keys}, epoch_us({EVENT}) as event, epoch_us({INGEST}) as ingest, {SEQ} as seq, {DELETED} as dead
+         {versions}{wide}
+  from {log}),
+mine as (select * from log join {_ENTITIES} using ({", ".join(names)})),
+versions as (select *, {visible} as visible, {until} as until from mine)
+select entity, event, visible, {"until" if as_known else FAR} as until{carried} from versions
+where not dead and event > {since_us} and event <= {until_us} and visible <= {until_us} and visible < until {last}
+order by entity, event, ingest, seq
+"""
+
+
+def load_events(
+    opened: duckdb.DuckDBPyConnection,
+    view: View,
+    columns: Sequence[str],
+    log: str,
+    moments: Moments,
+    *,
+    as_known: bool,
+    window_us: int,
+) -> Events:
+    """The log's rows that can be in a window of some moment, for the entities that ask."""
+    since, until = (int(moments.t.min()) - window_us, int(moments.t.max())) if len(moments.t) else (0, 0)
+    found = opened.sql(rows_sql(view, columns, log, as_known=as_known, since_us=since, until_us=until)).to_arrow_table()
+    values = {column: _values(found.column(f"c{index}"), view.column(column)) for index, column in enumerate(columns)}
+    entity, event, visible, end = (
+        _numbers(found.column(name).cast(pa.int64())) for name in ("entity", "event", "visible", "until")
+    )
+    return Events(entity, event, visible, end, values)
+
+
+def _loaded(field: FieldSpec) -> str:
+    """Values as numbers where DuckDB can do it; vectors are only ever counted."""
+    name = quoted(field.name)
+    if field.type.kind is Kind.TIMESTAMP:
+        return f"epoch_us({name})"
+    if field.type.kind is Kind.VECTOR:
+        return f"case when {name} is not null then 0 end"
+    return name
+
+
+def _numbers(column: pa.ChunkedArray) -> Array:
+    return column.to_numpy()
+
+
+def _values(column: pa.ChunkedArray, field: FieldSpec) -> Values:
+    valid = pc.is_valid(column).to_numpy()
+    kind = field.type.kind
+    if kind in (Kind.STRING, Kind.BYTES, Kind.DECIMAL):
+        return _ranked(column, valid)
+    if kind is Kind.FLOAT:
+        return Values(pc.fill_null(column, 0.0).to_numpy(), valid)
+    if kind in (Kind.BOOLEAN, Kind.DATE):
+        column = column.cast(pa.int32() if kind is Kind.DATE else pa.int8())
+    return Values(pc.fill_null(column.cast(pa.int64()), 0).to_numpy(), valid)
+
+
+def _ranked(column: pa.ChunkedArray, valid: Array) -> Values:
+    """Texts, bytes and decimals by their place among the distinct values, in order of bytes or of value."""
+    labels = pc.unique(column.drop_null())
+    labels = labels.take(pc.array_sort_indices(labels))
+    places = pc.fill_null(pc.index_in(column, labels), 0)
+    return Values(places.cast(pa.int64()).to_numpy(), valid, labels)

@@ -1,0 +1,125 @@
+"""Points of many entities on one sorted line, and where other points would go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from mainspring.lazy import lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = lazy("numpy")
+
+__all__ = ["FAR", "Array", "Events", "Moments", "Timeline", "Values", "pairs"]
+
+Array = Any  # numpy.ndarray; the dtype is in the docstrings
+FAR = 9_223_372_036_854_775_807
+"""A moment that never comes: the end of a row that no other row supersedes."""
+
+_LARGEST = FAR
+_CHUNK = 4_194_304
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """A value column.
+
+    Attributes:
+        data: (rows,) int64 or float64; 0 where not valid.
+        valid: (rows,) bool, whether there is a value.
+        labels: what the numbers stand for, when they are ranks of texts or the like: an Arrow array, or None.
+    """
+
+    data: Array
+    valid: Array
+    labels: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """The rows of a log that may count, sorted by (entity, event, ingest, seq).
+
+    Attributes:
+        entity: (rows,) int64, the entity's number.
+        event: (rows,) int64 microseconds, when it happened.
+        visible: (rows,) int64 microseconds, from when on the row counts; never before `event`.
+        until: (rows,) int64 microseconds, when a newer version of the same event takes over; `FAR` when none does.
+        columns: the value columns by name.
+    """
+
+    entity: Array
+    event: Array
+    visible: Array
+    until: Array
+    columns: dict[str, Values]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """The questions, sorted by (entity, t).
+
+    Attributes:
+        entity: (moments,) int64.
+        t: (moments,) int64 microseconds.
+        rid: (moments,) int64, the row of the spine that asks.
+    """
+
+    entity: Array
+    t: Array
+    rid: Array
+
+
+class Timeline:
+    """Points (entity, time), sorted, for binary search.
+
+    Entity and time are one int64, ``entity * span + time - start``, so that one search serves all entities; where
+    that would not fit, entities are searched in groups for which it does.
+
+    Args:
+        entity: (points,) int64, sorted, from 0.
+        time: (points,) int64 microseconds, sorted within each entity.
+    """
+
+    def __init__(self, entity: Array, time: Array) -> None:
+        self._entity = entity
+        self._time = time
+
+    def find(self, entity: Array, time: Array, side: Literal["left", "right"]) -> Array:
+        """Where points would go: before equal ones (``left``) or after them, (needles,) int64."""
+        if len(entity) == 0 or len(self._entity) == 0:
+            return np.zeros(len(entity), np.int64)
+        start = min(int(self._time.min()), int(time.min()))
+        span = max(int(self._time.max()), int(time.max())) - start + 1
+        most = int(max(self._entity[-1], entity.max())) + 1
+        group = max(_LARGEST // span, 1)
+        if most <= group:
+            line = self._entity * span + (self._time - start)
+            return np.searchsorted(line, entity * span + (time - start), side)
+        found = np.empty(len(entity), np.int64)
+        for first in range(0, most, group):
+            begin, end = np.searchsorted(self._entity, [first, first + group])
+            mine = np.flatnonzero((entity >= first) & (entity < first + group))
+            line = (self._entity[begin:end] - first) * span + (self._time[begin:end] - start)
+            found[mine] = begin + np.searchsorted(line, (entity[mine] - first) * span + (time[mine] - start), side)
+        return found
+
+
+def pairs(first: Array, stop: Array, chunk: int = _CHUNK) -> Iterator[tuple[Array, Array]]:
+    """All (i, j) with ``first[i] <= j < stop[i]``, in order of i then j, as two int64 arrays a chunk."""
+    lengths = np.maximum(stop - first, 0)
+    ends = np.cumsum(lengths)
+    begin, done = 0, 0
+    while begin < len(lengths):
+        # At least one i a chunk: a single one may be longer than the chunk.
+        end = max(int(np.searchsorted(ends, done + chunk, "right")), begin + 1)
+        counts = lengths[begin:end]
+        size = int(counts.sum())
+        if size:
+            left = np.repeat(np.arange(begin, end), counts)
+            offset = np.repeat(first[begin:end] - (ends[begin:end] - counts - done), counts)
+            yield left, offset + np.arange(size)
+        done = int(ends[end - 1])
+        begin = end
