@@ -1,0 +1,183 @@
+"""One attempt as the driver sees it: its log, its deadline, and what its death means."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mainspring.errors as errors
+from mainspring.declare.duration import spell
+from mainspring.engine.reference import origin_of_code
+from mainspring.engine.secrets import Redactor
+from mainspring.engine.task import Task
+from mainspring.engine.wire import Exited, Fault
+from mainspring.errors import MainspringError, UserCodeError
+
+__all__ = ["Death", "Log", "backoff_seconds", "death", "error_of", "folder_name", "log_path", "oom_kills", "tail"]
+
+_LONGEST_BACKOFF = 60.0
+_TAIL_LINES, _TAIL_BYTES = 4, 4096
+
+
+def folder_name(name: str) -> str:
+    """A task's name as part of a file name."""
+    return re.sub(r"[^\w.-]+", "_", name)[:80]
+
+
+def log_path(state: Path, run_id: str, idx: int, name: str, item: int, attempt: int) -> Path:
+    """Where the output of an attempt is kept: ``log/RUN/003-fit.1.log``, ``003-fit[7].1.log`` for an item."""
+    place = f"[{item}]" if item >= 0 else ""
+    return state / "log" / run_id / f"{idx:03d}-{folder_name(name)}{place}.{attempt}.log"
+
+
+def tail(path: Path) -> list[str]:
+    """The last lines of a log."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            lines = file.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    return [line for line in lines if line.strip()][-_TAIL_LINES:]
+
+
+class Log:
+    """The file that an attempt writes its output to; through a redacting pipe when it holds secrets.
+
+    Args:
+        path: the file.
+        secrets: texts that must not appear in it.
+    """
+
+    def __init__(self, path: Path, secrets: Iterable[str] = ()) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._redactor = Redactor(secrets) if secrets else None
+        self.reading, self._writing = os.pipe() if self._redactor is not None else (-1, -1)
+        if self._redactor is not None:
+            os.set_blocking(self.reading, False)
+
+    @property
+    def target(self) -> int:
+        """The file descriptor that the worker writes to."""
+        return self._writing if self._redactor is not None else self._file
+
+    def handed_over(self) -> None:
+        """The worker has its own copy of the target now."""
+        if self._writing >= 0:
+            os.close(self._writing)
+            self._writing = -1
+
+    def pump(self) -> bool:
+        """Pass on what the pipe holds; False at its end."""
+        if self._redactor is None:
+            return False
+        while True:
+            try:
+                data = os.read(self.reading, 1 << 16)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            os.write(self._file, self._redactor.feed(data))
+
+    def close(self) -> str:
+        """Close it; the digest of what it holds. An empty log is not kept."""
+        if self._file < 0:
+            return ""
+        self.handed_over()
+        if self._redactor is not None:
+            self.pump()
+            os.write(self._file, self._redactor.end())
+            os.close(self.reading)
+        empty = os.fstat(self._file).st_size == 0
+        os.close(self._file)
+        self._file = -1
+        if empty:
+            with contextlib.suppress(OSError):
+                self.path.unlink()
+            return ""
+        with open(self.path, "rb") as file:
+            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
+
+
+def backoff_seconds(task: Task, attempt: int) -> float:
+    """How long to wait after a failed attempt: doubled each time, at most a minute."""
+    return float(min(_LONGEST_BACKOFF, task.options.backoff_us / 1e6 * 2 ** min(attempt - 1, 20)))
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has ended for lack of memory since boot."""
+    with contextlib.suppress(OSError), open("/proc/vmstat", encoding="ascii") as lines:
+        for line in lines:
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a worker ended without a result.
+
+    Attributes:
+        exited: its status and peak memory.
+        timed_out: the driver ended it.
+        oom: the kernel has ended processes for lack of memory meanwhile.
+    """
+
+    exited: Exited
+    timed_out: bool = False
+    oom: bool = False
+    memory_bytes: int = field(default_factory=lambda: os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def death(task: Task, title: str, log: Path, how: Death) -> Fault:
+    """The error of a worker that ended without a result."""
+    place = origin_of_code(task.function)
+    last = "".join(f"\n         | {text}" for text in tail(log))
+    if how.timed_out:
+        limit = spell(task.options.timeout_us or 0)
+        fix = "give it a longer timeout=, or less to do"
+        return Fault("UserCodeError", f"{title} took longer than {limit}", "MS-2032", f"it was ended{last}", place, fix)
+    status = how.exited.status
+    if status == -signal.SIGKILL:
+        why = f"{_memory_words(how)}{last}"
+        fix = "give it less data at once, ask for memory in resources=, or use a machine with more"
+        return Fault("UserCodeError", f"{title} was killed, perhaps for memory", "MS-2035", why, place, fix)
+    if status < 0:
+        name = signal.Signals(-status).name
+        why = f"the process died of {name}, which native code causes{last}"
+        return Fault(
+            "UserCodeError", f"{title} crashed", "MS-2036", why, place, "look at the library that it calls last"
+        )
+    why = f"the process ended with status {status} before the function returned{last}"
+    return Fault(
+        "UserCodeError", f"{title} left", "MS-2037", why, place, "return from the function; do not call os._exit"
+    )
+
+
+def _memory_words(how: Death) -> str:
+    peak = f"it had {how.exited.peak_bytes / 2**20:,.0f} MiB resident of {how.memory_bytes / 2**20:,.0f} MiB"
+    if how.oom:
+        return f"{peak}; the kernel's out-of-memory killer was at work"
+    return f"{peak}; SIGKILL came from outside"
+
+
+def error_of(fault: Fault, secrets: Iterable[str] = ()) -> MainspringError:
+    """A fault as the exception it stands for; secrets are masked."""
+    texts = [fault.what, fault.why, fault.fix, fault.traceback]
+    for secret in filter(None, secrets):
+        texts = [text.replace(secret, "******") for text in texts]
+    what, why, fix, traceback = texts
+    make: Callable[..., MainspringError] = getattr(errors, fault.kind, UserCodeError)
+    error = make(what, code=fault.code, why=why, origin=fault.origin, fix=fix)
+    if traceback:
+        error.add_note(traceback)
+    return error

@@ -1,0 +1,277 @@
+"""What a step reads without saying so: files, environment variables, the network, programs.
+
+Python announces what it opens to audit hooks, and `os.environ` is watched; native readers announce nothing, so those
+of polars and pyarrow are wrapped. An undeclared read does no harm to the result, but nobody can know when it
+changes, so the result is not kept for another run.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.abc
+import importlib.machinery
+import os
+import site
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+__all__ = ["Guard", "watching"]
+
+_PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
+# A `File` reads on behalf of who calls it; the rest of the package answers for itself.
+_ON_BEHALF = (_PACKAGE + "declare" + os.sep, _PACKAGE + "engine" + os.sep + "guard.py")
+_SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib/", "/lib64/", "/bin/", "/run/")
+_CODE = (".py", ".pyc", ".pyi", ".so", ".pth")
+_NATIVE = {
+    "polars": (
+        *("read_csv", "read_parquet", "read_ipc", "read_ipc_stream", "read_json", "read_ndjson", "read_avro"),
+        *("scan_csv", "scan_parquet", "scan_ipc", "scan_ndjson", "read_delta", "scan_delta", "read_excel"),
+    ),
+    "pyarrow": ("memory_map", "OSFile"),
+    "pyarrow.parquet": ("read_table", "read_schema", "read_metadata", "ParquetFile"),
+    "pyarrow.csv": ("read_csv", "open_csv"),
+    "pyarrow.json": ("read_json",),
+    "pyarrow.feather": ("read_table", "read_feather"),
+    "pyarrow.dataset": ("dataset",),
+    "duckdb": ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet"),
+}
+
+
+def _libraries() -> tuple[str, ...]:
+    roots = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()}
+    return tuple(sorted({os.path.abspath(root) + os.sep for root in roots}))
+
+
+class Guard:
+    """Collects what one attempt reads.
+
+    Args:
+        declared: files and folders that are inputs of the step, as absolute paths.
+        own: folders that belong to the attempt or to the engine.
+        env: the environment variables that the step declares.
+    """
+
+    def __init__(self, declared: Iterable[str], own: Iterable[str], env: Iterable[str]) -> None:
+        self._allowed = [*_libraries(), *_SYSTEM, *(os.path.abspath(folder) + os.sep for folder in own)]
+        self._declared = {os.path.abspath(path) for path in declared}
+        self._written: set[str] = set()
+        self._env = frozenset(env)
+        self._found: dict[str, None] = {}
+        self._classes: dict[str, str] = {}
+        self._busy = False
+
+    def undeclared(self) -> tuple[str, ...]:
+        """What was read undeclared, each with the line that did it, in order."""
+        return tuple(self._found)
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    def opened(self, path: object, mode: object, flags: object) -> None:
+        """A file was opened."""
+        name = _path_text(path)
+        if name is None:
+            return
+        reads, writes = _directions(mode, flags)
+        if writes and not reads:
+            self._written.add(name)
+        elif self._is_foreign(name):
+            self._note("reads", name, direct=False)
+            if writes:
+                self._written.add(name)
+
+    def listed(self, path: object) -> None:
+        """A folder was listed."""
+        name = _path_text(path if path is not None else ".")
+        if name is not None and self._is_foreign(name):
+            self._note("lists", name, direct=False)
+
+    def made(self, path: object) -> None:
+        """A folder was made: what is in it is the step's own."""
+        name = _path_text(path)
+        if name is not None:
+            self._allowed.append(name + os.sep)
+
+    def connected(self, address: object) -> None:
+        """A socket was connected."""
+        where = ":".join(map(str, address[:2])) if isinstance(address, tuple) else str(address)
+        self._note("connects to", where, direct=False)
+
+    def started(self, program: object) -> None:
+        """A program was started."""
+        self._note("runs", os.path.basename(_path_text(program) or str(program)), direct=True)
+
+    def environment(self, name: object) -> None:
+        """A variable was read."""
+        if name not in self._env:
+            self._note("reads environment variable", str(name), direct=True)
+
+    # -- judging --------------------------------------------------------------------------------------------------
+
+    def _is_foreign(self, name: str) -> bool:
+        if name in self._written or name.endswith(_CODE) or f"{os.sep}__pycache__{os.sep}" in name:
+            return False
+        if name in self._declared or any(name.startswith(path + os.sep) for path in self._declared):
+            return False
+        folder = name + os.sep
+        return not any(folder.startswith(root) for root in self._allowed)
+
+    def _note(self, verb: str, what: str, *, direct: bool) -> None:
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            place = self._place(direct)
+            if place:
+                self._found[f"{verb} {what} at {place}"] = None
+        finally:
+            self._busy = False
+
+    def _place(self, direct: bool) -> str:
+        """The line of the project that does it; empty when a library (if `direct`) or the engine does."""
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None:
+            kind = self._class_of(frame.f_code.co_filename)
+            if kind == "project":
+                return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+            if kind == "ours" or (direct and kind == "library"):
+                return ""
+            frame = frame.f_back
+        return ""
+
+    def _class_of(self, file: str) -> str:
+        known = self._classes.get(file)
+        if known is None:
+            known = self._classes[file] = self._classify(file)
+        return known
+
+    def _classify(self, file: str) -> str:
+        if file.startswith("<"):
+            return "stdlib"
+        full = os.path.abspath(file)
+        if full.startswith(_PACKAGE):
+            return "stdlib" if full.startswith(_ON_BEHALF) else "ours"
+        if full.startswith(_libraries()):
+            return "library" if "site-packages" in full or "dist-packages" in full else "stdlib"
+        return "project"
+
+
+def _path_text(path: object) -> str | None:
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    if isinstance(path, os.PathLike):
+        path = os.fspath(path)
+    return os.path.abspath(path) if isinstance(path, str) else None
+
+
+def _directions(mode: object, flags: object) -> tuple[bool, bool]:
+    """Whether an open file is read, and whether it is written."""
+    if isinstance(mode, str):
+        return "r" in mode or "+" in mode, bool(set(mode) & set("wax+"))
+    access = flags & os.O_ACCMODE if isinstance(flags, int) else os.O_RDONLY
+    return access in (os.O_RDONLY, os.O_RDWR), access in (os.O_WRONLY, os.O_RDWR)
+
+
+# -- the process's one hook -------------------------------------------------------------------------------------------
+
+_EVENTS: dict[str, Callable[[Guard, tuple[Any, ...]], None]] = {
+    "open": lambda guard, args: guard.opened(*args),
+    "os.listdir": lambda guard, args: guard.listed(args[0]),
+    "os.scandir": lambda guard, args: guard.listed(args[0]),
+    "os.mkdir": lambda guard, args: guard.made(args[0]),
+    "sqlite3.connect": lambda guard, args: guard.opened(args[0], "r", 0),
+    "socket.connect": lambda guard, args: guard.connected(args[1]),
+    "subprocess.Popen": lambda guard, args: guard.started(args[0]),
+}
+_active: list[Guard] = []
+_hooked: list[bool] = []
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    handle = _EVENTS.get(event)
+    if handle is not None and _active:
+        handle(_active[-1], args)
+
+
+class _Watched(type(os.environ)):  # type: ignore[misc]
+    """`os.environ` that tells what is read; all who hold the mapping see through it."""
+
+    def __getitem__(self, key: str) -> str:
+        if _active:
+            _active[-1].environment(key)
+        return str(super().__getitem__(key))
+
+    def __iter__(self) -> Iterator[str]:
+        if _active:
+            _active[-1].environment("(all)")
+        return super().__iter__()  # type: ignore[no-any-return]
+
+
+def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function, updated=())
+    def reading(*args: Any, **kwargs: Any) -> Any:
+        if _active and args:
+            for one in args[0] if isinstance(args[0], list | tuple) else [args[0]]:
+                if isinstance(one, str | os.PathLike) and "://" not in str(one):
+                    _active[-1].opened(one, "r", 0)
+        return function(*args, **kwargs)
+
+    return reading
+
+
+def _wrap_natives(module: ModuleType) -> None:
+    for name in _NATIVE[module.__name__]:
+        function = getattr(module, name, None)
+        if function is not None and not isinstance(function, type):
+            setattr(module, name, _wrapped(function))
+
+
+class _AfterImport(importlib.abc.MetaPathFinder):
+    """Wraps the native readers of a module that the step imports itself."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in _NATIVE:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        loader = None if spec is None else spec.loader
+        if loader is None:
+            return None
+        execute = loader.exec_module
+
+        def execute_and_wrap(module: ModuleType) -> None:
+            execute(module)
+            _wrap_natives(module)
+
+        loader.exec_module = execute_and_wrap  # type: ignore[method-assign]
+        return spec
+
+
+@contextmanager
+def watching(guard: Guard, *, natives: bool) -> Iterator[Guard]:
+    """Collect what this process reads during a block.
+
+    Args:
+        guard: where to.
+        natives: wrap native readers, for the rest of the process's life: for workers, which end soon.
+    """
+    if not _hooked:
+        sys.addaudithook(_hook)
+        _hooked.append(True)
+    if natives:
+        for name in _NATIVE.keys() & sys.modules.keys():
+            _wrap_natives(sys.modules[name])
+        sys.meta_path.insert(0, _AfterImport())
+    plain = type(os.environ)
+    os.environ.__class__ = _Watched
+    _active.append(guard)
+    try:
+        yield guard
+    finally:
+        _active.remove(guard)
+        os.environ.__class__ = plain

@@ -1,0 +1,94 @@
+"""Starting an attempt: its row, its order to the worker, its log."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import time
+
+from mainspring.engine.attempts import Log, log_path
+from mainspring.engine.context import EngineServices
+from mainspring.engine.kept import KeptResults
+from mainspring.engine.keys import Keys
+from mainspring.engine.ledger import Ledger
+from mainspring.engine.nodes import Job
+from mainspring.engine.pool import Executor
+from mainspring.engine.rows import detail_of, row_of
+from mainspring.engine.secrets import revealed
+from mainspring.engine.wire import Order
+
+__all__ = ["Launcher"]
+
+
+class Launcher:
+    """Starts attempts and closes their logs."""
+
+    def __init__(
+        self, services: EngineServices, keys: Keys, ledger: Ledger, executor: Executor, kept: KeptResults
+    ) -> None:
+        self._services = services
+        self._keys = keys
+        self._ledger = ledger
+        self._executor = executor
+        self._kept = kept
+        self._numbers = itertools.count(1)
+
+    def prepare(self, job: Job) -> None:
+        """Number and record the next attempt of a job.
+
+        Raises:
+            ConfigError: MS-3020, MS-3007, a secret of the step is not there.
+            UserCodeError: MS-2029, the map's item cannot be sent to a worker.
+        """
+        task = job.node.task
+        secrets = revealed(self._services, task.options.secrets)
+        job.secrets = tuple(secrets.values())
+        job.number = next(self._numbers)
+        job.attempt += 1
+        job.fault, job.timed_out = None, False
+        job.started_us, job.started = self._ledger.clock(), time.monotonic()
+        job.order = self._order(job)
+        limit = task.options.timeout_us
+        job.deadline = None if limit is None else job.started + limit / 1e6
+        self._ledger.start(row_of(self._ledger.run_id, job, "running", job.started_us, detail=detail_of(job)))
+
+    def launch(self, job: Job) -> None:
+        """Start the prepared attempt."""
+        assert job.order is not None
+        state, run_id = self._services.state, self._ledger.run_id
+        job.log_path = log_path(state, run_id, job.node.index, job.node.task.name, job.item, job.attempt)
+        log = job.log = Log(job.log_path, job.secrets)
+        self._executor.launch(job.number, job.order, log.target)
+        job.order = None
+        log.handed_over()
+        if log.reading >= 0:
+            self._executor.watch(log.reading, lambda: self._pump(log))
+
+    def _pump(self, log: Log) -> None:
+        if not log.pump():
+            self._executor.unwatch(log.reading)
+
+    def close_log(self, job: Job) -> str:
+        """Close an attempt's log; its digest, or empty when nothing was written."""
+        log, job.log = job.log, None
+        if log is None:
+            return ""
+        if log.reading >= 0:
+            self._executor.unwatch(log.reading)
+        return log.close()
+
+    def _order(self, job: Job) -> Order:
+        task = job.node.task
+        leave_out = task.over if job.item >= 0 else None
+        inputs = {n: self._kept.with_meta(result) for n, result in job.node.inputs.items() if n != leave_out}
+        return Order(
+            task.name,
+            job.title,
+            self._ledger.run_id,
+            job.attempt,
+            inputs,
+            str(self._services.state / "work" / f"{self._ledger.run_id}-{job.number}"),
+            None if job.value is None else pickle.dumps(job.value[0], protocol=5),
+            None if job.stored is None else self._kept.with_meta(job.stored),
+            self._keys.declared(task, job.value),
+        )

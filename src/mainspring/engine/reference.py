@@ -1,0 +1,91 @@
+"""Names for functions and classes, to find them again in another process."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+from mainspring.declare.declaration import Declaration, spec_of
+from mainspring.errors import UserCodeError
+
+__all__ = ["annotations_of", "dereference", "module_name", "origin_of_code", "reference", "unwrapped"]
+
+
+def module_name(module: str) -> str:
+    """The name a module is imported by; `__main__` has one too, after its file or its ``-m`` name."""
+    if module != "__main__":
+        return module
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    file = getattr(main, "__file__", None)
+    return Path(file).stem if file else module
+
+
+def reference(target: Callable[..., object] | type) -> str:
+    """``module:qualname`` of a function or class."""
+    return f"{module_name(target.__module__)}:{target.__qualname__}"
+
+
+def unwrapped(found: object) -> object:
+    """The function behind a declaration of ours; anything else as it is."""
+    while isinstance(found, Declaration):
+        found = getattr(spec_of(found), "function", None)
+    return found
+
+
+def dereference(name: str) -> object:
+    """What `reference` named, importing its module; declarations are seen through.
+
+    Raises:
+        UserCodeError: MS-2024, it is not there.
+    """
+    module, _, path = name.partition(":")
+    try:
+        found: object = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise UserCodeError(
+            f"{name} cannot be found by a worker",
+            code="MS-2024",
+            why=str(error),
+            fix="define it at the top level of a module of the project, not inside a function",
+        ) from error
+    return unwrapped(found)
+
+
+def annotations_of(function: Callable[..., object]) -> dict[str, object]:
+    """The annotations of a function as types; those that cannot be evaluated are left out."""
+    plain = inspect.unwrap(function)
+    found: dict[str, object] = {}
+    for name, annotation in getattr(plain, "__annotations__", {}).items():
+        # An annotation is any expression of the user's: it may name what only the type checker imports.
+        with contextlib.suppress(Exception):
+            text = isinstance(annotation, str)
+            found[name] = eval(annotation, getattr(plain, "__globals__", {})) if text else annotation
+    return found
+
+
+def origin_of_code(function: Callable[..., object]) -> str:
+    """Where a function is written: ``flights.py:31``."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code is not None else ""
+
+
+def callable_named(name: str) -> Callable[..., object]:
+    """`dereference` for functions.
+
+    Raises:
+        UserCodeError: MS-2024, it is not there or no function.
+    """
+    found = dereference(name)
+    if not callable(found):
+        raise UserCodeError(f"{name} is not a function", code="MS-2024", fix="declare the step again")
+    return cast("Callable[..., object]", found)

@@ -1,0 +1,201 @@
+"""One attempt of one step: load the inputs, call the function, check and store what it returns."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import random
+import shutil
+import sys
+import traceback
+import types
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mainspring.declare.artifact import File, Model
+from mainspring.declare.frame import Frame
+from mainspring.engine.context import EngineServices, StepContext, entered
+from mainspring.engine.guard import Guard, watching
+from mainspring.engine.reference import annotations_of, origin_of_code
+from mainspring.engine.secrets import revealed
+from mainspring.engine.task import Task
+from mainspring.engine.values import load, save
+from mainspring.engine.wire import Done, Failed, Fault, Measured, Moved, Order, Reply
+from mainspring.errors import MainspringError, UserCodeError
+from mainspring.lazy import lazy
+
+if TYPE_CHECKING:
+    import importlib.util as importlib_util
+
+    import numpy as np
+else:
+    np, importlib_util = lazy("numpy"), lazy("importlib.util")
+
+__all__ = ["carry_out", "fault_of"]
+
+_PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
+
+
+def carry_out(
+    order: Order, task: Task, services: EngineServices, send: Callable[[Reply], None], *, isolated: bool
+) -> None:
+    """Carry out one attempt; whatever happens is sent as `Done` or `Failed`, nothing is raised.
+
+    Args:
+        order: what to do.
+        task: the task that the order names.
+        services: the services of this process.
+        send: takes the replies.
+        isolated: whether this process ends with the attempt.
+    """
+    work_dir = Path(order.work_dir)
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        done = _attempt(order, task, services, send, isolated)
+        sys.stdout.flush()  # the log is complete when the result is announced
+        sys.stderr.flush()
+        send(done)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        send(Failed(fault_of(error, task)))
+    finally:
+        shutil.rmtree(work_dir, ignore_errors=True)
+
+
+def _attempt(order: Order, task: Task, services: EngineServices, send: Callable[[Reply], None], isolated: bool) -> Done:
+    _seed(task.options.seed)
+    guard = Guard(order.declared, [order.work_dir, str(services.state)], task.options.env)
+    context = StepContext(
+        services,
+        task,
+        order.run_id,
+        order.attempt,
+        Path(order.work_dir),
+        revealed(services, task.options.secrets),
+        lambda name, value, step, at: send(Measured(name, value, step, at)),
+        lambda done, total: send(Moved(done, total)),
+    )
+    arguments = _arguments(order, task, services)
+    if not isolated:
+        arguments = copy.deepcopy(arguments)  # a step may change what it is handed, and others are handed it too
+    with entered(context), watching(guard, natives=isolated):
+        value = task.function(**arguments)
+    _check(value, task)
+    return Done(save(value, services.objects, task.function), guard.undeclared())
+
+
+def _arguments(order: Order, task: Task, services: EngineServices) -> dict[str, object]:
+    wanted = annotations_of(task.function)
+    place = Path(order.work_dir, "inputs")
+    arguments = dict(task.params)
+    for name, stored in order.inputs.items():
+        arguments[name] = load(stored, services.objects, wanted.get(name), place / name)
+    if task.over is not None:
+        if order.item_input is not None:
+            item = load(order.item_input, services.objects, wanted.get(task.over), place / task.over)
+        else:
+            item = pickle.loads(order.item or b"")  # made by the driver that started this process
+        arguments[task.over] = item
+    return arguments
+
+
+def _seed(seed: int | None) -> None:
+    if seed is None:
+        return
+    random.seed(seed)
+    if "numpy" in sys.modules or importlib_util.find_spec("numpy") is not None:
+        np.random.seed(seed % 2**32)
+
+
+# -- what a function may return ---------------------------------------------------------------------------------------
+
+
+def _check(value: object, task: Task) -> None:
+    """Hold a result against the return annotation.
+
+    Raises:
+        UserCodeError: MS-2025, it is something else.
+    """
+    wanted = annotations_of(task.function).get("return", typing.Any)
+    if not _fits(value, wanted):
+        raise UserCodeError(
+            f"{task.title or task.name} returned {_kind(value)}, not {_spell(wanted)}",
+            code="MS-2025",
+            why="its annotation says what it returns, and the steps after it rely on that",
+            origin=origin_of_code(task.function),
+            fix="return what the annotation says, or change the annotation",
+        )
+
+
+def _fits(value: object, wanted: object) -> bool:
+    """Whether a value is of the annotated type, as far as its outermost classes tell."""
+    if wanted is None or wanted is type(None):
+        return value is None
+    origin = typing.get_origin(wanted)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in typing.get_args(wanted))
+    if origin is typing.Annotated:
+        return _fits(value, typing.get_args(wanted)[0])
+    if origin is typing.Literal:
+        return value in typing.get_args(wanted)
+    kind = origin or wanted
+    if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
+        return True
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return True
+    if kind in (File, Frame, Model):
+        return isinstance(value, kind)
+    return isinstance(value, kind) or (kind in (float, int) and _is_number(value))
+
+
+def _is_number(value: object) -> bool:
+    return type(value).__module__ == "numpy" and not getattr(value, "shape", None)
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else type(value).__name__
+
+
+def _spell(wanted: object) -> str:
+    return "nothing" if wanted is None else str(getattr(wanted, "__name__", wanted))
+
+
+# -- errors as data ---------------------------------------------------------------------------------------------------
+
+
+def fault_of(error: BaseException, task: Task) -> Fault:
+    """An exception as plain data, with the line of the user's file that it came from."""
+    text = "".join(traceback.format_exception(error))
+    place = _origin(error) or origin_of_code(task.function)
+    if isinstance(error, MainspringError):
+        kind = next(base.__name__ for base in type(error).__mro__ if base.__module__ == MainspringError.__module__)
+        return Fault(kind, error.what, error.code, error.why, error.origin or place, error.fix, text)
+    title = task.title or task.name
+    if isinstance(error, MemoryError):
+        return Fault("UserCodeError", f"{title} ran out of memory", "MS-2026", str(error), place, _LESS_MEMORY, text)
+    if isinstance(error, SystemExit):
+        return Fault("UserCodeError", f"{title} called sys.exit({error.code!r})", "MS-2027", "", place, _RETURN, text)
+    why = f"{type(error).__name__}: {error}".rstrip(": ")
+    return Fault("UserCodeError", f"{title} failed", "MS-2028", why, place, "", text)
+
+
+_LESS_MEMORY = "give it less data at once, or a machine with more memory"
+_RETURN = "return from the function, or raise an exception"
+
+
+def _origin(error: BaseException) -> str:
+    """The innermost line outside the package, Python and its libraries; empty when there is none."""
+    found = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        file = os.path.abspath(frame.filename)
+        foreign = file.startswith((_PACKAGE, sys.base_prefix + os.sep, sys.prefix + os.sep))
+        if not foreign and not frame.filename.startswith("<"):
+            found = f"{os.path.basename(file)}:{frame.lineno}"
+    return found

@@ -1,0 +1,196 @@
+"""The process that has loaded the app and forks a worker for each attempt; it never runs a step itself.
+
+It adopts whatever a worker leaves behind and ends it, and it ends everything when the driver goes away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+from mainspring.engine.context import EngineServices
+from mainspring.engine.processes import adopt_orphans, children, die_with_parent, end_children, kill_tree
+from mainspring.engine.task import Task
+from mainspring.engine.wire import Exited, Frames, Kill, Launch, Reply, decode_command, decode_order, encode, frame
+from mainspring.engine.worker import carry_out
+
+__all__ = ["serve", "work"]
+
+# -- a worker ---------------------------------------------------------------------------------------------------------
+
+
+def work(connection: socket.socket, tasks: dict[str, Task], services: EngineServices) -> None:
+    """Be a worker: read one order from the driver, carry it out, and end this process."""
+    try:
+        order = decode_order(_first_frame(connection))
+
+        def send(reply: Reply) -> None:
+            connection.sendall(frame(reply))
+
+        carry_out(order, tasks[order.task], services, send, isolated=True)
+        status = 0
+    except (BrokenPipeError, ConnectionError, EOFError):
+        status = 75  # the driver has gone: nobody is interested any more
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        end_children()
+    os._exit(status)
+
+
+def _first_frame(connection: socket.socket) -> bytes:
+    frames = Frames()
+    while data := connection.recv(1 << 16):
+        for whole in frames.feed(data):
+            return whole
+    raise EOFError
+
+
+def _become_worker(connection: int, log: int, parent: int) -> socket.socket:
+    """What a child does first: its own session, its log, the signals as Python has them."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    die_with_parent(parent)
+    adopt_orphans()
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    return socket.socket(fileno=connection)
+
+
+# -- the zygote -------------------------------------------------------------------------------------------------------
+
+
+class _Zygote:
+    def __init__(self, control: socket.socket, start: Callable[[socket.socket], None]) -> None:
+        self._control = control
+        self._start = start
+        self._workers: dict[int, int] = {}
+        self._wake, self._woken = socket.socketpair()
+
+    def run(self) -> None:
+        for end in (self._wake, self._woken):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: self._end())
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        poll = select.poll()
+        poll.register(self._control, select.POLLIN)
+        poll.register(self._wake, select.POLLIN)
+        while True:
+            ready = {file for file, _ in poll.poll()}
+            if self._wake.fileno() in ready:
+                with contextlib.suppress(BlockingIOError):
+                    self._wake.recv(4096)
+                self._reap()
+            if self._control.fileno() in ready:
+                self._command()
+
+    def _command(self) -> None:
+        try:
+            data, files, _, _ = socket.recv_fds(self._control, 4096, 2)
+        except OSError:
+            data, files = b"", []
+        if not data:
+            self._end()
+        command = decode_command(data)
+        if isinstance(command, Launch):
+            self._launch(command, *files)
+        elif isinstance(command, Kill):
+            self._kill(command)
+
+    def _launch(self, command: Launch, connection: int, log: int) -> None:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                for end in (self._control, self._wake, self._woken):
+                    end.close()
+                self._start(_become_worker(connection, log, parent))
+            finally:
+                os._exit(70)
+        os.close(connection)
+        os.close(log)
+        self._workers[pid] = command.number
+
+    def _kill(self, command: Kill) -> None:
+        for pid, number in self._workers.items():
+            if number == command.number:
+                kill_tree(pid)
+
+    def _reap(self) -> None:
+        """Wait for the dead: tell the driver of its workers, and end what they left behind."""
+        gone = []
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            number = self._workers.pop(pid, None)
+            if number is not None:
+                gone.append(Exited(number, os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024))
+        if any(exited.status != 0 for exited in gone):
+            self._end_orphans()
+        for exited in gone:
+            with contextlib.suppress(OSError):
+                self._control.send(encode(exited))
+
+    def _end_orphans(self) -> None:
+        """What a killed worker has left came to us as its subreaper; no child of ours but a worker is wanted."""
+        while orphans := [pid for pid in children(os.getpid()) if pid not in self._workers]:
+            for pid in orphans:
+                kill_tree(pid)
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
+
+    def _end(self) -> None:
+        """The driver is gone or has said so: leave nothing behind."""
+        for pid in list(self._workers):
+            kill_tree(pid)
+        for pid in children(os.getpid()):
+            kill_tree(pid)
+        os._exit(0)
+
+
+def serve(
+    control: socket.socket,
+    start: Callable[[socket.socket], None],
+    *,
+    parent: int,
+    inherited: tuple[object, ...] = (),
+) -> None:
+    """Be the zygote, until the driver closes the control socket; never returns.
+
+    Args:
+        control: a socket of packets to the driver.
+        start: what a forked child does with its connection to the driver; does not return.
+        parent: the driver's process.
+        inherited: open stores of the driver that this process must let go, because a database connection may not
+            be used on both sides of a fork.
+    """
+    with contextlib.suppress(OSError):
+        os.setsid()
+    die_with_parent(parent, signal.SIGTERM)
+    adopt_orphans()
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    for store in inherited:
+        with contextlib.suppress(Exception):
+            store.close()  # type: ignore[attr-defined]
+    gc.collect()
+    gc.freeze()
+    _Zygote(control, start).run()
