@@ -1,0 +1,216 @@
+"""Mainspring's own routes, in JSON.
+
+``POST /endpoint/{name}``: ``{"origin": "JFK", "distance": 1089, "now"?}`` or ``{"rows": [{..}], "now"?}``
+``POST /labels``: ``{"labels": [{"id", "value", "at", "name"?}]}``
+``POST /sources/{name}/push``: ``{"rows": [{..}], "now"?}`` with ``Idempotency-Key``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import orjson
+
+from mainspring.protocols.http import Fault, Request, Response, Router, json_response
+from mainspring.serving.endpoint import Answer, EndpointService
+
+__all__ = ["LabelSink", "NativeLimits", "PushSink", "add_native_routes", "moment_us"]
+
+
+class PushSink(Protocol):
+    """Takes rows of a source."""
+
+    def __call__(
+        self, source: str, rows: Sequence[Mapping[str, Any]], now: int | str | None, request_id: str | None
+    ) -> Mapping[str, object]:
+        """Commit them, upsert them online, and say ``accepted``, ``quarantined`` and ``seq``."""
+
+
+class LabelSink(Protocol):
+    """Takes labels of predictions."""
+
+    def __call__(self, labels: Sequence[tuple[str, str, float, int]]) -> Mapping[str, int]:
+        """Record (id, name, value, at); says ``accepted``, ``duplicate``, ``unknown`` and ``late``."""
+
+
+class NativeLimits(Protocol):
+    """What the settings allow."""
+
+    @property
+    def rows(self) -> int:
+        """Most rows in one request."""
+
+    @property
+    def replay(self) -> bool:
+        """Whether a request may set its own moment."""
+
+
+def add_native_routes(
+    router: Router,
+    endpoints: Callable[[], Mapping[str, EndpointService]],
+    push: PushSink,
+    labels: LabelSink,
+    limits: NativeLimits,
+    now: Callable[[], int],
+    run_blocking: Callable[..., Any],
+) -> None:
+    """Serve Mainspring's own routes on a router.
+
+    Args:
+        router: where the routes go.
+        endpoints: the endpoints that are ready, by name.
+        push: takes pushed rows.
+        labels: takes labels.
+        limits: what the settings allow.
+        now: the clock, UTC microseconds.
+        run_blocking: awaits a function run in a thread, for what touches disks.
+    """
+    routes = _Routes(endpoints, push, labels, limits, now, run_blocking)
+    router.add("POST", "/endpoint/*", routes.endpoint)
+    router.add("GET", "/endpoint/*", routes.described)
+    router.add("GET", "/endpoint", routes.names)
+    router.add("POST", "/labels", routes.labels)
+    router.add("POST", "/sources/*/push", routes.push)
+
+
+def moment_us(value: object) -> int:
+    """A moment in a request: RFC 3339 with a zone, or whole microseconds since 1970.
+
+    Raises:
+        Fault: 400.
+    """
+    if type(value) is int:
+        return value
+    try:
+        found = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise Fault(400, f"{value!r} is no moment; write 2013-07-01T12:00:00Z") from None
+    if found.tzinfo is None:
+        raise Fault(400, f"{value!r} has no time zone; write 2013-07-01T12:00:00Z")
+    return round((found.astimezone(UTC) - _EPOCH).total_seconds() * 1_000_000)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class _Routes:
+    def __init__(
+        self,
+        endpoints: Callable[[], Mapping[str, EndpointService]],
+        push: PushSink,
+        labels: LabelSink,
+        limits: NativeLimits,
+        now: Callable[[], int],
+        run_blocking: Callable[..., Any],
+    ) -> None:
+        self._endpoints = endpoints
+        self._push = push
+        self._labels = labels
+        self._limits = limits
+        self._now = now
+        self._run = run_blocking
+
+    async def names(self, request: Request) -> Response:
+        return json_response({"endpoints": list(self._endpoints())})
+
+    async def described(self, request: Request) -> Response:
+        service = self._service(request)
+        return json_response(
+            {
+                "name": service.name,
+                "model": service.model,
+                "keys": {name: str(kind) for name, kind in service.keys.items()},
+                "columns": [
+                    {"name": c.name, "type": str(c.type), "from": "request" if c.feature is None else "features"}
+                    for c in service.columns
+                ],
+            }
+        )
+
+    async def endpoint(self, request: Request) -> Response:
+        service = self._service(request)
+        body = _object(request.body)
+        now = self._moment(body)
+        rows = body.pop("rows", None)
+        if rows is None:
+            (answer,) = service.answer((body,), (now,))
+            return Response(200, orjson.dumps(_plain(service, answer, request.query)))
+        if body or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise Fault(400, 'a batch is {"rows": [{..}, ..], "now"?}')
+        if len(rows) > self._limits.rows:
+            raise Fault(413, f"{len(rows)} rows; at most {self._limits.rows} are served at once")
+        moments = [self._moment(row, now) for row in rows]
+        answers = service.answer(rows, moments)
+        return Response(200, orjson.dumps({"predictions": [_plain(service, a, request.query) for a in answers]}))
+
+    def _service(self, request: Request) -> EndpointService:
+        (name,) = request.parameters
+        endpoints = self._endpoints()
+        if name not in endpoints:
+            raise Fault(404, f"no endpoint is called {name!r}; there are: {', '.join(endpoints) or 'none'}")
+        return endpoints[name]
+
+    def _moment(self, body: dict[str, Any], default: int | None = None) -> int:
+        asked = body.pop("now", None)
+        if asked is None:
+            return self._now() if default is None else default
+        if not self._limits.replay:
+            raise Fault(400, '"now" is allowed only where serving.replay is true')
+        return moment_us(asked)
+
+    async def labels(self, request: Request) -> Response:
+        items = _object(request.body).get("labels")
+        if not isinstance(items, list):
+            raise Fault(400, 'labels come as {"labels": [{"id", "value", "at", "name"?}]}')
+        found = [_label(item) for item in items]
+        return json_response(await self._run(self._labels, found), 202)
+
+    async def push(self, request: Request) -> Response:
+        (source,) = request.parameters
+        body = _object(request.body)
+        rows = body.get("rows")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise Fault(400, 'rows come as {"rows": [{..}]}')
+        if len(rows) > self._limits.rows:
+            raise Fault(413, f"{len(rows)} rows; at most {self._limits.rows} are taken at once")
+        now = body.get("now")
+        if now is not None and not self._limits.replay:
+            raise Fault(400, '"now" is allowed only where serving.replay is true')
+        moment = now if now in (None, "event") else moment_us(now)
+        key = request.headers.get(b"idempotency-key")
+        return json_response(await self._run(self._push, source, rows, moment, key.decode() if key else None))
+
+
+def _plain(service: EndpointService, answer: Answer, query: bytes) -> dict[str, object]:
+    plain: dict[str, object] = {
+        "id": answer.id,
+        "model": service.model,
+        "version": answer.version,
+        "prediction": answer.prediction,
+        "score": answer.score,
+        "status": answer.statuses,
+    }
+    if b"features=true" in query:
+        plain["features"] = {column.name: value for column, value in zip(service.columns, answer.values, strict=True)}
+    return plain
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Fault(400, f"the body is not JSON: {error.msg} at byte {error.pos}") from None
+    if not isinstance(found, dict):
+        raise Fault(400, "the body is no JSON object")
+    return found
+
+
+def _label(item: Any) -> tuple[str, str, float, int]:
+    if not isinstance(item, dict) or not isinstance(item.get("id"), str) or "value" not in item or "at" not in item:
+        raise Fault(400, 'a label is {"id", "value", "at", "name"?}')
+    value = item["value"]
+    if type(value) not in (int, float, bool):
+        raise Fault(400, f"label value {value!r} is no number and no boolean")
+    return item["id"], str(item.get("name", "")), float(value), moment_us(item["at"])

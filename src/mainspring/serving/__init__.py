@@ -1,0 +1,1 @@
+"""Model runtimes, batching, versions, the prediction log: the hot path."""

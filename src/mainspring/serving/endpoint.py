@@ -1,0 +1,189 @@
+"""An endpoint: keys and request columns in, features looked up, a score out, the answer logged."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from mainspring.declare.record import ColumnType, Kind
+from mainspring.errors import DataError
+
+__all__ = ["Answer", "EndpointService", "FeatureReader", "ModelColumn", "PredictionSink", "Scorer"]
+
+
+class FeatureReader(Protocol):
+    """A compiled read of all features an endpoint needs."""
+
+    def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[Sequence[object], Mapping[str, str]]:
+        """The features' values in the plan's order, and the status of each view by name."""
+
+
+class Scorer(Protocol):
+    """The model version that answers now."""
+
+    @property
+    def version(self) -> str:
+        """Its version."""
+
+    def score(self, rows: Sequence[Sequence[object]]) -> Sequence[float]:
+        """One score a row; a row holds the model's columns in order, None for what is missing."""
+
+
+class PredictionSink(Protocol):
+    """Where answers are logged."""
+
+    def put(self, values: Sequence[object], score: float, version: str, ts_us: int) -> str:
+        """Log one answer; its prediction id."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelColumn:
+    """A column of the model, in the model's order.
+
+    Attributes:
+        name: its name.
+        type: its type.
+        feature: its place among the features that are read, or None when the request carries it.
+    """
+
+    name: str
+    type: ColumnType
+    feature: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of an endpoint.
+
+    Attributes:
+        id: the prediction id, under which labels arrive later; empty when it was not logged.
+        version: the model version that answered.
+        score: the model's score: a probability for a boolean label, else the predicted number.
+        prediction: the label that follows from the score.
+        values: the model's columns, in order.
+        statuses: the status of each feature view: PRESENT, MISSING or EXPIRED.
+    """
+
+    id: str
+    version: str
+    score: float
+    prediction: bool | float
+    values: tuple[object, ...]
+    statuses: Mapping[str, str]
+
+
+_ACCEPTED: Mapping[Kind, tuple[type, ...]] = {
+    Kind.STRING: (str,),
+    Kind.INTEGER: (int,),
+    Kind.FLOAT: (float, int),
+    Kind.BOOLEAN: (bool,),
+}
+
+
+class EndpointService:
+    """Answers for one endpoint.
+
+    Args:
+        name: the endpoint's name.
+        model: the model's name.
+        keys: the entity keys that the request must carry, with their types.
+        columns: the model's columns.
+        reader: called for the read plan that holds now.
+        scorer: called for the model version that holds now.
+        sink: where answers are logged, or None.
+        boolean: whether the label is boolean.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: str,
+        keys: Mapping[str, ColumnType],
+        columns: Sequence[ModelColumn],
+        reader: Callable[[], FeatureReader],
+        scorer: Callable[[], Scorer],
+        sink: PredictionSink | None,
+        *,
+        boolean: bool,
+    ) -> None:
+        self.name = name
+        self.model = model
+        self.keys = dict(keys)
+        self.columns = tuple(columns)
+        self._reader = reader
+        self._scorer = scorer
+        self._sink = sink
+        self._boolean = boolean
+        self._request = {column.name: column.type for column in columns if column.feature is None}
+        self._known = frozenset(self._request) | frozenset(self.keys)
+
+    def answer(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int]) -> list[Answer]:
+        """Answer rows of one request with one call of the model.
+
+        Args:
+            rows: the entity keys and request columns of each.
+            moments: the moment of each question, UTC microseconds.
+
+        Raises:
+            DataError: MS-2301, a column is missing or unknown; MS-2302, it has the wrong type.
+        """
+        reader, scorer = self._reader(), self._scorer()
+        vectors, statuses = [], []
+        for row, now_us in zip(rows, moments, strict=True):
+            self._check(row)
+            features, status = reader.read_one(row, now_us)
+            statuses.append(status)
+            vectors.append(tuple(row.get(c.name) if c.feature is None else features[c.feature] for c in self.columns))
+        scores = scorer.score(vectors)
+        version = scorer.version
+        return [
+            self._log(vector, float(score), version, status, now_us)
+            for vector, score, status, now_us in zip(vectors, scores, statuses, moments, strict=True)
+        ]
+
+    def _log(
+        self, vector: tuple[object, ...], score: float, version: str, statuses: Mapping[str, str], now_us: int
+    ) -> Answer:
+        prediction_id = "" if self._sink is None else self._sink.put(vector, score, version, now_us)
+        return Answer(prediction_id, version, score, score >= 0.5 if self._boolean else score, vector, statuses)
+
+    def _check(self, row: Mapping[str, Any]) -> None:
+        for name, kind in self.keys.items():
+            if row.get(name) is None:
+                raise self._wrong(name, "is missing")
+            self._typed(name, row[name], kind)
+        for name, kind in self._request.items():
+            value = row.get(name)
+            if value is None:
+                if not kind.nullable:
+                    raise self._wrong(name, "is missing")
+            else:
+                self._typed(name, value, kind)
+        if len(row) > len(self._known) or not self._known.issuperset(row):
+            extra = ", ".join(sorted(set(row) - self._known)[:5])
+            raise DataError(
+                f"endpoint {self.name!r} takes no {extra}",
+                code="MS-2301",
+                fix=f"send {', '.join(sorted(self._known))}",
+            )
+
+    def _wrong(self, name: str, why: str) -> DataError:
+        return DataError(
+            f"column {name!r} of the request {why}",
+            code="MS-2301",
+            fix=f"endpoint {self.name!r} takes {', '.join(sorted(self._known))}",
+        )
+
+    def _typed(self, name: str, value: object, kind: ColumnType) -> None:
+        accepted = _ACCEPTED.get(kind.kind)
+        if accepted is None:
+            return
+        fits = type(value) in accepted and not (isinstance(value, float) and math.isinf(value))
+        if not fits:
+            raise DataError(
+                f"column {name!r} of the request is {value!r}, not a {kind.kind.value}",
+                code="MS-2302",
+                fix=f"send {name} as {kind}",
+            )
