@@ -1,0 +1,38 @@
+"""``mainspring apply``: carry the plan out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from mainspring.cli.options import open_app, project_options
+from mainspring.cli.output import emit, lines, tell
+from mainspring.cli.plan import spelled
+from mainspring.cli.progress import report_as_dict, watching
+from mainspring.server.loop import apply
+from mainspring.server.planning import changes_of, plan_of, sources_have_places
+
+__all__ = ["command"]
+
+
+@click.command(short_help="carry the plan out")
+@click.option("--inline", is_flag=True, help="in this process, for a debugger")
+@project_options
+def command(project: Path | None, profile: str | None, as_json: bool, inline: bool) -> int:
+    """Build everything that the app declares and that is not built yet, and remember the plan."""
+    services, app = open_app(project, profile)
+    plan = plan_of(app)
+    sources_have_places(plan, services.settings)
+    for text in spelled(changes_of(services, plan)):
+        tell(text)
+    with watching(quiet=as_json) as watch:
+        report = apply(services, app, plan, watch=watch, inline=inline)
+    if as_json:
+        emit(report_as_dict(report))
+    else:
+        hits = sum(step.status == "hit" for step in report.steps)
+        lines([f"run {report.run_id} {report.status}: {len(report.steps)} steps, {hits} unchanged, {report.wall_seconds:.1f} s"])
+    if report.error is not None:
+        raise report.error
+    return 0
