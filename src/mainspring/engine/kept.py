@@ -62,7 +62,13 @@ class KeptResults:
         """A result with the names of its files, which a cache row does not hold."""
         if result.meta or result.kind not in (FILE, FOLDER):
             return result
-        known = self._catalog.artifacts([result.digest]).get(result.digest)
-        if known is None:
-            return result
-        return StoredResult(result.digest, result.kind, result.size, known.media_type, known.meta)
+        return self.bare([result])[0]
+
+    def bare(self, results: Sequence[StoredResult]) -> list[StoredResult]:
+        """Results with no notes but the catalog's of files, so that a list of them does not tell runs from hits."""
+        files = [result.digest for result in results if result.kind in (FILE, FOLDER)]
+        known = self._catalog.artifacts(files) if files else {}
+        return [
+            StoredResult(one.digest, one.kind, one.size, meta=known[one.digest].meta if one.digest in known else {})
+            for one in results
+        ]

@@ -173,7 +173,7 @@ class Ledger:
         output = OutputRow(_RESULT, result.digest, result.kind, result.size)
         edges = [Edge(result.digest, "built_from", row.cache_key)] if row.cache_key else []
         edges += [Edge(row.cache_key, "used", digest) for digest in inputs if row.cache_key]
-        event = Event(row.ended or row.started, self.actor, "step.ok", f"/step/{row.name}", {"run": self.run_id})
+        event = Event(row.ended or row.started, self.actor, "step.ok", f"/{row.name}", {"run": self.run_id})
         done = StepRow(
             row.run_id,
             row.idx,

@@ -14,7 +14,7 @@ from mainspring.engine.kept import KeptResults
 from mainspring.engine.keys import Keys, suspects
 from mainspring.engine.launch import Launcher
 from mainspring.engine.ledger import Ledger
-from mainspring.engine.maps import MapSteps
+from mainspring.engine.maps import MapSteps, gather
 from mainspring.engine.nodes import Job, Node, Queue
 from mainspring.engine.order import Capacity, Layout
 from mainspring.engine.pool import Executor
@@ -169,9 +169,13 @@ class GraphRun:
         """All inputs are there: take the key, and look for a kept result."""
         node.inputs = {name: self._result_of(output.task) for name, output in node.task.inputs.items()}
         node.started_us, node.started = self.ledger.clock(), time.monotonic()
+        if node.task.function is gather:
+            self._maps.gather(node)
+            return
         for note in suspects(node.task, self.wiring.services.project):
             node.notes[note] = None
         node.keyed = self.keys.of(node.task, node.inputs)
+        node.keyed.detail["from"] = {name: output.task for name, output in node.task.inputs.items()}
         if node.keyed.problem:
             node.notes[node.keyed.problem] = None
         node.cacheable = bool(node.keyed.key) and (node.task.options.cache or node.task.options.once)

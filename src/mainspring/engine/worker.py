@@ -9,15 +9,13 @@ import random
 import shutil
 import sys
 import traceback
-import types
 import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mainspring.declare.artifact import File, Model
-from mainspring.declare.frame import Frame
 from mainspring.engine.context import EngineServices, StepContext, entered
+from mainspring.engine.fitting import fits, spell_type
 from mainspring.engine.guard import Guard, watching
 from mainspring.engine.reference import annotations_of, origin_of_code
 from mainspring.engine.secrets import revealed
@@ -124,9 +122,9 @@ def _check(value: object, task: Task) -> None:
         UserCodeError: MS-2025, it is something else.
     """
     wanted = annotations_of(task.function).get("return", typing.Any)
-    if not _fits(value, wanted):
+    if not fits(value, wanted):
         raise UserCodeError(
-            f"{task.title or task.name} returned {_kind(value)}, not {_spell(wanted)}",
+            f"{task.title or task.name} returned {_kind(value)}, not {spell_type(wanted)}",
             code="MS-2025",
             why="its annotation says what it returns, and the steps after it rely on that",
             origin=origin_of_code(task.function),
@@ -134,37 +132,8 @@ def _check(value: object, task: Task) -> None:
         )
 
 
-def _fits(value: object, wanted: object) -> bool:
-    """Whether a value is of the annotated type, as far as its outermost classes tell."""
-    if wanted is None or wanted is type(None):
-        return value is None
-    origin = typing.get_origin(wanted)
-    if origin in (typing.Union, types.UnionType):
-        return any(_fits(value, one) for one in typing.get_args(wanted))
-    if origin is typing.Annotated:
-        return _fits(value, typing.get_args(wanted)[0])
-    if origin is typing.Literal:
-        return value in typing.get_args(wanted)
-    kind = origin or wanted
-    if not isinstance(kind, type) or getattr(kind, "_is_protocol", False):
-        return True
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return True
-    if kind in (File, Frame, Model):
-        return isinstance(value, kind)
-    return isinstance(value, kind) or (kind in (float, int) and _is_number(value))
-
-
-def _is_number(value: object) -> bool:
-    return type(value).__module__ == "numpy" and not getattr(value, "shape", None)
-
-
 def _kind(value: object) -> str:
     return "nothing" if value is None else type(value).__name__
-
-
-def _spell(wanted: object) -> str:
-    return "nothing" if wanted is None else str(getattr(wanted, "__name__", wanted))
 
 
 # -- errors as data ---------------------------------------------------------------------------------------------------
