@@ -1,0 +1,1 @@
+"""Watching models in use: counters, drift, quality, labels, alerts."""
