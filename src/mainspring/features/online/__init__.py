@@ -1,0 +1,1 @@
+"""Online reads: keys and rows as bytes, compiled read plans, materialisation, upserts."""

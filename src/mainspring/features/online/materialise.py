@@ -1,0 +1,62 @@
+"""Materialisation: what a view's log has and the online store has not, from a watermark on."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mainspring.catalog.ids import new_id, now_us
+from mainspring.features.online.rows import BODY, head
+from mainspring.features.online.write import upsert
+from mainspring.features.view import SEQ, View
+from mainspring.ports.catalog import Catalog, Entity
+from mainspring.ports.online import OnlineStore
+from mainspring.ports.tables import TableStore
+
+__all__ = ["Materialised", "materialise", "online_id"]
+
+_MARKS = b"\xff\xff\xff\xffmark"
+
+
+class Materialised(msgspec.Struct, frozen=True):
+    """What a materialisation did.
+
+    Attributes:
+        view: the view's name.
+        rows: log rows that were read.
+        entities: entities that were written.
+        through: the greatest `_seq` that the online store holds now.
+    """
+
+    view: str
+    rows: int
+    entities: int
+    through: int
+
+
+def online_id(catalog: Catalog, view: View) -> int:
+    """The number under which a view's rows are kept online: one a log, never reused."""
+    offered = Entity(new_id(), "online_view", "all", 0, view.log, {"view": view.name, "log": view.log}, now_us())
+    return catalog.add_entity(offered).version
+
+
+def materialise(view: View, tables: TableStore, store: OnlineStore, version: int | None = None) -> Materialised:
+    """Bring the online store up to a version of a view's log; doing it again changes nothing.
+
+    The watermark is written after the rows, so that a run that is killed is repeated, never skipped.
+
+    Args:
+        view: the view, with its online number as `View.id`.
+        tables: where its log is.
+        store: the online store.
+        version: the log's version; the newest when left out.
+    """
+    key = _MARKS + view.id.to_bytes(4, "big")
+    (mark,) = store.get_many([key])
+    through = -1 if mark is None else int.from_bytes(mark[BODY:], "big", signed=True)
+    rows = tables.read(view.log, version=version, where=[(SEQ, ">", through)] if through >= 0 else [])
+    if not len(rows):
+        return Materialised(view.name, 0, 0, through)
+    entities = upsert(view, store, rows)
+    reached = max(rows.column(SEQ).to_pylist())
+    store.swap(key, mark, head(0, 0, 0, 0) + reached.to_bytes(8, "big", signed=True))
+    return Materialised(view.name, len(rows), entities, reached)

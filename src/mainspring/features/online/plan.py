@@ -1,0 +1,159 @@
+"""Compiled read plans: from entity keys and a moment to feature values, without a look-up of any name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from mainspring.features.online.keys import key_packer
+from mainspring.features.online.rows import BODY, ORDER, TOMBSTONE, read_windows
+from mainspring.features.online.windows import empty_windows, layout_of, window_answers
+from mainspring.features.view import Pick, View
+from mainspring.ports.online import OnlineStore
+
+__all__ = ["ReadPlan", "Reading", "compile_plan"]
+
+_SIGN = 1 << 63
+_FLAGS = ORDER.size + 1
+_unpack = msgspec.msgpack.Decoder().decode
+
+Reader = Callable[[bytes | None, int], tuple[Sequence[object], str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The answer for one set of keys.
+
+    Attributes:
+        values: one a feature, in the plan's order; None where there is none.
+        statuses: PRESENT, MISSING or EXPIRED by view.
+    """
+
+    values: list[object]
+    statuses: dict[str, str]
+
+
+class ReadPlan:
+    """Reads the features of some views; made once, replaced whole when definitions change.
+
+    Attributes:
+        names: the features' names, in order.
+    """
+
+    def __init__(self, store: OnlineStore, picks: Sequence[Pick]) -> None:
+        self._store = store
+        self.names = tuple(feature.name for pick in picks for feature in pick.features)
+        self._views = [pick.view.name for pick in picks]
+        self._packers = [key_packer(pick.view.id, pick.view.keys) for pick in picks]
+        self._readers = [_reader(pick) for pick in picks]
+        self._parts = list(zip(self._views, self._readers, strict=True))
+
+    def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[list[object], dict[str, str]]:
+        """The features of one set of entity keys at a moment (UTC microseconds): values, status by view.
+
+        Raises:
+            DataError: MS-2120, a key is missing or of the wrong type.
+        """
+        rows = self._store.get_many([pack(keys) for pack in self._packers])
+        values: list[object] = []
+        statuses: dict[str, str] = {}
+        for (name, reader), row in zip(self._parts, rows, strict=True):
+            found, status = reader(row, now_us)
+            values += found
+            statuses[name] = status
+        return values, statuses
+
+    def read(self, entities: Sequence[Mapping[str, object]], now_us: int) -> list[Reading]:
+        """The features of many sets of keys, with one round trip to the store."""
+        keys = [pack(entity) for entity in entities for pack in self._packers]
+        rows = self._store.get_many(keys)
+        width, found = len(self._packers), []
+        for start in range(0, len(rows), width):
+            values: list[object] = []
+            statuses: dict[str, str] = {}
+            for (name, reader), row in zip(self._parts, rows[start : start + width], strict=True):
+                answers, statuses[name] = reader(row, now_us)
+                values += answers
+            found.append(Reading(values, statuses))
+        return found
+
+
+def compile_plan(store: OnlineStore, picks: Sequence[Pick]) -> ReadPlan:
+    """A read plan for features of views, in this order."""
+    return ReadPlan(store, picks)
+
+
+def _reader(pick: Pick) -> Reader:
+    if pick.view.windowed:
+        return _window_reader(pick)
+    return _plain_reader(pick)
+
+
+def _plain_reader(pick: Pick) -> Reader:
+    view, ttl = pick.view, pick.view.ttl_us
+    columns = [field.name for field in view.columns]
+    places = [columns.index(str(feature.column)) for feature in pick.features]
+    whole = places == list(range(len(columns))) and not view.has_valid_to
+    absent: tuple[Any, ...] = (None,) * len(places)
+    has_valid_to = view.has_valid_to
+
+    def read(row: bytes | None, now_us: int) -> tuple[Sequence[object], str]:
+        if row is None or row[_FLAGS] & TOMBSTONE:
+            return absent, "MISSING"
+        event = int.from_bytes(row[:8], "big") - _SIGN
+        if event > now_us:
+            return absent, "MISSING"
+        if ttl is not None and event < now_us - ttl:
+            return absent, "EXPIRED"
+        values = _unpack(memoryview(row)[BODY:])
+        if has_valid_to and values[-1] is not None and values[-1] <= now_us:
+            return absent, "EXPIRED"
+        return values if whole else [values[place] for place in places], "PRESENT"
+
+    return read
+
+
+def _window_reader(pick: Pick) -> Reader:
+    view = pick.view
+    layout = layout_of(view)
+    windowed = [feature for feature in pick.features if feature.window_us is not None]
+    answers = window_answers(windowed, layout)
+    order = [
+        ("window", windowed.index(feature))
+        if feature.window_us is not None
+        else ("last", _column_place(view, feature.column))
+        for feature in pick.features
+    ]
+    plain = all(kind == "window" for kind, _ in order)
+    nothing = answers(empty_windows(layout), 0)
+
+    def read(row: bytes | None, now_us: int) -> tuple[Sequence[object], str]:
+        if row is None:
+            found: list[object] = list(nothing)
+            return (found if plain else [found[i] if kind == "window" else None for kind, i in order]), "MISSING"
+        rows = read_windows(row, layout.kinds)
+        found = answers(rows, now_us)
+        newest = int(rows.events.searchsorted(now_us, "right")) - 1
+        status = "MISSING" if newest < 0 else "PRESENT"
+        if newest >= 0 and view.ttl_us is not None and int(rows.events[newest]) < now_us - view.ttl_us:
+            status = "EXPIRED"
+        if plain:
+            return found, status
+        last = _last_values(rows, layout, newest) if status == "PRESENT" else None
+        return [found[i] if kind == "window" else (None if last is None else last[i]) for kind, i in order], status
+
+    return read
+
+
+def _column_place(view: View, column: str | None) -> int:
+    return [field.name for field in view.columns].index(str(column))
+
+
+def _last_values(rows: Any, layout: Any, newest: int) -> list[object]:
+    numbers = [
+        None if null[newest] else column[newest].item() for column, null in zip(rows.columns, rows.nulls, strict=True)
+    ]
+    return numbers + [text[newest] for text in rows.texts]

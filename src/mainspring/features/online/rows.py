@@ -1,0 +1,102 @@
+"""Online rows as bytes, both ways.
+
+A row begins with event, ingest and seq as three u64 big endian of value + 2^63, so that comparing bytes compares rows
+by rule 1; then a layout and flags (1 tombstone, 2 window rows). A plain row goes on with a msgpack array of the
+values. A window row goes on with the rows of the longest window by column: events, then values and a byte a value
+that says whether it is null. One read thus answers every window exactly, and numbers are never unpacked one by one.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mainspring.lazy import lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+else:
+    np = lazy("numpy")
+
+__all__ = ["BODY", "ORDER", "PLAIN", "TOMBSTONE", "WINDOWS", "WindowRows", "head", "order_of", "read_windows"]
+
+ORDER = struct.Struct(">QQQ")
+_HEAD = struct.Struct(">QQQBB")
+BODY = _HEAD.size
+"""Where a row's body begins."""
+PLAIN, TOMBSTONE, WINDOWS = 0, 1, 2
+_SIGN = 1 << 63
+_COUNT = struct.Struct("<II")
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
+
+
+def head(event_us: int, ingest_us: int, seq: int, flags: int, layout: int = 1) -> bytes:
+    """The first 26 bytes of a row."""
+    return _HEAD.pack(event_us + _SIGN, ingest_us + _SIGN, seq + _SIGN, layout, flags)
+
+
+def order_of(row: bytes) -> tuple[int, int, int]:
+    """Event, ingest and seq of a row."""
+    event, ingest, seq = ORDER.unpack_from(row)
+    return event - _SIGN, ingest - _SIGN, seq - _SIGN
+
+
+@dataclass(frozen=True, slots=True)
+class WindowRows:
+    """The rows of one entity that its windows can reach, by column, ordered by (event, seq).
+
+    Attributes:
+        events: (n,) int64 microseconds.
+        seqs: (n,) int64.
+        ids: (n,) uint64 hashes of the version ids; empty when the source declares no ``id``.
+        columns: a (n,) float64 array each.
+        nulls: a (n,) uint8 array each; 1 is null, and the value is then 0.
+        texts: columns that are no numbers, as lists.
+    """
+
+    events: NDArray[np.int64]
+    seqs: NDArray[np.int64]
+    ids: NDArray[np.uint64]
+    columns: tuple[NDArray[Any], ...]
+    nulls: tuple[NDArray[np.uint8], ...]
+    texts: tuple[Sequence[object], ...] = ()
+
+    def body(self) -> bytes:
+        """The bytes after the head."""
+        parts = [
+            _COUNT.pack(len(self.events), len(self.ids)),
+            self.events.tobytes(),
+            self.seqs.tobytes(),
+            self.ids.tobytes(),
+        ]
+        parts += [column.tobytes() for column in self.columns]
+        parts += [null.tobytes() for null in self.nulls]
+        return b"".join([*parts, _pack(self.texts)])
+
+
+def read_windows(row: bytes, kinds: Sequence[str]) -> WindowRows:
+    """The window rows of a stored row; `kinds` are the NumPy kinds (``<f8``, ``<i8``) of the numeric columns."""
+    n, n_ids = _COUNT.unpack_from(row, BODY)
+    at = BODY + _COUNT.size
+    events = np.frombuffer(row, np.int64, n, at)
+    seqs = np.frombuffer(row, np.int64, n, at + 8 * n)
+    at += 16 * n
+    ids = np.frombuffer(row, np.uint64, n_ids, at)
+    at += 8 * n_ids
+    columns = []
+    for kind in kinds:
+        columns.append(np.frombuffer(row, kind, n, at))
+        at += 8 * n
+    nulls = []
+    for _ in kinds:
+        nulls.append(np.frombuffer(row, np.uint8, n, at))
+        at += n
+    texts = _unpack(memoryview(row)[at:]) if len(row) > at + 1 else ()
+    return WindowRows(events, seqs, ids, tuple(columns), tuple(nulls), tuple(texts))
