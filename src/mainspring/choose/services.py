@@ -15,9 +15,12 @@ from mainspring.choose.decide import Decision, decide
 from mainspring.choose.discover import adapters, is_installed, named_object
 from mainspring.config.settings import Settings, load_settings, reveal
 from mainspring.errors import ConfigError
+from mainspring.ports.adapter import Adapter
 from mainspring.ports.catalog import Catalog
+from mainspring.ports.converter import Converter
 from mainspring.ports.objects import Objects
 from mainspring.ports.online import OnlineStore
+from mainspring.ports.runtime import ModelRuntime, Predictor, read_card
 from mainspring.ports.tables import TableStore
 
 __all__ = ["Services", "ServicesSpec", "adapter_settings"]
@@ -87,6 +90,34 @@ class Services:
         """The online store."""
         return cast(OnlineStore, self.get("online"))
 
+    @property
+    def converter(self) -> Converter | None:
+        """The converter, or None when none is installed."""
+        found = self._usable("converter")
+        return cast(Converter, self._open(found[0])) if found else None
+
+    def predictor(self, folder: Path) -> Predictor:
+        """Load the model of a folder with the runtime that reads its format.
+
+        Raises:
+            ConfigError: MS-3018, no installed runtime reads the format.
+            StoreError: MS-4150; RefusedError: MS-5030, as the runtime raises.
+        """
+        card = read_card(folder)
+        for adapter in self._usable("runtime"):
+            if card.format in cast("tuple[str, ...]", adapter.capabilities["formats"]):
+                return cast(ModelRuntime, self._open(adapter)).load(folder, card)
+        raise ConfigError(
+            f"no installed runtime reads {card.format} models",
+            code="MS-3018",
+            why=f"model {card.model!r} is stored as {card.format}",
+            fix="mainspring conditions runtime",
+        )
+
+    def _usable(self, port: str) -> list[Adapter]:
+        usable = [a for a in adapters() if a.port == port and all(is_installed(module) for module in a.modules)]
+        return sorted(usable, key=lambda adapter: (adapter.order, adapter.name))
+
     def decision(self, port: str) -> Decision:
         """Which adapter serves a port, and why.
 
@@ -104,15 +135,22 @@ class Services:
         """
         key = (os.getpid(), port)
         if key not in self._opened:
-            chosen = self.decision(port).chosen
-            opening = cast("Callable[[object, Path], object]", named_object(chosen.factory))
-            self._opened[key] = opening(adapter_settings(port, chosen.settings, self.settings), self.state)
+            self._opened[key] = self._open(self.decision(port).chosen)
+        return self._opened[key]
+
+    def _open(self, adapter: Adapter) -> object:
+        key = (os.getpid(), f"{adapter.port}.{adapter.name}")
+        if key not in self._opened:
+            opening = cast("Callable[[object, Path], object]", named_object(adapter.factory))
+            settings = adapter_settings(adapter.port, adapter.settings, self.settings)
+            self._opened[key] = opening(settings, self.state)
         return self._opened[key]
 
     def close(self) -> None:
         """Close what this process opened."""
-        for (pid, _), opened in list(self._opened.items()):
-            if pid == os.getpid() and hasattr(opened, "close"):
+        mine = {id(opened): opened for (pid, _), opened in self._opened.items() if pid == os.getpid()}
+        for opened in mine.values():
+            if hasattr(opened, "close"):
                 opened.close()
         self._opened.clear()
 
