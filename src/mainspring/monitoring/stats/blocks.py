@@ -50,7 +50,10 @@ class Blocks:
 
     def arranged(self, column: Column) -> Column:
         """The column with the rows of a block next to each other."""
-        return column if self.order is None else column.take(pa.array(self.order))
+        if self.order is None:
+            return column
+        # Not `pa.array(order)`: that imports pandas.
+        return column.take(pa.Array.from_buffers(pa.int64(), len(self.order), [None, pa.py_buffer(self.order)]))
 
 
 def split(times: Column, block: Literal["hour", "day"]) -> Blocks:

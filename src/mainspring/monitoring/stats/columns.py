@@ -129,9 +129,12 @@ def _chunks(column: Column) -> list[pa.Array]:
 
 
 def _codes(indices: pa.Array) -> Ints:
+    codes: Ints = _buffer(indices.cast(pa.int64()), np.int64)
     if indices.null_count:
-        indices = indices.cast(pa.int64()).fill_null(-1)
-    return _buffer(indices.cast(pa.int64()), np.int64)
+        # Not `fill_null(-1)`: making a scalar imports pandas.
+        valid = _buffer(indices.is_valid().cast(pa.uint8()), np.uint8)
+        codes = np.where(valid == 1, codes, -1)
+    return codes
 
 
 def _whole(array: pa.Array) -> pa.Array:
@@ -162,7 +165,7 @@ def _floats(array: pa.Array) -> Floats:
 
 
 def _buffer(array: pa.Array, kind: type) -> NDArray:  # type: ignore[type-arg]  # the caller's dtype names it
-    """The values of a primitive array without nulls, without a copy."""
+    """The values of a primitive array, without a copy; what stands at a null is arbitrary."""
     data = array.buffers()[1]
     if data is None or not len(array):
         return np.empty(0, kind)

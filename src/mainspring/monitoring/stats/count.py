@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,12 +19,14 @@ from mainspring.monitoring.stats.state import UNIT, BlockState, empty_state, mer
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from numpy.typing import ArrayLike, NDArray
 
     from mainspring.metrics.arrays import Floats, Ints
     from mainspring.monitoring.stats.columns import Column
 else:
     np = lazy("numpy")
+    pa = lazy("pyarrow")
 
 __all__ = ["count", "count_encoded", "count_numbers", "invalid_codes"]
 
@@ -104,14 +105,14 @@ def _weighted(column: Column, layout: Layout, fine: bool, weight: Ints) -> Block
     """Each distinct weight is counted once and multiplied: a log has few, one for each sampling rate."""
     parts = []
     for factor in np.unique(weight).tolist() or [1]:
-        part = count(column.take(_rows(weight == factor)), layout, fine=fine)
+        part = count(column.filter(_mask(weight == factor)), layout, fine=fine)
         parts.append(_times(part, factor))
     return merge(parts)
 
 
-def _rows(mask: NDArray[np.bool_]) -> Sequence[int]:
-    rows: list[int] = np.flatnonzero(mask).tolist()
-    return rows
+def _mask(rows: NDArray[np.bool_]) -> pa.BooleanArray:
+    bits = np.packbits(rows, bitorder="little")
+    return pa.Array.from_buffers(pa.bool_(), len(rows), [None, pa.py_buffer(bits)])
 
 
 def _times(state: BlockState, factor: int) -> BlockState:
@@ -143,8 +144,8 @@ def _piece(ordered: Floats, layout: Layout, edges: Floats) -> tuple[Ints, BlockS
         n_inf=bottom + numeric - top,
         n_zero=within[0] - below[0],
         n_neg=below[0],
-        n_unseen=below[1] + size - within[1],
-        n_invalid=below[2] + size - within[2],
+        n_unseen=min(below[1] + size - within[1], size),
+        n_invalid=min(below[2] + size - within[2], size),
         vmin=float(finite[0]) if size else math.inf,
         vmax=float(finite[-1]) if size else -math.inf,
         sum=total,
