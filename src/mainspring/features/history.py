@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-import msgspec
-
 from mainspring.declare.data import did_you_mean
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
@@ -16,6 +14,7 @@ from mainspring.errors import DataError
 from mainspring.features.asof import SPINE, Shape, asof_sql, spine_keys
 from mainspring.features.cast import Reading, UnfitError, bad_rows, cast_column
 from mainspring.features.duck import connection, scan
+from mainspring.features.log import TableVersion
 from mainspring.features.view import FeatureDef, Pick, View, arrow_type, log_schema
 from mainspring.features.windows.answer import answer
 from mainspring.features.windows.load import load_events, load_moments
@@ -49,30 +48,6 @@ class HasTables(Protocol):
         """The offline tables."""
 
 
-class TableVersion(msgspec.Struct, frozen=True):
-    """A version of a log, by its content.
-
-    Attributes:
-        table: the log's name in the table store.
-        version: its version there.
-        rows: rows in it.
-        digest: of all rows up to this version, in the order they came, 32 hex digits.
-        through: the greatest `_seq` in it, or -1.
-        max_event_us: the newest event in it, in microseconds, or None when it is empty.
-        quarantined: rows set aside so far, in ``quarantine/NAME``.
-        assumed: rows whose ingest time is not known, so that the event time stands for it.
-    """
-
-    table: str
-    version: int
-    rows: int
-    digest: str
-    through: int
-    max_event_us: int | None = None
-    quarantined: int = 0
-    assumed: int = 0
-
-
 def history(
     services: HasTables,
     inputs: Sequence[Pick | View],
@@ -100,8 +75,8 @@ def history(
         versions: pinned versions of the views' logs by the name of the view; the newest when left out.
 
     Raises:
-        DataError: MS-2120, the spine lacks a column or has one of the wrong type; MS-2121, two columns would have one
-            name; MS-2122, a total does not fit int64.
+        DataError: MS-2115, the spine lacks a column or has one of the wrong type; MS-2116, two columns would have one
+            name; MS-2117, a total does not fit int64.
         StoreError: MS-4131, a view was never computed, or the pinned version is gone.
     """
     return history_of(services.tables, inputs, spine, time, as_known, names, status, versions or {})
@@ -207,7 +182,7 @@ def _spine_column(table: pa.Table, field: FieldSpec, why: str = "it holds the mo
     if table.column_names.count(field.name) != 1:
         raise DataError(
             f"the spine has no column {field.name!r}",
-            code="MS-2120",
+            code="MS-2115",
             why=why,
             fix=did_you_mean(field.name, table.column_names),
         )
@@ -218,7 +193,7 @@ def _spine_column(table: pa.Table, field: FieldSpec, why: str = "it holds the mo
         rows = ", ".join(f"row {row}: {value!r}" for row, value, _ in bad_rows(column, field.type, Reading()))
         raise DataError(
             f"the spine's column {field.name!r} is no {field.type.kind.value}",
-            code="MS-2120",
+            code="MS-2115",
             why=f"{error} ({rows})",
             fix="cast it before; times need a zone and at most microseconds",
         ) from error
@@ -232,7 +207,7 @@ def _names_differ(table: pa.Table, picks: Sequence[Pick], names: str) -> None:
             if name in taken:
                 raise DataError(
                     f"two columns would be called {name!r}",
-                    code="MS-2121",
+                    code="MS-2116",
                     why=f"one is of {taken[name]}, one of feature view {item.view.name!r}",
                     fix='pass names="full", or leave one out',
                 )

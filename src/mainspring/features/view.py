@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mainspring.declare.aggregate import Aggregate, Function
-from mainspring.declare.data import Column, Feature, FeatureView, FeatureViewSpec, Source, did_you_mean
+from mainspring.declare.data import Column, Feature, FeatureView, FeatureViewSpec, Source, SourceSpec, did_you_mean
 from mainspring.declare.declaration import name_of, origin_of, spec_of
 from mainspring.declare.model import Input
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
@@ -43,6 +43,7 @@ __all__ = [
     "log_schema",
     "pick",
     "picks_of",
+    "source_digest",
     "stored_field",
     "view_of",
 ]
@@ -238,7 +239,8 @@ def view_of(
 
     Raises:
         DeclarationError: MS-2102, a column's name is one of the log's own; MS-2103, the features of a decorated view
-            are not known; MS-2104, ``lowest`` or ``highest`` of something without an order.
+            are not known; MS-2104, ``lowest`` or ``highest`` of something without an order; MS-2105, a key is a float
+            or a vector.
     """
     spec = spec_of(declaration)
     name = name_of(declaration)
@@ -249,12 +251,13 @@ def view_of(
     columns = tuple(field for field in columns if field.name not in spec.keys)
     _names_are_free(declaration, (*keys, *columns))
     _have_order(declaration, features, {field.name: field.type for field in (*keys, *columns)})
+    _can_join(declaration, keys)
     plain = spec.function is None
     identified = source.field(source.id) if plain and source.id is not None else None
     has_valid_to = plain and source.valid_to is not None
     sources = tuple(name_of(item) for item in spec.sources)
-    roles = [source.time, source.ingested, source.valid_to, source.id, source.deleted]
-    content = [sources, keys, columns, roles, spec.rows if not plain else "each", code, upstream]
+    read = [source_digest(spec_of(item)) for item in spec.sources if isinstance(item, Source)]
+    content = [sources, read, keys, columns, spec.rows if not plain else "each", code, upstream]
     log = f"feature_view/{name}/{_digest(content)[:16]}"
     return View(
         id=id,
@@ -274,6 +277,16 @@ def view_of(
         rows=spec.rows,
         decorated=not plain,
     )
+
+
+def source_digest(spec: SourceSpec) -> str:
+    """Digest of all that decides what a source's rows mean: columns, types, rules, roles and zone; 32 hex digits."""
+    rules = [
+        [field.rules.ge, field.rules.le, field.rules.one_of, field.rules.matches, field.rules.unique]
+        for field in spec.fields
+    ]
+    roles = [spec.time, spec.ingested, spec.valid_to, spec.id, spec.deleted, spec.zone]
+    return _digest([spec.fields, rules, roles])
 
 
 def _first_source(declaration: FeatureView) -> Source:
@@ -350,6 +363,18 @@ def _have_order(declaration: FeatureView, features: Sequence[FeatureDef], types:
                 why="vectors have no order",
                 origin=str(origin_of(declaration)),
                 fix="use last or count",
+            )
+
+
+def _can_join(declaration: FeatureView, keys: Sequence[FieldSpec]) -> None:
+    for key in keys:
+        if key.type.kind in (Kind.FLOAT, Kind.VECTOR):
+            raise DeclarationError(
+                f"entity key {key.name!r} is {key.type}",
+                code="MS-2105",
+                why="numbers that are nearly equal would be different entities",
+                origin=str(origin_of(declaration)),
+                fix="use text, whole numbers or decimals as keys",
             )
 
 

@@ -102,8 +102,8 @@ class TableStore(Protocol):
     def commit_of(self, table: str, app_id: str, n: int | None = None) -> Commit | None:
         """The newest commit of that writer with that n (any n when None), or None."""
 
-    def commits(self, table: str) -> tuple[Commit, ...]:
-        """All commits, newest first; of a table that is not there, none."""
+    def commits(self, table: str, limit: int | None = None) -> tuple[Commit, ...]:
+        """The newest commits, newest first, all of them without a limit; of a table that is not there, none."""
 
     def files(self, table: str, version: int | None = None) -> tuple[str, ...]:
         """The Parquet files that make up a version, as paths for `duckdb.read_parquet` (glob signs escaped)."""

@@ -171,9 +171,23 @@ class DeltaTables:
             return Commit(int(handle.version()), 0, 0, "WRITE", txn, repeated=True)
         return Commit(found.version, found.rows, found.at_us, found.operation, txn, found.notes, repeated=True)
 
-    @_guarded
     def mark(self, table: str, app_id: str) -> int | None:
-        """The greatest n saved under that name, or None."""
+        """The greatest n saved under that name, or None.
+
+        A table that is not open is not opened for this: delta-rs starts threads, and a driver that only asks whether
+        anything was pushed shall be able to fork.
+        """
+        if table not in self._open:
+            try:
+                sure, found = _mark_in_log(self._folder(table) / "_delta_log", app_id)
+            except OSError as error:
+                raise turned(error, table) from error
+            if sure:
+                return found
+        return self._mark(table, app_id)
+
+    @_guarded
+    def _mark(self, table: str, app_id: str) -> int | None:
         handle = self._newest(table)
         return None if handle is None else handle.transaction_version(app_id)
 
@@ -187,13 +201,13 @@ class DeltaTables:
         return next((commit for commit in wanted if n is None or (commit.txn and commit.txn.n == n)), None)
 
     @_guarded
-    def commits(self, table: str) -> tuple[Commit, ...]:
-        """All commits, newest first."""
-        return tuple(self._history(table))
+    def commits(self, table: str, limit: int | None = None) -> tuple[Commit, ...]:
+        """The newest commits, newest first."""
+        return tuple(self._history(table, limit))
 
-    def _history(self, table: str) -> Iterator[Commit]:
+    def _history(self, table: str, limit: int | None = None) -> Iterator[Commit]:
         handle = self._newest(table)
-        for entry in [] if handle is None else handle.history():
+        for entry in [] if handle is None else handle.history(limit):
             note = json.loads(entry.get(_NOTE) or "{}")
             rows = entry.get("operationMetrics", {}).get("num_added_rows", 0)
             yield Commit(
@@ -309,6 +323,25 @@ class DeltaTables:
             return deltalake.DeltaTable(self._folder(table), version=version)
         except delta_errors.DeltaError as error:
             raise no_such_table(table, version) from error
+
+
+def _mark_in_log(log: Path, app_id: str) -> tuple[bool, int | None]:
+    """Look for a ``txn`` action in the commits as they are written (Delta protocol, Transaction Identifiers).
+
+    Returns:
+        Whether the answer is sure (commits since the last checkpoint tell it), and the answer.
+    """
+    if not log.is_dir():
+        return True, None
+    for commit in sorted(log.glob("[0-9]*.json"), reverse=True):
+        numbers = [
+            action["txn"]["version"]
+            for action in map(json.loads, commit.read_text("utf-8").splitlines())
+            if action.get("txn", {}).get("appId") == app_id
+        ]
+        if numbers:
+            return True, int(numbers[-1])
+    return not (log / "_last_checkpoint").exists(), None
 
 
 def _expression(where: Sequence[Where]) -> Any:

@@ -53,7 +53,7 @@ def answer(question: Question, view: View, feature: FeatureDef, rows: int) -> pa
         rows: rows of the spine; those without a moment (a null key or time) count nothing.
 
     Raises:
-        DataError: MS-2122, a total does not fit int64.
+        DataError: MS-2117, a total does not fit int64.
     """
     assert feature.window_us is not None
     everything = Values(None, np.ones(len(question.events.event), np.bool_))
@@ -97,7 +97,7 @@ def _total(asked: _Asked) -> tuple[Array, Array]:
     if np.any((high < -(1 << 31)) | (high >= 1 << 31)):
         raise DataError(
             f"feature {asked.view.name}.{asked.feature.name} does not fit 64 bits",
-            code="MS-2122",
+            code="MS-2117",
             why=f"{asked.feature.aggregate} passes 9223372036854775807 in some window",
             fix="declare the column as float, or use avg",
         )

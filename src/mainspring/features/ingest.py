@@ -1,0 +1,187 @@
+"""Rows from outside into a record's exact types; what breaks its rules is set aside, row by row, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mainspring.declare.data import did_you_mean
+from mainspring.declare.record import FieldSpec
+from mainspring.errors import DataError
+from mainspring.features.cast import Reading, UnfitError, bad_rows, cast_column
+from mainspring.features.log import SourceTable, record_schema
+from mainspring.features.sources.files import RawFile, read_file
+from mainspring.features.view import arrow_type
+from mainspring.lazy import lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
+
+__all__ = ["REASON", "Prepared", "prepare", "prepare_rows", "read_source"]
+
+REASON = "_reason"
+"""The column of a quarantine table that says why a row was set aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Rows that fit, and rows that do not.
+
+    Attributes:
+        rows: what the log takes, in the record's types, in the order they came.
+        set_aside: the others, with `REASON`.
+        report: how many rows were set aside for each reason.
+    """
+
+    rows: pa.Table
+    set_aside: pa.Table
+    report: Mapping[str, int]
+
+
+def read_source(
+    source: SourceTable,
+    files: Sequence[Path],
+    *,
+    format: str | None = None,
+    truncate: bool = False,
+) -> Prepared:
+    """All rows of a source's files, file by file in the order given.
+
+    Args:
+        source: what the rows should look like.
+        files: as `find_files` found them.
+        format: of files whose names do not say.
+        truncate: whether nanoseconds are cut off times.
+
+    Raises:
+        DataError: MS-2110, a column has another type; MS-2111, a column is missing; MS-2113, no row fits; MS-2114,
+            a file cannot be read.
+    """
+    raw = [read_file(path, source.fields, source=source.name, format=format) for path in files]
+    prepared = prepare(source, raw, truncate=truncate)
+    if len(prepared.set_aside) and not len(prepared.rows):
+        raise _nothing_fits(source, prepared.report)
+    return prepared
+
+
+def prepare_rows(source: SourceTable, rows: pa.Table) -> Prepared:
+    """Rows that were pushed; the same rules as for files.
+
+    Raises:
+        DataError: MS-2110, MS-2111.
+    """
+    return prepare(source, [RawFile(Path("the pushed rows"), rows, text=False)])
+
+
+def prepare(source: SourceTable, raw: Sequence[RawFile], *, truncate: bool = False) -> Prepared:
+    """Raw tables as one table of the record's types, without the rows that break its rules."""
+    held = {name for file in raw for name in file.table.column_names}
+    for field in source.fields:
+        if field.name not in held:
+            raise _missing(source, field, [file.path.name for file in raw], sorted(held))
+    schema = record_schema(source.fields)
+    loose = pa.schema([field.with_nullable(True) for field in schema])
+    table = pa.concat_tables([_conform(source, file, loose, truncate) for file in raw])
+    reasons = _reasons(source, table)
+    bad = pc.is_valid(reasons)
+    rows = table.filter(pc.invert(bad))
+    set_aside = table.append_column(REASON, reasons).filter(bad)
+    counted = set_aside.column(REASON).value_counts().to_pylist() if len(set_aside) else []
+    report = {entry["values"]: entry["counts"] for entry in counted}
+    return Prepared(rows.combine_chunks(), set_aside.combine_chunks(), report)
+
+
+def _conform(source: SourceTable, file: RawFile, schema: pa.Schema, truncate: bool) -> pa.Table:
+    how = Reading(file.text, source.zone, truncate)
+    columns = []
+    for field in source.fields:
+        if field.name not in file.table.column_names:
+            if not field.type.nullable:
+                raise _missing(source, field, [file.path.name], file.table.column_names)
+            columns.append(pa.chunked_array([pa.nulls(len(file.table), arrow_type(field.type))]))
+            continue
+        column = file.table.column(field.name)
+        try:
+            columns.append(cast_column(column, field.type, how))
+        except UnfitError as error:
+            raise _misfit(source, field, column, how, file.path.name, error) from error
+    return pa.table(columns, schema=schema)
+
+
+def _reasons(source: SourceTable, table: pa.Table) -> pa.ChunkedArray:
+    """Why each row is set aside, null for rows that fit: the first rule that it breaks."""
+    reasons = pa.chunked_array([pa.nulls(len(table), pa.string())])
+    for reason, broken in _broken(source, table):
+        reasons = pc.coalesce(reasons, pc.if_else(broken, pa.scalar(reason), pa.scalar(None, pa.string())))
+    return reasons
+
+
+def _broken(source: SourceTable, table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    for field in source.fields:
+        column = table.column(field.name)
+        if field.name == source.time or not field.type.nullable:
+            yield f"{field.name} is null", pc.is_null(column)
+        for reason, holds in _rules(field, column):
+            # Without a value no rule is broken; a NaN is in no range.
+            yield reason, pc.and_(pc.is_valid(column), pc.invert(pc.fill_null(holds, True)))
+
+
+def _rules(field: FieldSpec, column: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    rules, kind = field.rules, arrow_type(field.type)
+    if rules.ge is not None:
+        yield f"{field.name} < {rules.ge:g}", pc.greater_equal(column, pa.scalar(rules.ge))
+    if rules.le is not None:
+        yield f"{field.name} > {rules.le:g}", pc.less_equal(column, pa.scalar(rules.le))
+    if rules.one_of:
+        yield f"{field.name} is none of {len(rules.one_of)} values", pc.is_in(column, pa.array(rules.one_of, kind))
+    if rules.matches is not None:
+        yield f"{field.name} does not match", pc.match_substring_regex(column, f"^(?:{rules.matches})$")
+    if rules.unique:
+        yield f"{field.name} is not unique", _first_of_each(column)
+
+
+def _first_of_each(column: pa.ChunkedArray) -> pa.Array:
+    places = column.combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    first = np.zeros(len(places), np.bool_)
+    first[np.unique(places, return_index=True)[1]] = True
+    return pa.array(first)
+
+
+def _missing(source: SourceTable, field: FieldSpec, files: Sequence[str], held: Sequence[str]) -> DataError:
+    return DataError(
+        f"source {source.name!r} has no column {field.name!r}",
+        code="MS-2111",
+        why=f"{', '.join(files[:3])} {'has' if len(files) == 1 else 'have'} {', '.join(held) or 'no column'}",
+        origin=source.origin,
+        fix=did_you_mean(field.name, held) if held else "correct the file, or its path",
+    )
+
+
+def _misfit(
+    source: SourceTable, field: FieldSpec, column: pa.ChunkedArray, how: Reading, file: str, error: UnfitError
+) -> DataError:
+    rows = bad_rows(column, field.type, how)
+    shown = "; ".join(f"row {row}: {value!r}" for row, value, _ in rows)
+    return DataError(
+        f"column {field.name!r} of source {source.name!r} does not fit {field.type}",
+        code="MS-2110",
+        why=f"{rows[0][2] if rows else error} ({shown}; in {file})" if rows else f"{error} (in {file})",
+        origin=source.origin,
+        fix="correct the data, or declare the column as what it is",
+    )
+
+
+def _nothing_fits(source: SourceTable, report: Mapping[str, int]) -> DataError:
+    return DataError(
+        f"no row of source {source.name!r} fits its record",
+        code="MS-2113",
+        why="; ".join(f"{reason}: {count} rows" for reason, count in report.items()),
+        origin=source.origin,
+        fix="correct the data, or the rules of the record's fields",
+    )

@@ -1,0 +1,330 @@
+"""Logs: every row that ever arrived, in the order it did, with when it happened and when it became known.
+
+One log a source (all columns of its record) and one a feature view (keys and what its features read). A log only
+grows; each of its commits notes how much it holds and a digest of all of it, so that a version can be named by its
+content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mainspring.declare.data import Source
+from mainspring.declare.declaration import name_of, spec_of
+from mainspring.declare.record import FieldSpec
+from mainspring.features.online.keys import key_packer
+from mainspring.features.view import (
+    ASSUMED,
+    BATCH,
+    DELETED,
+    EVENT,
+    INGEST,
+    SEQ,
+    arrow_type,
+    source_digest,
+    stored_field,
+)
+from mainspring.lazy import lazy
+from mainspring.ports.tables import Commit, TableStore, Txn
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
+
+__all__ = [
+    "PUSH_WRITER",
+    "SEQ_MARK",
+    "SourceTable",
+    "TableVersion",
+    "append_to_log",
+    "content_digest",
+    "key_hashes",
+    "newest",
+    "noted",
+    "reaching",
+    "record_schema",
+    "sequence",
+    "source_of",
+    "source_schema",
+]
+
+SEQ_MARK = "seq"
+"""The mark of a log that holds the greatest `_seq` it reaches."""
+
+PUSH_WRITER = 1
+"""The writer in the low 15 bits of `_seq` for pushed rows; rows read from files have 0."""
+
+_WRITER_BITS = 15
+_VIEW_BYTES = 4
+
+
+class TableVersion(msgspec.Struct, frozen=True):
+    """A version of a log, by its content.
+
+    Attributes:
+        table: the log's name in the table store.
+        version: its version there.
+        rows: rows in it.
+        digest: of all rows up to this version, in the order they came, 32 hex digits.
+        through: the greatest `_seq` that is in it, or -1; in a view's log, the greatest of its source's.
+        max_event_us: the newest event in it, in microseconds, or None when it is empty.
+        quarantined: rows set aside so far, in ``quarantine/NAME``.
+        assumed: rows whose ingest time is not known, so that the event time stands for it.
+    """
+
+    table: str
+    version: int
+    rows: int = 0
+    digest: str = ""
+    through: int = -1
+    max_event_us: int | None = None
+    quarantined: int = 0
+    assumed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTable:
+    """A source as a value: what its rows look like and what its columns mean.
+
+    Attributes:
+        name: the source's name.
+        fields: its columns, in order.
+        time: the column with the event time.
+        ingested: the column with the moment a row became known, or None.
+        valid_to: the column with the moment a row stops being valid, or None.
+        id: the column that identifies an event over its corrections, or None.
+        deleted: the boolean column that marks a deletion, or None.
+        zone: the IANA zone of naive times, or None.
+        origin: what to name as the cause of bad rows.
+        digest: of all of this, so that a changed record gets a log of its own; the log of the old one stays.
+    """
+
+    name: str
+    fields: tuple[FieldSpec, ...]
+    time: str
+    ingested: str | None = None
+    valid_to: str | None = None
+    id: str | None = None
+    deleted: str | None = None
+    zone: str | None = None
+    origin: str = ""
+    digest: str = ""
+
+    @property
+    def log(self) -> str:
+        """The log's name in the table store."""
+        return f"source/{self._place}"
+
+    @property
+    def quarantine(self) -> str:
+        """The table of rows that were set aside."""
+        return f"quarantine/{self._place}"
+
+    @property
+    def _place(self) -> str:
+        return f"{self.name}/{self.digest[:16]}" if self.digest else self.name
+
+
+def source_of(declaration: Source) -> SourceTable:
+    """The value of a declared source."""
+    spec = spec_of(declaration)
+    return SourceTable(
+        name_of(declaration),
+        spec.fields,
+        spec.time,
+        spec.ingested,
+        spec.valid_to,
+        spec.id,
+        spec.deleted,
+        spec.zone,
+        # Not the line it was declared on: that moves, and this is part of cache keys.
+        f"record {spec.record.__name__}",
+        source_digest(spec),
+    )
+
+
+def record_schema(fields: Sequence[FieldSpec]) -> pa.Schema:
+    """The Arrow schema of a record's rows, as users see them."""
+    return pa.schema([pa.field(field.name, arrow_type(field.type), nullable=field.type.nullable) for field in fields])
+
+
+def source_schema(source: SourceTable) -> pa.Schema:
+    """The Arrow schema of a source's log: the record's columns, all nullable, then the system columns."""
+    moment = pa.timestamp("us", "UTC")
+    return pa.schema(
+        [
+            *(stored_field(field) for field in source.fields),
+            pa.field(EVENT, moment, nullable=False),
+            pa.field(INGEST, moment, nullable=False),
+            pa.field(SEQ, pa.int64(), nullable=False),
+            pa.field(DELETED, pa.bool_(), nullable=False),
+            pa.field(ASSUMED, pa.bool_(), nullable=False),
+            pa.field(BATCH, pa.string(), nullable=False),
+        ]
+    )
+
+
+def sequence(after: int | None, count: int, writer: int = 0) -> pa.Array:
+    """The next `_seq` numbers after the greatest so far: ``counter << 15 | writer``, (count,) int64."""
+    start = 0 if after is None or after < 0 else (after >> _WRITER_BITS) + 1
+    return pa.array(((np.arange(count, dtype=np.int64) + start) << _WRITER_BITS) | writer)
+
+
+# -- versions by content ----------------------------------------------------------------------------------------------
+
+
+def newest(tables: TableStore, table: str) -> TableVersion | None:
+    """The newest version of a log, or None when there is no such log."""
+    limit = 8
+    while True:
+        commits = tables.commits(table, limit)
+        for commit in commits:
+            if found := noted(table, commit):
+                return found
+        if len(commits) < limit:
+            return None
+        limit *= 8
+
+
+def reaching(tables: TableStore, table: str, through: int) -> TableVersion:
+    """The first version of a log that reaches a `_seq`.
+
+    Raises:
+        KeyError: the log does not reach it.
+    """
+    limit, found = 8, None
+    while True:
+        commits = tables.commits(table, limit)
+        for commit in commits:
+            version = noted(table, commit)
+            if version is not None and version.through < through:
+                break
+            found = version or found
+        else:
+            if len(commits) == limit:
+                limit, found = limit * 8, None
+                continue
+        if found is None:
+            raise KeyError(through)
+        return found
+
+
+def append_to_log(
+    tables: TableStore,
+    table: str,
+    rows: pa.Table,
+    txn: Txn,
+    *,
+    through: int,
+    quarantined: int = 0,
+    marks: Mapping[str, int] | None = None,
+) -> TableVersion:
+    """Append rows to a log in one commit that notes the version's content; hold ``tables.writing(table)``.
+
+    Args:
+        tables: the table store.
+        table: the log's name.
+        rows: with the log's schema, in the order of `SEQ`.
+        txn: makes it happen once.
+        through: the greatest `_seq` that the log reaches then.
+        quarantined: rows set aside with these.
+        marks: further marks of the commit.
+    """
+    before = newest(tables, table) or TableVersion(table, -1)
+    event = pc.max(rows.column(EVENT)).cast(pa.int64()).as_py() if len(rows) else None
+    events = [moment for moment in (before.max_event_us, event) if moment is not None]
+    after = TableVersion(
+        table,
+        before.version + 1,
+        before.rows + len(rows),
+        _rolled(before.digest, rows) if len(rows) or not before.digest else before.digest,
+        max(through, before.through),
+        max(events, default=None),
+        before.quarantined + quarantined,
+        before.assumed + (pc.sum(rows.column(ASSUMED)).as_py() or 0),
+    )
+    commit = tables.append(
+        table,
+        rows,
+        txn,
+        marks={**(marks or {}), **({SEQ_MARK: after.through} if after.through >= 0 else {})},
+        notes={"log": msgspec.json.encode(after).decode()},
+    )
+    return noted(table, commit) or after
+
+
+def noted(table: str, commit: Commit) -> TableVersion | None:
+    """The version that a commit of a log made, or None when it only rearranged files."""
+    note = commit.notes.get("log")
+    if note is None:
+        return None
+    return msgspec.structs.replace(msgspec.json.decode(note, type=TableVersion), table=table, version=commit.version)
+
+
+def _rolled(digest: str, rows: pa.Table) -> str:
+    return hashlib.blake2b((digest + content_digest(rows)).encode(), digest_size=16).hexdigest()
+
+
+def content_digest(table: pa.Table) -> str:
+    """A digest of a table's names, types and values, whatever its chunks, offsets and bytes under nulls; 32 hex."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for field, column in zip(table.schema, table.columns, strict=True):
+        hashed.update(f"{field.name}\0{field.type}\0{len(column)}\0".encode())
+        _hash_column(hashed, column)
+    return hashed.hexdigest()
+
+
+def _hash_column(hashed: Any, column: pa.ChunkedArray) -> None:
+    valid = pc.is_valid(column)
+    hashed.update(np.packbits(valid.to_numpy()).tobytes())
+    kept = column.drop_null()
+    if pa.types.is_list(kept.type) or pa.types.is_fixed_size_list(kept.type):
+        hashed.update(np.ascontiguousarray(pc.list_value_length(kept).to_numpy()).tobytes())
+        _hash_column(hashed, pc.list_flatten(kept))
+    elif pa.types.is_string(kept.type) or pa.types.is_binary(kept.type):
+        hashed.update(np.ascontiguousarray(pc.binary_length(kept).to_numpy()).tobytes())
+        joined = pc.binary_join(_one_list(kept.cast(pa.binary())), b"") if len(kept) else None
+        hashed.update(b"" if joined is None else joined[0].as_buffer())
+    elif pa.types.is_decimal(kept.type):
+        hashed.update("\0".join(str(value) for value in kept.to_pylist()).encode())
+    elif pa.types.is_boolean(kept.type):
+        hashed.update(np.packbits(kept.to_numpy()).tobytes())
+    else:
+        width = kept.type.bit_width
+        hashed.update(np.ascontiguousarray(kept.cast(_number(kept.type, width)).to_numpy()).tobytes())
+
+
+def _number(kind: pa.DataType, width: int) -> pa.DataType:
+    if pa.types.is_temporal(kind):
+        return pa.int64() if width == 64 else pa.int32()
+    return kind
+
+
+def _one_list(values: pa.ChunkedArray) -> pa.Array:
+    flat = values.combine_chunks()
+    return pa.LargeListArray.from_arrays(pa.array([0, len(flat)], pa.int64()), flat)
+
+
+# -- keys -------------------------------------------------------------------------------------------------------------
+
+
+def key_hashes(rows: pa.Table, keys: Sequence[FieldSpec]) -> pa.Array:
+    """blake2b-32 of each row's key bytes as int32, (rows,); the same in every process, version and engine."""
+    codes = np.zeros(len(rows), np.int64)
+    for key in keys:
+        encoded = rows.column(key.name).combine_chunks().dictionary_encode()
+        places = encoded.indices.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        codes = np.unique(codes * max(len(encoded.dictionary), 1) + places, return_inverse=True)[1]
+    _, first, place = np.unique(codes, return_index=True, return_inverse=True)
+    distinct = rows.select([key.name for key in keys]).take(pa.array(first)).to_pylist()
+    pack = key_packer(0, keys)
+    hashes = [hashlib.blake2b(pack(row)[_VIEW_BYTES:], digest_size=4).digest() for row in distinct]
+    return pa.array(np.frombuffer(b"".join(hashes), ">i4").astype(np.int32)[place])

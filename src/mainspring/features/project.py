@@ -1,0 +1,103 @@
+"""From a source's log to the log of a view of declared aggregates: keys, the columns it reads, nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mainspring.features.log import SEQ_MARK, SourceTable, TableVersion, append_to_log, key_hashes, reaching
+from mainspring.features.view import (
+    ASSUMED,
+    BATCH,
+    DEFINITION,
+    DELETED,
+    EVENT,
+    HASH,
+    INGEST,
+    SEQ,
+    VALID_TO,
+    VERSION_ID,
+    View,
+    log_schema,
+)
+from mainspring.lazy import lazy
+from mainspring.ports.tables import TableStore, Txn
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    pa, pc = lazy("pyarrow"), lazy("pyarrow.compute")
+
+__all__ = ["ViewUpdate", "project", "update_view"]
+
+_COPIED = (EVENT, INGEST, SEQ, DELETED, ASSUMED, BATCH)
+
+
+@dataclass(frozen=True, slots=True)
+class ViewUpdate:
+    """What bringing a view's log up to date did.
+
+    Attributes:
+        version: the first version of the log that has all rows of the source's version.
+        appended: the rows that were appended now.
+    """
+
+    version: TableVersion
+    appended: pa.Table
+
+
+def update_view(
+    tables: TableStore,
+    view: View,
+    source: SourceTable,
+    at: TableVersion,
+    *,
+    arrived: tuple[int, pa.Table] | None = None,
+) -> ViewUpdate:
+    """Append to a view's log what its source's log has up to a version and it has not; the same whoever does it.
+
+    Args:
+        tables: the table store.
+        view: a view of declared aggregates.
+        source: its source.
+        at: the version of the source's log.
+        arrived: rows just appended to the source's log and the greatest `SEQ` before them, to spare reading them.
+    """
+    with tables.writing(view.log):
+        mark = tables.mark(view.log, SEQ_MARK)
+        reached = -1 if mark is None else mark
+        there = tables.version(view.log) is not None
+        if there and reached >= at.through:
+            return ViewUpdate(reaching(tables, view.log, at.through), log_schema(view).empty_table())
+        if arrived is not None and arrived[0] == reached:
+            rows = arrived[1]
+        else:
+            rows = tables.read(
+                source.log, version=at.version, columns=_needed(view, source), where=[(SEQ, ">", reached)]
+            ).sort_by(SEQ)
+        rows = project(view, source, rows)
+        done = append_to_log(tables, view.log, rows, Txn("rows", at.through + 1), through=at.through)
+        return ViewUpdate(done, rows)
+
+
+def project(view: View, source: SourceTable, rows: pa.Table) -> pa.Table:
+    """Rows of a source's log as rows of a view's; those with a null key are left out: nobody can ask for them."""
+    for key in view.key_names:
+        if rows.column(key).null_count:
+            rows = rows.filter(pc.is_valid(rows.column(key)))
+    columns = {name: rows.column(name) for name in (*view.key_names, *(field.name for field in view.columns))}
+    columns |= {name: rows.column(name) for name in _COPIED}
+    columns[HASH] = key_hashes(rows, view.keys)
+    columns[DEFINITION] = pa.repeat(pa.scalar(view.version), len(rows))
+    if source.valid_to is not None:
+        columns[VALID_TO] = rows.column(source.valid_to)
+    if source.id is not None:
+        columns[VERSION_ID] = rows.column(source.id)
+    schema = log_schema(view)
+    return pa.table([columns[field.name] for field in schema], schema=schema)
+
+
+def _needed(view: View, source: SourceTable) -> list[str]:
+    roles = [name for name in (source.valid_to, source.id) if name is not None]
+    return list(dict.fromkeys([*view.key_names, *(field.name for field in view.columns), *roles, *_COPIED]))

@@ -1,0 +1,187 @@
+"""Reading Parquet, CSV, JSON and Arrow files as they are; bringing them into a record's types is `ingest`'s."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mainspring.declare.record import FieldSpec, Kind
+from mainspring.errors import DataError
+from mainspring.lazy import lazy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from pyarrow import csv, feather, json, parquet
+else:
+    pa, csv, feather = lazy("pyarrow"), lazy("pyarrow.csv"), lazy("pyarrow.feather")
+    json, parquet = lazy("pyarrow.json"), lazy("pyarrow.parquet")
+
+__all__ = ["FORMATS", "RawFile", "find_files", "read_file"]
+
+FORMATS: Mapping[str, str] = {
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".csv.gz": "csv",
+    ".tsv": "csv",
+    ".json": "json",
+    ".jsonl": "json",
+    ".ndjson": "json",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
+"""File formats by the end of the name."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """What one file holds.
+
+    Attributes:
+        path: the file.
+        table: those of the record's columns that it has, as it has them.
+        text: whether all values are text, so that ``"1"`` may be a number.
+    """
+
+    path: Path
+    table: pa.Table
+    text: bool
+
+
+def find_files(path: str, project: Path, *, source: str, format: str | None = None, origin: str = "") -> list[Path]:
+    """The files that a path stands for, sorted: one file, a folder's (at any depth), or a glob's.
+
+    Args:
+        path: relative to the project, or absolute.
+        project: the project's folder.
+        source: whose path it is, for errors.
+        format: takes files of any name as that format.
+        origin: where the path was written, for errors.
+
+    Raises:
+        DataError: MS-2112, there is no such file.
+    """
+    place = project / path
+    if place.is_file():
+        return [place]
+    if place.is_dir():
+        found = sorted(entry for entry in place.rglob("*") if entry.is_file() and not _hidden(entry, place))
+    else:
+        found = sorted(Path(entry) for entry in glob.glob(str(place), recursive=True) if Path(entry).is_file())
+    found = [entry for entry in found if format is not None or _format(entry) is not None]
+    if not found:
+        raise DataError(
+            f"source {source!r} has no file",
+            code="MS-2112",
+            why=f"nothing is at {path}" if not place.exists() else f"{path} holds no {', '.join(FORMATS)} file",
+            origin=origin,
+            fix=f"write the file, or correct sources.{source}.path in mainspring.toml",
+        )
+    return found
+
+
+def read_file(path: Path, fields: Sequence[FieldSpec], *, source: str, format: str | None = None) -> RawFile:
+    """One file's columns, those of the record only.
+
+    Raises:
+        DataError: MS-2114, the file cannot be read as what its name or the setting says.
+    """
+    kind = format or _format(path)
+    if kind is None or kind not in _READERS:
+        raise DataError(
+            f"the format of {path.name} is not known",
+            code="MS-2114",
+            why=f"it is {kind!r}" if kind else f"the name ends in none of {', '.join(FORMATS)}",
+            origin=f"sources.{source}.path",
+            fix=f'say it: sources.{source}.format = "parquet", "csv", "json" or "arrow"',
+        )
+    try:
+        return RawFile(path, _READERS[kind](path, fields), kind in ("csv", "json"))
+    except (pa.ArrowException, OSError, msgspec.MsgspecError, ValueError) as error:
+        raise DataError(
+            f"source {source!r} cannot be read",
+            code="MS-2114",
+            why=f"{path.name} as {kind}: {str(error).splitlines()[0]}",
+            origin=f"sources.{source}.path",
+            fix="mend the file, or say what it is: sources.NAME.format",
+        ) from error
+
+
+def _hidden(entry: Path, folder: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in entry.relative_to(folder).parts)
+
+
+def _format(path: Path) -> str | None:
+    name = path.name.lower()
+    return next((kind for end, kind in FORMATS.items() if name.endswith(end)), None)
+
+
+def _parquet(path: Path, fields: Sequence[FieldSpec]) -> pa.Table:
+    file = parquet.ParquetFile(path)
+    return file.read([field.name for field in fields if field.name in file.schema_arrow.names])
+
+
+def _csv(path: Path, fields: Sequence[FieldSpec]) -> pa.Table:
+    """All columns as text; an empty field is null, a quoted empty one is an empty text."""
+    parsing = csv.ParseOptions(delimiter="\t" if path.name.lower().endswith(".tsv") else ",", newlines_in_values=True)
+    if path.stat().st_size == 0:
+        raise ValueError("the file is empty: it has no header")
+    with csv.open_csv(path, parse_options=parsing) as head:
+        names = head.schema.names
+    if len(set(names)) < len(names):
+        raise ValueError(f"two columns are called {next(name for name in names if names.count(name) > 1)!r}")
+    wanted = [field.name for field in fields if field.name in names]
+    converting = csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()),
+        include_columns=wanted,
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+    )
+    return csv.read_csv(path, parse_options=parsing, convert_options=converting)
+
+
+def _json(path: Path, fields: Sequence[FieldSpec]) -> pa.Table:
+    """An array of objects, or an object a line; what the record calls text or a time must be text in the file."""
+    texts = {Kind.STRING, Kind.TIMESTAMP, Kind.DATE, Kind.BYTES}
+    schema = pa.schema([pa.field(field.name, pa.string()) for field in fields if field.type.kind in texts])
+    data = path.read_bytes()
+    if data.lstrip()[:1] == b"[":
+        rows = msgspec.json.decode(data, type=list[dict[str, object]])
+        names = dict.fromkeys(name for row in rows for name in row)
+        kept = [field.name for field in fields if field.name in names]
+        known = {name: schema.field(name).type for name in schema.names}
+        return pa.table({name: pa.array([row.get(name) for row in rows], known.get(name)) for name in kept})
+    if not data.strip():
+        raise ValueError("the file is empty")
+    table = json.read_json(pa.BufferReader(data), parse_options=json.ParseOptions(explicit_schema=schema))
+    present = {name for line in data.splitlines()[:1] for name in msgspec.json.decode(line)}
+    return table.select([field.name for field in fields if field.name in present or _filled(table, field.name)])
+
+
+def _filled(table: pa.Table, name: str) -> bool:
+    return name in table.column_names and table.column(name).null_count < len(table)
+
+
+def _arrow(path: Path, fields: Sequence[FieldSpec]) -> pa.Table:
+    names = [field.name for field in fields]
+    try:
+        table = feather.read_table(path, memory_map=False)
+    except pa.ArrowInvalid:
+        with pa.OSFile(str(path)) as file:
+            table = pa.ipc.open_stream(file).read_all()
+    return table.select([name for name in names if name in table.column_names])
+
+
+_READERS: Mapping[str, Callable[[Path, Sequence[FieldSpec]], pa.Table]] = {
+    "parquet": _parquet,
+    "csv": _csv,
+    "json": _json,
+    "arrow": _arrow,
+}

@@ -1,0 +1,210 @@
+"""Sources and feature views as tasks of the engine: what they read, and the functions that carry them out."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+import msgspec
+
+from mainspring.config.settings import Settings
+from mainspring.declare.artifact import File
+from mainspring.declare.data import FeatureView, Source
+from mainspring.declare.declaration import Declaration, name_of, spec_of
+from mainspring.declare.origin import of_function
+from mainspring.engine import context
+from mainspring.engine.task import Output, Task
+from mainspring.errors import ConfigError, DeclarationError
+from mainspring.features.derive import Upstream, derive_view
+from mainspring.features.history import HasTables
+from mainspring.features.ingest import read_source
+from mainspring.features.log import SourceTable, TableVersion, source_of
+from mainspring.features.project import update_view
+from mainspring.features.sources.files import find_files
+from mainspring.features.view import View, view_of
+from mainspring.features.write import PUSH_MARK, ingest_batch
+from mainspring.plan.closure import closure_of
+from mainspring.plan.graph import Plan
+from mainspring.ports.tables import TableStore
+
+__all__ = [
+    "TableVersion",
+    "aggregate_rows",
+    "derive_rows",
+    "ingest_files",
+    "sources_of",
+    "tasks_for",
+    "views_of",
+]
+
+
+class Services(Protocol):
+    """The part of `mainspring.choose.services.Services` that tasks are made with."""
+
+    @property
+    def project(self) -> Path:
+        """The project's folder."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the active profile."""
+
+    @property
+    def tables(self) -> TableStore:
+        """The offline tables."""
+
+
+def sources_of(plan: Plan) -> dict[str, SourceTable]:
+    """The sources of an app by name."""
+    return {node.name: source_of(cast(Source, node.declaration)) for node in plan.of_kind("source")}
+
+
+def views_of(plan: Plan, ids: Mapping[str, int] | None = None) -> dict[str, View]:
+    """The feature views of an app by name.
+
+    Args:
+        plan: the app's plan.
+        ids: the catalog's numbers of the views, by name; needed online only.
+    """
+    views: dict[str, View] = {}
+    for node in plan.of_kind("feature_view"):
+        declaration = cast(FeatureView, node.declaration)
+        spec = spec_of(declaration)
+        code = "" if spec.function is None else closure_of(spec.function).digest
+        above = [views[name_of(item)].log for item in spec.sources if isinstance(item, FeatureView)]
+        number = (ids or {}).get(node.name, 0)
+        views[node.name] = view_of(declaration, number, fields=node.fields, code=code, upstream=" ".join(above))
+    return views
+
+
+def tasks_for(plan: Plan, services: Services) -> tuple[Task, ...]:
+    """A task for each source (``source/NAME``) and each feature view (``feature_view/NAME``) of an app.
+
+    Each returns a `TableVersion`. A source's task is keyed by the content of its files and by the newest pushed row.
+
+    Raises:
+        ConfigError: MS-3015, a source has no path; MS-3020, its url has no reader here.
+        DataError: MS-2112, a source's path leads to no file.
+        DeclarationError: MS-2106, a view is made from a view of aggregates.
+    """
+    sources, views = sources_of(plan), views_of(plan)
+    tasks = [_source_task(source, services) for source in sources.values()]
+    for node in plan.of_kind("feature_view"):
+        tasks.append(_view_task(views[node.name], cast(FeatureView, node.declaration), sources, views))
+    return tuple(tasks)
+
+
+def _source_task(source: SourceTable, services: Services) -> Task:
+    prefix = f"sources.{source.name}"
+    setting = services.settings.setting(f"{prefix}.path")
+    if setting is None or setting.value is None:
+        raise _placeless(source, services.settings)
+    format = services.settings.text(f"{prefix}.format")
+    origin = setting.origin
+    files = find_files(str(setting.value), services.project, source=source.name, format=format, origin=origin)
+    params = {
+        "source": source,
+        "files": [File(path) for path in files],
+        "format": format,
+        "truncate": services.settings.text(f"{prefix}.truncate") == "us",
+        "pushed": services.tables.mark(source.log, PUSH_MARK),
+    }
+    return Task(f"source/{source.name}", ingest_files, params, title=f"source {source.name}")
+
+
+def _placeless(source: SourceTable, settings: Settings) -> ConfigError:
+    url = settings.setting(f"sources.{source.name}.url")
+    if url is not None and url.value is not None:
+        return ConfigError(
+            f"source {source.name!r} is at a url, and nothing here reads it",
+            code="MS-3020",
+            why=f"{str(url.value).partition('://')[0]} is no file",
+            origin=url.origin,
+            fix=f'export it to a file: sources.{source.name}.path = "data/{source.name}.parquet"',
+        )
+    return ConfigError(
+        f"source {source.name!r} has no place in profile {settings.profile!r}",
+        code="MS-3015",
+        why="neither a path nor a url is set for it",
+        fix=f'add [sources.{source.name}] with path = "data/{source.name}.parquet" to mainspring.toml',
+    )
+
+
+def _view_task(
+    view: View, declaration: FeatureView, sources: Mapping[str, SourceTable], views: Mapping[str, View]
+) -> Task:
+    spec = spec_of(declaration)
+    name, title = f"feature_view/{view.name}", f"feature view {view.name}"
+    inputs = {f"at{index}": Output(_task_name(item)) for index, item in enumerate(spec.sources)}
+    if spec.function is None:
+        (source,) = (sources[item] for item in view.sources)
+        return Task(name, aggregate_rows, {"view": view, "source": source}, {"at": inputs["at0"]}, title=title)
+    upstream = [sources[name_of(item)] if isinstance(item, Source) else views[name_of(item)] for item in spec.sources]
+    for item in upstream:
+        if isinstance(item, View) and not item.decorated:
+            raise DeclarationError(
+                f"feature view {view.name!r} is made from view {item.name!r}, which has no rows",
+                code="MS-2106",
+                why="declared aggregates are computed when they are asked for",
+                origin=str(of_function(spec.function)),
+                fix="use the source itself, or compute the aggregate in the function",
+            )
+    params = {"view": view, "function": spec.function, "upstream": upstream}
+    return Task(name, derive_rows, params, inputs, reaches=(spec.function,), title=title)
+
+
+def _task_name(declaration: Declaration[object]) -> str:
+    kind = "source" if isinstance(declaration, Source) else "feature_view"
+    return f"{kind}/{name_of(declaration)}"
+
+
+# -- what the engine calls --------------------------------------------------------------------------------------------
+
+
+def ingest_files(
+    source: SourceTable, files: list[File], format: str | None, truncate: bool, pushed: int | None
+) -> TableVersion:
+    """Bring a source's log up to its files; pushed rows are in it already."""
+    paths = [file.path for file in files]
+    prepared = read_source(source, paths, format=format, truncate=truncate)
+    done = ingest_batch(
+        _tables(),
+        source,
+        prepared,
+        content=_content(paths),
+        now_us=time.time_ns() // 1000,
+        pushed=-1 if pushed is None else pushed,
+    )
+    for reason, count in prepared.report.items():
+        sys.stderr.write(f"{source.name}: set aside {count} rows: {reason}\n")
+    return done
+
+
+def aggregate_rows(view: View, source: SourceTable, at: TableVersion) -> TableVersion:
+    """Bring the log of a view of declared aggregates up to a version of its source's."""
+    return update_view(_tables(), view, source, at).version
+
+
+def derive_rows(
+    view: View, function: Callable[..., object], upstream: Sequence[SourceTable | View], **at: object
+) -> TableVersion:
+    """Bring a decorated view's log up to versions of what it is made from."""
+    versions = [msgspec.convert(at[f"at{index}"], TableVersion) for index in range(len(upstream))]
+    items = [Upstream(item.name, item, version) for item, version in zip(upstream, versions, strict=True)]
+    return derive_view(_tables(), view, function, items).version
+
+
+def _tables() -> TableStore:
+    return cast(HasTables, context.current().services).tables
+
+
+def _content(paths: Sequence[Path]) -> str:
+    hashed = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        with open(path, "rb") as file:
+            hashed.update(hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest())
+    return hashed.hexdigest()

@@ -1,0 +1,240 @@
+"""The one way rows get into a source's log: from files and from pushes, each batch exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from mainspring.features.duck import connection, quoted
+from mainspring.features.history import HasTables
+from mainspring.features.ingest import REASON, Prepared, prepare_rows
+from mainspring.features.log import (
+    PUSH_WRITER,
+    SEQ_MARK,
+    SourceTable,
+    TableVersion,
+    append_to_log,
+    newest,
+    noted,
+    reaching,
+    sequence,
+    source_schema,
+)
+from mainspring.features.project import update_view
+from mainspring.features.view import BATCH, SEQ, View, stored_field
+from mainspring.lazy import lazy
+from mainspring.ports.tables import Commit, TableStore, Txn
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
+
+__all__ = ["PUSH_MARK", "PushResult", "append_rows", "ingest_batch"]
+
+PUSH_MARK = "push"
+"""The mark of a source's log that holds the greatest `_seq` of a pushed row."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """What became of pushed rows.
+
+    Attributes:
+        accepted: rows that the source's log took.
+        quarantined: rows set aside.
+        report: how many for each reason.
+        seq: the first and the last `_seq` of the accepted rows, or None when there is none.
+        source: the source's log after it.
+        views: the logs of the views that were brought up to date, by name.
+        logged: what the batch put into each view's log, by name, with the system columns: what goes online next.
+        repeated: whether this request had been carried out before, so that nothing was appended now.
+    """
+
+    accepted: int
+    quarantined: int
+    report: Mapping[str, int]
+    seq: tuple[int, int] | None
+    source: TableVersion
+    views: Mapping[str, TableVersion] = field(default_factory=lambda: MappingProxyType({}))
+    logged: Mapping[str, pa.Table] = field(default_factory=lambda: MappingProxyType({}))
+    repeated: bool = False
+
+
+def append_rows(
+    services: HasTables,
+    source: SourceTable,
+    rows: pa.Table,
+    now_us: int,
+    views: Sequence[View] = (),
+    *,
+    request_id: str | None = None,
+) -> PushResult:
+    """The offline half of a push: when it returns, the rows are in the tables.
+
+    Args:
+        services: where the table store is.
+        source: the source that is pushed to.
+        rows: its record's columns, as the client sent them.
+        now_us: the moment of arrival, in microseconds since 1970.
+        views: the views of declared aggregates of this source; their logs are brought up to date too.
+        request_id: makes a repeated request harmless.
+
+    Raises:
+        DataError: MS-2110, MS-2111, the rows are not of the record's types; nothing is appended.
+        StoreError: as the table store raises; the same push with the same `request_id` then goes on where it stopped.
+    """
+    tables = services.tables
+    prepared = prepare_rows(source, rows)
+    with tables.writing(source.log):
+        head = tables.mark(source.log, SEQ_MARK)
+        before = -1 if head is None else head
+        aside = tables.version(source.quarantine)
+        batch = f"request/{request_id}" if request_id else f"push/{before}/{-1 if aside is None else aside}"
+        earlier = tables.commit_of(source.log, batch, 1) if request_id else None
+        if earlier is None:
+            stamped = _stamp(source, prepared.rows, sequence(head, len(prepared.rows), PUSH_WRITER), batch, now_us)
+            version = _append_pushed(tables, source, prepared, stamped, batch)
+        else:
+            stamped = tables.read(source.log, where=[(BATCH, "==", batch)]).sort_by(SEQ)
+            version = noted(source.log, earlier) or TableVersion(source.log, earlier.version)
+    done: dict[str, TableVersion] = {}
+    logged: dict[str, pa.Table] = {}
+    for view in views:
+        update = update_view(tables, view, source, version, arrived=(before, stamped))
+        done[view.name], logged[view.name] = update.version, update.appended
+        if earlier is not None and not len(update.appended):
+            logged[view.name] = tables.read(view.log, where=[(BATCH, "==", batch)]).sort_by(SEQ)
+    seq = stamped.column(SEQ)
+    return PushResult(
+        len(stamped),
+        len(prepared.set_aside),
+        prepared.report,
+        (seq[0].as_py(), seq[-1].as_py()) if len(stamped) else None,
+        version,
+        done,
+        logged,
+        repeated=earlier is not None,
+    )
+
+
+def _append_pushed(
+    tables: TableStore, source: SourceTable, prepared: Prepared, stamped: pa.Table, batch: str
+) -> TableVersion:
+    _set_aside(tables, source, prepared.set_aside, batch)
+    known = newest(tables, source.log)
+    if known is not None and not len(stamped):
+        return known
+    through = stamped.column(SEQ)[-1].as_py() if len(stamped) else -1
+    return append_to_log(
+        tables,
+        source.log,
+        stamped,
+        Txn(batch, 1),
+        through=through,
+        quarantined=len(prepared.set_aside),
+        marks={PUSH_MARK: through} if len(stamped) else {},
+    )
+
+
+def ingest_batch(
+    tables: TableStore, source: SourceTable, prepared: Prepared, *, content: str, now_us: int, pushed: int = -1
+) -> TableVersion:
+    """Append what a source's files hold and its log does not, exactly once for each content.
+
+    The first batch of a log is history: without an ``ingested`` column its rows count as known from their event
+    time on, and are marked as assumed. Rows of later batches became known when they arrived.
+
+    Args:
+        tables: the table store.
+        source: the source.
+        prepared: the rows of all its files.
+        content: digest of the files.
+        now_us: the moment of arrival, in microseconds since 1970.
+        pushed: the `PUSH_MARK` that the version must reach.
+    """
+    batch = f"file/{content}"
+    with tables.writing(source.log):
+        before = newest(tables, source.log)
+        earlier = tables.commit_of(source.log, batch, 1)
+        if earlier is not None:
+            return _with_pushes(tables, source, earlier, pushed)
+        rows, aside = prepared.rows, prepared.set_aside
+        if before is not None:
+            rows = _unknown(tables, source.log, rows, source)
+            aside = _unknown(tables, source.quarantine, aside, source) if len(aside) else aside
+        _set_aside(tables, source, aside, batch)
+        if before is not None and not len(rows):
+            return before
+        # Pushed rows that came first do not make the files news: what they tell is older.
+        history = tables.mark(source.log, "files") is None
+        seq = sequence(tables.mark(source.log, SEQ_MARK), len(rows))
+        return append_to_log(
+            tables,
+            source.log,
+            _stamp(source, rows, seq, batch, None if history else now_us),
+            Txn(batch, 1),
+            through=seq[-1].as_py() if len(seq) else -1,
+            quarantined=len(aside),
+            marks={"files": 1},
+        )
+
+
+def _with_pushes(tables: TableStore, source: SourceTable, earlier: Commit, pushed: int) -> TableVersion:
+    """The first version that has an earlier batch and the pushes up to a mark: the same at every call."""
+    version = noted(source.log, earlier) or TableVersion(source.log, earlier.version)
+    if pushed <= version.through:
+        return version
+    return reaching(tables, source.log, pushed)
+
+
+def _stamp(source: SourceTable, rows: pa.Table, seq: pa.Array, batch: str, arrived_us: int | None) -> pa.Table:
+    """The rows with the system columns; `arrived_us` None takes the event time where nothing says better."""
+    moment = pa.timestamp("us", "UTC")
+    event = rows.column(source.time)
+    arrival = event if arrived_us is None else pa.scalar(arrived_us, pa.int64()).cast(moment)
+    given = rows.column(source.ingested) if source.ingested else pa.chunked_array([pa.nulls(len(rows), moment)])
+    deleted = pc.fill_null(rows.column(source.deleted), False) if source.deleted else _constant(False, rows)
+    assumed = pc.is_null(given) if arrived_us is None else _constant(False, rows)
+    system = [event, pc.coalesce(given, arrival), seq, deleted, assumed, _constant(batch, rows)]
+    columns = [rows.column(item.name).cast(stored_field(item).type) for item in source.fields]
+    return pa.table([*columns, *system], schema=source_schema(source))
+
+
+def _constant(value: object, rows: pa.Table) -> pa.Array:
+    return pa.repeat(pa.scalar(value), len(rows))
+
+
+def _set_aside(tables: TableStore, source: SourceTable, rows: pa.Table, batch: str) -> None:
+    if not len(rows):
+        return
+    stored = [rows.column(item.name).cast(stored_field(item).type) for item in source.fields]
+    names = [*(item.name for item in source.fields), REASON, BATCH]
+    tables.append(
+        source.quarantine,
+        pa.table([*stored, rows.column(REASON), _constant(batch, rows)], names=names),
+        Txn(batch, 1),
+    )
+
+
+def _unknown(tables: TableStore, table: str, rows: pa.Table, source: SourceTable) -> pa.Table:
+    """The rows that a table does not hold yet: as many copies of each as there are more, in the order they came."""
+    if tables.version(table) is None:
+        return rows
+    names = [item.name for item in source.fields]
+    stored = [rows.column(item.name).cast(stored_field(item).type) for item in source.fields]
+    listed = ", ".join(quoted(name) for name in names)
+    same = " and ".join(f"n.{quoted(name)} is not distinct from h.{quoted(name)}" for name in names)
+    with connection() as opened:
+        opened.register("incoming", pa.table([*stored, pa.array(np.arange(len(rows)))], names=[*names, "rid"]))
+        opened.register("held", tables.read(table, columns=names))
+        found = opened.sql(
+            f"with n as (select *, row_number() over (partition by {listed} order by rid) as copy from incoming), "
+            f"h as (select {listed}, count(*) as copies from held group by all) "
+            f"select n.rid from n left join h on {same} where n.copy > coalesce(h.copies, 0) order by n.rid"
+        ).to_arrow_table()
+    return rows.take(found.column("rid"))
