@@ -108,6 +108,8 @@ def _operations(code: CodeType) -> Iterator[_Op]:
             first, second = instruction.opname.split("_FAST_")
             yield _Op(f"{first}_FAST", instruction.argval[0], instruction)
             yield _Op(second if second.endswith("_FAST") else f"{second}_FAST", instruction.argval[1], instruction)
+        elif instruction.opname == "KW_NAMES":  # 3.11 and 3.12 leave the names of keyword arguments unresolved
+            yield _Op(instruction.opname, code.co_consts[instruction.arg or 0], instruction)
         else:
             yield _Op(instruction.opname, instruction.argval, instruction)
 
