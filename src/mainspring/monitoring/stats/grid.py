@@ -36,7 +36,9 @@ def cuts(ordered: Floats, cells: int) -> Floats:
     edges = np.unique(ordered[positions])
     mass = np.searchsorted(ordered, edges, side="right") - np.searchsorted(ordered, edges, side="left")
     atoms = edges[mass > n / (2 * cells)]
-    return np.unique(np.concatenate([edges, np.nextafter(atoms, -np.inf)]))
+    with np.errstate(over="ignore", under="ignore"):
+        below = np.nextafter(atoms, -np.inf)
+    return np.unique(np.concatenate([edges, below[np.isfinite(below)]]))
 
 
 def build_grid(ordered: Floats) -> tuple[Floats, Ints]:
