@@ -40,11 +40,15 @@ class _ByReference(pickle.Pickler):
     """Pickles functions and classes by where they are, seeing through declarations that took their names."""
 
     def reducer_override(self, obj: object) -> Any:
-        if isinstance(obj, types.FunctionType):
+        if isinstance(obj, types.FunctionType) and obj is not callable_named:
             return callable_named, (reference(obj),)
         if isinstance(obj, types.MappingProxyType):
-            return types.MappingProxyType, (dict(obj),)
+            return _read_only, (dict(obj),)
         return NotImplemented
+
+
+def _read_only(values: dict[str, object]) -> types.MappingProxyType[str, object]:
+    return types.MappingProxyType(values)
 
 
 class _Buffer(bytearray):

@@ -24,9 +24,11 @@ __all__ = ["Guard", "watching"]
 
 _PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
 # A `File` reads on behalf of who calls it; the rest of the package answers for itself.
-_ON_BEHALF = (_PACKAGE + "declare" + os.sep, _PACKAGE + "engine" + os.sep + "guard.py")
+_ON_BEHALF = (_PACKAGE + "declare" + os.sep, _PACKAGE + "lazy.py")
+_SELF = _PACKAGE + "engine" + os.sep + "guard.py"
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib/", "/lib64/", "/bin/", "/run/")
 _CODE = (".py", ".pyc", ".pyi", ".so", ".pth")
+_ENVIRONMENT = ("environ", "environb", "getenv", "getenvb")
 _NATIVE = {
     "polars": (
         *("read_csv", "read_parquet", "read_ipc", "read_ipc_stream", "read_json", "read_ndjson", "read_avro"),
@@ -106,9 +108,9 @@ class Guard:
         self._note("runs", os.path.basename(_path_text(program) or str(program)), direct=True)
 
     def environment(self, name: object) -> None:
-        """A variable was read."""
+        """A variable was read; native code that is called reads some too, so the line must speak of the environment."""
         if name not in self._env:
-            self._note("reads environment variable", str(name), direct=True)
+            self._note("reads environment variable", str(name), direct=True, mentions=_ENVIRONMENT)
 
     # -- judging --------------------------------------------------------------------------------------------------
 
@@ -120,25 +122,27 @@ class Guard:
         folder = name + os.sep
         return not any(folder.startswith(root) for root in self._allowed)
 
-    def _note(self, verb: str, what: str, *, direct: bool) -> None:
+    def _note(self, verb: str, what: str, *, direct: bool, mentions: tuple[str, ...] = ()) -> None:
         if self._busy:
             return
         self._busy = True
         try:
-            place = self._place(direct)
+            place = self._place(direct, mentions)
             if place:
                 self._found[f"{verb} {what} at {place}"] = None
         finally:
             self._busy = False
 
-    def _place(self, direct: bool) -> str:
+    def _place(self, direct: bool, mentions: tuple[str, ...]) -> str:
         """The line of the project that does it; empty when a library (if `direct`) or the engine does."""
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
             kind = self._class_of(frame.f_code.co_filename)
             if kind == "project":
+                if mentions and not _speaks_of(frame, mentions):
+                    return ""
                 return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
-            if kind == "ours" or (direct and kind == "library"):
+            if kind == "ours" or (direct and kind in ("library", "on behalf")):
                 return ""
             frame = frame.f_back
         return ""
@@ -153,11 +157,20 @@ class Guard:
         if file.startswith("<"):
             return "stdlib"
         full = os.path.abspath(file)
+        if full == _SELF:
+            return "stdlib"
         if full.startswith(_PACKAGE):
-            return "stdlib" if full.startswith(_ON_BEHALF) else "ours"
+            return "on behalf" if full.startswith(_ON_BEHALF) else "ours"
         if full.startswith(_libraries()):
             return "library" if "site-packages" in full or "dist-packages" in full else "stdlib"
         return "project"
+
+
+def _speaks_of(frame: FrameType, names: tuple[str, ...]) -> bool:
+    """Whether a function's code uses one of these names, or a global that stands for the environment."""
+    used = frame.f_code.co_names
+    values = [frame.f_globals[name] for name in used if name in frame.f_globals]
+    return any(name in used for name in names) or any(value is os.environ or value is os.getenv for value in values)
 
 
 def _path_text(path: object) -> str | None:

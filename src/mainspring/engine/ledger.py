@@ -24,7 +24,7 @@ from mainspring.ports.catalog import (
     StepRow,
 )
 
-__all__ = ["LEASE_US", "Ledger", "new_id", "now_us", "recover", "result_of"]
+__all__ = ["LEASE_US", "Holder", "Ledger", "new_id", "now_us", "recover", "result_of"]
 
 LEASE_US = 30_000_000
 _GROUP_SECONDS = 0.01
@@ -70,6 +70,14 @@ def _is_gone(owner: Owner, me: Owner, until: int, now: int) -> bool:
     if owner.is_near(me):
         return owner.is_dead(me)
     return until < now
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds a claim, and whether it is known to work on it no more."""
+
+    name: str
+    gone: bool
 
 
 @dataclass(slots=True)
@@ -139,7 +147,7 @@ class Ledger:
 
     # -- keys -----------------------------------------------------------------------------------------------------
 
-    def claim(self, key: str, *, once: bool = False, force: bool = False) -> Owner | None:
+    def claim(self, key: str, *, once: bool = False, force: bool = False) -> Holder | None:
         """Claim a key for this run; None when it is ours, else who holds it.
 
         Args:
@@ -149,14 +157,20 @@ class Ledger:
         """
         while True:
             now = self.clock()
-            holder = self.catalog.claim(key, str(self.owner), now, now + LEASE_US, once=once)
-            if holder == str(self.owner):
+            name = self.catalog.claim(key, str(self.owner), now, now + LEASE_US, once=once)
+            if name == str(self.owner):
                 return None
-            owner = Owner.parse(holder)
-            dead = owner is None or owner.is_dead(self.owner)
-            if not force and (once or not dead):
-                return owner or self.owner
-            self.catalog.release(key, holder)
+            holder = Holder(name, self._is_over(name))
+            if not force and (once or not holder.gone):
+                return holder
+            self.catalog.release(key, name)
+
+    def _is_over(self, holder: str) -> bool:
+        """Whether the run that holds a claim has ended, or its driver has."""
+        owner = Owner.parse(holder)
+        if owner is None or owner.is_dead(self.owner):
+            return True
+        return all(run.lease_owner != holder for run in self.catalog.runs(status="running", limit=1000))
 
     def release(self, key: str) -> None:
         """Give a claimed key back."""

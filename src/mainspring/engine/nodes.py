@@ -111,6 +111,7 @@ class Job:
     claimed: bool = False
     done: bool = False
     timed_out: bool = False
+    unclear: bool = False
     fault: Fault | None = None
     log: Log | None = None
     log_path: Path | None = None

@@ -23,6 +23,7 @@ from mainspring.engine.report import StepResult
 from mainspring.engine.rows import detail_of, event_of, row_of, unknown, winner
 from mainspring.engine.task import Task
 from mainspring.engine.wire import Done, Exited, Failed, Fault, Measured, Moved, StoredResult
+from mainspring.engine.worker import fault_of
 from mainspring.errors import ConfigError, DataError, DeclarationError, MainspringError, RefusedError, UserCodeError
 from mainspring.ports.catalog import Metric, StepStatus
 
@@ -260,7 +261,11 @@ class GraphRun:
         if job.node.mapped is not None and job.item >= 0:
             job.node.mapped.running += 1
         self.tell("start", job)
-        self._launcher.launch(job)
+        try:
+            self._launcher.launch(job)
+        except MainspringError as error:
+            fault = fault_of(error, job.node.task)
+            self._attempt_failed(self._ended(job), fault, silent=False, log_digest=self._launcher.close_log(job))
 
     def _claim(self, job: Job) -> bool:
         """Make the key ours. Else wait: for a job of this run, or for another driver."""
@@ -271,7 +276,7 @@ class GraphRun:
             return False
         holder = self.ledger.claim(key, once=once, force=once and not self.may_reuse(job))
         if holder is not None:
-            self._held_elsewhere(job, holder.is_dead(self.ledger.owner))
+            self._held_elsewhere(job, holder.gone)
             return False
         job.claimed = True
         self._in_work[key] = job
@@ -337,12 +342,7 @@ class GraphRun:
 
     def _gone(self, job: Job, exited: Exited) -> None:
         """The worker has ended; if it did so without a word, that is a failure."""
-        del self._running[job.number]
-        self.wiring.capacity.give_back(job.need)
-        mapped = job.node.mapped
-        if mapped is not None and job.item >= 0:
-            mapped.running -= 1
-        if job.done:
+        if self._ended(job).done:
             return
         log_digest = self._launcher.close_log(job)
         silent = job.fault is None or job.timed_out
@@ -351,6 +351,14 @@ class GraphRun:
             job.fault = death(job.node.task, job.title, job.log_path or Path(), how)
         assert job.fault is not None
         self._attempt_failed(job, job.fault, silent, log_digest)
+
+    def _ended(self, job: Job) -> Job:
+        """The attempt occupies nothing any more."""
+        del self._running[job.number]
+        self.wiring.capacity.give_back(job.need)
+        if job.node.mapped is not None and job.item >= 0:
+            job.node.mapped.running -= 1
+        return job
 
     def _attempt_failed(self, job: Job, fault: Fault, silent: bool, log_digest: str) -> None:
         task = job.node.task
@@ -361,7 +369,8 @@ class GraphRun:
         self.ledger.end(
             row_of(self.ledger.run_id, job, status, job.started_us, ended, error=text, log_digest=log_digest)
         )
-        if status == "unknown":
+        job.unclear = status == "unknown"
+        if job.unclear:
             self._give_up(job, unknown(job))
         elif job.attempt <= task.options.retries and not self.stopping:
             pause = backoff_seconds(task, job.attempt)
@@ -375,7 +384,7 @@ class GraphRun:
         if self._in_work.get(job.keyed.key) is job:
             del self._in_work[job.keyed.key]
         # The claim on a thing that must not be repeated stays: it was done, or nobody knows whether it was.
-        if job.claimed and not (job.node.task.options.once and (job.done or job.fault is None or job.timed_out)):
+        if job.claimed and not (job.node.task.options.once and (job.done or job.unclear)):
             self.ledger.release(job.keyed.key)
         job.claimed = False
         followers, job.followers = job.followers, []

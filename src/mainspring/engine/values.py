@@ -23,7 +23,7 @@ from mainspring.engine.reference import annotations_of, dereference, reference
 from mainspring.engine.wire import StoredResult
 from mainspring.errors import MainspringError, StoreError, UserCodeError
 from mainspring.lazy import lazy
-from mainspring.ports.objects import Blob, Objects
+from mainspring.ports.objects import Blob, BlobWriter, Objects
 
 if TYPE_CHECKING:
     import polars as pl
@@ -46,6 +46,7 @@ __all__ = [
 
 FRAME, FILE, FOLDER, BYTES, JSON, MANIFEST, OPAQUE = "frame", "file", "folder", "bytes", "json", "manifest", "pickle"
 _RETURNS = "returns:"
+_VERIFIED_BYTES = 256 << 20
 _JSON = msgspec.json.Encoder(order="sorted")
 
 
@@ -96,12 +97,29 @@ def _as_table(value: object) -> tuple[pa.Table, str] | None:
     return None
 
 
+class _Sink:
+    """A blob's stream as pyarrow wants a file: hashed as it is written."""
+
+    closed = False
+
+    def __init__(self, writer: BlobWriter) -> None:
+        self.write = writer.write
+
+    def flush(self) -> None:
+        """The store flushes."""
+
+    def close(self) -> None:
+        """The store closes."""
+
+
 def _save_frame(table: pa.Table, shape: str, objects: Objects) -> StoredResult:
     """Arrow IPC stream: one chunk a column, no metadata, so that equal tables are equal bytes."""
     fields = [field.remove_metadata() for field in table.schema]
     plain = pa.Table.from_arrays([column.combine_chunks() for column in table.columns], schema=pa.schema(fields))
-    with objects.writer() as writer, pa.ipc.new_stream(pa.PythonFile(writer.file, mode="w"), plain.schema) as stream:
-        stream.write_table(plain)
+    with objects.writer() as writer:
+        sink = pa.PythonFile(_Sink(writer), mode="w")
+        with pa.ipc.new_stream(sink, plain.schema) as stream:
+            stream.write_table(plain)
     blob = _written(writer.blob)
     meta: dict[str, object] = {
         "rows": plain.num_rows,
@@ -258,9 +276,16 @@ def _item_type(wanted: object) -> object:
     return arguments[0] if arguments else None
 
 
-def _load_frame(result: StoredResult, objects: Objects, wanted: object, place: Path | None) -> object:
+def _read_table(result: StoredResult, objects: Objects) -> pa.Table:
+    """Small tables are read and verified; large ones are mapped, as hashing them may take longer than using them."""
+    if result.size <= _VERIFIED_BYTES:
+        return pa.ipc.open_stream(pa.py_buffer(objects.get(result.digest))).read_all()
     with pa.memory_map(str(objects.path(result.digest))) as mapped:
-        table = pa.ipc.open_stream(mapped).read_all()
+        return pa.ipc.open_stream(mapped).read_all()
+
+
+def _load_frame(result: StoredResult, objects: Objects, wanted: object, place: Path | None) -> object:
+    table = _read_table(result, objects)
     shape = result.kind.partition("/")[2]
     if wanted is Frame:
         shape = ""

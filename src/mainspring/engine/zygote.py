@@ -6,6 +6,7 @@ It adopts whatever a worker leaves behind and ends it, and it ends everything wh
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import os
 import select
@@ -13,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from typing import TextIO
 
 from mainspring.engine.context import EngineServices
 from mainspring.engine.processes import adopt_orphans, children, die_with_parent, end_children, kill_tree
@@ -53,6 +55,10 @@ def _first_frame(connection: socket.socket) -> bytes:
     raise EOFError
 
 
+def _lines(file: int) -> TextIO:
+    return open(file, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+
+
 def _become_worker(connection: int, log: int, parent: int) -> socket.socket:
     """What a child does first: its own session, its log, the signals as Python has them."""
     os.setsid()
@@ -65,6 +71,9 @@ def _become_worker(connection: int, log: int, parent: int) -> socket.socket:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    # Whoever started the driver may have put something else in their place: a notebook, a test runner.
+    sys.stdout, sys.stderr = _lines(1), _lines(2)
+    faulthandler.enable(2, all_threads=False)  # a crash of native code leaves the Python stack in the log
     return socket.socket(fileno=connection)
 
 
