@@ -1,0 +1,1 @@
+"""Training sets, trainers, evaluation, conversion, versions and the promotion gate."""
