@@ -1,0 +1,71 @@
+"""The step of a monitor: the baseline of a model's inputs and scores, versioned with the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
+
+from mainspring.choose.services import Services
+from mainspring.declare.artifact import File
+from mainspring.declare.data import Column
+from mainspring.declare.declaration import name_of, spec_of
+from mainspring.declare.frame import Frame
+from mainspring.declare.model import Monitor
+from mainspring.declare.record import Field
+from mainspring.engine.context import current
+from mainspring.engine.task import Output, Task
+from mainspring.features.view import View
+from mainspring.lazy import lazy
+from mainspring.monitoring.stats.baseline import Baseline
+from mainspring.monitoring.stats.register import Watched, register
+from mainspring.ports.runtime import read_card
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+else:
+    np, pa = lazy("numpy"), lazy("pyarrow")
+
+__all__ = ["SCORE", "baseline_file", "tasks_of_monitor"]
+
+SCORE = "score"
+"""The model's score, watched like an input."""
+
+_AT = "_at"
+
+
+def tasks_of_monitor(monitor: Monitor, views: Mapping[str, View]) -> tuple[Task, ...]:
+    """The task ``baseline/NAME`` of a declared monitor; it takes the model's training set and folder."""
+    spec = spec_of(monitor)
+    model = name_of(spec.model)
+    rules = {item.name: item.field.rules for item in spec_of(spec.model).inputs if isinstance(item, Column)}
+    return (
+        Task(
+            f"baseline/{name_of(monitor)}",
+            baseline,
+            {"block": spec.block, "watch": list(spec.watch), "rules": rules},
+            {"frame": Output(f"training_set/{model}"), "folder": Output(f"model/{model}")},
+        ),
+    )
+
+
+def baseline(
+    block: Literal["hour", "day"], watch: list[str], rules: dict[str, Field], frame: Frame, folder: File
+) -> File:
+    """The baseline of the inputs and of the score over all rows of the training set, as a file."""
+    services = cast(Services, current().services)
+    card = read_card(folder.path)
+    table = frame.arrow()
+    matrix = np.ascontiguousarray(frame[list(card.columns)].numpy().reshape(len(frame), -1), dtype=card.dtype)
+    table = table.append_column(SCORE, pa.array(services.predictor(folder.path).scores(matrix)))
+    names = [name for name in (*card.columns, SCORE) if not watch or name in watch or name == SCORE]
+    found = register(table, _AT, [Watched(name, rules=rules.get(name, Field())) for name in names], block)
+    path = Path(current().work_dir) / "baseline.bin"
+    path.write_bytes(found.to_bytes())
+    return File(path)
+
+
+def baseline_file(data: bytes) -> Baseline:
+    """A stored baseline."""
+    return Baseline.from_bytes(data)

@@ -1,0 +1,253 @@
+"""The loop over all rooms: a plan into tasks, tasks into a run, and what was applied remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from mainspring.catalog.ids import now_us
+from mainspring.choose.services import Services
+from mainspring.declare.app import App, parameters
+from mainspring.declare.data import FeatureView, Source
+from mainspring.declare.declaration import name_of, spec_of
+from mainspring.declare.model import ModelDeclaration, Monitor, Promotion
+from mainspring.declare.step import Pipeline, Step, StepOptions
+from mainspring.engine.context import current
+from mainspring.engine.driver import load, run_graph
+from mainspring.engine.pipeline import graph_of
+from mainspring.engine.progress import Watch, silent
+from mainspring.engine.report import RunReport
+from mainspring.engine.task import Output, Task, TaskGraph
+from mainspring.errors import UsageError
+from mainspring.features.log import TableVersion
+from mainspring.features.online.materialise import Materialised, materialise, online_id
+from mainspring.features.steps import tasks_for, views_of
+from mainspring.features.view import View
+from mainspring.monitoring.steps import tasks_of_monitor
+from mainspring.plan.graph import Node, Plan
+from mainspring.server.planning import remember
+from mainspring.training.steps import tasks_of_model
+
+__all__ = ["Done", "apply", "graph_for", "named_node", "online_views", "run_named"]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A run, and the result of what was asked for, where it is small enough to print."""
+
+    report: RunReport
+    result: object
+
+
+def apply(
+    services: Services, app: App, plan: Plan, *, watch: Watch = silent, inline: bool = False, reason: str = "apply"
+) -> RunReport:
+    """Build all that the app declares and is not built yet; remember the plan when everything is.
+
+    Args:
+        services: the project's ports.
+        app: the loaded app.
+        plan: its graph.
+        watch: told what happens.
+        inline: run steps in this process.
+        reason: for the record.
+    """
+    graph = graph_for(services, plan, f"app/{app.name}", None)
+    report = run_graph(graph, services, watch=watch, mode="inline" if inline else "pool", reason=reason)
+    if report.status == "ok":
+        remember(services, plan, now_us())
+    return report
+
+
+def run_named(
+    services: Services,
+    app: App,
+    plan: Plan,
+    name: str,
+    arguments: Mapping[str, object],
+    *,
+    watch: Watch = silent,
+    inline: bool = False,
+    force: bool = False,
+    reason: str = "",
+) -> Done:
+    """Build one thing and what it is made from.
+
+    Args:
+        services: the project's ports.
+        app: the loaded app.
+        plan: its graph.
+        name: ``NAME`` or ``KIND/NAME``.
+        arguments: of a pipeline or step.
+        watch: told what happens.
+        inline: run steps in this process.
+        force: do not use the kept results of the thing itself.
+        reason: for the record.
+
+    Raises:
+        UsageError: MS-2602, nothing has that name; MS-2604, several things have it; MS-2605, arguments for what takes
+            none.
+    """
+    node = named_node(plan, name)
+    if isinstance(node.declaration, (Pipeline, Step)):
+        graph = graph_of(node.declaration, dict(arguments), _resolver(services, plan))
+        wanted = [task.name for task in graph.tasks][-1:]
+    else:
+        if arguments:
+            raise UsageError(
+                f"{node.kind} {node.name!r} takes no arguments", code="MS-2605", fix="only steps and pipelines do"
+            )
+        graph = graph_for(services, plan, node.url.strip("/"), node)
+        wanted = [task.name for task in graph.tasks if task.name.endswith(f"/{node.name}") and _own(node, task)]
+    report = run_graph(
+        graph,
+        services,
+        watch=watch,
+        mode="inline" if inline else "pool",
+        reason=reason or "run",
+        force=frozenset(wanted) if force else frozenset(),
+    )
+    return Done(report, _small_result(services, report, wanted))
+
+
+def _own(node: Node, task: Task) -> bool:
+    owned = {"model": ("training_set", "model", "evaluation", "version")}
+    return task.name.partition("/")[0] in owned.get(node.kind, (node.kind,))
+
+
+def _small_result(services: Services, report: RunReport, wanted: list[str]) -> object:
+    if report.status != "ok" or not wanted:
+        return None
+    step = report.step(wanted[-1])
+    if step.result is None or step.result.kind != "json":
+        return None
+    return load(services, step)
+
+
+def named_node(plan: Plan, name: str) -> Node:
+    """The node that a name on the command line means.
+
+    Raises:
+        UsageError: MS-2602, MS-2604.
+    """
+    text = name.strip("/")
+    if "/" in text:
+        found = [node for node in plan.nodes if node.url == f"/{text}"]
+    else:
+        order = {"model": 0, "pipeline": 1, "step": 2, "feature_view": 3, "source": 4, "monitor": 5}
+        found = sorted((n for n in plan.nodes if n.name == text and n.kind in order), key=lambda n: order[n.kind])
+        if found and found[0].kind == "model":
+            found = found[:1]  # its endpoint, promotion and monitor bear its name
+    if not found:
+        raise UsageError(f"nothing is called {name!r}", code="MS-2602", fix="mainspring show lists everything")
+    if len(found) > 1:
+        raise UsageError(
+            f"{name!r} means several things",
+            code="MS-2604",
+            why=", ".join(node.url for node in found),
+            fix=f"write {found[0].url.strip('/')}",
+        )
+    return found[0]
+
+
+def graph_for(services: Services, plan: Plan, name: str, target: Node | None) -> TaskGraph:
+    """The tasks of a plan, or of one node and what it is made from."""
+    tasks = {task.name: task for task in _all_tasks(services, plan)}
+    if target is None:
+        return TaskGraph(name, tuple(tasks.values()))
+    wanted: set[str] = {task.name for task in tasks.values() if _belongs(target, task)}
+    waiting = list(wanted)
+    while waiting:
+        for output in tasks[waiting.pop()].inputs.values():
+            if output.task not in wanted:
+                wanted.add(output.task)
+                waiting.append(output.task)
+    return TaskGraph(name, tuple(task for task in tasks.values() if task.name in wanted))
+
+
+def _belongs(target: Node, task: Task) -> bool:
+    kind, _, name = task.name.partition("/")
+    if target.kind == "model":
+        return name == target.name and kind in ("version", "baseline")
+    if target.kind == "feature_view":
+        return name == target.name and kind in ("feature_view", "online")
+    if target.kind == "monitor":
+        return name == target.name and kind == "baseline"
+    return (kind, name) == (target.kind, target.name)
+
+
+def _all_tasks(services: Services, plan: Plan) -> list[Task]:
+    views = online_views(services, plan)
+    promotions = {
+        name_of(spec_of(item).model): item
+        for node in plan.of_kind("promotion")
+        if isinstance(item := node.declaration, Promotion)
+    }
+    tasks = list(tasks_for(plan, services))
+    tasks += [_online_task(view) for view in views.values() if view.online]
+    for node in plan.of_kind("model"):
+        model = cast(ModelDeclaration, node.declaration)
+        tasks += tasks_of_model(model, views, promotions.get(node.name))
+    for node in plan.of_kind("monitor"):
+        tasks += tasks_of_monitor(cast(Monitor, node.declaration), views)
+    for node in plan.of_kind("step"):
+        step = cast("Step[..., object]", node.declaration)
+        if not _needs_arguments(step):
+            known = {task.name for task in tasks}
+            tasks += [t for t in graph_of(step, {}, _resolver(services, plan)).tasks if t.name not in known]
+    return tasks
+
+
+def _needs_arguments(step: Step[..., object]) -> bool:
+    spec = spec_of(step)
+    names = list(parameters(spec.function))
+    return spec.function.__code__.co_argcount - len(spec.inputs) > len(names)
+
+
+def online_views(services: Services, plan: Plan) -> dict[str, View]:
+    """The views with the numbers under which they are kept online."""
+    plain = views_of(plan)
+    return views_of(plan, {name: online_id(services.catalog, view) for name, view in plain.items()})
+
+
+def _online_task(view: View) -> Task:
+    return Task(
+        f"online/{view.name}",
+        published,
+        {"view": view},
+        {"at": Output(f"feature_view/{view.name}")},
+        options=StepOptions(cache=False),
+        title=f"{view.name} online",
+    )
+
+
+def published(view: View, at: TableVersion) -> Materialised:
+    """Bring the online store up to a version of a view's log."""
+    services = cast(Services, current().services)
+    return materialise(view, services.tables, services.online, at.version)
+
+
+def _resolver(services: Services, plan: Plan) -> object:
+    tasks = {task.name: task for task in tasks_for(plan, services)}
+
+    def resolve(declaration: Source | FeatureView) -> list[Task]:
+        kind = "source" if isinstance(declaration, Source) else "feature_view"
+        wanted = tasks[f"{kind}/{name_of(declaration)}"]
+        above = [tasks[output.task] for output in wanted.inputs.values()]
+        frame = Task(
+            f"rows/{name_of(declaration)}",
+            rows_of,
+            {"log": f"{kind}/{name_of(declaration)}"},
+            {"at": Output(wanted.name)},
+        )
+        return [*above, wanted, frame]
+
+    return resolve
+
+
+def rows_of(log: str, at: TableVersion) -> object:
+    """The rows of a source or view at a version, as the frame that a step receives."""
+    services = cast(Services, current().services)
+    table = services.tables.read(at.table, version=at.version)
+    return table.select([name for name in table.column_names if not name.startswith("_")])
