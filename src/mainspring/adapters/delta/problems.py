@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 else:
     delta_errors = lazy("deltalake.exceptions")
 
-__all__ = ["busy", "forked", "no_such_table", "turned"]
+__all__ = ["busy", "forked", "no_such_table", "turned", "unfit", "unspeakable"]
+
+
+_UNREACHABLE = ("permission denied", "read-only", "not a directory", "file exists", "input/output error")
 
 
 def turned(error: Exception, table: str) -> MainspringError:
@@ -21,25 +24,26 @@ def turned(error: Exception, table: str) -> MainspringError:
     lowered = str(error).lower()
     if "no space left" in lowered or "disk quota" in lowered:
         return StoreError("the disk is full", code="MS-4101", why=text, fix="free some space and run it again")
-    if isinstance(error, delta_errors.TableNotFoundError):
-        return no_such_table(table)
-    if isinstance(error, delta_errors.SchemaMismatchError) or "failed validation check" in lowered:
-        return _unfit(table, text)
-    if isinstance(error, delta_errors.DeltaProtocolError):
-        return _damaged(table, text)
-    if isinstance(error, OSError) or "permission denied" in lowered or "read-only" in lowered:
+    if isinstance(error, OSError) or any(word in lowered for word in _UNREACHABLE):
         return StoreError(
             f"table {table!r} cannot be read or written",
             code="MS-4130",
             why=text,
             fix="make the state folder readable and writable",
         )
+    if isinstance(error, delta_errors.TableNotFoundError):
+        return no_such_table(table)
+    if isinstance(error, delta_errors.SchemaMismatchError) or "failed validation check" in lowered:
+        return unfit(table, text)
+    if isinstance(error, delta_errors.DeltaProtocolError):
+        return _damaged(table, text)
     if "schema" in lowered or "cast" in lowered or "type" in lowered:
-        return _unfit(table, text)
+        return unfit(table, text)
     return _damaged(table, text)
 
 
-def _unfit(table: str, why: str) -> StoreError:
+def unfit(table: str, why: str) -> StoreError:
+    """Columns of the wrong type."""
     return StoreError(
         f"rows do not fit table {table!r}",
         code="MS-4132",
@@ -85,4 +89,14 @@ def forked() -> InternalError:
         code="MS-7021",
         why="delta-rs keeps threads that a forked process does not have",
         fix="open tables in the worker, or start the process anew",
+    )
+
+
+def unspeakable(folder: str) -> StoreError:
+    """The folder's path cannot be made a URL by delta-rs."""
+    return StoreError(
+        "tables cannot lie in this folder",
+        code="MS-4135",
+        why=f"delta-rs does not understand [ ] ^ | ? # \\ or % with two digits in a path: {folder}",
+        fix="move the project, or set tables.url = file:///another/folder",
     )

@@ -8,6 +8,7 @@ import functools
 import glob
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -15,10 +16,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 from urllib.parse import unquote
 
-from mainspring.adapters.delta.problems import busy, forked, no_such_table, turned
+from mainspring.adapters.delta.problems import busy, forked, no_such_table, turned, unfit, unspeakable
 from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.errors import MainspringError
 from mainspring.lazy import lazy
@@ -28,14 +29,17 @@ if TYPE_CHECKING:
     import deltalake
     import pyarrow as pa
     from deltalake import exceptions as delta_errors
-    from pyarrow import dataset
+    from pyarrow import dataset, fs
 else:
-    deltalake, pa, dataset = lazy("deltalake"), lazy("pyarrow"), lazy("pyarrow.dataset")
+    deltalake, pa = lazy("deltalake"), lazy("pyarrow")
+    dataset, fs = lazy("pyarrow.dataset"), lazy("pyarrow.fs")
     delta_errors = lazy("deltalake.exceptions")
 
 __all__ = ["DeltaTables", "open_tables"]
 
 _NOTE = "mainspring"
+_UNSPEAKABLE = re.compile(r"[][^|\\]|%[0-9A-Fa-f]{2}")
+"""What delta-rs cannot have in a path: it makes a URL of it, badly."""
 _FIRST_USER: list[int] = []
 """The process that used delta-rs first; a child forked from it cannot use it."""
 
@@ -116,7 +120,7 @@ class DeltaTables:
             if reached is not None and reached >= txn.n:
                 return self._earlier(table, txn)
             try:
-                self._commit(handle, rows, txn, marks, notes)
+                self._commit(table, handle, rows, txn, marks, notes)
             except delta_errors.CommitFailedError:
                 # delta-rs refuses a save that races with another of the same name: look again who won.
                 self._open.pop(table, None)
@@ -127,6 +131,7 @@ class DeltaTables:
 
     def _commit(
         self,
+        table: str,
         handle: deltalake.DeltaTable,
         rows: pa.Table,
         txn: Txn,
@@ -134,13 +139,11 @@ class DeltaTables:
         notes: Mapping[str, str],
     ) -> None:
         numbers = {txn.app_id: txn.n, **marks}
-        known = pa.schema(handle.schema().to_arrow()).names
-        merge = any(name not in known for name in rows.column_names)
         deltalake.write_deltalake(
             handle,
             rows,
             mode="append",
-            schema_mode="merge" if merge or len(known) != len(rows.column_names) else None,
+            schema_mode=_evolution(table, pa.schema(handle.schema().to_arrow()), rows.schema),
             writer_properties=deltalake.WriterProperties(
                 compression="SNAPPY", max_row_group_size=self._settings.row_group
             ),
@@ -152,6 +155,11 @@ class DeltaTables:
         )
 
     def _create(self, table: str, schema: pa.Schema) -> deltalake.DeltaTable:
+        if _UNSPEAKABLE.search(str(self._root)):
+            raise unspeakable(str(self._root))
+        for field in schema:
+            if not _storable(field.type):
+                raise unfit(table, f"column {field.name!r} is {field.type}, which would be stored as something else")
         made = deltalake.DeltaTable.create(
             self._folder(table),
             schema,
@@ -241,7 +249,9 @@ class DeltaTables:
         """The rows of a version that meet all conditions."""
         handle = self._at(table, version)
         schema = pa.schema(handle.schema().to_arrow())
-        source = dataset.dataset(self._paths(handle, table), schema=schema, format="parquet")
+        source = dataset.dataset(
+            self._paths(handle, table), schema=schema, format="parquet", filesystem=fs.LocalFileSystem()
+        )
         return source.to_table(columns=None if columns is None else list(columns), filter=_expression(where))
 
     @contextlib.contextmanager
@@ -274,13 +284,18 @@ class DeltaTables:
     def vacuum(self, table: str, *, keep: Collection[int], retention_hours: float = 168.0) -> int:
         """Delete files that only old versions use, save the kept ones."""
         handle = self._at(table, None)
-        gone = handle.vacuum(
+        before = self._on_disk(table)
+        handle.vacuum(
             retention_hours=int(retention_hours),
             dry_run=False,
             enforce_retention_duration=False,
+            full=True,  # what killed writers left behind is in no log
             keep_versions=sorted(keep),
         )
-        return len(gone)
+        return before - self._on_disk(table)  # delta-rs also names what is gone already
+
+    def _on_disk(self, table: str) -> int:
+        return sum(1 for _ in self._folder(table).rglob("*.parquet"))
 
     @_guarded
     def drop(self, table: str) -> None:
@@ -323,6 +338,48 @@ class DeltaTables:
             return deltalake.DeltaTable(self._folder(table), version=version)
         except delta_errors.DeltaError as error:
             raise no_such_table(table, version) from error
+
+
+def _evolution(table: str, known: pa.Schema, rows: pa.Schema) -> Literal["merge"] | None:
+    """How the rows' columns fit; delta-rs itself would cast them silently, text to numbers too."""
+    for field in rows:
+        if field.name in known.names:
+            wanted = known.field(field.name).type
+            if _plain(field.type) != _plain(wanted):
+                raise unfit(table, f"column {field.name!r} is {field.type}, and was {wanted}")
+        elif not _storable(field.type):
+            raise unfit(table, f"column {field.name!r} is {field.type}, which would be stored as something else")
+    return None if rows.names == known.names else "merge"
+
+
+def _plain(kind: pa.DataType) -> str:
+    """A type without what a writer is free to choose: the width of offsets, the name of a list's items."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return f"list<{_plain(kind.value_type)}>"
+    return str(kind).removeprefix("large_").removesuffix("_view")
+
+
+def _storable(kind: pa.DataType) -> bool:
+    """Whether Delta has the type as it is; others are narrowed silently, or raise the protocol for all readers."""
+    if pa.types.is_timestamp(kind):
+        return bool(kind.unit == "us" and kind.tz == "UTC")
+    if pa.types.is_decimal(kind):
+        return bool(kind.precision <= 38)
+    if pa.types.is_list(kind):
+        return _storable(kind.value_type)
+    return any(
+        fits(kind)
+        for fits in (
+            pa.types.is_string,
+            pa.types.is_large_string,
+            pa.types.is_binary,
+            pa.types.is_boolean,
+            pa.types.is_signed_integer,
+            pa.types.is_float32,
+            pa.types.is_float64,
+            pa.types.is_date32,
+        )
+    )
 
 
 def _mark_in_log(log: Path, app_id: str) -> tuple[bool, int | None]:
