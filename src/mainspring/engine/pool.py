@@ -144,15 +144,23 @@ class Pool:
 
     def launch(self, number: int, order: Order, log: int) -> None:
         """Fork a worker for an attempt."""
-        control = self._control or self._start()
         ours, theirs = socket.socketpair()
         with theirs:
-            socket.send_fds(control, [encode(Launch(number))], [theirs.fileno(), log])
+            self._ask_for(number, [theirs.fileno(), log])
         ours.setblocking(False)
         worker = _Worker(number, ours, unsent=memoryview(frame(order)))
         self._workers[number] = self._by_file[ours.fileno()] = worker
         self._poll.register(ours, select.POLLIN)
         self._push(worker)
+
+    def _ask_for(self, number: int, files: list[int]) -> None:
+        """Ask the zygote for a worker; if somebody has ended it, start another."""
+        message = [encode(Launch(number))]
+        try:
+            socket.send_fds(self._control or self._start(), message, files)
+        except OSError:
+            self._zygote_gone("")
+            socket.send_fds(self._start(), message, files)
 
     def _push(self, worker: _Worker) -> None:
         """Send what the socket takes of the order; the rest goes when it takes more."""
