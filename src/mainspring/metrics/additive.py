@@ -94,7 +94,8 @@ def _brier_terms(y: Floats, p: Floats) -> Floats:
 
 
 def _accuracy_terms(y: Floats, p: Floats, threshold: float) -> Floats:
-    return _columns(_undefined_if_nan(_hard(p, threshold) == y, p), np.ones(len(y)))
+    right = _undefined_if_nan(_hard(p, threshold) == y, p)
+    return _columns(np.where(np.isnan(y), np.nan, right), np.ones(len(y)))
 
 
 def _precision_terms(y: Floats, p: Floats, threshold: float) -> Floats:
