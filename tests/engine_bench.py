@@ -1,5 +1,6 @@
 """What the engine's tests share: services over a folder, and steps that leave a trace when they run."""
 
+import errno
 import os
 import types
 from pathlib import Path
@@ -8,15 +9,21 @@ from mainspring.adapters.localfs.objects import LocalObjects
 from mainspring.adapters.sqlite.catalog import SqliteCatalog
 
 
+def full_when_told(point):
+    """The disk is full for blobs while ENGINE_TEST_FULL is set; workers inherit it."""
+    if point == "blob.written" and "ENGINE_TEST_FULL" in os.environ:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 class BenchServices:
     """A catalog, an object store and nothing else, in one folder; opened anew in each process."""
 
-    def __init__(self, folder, fault=lambda point: None, settings=None):
+    def __init__(self, folder, fault=None, settings=None):
         self.project = Path(folder)
         self.state = self.project / ".mainspring"
         self.state.mkdir(parents=True, exist_ok=True)
         self.settings = settings or types.SimpleNamespace(values={}, setting=lambda name: None)
-        self._fault = fault
+        self._fault = fault or full_when_told
         self._opened = {}
 
     @classmethod

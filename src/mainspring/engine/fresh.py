@@ -125,10 +125,10 @@ def _be_zygote(control: socket.socket, data: bytes, parent: int) -> None:
     try:
         tasks, services = _unpacked(data)
     except Exception as error:
-        control.send(encode(Hello(error=_load_fault(error))))
+        _say(control, Hello(error=_load_fault(error)))
         os._exit(1)
     hazard = _hazard()
-    control.send(encode(Hello(hazard)))
+    _say(control, Hello(hazard))
     start: Callable[[socket.socket], None]
     if hazard:
 
@@ -145,6 +145,13 @@ def _be_zygote(control: socket.socket, data: bytes, parent: int) -> None:
             work(connection, tasks, services)
 
     serve(control, start, parent=parent)
+
+
+def _say(control: socket.socket, hello: Hello) -> None:
+    try:
+        control.send(encode(hello))
+    except OSError:
+        os._exit(0)  # the driver has gone meanwhile
 
 
 def _hazard() -> str:

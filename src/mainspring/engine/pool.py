@@ -229,10 +229,7 @@ class Pool:
             worker.connection.close()
 
     def _notice(self, control: socket.socket) -> None:
-        try:
-            data = control.recv(1 << 16)
-        except OSError:
-            data = b""
+        data = _received(control) or _received(control)  # what was sent before a reset comes after the news of it
         if not data:
             self._zygote_gone("")
             return
@@ -278,6 +275,13 @@ class Pool:
             self._hang_up(worker)
         self._workers.clear()
         self._stop_zygote()
+
+
+def _received(control: socket.socket) -> bytes:
+    try:
+        return control.recv(1 << 16)
+    except OSError:
+        return b""
 
 
 class Inline:

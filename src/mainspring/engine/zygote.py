@@ -169,8 +169,7 @@ class _Zygote:
         """The driver is gone or has said so: leave nothing behind."""
         for pid in list(self._workers):
             kill_tree(pid)
-        for pid in children(os.getpid()):
-            kill_tree(pid)
+        end_children()
         os._exit(0)
 
 

@@ -78,7 +78,8 @@ class Connections:
                 try:
                     yield connection
                 except BaseException:
-                    connection.execute("rollback")
+                    if connection.in_transaction:  # on a full disk SQLite has rolled back by itself
+                        connection.execute("rollback")
                     raise
                 connection.execute("commit")
                 self._fault("tx.committed")
