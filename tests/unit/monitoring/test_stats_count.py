@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mainspring.declare.record import Field
 from mainspring.errors import DataError
-from mainspring.monitoring.stats.columns import encoded, infer_kind, numbers, whole_numbers
+from mainspring.monitoring.stats.columns import encoded, infer_kind, numbers, tallied, whole_numbers
 from mainspring.monitoring.stats.count import count
 from mainspring.monitoring.stats.hashes import hash_category
 from mainspring.monitoring.stats.register import Watched, register
@@ -230,8 +230,23 @@ def test_dictionaries_of_several_chunks_are_one():
         [pa.array(["a", "b"]).dictionary_encode(), pa.array(["b", None, "c"]).dictionary_encode()]
     )
     codes = encoded(column)
-    assert [None if c < 0 else codes.values[c] for c in codes.codes.tolist()] == ["a", "b", "b", None, "c"]
-    assert encoded(pa.nulls(2)).codes.tolist() == [-1, -1]
+    assert codes.words.values[:3] == ["a", "b", "c"]
+    assert codes.codes.tolist() == [0, 1, 1, 3, 2]
+    words, tally = tallied(column)
+    assert dict(zip(words.values, tally.counts.tolist(), strict=True)) == {"a": 1, "b": 2, "c": 1}
+    assert tally.nulls == 1
+    assert tallied(pa.nulls(2))[1].nulls == 2
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.none() | st.integers(0, 40), max_size=80), st.integers(0, 80), st.integers(0, 12))
+def test_a_slice_is_tallied_alike_however_long_the_vocabulary(values, start, length):
+    codes = encoded(pa.array(values, pa.int64()))
+    part = values[start : start + length]
+    tally = codes.tally(start, start + length)
+    found = dict(zip((codes.words.values[i] for i in tally.places.tolist()), tally.counts.tolist(), strict=True))
+    assert found == {value: part.count(value) for value in part if value is not None}
+    assert tally.nulls == part.count(None)
 
 
 def test_rules_of_the_field_are_counted():

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mainspring.lazy import lazy
-from mainspring.monitoring.stats.columns import Encoded, encoded, numbers
+from mainspring.monitoring.stats.columns import Tally, Vocabulary, numbers, tallied
 from mainspring.monitoring.stats.layout import Layout, Rules
 from mainspring.monitoring.stats.state import UNIT, BlockState, empty_state, merge
 
@@ -28,7 +28,7 @@ else:
     np = lazy("numpy")
     pa = lazy("pyarrow")
 
-__all__ = ["count", "count_encoded", "count_numbers", "invalid_codes"]
+__all__ = ["count", "count_numbers", "count_tally", "invalid_words"]
 
 _PIECE = 32768
 _CUT = float(1 << 15)
@@ -49,55 +49,60 @@ def count(column: Column, layout: Layout, *, fine: bool = False, weight: ArrayLi
         found = numbers(column)
         state = count_numbers(found.values, layout, fine=fine)
         return replace(state, rows=len(column), n=len(column), n_null=found.nulls)
-    codes = encoded(column, layout.kind)
-    return count_encoded(codes, layout, invalid=invalid_codes(codes, layout.rules))
+    words, tally = tallied(column, layout.kind)
+    return count_tally(words, tally, layout, invalid_words(words, layout.rules))
 
 
 def count_numbers(values: Floats, layout: Layout, *, fine: bool = False) -> BlockState:
     """Count non-null numbers (n,), float64; the array is not changed."""
     edges = layout.edges if fine else layout.edges[layout.coarse]
-    cells = np.zeros(len(edges) + 1, dtype=np.int64)
-    parts = [empty_state(layout.digest, 0)]
+    upto = np.zeros(len(edges), dtype=np.int64)
+    parts = []
     for start in range(0, len(values), _PIECE):
-        counts, part = _piece(np.sort(values[start : start + _PIECE]), layout, edges)
-        cells += counts
+        below, part = _piece(np.sort(values[start : start + _PIECE]), layout, edges)
+        upto += below
         parts.append(part)
-    coarse = cells
-    if fine:
-        coarse = np.diff(np.cumsum(cells)[layout.coarse], prepend=0, append=cells.sum())
-    return replace(merge(parts), counts=tuple(coarse.tolist()), fine=tuple(cells.tolist()) if fine else ())
+    whole = merge(parts) if parts else empty_state(layout.digest, 0)
+    coarse = upto[layout.coarse] if fine else upto
+    return replace(whole, counts=_steps(coarse, whole.finite), fine=_steps(upto, whole.finite) if fine else ())
 
 
-def count_encoded(codes: Encoded, layout: Layout, invalid: NDArray[np.bool_] | None = None) -> BlockState:
-    """Count categories given as codes; `invalid` says of each code whether it breaks a rule."""
-    rows = len(codes.codes)
-    tally = np.bincount(codes.codes + 1, minlength=len(codes.hashes) + 1)
-    seen = np.flatnonzero(tally[1:])
-    hashes, counts = codes.hashes[seen], tally[1:][seen]
+def _steps(upto: Ints, total: int) -> tuple[int, ...]:
+    """Counts per cell from counts up to each edge."""
+    bounds = [0, *upto.tolist(), total]
+    return tuple(map(int.__sub__, bounds[1:], bounds[:-1]))
+
+
+def count_tally(
+    words: Vocabulary, tally: Tally, layout: Layout, invalid: NDArray[np.bool_] | None = None
+) -> BlockState:
+    """Count tallied categories; `invalid` says of each word whether it breaks a rule."""
+    hashes, counts = words.hashes[tally.places], tally.counts
     known = _among(hashes, layout.known)
     cells = np.zeros(layout.cells, dtype=np.int64)
     np.add.at(cells, _cell(hashes[known], layout.common), counts[known])
+    rows = int(counts.sum()) + tally.nulls
     return BlockState(
         layout.digest,
         tuple(cells.tolist()),
         rows=rows,
         n=rows,
-        n_null=int(tally[0]),
+        n_null=tally.nulls,
         n_unseen=int(counts[~known].sum()),
-        n_invalid=0 if invalid is None else int(counts[invalid[seen]].sum()),
+        n_invalid=0 if invalid is None else int(counts[invalid[tally.places]].sum()),
     )
 
 
-def invalid_codes(codes: Encoded, rules: Rules) -> NDArray[np.bool_] | None:
-    """For each code whether it breaks a rule: (codes,); None when there is no rule."""
+def invalid_words(words: Vocabulary, rules: Rules) -> NDArray[np.bool_] | None:
+    """For each word whether it breaks a rule: (words,); None when there is no rule."""
     if not rules.one_of and rules.matches is None:
         return None
-    wrong = np.zeros(len(codes.hashes), dtype=bool)
+    wrong = np.zeros(len(words.hashes), dtype=bool)
     if rules.one_of:
-        wrong |= ~np.isin(codes.hashes, np.array(sorted(rules.one_of), dtype=np.uint64))
-    if rules.matches is not None and len(codes.values):
+        wrong |= ~np.isin(words.hashes, np.array(sorted(rules.one_of), dtype=np.uint64))
+    if rules.matches is not None and len(words.values):
         form = re.compile(rules.matches)
-        wrong |= np.array([isinstance(v, str) and form.fullmatch(v) is None for v in codes.values], dtype=bool)
+        wrong |= np.array([isinstance(v, str) and form.fullmatch(v) is None for v in words.values], dtype=bool)
     return wrong
 
 
@@ -126,7 +131,7 @@ def _times(state: BlockState, factor: int) -> BlockState:
 
 
 def _piece(ordered: Floats, layout: Layout, edges: Floats) -> tuple[Ints, BlockState]:
-    """Cell counts and the rest of the state of a sorted piece: -inf first, then finite values, +inf, NaN."""
+    """Counts up to each edge, and the rest of the state, of a sorted piece: -inf, finite values, +inf, NaN."""
     bottom = int(np.searchsorted(ordered, -math.inf, side="right"))
     top, numeric = np.searchsorted(ordered, [math.inf, math.nan], side="left").tolist()
     finite = ordered[bottom:top]
@@ -135,7 +140,7 @@ def _piece(ordered: Floats, layout: Layout, edges: Floats) -> tuple[Ints, BlockS
     below = np.searchsorted(finite, [0.0, layout.vmin, _or(layout.rules.ge, -math.inf)], side="left").tolist()
     within = np.searchsorted(finite, [0.0, layout.vmax, _or(layout.rules.le, math.inf)], side="right").tolist()
     total, squares, clipped = _sums(finite, layout)
-    return np.diff(upto, prepend=0, append=size), BlockState(
+    return upto, BlockState(
         layout.digest,
         (),
         rows=len(ordered),

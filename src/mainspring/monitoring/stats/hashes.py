@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from mainspring.lazy import lazy
@@ -17,6 +18,7 @@ else:
 __all__ = ["hash_categories", "hash_category"]
 
 
+@lru_cache(maxsize=8192, typed=True)
 def hash_category(value: object) -> int:
     """The hash of a category, 0 to 2^64 - 1: blake2b-64 of its type and text, little-endian, the same everywhere.
 

@@ -14,8 +14,8 @@ from mainspring.errors import DataError
 from mainspring.lazy import lazy
 from mainspring.monitoring.stats.baseline import Baseline, FeatureBaseline, layout_digest
 from mainspring.monitoring.stats.blocks import Blocks, split
-from mainspring.monitoring.stats.columns import Encoded, FeatureKind, encoded, infer_kind, numbers
-from mainspring.monitoring.stats.count import count, count_encoded, invalid_codes
+from mainspring.monitoring.stats.columns import Encoded, FeatureKind, Tally, encoded, infer_kind, numbers
+from mainspring.monitoring.stats.count import count, count_tally, invalid_words
 from mainspring.monitoring.stats.grid import build_grid, cell_counts, quantile
 from mainspring.monitoring.stats.hashes import hash_category
 from mainspring.monitoring.stats.state import BlockState
@@ -23,7 +23,6 @@ from mainspring.monitoring.stats.state import BlockState
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-    from numpy.typing import NDArray
 
     from mainspring.metrics.arrays import Floats, Ints
     from mainspring.monitoring.stats.columns import Column
@@ -96,8 +95,8 @@ def count_table(
             states = [count(piece, layout, fine=fine) for piece in _pieces(column, blocks)]
         else:
             codes = encoded(column, layout.kind)
-            wrong = invalid_codes(codes, layout.rules)
-            states = [count_encoded(codes.slice(*span), layout, wrong) for span in _spans(blocks)]
+            wrong = invalid_words(codes.words, layout.rules)
+            states = [count_tally(codes.words, codes.tally(*span), layout, wrong) for span in _spans(blocks)]
         answer[feature.name] = dict(zip(starts, states, strict=True))
     return answer
 
@@ -124,8 +123,8 @@ def _feature(table: pa.Table, watched: Watched, blocks: Blocks) -> FeatureBaseli
 
 
 def _number(watched: Watched, kind: FeatureKind, column: Column, blocks: Blocks) -> FeatureBaseline:
-    found = numbers(column).values
-    ordered = np.sort(found[np.isfinite(found)])
+    ordered = np.sort(numbers(column).values)
+    ordered = ordered[np.searchsorted(ordered, -np.inf, "right") : np.searchsorted(ordered, np.inf, "left")]
     rules = _rules(watched.rules)
     edges, coarse = build_grid(ordered)
     some = len(ordered) > 0
@@ -150,12 +149,15 @@ def _number(watched: Watched, kind: FeatureKind, column: Column, blocks: Blocks)
 
 
 def _category(watched: Watched, kind: FeatureKind, codes: Encoded, blocks: Blocks) -> FeatureBaseline:
-    totals = np.bincount(codes.codes + 1, minlength=len(codes.hashes) + 1)[1:]
+    words, tallies = codes.words, [codes.tally(*span) for span in _spans(blocks)]
+    totals = np.zeros(len(words.hashes), dtype=np.int64)
+    for tally in tallies:
+        totals[tally.places] += tally.counts
     # Commonest first; equal counts by hash, so that the order of the rows does not matter.
-    ranking = np.lexsort((codes.hashes, -totals))
+    ranking = np.lexsort((words.hashes, -totals))
     ranking = ranking[totals[ranking] > 0][:KNOWN]
-    known, common = codes.hashes[ranking], codes.hashes[ranking[:COMMON]]
-    names = tuple(str(codes.values[i]) for i in ranking[:COMMON].tolist()) if len(codes.values) else ()
+    known, common = words.hashes[ranking], words.hashes[ranking[:COMMON]]
+    names = tuple(str(words.values[i]) for i in ranking[:COMMON].tolist()) if len(words.values) else ()
     feature = FeatureBaseline(
         name=watched.name,
         kind=kind,
@@ -167,9 +169,9 @@ def _category(watched: Watched, kind: FeatureKind, codes: Encoded, blocks: Block
     )
     feature = _identified(feature)
     layout = feature.layout()
-    wrong = invalid_codes(codes, layout.rules)
-    states = [count_encoded(codes.slice(*span), layout, wrong) for span in _spans(blocks)]
-    novel, rest = _in_one_block(codes, blocks, ranking)
+    wrong = invalid_words(words, layout.rules)
+    states = [count_tally(words, tally, layout, wrong) for tally in tallies]
+    novel, rest = _in_one_block(tallies, len(totals), ranking)
     return _with_blocks(feature, states, novel, rest)
 
 
@@ -193,11 +195,18 @@ def _rules(rules: Field) -> tuple[float | None, float | None, tuple[int, ...], s
 
 
 def _clipped_sd(ordered: Floats, low: float, high: float) -> float:
-    if not len(ordered) or not high > low:
+    """Standard deviation of sorted values clipped to [low, high]."""
+    if not high > low:
         return 0.0
+    # Scaled first, as squares of values near 1e200 would overflow; the clipped tails are counts at the two ends.
     scale = max(abs(low), abs(high))
-    # Scaled first: squares of values near 1e200 would overflow.
-    return float(np.std(np.clip(ordered, low, high) / scale)) * scale
+    first, last = np.searchsorted(ordered, low, "left"), np.searchsorted(ordered, high, "right")
+    core = ordered[first:last] / scale
+    ends = np.array([low, high]) / scale
+    weights = np.array([first, len(ordered) - last])
+    mean = (core.sum() + ends @ weights) / len(ordered)
+    core -= mean
+    return float(np.sqrt((core @ core + (ends - mean) ** 2 @ weights) / len(ordered))) * scale
 
 
 def _outside_others(states: Sequence[BlockState], pieces: Sequence[Column]) -> list[int]:
@@ -218,27 +227,20 @@ def _outside_others(states: Sequence[BlockState], pieces: Sequence[Column]) -> l
     return answer
 
 
-def _in_one_block(codes: Encoded, blocks: Blocks, ranking: Ints) -> tuple[list[int], list[int]]:
+def _in_one_block(tallies: Sequence[Tally], size: int, ranking: Ints) -> tuple[list[int], list[int]]:
     """Rows of each block whose category is in no other block or is not known; and those of them outside the common."""
-    size = len(codes.hashes)
     place = np.full(size, size, dtype=np.int64)
     place[ranking] = np.arange(len(ranking))
-    found = [_counted(codes.slice(*span).codes) for span in _spans(blocks)]
     seen = np.zeros(size, dtype=np.int64)
-    for kinds, _ in found:
-        seen[kinds] += 1
-    strange = place >= KNOWN
-    if len(found) > 1:
-        strange |= seen == 1
-    novel = [int(counts[strange[kinds]].sum()) for kinds, counts in found]
+    for tally in tallies:
+        seen[tally.places] += 1
+    strange = place >= len(ranking)
     # Unknown categories are in the unseen cell already; only the known ones sit in the cell of the rest.
-    rest = strange & (place >= COMMON) & (place < KNOWN)
-    return novel, [int(counts[rest[kinds]].sum()) for kinds, counts in found]
-
-
-def _counted(codes: Ints) -> tuple[Ints, NDArray[np.int64]]:
-    kinds, counts = np.unique(codes[codes >= 0], return_counts=True)
-    return kinds, counts
+    rest = (place >= COMMON) & ~strange & (seen == 1) & (len(tallies) > 1)
+    if len(tallies) > 1:
+        strange |= seen == 1
+    novel = [int(tally.counts[strange[tally.places]].sum()) for tally in tallies]
+    return novel, [int(tally.counts[rest[tally.places]].sum()) for tally in tallies]
 
 
 def _spans(blocks: Blocks) -> list[tuple[int, int]]:
