@@ -220,6 +220,7 @@ def test_a_number_and_its_text_are_two_categories():
     assert (
         len({hash_category(1), hash_category("1"), hash_category(True), hash_category(b"1"), hash_category(1.0)}) == 5
     )
+    assert hash_category(np.int16(1)) == hash_category(1)
     layout = one_block(pa.array([1, 2, 3]), "category").layout()
     assert count(pa.array(["1", "2"]), layout).n_unseen == 2
     assert count(pa.array([1, 2]), layout).n_unseen == 0

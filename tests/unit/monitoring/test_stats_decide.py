@@ -20,7 +20,7 @@ from mainspring.monitoring.stats.decide import (
 )
 from mainspring.monitoring.stats.reference import reference
 from mainspring.monitoring.stats.register import Watched, count_table, register
-from mainspring.monitoring.stats.report import psi_alarms, well_known
+from mainspring.monitoring.stats.report import judge_psi, psi_alarms, well_known
 from mainspring.monitoring.stats.state import merge
 from mainspring.monitoring.stats.threshold import alpha, calibrate, cusum, paths, yearly_budget
 
@@ -354,6 +354,10 @@ def test_well_known_numbers_are_reported_and_psis_own_alarms_counted(days, rando
     alarms, blocks = psi_alarms(small.reference, 0.1)
     assert blocks == K
     assert alarms > 0.3 * K
+    quiet, loud = (small.states(random.normal(size=7 * 50) + shift) for shift in (0.0, 2.0))
+    assert [f.state for f in judge_psi(small.reference, 0.2, loud)] == ["alarm", "alarm"]
+    assert [f.state for f in judge_psi(small.reference, 0.2, quiet)][1] == "ok"
+    assert {f.state for f in judge_psi(small.reference, 0.2, [])} == {"off"}
     text = Watch(days, pa.array(random.choice(["a", "b"], K * 50)), rows=50)
     assert math.isnan(well_known(text.reference, text.reference.feature.states()[0]).ks)
 

@@ -181,21 +181,19 @@ def alarms_on_reference(reference: Reference, alpha: float, *, seed: int = 0) ->
     middle = reference.blocks // 2
     if reference.off or middle < 2:
         return 0
-    shape = _cross(reference.shape, middle, alpha / 3, seed, both=False)
-    alarms = 0
-    total = reference.counts.sum(axis=0)
-    for window, blocks in shape:
+    alarms, total = 0, reference.counts.sum(axis=0)
+    for blocks in _cross(reference.shape, middle, alpha / 3, seed, both=False):
         pooled = reference.alike[blocks].sum(axis=0)
         rest = total - reference.counts[blocks].sum(axis=0)
-        alarms += bool(jensen_shannon(rest, pooled) > SHAPE_FLOOR) and window > 0
+        alarms += bool(jensen_shannon(rest, pooled) > SHAPE_FLOOR)
     z, sigma = reference.location, reference.pools[-1].sigma
     if len(z) >= 4:
-        for _, blocks in _cross(z, len(z) // 2, alpha / 3, seed, both=True):
+        for blocks in _cross(z, len(z) // 2, alpha / 3, seed, both=True):
             alarms += abs(float(z[blocks].mean())) * sigma > LOCATION_FLOOR * reference.sd
     return alarms
 
 
-def _cross(z: Floats, middle: int, chance: float, seed: int, *, both: bool) -> list[tuple[int, slice]]:
+def _cross(z: Floats, middle: int, chance: float, seed: int, *, both: bool) -> list[slice]:
     """The windows of each half whose score passes the other half's threshold."""
     answer = []
     for judged, other in ((slice(0, middle), z[middle:]), (slice(middle, len(z)), z[:middle])):
@@ -203,7 +201,7 @@ def _cross(z: Floats, middle: int, chance: float, seed: int, *, both: bool) -> l
             limit = calibrate(other, paths(len(other), window, seed), chance, both=both).h
             for stop in range(judged.start + window, judged.stop + 1):
                 if cusum(z[stop - window : stop], both=both) > limit:
-                    answer.append((window, slice(stop - window, stop)))
+                    answer.append(slice(stop - window, stop))
     return answer
 
 

@@ -24,6 +24,8 @@ def hash_category(value: object) -> int:
 
     The type is part of it, so that ``1``, ``"1"`` and ``True`` are three categories.
     """
+    # A NumPy scalar is the Python value it holds.
+    value = value.item() if hasattr(value, "item") else value
     if isinstance(value, str):
         data = b"s" + value.encode("utf-8", "surrogatepass")
     elif isinstance(value, bytes):

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mainspring.lazy import lazy
 from mainspring.monitoring.stats.baseline import FeatureBaseline
+from mainspring.monitoring.stats.decide import WINDOWS, Finding, State
 from mainspring.monitoring.stats.distance import chi_square, jensen_shannon, kolmogorov, psi, wasserstein
 from mainspring.monitoring.stats.reference import Reference, cells
-from mainspring.monitoring.stats.state import UNIT, BlockState
+from mainspring.monitoring.stats.state import UNIT, BlockState, merge
 
 if TYPE_CHECKING:
     import numpy as np
 else:
     np = lazy("numpy")
 
-__all__ = ["Known", "moments", "psi_alarms", "well_known"]
+__all__ = ["Known", "judge_psi", "moments", "psi_alarms", "well_known"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,29 @@ def psi_alarms(reference: Reference, warn: float) -> tuple[int, int]:
     total = reference.counts.sum(axis=0)
     values = [psi(total - own, alike) for own, alike in zip(reference.counts, reference.alike, strict=True)]
     return sum(value > warn for value in values), reference.blocks
+
+
+def judge_psi(reference: Reference, warn: float, recent: Sequence[tuple[int, BlockState]]) -> tuple[Finding, ...]:
+    """The findings under ``drift="psi", warn=...``: PSI against a number that the user chose, without a budget.
+
+    Args:
+        reference: the feature's reference.
+        warn: PSI above it is an alarm.
+        recent: start (microseconds) and state of the latest closed blocks, in order of time.
+    """
+    answer = []
+    for window in WINDOWS:
+        states = [state for _, state in recent[-window:] if state.rows]
+        value = math.nan
+        if states and reference.blocks:
+            value = psi(reference.pools[-1].total, cells(merge(states), reference.layout))
+        state: State = "off" if math.isnan(value) else "alarm" if value > warn else "ok"
+        why = "no rows in the window or in the reference" if state == "off" else ""
+        found = Finding(
+            reference.feature.name, "psi", window, value, warn, value, 0.0, math.nan, state, reference.weak, why
+        )
+        answer.append(found)
+    return tuple(answer)
 
 
 def moments(feature: FeatureBaseline, state: BlockState) -> tuple[float, float]:
