@@ -13,6 +13,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 import venv
 
@@ -30,7 +31,8 @@ from mainspring.monitoring.stats.threshold import alpha, yearly_budget
 DAY = 86_400_000_000
 DAYS = 60
 WORDS = np.array([f"carrier {i}" for i in range(40)])
-PEERS = ("evidently==0.7.14", "nannyml==0.13.1", "pyarrow")
+PLACE = pathlib.Path(tempfile.gettempdir()) / "mainspring-drift-peers"
+PEERS = ("evidently==0.7.23", "nannyml==0.13.1", "pyarrow")
 PEER = """
 import json, sys, time, warnings
 import pandas as pd
@@ -194,7 +196,7 @@ def main():
     arguments.add_argument("--rows", type=int, default=1_000_000)
     arguments.add_argument("--columns", type=int, default=50)
     arguments.add_argument("--peer", action="store_true", help="also time Evidently and NannyML (installs them)")
-    arguments.add_argument("--peer-venv", type=pathlib.Path, default=pathlib.Path(".bench/drift-peers"))
+    arguments.add_argument("--peer-venv", type=pathlib.Path, default=PLACE)
     given = arguments.parse_args()
     print(
         f"python {sys.version.split()[0]}, numpy {np.__version__}, pyarrow {pa.__version__}, {os.cpu_count()} cores\n"

@@ -150,3 +150,15 @@ def test_hashed_categories_are_watched_like_the_text_they_stand_for(days):
     )
     assert from_log["k"].common == from_text["k"].common
     assert [s.counts for s in from_log["k"].states()] == [s.counts for s in from_text["k"].states()]
+
+
+def test_late_rows_join_the_block_of_their_event_time(table):
+    baseline = register(table, "at", ["x", "k"])
+    late = np.random.default_rng(3).random(len(table)) < 0.1
+    first, second = (table.filter(pa.array(rows)) for rows in (~late, late))
+    whole = count_table(table, "at", baseline, fine=True)
+    in_time, afterwards = (count_table(part, "at", baseline, fine=True) for part in (first, second))
+    for name in ("x", "k"):
+        for start, state in whole[name].items():
+            parts = [part[name][start] for part in (afterwards, in_time) if start in part[name]]
+            assert merge(parts) == state
