@@ -30,7 +30,7 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("server.port", int, 8080, "port the endpoints listen on; 0 takes a free one"),
     SettingSpec("server.max_body", int, 8_388_608, "greatest request body, in bytes"),
     SettingSpec("server.max_rows", int, 65_536, "most rows in one request"),
-    SettingSpec("server.queue_rows", int, 16_384, "most rows waiting for a model; beyond it the answer is 429"),
+    SettingSpec("server.queue", int, 1024, "most requests under way at once; beyond it the answer is 429"),
     SettingSpec("server.drain", float, 25.0, "seconds that open requests may take after SIGTERM"),
     SettingSpec("server.timeout", float, 30.0, "seconds that a request may take"),
     SettingSpec("server.keys", list, [], "API keys as secret references; empty leaves the endpoints open"),

@@ -167,14 +167,14 @@ class _Shower:
 
 
 def _page_of(kind: str, name: str) -> str:
-    homes: dict[str, Callable[[str], str]] = {
-        "source": lambda n: f"/data/source/{n}",
-        "feature_view": lambda n: f"/data/feature_view/{n}",
-        "model": lambda n: f"/models/{n}",
-        "endpoint": lambda n: "/serving",
-        "monitor": lambda n: f"/monitors/{n}",
+    homes = {
+        "source": f"/data/source/{name}",
+        "feature_view": f"/data/feature_view/{name}",
+        "model": f"/models/{name}",
+        "endpoint": "/serving",
+        "monitor": f"/monitors/{name}",
     }
-    return homes.get(kind, lambda n: "/runs")(name)
+    return homes.get(kind, "/runs")
 
 
 def _json(page: object) -> bytes:

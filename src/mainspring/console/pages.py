@@ -11,7 +11,20 @@ from mainspring.console.state import ConsoleState
 from mainspring.plan.graph import Node
 from mainspring.ports.catalog import Alert, Entity, Run, StepRow
 
-__all__ = ["PAGES", "conditions", "data", "data_detail", "model", "models", "overview", "run", "runs", "serving"]
+__all__ = [
+    "PAGES",
+    "Page",
+    "alarm_row",
+    "conditions",
+    "data",
+    "data_detail",
+    "model",
+    "models",
+    "overview",
+    "run",
+    "runs",
+    "serving",
+]
 
 PAGES = (
     ("/", "Overview"),
@@ -40,7 +53,7 @@ def overview(state: ConsoleState) -> Page:
         [(url, node.url) for node in nodes for url in node.inputs if url in drawn],
     )
     return {
-        "alarms": [_alarm(alert) for alert in alerts],
+        "alarms": [alarm_row(alert) for alert in alerts],
         "graph": drawing,
         "nodes": [{"url": url, "state": word, "why": why} for url, (word, why) in states.items()],
         "runs": [_run_row(item) for item in state.services.catalog.runs(limit=8)],
@@ -164,7 +177,8 @@ def _health(state: ConsoleState, node: Node, alerts: Sequence[Alert]) -> tuple[s
     return ("ok" if word in ("ok", "hit") else "warn" if word in ("running", "stopped") else "bad"), word
 
 
-def _alarm(alert: Alert) -> dict[str, object]:
+def alarm_row(alert: Alert) -> dict[str, object]:
+    """An alarm as pages show it."""
     return {
         "id": alert.id,
         "monitor": alert.monitor,

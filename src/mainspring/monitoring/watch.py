@@ -168,7 +168,9 @@ class MonitorWatch:
             findings += judge(known, self._limits[name], states)
         ranked = rank(findings)
         alarms = [finding for finding in ranked if finding.state == "alarm"]
-        alert = self._raise(start, alarms) if alarms else self._end(start)
+        alert = self._raise(start, alarms) if alarms else None
+        if alert is None:
+            self._end()
         shown = [_plain(finding) for finding in ranked if finding.state != "off"]
         self._catalog.add_event(
             Event(
@@ -207,7 +209,7 @@ class MonitorWatch:
             self._maybe_retrain(alert, start)
         return alert
 
-    def _end(self, start: int) -> None:
+    def _end(self) -> None:
         for alert in self._catalog.alerts(open_only=True, monitor=self.name):
             done = msgspec.structs.replace(alert, state="resolved", resolved=now_us())
             if self._catalog.move_alert(done, alert.state):

@@ -10,7 +10,7 @@ from typing import Any
 
 from mainspring.protocols.http import Fault, Handler, Request, Response, Router, error_response
 
-__all__ = ["Limits", "Listener"]
+__all__ = ["AsgiApp", "Limits", "Listener"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -42,6 +42,7 @@ class Listener:
         router: paths to handlers.
         limits: what a request may cost.
         mounts: other applications by path prefix; the longest prefix wins.
+        owned: path prefixes that stay the router's whatever is mounted.
         guard: called with the request before its handler; raises `Fault` to refuse.
         watch: told of every finished request: the request, its route's name, the status, seconds.
         on_error: told of unexpected exceptions.
@@ -53,6 +54,7 @@ class Listener:
         limits: Limits,
         *,
         mounts: tuple[tuple[str, AsgiApp], ...] = (),
+        owned: tuple[str, ...] = (),
         guard: Callable[[Request], None] | None = None,
         watch: Watch | None = None,
         on_error: Callable[[Exception], None] | None = None,
@@ -60,6 +62,7 @@ class Listener:
         self._router = router
         self._limits = limits
         self._mounts = sorted(mounts, key=lambda mount: -len(mount[0]))
+        self._owned = owned
         self._guard = guard
         self._watch = watch
         self._on_error = on_error
@@ -72,7 +75,7 @@ class Listener:
             await _lifespan(receive, send)
             return
         for prefix, app in self._mounts:
-            if scope["path"].startswith(prefix):
+            if scope["path"].startswith(prefix) and not scope["path"].startswith(self._owned or ("\0",)):
                 await app(scope, receive, send)
                 return
         if scope["type"] != "http":

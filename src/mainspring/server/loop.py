@@ -15,7 +15,7 @@ from mainspring.declare.model import ModelDeclaration, Monitor, Promotion
 from mainspring.declare.step import Pipeline, Step, StepOptions
 from mainspring.engine.context import current
 from mainspring.engine.driver import load, run_graph
-from mainspring.engine.pipeline import graph_of
+from mainspring.engine.pipeline import Resolve, graph_of
 from mainspring.engine.progress import Watch, silent
 from mainspring.engine.report import RunReport
 from mainspring.engine.task import Output, Task, TaskGraph
@@ -228,7 +228,7 @@ def published(view: View, at: TableVersion) -> Materialised:
     return materialise(view, services.tables, services.online, at.version)
 
 
-def _resolver(services: Services, plan: Plan) -> object:
+def _resolver(services: Services, plan: Plan) -> Resolve:
     tasks = {task.name: task for task in tasks_for(plan, services)}
 
     def resolve(declaration: Source | FeatureView) -> list[Task]:

@@ -1,0 +1,95 @@
+"""What the monitors' pages show: alarms, drift scores against their thresholds, performance with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mainspring.console.pages import Page, alarm_row
+from mainspring.console.state import ConsoleState
+from mainspring.ports.catalog import Event
+
+__all__ = ["monitor", "monitors"]
+
+_SHOWN_FEATURES = 8
+
+
+def monitors(state: ConsoleState) -> Page:
+    """All monitors with their open alarms, and every alarm so far."""
+    catalog = state.services.catalog
+    open_alerts = catalog.alerts(open_only=True)
+    return {
+        "monitors": [
+            {
+                "name": node.name,
+                "open": sum(alert.monitor == node.name for alert in open_alerts),
+                "blocks": len(_evaluations(state, node.name)),
+                "false_alarms": node.spec["false_alarms"],
+                "on_alarm": node.spec["on_alarm"],
+            }
+            for node in state.plan().of_kind("monitor")
+        ],
+        "alarms": [alarm_row(alert) for alert in catalog.alerts()],
+    }
+
+
+def monitor(state: ConsoleState, name: str) -> Page | None:
+    """One monitor: charts, latest scores, alarms."""
+    if state.plan().node(f"/monitor/{name}") is None:
+        return None
+    evaluations = _evaluations(state, name)
+    performance = _of(state, name, "monitor.performance")
+    latest: Sequence[Mapping[str, Any]] = evaluations[-1].data["findings"] if evaluations else []  # type: ignore[assignment]
+    return {
+        "name": name,
+        "alarms": [alarm_row(alert) for alert in state.services.catalog.alerts(monitor=name)],
+        "facts": {"blocks judged": len(evaluations)}
+        | ({"alpha": evaluations[-1].data["alpha"]} if evaluations else {}),
+        "scores": [dict(finding) for finding in latest],
+        "drift": _drift_charts(evaluations),
+        "performance": _performance_chart(performance),
+    }
+
+
+def _evaluations(state: ConsoleState, name: str) -> list[Event]:
+    return _of(state, name, "monitor.evaluated")
+
+
+def _of(state: ConsoleState, name: str, what: str) -> list[Event]:
+    found = state.services.catalog.last_events(what=what, subject=f"/monitor/{name}", limit=400)
+    latest = {event.data["block"]: event for event in reversed(found)}
+    return [latest[block] for block in sorted(latest, key=lambda at: int(str(at)))]
+
+
+def _drift_charts(evaluations: Sequence[Event]) -> list[dict[str, object]]:
+    """For each feature the score of its day-by-day location or shape as a share of its threshold."""
+    series: dict[str, dict[int, float]] = {}
+    for event in evaluations:
+        for finding in event.data["findings"]:  # type: ignore[attr-defined]
+            if finding["kind"] in ("shape", "location") and finding["threshold"]:
+                values = series.setdefault(finding["feature"], {})
+                block = int(str(event.data["block"]))
+                values[block] = max(values.get(block, 0.0), finding["score"] / finding["threshold"])
+    charts: list[dict[str, object]] = []
+    for feature, values in sorted(series.items(), key=lambda item: -max(item[1].values(), default=0))[:_SHOWN_FEATURES]:
+        x = sorted(values)
+        drawn: list[dict[str, object]] = [
+            {"name": "score / threshold", "y": [values[at] for at in x]},
+            {"name": "threshold", "y": [1.0] * len(x), "dash": [4, 4]},
+        ]
+        charts.append({"title": feature, "x": [at / 1e6 for at in x], "lines": drawn})
+    return charts
+
+
+def _performance_chart(events: Sequence[Event]) -> dict[str, object] | None:
+    if not events:
+        return None
+    return {
+        "title": str(events[-1].data["metric"]),
+        "x": [int(str(event.data["block"])) / 1e6 for event in events],
+        "lines": [
+            {"name": "value", "y": [event.data["value"] for event in events]},
+            {"name": "low", "y": [event.data["low"] for event in events], "dash": [2, 4]},
+            {"name": "high", "y": [event.data["high"] for event in events], "dash": [2, 4]},
+        ],
+    }

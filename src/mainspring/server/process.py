@@ -1,0 +1,264 @@
+"""A serving process: listeners over its state, and the tasks that keep the state up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import importlib.metadata
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import uvloop
+
+from mainspring.catalog.ids import now_us
+from mainspring.choose.report import conditions_report
+from mainspring.choose.services import Services
+from mainspring.config.settings import Settings, reveal
+from mainspring.errors import ConfigError, MainspringError
+from mainspring.plan.graph import Plan
+from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
+from mainspring.protocols.http import Fault, Request, Router, error_response
+from mainspring.protocols.native.rest import add_native_routes
+from mainspring.protocols.oip.rest import add_oip_routes
+from mainspring.server.asgi import AsgiApp, Limits, Listener
+from mainspring.server.host import Bound, bind, run_listeners
+from mainspring.server.schedules import Schedules
+from mainspring.server.served import ServedModels
+from mainspring.server.state import WorkerState
+
+__all__ = ["MakeConsole", "ServerProcess"]
+
+_ALIAS_SECONDS = 0.25
+_OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/actuator/health"})
+
+Ask = Callable[[str, bytes], Any]
+MakeConsole = Callable[[WorkerState, Ask], AsgiApp]
+"""Builds the console over the state; given by whoever may know the console."""
+
+
+@dataclass(frozen=True, slots=True)
+class _NativeLimits:
+    rows: int
+    replay: bool
+
+
+class ServerProcess:
+    """The production server, and in ``dev`` the console beside it.
+
+    Args:
+        services: the project's ports.
+        plan: the app's graph.
+        console: builds the console, or None.
+        told: told what a person should know, a line at a time.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        plan: Plan,
+        *,
+        console: MakeConsole | None = None,
+        told: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.services = services
+        self.plan = plan
+        self._told = told
+        self._console = console
+        self._settings = services.settings
+        self.state = WorkerState(services, plan)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._routes: dict[tuple[str, int], tuple[Callable[[float], None], Callable[[float], None]]] = {}
+        self._management: Bound | None = None
+        self._router = Router()
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; returns when everything is drained and sealed.
+
+        Raises:
+            ConfigError: MS-3016, MS-3017, a port cannot be bound; MS-3021, the management listener needs a token.
+        """
+        keys = [reveal_key(self._settings, text) for text in self._settings.words("server.keys")]
+        self.state.open()
+        try:
+            listeners = self._listeners(keys)
+            uvloop.run(self._serve(listeners))
+        finally:
+            self.state.close()
+
+    def _listeners(self, keys: Sequence[bytes]) -> list[Bound]:
+        settings = self._settings
+        router = self._router
+        add_oip_routes(router, ServedModels(self.state.models), self.state.ready, ("mainspring", _version()))
+        add_native_routes(
+            router,
+            lambda: self.state.endpoints,
+            self.state.push,
+            self.state.take_labels,
+            _NativeLimits(settings.whole("server.max_rows"), settings.flag("serving.replay")),
+            now_us,
+            asyncio.to_thread,
+        )
+        limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
+        guard = _guard(keys, settings.whole("server.queue"), lambda: main.open)
+        main = Listener(router, limits, guard=guard, watch=self._count, on_error=self._fault)
+        found = [_bind("server", main, settings)]
+        if settings.flag("management.enabled"):
+            self._management = self._bind_management(settings, limits)
+            found.append(self._management)
+        return found
+
+    def _bind_management(self, settings: Settings, limits: Limits) -> Bound:
+        router = Router()
+        actuator = Actuator(
+            self._health,
+            ("models", "catalog"),
+            self._info,
+            lambda: conditions_report(settings),
+            self.state.metrics.render,
+            lambda: self._management.url if self._management is not None else "",
+        )
+        add_actuator_routes(router, actuator, settings.words("management.expose"))
+        mounts: tuple[tuple[str, AsgiApp], ...] = ()
+        if self._console is not None and settings.flag("console.enabled"):
+            mounts = (("/", self._console(self.state, self._ask)),)
+        token = settings.secret("management.token")
+        host = settings.text("management.host") or "127.0.0.1"
+        if token is None and host not in ("127.0.0.1", "::1", "localhost"):
+            raise ConfigError(
+                f"the management listener would be open at {host}",
+                code="MS-3021",
+                why="beyond loopback it needs a token",
+                origin=_origin(settings, "management.host"),
+                fix='management.token = "env:MANAGEMENT_TOKEN"',
+            )
+        keys = [token.encode()] if token else []
+        listener = Listener(
+            router,
+            limits,
+            mounts=mounts,
+            owned=("/actuator",),
+            guard=_guard(keys, 256, lambda: 0),
+            on_error=self._fault,
+        )
+        return _bind("management", listener, settings)
+
+    async def _serve(self, listeners: Sequence[Bound]) -> None:
+        async def started() -> None:
+            for bound in listeners:
+                self._told(f"{bound.name:<11} {bound.url}")
+            if not self.state.ready():
+                self._told("not ready: an endpoint's model has no champion yet")
+            schedules = Schedules(self.services, self.plan)
+            self._tasks.append(asyncio.create_task(self._every(_ALIAS_SECONDS, self._refresh)))
+            seconds = self._settings.number("monitoring.every")
+            self._tasks.append(asyncio.create_task(self._every(seconds, self.state.monitor_once)))
+            self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
+
+        async def stopping() -> None:
+            for task in self._tasks:
+                task.cancel()
+            for task in self._tasks:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+
+        await run_listeners(listeners, self._settings.number("server.drain"), started, stopping)
+
+    def _refresh(self) -> None:
+        for name in self.state.refresh():
+            live = self.state.models.get(name)
+            self._told(f"model {name} version {live.version if live else '?'} answers now")
+
+    async def _every(self, seconds: float, action: Callable[[], object]) -> None:
+        """Call something in a thread again and again; a fault is told, and the next call tries again."""
+        while True:
+            try:
+                await asyncio.to_thread(action)
+            except MainspringError as error:
+                self._told(error.lines())
+            except Exception as error:
+                self._told(f"{getattr(action, '__name__', 'task')}: {type(error).__name__}: {error}")
+            await asyncio.sleep(seconds)
+
+    def _count(self, request: Request | None, name: str, status: int, seconds: float) -> None:
+        found = self._routes.get((name, status))
+        if found is None:
+            app = self.plan.app
+            add = self.state.metrics.counter("mainspring_requests_total", app=app, route=name, code=str(status))
+            observe = self.state.metrics.histogram("mainspring_request_seconds", app=app, route=name)
+            found = self._routes[name, status] = (add, observe)
+        found[0](1.0)
+        found[1](seconds)
+
+    def _fault(self, error: Exception) -> None:
+        if not isinstance(error, MainspringError):
+            self._told(f"internal error: {type(error).__name__}: {error}")
+
+    async def _ask(self, endpoint: str, body: bytes) -> tuple[int, bytes]:
+        """What HTTP would answer, without HTTP; for the console's form."""
+        try:
+            handler, path, stars = self._router.find("POST", f"/endpoint/{endpoint}".encode())
+            headers: Mapping[bytes, bytes] = MappingProxyType({})
+            response = await handler(Request("POST", path, b"features=true", headers, body, stars))
+        except Exception as error:
+            response = error_response(error)
+        return response.status, response.body
+
+    def _health(self) -> Mapping[str, tuple[str, Mapping[str, object]]]:
+        ready = self.state.ready()
+        models = {name: live.version for name, live in self.state.models.all().items()}
+        found: dict[str, tuple[str, Mapping[str, object]]] = {
+            "models": ("UP" if ready else "OUT_OF_SERVICE", {"versions": models})
+        }
+        try:
+            self.services.catalog.runs(limit=1)
+            found["catalog"] = ("UP", {})
+        except MainspringError as error:
+            found["catalog"] = ("DOWN", {"error": error.what})
+        dropped = sum(log.dropped for log in self.state.logs.values())
+        found["predictionLog"] = ("UP", {"rows": sum(log.rows for log in self.state.logs.values()), "dropped": dropped})
+        return found
+
+    def _info(self) -> Mapping[str, object]:
+        return {
+            "build": {"name": self.plan.app, "version": _version()},
+            "process": {"pid": os.getpid(), "parentPid": os.getppid()},
+            "mainspring": {"profile": self._settings.profile, "nodes": len(self.plan.nodes)},
+        }
+
+
+def _version() -> str:
+    return importlib.metadata.version("mainspring")
+
+
+def reveal_key(settings: Settings, text: str) -> bytes:
+    """An API key of the settings, its secret reference replaced."""
+    found = settings.values["server.keys"]
+    return reveal(type(found)(found.key, text, found.origin), settings.project).encode()
+
+
+def _guard(keys: Sequence[bytes], most: int, under_way: Callable[[], int]) -> Callable[[Request], None]:
+    """Refuse what has no key, where there are keys, and what comes when too much is under way."""
+
+    def guard(request: Request) -> None:
+        if under_way() > most:
+            raise Fault(429, "too many requests are under way", retry_after=1)
+        if keys and request.path not in _OPEN:
+            given = request.headers.get(b"authorization", b"").removeprefix(b"Bearer ")
+            if sum(hmac.compare_digest(given, key) for key in keys) == 0:  # all are compared, whichever fits
+                raise Fault(401, "a key is needed: Authorization: Bearer KEY")
+
+    return guard
+
+
+def _origin(settings: Settings, key: str) -> str:
+    found = settings.setting(key)
+    return "" if found is None else found.origin
+
+
+def _bind(name: str, listener: Listener, settings: Settings) -> Bound:
+    host = settings.text(f"{name}.host") or "127.0.0.1"
+    return bind(name, listener, host, settings.whole(f"{name}.port"), _origin(settings, f"{name}.port"))

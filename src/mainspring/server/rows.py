@@ -1,0 +1,58 @@
+"""Rows of a request as a table of a source's columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from mainspring.declare.record import Kind
+from mainspring.errors import DataError
+from mainspring.features.log import SourceTable
+from mainspring.features.view import arrow_type
+from mainspring.lazy import lazy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = lazy("pyarrow")
+
+__all__ = ["rows_to_table"]
+
+
+def rows_to_table(source: SourceTable, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """JSON rows as a table in the source's types; absent columns are null, unknown ones are refused.
+
+    Raises:
+        DataError: MS-2304, a row does not fit the record.
+    """
+    known = {field.name for field in source.fields}
+    for number, row in enumerate(rows):
+        if extra := sorted(set(row) - known):
+            raise DataError(
+                f"row {number} has {', '.join(extra[:5])}, which source {source.name!r} does not have",
+                code="MS-2304",
+                fix=f"send {', '.join(field.name for field in source.fields)}",
+            )
+    columns = {}
+    for field in source.fields:
+        values = [row.get(field.name) for row in rows]
+        try:
+            if field.type.kind is Kind.TIMESTAMP:
+                values = [None if value is None else _moment(value) for value in values]
+            columns[field.name] = pa.array(values, arrow_type(field.type))
+        except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError) as error:
+            raise DataError(
+                f"column {field.name!r} of the rows is not {field.type}",
+                code="MS-2304",
+                why=str(error),
+                fix="send moments as 2013-07-01T12:00:00Z, numbers as numbers",
+            ) from error
+    return pa.table(columns)
+
+
+def _moment(value: object) -> datetime:
+    found = datetime.fromisoformat(str(value))
+    if found.tzinfo is None:
+        raise ValueError(f"{value!r} has no time zone")
+    return found

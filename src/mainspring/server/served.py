@@ -1,0 +1,66 @@
+"""The live models as OIP sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mainspring.lazy import lazy
+from mainspring.protocols.http import Fault
+from mainspring.protocols.oip.tensors import Tensor
+from mainspring.serving.models import LiveModel, ModelTable
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = lazy("numpy")
+
+__all__ = ["ServedModels"]
+
+_PLATFORMS = {"onnx": "onnxruntime_onnx", "lightgbm": "lightgbm_booster", "skops": "sklearn_skops"}
+
+
+class _Served:
+    """A live model with one input matrix and one output of scores."""
+
+    def __init__(self, name: str, live: LiveModel) -> None:
+        self.name = name
+        self.version = live.version
+        self.platform = _PLATFORMS.get(live.card.format, live.card.format)
+        datatype = "FP32" if live.card.dtype == "float32" else "FP64"
+        self.inputs = (Tensor("input", datatype, (-1, len(live.card.columns))),)
+        self.outputs = (Tensor("score", "FP64", (-1,)),)
+        self._live = live
+
+    async def infer(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> Mapping[str, np.ndarray[Any, Any]]:
+        """The scores of the input's rows."""
+        return {"score": self._live.scores(inputs["input"])}
+
+
+class ServedModels:
+    """The models of this process; one version of each answers."""
+
+    def __init__(self, table: ModelTable) -> None:
+        self._table = table
+
+    def names(self) -> Sequence[str]:
+        """Their names."""
+        return list(self._table.all())
+
+    def versions(self, name: str) -> Sequence[str]:
+        """The version that is ready."""
+        live = self._table.get(name)
+        return [] if live is None else [live.version]
+
+    def find(self, name: str, version: str | None) -> _Served:
+        """The version that answers, when it is the one that is asked for.
+
+        Raises:
+            Fault: 404.
+        """
+        live = self._table.get(name)
+        if live is None:
+            raise Fault(404, f"no model is called {name!r}; there are: {', '.join(self.names()) or 'none'}")
+        if version is not None and version != live.version:
+            raise Fault(404, f"model {name!r} has version {live.version} ready, not {version}")
+        return _Served(name, live)

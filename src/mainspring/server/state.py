@@ -1,0 +1,337 @@
+"""What a serving process holds: models, endpoints, read plans, logs, monitors, and how each is brought up to date."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from mainspring.catalog.ids import now_us
+from mainspring.choose.services import Services
+from mainspring.declare.artifact import File
+from mainspring.declare.data import Column
+from mainspring.declare.declaration import name_of, spec_of
+from mainspring.declare.model import Endpoint, EndpointSpec, Monitor
+from mainspring.declare.record import Kind
+from mainspring.engine.driver import load
+from mainspring.errors import ConfigError, DataError
+from mainspring.features.log import SourceTable
+from mainspring.features.online.plan import ReadPlan, compile_plan
+from mainspring.features.online.write import upsert
+from mainspring.features.steps import sources_of
+from mainspring.features.view import View, picks_of
+from mainspring.features.write import append_rows
+from mainspring.monitoring.steps import baseline_file
+from mainspring.monitoring.watch import MonitorWatch
+from mainspring.plan.graph import Node, Plan
+from mainspring.ports.catalog import Alert, Label
+from mainspring.server.loop import online_views
+from mainspring.server.rows import rows_to_table
+from mainspring.serving.endpoint import EndpointService, ModelColumn
+from mainspring.serving.models import LiveModel, ModelTable, load_live
+from mainspring.serving.predlog.reader import LogReader, compact
+from mainspring.serving.predlog.segment import LogSchema
+from mainspring.serving.predlog.writer import PredictionLog
+from mainspring.serving.telemetry import Metrics
+
+__all__ = ["Watched", "WorkerState"]
+
+_KEEP_SEGMENTS = 4
+_CHAMPION = "champion"
+
+
+@dataclass(slots=True)
+class Watched:
+    """A monitor at work, and the log it follows."""
+
+    watch: MonitorWatch
+    reader: LogReader
+    endpoint: str
+    baseline: str
+
+
+class WorkerState:
+    """The state of one serving process.
+
+    Args:
+        services: the project's ports.
+        plan: the app's graph.
+        worker: the worker's number.
+    """
+
+    def __init__(self, services: Services, plan: Plan, worker: int = 0) -> None:
+        self.services = services
+        self.plan = plan
+        self.metrics = Metrics(services.state / "metrics" / f"worker-{worker}.bin")
+        self.models = ModelTable()
+        self.endpoints: dict[str, EndpointService] = {}
+        self.logs: dict[str, PredictionLog] = {}
+        self.monitors: dict[str, Watched] = {}
+        self.started = now_us()
+        self.retraining: subprocess.Popen[bytes] | None = None
+        self._worker = worker
+        self._views: dict[str, View] = {}
+        self._sources: dict[str, SourceTable] = {}
+        self._plans: dict[str, ReadPlan] = {}
+        self._pushing = threading.Lock()
+        self._monitoring = threading.Lock()
+
+    # -- starting -----------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Load what is declared; endpoints whose model has no champion yet come up when it has one.
+
+        Raises:
+            ConfigError: as the choice of adapters raises.
+        """
+        self._sources = sources_of(self.plan)
+        self._views = online_views(self.services, self.plan)
+        for node in self.plan.of_kind("endpoint"):
+            self._open_endpoint(node)
+        self.refresh()
+
+    def _open_endpoint(self, node: Node) -> None:
+        declaration = cast(Endpoint, node.declaration)
+        spec: EndpointSpec = spec_of(declaration)
+        model = spec_of(spec.model)
+        model_name = name_of(spec.model)
+        picks = picks_of(model.inputs, self._views)
+        plan = compile_plan(self.services.online, picks)
+        self._plans[node.name] = plan
+        spine = spec_of(model.spine)
+        columns, place = [], 0
+        waiting = iter(picks)
+        for item in model.inputs:
+            if isinstance(item, Column):
+                columns.append(ModelColumn(item.name, item.field.type, None))
+                continue
+            for feature in next(waiting).features:
+                columns.append(ModelColumn(feature.name, feature.type, place))
+                place += 1
+        keys = {key.name: key.type for pick in picks for key in pick.view.keys}
+        keys |= {name: found.type for name in keys if (found := spine.field(name)) is not None}
+        folder = self.services.state / "predictions" / node.name
+        log = PredictionLog(
+            folder,
+            LogSchema(node.name, model_name, tuple(column.name for column in columns)),
+            self._worker,
+            spec.log or 1.0,
+        )
+        self.logs[node.name] = log
+        self.endpoints[node.name] = EndpointService(
+            node.name,
+            model_name,
+            keys,
+            columns,
+            lambda: self._plans[node.name],
+            lambda: self._live(model_name),
+            log if spec.log else None,
+            boolean=model.label.field.type.kind is Kind.BOOLEAN,
+        )
+
+    def _live(self, model: str) -> LiveModel:
+        live = self.models.get(model)
+        if live is None:
+            raise ConfigError(
+                f"model {model!r} has no champion yet",
+                code="MS-3019",
+                why="no version was trained, or none was promoted",
+                fix=f"mainspring run model/{model}",
+            )
+        return live
+
+    # -- keeping up ---------------------------------------------------------------------------------------------
+
+    def refresh(self) -> list[str]:
+        """Take over champions that have moved; the old version answers until the new one is warm. The models that changed."""
+        changed = []
+        for node in self.plan.of_kind("model"):
+            alias = self.services.catalog.alias("model", node.name, _CHAMPION)
+            live = self.models.get(node.name)
+            if alias is None or (live is not None and live.entity == alias.entity_id):
+                continue
+            entity = self.services.catalog.entity_by_id(alias.entity_id)
+            if entity is None:
+                continue
+            artifact = str(entity.spec["artifact"])
+            folder = self.services.state / "models" / artifact
+            if not (folder / "card.json").exists():
+                load(self.services, artifact, File, folder)
+            self.models.put(node.name, load_live(entity.version, entity.id, folder, self.services.predictor))
+            self.metrics.set("mainspring_model_version", entity.version, app=self.plan.app, model=node.name)
+            changed.append(node.name)
+        if changed:
+            self._open_monitors(changed)
+        return changed
+
+    def ready(self) -> bool:
+        """Whether every endpoint has a warm model."""
+        return all(self.models.get(service.model) is not None for service in self.endpoints.values())
+
+    # -- data that comes in -------------------------------------------------------------------------------------
+
+    def push(
+        self, source: str, rows: Sequence[Mapping[str, Any]], now: int | str | None, request_id: str | None
+    ) -> Mapping[str, object]:
+        """Commit rows to a source's log and its views' logs, then bring the online store up to them.
+
+        Raises:
+            DataError: MS-2303, no such source; MS-2304, a row does not fit; as `append_rows` raises.
+        """
+        table = self._sources.get(source)
+        if table is None:
+            raise DataError(
+                f"no source is called {source!r}", code="MS-2303", fix=f"there are: {', '.join(self._sources)}"
+            )
+        views = [view for view in self._views.values() if view.sources == (source,) and not view.decorated]
+        arrow = rows_to_table(table, rows)
+        with self._pushing:
+            done = append_rows(
+                self.services, table, arrow, now if isinstance(now, int) else now_us(), views, request_id=request_id
+            )
+            for view in views:
+                if view.online:
+                    upsert(view, self.services.online, done.logged[view.name])
+        self.metrics.counter("mainspring_features_pushed_total", app=self.plan.app, source=source)(done.accepted)
+        return {
+            "accepted": done.accepted,
+            "quarantined": done.quarantined,
+            "seq": list(done.seq) if done.seq else None,
+            "report": dict(done.report),
+        }
+
+    def take_labels(self, labels: Sequence[tuple[str, str, float, int]]) -> Mapping[str, int]:
+        """Record labels of predictions; the latest of each wins."""
+        received = now_us()
+        fresh = self.services.catalog.add_labels(
+            [Label(identity, name, value, at, received) for identity, name, value, at in labels]
+        )
+        self.metrics.counter("mainspring_labels_total", app=self.plan.app)(fresh)
+        return {"accepted": fresh, "duplicate": len(labels) - fresh}
+
+    # -- monitors -----------------------------------------------------------------------------------------------
+
+    def _open_monitors(self, models: Sequence[str]) -> None:
+        for node in self.plan.of_kind("monitor"):
+            declaration = cast(Monitor, node.declaration)
+            spec = spec_of(declaration)
+            model = name_of(spec.model)
+            endpoint = next((s.name for s in self.endpoints.values() if s.model == model), None)
+            digest = self._baseline_of(node.name)
+            if model not in models or endpoint is None or digest is None:
+                continue
+            stored = cast(File, load(self.services, digest, File, self.services.state / "models" / f"{digest}.bin"))
+            baseline = baseline_file(stored.bytes())
+            known = self.monitors.get(node.name)
+            if known is not None:
+                with self._monitoring:
+                    known.watch.rebase(baseline)
+                    known.baseline = digest
+                continue
+            metric = spec_of(spec.model).metric
+            retrain = self._retrain if spec.on_alarm == "retrain" else None
+            watch = MonitorWatch(node.name, spec, self.services.catalog, baseline, metric, retrain)
+            reader = LogReader(self.services.state / "predictions" / endpoint, endpoint, self.services.tables)
+            self.monitors[node.name] = Watched(watch, reader, endpoint, digest)
+
+    def _baseline_of(self, monitor: str) -> str | None:
+        for step in self.services.catalog.step_history(f"baseline/{monitor}", limit=20):
+            if step.status in ("ok", "hit") and step.outputs:
+                return step.outputs[0].digest
+        return None
+
+    def monitor_once(self) -> int:
+        """Follow the prediction logs, judge closed blocks, compact old segments; how many blocks were judged."""
+        judged = 0
+        with self._monitoring:
+            for name, watched in self.monitors.items():
+                for rows in watched.reader.new_rows():
+                    watched.watch.take(rows)
+                for judgement in watched.watch.close_blocks():
+                    judged += 1
+                    self._show(name, judgement.findings)
+                compact(watched.reader.folder, self.services.tables, watched.endpoint, keep=_KEEP_SEGMENTS)
+        return judged
+
+    def _show(self, monitor: str, findings: Sequence[Any]) -> None:
+        for finding in findings:
+            if finding.state == "off" or finding.window != 1:
+                continue
+            labels = {
+                "app": self.plan.app,
+                "monitor": monitor,
+                "feature": finding.feature,
+                "segment": "",
+                "kind": finding.kind,
+            }
+            for part in ("score", "threshold", "effect", "floor"):
+                self.metrics.set(f"mainspring_monitor_{part}", getattr(finding, part), **labels)
+        self.metrics.set(
+            "mainspring_monitor_evaluated_timestamp_seconds", time.time(), app=self.plan.app, monitor=monitor
+        )
+
+    def _retrain(self, alert: Alert) -> None:
+        """Start a training in a process of its own; when its model is promoted, `refresh` takes it over."""
+        if self.retraining is not None and self.retraining.poll() is None:
+            return
+        model = alert.monitor
+        node = self.plan.node(f"/monitor/{alert.monitor}")
+        if node is not None:
+            model = node.inputs[0].rpartition("/")[2]
+        command = [sys.executable, "-m", "mainspring.cli", "run", f"model/{model}", "--reason"]
+        reason = f"alarm of {alert.monitor}: {alert.kind} of {', '.join(alert.features[:3])}"
+        log = self.services.state / "retrain.log"
+        profile = ["--profile", self.services.settings.profile, "--project", str(self.services.project)]
+        with open(log, "ab") as output:
+            self.retraining = subprocess.Popen(
+                [*command, reason, *profile],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=Path.cwd(),
+                env=dict(os.environ),
+            )
+
+    # -- stopping -----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Seal the logs and let go of the services."""
+        if self.retraining is not None and self.retraining.poll() is None:
+            self.retraining.terminate()
+            self.retraining.wait(timeout=30)
+        for log in self.logs.values():
+            log.close()
+        self.services.close()
+
+    def report(self) -> list[dict[str, object]]:
+        """A row for each endpoint, as the console shows it."""
+        rows: list[dict[str, object]] = []
+        for service in self.endpoints.values():
+            live = self.models.get(service.model)
+            seconds = "mainspring_request_seconds"
+            labels = {"app": self.plan.app, "route": "endpoint"}
+            p50, p99 = (self.metrics.quantile(seconds, share, **labels) for share in (0.5, 0.99))
+            done = self.metrics.read("mainspring_requests_total", code="200", **labels)
+            failed = sum(
+                self.metrics.read("mainspring_requests_total", code=code, **labels)
+                for code in ("400", "500", "503", "504")
+            )
+            rows.append(
+                {
+                    "name": service.name,
+                    "model": service.model,
+                    "version": "" if live is None else live.version,
+                    "state": "ok" if live is not None else "pending",
+                    "requests": int(done),
+                    "errors": int(failed),
+                    "p50": None if p50 is None else p50 * 1e3,
+                    "p99": None if p99 is None else p99 * 1e3,
+                }
+            )
+        return rows

@@ -1,0 +1,76 @@
+"""Model versions in this process: loaded, warmed, then swapped in whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mainspring.lazy import lazy
+from mainspring.ports.runtime import Card, Predictor, read_card
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+else:
+    np = lazy("numpy")
+
+__all__ = ["LiveModel", "ModelTable", "load_live"]
+
+_WARM_ROWS = (1, 8, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveModel:
+    """A model version that is ready to answer.
+
+    Attributes:
+        version: its version.
+        entity: its id in the catalog.
+        card: what is stored.
+        predictor: the loaded model.
+    """
+
+    version: str
+    entity: str
+    card: Card
+    predictor: Predictor
+
+    def score(self, rows: Sequence[Sequence[object]]) -> Sequence[float]:
+        """One score a row of the model's columns; None is missing."""
+        matrix = np.array([[np.nan if value is None else value for value in row] for row in rows], self.card.dtype)
+        scores: list[float] = self.predictor.scores(matrix).tolist()
+        return scores
+
+    def scores(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
+        """Scores of a matrix (rows, columns)."""
+        return self.predictor.scores(np.ascontiguousarray(matrix, dtype=self.card.dtype))
+
+
+def load_live(version: int, entity: str, folder: Path, load: Callable[[Path], Predictor]) -> LiveModel:
+    """Load a version and warm it: it has answered before it takes traffic."""
+    card = read_card(folder)
+    model = LiveModel(str(version), entity, card, load(folder))
+    for rows in _WARM_ROWS:
+        model.scores(np.zeros((rows, len(card.columns)), card.dtype))
+    return model
+
+
+class ModelTable:
+    """The version of each model that answers now; a swap is one assignment, requests under way keep theirs."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, LiveModel] = {}
+
+    def put(self, name: str, model: LiveModel) -> None:
+        """Let a warm version take over."""
+        self._live = {**self._live, name: model}
+
+    def get(self, name: str) -> LiveModel | None:
+        """The version that answers, or None while there is none."""
+        return self._live.get(name)
+
+    def all(self) -> Mapping[str, LiveModel]:
+        """All models with the version that answers."""
+        return self._live

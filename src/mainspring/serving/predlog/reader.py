@@ -1,0 +1,101 @@
+"""Reading the prediction log: the lake, sealed segments and the rows that are being written, each row once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mainspring.lazy import lazy
+from mainspring.ports.tables import TableStore, Txn
+from mainspring.serving.predlog.segment import read_segment
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+else:
+    pa, pq = lazy("pyarrow"), lazy("pyarrow.parquet")
+
+__all__ = ["SEGMENT", "LogReader", "compact", "log_table"]
+
+SEGMENT = "segment"
+"""The column of the lake that names the segment a row came from."""
+
+
+def log_table(endpoint: str) -> str:
+    """The lake's table of an endpoint's predictions."""
+    return f"predictions/{endpoint}"
+
+
+@dataclass(slots=True)
+class LogReader:
+    """Follows the log of an endpoint from its beginning.
+
+    Attributes:
+        folder: where the segments are.
+        endpoint: whose log it is.
+        tables: where compacted segments are.
+        taken: how many rows of each segment were given out; None before the first look.
+    """
+
+    folder: Path
+    endpoint: str
+    tables: TableStore
+    taken: dict[str, int] | None = None
+
+    def new_rows(self) -> Iterator[pa.Table]:
+        """The rows that were not given out before; a segment's rows keep their places when it is sealed."""
+        if self.taken is None:
+            self.taken = {}
+            yield from self._lake(self.taken)
+        for path in sorted([*self.folder.glob("seg-*.parquet"), *self.folder.glob("wal-*")], key=_name):
+            table = _read(path)
+            name = _name(path)
+            seen = self.taken.get(name, 0)
+            if table is not None and len(table) > seen:
+                self.taken[name] = len(table)
+                yield table.slice(seen)
+
+    def _lake(self, taken: dict[str, int]) -> Iterator[pa.Table]:
+        table = log_table(self.endpoint)
+        if self.tables.version(table) is None:
+            return
+        rows = self.tables.read(table)
+        for entry in rows.column(SEGMENT).value_counts().to_pylist():
+            taken[entry["values"]] = entry["counts"]
+        yield rows.drop_columns([SEGMENT])
+
+
+def _name(path: Path) -> str:
+    return path.name.removeprefix("seg-").removeprefix("wal-").removesuffix(".parquet")
+
+
+def _read(path: Path) -> pa.Table | None:
+    try:
+        if path.suffix == ".parquet":
+            return pq.read_table(path)
+        found = read_segment(path)
+    except FileNotFoundError:  # it was sealed meanwhile: the next look finds it
+        return None
+    return None if found is None else found[1]
+
+
+def compact(folder: Path, tables: TableStore, endpoint: str, keep: int = 0) -> int:
+    """Move sealed segments into the lake, exactly once by the segment's name; how many rows were moved.
+
+    Args:
+        folder: where the segments are.
+        tables: the table store.
+        endpoint: whose log it is.
+        keep: leave the newest so many segments for readers that follow the folder.
+    """
+    moved = 0
+    sealed = sorted(folder.glob("seg-*.parquet"), key=_name)
+    for path in sealed[: len(sealed) - keep]:
+        rows = pq.read_table(path)
+        rows = rows.append_column(SEGMENT, pa.repeat(_name(path), len(rows)))
+        commit = tables.append(log_table(endpoint), rows, Txn(f"predlog/{_name(path)}", 1))
+        moved += 0 if commit.repeated else len(rows)
+        path.unlink()
+    return moved

@@ -1,0 +1,194 @@
+"""Own counters and histograms in one mapped file a worker: a restart goes on where the last one stopped.
+
+Text 0.0.4 and OpenMetrics 1.0 as Prometheus reads them; labels beyond 1,000 values become ``_other``.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+__all__ = ["BUCKETS", "Metrics"]
+
+BUCKETS = tuple(0.0005 * 2**power for power in range(16))
+"""Upper bounds of the histograms, in seconds."""
+
+_SLOTS = 65_536
+_MOST = 1000
+_HELP: Mapping[str, tuple[str, str]] = {
+    "mainspring_requests_total": ("counter", "requests answered"),
+    "mainspring_request_seconds": ("histogram", "time from the first byte of a request to the last of its answer"),
+    "mainspring_predictions_total": ("counter", "rows scored"),
+    "mainspring_predlog_rows_total": ("counter", "answers written to the prediction log"),
+    "mainspring_predlog_dropped_total": ("counter", "answers dropped because the disk stalled"),
+    "mainspring_labels_total": ("counter", "labels taken"),
+    "mainspring_features_pushed_total": ("counter", "rows pushed"),
+    "mainspring_monitor_score": ("gauge", "a monitor's score"),
+    "mainspring_monitor_threshold": ("gauge", "what the score is compared with"),
+    "mainspring_monitor_effect": ("gauge", "the size of the change"),
+    "mainspring_monitor_floor": ("gauge", "the least size that alarms"),
+    "mainspring_monitor_evaluated_timestamp_seconds": ("gauge", "when the monitor was evaluated last"),
+    "mainspring_queue_depth": ("gauge", "requests under way"),
+    "mainspring_model_version": ("gauge", "the model version that answers"),
+}
+
+Labels = tuple[tuple[str, str], ...]
+
+
+class Metrics:
+    """The numbers of one worker.
+
+    Args:
+        path: the mapped file; its names are in a file beside it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._slots: dict[tuple[str, Labels], int] = {}
+        self._values: dict[str, set[str]] = {}
+        self._names = path.with_suffix(".names")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            os.ftruncate(descriptor, _SLOTS * 8)
+            self._map = memoryview(mmap.mmap(descriptor, _SLOTS * 8)).cast("d")
+        finally:
+            os.close(descriptor)
+        self._gauges: list[tuple[str, Callable[[], Mapping[Labels, float]]]] = []
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._names.exists():
+            for line in self._names.read_text("utf-8").splitlines():
+                try:
+                    name, labels = json.loads(line)
+                except ValueError:  # a line that was being written when the process died
+                    continue
+                self._slots[name, tuple(map(tuple, labels))] = len(self._slots)
+
+    def counter(self, name: str, **labels: str) -> Callable[[float], None]:
+        """A function that adds to a counter or gauge; keep it where it is called often."""
+        slot = self._slot(name, tuple(sorted(labels.items())))
+        numbers = self._map
+
+        def add(amount: float = 1.0) -> None:
+            numbers[slot] += amount
+
+        return add
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge."""
+        self._map[self._slot(name, tuple(sorted(labels.items())))] = value
+
+    def histogram(self, name: str, **labels: str) -> Callable[[float], None]:
+        """A function that observes seconds."""
+        key = tuple(sorted(labels.items()))
+        slots = [self._slot(f"{name}_bucket", (*key, ("le", _bound(bound)))) for bound in (*BUCKETS, float("inf"))]
+        total, count = self._slot(f"{name}_sum", key), self._slot(f"{name}_count", key)
+        numbers = self._map
+
+        def observe(seconds: float) -> None:
+            numbers[slots[bisect_left(BUCKETS, seconds)]] += 1.0
+            numbers[total] += seconds
+            numbers[count] += 1.0
+
+        return observe
+
+    def read(self, name: str, **labels: str) -> float:
+        """The number under a name."""
+        slot = self._slots.get((name, tuple(sorted(labels.items()))))
+        return 0.0 if slot is None else float(self._map[slot])
+
+    def gauge_from(self, name: str, read: Callable[[], Mapping[Labels, float]]) -> None:
+        """A gauge that is asked for when the page is rendered."""
+        self._gauges.append((name, read))
+
+    def _slot(self, name: str, labels: Labels) -> int:
+        slot = self._slots.get((name, labels))
+        if slot is None:
+            labels = self._bounded(name, labels)
+            slot = self._slots.get((name, labels), len(self._slots))
+            if slot == len(self._slots):
+                if slot >= _SLOTS:
+                    return _SLOTS - 1
+                self._slots[name, labels] = slot
+                with open(self._names, "a", encoding="utf-8") as file:
+                    file.write(json.dumps([name, labels]) + "\n")
+        return slot
+
+    def _bounded(self, name: str, labels: Labels) -> Labels:
+        found = []
+        for key, value in labels:
+            seen = self._values.setdefault(f"{name}:{key}", set())
+            if value not in seen and len(seen) >= _MOST:
+                value = "_other"
+            seen.add(value)
+            found.append((key, value))
+        return tuple(found)
+
+    def quantile(self, name: str, share: float, **labels: str) -> float | None:
+        """A quantile of a histogram, in seconds, by the upper bound of its bucket; None without observations."""
+        key = tuple(sorted(labels.items()))
+        counts = [self.read(f"{name}_bucket", **dict(key), le=_bound(bound)) for bound in (*BUCKETS, float("inf"))]
+        total = sum(counts)
+        if not total:
+            return None
+        reached = 0.0
+        for bound, count in zip((*BUCKETS, BUCKETS[-1] * 2), counts, strict=True):
+            reached += count
+            if reached >= share * total:
+                return float(bound)
+        return None
+
+    def render(self, accept: bytes = b"") -> tuple[bytes, bytes]:
+        """The page for an Accept header: content type and text."""
+        openmetrics = b"application/openmetrics-text" in accept
+        families: dict[str, list[str]] = {}
+        sums: dict[tuple[str, Labels], float] = {}
+        for (name, labels), slot in sorted(self._slots.items(), key=lambda item: (item[0][0], _order(item[0][1]))):
+            value = self._map[slot]
+            if name.endswith("_bucket"):  # buckets are kept apart and shown cumulated
+                plain = tuple(pair for pair in labels if pair[0] != "le")
+                value += sums.get((name, plain), 0.0)
+                sums[name, plain] = value
+            families.setdefault(_family(name), []).append(_line(name, labels, value))
+        for name, read in self._gauges:
+            families.setdefault(name, []).extend(_line(name, labels, value) for labels, value in read().items())
+        parts = []
+        for family in sorted(families):
+            kind, text = _HELP.get(family, ("untyped", family.replace("_", " ")))
+            shown = family.removesuffix("_total") if openmetrics and kind == "counter" else family
+            kind = "unknown" if openmetrics and kind == "untyped" else kind
+            parts += [f"# HELP {shown} {text}", f"# TYPE {shown} {kind}", *families[family]]
+        if openmetrics:
+            page = "\n".join([*parts, "# EOF", ""])
+            return b"application/openmetrics-text; version=1.0.0; charset=utf-8", page.encode()
+        return b"text/plain; version=0.0.4; charset=utf-8", ("\n".join(parts) + "\n").encode()
+
+
+def _bound(value: float) -> str:
+    return "+Inf" if value == float("inf") else repr(value)
+
+
+def _order(labels: Labels) -> tuple[tuple[str, str], ...]:
+    """Buckets in the order of their bounds, not of their text."""
+    return tuple((key, f"{float(value):020.6f}" if key == "le" else value) for key, value in labels)
+
+
+def _family(name: str) -> str:
+    for ending in ("_bucket", "_sum", "_count"):
+        if name.endswith(ending) and name.removesuffix(ending) in _HELP:
+            return name.removesuffix(ending)
+    return name
+
+
+def _line(name: str, labels: Labels, value: float) -> str:
+    inside = ",".join(f'{key}="{_escaped(text)}"' for key, text in labels)
+    return f"{name}{{{inside}}} {value!r}" if inside else f"{name} {value!r}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
