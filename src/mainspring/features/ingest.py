@@ -135,9 +135,9 @@ def _broken(source: SourceTable, table: pa.Table) -> Iterator[tuple[str, pa.Chun
 def _rules(field: FieldSpec, column: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
     rules, kind = field.rules, arrow_type(field.type)
     if rules.ge is not None:
-        yield f"{field.name} < {rules.ge:g}", pc.greater_equal(column, pa.scalar(rules.ge))
+        yield f"{field.name} is not >= {rules.ge:g}", pc.greater_equal(column, pa.scalar(rules.ge))
     if rules.le is not None:
-        yield f"{field.name} > {rules.le:g}", pc.less_equal(column, pa.scalar(rules.le))
+        yield f"{field.name} is not <= {rules.le:g}", pc.less_equal(column, pa.scalar(rules.le))
     if rules.one_of:
         yield f"{field.name} is none of {len(rules.one_of)} values", pc.is_in(column, pa.array(rules.one_of, kind))
     if rules.matches is not None:

@@ -134,7 +134,8 @@ def _append_pushed(
         tables,
         source.log,
         stamped,
-        Txn(batch, 1),
+        # A push of nothing makes the table; its batch's name is free for the next push.
+        Txn(batch if len(stamped) else "made", 1),
         through=through,
         quarantined=len(prepared.set_aside),
         marks={PUSH_MARK: through} if len(stamped) else {},

@@ -91,8 +91,10 @@ class Timeline:
         """Where points would go: before equal ones (``left``) or after them, (needles,) int64."""
         if len(entity) == 0 or len(self._entity) == 0:
             return np.zeros(len(entity), np.int64)
-        start = min(int(self._time.min()), int(time.min()))
-        span = max(int(self._time.max()), int(time.max())) - start + 1
+        # A needle beyond all points goes where one just beyond them goes, and the span stays that of the points.
+        start, end = int(self._time.min()) - 1, int(self._time.max()) + 1
+        time = np.clip(time, start, end)
+        span = end - start + 1
         most = int(max(self._entity[-1], entity.max())) + 1
         group = max(_LARGEST // span, 1)
         if most <= group:
@@ -100,9 +102,9 @@ class Timeline:
             return np.searchsorted(line, entity * span + (time - start), side)
         found = np.empty(len(entity), np.int64)
         for first in range(0, most, group):
-            begin, end = np.searchsorted(self._entity, [first, first + group])
+            begin, stop = np.searchsorted(self._entity, [first, first + group])
             mine = np.flatnonzero((entity >= first) & (entity < first + group))
-            line = (self._entity[begin:end] - first) * span + (self._time[begin:end] - start)
+            line = (self._entity[begin:stop] - first) * span + (self._time[begin:stop] - start)
             found[mine] = begin + np.searchsorted(line, (entity[mine] - first) * span + (time[mine] - start), side)
         return found
 

@@ -11,7 +11,7 @@ from unit.features.offline import oracle
 from unit.features.offline.tables import GRID, Folder, a_view, log_table, logs, spine_table, spines
 
 RELAXED = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
