@@ -37,24 +37,40 @@ _HEADERS = {
 
 Build = Callable[[ConsoleState, Mapping[str, Any]], "pages.Page | None"]
 
-_PAGES: tuple[tuple[str, str, str, Build], ...] = (
-    ("/", "overview.html", "Overview", lambda state, at: pages.overview(state)),
-    ("/runs", "runs.html", "Runs", lambda state, at: pages.runs(state)),
-    ("/runs/{name:str}", "run.html", "Run", lambda state, at: pages.run(state, at["name"])),
-    ("/data", "data.html", "Data", lambda state, at: pages.data(state)),
-    (
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Page:
+    """A page: its path, template, title (that of the named thing when empty), and what it shows."""
+
+    path: str
+    template: str
+    title: str
+    build: Build
+
+
+_PAGES = (
+    _Page("/", "overview.html", "Overview", lambda state, at: pages.overview(state)),
+    _Page("/runs", "runs.html", "Runs", lambda state, at: pages.runs(state)),
+    _Page("/runs/{name:str}", "run.html", "Run", lambda state, at: pages.run(state, at["name"])),
+    _Page("/data", "data.html", "Data", lambda state, at: pages.data(state)),
+    _Page(
         "/data/{kind:str}/{name:str}",
         "datum.html",
         "",
         lambda state, at: pages.data_detail(state, at["kind"], at["name"]),
     ),
-    ("/models", "models.html", "Models", lambda state, at: pages.models(state)),
-    ("/models/{name:str}", "model.html", "", lambda state, at: pages.model(state, at["name"])),
-    ("/serving", "serving.html", "Serving", lambda state, at: pages.serving(state)),
-    ("/monitors", "monitors.html", "Monitors", lambda state, at: monitors.monitors(state)),
-    ("/monitors/{name:str}", "monitor.html", "", lambda state, at: monitors.monitor(state, at["name"])),
-    ("/conditions", "conditions.html", "Conditions", lambda state, at: pages.conditions(state)),
+    _Page("/models", "models.html", "Models", lambda state, at: pages.models(state)),
+    _Page("/models/{name:str}", "model.html", "", lambda state, at: pages.model(state, at["name"])),
+    _Page("/serving", "serving.html", "Serving", lambda state, at: pages.serving(state)),
+    _Page("/monitors", "monitors.html", "Monitors", lambda state, at: monitors.monitors(state)),
+    _Page("/monitors/{name:str}", "monitor.html", "", lambda state, at: monitors.monitor(state, at["name"])),
+    _Page("/conditions", "conditions.html", "Conditions", lambda state, at: pages.conditions(state)),
 )
+
+
+def _paths(path: str) -> list[str]:
+    """A page's path and its twin's: that of a named thing ends its name, and has no route of its own."""
+    return ["/", "/index.json"] if path == "/" else [path] if "{" in path else [path, f"{path}.json"]
 
 
 def console_app(state: ConsoleState) -> Litestar:
@@ -62,7 +78,7 @@ def console_app(state: ConsoleState) -> Litestar:
     show = _Shower(state)
     return Litestar(
         [
-            *(_page(show, *page) for page in _PAGES),
+            *(_page(show, path, page) for page in _PAGES for path in _paths(page.path)),
             _log(state),
             _attempt(state, show),
             create_static_files_router("/static", directories=[_HERE / "static"], include_in_schema=False),
@@ -74,14 +90,11 @@ def console_app(state: ConsoleState) -> Litestar:
     )
 
 
-def _page(show: _Shower, path: str, template: str, title: str, build: Build) -> HTTPRouteHandler:
-    """A page and its twin: the twin of a plain path is a path of its own, that of a named thing ends its name."""
-    twins = ["/index.json"] if path == "/" else [] if "{" in path else [f"{path}.json"]
-
-    @get([path, *twins], name=path, sync_to_thread=True)
+def _page(show: _Shower, path: str, page: _Page) -> HTTPRouteHandler:
+    @get(path, sync_to_thread=True)
     def handler(request: Request[Any, Any, Any]) -> Response[bytes]:
         at = {key: str(value).removesuffix(".json") for key, value in request.path_params.items()}
-        return show(request, template, title or at["name"], build(show.state, at))
+        return show(request, page.template, page.title or at["name"], page.build(show.state, at))
 
     return handler
 

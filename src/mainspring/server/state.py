@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -133,6 +135,7 @@ class WorkerState:
             lambda: self._live(model_name),
             log if spec.log else None,
             boolean=model.label.field.type.kind is Kind.BOOLEAN,
+            ignored=frozenset(field.name for field in spine.fields) - {model.label.name},
         )
 
     def _live(self, model: str) -> LiveModel:
@@ -149,7 +152,7 @@ class WorkerState:
     # -- keeping up ---------------------------------------------------------------------------------------------
 
     def refresh(self) -> list[str]:
-        """Take over champions that have moved; the old version answers until the new one is warm. The models that changed."""
+        """Take over champions that have moved, old ones answering until new ones are warm; the models that changed."""
         changed = []
         for node in self.plan.of_kind("model"):
             alias = self.services.catalog.alias("model", node.name, _CHAMPION)
@@ -160,15 +163,24 @@ class WorkerState:
             if entity is None:
                 continue
             artifact = str(entity.spec["artifact"])
-            folder = self.services.state / "models" / artifact
-            if not (folder / "card.json").exists():
-                load(self.services, artifact, File, folder)
+            folder = self._unpacked(artifact)
             self.models.put(node.name, load_live(entity.version, entity.id, folder, self.services.predictor))
             self.metrics.set("mainspring_model_version", entity.version, app=self.plan.app, model=node.name)
             changed.append(node.name)
         if changed:
             self._open_monitors(changed)
         return changed
+
+    def _unpacked(self, artifact: str) -> Path:
+        """A model's folder on this machine; it appears whole or not at all."""
+        folder = self.services.state / "models" / artifact
+        if not folder.exists():
+            part = folder.with_name(f".{artifact}-{os.getpid()}")
+            stored = cast(File, load(self.services, artifact, File, part))
+            with contextlib.suppress(FileExistsError, OSError):  # another process may have been first
+                os.rename(stored.path, folder)
+            shutil.rmtree(part, ignore_errors=True)
+        return folder
 
     def ready(self) -> bool:
         """Whether every endpoint has a warm model."""
@@ -226,8 +238,7 @@ class WorkerState:
             digest = self._baseline_of(node.name)
             if model not in models or endpoint is None or digest is None:
                 continue
-            stored = cast(File, load(self.services, digest, File, self.services.state / "models" / f"{digest}.bin"))
-            baseline = baseline_file(stored.bytes())
+            baseline = baseline_file(self.services.objects.get(digest))
             known = self.monitors.get(node.name)
             if known is not None:
                 with self._monitoring:

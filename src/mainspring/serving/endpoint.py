@@ -94,6 +94,7 @@ class EndpointService:
         scorer: called for the model version that holds now.
         sink: where answers are logged, or None.
         boolean: whether the label is boolean.
+        ignored: further columns of the rows that the label belongs to; a request may carry them.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class EndpointService:
         sink: PredictionSink | None,
         *,
         boolean: bool,
+        ignored: frozenset[str] = frozenset(),
     ) -> None:
         self.name = name
         self.model = model
@@ -117,7 +119,8 @@ class EndpointService:
         self._sink = sink
         self._boolean = boolean
         self._request = {column.name: column.type for column in columns if column.feature is None}
-        self._known = frozenset(self._request) | frozenset(self.keys)
+        self._taken = sorted({*self._request, *self.keys})
+        self._known = frozenset(self._taken) | ignored
 
     def answer(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int]) -> list[Answer]:
         """Answer rows of one request with one call of the model.
@@ -161,19 +164,19 @@ class EndpointService:
                     raise self._wrong(name, "is missing")
             else:
                 self._typed(name, value, kind)
-        if len(row) > len(self._known) or not self._known.issuperset(row):
+        if not self._known.issuperset(row):
             extra = ", ".join(sorted(set(row) - self._known)[:5])
             raise DataError(
                 f"endpoint {self.name!r} takes no {extra}",
                 code="MS-2301",
-                fix=f"send {', '.join(sorted(self._known))}",
+                fix=f"send {', '.join(self._taken)}",
             )
 
     def _wrong(self, name: str, why: str) -> DataError:
         return DataError(
             f"column {name!r} of the request {why}",
             code="MS-2301",
-            fix=f"endpoint {self.name!r} takes {', '.join(sorted(self._known))}",
+            fix=f"endpoint {self.name!r} takes {', '.join(self._taken)}",
         )
 
     def _typed(self, name: str, value: object, kind: ColumnType) -> None:

@@ -173,9 +173,9 @@ def _bound(value: float) -> str:
     return "+Inf" if value == float("inf") else repr(value)
 
 
-def _order(labels: Labels) -> tuple[tuple[str, str], ...]:
+def _order(labels: Labels) -> tuple[tuple[str, str, float], ...]:
     """Buckets in the order of their bounds, not of their text."""
-    return tuple((key, f"{float(value):020.6f}" if key == "le" else value) for key, value in labels)
+    return tuple((key, "" if key == "le" else value, float(value) if key == "le" else 0.0) for key, value in labels)
 
 
 def _family(name: str) -> str:
