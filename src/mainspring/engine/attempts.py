@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import re
@@ -25,15 +26,16 @@ _LONGEST_BACKOFF = 60.0
 _TAIL_LINES, _TAIL_BYTES = 4, 4096
 
 
+@functools.lru_cache(maxsize=4096)
 def folder_name(name: str) -> str:
     """A task's name as part of a file name."""
     return re.sub(r"[^\w.-]+", "_", name)[:80]
 
 
-def log_path(state: Path, run_id: str, idx: int, name: str, item: int, attempt: int) -> Path:
-    """Where the output of an attempt is kept: ``log/RUN/003-fit.1.log``, ``003-fit[7].1.log`` for an item."""
+def log_path(folder: Path, idx: int, name: str, item: int, attempt: int) -> Path:
+    """Where the output of an attempt is kept: ``003-fit.1.log``, ``003-fit[7].1.log`` for an item."""
     place = f"[{item}]" if item >= 0 else ""
-    return state / "log" / run_id / f"{idx:03d}-{folder_name(name)}{place}.{attempt}.log"
+    return folder / f"{idx:03d}-{folder_name(name)}{place}.{attempt}.log"
 
 
 def tail(path: Path) -> list[str]:
@@ -48,32 +50,27 @@ def tail(path: Path) -> list[str]:
 
 
 class Log:
-    """The file that an attempt writes its output to; through a redacting pipe when it holds secrets.
+    """The file that an attempt's output goes to: the worker opens it, or a pipe is redacted into it.
 
     Args:
-        path: the file.
+        path: the file; its folder is there.
         secrets: texts that must not appear in it.
     """
 
     def __init__(self, path: Path, secrets: Iterable[str] = ()) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self.reading, self.writing, self._file = -1, -1, -1
         self._redactor = Redactor(secrets) if secrets else None
-        self.reading, self._writing = os.pipe() if self._redactor is not None else (-1, -1)
         if self._redactor is not None:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self.reading, self.writing = os.pipe()
             os.set_blocking(self.reading, False)
 
-    @property
-    def target(self) -> int:
-        """The file descriptor that the worker writes to."""
-        return self._writing if self._redactor is not None else self._file
-
     def handed_over(self) -> None:
-        """The worker has its own copy of the target now."""
-        if self._writing >= 0:
-            os.close(self._writing)
-            self._writing = -1
+        """The worker has its own copy of the pipe now."""
+        if self.writing >= 0:
+            os.close(self.writing)
+            self.writing = -1
 
     def pump(self) -> bool:
         """Pass on what the pipe holds; False at its end."""
@@ -90,22 +87,20 @@ class Log:
 
     def close(self) -> str:
         """Close it; the digest of what it holds. An empty log is not kept."""
-        if self._file < 0:
-            return ""
-        self.handed_over()
         if self._redactor is not None:
+            self.handed_over()
             self.pump()
             os.write(self._file, self._redactor.end())
             os.close(self.reading)
-        empty = os.fstat(self._file).st_size == 0
-        os.close(self._file)
-        self._file = -1
-        if empty:
-            with contextlib.suppress(OSError):
-                self.path.unlink()
+            os.close(self._file)
+        try:
+            if os.stat(self.path).st_size == 0:
+                os.unlink(self.path)
+                return ""
+            with open(self.path, "rb") as file:
+                return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
+        except OSError:
             return ""
-        with open(self.path, "rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=20)).hexdigest()
 
 
 def backoff_seconds(task: Task, attempt: int) -> float:

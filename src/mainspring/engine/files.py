@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -74,10 +74,10 @@ class FileDigests:
                 fix="write the file, or correct its path",
             ) from error
 
-    def unchanged(self, files: Iterator[File]) -> bool:
-        """Whether files are still what their digests were taken from."""
+    def unchanged(self, files: Iterable[str]) -> bool:
+        """Whether files and folders, as absolute paths, are still what their digests were taken from."""
         for file in files:
-            for path in _walk(os.path.abspath(file.path)):
+            for path in _walk(file):
                 with contextlib.suppress(OSError):
                     if self._seen.get(path) == _signature(os.stat(path)):
                         continue

@@ -133,9 +133,9 @@ class Keys:
         """The digest of a map's item, to tell equal ones."""
         return digest(encode(item, self._encode))
 
-    def inputs_unchanged(self, task: Task, item: object = None) -> bool:
-        """Whether the files that are params are still what they were when the key was taken."""
-        return self._files.unchanged(files_in([dict(task.params), item]))
+    def inputs_unchanged(self, declared: tuple[str, ...]) -> bool:
+        """Whether the files that are inputs are still what they were when the key was taken."""
+        return self._files.unchanged(declared)
 
     def declared(self, task: Task, item: object = None) -> tuple[str, ...]:
         """The files and folders that a task says it reads, as absolute paths."""

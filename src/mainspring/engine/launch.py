@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import time
+from pathlib import Path
 
 from mainspring.engine.attempts import Log, log_path
 from mainspring.engine.context import EngineServices
@@ -32,6 +33,7 @@ class Launcher:
         self._executor = executor
         self._kept = kept
         self._numbers = itertools.count(1)
+        self._logs = Path(services.state, "log", ledger.run_id)
 
     def prepare(self, job: Job) -> None:
         """Number and record the next attempt of a job.
@@ -44,9 +46,14 @@ class Launcher:
         secrets = revealed(self._services, task.options.secrets)
         job.secrets = tuple(secrets.values())
         job.number = next(self._numbers)
+        if job.number == 1:
+            self._logs.mkdir(parents=True, exist_ok=True)
         job.attempt += 1
         job.fault, job.timed_out = None, False
         job.started_us, job.started = self._ledger.clock(), time.monotonic()
+        job.declared = self._keys.declared(task, job.value)
+        job.log_path = log_path(self._logs, job.node.index, task.name, job.item, job.attempt)
+        job.log = Log(job.log_path, job.secrets)
         job.order = self._order(job)
         limit = task.options.timeout_us
         job.deadline = None if limit is None else job.started + limit / 1e6
@@ -55,11 +62,9 @@ class Launcher:
     def launch(self, job: Job) -> None:
         """Start the prepared attempt."""
         assert job.order is not None
-        state, run_id = self._services.state, self._ledger.run_id
-        job.log_path = log_path(state, run_id, job.node.index, job.node.task.name, job.item, job.attempt)
-        log = job.log = Log(job.log_path, job.secrets)
-        self._executor.launch(job.number, job.order, log.target)
-        job.order = None
+        assert job.log is not None
+        log, order, job.order = job.log, job.order, None
+        self._executor.launch(job.number, order, log.writing)
         log.handed_over()
         if log.reading >= 0:
             self._executor.watch(log.reading, lambda: self._pump(log))
@@ -87,8 +92,9 @@ class Launcher:
             self._ledger.run_id,
             job.attempt,
             inputs,
-            str(self._services.state / "work" / f"{self._ledger.run_id}-{job.number}"),
+            f"{self._services.state}/work/{self._ledger.run_id}-{job.number}",
             None if job.value is None else pickle.dumps(job.value[0], protocol=5),
             None if job.stored is None else self._kept.with_meta(job.stored),
-            self._keys.declared(task, job.value),
+            job.declared,
+            "" if job.secrets else str(job.log_path),
         )

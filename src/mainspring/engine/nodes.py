@@ -118,6 +118,7 @@ class Job:
     need: Mapping[str, float] = field(default_factory=dict)
     order: Order | None = None
     secrets: tuple[str, ...] = ()
+    declared: tuple[str, ...] = ()
     started_us: int = 0
     started: float = 0.0
     deadline: float | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import signal
@@ -48,8 +49,8 @@ class Executor(Protocol):
 
     notes: list[str]
 
-    def launch(self, number: int, order: Order, log: int) -> None:
-        """Start an attempt; its output goes to the file descriptor `log`, which the caller closes."""
+    def launch(self, number: int, order: Order, pipe: int = -1) -> None:
+        """Start an attempt; its output goes to the order's log, or to a file descriptor, which the caller closes."""
 
     def kill(self, number: int) -> None:
         """End an attempt and all that it has started; `Exited` follows."""
@@ -69,8 +70,12 @@ class Executor(Protocol):
 
 @dataclass(slots=True)
 class _Worker:
-    number: int
+    """A worker process: its own id, and the number of the attempt that it was given."""
+
+    id: int
     connection: socket.socket
+    number: int = -1
+    partly: bool = False
     frames: Frames = field(default_factory=Frames)
     unsent: memoryview = field(default_factory=lambda: memoryview(b""))
 
@@ -91,8 +96,11 @@ class Pool:
         self._services = services
         self._poll = select.poll()
         self._control: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | int = 0
+        self._process: subprocess.Popen[bytes] | int | None = None
         self._workers: dict[int, _Worker] = {}
+        self._ids: dict[int, int] = {}
+        self._count = itertools.count(1)
+        self._spare: _Worker | None = None
         self._by_file: dict[int, _Worker] = {}
         self._watched: dict[int, Callable[[], None]] = {}
         self._queue: list[Happening] = []
@@ -100,6 +108,7 @@ class Pool:
     # -- the zygote -----------------------------------------------------------------------------------------------
 
     def _start(self) -> socket.socket:
+        _reap(wait=False)
         hazard = fork_hazard()
         control = None if hazard else self._fork()
         if control is None:
@@ -142,41 +151,49 @@ class Pool:
 
     # -- attempts -------------------------------------------------------------------------------------------------
 
-    def launch(self, number: int, order: Order, log: int) -> None:
-        """Fork a worker for an attempt."""
+    def launch(self, number: int, order: Order, pipe: int = -1) -> None:
+        """Give an attempt to a worker that waits, or to a new one."""
+        spare, self._spare = self._spare, None
+        worker = spare or self._worker()
+        worker.number, data = number, frame(order)
+        self._workers[worker.id] = self._by_file[worker.connection.fileno()] = worker
+        self._ids[number] = worker.id
+        self._poll.register(worker.connection, select.POLLIN)
+        worker.unsent = memoryview(data)
+        self._push(worker, pipe)
+
+    def _worker(self) -> _Worker:
+        """A new worker that waits for an order."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._ask_for(number, [theirs.fileno(), log])
         ours.setblocking(False)
-        worker = _Worker(number, ours, unsent=memoryview(frame(order)))
-        self._workers[number] = self._by_file[ours.fileno()] = worker
-        self._poll.register(ours, select.POLLIN)
-        self._push(worker)
-
-    def _ask_for(self, number: int, files: list[int]) -> None:
-        """Ask the zygote for a worker; if somebody has ended it, start another."""
+        number = next(self._count)
         message = [encode(Launch(number))]
-        try:
-            socket.send_fds(self._control or self._start(), message, files)
-        except OSError:
-            self._zygote_gone("")
-            socket.send_fds(self._start(), message, files)
+        with theirs:
+            try:
+                socket.send_fds(self._control or self._start(), message, [theirs.fileno()])
+            except OSError:  # somebody has ended the zygote: start another
+                self._zygote_gone("")
+                socket.send_fds(self._start(), message, [theirs.fileno()])
+        return _Worker(number, ours)
 
-    def _push(self, worker: _Worker) -> None:
+    def _push(self, worker: _Worker, pipe: int = -1) -> None:
         """Send what the socket takes of the order; the rest goes when it takes more."""
         try:
-            worker.unsent = worker.unsent[worker.connection.send(worker.unsent) :]
+            sent = socket.send_fds(worker.connection, [worker.unsent], [pipe] if pipe >= 0 else [])
+            worker.unsent = worker.unsent[sent:]
         except BlockingIOError:
             pass
         except OSError:
             worker.unsent = memoryview(b"")  # it died; Exited follows
-        self._poll.modify(worker.connection, select.POLLIN | (select.POLLOUT if worker.unsent else 0))
+        if worker.unsent or worker.partly:
+            worker.partly = bool(worker.unsent)
+            self._poll.modify(worker.connection, select.POLLIN | (select.POLLOUT if worker.partly else 0))
 
     def kill(self, number: int) -> None:
         """End a worker and everything it started."""
-        if self._control is not None:
+        if self._control is not None and number in self._ids:
             with contextlib.suppress(OSError):
-                self._control.send(encode(Kill(number)))
+                self._control.send(encode(Kill(self._ids[number])))
 
     def watch(self, file: int, call: Callable[[], None]) -> None:
         """Also wake up for a file descriptor."""
@@ -189,8 +206,10 @@ class Pool:
             self._poll.unregister(file)
 
     def wait(self, timeout: float | None) -> list[Happening]:
-        """What happened."""
+        """What happened; when there is nothing else to do, the next worker is forked."""
         if not self._queue:
+            if self._workers and self._spare is None:
+                self._spare = self._worker()
             for file, events in self._poll.poll(None if timeout is None else max(0.0, timeout) * 1000):
                 self._ready(file, events)
         happened, self._queue = self._queue, []
@@ -243,11 +262,20 @@ class Pool:
 
     def _exited(self, notice: Exited) -> None:
         worker = self._workers.pop(notice.number, None)
-        if worker is not None:
-            if worker.connection.fileno() >= 0:
-                self._receive(worker)
-                self._hang_up(worker)
-            self._queue.append((notice.number, notice))
+        if worker is None:
+            if self._spare is not None and self._spare.id == notice.number:
+                self._drop_spare()
+            return
+        self._ids.pop(worker.number, None)
+        if worker.connection.fileno() >= 0:
+            self._receive(worker)
+            self._hang_up(worker)
+        self._queue.append((worker.number, notice))
+
+    def _drop_spare(self) -> None:
+        if self._spare is not None:
+            self._spare.connection.close()
+            self._spare = None
 
     def _zygote_gone(self, fault: Fault | str) -> None:
         """The zygote is dead, and its workers with it; the next attempt starts another."""
@@ -255,26 +283,43 @@ class Pool:
         for worker in list(self._workers.values()):
             if isinstance(fault, Fault):
                 self._queue.append((worker.number, Failed(fault)))
-            self._exited(Exited(worker.number, -signal.SIGKILL, 0))
+            self._exited(Exited(worker.id, -signal.SIGKILL, 0))
 
     def _stop_zygote(self) -> None:
-        if self._control is None:
+        """Close the connection to the zygote, at which it ends; it is waited for when it has workers to end."""
+        self._drop_spare()
+        if self._control is None or self._process is None:
             return
         self._poll.unregister(self._control)
         self._control.close()
         self._control = None
-        with contextlib.suppress(ChildProcessError):
-            if isinstance(self._process, int):
-                os.waitpid(self._process, 0)
-            else:
-                self._process.wait()
+        _LEAVING.append(self._process)
+        _reap(wait=bool(self._workers))
 
     def close(self) -> None:
         """End the zygote; it ends all workers and what they have started."""
         for worker in self._workers.values():
             self._hang_up(worker)
-        self._workers.clear()
         self._stop_zygote()
+        self._workers.clear()
+
+
+_LEAVING: list[subprocess.Popen[bytes] | int] = []
+"""Zygotes that were told to end, for this process to wait for."""
+
+
+def _reap(*, wait: bool) -> None:
+    for process in list(_LEAVING):
+        if _is_over(process, wait):
+            _LEAVING.remove(process)
+
+
+def _is_over(process: subprocess.Popen[bytes] | int, wait: bool) -> bool:
+    if isinstance(process, int):
+        with contextlib.suppress(ChildProcessError):
+            return os.waitpid(process, 0 if wait else os.WNOHANG)[0] != 0
+        return True
+    return (process.wait() if wait else process.poll()) is not None
 
 
 def _received(control: socket.socket) -> bytes:
@@ -294,7 +339,7 @@ class Inline:
         self._services = services
         self._queue: list[Happening] = []
 
-    def launch(self, number: int, order: Order, log: int) -> None:
+    def launch(self, number: int, order: Order, pipe: int = -1) -> None:
         """Carry out an attempt, now."""
         started = time.perf_counter()
         replies: list[Reply] = []

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from mainspring.declare.declaration import Declaration, spec_of
 from mainspring.errors import UserCodeError
@@ -28,7 +29,8 @@ def module_name(module: str) -> str:
     return Path(file).stem if file else module
 
 
-def reference(target: Callable[..., object] | type) -> str:
+@functools.lru_cache(maxsize=4096)
+def reference(target: Any) -> str:
     """``module:qualname`` of a function or class."""
     return f"{module_name(target.__module__)}:{target.__qualname__}"
 

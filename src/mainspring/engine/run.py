@@ -316,7 +316,7 @@ class GraphRun:
         job.done = True
         task, ended = job.node.task, self.ledger.clock()
         reasons = list(done.undeclared)
-        if not self.keys.inputs_unchanged(task, job.value):
+        if not self.keys.inputs_unchanged(job.declared):
             reasons.append("a file that is its input changed while it ran")
         keep = job.cacheable and (not reasons or task.options.once)
         if reasons and job.cacheable and not keep:
@@ -383,8 +383,9 @@ class GraphRun:
         """Give the claim back; those who waited for the key in this run are due again."""
         if self._in_work.get(job.keyed.key) is job:
             del self._in_work[job.keyed.key]
-        # The claim on a thing that must not be repeated stays: it was done, or nobody knows whether it was.
-        if job.claimed and not (job.node.task.options.once and (job.done or job.unclear)):
+        # After success the kept result answers before anybody asks for the claim, which runs out by itself. The claim
+        # on a thing that must not be repeated stays when nobody knows whether it was done.
+        if job.claimed and not (job.done or job.unclear):
             self.ledger.release(job.keyed.key)
         job.claimed = False
         followers, job.followers = job.followers, []

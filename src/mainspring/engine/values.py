@@ -13,7 +13,7 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -191,7 +191,7 @@ def _shapes(value: object, producer: Callable[..., object] | None) -> Iterator[t
     if kind.__module__ in ("builtins", "numpy"):
         yield object, JSON
     if _is_importable(kind):
-        yield kind, f"{JSON}/{reference(kind)}"
+        yield kind, f"{JSON}/{reference(cast(Any, kind))}"
     returns = annotations_of(producer).get("return") if producer is not None else None
     if producer is not None and _says_something(returns):
         yield returns, f"{JSON}/{_RETURNS}{reference(producer)}"

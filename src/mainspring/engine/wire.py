@@ -53,6 +53,7 @@ class Order(msgspec.Struct, frozen=True):
         item: the pickled item of a map, or None; `item_input` instead when the item is a stored result.
         work_dir: a folder of its own, removed afterwards.
         declared: the files that it may read, as absolute paths.
+        log: the file that its output goes to; empty when a pipe comes with the order.
     """
 
     task: str
@@ -64,10 +65,11 @@ class Order(msgspec.Struct, frozen=True):
     item: bytes | None = None
     item_input: StoredResult | None = None
     declared: tuple[str, ...] = ()
+    log: str = ""
 
 
 class Launch(msgspec.Struct, frozen=True, tag="launch"):
-    """Driver to zygote: fork a worker; its socket and its log come along as file descriptors."""
+    """Driver to zygote: fork a worker, which waits for its order on the socket that comes along."""
 
     number: int
 

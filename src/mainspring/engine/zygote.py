@@ -19,7 +19,18 @@ from typing import TextIO
 from mainspring.engine.context import EngineServices
 from mainspring.engine.processes import adopt_orphans, children, die_with_parent, end_children, kill_tree
 from mainspring.engine.task import Task
-from mainspring.engine.wire import Exited, Frames, Kill, Launch, Reply, decode_command, decode_order, encode, frame
+from mainspring.engine.wire import (
+    Exited,
+    Frames,
+    Kill,
+    Launch,
+    Order,
+    Reply,
+    decode_command,
+    decode_order,
+    encode,
+    frame,
+)
 from mainspring.engine.worker import carry_out
 
 __all__ = ["serve", "work"]
@@ -28,17 +39,21 @@ __all__ = ["serve", "work"]
 
 
 def work(connection: socket.socket, tasks: dict[str, Task], services: EngineServices) -> None:
-    """Be a worker: read one order from the driver, carry it out, and end this process."""
+    """Be a worker: wait for one order of the driver, carry it out, and end this process."""
+    status = 0  # also when the driver has gone, or has no order for this worker
     try:
-        order = decode_order(_first_frame(connection))
+        order, pipe = _first_order(connection)
+        _redirect(order.log, pipe)
 
         def send(reply: Reply) -> None:
             connection.sendall(frame(reply))
 
         carry_out(order, tasks[order.task], services, send, isolated=True)
-        status = 0
-    except (BrokenPipeError, ConnectionError, EOFError):
-        status = 75  # the driver has gone: nobody is interested any more
+    except (ConnectionError, EOFError):
+        pass
+    except BaseException:
+        status = 70
+        raise
     finally:
         with contextlib.suppress(Exception):
             sys.stdout.flush()
@@ -47,33 +62,42 @@ def work(connection: socket.socket, tasks: dict[str, Task], services: EngineServ
     os._exit(status)
 
 
-def _first_frame(connection: socket.socket) -> bytes:
-    frames = Frames()
-    while data := connection.recv(1 << 16):
+def _first_order(connection: socket.socket) -> tuple[Order, int]:
+    """The order, and the pipe for its output that comes along when the output is to be redacted; -1 without."""
+    frames, pipe = Frames(), -1
+    while True:
+        data, files, _, _ = socket.recv_fds(connection, 1 << 16, 1)
+        pipe = files[0] if files else pipe
+        if not data:
+            raise EOFError
         for whole in frames.feed(data):
-            return whole
-    raise EOFError
+            return decode_order(whole), pipe
 
 
-def _lines(file: int) -> TextIO:
-    return open(file, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
-
-
-def _become_worker(connection: int, log: int, parent: int) -> socket.socket:
-    """What a child does first: its own session, its log, the signals as Python has them."""
-    os.setsid()
-    signal.set_wakeup_fd(-1)
-    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    die_with_parent(parent)
-    adopt_orphans()
+def _redirect(path: str, pipe: int) -> None:
+    """Send this process's output to the log, by file descriptor, so that native code and programs write there, too."""
+    log = pipe if pipe >= 0 else os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
     # Whoever started the driver may have put something else in their place: a notebook, a test runner.
     sys.stdout, sys.stderr = _lines(1), _lines(2)
     faulthandler.enable(2, all_threads=False)  # a crash of native code leaves the Python stack in the log
+
+
+def _lines(file: int) -> TextIO:
+    return open(file, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+
+
+def _become_worker(connection: int, parent: int) -> socket.socket:
+    """What a child does first: its own session, and the signals as Python has them."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    die_with_parent(parent)
+    adopt_orphans()
     return socket.socket(fileno=connection)
 
 
@@ -108,29 +132,28 @@ class _Zygote:
 
     def _command(self) -> None:
         try:
-            data, files, _, _ = socket.recv_fds(self._control, 4096, 2)
+            data, files, _, _ = socket.recv_fds(self._control, 4096, 1)
         except OSError:
             data, files = b"", []
         if not data:
             self._end()
         command = decode_command(data)
         if isinstance(command, Launch):
-            self._launch(command, *files)
+            self._launch(command, files[0])
         elif isinstance(command, Kill):
             self._kill(command)
 
-    def _launch(self, command: Launch, connection: int, log: int) -> None:
+    def _launch(self, command: Launch, connection: int) -> None:
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             try:
                 for end in (self._control, self._wake, self._woken):
                     end.close()
-                self._start(_become_worker(connection, log, parent))
+                self._start(_become_worker(connection, parent))
             finally:
                 os._exit(70)
         os.close(connection)
-        os.close(log)
         self._workers[pid] = command.number
 
     def _kill(self, command: Kill) -> None:
@@ -199,6 +222,5 @@ def serve(
     for store in inherited:
         with contextlib.suppress(Exception):
             store.close()  # type: ignore[attr-defined]
-    gc.collect()
     gc.freeze()
     _Zygote(control, start).run()
