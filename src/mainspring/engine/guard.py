@@ -16,13 +16,12 @@ import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
 __all__ = ["Guard", "watching"]
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 # A `File` reads on behalf of who calls it; the rest of the package answers for itself.
 _ON_BEHALF = (_PACKAGE + "declare" + os.sep, _PACKAGE + "lazy.py")
 _SELF = _PACKAGE + "engine" + os.sep + "guard.py"
@@ -42,6 +41,7 @@ _NATIVE = {
     "pyarrow.dataset": ("dataset",),
     "duckdb": ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet"),
 }
+_IMPORT = "<frozen importlib"
 
 
 def _libraries() -> tuple[str, ...]:
@@ -137,6 +137,8 @@ class Guard:
         """The line of the project that does it; empty when a library (if `direct`) or the engine does."""
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
+            if frame.f_code.co_filename.startswith(_IMPORT):
+                return ""  # an import looks through sys.path; what it finds is code, and in the key
             kind = self._class_of(frame.f_code.co_filename)
             if kind == "project":
                 if mentions and not _speaks_of(frame, mentions):
