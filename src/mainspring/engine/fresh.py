@@ -41,7 +41,7 @@ class _ByReference(pickle.Pickler):
 
     def reducer_override(self, obj: object) -> Any:
         if isinstance(obj, types.FunctionType) and obj is not callable_named:
-            return callable_named, (reference(obj),)
+            return callable_named, (reference(obj), obj.__code__.co_filename)
         if isinstance(obj, types.MappingProxyType):
             return _read_only, (dict(obj),)
         return NotImplemented

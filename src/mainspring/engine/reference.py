@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 from mainspring.declare.declaration import Declaration, spec_of
 from mainspring.errors import UserCodeError
 
-__all__ = ["annotations_of", "dereference", "module_name", "origin_of_code", "reference", "unwrapped"]
+__all__ = ["annotations_of", "callable_named", "dereference", "module_name", "origin_of_code", "reference", "unwrapped"]
 
 
 def module_name(module: str) -> str:
@@ -42,18 +44,22 @@ def unwrapped(found: object) -> object:
     return found
 
 
-def dereference(name: str) -> object:
+def dereference(name: str, file: str = "") -> object:
     """What `reference` named, importing its module; declarations are seen through.
+
+    Args:
+        name: ``module:qualname``.
+        file: the module's file, for a module that was not imported by its name: a test, a script.
 
     Raises:
         UserCodeError: MS-2024, it is not there.
     """
     module, _, path = name.partition(":")
     try:
-        found: object = importlib.import_module(module)
+        found: object = _module(module, file)
         for part in path.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, OSError) as error:
         raise UserCodeError(
             f"{name} cannot be found by a worker",
             code="MS-2024",
@@ -61,6 +67,18 @@ def dereference(name: str) -> object:
             fix="define it at the top level of a module of the project, not inside a function",
         ) from error
     return unwrapped(found)
+
+
+def _module(name: str, file: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        spec = importlib.util.spec_from_file_location(name, file) if file else None
+        if spec is None or spec.loader is None:
+            raise
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def annotations_of(function: Callable[..., object]) -> dict[str, object]:
@@ -81,13 +99,13 @@ def origin_of_code(function: Callable[..., object]) -> str:
     return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code is not None else ""
 
 
-def callable_named(name: str) -> Callable[..., object]:
+def callable_named(name: str, file: str = "") -> Callable[..., object]:
     """`dereference` for functions.
 
     Raises:
         UserCodeError: MS-2024, it is not there or no function.
     """
-    found = dereference(name)
+    found = dereference(name, file)
     if not callable(found):
         raise UserCodeError(f"{name} is not a function", code="MS-2024", fix="declare the step again")
     return cast("Callable[..., object]", found)

@@ -6,9 +6,9 @@ and kind together are the content of a result; names of files and counts of rows
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
-import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -47,6 +47,7 @@ __all__ = [
 FRAME, FILE, FOLDER, BYTES, JSON, MANIFEST, OPAQUE = "frame", "file", "folder", "bytes", "json", "manifest", "pickle"
 _RETURNS = "returns:"
 _VERIFIED_BYTES = 256 << 20
+_CHUNK = 1 << 20
 _JSON = msgspec.json.Encoder(order="sorted")
 
 
@@ -308,9 +309,15 @@ def _load_file(result: StoredResult, objects: Objects, wanted: object, place: Pa
 
 
 def _copy_out(objects: Objects, digest: str, target: Path, executable: bool) -> None:
-    """A copy, because the step may write to what it is handed and the store must not change."""
+    """A verified copy, because the step may write to what it is handed and the store must not change."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(objects.path(digest), target)
+    found = hashlib.blake2b(digest_size=20)
+    with open(objects.path(digest), "rb") as source, open(target, "wb") as copy:
+        while chunk := source.read(_CHUNK):
+            found.update(chunk)
+            copy.write(chunk)
+    if found.hexdigest() != digest:
+        objects.get(digest)  # tells what is wrong with it and moves it aside
     target.chmod(0o755 if executable else 0o644)
 
 

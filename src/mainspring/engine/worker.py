@@ -34,7 +34,7 @@ else:
 
 __all__ = ["carry_out", "fault_of"]
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 def carry_out(
