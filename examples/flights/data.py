@@ -42,8 +42,7 @@ def read_flights(folder: Path) -> pl.DataFrame:
     )
     flights = raw.with_columns(departed=scheduled + pl.duration(minutes=pl.col("dep_delay").fill_null(0)))
     flights = pl.concat(
-        _landed(part, zones[str(destination)])
-        for (destination,), part in flights.group_by("dest", maintain_order=True)
+        _landed(part, zones[str(destination)]) for (destination,), part in flights.group_by("dest", maintain_order=True)
     )
     return flights.select(
         flight_id=pl.concat_str(

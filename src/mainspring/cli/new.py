@@ -1,0 +1,59 @@
+"""``mainspring new``: a project that passes its tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import click
+
+from mainspring.cli.options import json_option
+from mainspring.cli.output import emit, lines
+from mainspring.errors import UsageError
+
+__all__ = ["command"]
+
+_HERE = Path(__file__).parent
+_KINDS = ("blank", "flights")
+_NOT_COPIED = shutil.ignore_patterns("__pycache__", ".mainspring", "*.parquet", ".pytest_cache")
+
+
+@click.command(short_help="make a project that passes its tests")
+@click.argument("name")
+@click.option(
+    "--from", "kind", type=click.Choice(_KINDS), default="blank", show_default=True, help="what to start from"
+)
+@json_option
+def command(name: str, kind: str, as_json: bool) -> int:
+    """Make a folder NAME with an app, its settings, a little data and a test."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+        raise UsageError(
+            f"{name!r} is no name for a project", code="MS-2606", fix="use letters, digits, - and _, a letter first"
+        )
+    target = Path.cwd() / name
+    if target.exists():
+        raise UsageError(f"{name} is there already", code="MS-2607", fix="choose another name, or move it away")
+    part = target.with_name(f".{name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        shutil.copytree(_template(kind), part, ignore=_NOT_COPIED)
+        if (part / "gitignore").exists():
+            (part / "gitignore").rename(part / ".gitignore")
+        os.rename(part, target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    files = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
+    if as_json:
+        emit({"project": name, "from": kind, "files": files})
+    else:
+        data = "python data.py && " if kind == "flights" else ""
+        lines([f"{name}: {', '.join(files)}", f"next: cd {name} && {data}mainspring dev"])
+    return 0
+
+
+def _template(kind: str) -> Path:
+    """The template's folder: in the package, or in a checkout beside it."""
+    packaged = _HERE / "projects" / kind
+    return packaged if packaged.is_dir() else _HERE.parents[2] / "examples" / kind
