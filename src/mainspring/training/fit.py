@@ -2,83 +2,94 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+import random
 import traceback
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import msgspec
 
 from mainspring.declare.artifact import Model
 from mainspring.declare.frame import Frame
 from mainspring.declare.model import ModelSpec
 from mainspring.errors import DataError, UserCodeError
 from mainspring.lazy import lazy
-from mainspring.ports.converter import Converted, Converter
-from mainspring.ports.runtime import CARD, Card, Predictor
-from mainspring.training.parity import ParityReport, parity
-from mainspring.training.sets import LABEL, TrainingShape, input_dtype, matrix, parts, split
+from mainspring.ports.runtime import Card
+from mainspring.training.folder import FitReport, Fitted, Workshop, write_model
+from mainspring.training.native import booster_of, native_scores
+from mainspring.training.sets import LABEL, TrainingShape, empty_columns, input_dtype, matrix
+from mainspring.training.split import parts, split
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-    import skops.io as skops_io
 else:
-    np, pa, skops_io = lazy("numpy"), lazy("pyarrow"), lazy("skops.io")
+    np, pa = lazy("numpy"), lazy("pyarrow")
 
-__all__ = ["Load", "fit", "native_scores"]
+__all__ = ["fit"]
 
-Load = Any
-"""``Services.predictor``: a folder to a `Predictor`."""
-
-_LIBRARIES = ("numpy", "scikit-learn", "lightgbm", "onnx", "onnxruntime", "skl2onnx", "skops")
+_SAMPLE = 256
 
 
 def fit(
     spec: ModelSpec,
     shape: TrainingShape,
     frame: Frame,
-    converter: Converter | None,
-    load: Load,
-    folder: Path,
     params: Mapping[str, object],
-) -> Card:
+    shop: Workshop,
+) -> tuple[Card, FitReport]:
     """Train on the older part of a training set and write the model's folder.
 
     Args:
         spec: what was declared.
         shape: the training set's shape.
         frame: the training set.
-        converter: turns estimators into ONNX, or None.
-        load: loads a folder, to check what was written.
-        folder: where to write; it exists and is empty.
         params: the trainer's parameters.
+        shop: where the folder is made.
 
     Raises:
-        UserCodeError: MS-2210, the trainer raises; MS-2211, it returns no model.
-        DataError: MS-2203; MS-2204, the label has one class.
+        UserCodeError: MS-2210, the trainer raises; MS-2211, it returns no model; MS-2212, the model gives no scores;
+            MS-2213, the model cannot be stored.
+        DataError: MS-2203, too few rows; MS-2204, the label has one class.
     """
-    how = split(frame, spec.holdout, spec.gap_us)
-    train, judged = parts(frame, how)
+    train, judged = parts(frame, split(frame, spec.holdout, spec.gap_us))
     if shape.task == "binary":
         _two_classes(shape, train, "to learn from")
         _two_classes(shape, judged, "to judge on")
+    noted = _noted(shape, train)
     dtype = input_dtype(frame, shape.columns)
     model = _call(spec, _typed(train, shape.columns, dtype), _label(train, shape), params)
-    _scores_at_all(model, shape, spec)
-    return _store(spec, shape, model, matrix(judged, shape.columns, dtype), dtype, converter, load, folder)
+    values = matrix(judged, shape.columns, dtype)
+    _gives_scores(model.estimator, values[:_SAMPLE], shape, spec)
+    report = FitReport(
+        rows=len(train),
+        estimator=_kind(model.estimator),
+        metrics={name: float(value) for name, value in model.metrics.items()},
+        notes={name: str(value) for name, value in model.notes.items()},
+        warnings=noted,
+    )
+    return write_model(Fitted(shape, model.estimator, dtype, spec.tolerance), values, report, shop)
 
 
-def _typed(frame: Frame, columns: tuple[str, ...], dtype: str) -> Frame:
+def _noted(shape: TrainingShape, train: Frame) -> tuple[str, ...]:
+    return tuple(
+        f"input {name!r} has no value in the {len(train)} rows to learn from: its view has no row for these keys, or "
+        "none that was known in time"
+        for name in empty_columns(train, shape.columns)
+    )
+
+
+def _typed(frame: Frame, columns: tuple[str, ...], dtype: Literal["float32", "float64"]) -> Frame:
     """The inputs with the precision they are served with, so that the trainer sees what the runtime will see."""
     table = frame.arrow().select(list(columns))
     if dtype == "float64":
         return Frame(table)
-    fields = [
-        pa.field(field.name, pa.float32() if pa.types.is_floating(field.type) else field.type) for field in table.schema
-    ]
-    return Frame(table.cast(pa.schema(fields)))
+    fields = [pa.field(field.name, pa.float32() if _is_fraction(field.type) else field.type) for field in table.schema]
+    return Frame(table.cast(pa.schema(fields), safe=False))
+
+
+def _is_fraction(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_floating(kind) or pa.types.is_decimal(kind))
 
 
 def _label(frame: Frame, shape: TrainingShape) -> Frame:
@@ -87,137 +98,96 @@ def _label(frame: Frame, shape: TrainingShape) -> Frame:
 
 
 def _two_classes(shape: TrainingShape, frame: Frame, what: str) -> None:
-    classes = set(frame.arrow().column(LABEL).unique().to_pylist())
+    classes = frame.arrow().column(LABEL).unique().to_pylist()
     if len(classes) < 2:
         raise DataError(
             f"label {shape.label!r} has one class in the rows {what}",
             code="MS-2204",
-            why=f"all {len(frame)} rows are {bool(classes.pop())}" if classes else "there are no rows",
+            why=f"all {len(frame)} rows are {bool(classes[0])}",
             fix="bring rows of both classes, or a larger holdout=",
         )
 
 
 def _call(spec: ModelSpec, x: Frame, y: Frame, params: Mapping[str, object]) -> Model:
-    np.random.seed(spec.seed)
+    random.seed(spec.seed)
+    np.random.seed(spec.seed % 2**32)
     try:
         found: object = spec.function(x, y, **params)
+    except MemoryError:
+        raise  # the engine knows what to say of it
     except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [f for f in frames if f.filename == spec.function.__code__.co_filename] or frames
         raise UserCodeError(
             f"the trainer {spec.function.__name__!r} failed",
             code="MS-2210",
             why=f"{type(error).__name__}: {error}",
-            origin=f"{Path(own[-1].filename).name}:{own[-1].lineno}",
+            origin=_line_of(error, spec),
             fix="mend the trainer; mainspring logs shows what it printed",
         ) from error
     if not isinstance(found, Model):
         raise UserCodeError(
             f"the trainer {spec.function.__name__!r} returned {type(found).__name__}, not a Model",
             code="MS-2211",
-            origin=f"{Path(spec.function.__code__.co_filename).name}:{spec.function.__code__.co_firstlineno}",
+            origin=_line_of(None, spec),
             fix="return Model(estimator)",
         )
     return found
 
 
-def _scores_at_all(model: Model, shape: TrainingShape, spec: ModelSpec) -> None:
-    estimator = model.estimator
-    booster = type(estimator).__name__ == "Booster"
-    wanted = "predict_proba" if shape.task == "binary" and not booster else "predict"
-    if not hasattr(estimator, wanted):
+def _line_of(error: BaseException | None, spec: ModelSpec) -> str:
+    """The last line of the trainer's own file that the error came through, or where the trainer begins."""
+    code = spec.function.__code__
+    line = code.co_firstlineno
+    if error is not None:
+        own = [item for item in traceback.extract_tb(error.__traceback__) if item.filename == code.co_filename]
+        line = (own[-1].lineno or line) if own else line
+    return f"{Path(code.co_filename).name}:{line}"
+
+
+def _kind(estimator: object) -> str:
+    steps = getattr(estimator, "steps", None)
+    if steps:
+        return " > ".join(type(step).__name__ for _, step in steps)
+    return type(estimator).__name__
+
+
+def _gives_scores(estimator: Any, rows: Any, shape: TrainingShape, spec: ModelSpec) -> None:
+    """The model scores the columns it will be asked with: one number a row, a probability for a boolean label.
+
+    Raises:
+        UserCodeError: MS-2212.
+    """
+    problem = _missing_method(estimator, shape.task)
+    if not problem:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scikit-learn warns when it was fitted with names and is asked without
+            problem = _bad_scores(estimator, rows, shape)
+    if problem:
         raise UserCodeError(
-            f"the model of trainer {spec.function.__name__!r} has no {wanted}",
+            f"the model of trainer {spec.function.__name__!r} gives no scores",
             code="MS-2212",
-            why=f"it is {type(estimator).__name__}, and the label is {shape.task}",
-            fix="return a fitted classifier for a boolean label, a regressor for a number",
+            why=problem,
+            origin=_line_of(None, spec),
+            fix="return a fitted classifier for a boolean label, a regressor for a number; fit it on x.numpy()",
         )
 
 
-def native_scores(estimator: Any, values: Any, task: Literal["binary", "regression"]) -> Any:
-    """The estimator's own scores, float64 (rows,)."""
-    if task == "binary" and type(estimator).__name__ != "Booster":
-        return np.asarray(estimator.predict_proba(values)[:, 1], dtype=np.float64)
-    return np.asarray(estimator.predict(values), dtype=np.float64)
+def _missing_method(estimator: Any, task: str) -> str:
+    wanted = "predict_proba" if task == "binary" and booster_of(estimator) is not estimator else "predict"
+    return "" if hasattr(estimator, wanted) else f"{type(estimator).__name__} has no {wanted}, and the label is {task}"
 
 
-def _store(
-    spec: ModelSpec,
-    shape: TrainingShape,
-    model: Model,
-    judged: Any,
-    dtype: Literal["float32", "float64"],
-    converter: Converter | None,
-    load: Load,
-    folder: Path,
-) -> Card:
-    why = (
-        "whole numbers or moments among the inputs need float64" if dtype == "float64" else "no converter is installed"
-    )
-    if dtype == "float32" and converter is not None:
-        converted = converter.convert(model.estimator, len(shape.columns), shape.task)
-        if isinstance(converted, Converted):
-            card = _card(shape, "onnx", "model.onnx", dtype, converted.output, True, "")
-            (folder / card.file).write_bytes(converted.data)
-            report = _gate(model, load, folder, card, judged, spec.tolerance)
-            if report.passed:
-                return _write(folder, msgspec.structs.replace(card, why=report.text()))
-            (folder / card.file).unlink()
-            why = report.text()
-        else:
-            why = converted
-    return _write(folder, _native(shape, model, dtype, why, folder))
-
-
-def _gate(model: Model, load: Load, folder: Path, card: Card, judged: Any, tolerance: float) -> ParityReport:
-    _write(folder, card)
-    predictor: Predictor = load(folder)
-    return parity(
-        model.estimator,
-        lambda values: native_scores(model.estimator, values, card.task),
-        predictor.scores,
-        judged,
-        tolerance,
-        card.task,
-    )
-
-
-def _native(shape: TrainingShape, model: Model, dtype: Literal["float32", "float64"], why: str, folder: Path) -> Card:
-    estimator = model.estimator
-    booster: Any = getattr(estimator, "booster_", estimator)
-    if type(booster).__name__ == "Booster" and type(booster).__module__.startswith("lightgbm"):
-        (folder / "model.txt").write_text(booster.model_to_string(), "utf-8")
-        return _card(shape, "lightgbm", "model.txt", dtype, "", False, why)
+def _bad_scores(estimator: Any, rows: Any, shape: TrainingShape) -> str:
+    classes = [float(item) for item in getattr(estimator, "classes_", (0, 1))] if shape.task == "binary" else [0.0, 1.0]
+    if classes != [0.0, 1.0]:
+        return f"it knows the classes {classes}, not 0 and 1"
     try:
-        (folder / "model.skops").write_bytes(skops_io.dumps(estimator))
-    except Exception as error:  # whatever the estimator's own state raises
-        raise UserCodeError(
-            f"the model of {shape.model!r} cannot be stored",
-            code="MS-2213",
-            why=f"ONNX: {why}; skops: {type(error).__name__}: {error}",
-            fix="return a scikit-learn or LightGBM estimator",
-        ) from error
-    return _card(shape, "skops", "model.skops", dtype, "", False, why)
-
-
-def _card(
-    shape: TrainingShape,
-    format: Literal["onnx", "lightgbm", "skops", "pickle"],
-    file: str,
-    dtype: Literal["float32", "float64"],
-    output: str,
-    converted: bool,
-    why: str,
-) -> Card:
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return Card(shape.model, format, file, shape.columns, dtype, shape.task, output, converted, why, versions)
-
-
-def _write(folder: Path, card: Card) -> Card:
-    (folder / CARD).write_bytes(msgspec.json.format(msgspec.json.encode(card, order="sorted")))
-    return card
+        scores = native_scores(estimator, rows, shape.task)
+    except Exception as error:  # an estimator may raise anything when it is asked
+        return f"asked for {len(rows)} rows of {len(shape.columns)} columns it raises {type(error).__name__}: {error}"
+    if scores.shape != (len(rows),):
+        return f"asked for {len(rows)} rows it gives {scores.shape}"
+    if not np.isfinite(scores).all():
+        return f"{int((~np.isfinite(scores)).sum())} of {len(rows)} scores are not finite"
+    if shape.task == "binary" and not ((scores >= 0) & (scores <= 1)).all():
+        return f"scores lie in [{scores.min():.3g}, {scores.max():.3g}], and probabilities are wanted"
+    return ""

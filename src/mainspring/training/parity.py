@@ -1,12 +1,17 @@
-"""The parity gate: a converted model must score like the model it was made from, also beside split thresholds."""
+"""The parity gate: a converted model must score like the model it was made from.
+
+It is asked where conversions go wrong: on real rows, beside the thresholds of trees, and where values are missing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import msgspec
+
 from mainspring.lazy import lazy
+from mainspring.training.thresholds import edge_rows, missing_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,20 +19,22 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["ParityReport", "edge_rows", "parity", "thresholds_of"]
+__all__ = ["ParityReport", "Scorer", "parity", "probes"]
+
+Scorer = Callable[["NDArray[Any]"], "NDArray[np.float64]"]
 
 _ROWS = 4096
-_EDGES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class ParityReport:
+class ParityReport(msgspec.Struct, frozen=True):
     """How far a conversion is off.
 
     Attributes:
         passed: whether every row is within the tolerance and no label flips.
-        rows: rows that were compared.
-        worst: the greatest difference of a score.
+        rows: real rows that were compared.
+        edges: rows beside split thresholds that were compared.
+        missing: rows with missing values that were compared.
+        worst: the greatest difference of a score; infinite when one side gives no number and the other does.
         off: rows beyond the tolerance.
         flips: rows whose label differs.
         tolerance: what was allowed.
@@ -35,92 +42,81 @@ class ParityReport:
 
     passed: bool
     rows: int
-    worst: float
+    edges: int
+    missing: int
+    worst: float | None
     off: int
     flips: int
     tolerance: float
 
     def text(self) -> str:
         """In one line."""
-        verdict = "parity holds" if self.passed else "parity fails"
+        worst = "no number on one side" if self.worst is None else f"worst difference {self.worst:.2g}"
         return (
-            f"{verdict}: {self.rows} rows, worst difference {self.worst:.2g} (tolerance {self.tolerance:g}), "
+            f"parity {'holds' if self.passed else 'fails'}: {self.rows} rows, {self.edges} beside thresholds, "
+            f"{self.missing} with missing values, {worst} (tolerance {self.tolerance:g}), "
             f"{self.off} beyond it, {self.flips} labels flip"
         )
 
 
-def parity(
-    estimator: object,
-    native: Callable[[NDArray[Any]], NDArray[np.float64]],
-    converted: Callable[[NDArray[Any]], NDArray[np.float64]],
-    judged: NDArray[Any],
-    tolerance: float,
-    task: Literal["binary", "regression"],
-) -> ParityReport:
-    """Compare two scorers on up to 4,096 rows and on rows one ulp each side of the model's split thresholds.
+def probes(
+    estimator: object, native: Scorer, judged: NDArray[Any], missing: Sequence[int]
+) -> tuple[list[NDArray[Any]], str]:
+    """The rows to compare on: up to 4,096 real ones, those beside thresholds, those with missing values.
 
     Args:
         estimator: the fitted model, whose thresholds are read where it has them.
         native: scores by the model itself.
-        converted: scores by the converted model.
         judged: rows in the dtype that is served, (rows, columns).
+        missing: columns that may be missing when the model is asked.
+
+    Returns:
+        The three blocks, and why the last one is empty when the model takes no missing values, else "".
+    """
+    real = judged[:: -(-len(judged) // _ROWS) or 1]
+    complete = real[~np.isnan(real).any(axis=1)]
+    gone = missing_rows(real, missing)
+    problem = ""
+    if len(gone):
+        try:
+            native(gone[:1])
+        except ValueError as error:  # what scikit-learn's input checks raise
+            gone, problem = gone[:0], str(error).partition("\n")[0]
+    return [real, edge_rows(estimator, complete if len(complete) else real), gone], problem
+
+
+def parity(
+    native: Scorer,
+    converted: Scorer,
+    blocks: Sequence[NDArray[Any]],
+    tolerance: float,
+    task: Literal["binary", "regression"],
+) -> ParityReport:
+    """Compare two scorers on the same rows.
+
+    Args:
+        native: scores by the model itself.
+        converted: scores by the converted model.
+        blocks: what `probes` gives.
         tolerance: the greatest allowed difference of a score.
         task: for ``binary`` the label is score >= 0.5, and none may flip.
     """
-    step = max(len(judged) // _ROWS, 1)
-    rows = np.concatenate([judged[::step][:_ROWS], edge_rows(judged, thresholds_of(estimator))])
+    rows = np.concatenate(list(blocks))
     mine, theirs = native(rows), converted(rows)
     difference = np.abs(mine - theirs)
-    difference = np.where(np.isnan(mine) & np.isnan(theirs), 0.0, np.nan_to_num(difference, nan=np.inf))
+    neither = ~np.isfinite(mine) & ~np.isfinite(theirs)
+    difference = np.where(neither, 0.0, np.nan_to_num(difference, nan=np.inf))
     off = int(np.count_nonzero(difference > tolerance))
-    # A score within the tolerance of one half may fall on either side of it.
-    clear = np.abs(mine - 0.5) > tolerance
-    flips = int(np.count_nonzero(((mine >= 0.5) != (theirs >= 0.5)) & clear)) if task == "binary" else 0
-    return ParityReport(not off and not flips, len(rows), float(difference.max(initial=0.0)), off, flips, tolerance)
-
-
-def edge_rows(judged: NDArray[Any], thresholds: list[tuple[int, float]]) -> NDArray[Any]:
-    """Rows that lie at, one ulp below and one ulp above each threshold of their column, others taken from real rows."""
-    if not len(judged) or not thresholds:
-        return judged[:0]
-    chosen = thresholds[:: max(len(thresholds) * 3 // _EDGES, 1)]
-    rows = judged[np.arange(3 * len(chosen)) % len(judged)].copy()
-    for number, (column, threshold) in enumerate(chosen):
-        value = judged.dtype.type(threshold)
-        toward = np.array([-np.inf, np.inf], judged.dtype)
-        rows[3 * number, column] = value
-        rows[3 * number + 1, column] = np.nextafter(value, toward[0])
-        rows[3 * number + 2, column] = np.nextafter(value, toward[1])
-    return rows
-
-
-def thresholds_of(estimator: Any) -> list[tuple[int, float]]:
-    """The (column, threshold) of every split of a tree model; empty for others, and behind a pipeline."""
-    found: list[tuple[int, float]] = []
-    for trees in getattr(estimator, "_predictors", ()):
-        for tree in trees:
-            nodes = tree.nodes
-            inner = nodes[nodes["is_leaf"] == 0]
-            found += zip(inner["feature_idx"].tolist(), inner["num_threshold"].tolist(), strict=True)
-    trees = getattr(estimator, "estimators_", ())
-    for tree in np.asarray(trees, dtype=object).ravel() if len(trees) else ():
-        inner = getattr(tree, "tree_", None)
-        if inner is not None:
-            split = inner.feature >= 0
-            found += zip(inner.feature[split].tolist(), inner.threshold[split].tolist(), strict=True)
-    booster = getattr(estimator, "booster_", estimator)
-    if type(booster).__name__ == "Booster":
-        table = booster.dump_model()["tree_info"]
-        for entry in table:
-            found += _splits(entry["tree_structure"])
-    return sorted(set(found))
-
-
-def _splits(node: dict[str, Any]) -> list[tuple[int, float]]:
-    if "split_feature" not in node or node.get("decision_type") != "<=":
-        return []
-    return [
-        (int(node["split_feature"]), float(node["threshold"])),
-        *_splits(node["left_child"]),
-        *_splits(node["right_child"]),
-    ]
+    flips = int(np.count_nonzero((mine >= 0.5) != (theirs >= 0.5))) if task == "binary" else 0
+    worst = float(difference.max(initial=0.0))
+    counts = [len(block) for block in blocks]
+    return ParityReport(
+        not off and not flips,
+        counts[0],
+        counts[1],
+        counts[2],
+        worst if np.isfinite(worst) else None,
+        off,
+        flips,
+        tolerance,
+    )

@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import msgspec
-
 from mainspring.declare.data import Column
-from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.frame import Frame
 from mainspring.declare.model import ModelSpec
-from mainspring.declare.record import Kind
+from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import DataError
-from mainspring.features.history import HasTables, history
+from mainspring.features.history import KERNELS, HasTables, history
 from mainspring.features.log import SourceTable, TableVersion, source_of
 from mainspring.features.view import DELETED, EVENT, SEQ, Pick, View, picks_of
 from mainspring.lazy import lazy
+from mainspring.plan.encoding import digest, encode
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
+    from numpy.typing import NDArray
 else:
     np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["AT", "KNOWN", "LABEL", "SLICE", "Split", "TrainingShape", "build", "matrix", "shape_of", "split"]
+__all__ = [
+    "AT",
+    "KNOWN",
+    "LABEL",
+    "SLICE",
+    "Built",
+    "TrainingShape",
+    "build",
+    "empty_columns",
+    "input_dtype",
+    "matrix",
+    "shape_of",
+]
 
 AT, KNOWN, LABEL, SLICE = "_at", "_known", "_label", "_slice_"
 """The columns of a training set besides the model's: the row's moment, when its label was known, the label, slices."""
 
-_NUMBERS = frozenset({Kind.INTEGER, Kind.FLOAT, Kind.BOOLEAN, Kind.DECIMAL, Kind.TIMESTAMP, Kind.DATE})
+_QUANTITIES = frozenset({Kind.INTEGER, Kind.FLOAT, Kind.BOOLEAN, Kind.DECIMAL})
+_NUMBERS = _QUANTITIES | {Kind.TIMESTAMP, Kind.DATE}
 _WIDE = 1 << 24  # whole numbers beyond this are not exact in float32
 
 
@@ -47,6 +60,7 @@ class TrainingShape:
         own: the columns of the source that are inputs.
         picks: the features that are inputs.
         columns: the model's columns, in the order of its inputs.
+        missing: those of them that may be missing when the model is asked: features always, own columns if nullable.
         slices: columns of the source to judge apart.
         task: ``binary`` for a boolean label, else ``regression``.
     """
@@ -58,24 +72,24 @@ class TrainingShape:
     own: tuple[str, ...]
     picks: tuple[Pick, ...]
     columns: tuple[str, ...]
+    missing: tuple[str, ...]
     slices: tuple[str, ...]
     task: Literal["binary", "regression"]
 
 
-class Split(msgspec.Struct, frozen=True):
-    """How rows are divided by time.
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A training set with what it takes to tell whether another is the same.
 
     Attributes:
-        train: rows to fit on.
-        evaluate: the newest rows, to judge on.
-        from_us: the first moment that is judged.
-        cutoff_us: rows fitted on are older than this, and their label was known by then.
+        frame: `AT`, `KNOWN`, `LABEL`, slices, then the model's columns, by rising moment.
+        spine: digest of the keys, moments and labels that the features were looked up for.
+        kernels: by view, the window kernel that answered it; empty for a view without windows.
     """
 
-    train: int
-    evaluate: int
-    from_us: int
-    cutoff_us: int
+    frame: Frame
+    spine: str
+    kernels: Mapping[str, str]
 
 
 def shape_of(name: str, spec: ModelSpec, views: Mapping[str, View]) -> TrainingShape:
@@ -87,14 +101,31 @@ def shape_of(name: str, spec: ModelSpec, views: Mapping[str, View]) -> TrainingS
         views: the runtime views by name.
 
     Raises:
-        DataError: MS-2201, an input is no number.
+        DataError: MS-2201, an input or the label is no number; MS-2206, two inputs have one name.
     """
     picks = picks_of(spec.inputs, views)
     waiting = iter(picks)
     columns: list[str] = []
     for item in spec.inputs:
         columns += [item.name] if isinstance(item, Column) else [f.name for f in next(waiting).features]
-    types = {f.name: f.type for p in picks for f in p.features} | {f.name: f.type for f in spec_of(spec.spine).fields}
+    own = {item.name: item.field.type for item in spec.inputs if isinstance(item, Column)}
+    types = {f.name: f.type for p in picks for f in p.features} | own
+    _are_numbers(name, spec, columns, types)
+    return TrainingShape(
+        model=name,
+        source=source_of(spec.spine),
+        label=spec.label.name,
+        known_at=None if spec.known_at is None else spec.known_at.name,
+        own=tuple(own),
+        picks=picks,
+        columns=tuple(columns),
+        missing=tuple(column for column in columns if column not in own or own[column].nullable),
+        slices=tuple(dict.fromkeys(column.name for column in spec.slices)),
+        task="binary" if spec.label.field.type.kind is Kind.BOOLEAN else "regression",
+    )
+
+
+def _are_numbers(name: str, spec: ModelSpec, columns: Sequence[str], types: Mapping[str, ColumnType]) -> None:
     for column in columns:
         if types[column].kind not in _NUMBERS:
             raise DataError(
@@ -103,28 +134,40 @@ def shape_of(name: str, spec: ModelSpec, views: Mapping[str, View]) -> TrainingS
                 why="models take numbers; encoding text inside the trainer would not be served",
                 fix="make a number of it in a feature view, or leave it out",
             )
-    return TrainingShape(
-        name,
-        source_of(spec.spine),
-        spec.label.name,
-        None if spec.known_at is None else spec.known_at.name,
-        tuple(item.name for item in spec.inputs if isinstance(item, Column)),
-        picks,
-        tuple(columns),
-        tuple(column.name for column in spec.slices),
-        "binary" if spec.label.field.type.kind is Kind.BOOLEAN else "regression",
-    )
+    if spec.label.field.type.kind not in _QUANTITIES:
+        raise DataError(
+            f"label {spec.label.name!r} of model {name!r} is {spec.label.field.type}, not a number",
+            code="MS-2201",
+            why="a label is true or false, or a quantity",
+            fix="add a boolean column to the source, or a number",
+        )
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    if twice:
+        raise DataError(
+            f"two inputs of model {name!r} are called {twice[0]!r}",
+            code="MS-2206",
+            why="a request, a trainer and a chart could not tell them apart",
+            fix="rename the feature in its view, or leave one out",
+        )
 
 
 def build(
     services: HasTables, shape: TrainingShape, spine: TableVersion, versions: Mapping[str, TableVersion]
-) -> Frame:
-    """The training set at pinned versions: `AT`, `KNOWN`, `LABEL`, slices, then the model's columns, by moment.
+) -> Built:
+    """The training set at pinned versions; the same versions give the same bytes.
 
-    Corrections of one event count once, as known last; deleted rows and rows without a label are left out.
+    Of the corrections of one event the one that arrived last counts; deleted rows and rows without a label are left
+    out, and NaN is no label.
+
+    Args:
+        services: where the tables are.
+        shape: what it is made of.
+        spine: the version of the label's source.
+        versions: the versions of the views' logs, by view.
 
     Raises:
         DataError: MS-2202, no row has a label.
+        StoreError: MS-4131, a pinned version is gone.
     """
     examples = _examples(services, shape, spine)
     if not len(examples):
@@ -134,31 +177,35 @@ def build(
             why=f"of {spine.rows} rows of {shape.source.name!r} none has a known {shape.label!r}",
             fix="bring rows whose label is known",
         )
-    keys = {key for item in shape.picks for key in item.view.key_names}
-    asked = pa.table({name: examples.column(name) for name in sorted(keys - {AT})} | {AT: examples.column(EVENT)})
+    asked = pa.table({name: examples.column(name) for name in _keys(shape)} | {AT: examples.column(EVENT)})
     answered = history(services, shape.picks, Frame(asked), time=AT, versions=versions).arrow()
-    found = {
-        AT: answered.column(AT),
+    known = {
         KNOWN: examples.column(shape.known_at or EVENT),
         LABEL: examples.column(shape.label).cast(pa.float64()),
     }
+    found = {AT: answered.column(AT), **known}
     found |= {SLICE + name: examples.column(name) for name in shape.slices}
     for name in shape.columns:
         found[name] = examples.column(name) if name in shape.own else answered.column(name)
-    return Frame(pa.table(found))
+    identity = pa.table({f"key_{number}": column for number, column in enumerate(asked.columns)} | known)
+    kernels = json.loads((answered.schema.metadata or {}).get(KERNELS, b"{}"))
+    return Built(Frame(pa.table(found)), digest(encode(Frame(identity))), kernels)
+
+
+def _keys(shape: TrainingShape) -> list[str]:
+    return sorted({key for item in shape.picks for key in item.view.key_names})
 
 
 def _examples(services: HasTables, shape: TrainingShape, spine: TableVersion) -> pa.Table:
     source = shape.source
-    keys = {key for item in shape.picks for key in item.view.key_names}
-    wanted = {*keys, *shape.own, *shape.slices, shape.label} | ({shape.known_at} if shape.known_at else set())
-    wanted |= {source.id} if source.id else set()
-    rows = services.tables.read(
-        source.log, version=spine.version, columns=[*sorted(str(name) for name in wanted), EVENT, SEQ, DELETED]
-    )
+    roles = {shape.label, shape.known_at or shape.label, source.id or shape.label}
+    wanted = sorted({*_keys(shape), *shape.own, *shape.slices, *roles})
+    rows = services.tables.read(source.log, version=spine.version, columns=[*wanted, EVENT, SEQ, DELETED])
     if source.id:
         rows = _last_versions(rows, source.id)
     mask = pc.and_(pc.invert(rows.column(DELETED)), pc.is_valid(rows.column(shape.label)))
+    if pa.types.is_floating(rows.column(shape.label).type):
+        mask = pc.and_(mask, pc.invert(pc.fill_null(pc.is_nan(rows.column(shape.label)), False)))
     if shape.known_at:
         mask = pc.and_(mask, pc.is_valid(rows.column(shape.known_at)))
     return rows.filter(mask).sort_by([(EVENT, "ascending"), (SEQ, "ascending")])
@@ -171,49 +218,7 @@ def _last_versions(rows: pa.Table, key: str) -> pa.Table:
     return ordered.take(pa.array(np.sort(np.unique(codes, return_index=True)[1])))
 
 
-def split(frame: Frame, holdout: float, gap_us: int) -> Split:
-    """Divide by time: the newest share is judged; what is fitted was over, and known, a gap before.
-
-    Args:
-        frame: a training set, by rising `AT`.
-        holdout: the share of rows to judge on, in (0, 1).
-        gap_us: microseconds between the two.
-
-    Raises:
-        DataError: MS-2203, one of the parts is empty.
-    """
-    at, known = _moments(frame, AT), _moments(frame, KNOWN)
-    first = int(at[min(int(len(at) * (1 - holdout)), len(at) - 1)])
-    cutoff = first - gap_us
-    evaluate = int(np.count_nonzero(at >= first))
-    train = int(np.count_nonzero((at < cutoff) & (known <= cutoff)))
-    if not evaluate or not train:
-        raise DataError(
-            f"{len(at)} rows cannot be divided into a part to learn from and a part to judge on",
-            code="MS-2203",
-            why=f"{train} rows to learn from, {evaluate} to judge on",
-            fix="bring more rows, or a smaller holdout= or gap=",
-        )
-    return Split(train, evaluate, first, cutoff)
-
-
-def parts(frame: Frame, how: Split) -> tuple[Frame, Frame]:
-    """The rows to fit on and the rows to judge on."""
-    at, known = _moments(frame, AT), _moments(frame, KNOWN)
-    table = frame.arrow()
-    return (
-        Frame(table.filter(pa.array((at < how.cutoff_us) & (known <= how.cutoff_us)))),
-        Frame(table.filter(pa.array(at >= how.from_us))),
-    )
-
-
-def _moments(frame: Frame, name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    return np.asarray(frame.arrow().column(name).cast(pa.int64()))
-
-
-def matrix(
-    frame: Frame, columns: Sequence[str], dtype: Literal["float32", "float64"]
-) -> np.ndarray[tuple[int, int], np.dtype[np.floating]]:
+def matrix(frame: Frame, columns: Sequence[str], dtype: Literal["float32", "float64"]) -> NDArray[np.floating]:
     """The model's columns as (rows, columns), C order, NaN where missing."""
     values = frame[list(columns)].numpy()
     return np.ascontiguousarray(values.reshape(len(frame), len(columns)), dtype=dtype)
@@ -233,11 +238,7 @@ def input_dtype(frame: Frame, columns: Sequence[str]) -> Literal["float32", "flo
     return "float32"
 
 
-def named(shape_model: str) -> str:
-    """The name of a model's training-set task."""
-    return f"training_set/{shape_model}"
-
-
-def spine_name(spec: ModelSpec) -> str:
-    """The name of the label's source."""
-    return name_of(spec.spine)
+def empty_columns(frame: Frame, columns: Sequence[str]) -> list[str]:
+    """The columns without a single value: a join that never matches, or a feature that is never known in time."""
+    table = frame.arrow()
+    return [name for name in columns if table.column(name).null_count == len(table)]

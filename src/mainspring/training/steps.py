@@ -1,7 +1,8 @@
-"""The steps of a model: training set, fit, evaluation, version."""
+"""The steps of a model: training set, fit with conversion, evaluation, version."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -23,13 +24,20 @@ from mainspring.engine.values import save
 from mainspring.errors import UsageError
 from mainspring.features.log import TableVersion
 from mainspring.features.view import View
-from mainspring.ports.runtime import Predictor, read_card
+from mainspring.plan.closure import closure_of
+from mainspring.ports.runtime import read_card
 from mainspring.training.evaluate import Evaluation, evaluate
 from mainspring.training.fit import fit
-from mainspring.training.sets import TrainingShape, build, matrix, parts, shape_of, split
-from mainspring.training.versions import Registered, decide, register
+from mainspring.training.folder import Workshop, read_report
+from mainspring.training.pins import identity_of, pin, pinned
+from mainspring.training.promotion import Judge, Registered, decide
+from mainspring.training.sets import TrainingShape, build, matrix, shape_of
+from mainspring.training.split import parts, split
+from mainspring.training.versions import ModelVersion, register
 
 __all__ = ["tasks_of_model"]
+
+_VIEW = "view_"
 
 
 def tasks_of_model(model: ModelDeclaration, views: Mapping[str, View], promotion: Promotion | None) -> tuple[Task, ...]:
@@ -37,64 +45,90 @@ def tasks_of_model(model: ModelDeclaration, views: Mapping[str, View], promotion
 
     They take the results of ``source/..`` and ``feature_view/..`` tasks (`TableVersion`); the last one gives a
     `Registered` and is never kept: it looks at the catalog.
+
+    Args:
+        model: the declaration.
+        views: the runtime views by name.
+        promotion: its declared promotion rule, or None.
+
+    Raises:
+        DataError: MS-2201, an input or the label is no number; MS-2206, two inputs have one name.
     """
     name, spec = name_of(model), spec_of(model)
     shape = shape_of(name, spec, views)
     used = sorted({pick.view.name for pick in shape.picks})
-    tables = {f"view_{view}": Output(f"feature_view/{view}") for view in used}
+    tables = {f"{_VIEW}{view}": Output(f"feature_view/{view}") for view in used}
     rule = () if promotion is None or spec_of(promotion).when is None else (spec_of(promotion).when,)
     made = {"frame": Output(f"training_set/{name}")}
     judged = {**made, "folder": Output(f"model/{name}")}
     spine = {"spine": Output(f"source/{shape.source.name}")}
+    dividing: dict[str, Any] = {"holdout": spec.holdout, "gap_us": spec.gap_us}
     return (
-        Task(f"training_set/{name}", training_set, {"shape": shape}, {**spine, **tables}),
+        Task(
+            f"training_set/{name}",
+            training_set,
+            {"shape": shape},
+            {**spine, **tables},
+            title=f"training set of {name}",
+        ),
         Task(
             f"model/{name}",
             trained,
-            {"model": name, "shape": shape, "given": dict(parameters(spec.function)), **_judging(spec)},
+            {"shape": shape, "given": dict(parameters(spec.function)), "tolerance": spec.tolerance, **dividing},
             made,
             reaches=(spec.function,),
             options=spec.options,
+            title=f"model {name}",
         ),
-        Task(f"evaluation/{name}", evaluated, {"shape": shape, "metric": spec.metric, **_judging(spec)}, judged),
+        Task(
+            f"evaluation/{name}",
+            evaluated,
+            {"shape": shape, "metric": spec.metric, **dividing},
+            judged,
+            title=f"evaluation of {name}",
+        ),
         Task(
             f"version/{name}",
             versioned,
-            {"model": name, "shape": shape, "metric": spec.metric, **_judging(spec)},
+            {"shape": shape, "metric": spec.metric, **dividing},
             {**judged, "evaluation": Output(f"evaluation/{name}"), **spine, **tables},
             reaches=cast("tuple[Callable[..., object], ...]", rule),
             options=StepOptions(cache=False),
+            title=f"version of {name}",
         ),
     )
-
-
-def _judging(spec: ModelSpec) -> dict[str, Any]:
-    return {"holdout": spec.holdout, "gap_us": spec.gap_us}
 
 
 def _services() -> Services:
     return cast(Services, current().services)
 
 
-def training_set(shape: TrainingShape, spine: TableVersion, **tables: TableVersion) -> Frame:
-    """The training set at the versions of its tables."""
-    return build(_services(), shape, spine, _by_view(tables))
-
-
 def _by_view(tables: Mapping[str, object]) -> dict[str, TableVersion]:
-    return {name.removeprefix("view_"): msgspec.convert(table, TableVersion) for name, table in tables.items()}
+    return {name.removeprefix(_VIEW): msgspec.convert(table, TableVersion) for name, table in tables.items()}
+
+
+def training_set(shape: TrainingShape, spine: TableVersion, **tables: TableVersion) -> Frame:
+    """The training set at the versions of its tables, pinned in the catalog."""
+    services, views = _services(), _by_view(tables)
+    built = build(services, shape, spine, views)
+    pin(services.catalog, shape, spine, views, built)
+    return built.frame
 
 
 def trained(
-    model: str, shape: TrainingShape, given: dict[str, object], holdout: float, gap_us: int, frame: Frame
+    shape: TrainingShape, given: dict[str, object], tolerance: float, holdout: float, gap_us: int, frame: Frame
 ) -> File:
     """The model's folder."""
     services = _services()
-    spec = _declared(services, model)
     folder = Path(current().work_dir) / "model"
     folder.mkdir()
-    card = fit(spec, shape, frame, services.converter, services.predictor, folder, given)
-    print(f"{model}: {len(frame)} rows, stored as {card.format}; {card.why}")  # noqa: T201 - the step's log
+    spec = _declared(services, shape.model)
+    card, report = fit(spec, shape, frame, given, Workshop(services.converter, services.predictor, folder))
+    for name, value in report.metrics.items():
+        current().log_metric(f"{shape.model}.training.{name}", value)
+    for text in report.warnings:
+        sys.stderr.write(f"warning: {text}\n")
+    sys.stderr.write(f"{report.estimator} on {report.rows} rows, kept as {card.format}: {card.why}\n")
     return File(folder)
 
 
@@ -106,7 +140,7 @@ def _declared(services: Services, model: str) -> ModelSpec:
 
 
 def evaluated(shape: TrainingShape, metric: str, holdout: float, gap_us: int, frame: Frame, folder: File) -> Evaluation:
-    """The model on the rows that it was not fitted on."""
+    """The model on the rows that it was not fitted on, as it is served."""
     _, judged = parts(frame, split(frame, holdout, gap_us))
     predictor = _services().predictor(folder.path)
     card = read_card(folder.path)
@@ -118,7 +152,6 @@ def evaluated(shape: TrainingShape, metric: str, holdout: float, gap_us: int, fr
 
 
 def versioned(
-    model: str,
     shape: TrainingShape,
     metric: str,
     holdout: float,
@@ -131,24 +164,34 @@ def versioned(
 ) -> Registered:
     """The model version, and whether it is the champion now."""
     services, context = _services(), current()
-    how = split(frame, holdout, gap_us)
-    pinned = {f"/source/{shape.source.name}": msgspec.to_builtins(spine)} | {
-        f"/feature_view/{name}": msgspec.to_builtins(table) for name, table in _by_view(tables).items()
-    }
-    described: dict[str, object] = {
-        "tables": pinned,
-        "definitions": {pick.view.name: pick.view.version for pick in shape.picks},
-        "columns": list(shape.columns),
-        "rows": len(frame),
-    }
-    artifact = save(folder, services.objects).digest
-    version = register(services.catalog, shape, artifact, evaluation, how, described, context.run_id)
+    model = shape.model
+    data = pinned(services.catalog, model, identity_of(shape, spine, _by_view(tables)))
+    version = register(
+        services.catalog,
+        model,
+        ModelVersion(
+            artifact=save(folder, services.objects).digest,
+            training_set=data.id,
+            run=context.run_id,
+            code=closure_of(_declared(services, model).function).digest,
+            task=shape.task,
+            columns=shape.columns,
+            card=read_card(folder.path),
+            training=read_report(folder.path),
+            split=split(frame, holdout, gap_us),
+            metrics=evaluation.metrics,
+            calibration=evaluation.calibration,
+            slices=evaluation.slices,
+        ),
+    )
 
-    def loaded(digest: str) -> Predictor:
-        stored = load(services, digest, File, context.work_dir / digest)
-        return services.predictor(cast(File, stored).path)
+    def fetch(digest: str) -> Path:
+        return cast(File, load(services, digest, File, context.work_dir / digest)).path
 
-    return decide(services.catalog, shape, _rule_of(services, model), metric, version, frame, loaded)
+    judge = Judge(shape, metric, _rule_of(services, model), frame, fetch, services.predictor)
+    done = decide(services.catalog, version, judge)
+    sys.stderr.write(f"version {done.version}: {'champion' if done.champion else 'challenger'}, {done.why}\n")
+    return done
 
 
 def _rule_of(services: Services, model: str) -> PromotionSpec | None:

@@ -1,4 +1,4 @@
-"""The converter port: scikit-learn through skl2onnx, LightGBM through onnxmltools."""
+"""The converter port: scikit-learn through skl2onnx, LightGBM through onnxmltools, also as a pipeline's last step."""
 
 from __future__ import annotations
 
@@ -6,21 +6,30 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mainspring.adapters.onnx.graph import keep_output, make_exact, trees_of
 from mainspring.adapters.onnx.problems import reason
 from mainspring.adapters.onnx.settings import ConverterSettings
 from mainspring.lazy import lazy
 from mainspring.ports.converter import Converted
 
 if TYPE_CHECKING:
+    import lightgbm
     import onnxmltools
+    import onnxmltools.convert.lightgbm.operator_converters.LightGbm as ml_lightgbm  # noqa: N813 - a module
     import skl2onnx
     from onnxmltools.convert.common import data_types as ml_types
     from skl2onnx.common import data_types as skl_types
+    from skl2onnx.common import shape_calculator as skl_shapes
 else:
-    onnxmltools, skl2onnx = lazy("onnxmltools"), lazy("skl2onnx")
+    lightgbm, onnxmltools, skl2onnx = lazy("lightgbm"), lazy("onnxmltools"), lazy("skl2onnx")
     ml_types, skl_types = lazy("onnxmltools.convert.common.data_types"), lazy("skl2onnx.common.data_types")
+    ml_lightgbm = lazy("onnxmltools.convert.lightgbm.operator_converters.LightGbm")
+    skl_shapes = lazy("skl2onnx.common.shape_calculator")
 
 __all__ = ["OnnxConverter", "open_converter"]
+
+_ML_OPSET = 3
+_LIGHTGBM_OPSET = 15  # the newest that onnxmltools writes for LightGBM
 
 
 class OnnxConverter:
@@ -30,31 +39,68 @@ class OnnxConverter:
         self._opset = settings.opset
 
     def convert(self, estimator: object, columns: int, task: Literal["binary", "regression"]) -> Converted | str:
-        """The estimator as ONNX, or why it cannot be converted."""
+        """The estimator as ONNX, or why it cannot be converted.
+
+        The same estimator gives the same bytes each time.
+        """
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the converters warn about themselves at every call
                 model = self._converted(estimator, columns)
+                output = _output(model, task)
+                if output is None:
+                    names = ", ".join(item.name for item in model.graph.output)
+                    return f"the converted model gives {names} and no probabilities"
+                keep_output(model, output)
+                make_exact(model, trees_of(estimator))
+                return Converted(model.SerializeToString(deterministic=True), output)
         except Exception as error:  # converters raise whatever their visitors meet
             return reason(error)
-        names = [output.name for output in model.graph.output]
-        wanted = [name for name in names if "prob" in name] if task == "binary" else names[:1]
-        if not wanted:
-            return f"the converted model gives {', '.join(names)} and no probabilities"
-        return Converted(model.SerializeToString(), wanted[0])
 
     def _converted(self, estimator: Any, columns: int) -> Any:
         if type(estimator).__module__.startswith("lightgbm"):
-            shape = [("input", ml_types.FloatTensorType([None, columns]))]
             return onnxmltools.convert_lightgbm(
-                estimator, initial_types=shape, zipmap=False, target_opset=min(self._opset, 15)
+                estimator,
+                initial_types=[("input", ml_types.FloatTensorType([None, columns]))],
+                zipmap=False,
+                target_opset=min(self._opset, _LIGHTGBM_OPSET),
             )
+        if _holds_lightgbm(estimator):
+            _teach_lightgbm()
         return skl2onnx.to_onnx(
             estimator,
             initial_types=[("input", skl_types.FloatTensorType([None, columns]))],
             options={"zipmap": False} if hasattr(estimator, "predict_proba") else None,
-            target_opset={"": self._opset, "ai.onnx.ml": 3},
+            target_opset={"": self._opset, "ai.onnx.ml": _ML_OPSET},
         )
+
+
+def _output(model: Any, task: Literal["binary", "regression"]) -> str | None:
+    names = [str(output.name) for output in model.graph.output]
+    wanted = [name for name in names if "prob" in name] if task == "binary" else names
+    return wanted[0] if wanted else None
+
+
+def _holds_lightgbm(estimator: Any) -> bool:
+    return any(type(step).__module__.startswith("lightgbm") for _, step in getattr(estimator, "steps", ()))
+
+
+def _teach_lightgbm() -> None:
+    """Let skl2onnx convert LightGBM's estimators inside a pipeline; doing it again changes nothing."""
+    skl2onnx.update_registered_converter(
+        lightgbm.LGBMClassifier,
+        "LightGbmLGBMClassifier",
+        skl_shapes.calculate_linear_classifier_output_shapes,
+        ml_lightgbm.convert_lightgbm,
+        options={"nocl": [True, False], "zipmap": [True, False, "columns"]},
+    )
+    skl2onnx.update_registered_converter(
+        lightgbm.LGBMRegressor,
+        "LightGbmLGBMRegressor",
+        skl_shapes.calculate_linear_regressor_output_shapes,
+        ml_lightgbm.convert_lightgbm,
+        options={"split": None},
+    )
 
 
 def open_converter(settings: ConverterSettings, place: Path) -> OnnxConverter:

@@ -1,0 +1,93 @@
+"""A model in its own format: LightGBM's text, else skops, in bytes that are the same for equal models."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from typing import TYPE_CHECKING, Any, Literal
+
+from mainspring.lazy import lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+    import skops.io as skops_io
+    from numpy.typing import NDArray
+else:
+    np, skops_io = lazy("numpy"), lazy("skops.io")
+
+__all__ = ["NativeForm", "booster_of", "canonical_skops", "native_form", "native_scores"]
+
+NativeForm = tuple[Literal["lightgbm", "skops"], str, bytes]
+"""The format, the file's name and its content."""
+
+_SCHEMA = "schema.json"
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)
+
+
+def native_form(estimator: Any) -> NativeForm:
+    """The model in its own format.
+
+    Raises:
+        Exception: whatever the estimator's own state raises when skops reads it.
+    """
+    booster = booster_of(estimator)
+    if booster is not None:
+        return "lightgbm", "model.txt", booster.model_to_string().encode("utf-8")
+    return "skops", "model.skops", canonical_skops(skops_io.dumps(estimator))
+
+
+def booster_of(estimator: Any) -> Any:
+    """The `lightgbm.Booster` of a LightGBM model, or None."""
+    booster = getattr(estimator, "booster_", estimator) if _is_lightgbm(estimator) else None
+    return booster if type(booster).__name__ == "Booster" else None
+
+
+def _is_lightgbm(estimator: Any) -> bool:
+    return type(estimator).__module__.partition(".")[0] == "lightgbm"
+
+
+def native_scores(estimator: Any, values: NDArray[Any], task: Literal["binary", "regression"]) -> NDArray[np.float64]:
+    """The estimator's own scores, float64 (rows,): the probability of the positive class, or the prediction."""
+    if task == "binary" and hasattr(estimator, "predict_proba"):
+        return np.asarray(estimator.predict_proba(values)[:, 1], dtype=np.float64)
+    return np.asarray(estimator.predict(values), dtype=np.float64).reshape(len(values), -1)[:, 0]
+
+
+def canonical_skops(data: bytes) -> bytes:
+    """A skops file with its numbers drawn in order.
+
+    skops names parts by their address in memory, so that the same estimator gives other bytes each time.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    names: dict[object, int] = {}
+    schema = _renumbered(json.loads(content.pop(_SCHEMA)), names)
+    files = {_renamed(name, names): body for name, body in content.items()}
+    files[_SCHEMA] = json.dumps(schema, separators=(",", ":")).encode()
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            archive.writestr(zipfile.ZipInfo(name, _LONG_AGO), files[name], zipfile.ZIP_DEFLATED)
+    return written.getvalue()
+
+
+def _renumbered(node: Any, names: dict[object, int]) -> Any:
+    if isinstance(node, list):
+        return [_renumbered(item, names) for item in node]
+    if not isinstance(node, dict):
+        return node
+    found: dict[str, Any] = {}
+    for key, value in node.items():  # in their order: it is the order of a dictionary's keys
+        if key == "__id__" and isinstance(value, int):
+            found[key] = names.setdefault(str(value), len(names) + 1)
+        elif key == "file" and isinstance(value, str):
+            found[key] = _renamed(value, names)
+        else:
+            found[key] = _renumbered(value, names)
+    return found
+
+
+def _renamed(file: str, names: dict[object, int]) -> str:
+    stem, dot, suffix = file.rpartition(".")
+    return f"{names.setdefault(stem, len(names) + 1)}{dot}{suffix}" if stem.isdigit() else file

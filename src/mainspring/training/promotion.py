@@ -1,0 +1,119 @@
+"""What becomes of a new version: challenger at once, champion when the gate says so."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from mainspring.catalog.ids import now_us
+from mainspring.declare.frame import Frame
+from mainspring.declare.model import PromotionSpec
+from mainspring.ports.catalog import Catalog, Entity, Event
+from mainspring.ports.runtime import Predictor, read_card
+from mainspring.training.gate import Comparison, Contestant, compare, rule_digest
+from mainspring.training.sets import TrainingShape
+from mainspring.training.split import Split
+from mainspring.training.versions import CHALLENGER, CHAMPION, KIND, REFUSED, champion_of, move, point, refusal_of, told
+
+__all__ = ["Judge", "Registered", "decide"]
+
+
+class Registered(msgspec.Struct, frozen=True):
+    """What became of a trained model.
+
+    Attributes:
+        id: the version's id in the catalog.
+        version: its number.
+        champion: whether it is the champion now.
+        why: why, or why not.
+        comparison: beside the champion before, when they were compared now.
+    """
+
+    id: str
+    version: int
+    champion: bool
+    why: str
+    comparison: Comparison | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """How versions of a model are compared.
+
+    Attributes:
+        shape: the training set's shape.
+        metric: the metric that decides.
+        rule: the declared promotion rule, or None.
+        frame: the newest training set.
+        fetch: the folder of a model artifact, by digest.
+        load: a folder to a predictor.
+    """
+
+    shape: TrainingShape
+    metric: str
+    rule: PromotionSpec | None
+    frame: Frame
+    fetch: Callable[[str], Path]
+    load: Callable[[Path], Predictor]
+
+    def compare(self, new: Entity, live: Entity) -> Comparison:
+        """The two on the same rows.
+
+        Raises:
+            UserCodeError: MS-2214, the rule's function fails.
+        """
+        return compare(self.shape, self.rule, self.metric, self._contestant(new), self._contestant(live), self.frame)
+
+    def _contestant(self, version: Entity) -> Contestant:
+        folder = self.fetch(str(version.spec["artifact"]))
+        split = msgspec.convert(version.spec["split"], Split)
+        return Contestant(version.version, self.load(folder), read_card(folder), split)
+
+
+def decide(catalog: Catalog, version: Entity, judge: Judge) -> Registered:
+    """Make a new version the challenger, compare it with the champion, and promote it when the rule says so.
+
+    The first version is the champion, for want of another. A version is judged once against a champion by a rule, and
+    one that was the champion before is never promoted again by itself: whoever rolled it back meant it. Refusals are
+    recorded, too. When the champion changes during the comparison, the comparison is made again.
+
+    Raises:
+        UserCodeError: MS-2214, the rule's function fails.
+    """
+    model = version.name
+    point(catalog, CHALLENGER, version, "training", {})
+    by = rule_digest(judge.rule)
+    while True:
+        live, alias = champion_of(catalog, model)
+        if live is None:
+            if move(catalog, CHAMPION, alias, version, "gate", {"why": "the first version"}) is not None:
+                return Registered(version.id, version.version, True, "the first version")
+            continue
+        if live.id == version.id:
+            return Registered(version.id, version.version, True, "it is the champion already")
+        settled = _settled(catalog, version, live, by)
+        if settled:
+            return Registered(version.id, version.version, False, settled)
+        comparison = judge.compare(version, live)
+        data = {"id": version.id, "live": live.version, "live_id": live.id, "rule": by}
+        data |= msgspec.to_builtins(comparison)
+        if not comparison.promote:
+            told_now = {"version": version.version, **data}
+            catalog.add_event(Event(now_us(), "gate", REFUSED, f"/{KIND}/{model}", told_now))
+            return Registered(version.id, version.version, False, comparison.why, comparison)
+        if move(catalog, CHAMPION, alias, version, "gate", data) is not None:
+            return Registered(version.id, version.version, True, comparison.why, comparison)
+
+
+def _settled(catalog: Catalog, version: Entity, live: Entity, by: str) -> str:
+    """Why a version is not judged again, or nothing."""
+    model = version.name
+    if any(event.data.get("to") == version.id for event in told(catalog, model, f"{KIND}.{CHAMPION}")):
+        return f"it was the champion before: mainspring promote {model} {version.version} brings it back"
+    refusal = refusal_of(catalog, model, version, live)
+    if refusal is not None and refusal.data.get("rule") == by:
+        return f"refused already against version {live.version}: {refusal.data.get('why', '')}"
+    return ""
