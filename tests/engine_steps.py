@@ -36,6 +36,14 @@ def scaled(x: int, folder: str = "") -> int:
     return x * FACTOR
 
 
+def doubled(x: int) -> int:
+    return x * 2
+
+
+def tripled(x: int) -> int:
+    return x * 3
+
+
 def total(values: list[int], folder: str = "") -> int:
     if folder:
         ran(folder, "total")

@@ -68,17 +68,22 @@ class StepContext:
         task: the task that runs.
         run_id: the run it belongs to.
         attempt: 1 for the first attempt.
-        work_dir: a folder of its own, removed afterwards.
     """
 
     services: EngineServices
     task: Task
     run_id: str
     attempt: int
-    work_dir: Path
+    _work_dir: Path
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     measured: Callable[[str, float, int, int], None] = field(default=lambda *_: None, repr=False)
     moved: Callable[[float, float], None] = field(default=lambda *_: None, repr=False)
+
+    @property
+    def work_dir(self) -> Path:
+        """A folder of its own, made when it is first asked for and removed afterwards."""
+        self._work_dir.mkdir(parents=True, exist_ok=True)
+        return self._work_dir
 
     def log_metric(self, name: str, value: float, step: int = 0) -> None:
         """Record a number of this run; it appears in the console at once."""

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import Any
 
-__all__ = ["Guard", "watching"]
+__all__ = ["Guard", "libraries", "watching"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 # A `File` reads on behalf of who calls it; the rest of the package answers for itself.
@@ -44,7 +44,9 @@ _NATIVE = {
 _IMPORT = "<frozen importlib"
 
 
-def _libraries() -> tuple[str, ...]:
+@functools.cache
+def libraries() -> tuple[str, ...]:
+    """The folders of Python and its libraries; found once, before workers are forked."""
     roots = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()}
     return tuple(sorted({os.path.abspath(root) + os.sep for root in roots}))
 
@@ -59,7 +61,7 @@ class Guard:
     """
 
     def __init__(self, declared: Iterable[str], own: Iterable[str], env: Iterable[str]) -> None:
-        self._allowed = [*_libraries(), *_SYSTEM, *(os.path.abspath(folder) + os.sep for folder in own)]
+        self._allowed = [*libraries(), *_SYSTEM, *(os.path.abspath(folder) + os.sep for folder in own)]
         self._declared = {os.path.abspath(path) for path in declared}
         self._written: set[str] = set()
         self._env = frozenset(env)
@@ -163,7 +165,7 @@ class Guard:
             return "stdlib"
         if full.startswith(_PACKAGE):
             return "on behalf" if full.startswith(_ON_BEHALF) else "ours"
-        if full.startswith(_libraries()):
+        if full.startswith(libraries()):
             return "library" if "site-packages" in full or "dist-packages" in full else "stdlib"
         return "project"
 

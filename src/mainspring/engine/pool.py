@@ -32,7 +32,7 @@ from mainspring.engine.wire import (
     frame,
 )
 from mainspring.engine.worker import carry_out
-from mainspring.engine.zygote import serve, work
+from mainspring.engine.zygote import serve, shareable, work
 
 __all__ = ["Executor", "Happening", "Inline", "Pool"]
 
@@ -130,8 +130,7 @@ class Pool:
         if pid == 0:
             try:
                 ours.close()
-                tasks, services = self._tasks, self._services
-                serve(theirs, lambda link: work(link, tasks, services), parent=parent, inherited=inherited)
+                _serve_forked(theirs, self._tasks, self._services, parent, inherited)
             finally:
                 os._exit(70)
         theirs.close()
@@ -302,6 +301,17 @@ class Pool:
             self._hang_up(worker)
         self._stop_zygote()
         self._workers.clear()
+
+
+def _serve_forked(
+    control: socket.socket,
+    tasks: dict[str, Task],
+    services: EngineServices,
+    parent: int,
+    inherited: tuple[object, ...],
+) -> None:
+    objects = shareable(services)
+    serve(control, lambda link: work(link, tasks, services, objects), parent=parent, inherited=inherited)
 
 
 _LEAVING: list[subprocess.Popen[bytes] | int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import os
 import signal
@@ -40,9 +41,14 @@ _HARMLESS = ("jemalloc_bg_thd", "polars-ooc")
 _UNFORKABLE = ("grpc", "tensorflow", "jax", "torch")
 
 
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+        _libc().prctl(option, value, 0, 0, 0)
 
 
 def die_with_parent(parent: int, signal_number: int = signal.SIGKILL) -> None:

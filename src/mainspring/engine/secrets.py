@@ -90,9 +90,9 @@ class Redactor:
     def feed(self, data: bytes) -> bytes:
         """Add what was written; what may be passed on."""
         text = self._replaced(self._held + data)
-        keep = self._longest - 1
-        self._held = text[len(text) - keep :] if keep else b""
-        return text[: len(text) - keep] if keep else text
+        passed = max(0, len(text) - self._longest + 1)
+        self._held = text[passed:]
+        return text[:passed]
 
     def end(self) -> bytes:
         """The rest."""

@@ -24,6 +24,7 @@ from mainspring.engine.values import load, save
 from mainspring.engine.wire import Done, Failed, Fault, Measured, Moved, Order, Reply
 from mainspring.errors import MainspringError, UserCodeError
 from mainspring.lazy import lazy
+from mainspring.ports.objects import Objects
 
 if TYPE_CHECKING:
     import importlib.util as importlib_util
@@ -38,7 +39,13 @@ _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 def carry_out(
-    order: Order, task: Task, services: EngineServices, send: Callable[[Reply], None], *, isolated: bool
+    order: Order,
+    task: Task,
+    services: EngineServices,
+    send: Callable[[Reply], None],
+    *,
+    isolated: bool,
+    objects: Objects | None = None,
 ) -> None:
     """Carry out one attempt; whatever happens is sent as `Done` or `Failed`, nothing is raised.
 
@@ -48,11 +55,12 @@ def carry_out(
         services: the services of this process.
         send: takes the replies.
         isolated: whether this process ends with the attempt.
+        objects: an object store that was opened before this process was forked, if that may be shared.
     """
     work_dir = Path(order.work_dir)
+    objects = services.objects if objects is None else objects
     try:
-        work_dir.mkdir(parents=True, exist_ok=True)
-        done = _attempt(order, task, services, send, isolated)
+        done = _attempt(order, task, services, objects, send, isolated)
         sys.stdout.flush()  # the log is complete when the result is announced
         sys.stderr.flush()
         send(done)
@@ -64,10 +72,18 @@ def carry_out(
         sys.stderr.flush()
         send(Failed(fault_of(error, task)))
     finally:
-        shutil.rmtree(work_dir, ignore_errors=True)
+        if work_dir.exists():
+            shutil.rmtree(work_dir, ignore_errors=True)
 
 
-def _attempt(order: Order, task: Task, services: EngineServices, send: Callable[[Reply], None], isolated: bool) -> Done:
+def _attempt(
+    order: Order,
+    task: Task,
+    services: EngineServices,
+    objects: Objects,
+    send: Callable[[Reply], None],
+    isolated: bool,
+) -> Done:
     _seed(task.options.seed)
     guard = Guard(order.declared, [order.work_dir, str(services.state)], task.options.env)
     context = StepContext(
@@ -80,24 +96,24 @@ def _attempt(order: Order, task: Task, services: EngineServices, send: Callable[
         lambda name, value, step, at: send(Measured(name, value, step, at)),
         lambda done, total: send(Moved(done, total)),
     )
-    arguments = _arguments(order, task, services)
+    arguments = _arguments(order, task, objects)
     if not isolated:
         arguments = copy.deepcopy(arguments)  # a step may change what it is handed, and others are handed it too
     with entered(context), watching(guard, natives=isolated):
         value = task.function(**arguments)
     _check(value, task)
-    return Done(save(value, services.objects, task.function), guard.undeclared())
+    return Done(save(value, objects, task.function), guard.undeclared())
 
 
-def _arguments(order: Order, task: Task, services: EngineServices) -> dict[str, object]:
+def _arguments(order: Order, task: Task, objects: Objects) -> dict[str, object]:
     wanted = annotations_of(task.function)
     place = Path(order.work_dir, "inputs")
     arguments = dict(task.params)
     for name, stored in order.inputs.items():
-        arguments[name] = load(stored, services.objects, wanted.get(name), place / name)
+        arguments[name] = load(stored, objects, wanted.get(name), place / name)
     if task.over is not None:
         if order.item_input is not None:
-            item = load(order.item_input, services.objects, wanted.get(task.over), place / task.over)
+            item = load(order.item_input, objects, wanted.get(task.over), place / task.over)
         else:
             item = pickle.loads(order.item or b"")  # made by the driver that started this process
         arguments[task.over] = item

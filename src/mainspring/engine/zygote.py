@@ -17,7 +17,15 @@ from collections.abc import Callable
 from typing import TextIO
 
 from mainspring.engine.context import EngineServices
-from mainspring.engine.processes import adopt_orphans, children, die_with_parent, end_children, kill_tree
+from mainspring.engine.guard import libraries
+from mainspring.engine.processes import (
+    adopt_orphans,
+    children,
+    die_with_parent,
+    end_children,
+    kill_tree,
+    native_threads,
+)
 from mainspring.engine.task import Task
 from mainspring.engine.wire import (
     Exited,
@@ -32,13 +40,23 @@ from mainspring.engine.wire import (
     frame,
 )
 from mainspring.engine.worker import carry_out
+from mainspring.ports.objects import Objects
 
-__all__ = ["serve", "work"]
+__all__ = ["serve", "shareable", "work"]
 
 # -- a worker ---------------------------------------------------------------------------------------------------------
 
 
-def work(connection: socket.socket, tasks: dict[str, Task], services: EngineServices) -> None:
+def shareable(services: EngineServices) -> Objects | None:
+    """The object store, opened before workers are forked, when opening it has started no thread and opened no file."""
+    before = len(os.listdir("/dev/fd")), native_threads()
+    objects = services.objects
+    return objects if (len(os.listdir("/dev/fd")), native_threads()) == before else None
+
+
+def work(
+    connection: socket.socket, tasks: dict[str, Task], services: EngineServices, objects: Objects | None = None
+) -> None:
     """Be a worker: wait for one order of the driver, carry it out, and end this process."""
     status = 0  # also when the driver has gone, or has no order for this worker
     try:
@@ -48,7 +66,7 @@ def work(connection: socket.socket, tasks: dict[str, Task], services: EngineServ
         def send(reply: Reply) -> None:
             connection.sendall(frame(reply))
 
-        carry_out(order, tasks[order.task], services, send, isolated=True)
+        carry_out(order, tasks[order.task], services, send, isolated=True, objects=objects)
     except (ConnectionError, EOFError):
         pass
     except BaseException:
@@ -222,5 +240,6 @@ def serve(
     for store in inherited:
         with contextlib.suppress(Exception):
             store.close()  # type: ignore[attr-defined]
+    libraries()
     gc.freeze()
     _Zygote(control, start).run()

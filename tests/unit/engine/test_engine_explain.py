@@ -15,14 +15,11 @@ def run(services, *tasks):
     return run_graph(TaskGraph("pipeline/test", tasks), services, workers=2)
 
 
-def graph(n=3, factor=2):
-    def scale(x: int, by: int = factor) -> int:
-        return x * by
-
+def graph(n=3, last=steps.doubled):
     return (
         Task("step/numbers", steps.numbers, {"n": n}),
         Task("step/total", steps.total, inputs={"values": Output("step/numbers")}),
-        Task("step/scale", scale, {}, {"x": Output("step/total")}),
+        Task("step/last", last, {}, {"x": Output("step/total")}),
     )
 
 
@@ -58,10 +55,14 @@ def test_a_change_is_seen_over_a_run_that_was_all_hits(services):
 
 
 def test_changed_code_is_named(services):
-    run(services, *graph(factor=2))
-    run(services, *graph(factor=3))
-    parts = {one.part for one in why(services, "scale").reasons}
-    assert parts == {"code", "param"}
+    run(services, *graph(last=steps.doubled))
+    run(services, *graph(last=steps.tripled))
+    names = [(one.part, one.name) for one in why(services, "last").reasons]
+    assert names == [
+        ("code", "added engine_steps:tripled"),
+        ("code", "removed engine_steps:doubled"),
+        ("param", "(function)"),
+    ]
 
 
 def test_a_helpers_constant_is_named(services, monkeypatch):
