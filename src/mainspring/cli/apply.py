@@ -32,12 +32,8 @@ def command(project: Path | None, profile: str | None, as_json: bool, inline: bo
         emit(report_as_dict(report))
     else:
         hits = sum(step.status == "hit" for step in report.steps)
-        lines(
-            [
-                f"run {report.run_id} {report.status}: {len(report.steps)} steps, {hits} unchanged, "
-                f"{report.wall_seconds:.1f} s"
-            ]
-        )
+        done = f"run {report.run_id} {report.status}: {len(report.steps)} steps, {hits} unchanged"
+        lines([f"{done}, {report.wall_seconds:.1f} s"])
     if report.error is not None:
         raise report.error
     return 0

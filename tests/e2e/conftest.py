@@ -1,0 +1,108 @@
+"""A real project, built and served by the real command line on free ports."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+def mainspring(
+    *words: str, cwd: Path, status: int | None = 0, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user would."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mainspring.cli", *words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    if status is not None:
+        assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
+    return done
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def call(url: str, body: object = None, headers: dict[str, str] | None = None) -> tuple[int, bytes, dict[str, str]]:
+    """One HTTP request; errors are answers too."""
+    data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers or {})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read(), dict(answer.headers)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(), dict(error.headers)
+
+
+@dataclass
+class Served:
+    project: Path
+    url: str
+    console: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(timeout=60)
+
+
+def serve(project: Path, verb: str = "dev", *words: str) -> Served:
+    """Start a server and wait until it is ready."""
+    port, console = free_port(), free_port()
+    command = [sys.executable, "-m", "mainspring.cli", verb, "--port", str(port), *words]
+    if verb == "dev":
+        command += ["--console-port", str(console), "--no-watch"]
+    log = project / "server.log"
+    with open(log, "wb") as output:
+        process = subprocess.Popen(command, cwd=project, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+    served = Served(project, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{console}", process, log)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        try:
+            if call(f"{served.url}/v2/health/ready")[0] == 200:
+                return served
+        except OSError:
+            pass
+        time.sleep(0.1)
+    process.kill()
+    raise AssertionError(log.read_text())
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template project, built once; tests that change it copy it."""
+    folder = tmp_path_factory.mktemp("projects")
+    mainspring("new", "shop", cwd=folder)
+    mainspring("apply", cwd=folder / "shop")
+    return folder / "shop"
+
+
+@pytest.fixture(scope="session")
+def served(built: Path) -> Iterator[Served]:
+    found = serve(built)
+    try:
+        yield found
+    finally:
+        assert found.stop() == 0, found.log.read_text()

@@ -1,0 +1,182 @@
+"""The command line as a user meets it: output, exit statuses, errors, two runs, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from e2e.conftest import mainspring
+
+
+def copy(built: Path, tmp_path: Path) -> Path:
+    project = tmp_path / "shop"
+    shutil.copytree(built, project, ignore=shutil.ignore_patterns("dev.lock", "server.log"))
+    return project
+
+
+def edit(project: Path, old: str, new: str) -> None:
+    path = project / "shop.py"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_check_reads_only(built: Path) -> None:
+    before = sorted(path.name for path in built.iterdir())
+    done = mainspring("check", cwd=built)
+    assert "no fault found" in done.stdout
+    assert sorted(path.name for path in built.iterdir()) == before
+
+
+def test_plan_is_empty_after_apply_and_exits_2_after_an_edit(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    assert "nothing would change" in mainspring("plan", cwd=project).stdout
+    edit(project, 'avg("amount", "30d")', 'avg("amount", "14d")')
+    done = mainspring("plan", cwd=project, status=2)
+    assert "~ /feature_view/habits" in done.stdout
+    assert "avg(amount, 30d) -> avg(amount, 14d)" in done.stdout
+    assert "^ /model/returns" in done.stdout
+    changes = json.loads(mainspring("plan", "--json", cwd=project, status=2).stdout)["changes"]
+    assert {change["what"] for change in changes} == {"change", "rebuild"}
+
+
+def test_a_second_apply_keeps_what_is_built(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    report = json.loads(mainspring("apply", "--json", cwd=project).stdout)
+    statuses = {step["name"]: step["status"] for step in report["steps"]}
+    kept = [name for name, status in statuses.items() if status == "hit"]
+    assert set(statuses) - set(kept) == {"online/habits", "version/returns"}
+
+
+def test_why_names_what_changed(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    edit(project, "LogisticRegression()", "LogisticRegression(C=0.5)")
+    mainspring("apply", cwd=project)
+    assert "shop:returns" in mainspring("why", "model/returns", cwd=project).stdout
+    assert "training_set/returns was not run" in mainspring("why", "training_set/returns", cwd=project).stdout
+
+
+def test_show_lists_and_describes(built: Path) -> None:
+    assert "/source/visits" in mainspring("show", cwd=built).stdout
+    described = json.loads(mainspring("show", "model/returns", "--json", cwd=built).stdout)
+    assert described["versions"][0]["version"] >= 1
+    assert {alias["alias"] for alias in described["aliases"]} == {"champion", "challenger"}
+    runs = json.loads(mainspring("show", "run", "--json", cwd=built).stdout)
+    assert runs[0]["status"] == "ok"
+
+
+def test_conditions_are_the_decision(built: Path) -> None:
+    report = json.loads(mainspring("conditions", "--json", cwd=built).stdout)
+    assert {port["port"]: port["chosen"] for port in report["ports"]}["online"] == "lmdb"
+    assert mainspring("conditions", "queue", cwd=built, status=2).stderr.startswith("error MS-2601")
+
+
+def test_doctor_looks_without_a_project(tmp_path: Path) -> None:
+    done = mainspring("doctor", "--json", cwd=tmp_path, status=3)
+    findings = {finding["name"]: finding for finding in json.loads(done.stdout)}
+    assert findings["project"]["remedy"]
+    assert findings["cores"]["remedy"] == ""
+
+
+def test_errors_are_four_lines_with_the_user_s_place(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    edit(project, 'avg("amount", "30d")', 'avg("amuont", "30d")')
+    done = mainspring("check", cwd=project, status=1)
+    lines = done.stderr.splitlines()
+    assert lines[0].startswith("error MS-1007")
+    assert any("shop.py:21" in line for line in lines)
+    assert any("did you mean 'amount'?" in line for line in lines)
+    assert "Traceback" not in done.stderr
+    as_json = mainspring("check", "--json", cwd=project, status=1)
+    assert json.loads(as_json.stdout)["error"]["code"] == "MS-1007"
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("frobnicate",), 2),
+        (("show", "nothing/here"), 2),
+        (("run", "no_such_thing"), 2),
+        (("promote", "returns", "99"), 5),
+        (("rollback", "returns"), 5),
+        (("apply", "--profile", "production"), 3),
+    ],
+)
+def test_exit_statuses(built: Path, words: tuple[str, ...], status: int) -> None:
+    mainspring(*words, cwd=built, status=status)
+
+
+def test_outside_dev_nothing_falls_back_to_embedded(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    with open(project / "mainspring.toml", "a") as file:
+        file.write("\n[profiles.prod]\nserver.port = 80\n")
+    done = mainspring("check", "--profile", "prod", cwd=project, status=3)
+    assert done.stderr.startswith("error MS-3012")
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ("customer,amount,at\nc1,1,2025-01-01T00:00:00Z\n", "MS-2111"),
+        ("customer,amount,at,returned\nc1,much,2025-01-01T00:00:00Z,true\n", "MS-2110"),
+        ("customer,amount,at,returned\nc1,1,2025-01-01T00:00:00,true\n", "MS-2110"),
+    ],
+    ids=["missing column", "wrong type", "naive time"],
+)
+def test_bad_data_is_named(built: Path, tmp_path: Path, data: str, code: str) -> None:
+    project = copy(built, tmp_path)
+    (project / "data" / "visits.csv").write_text(data)
+    done = mainspring("apply", cwd=project, status=1)
+    assert f"error {code}" in done.stderr
+    assert "visits" in done.stderr
+
+
+def test_a_trainer_that_raises_names_its_line(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    edit(project, "    pipeline = make_pipeline", "    1 / 0\n    pipeline = make_pipeline")
+    done = mainspring("apply", cwd=project, status=1)
+    assert "ZeroDivisionError" in done.stderr
+    assert "shop.py:32" in done.stderr
+    edit(project, "    1 / 0\n", "")
+    mainspring("apply", cwd=project)
+
+
+def test_a_trainer_that_returns_the_wrong_thing(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    edit(project, "return Model(pipeline.fit(x.numpy(), y.numpy()))", "return pipeline.fit(x.numpy(), y.numpy())")
+    assert "not a Model" in mainspring("apply", cwd=project, status=1).stderr
+
+
+def test_a_label_of_one_class(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    path = project / "data" / "visits.csv"
+    path.write_text(path.read_text().replace("false", "true"))
+    assert "one class" in mainspring("apply", cwd=project, status=1).stderr
+
+
+def test_new_refuses_what_is_there(built: Path) -> None:
+    assert mainspring("new", "shop", cwd=built.parent, status=2).stderr.startswith("error MS-2607")
+    assert mainspring("new", "9lives", cwd=built.parent, status=2).stderr.startswith("error MS-2606")
+
+
+def test_ctrl_c_leaves_nothing_half_written(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    shutil.rmtree(project / ".mainspring")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mainspring.cli", "apply"], cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    time.sleep(2.5)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode in (130, 0), error
+    mainspring("apply", cwd=project)
+    runs = json.loads(mainspring("show", "run", "--json", cwd=project).stdout)
+    assert runs[0]["status"] == "ok"
+    assert not [run for run in runs if run["status"] == "running"]

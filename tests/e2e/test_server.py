@@ -1,0 +1,270 @@
+"""The server over real sockets: OIP, the entity-keyed route, labels, pushes, the actuator, drain and hot swap."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from e2e.conftest import Served, call, free_port, mainspring, serve
+
+KEYS = {"customer": "c01", "amount": 20.0}
+
+
+def test_an_answer_by_entity_keys(served: Served) -> None:
+    status, body, _ = call(f"{served.url}/endpoint/returns?features=true", KEYS)
+    answer = json.loads(body)
+    assert status == 200
+    assert 0 <= answer["score"] <= 1
+    assert answer["prediction"] is (answer["score"] >= 0.5)
+    assert len(answer["id"]) == 32
+    assert set(answer["features"]) == {"visits_30d", "amount_30d", "amount"}
+    assert answer["version"] == "1"
+
+
+def test_many_answers_at_once(served: Served) -> None:
+    rows = [{"customer": f"c{n:02d}", "amount": float(n)} for n in range(50)]
+    body = {"rows": rows, "now": "2025-11-30T00:00:00Z"}
+    answers = json.loads(call(f"{served.url}/endpoint/returns", body)[1])["predictions"]
+    single = [json.loads(call(f"{served.url}/endpoint/returns", {**row, "now": body["now"]})[1]) for row in rows[:5]]
+    assert [a["score"] for a in answers[:5]] == [a["score"] for a in single]
+    assert len({a["id"] for a in answers}) == 50
+
+
+def test_features_move_with_the_moment_of_the_question(served: Served) -> None:
+    def visits(now: str) -> int:
+        body = {**KEYS, "now": now}
+        answer = json.loads(call(f"{served.url}/endpoint/returns?features=true", body)[1])
+        return int(answer["features"]["visits_30d"])
+
+    assert visits("2026-06-01T00:00:00Z") == 0
+    assert visits("2025-12-01T00:00:00Z") >= 0
+
+
+def test_bad_requests_are_refused_with_a_reason(served: Served) -> None:
+    url = f"{served.url}/endpoint/returns"
+    for body, status, words in [
+        (b"{", 400, "not JSON"),
+        (b"[]", 400, "no JSON object"),
+        ({"amount": 1.0}, 400, "customer"),
+        ({"customer": 7, "amount": 1.0}, 400, "customer"),
+        ({"customer": "c", "amount": "lots"}, 400, "amount"),
+        ({"customer": "c", "amount": 1.0, "colour": "red"}, 400, "colour"),
+        ({"rows": [1]}, 400, "batch"),
+        ({**KEYS, "now": "yesterday"}, 400, "moment"),
+        ({**KEYS, "now": "2025-01-01T00:00:00"}, 400, "zone"),
+    ]:
+        found, answer, _ = call(url, body)
+        assert found == status, (body, answer)
+        assert words in json.loads(answer)["error"], (body, answer)
+    assert call(f"{served.url}/endpoint/nothing", KEYS)[0] == 404
+    assert call(f"{served.url}/nothing")[0] == 404
+    assert call(url)[0] == 200
+    assert call(f"{served.url}/labels")[0] == 405
+
+
+def test_a_body_beyond_the_limit_is_refused(served: Served) -> None:
+    try:
+        status = call(f"{served.url}/endpoint/returns", b"x" * (9 << 20))[0]
+    except OSError:  # the server may close while we are still sending
+        return
+    assert status == 413
+
+
+def test_oip_v2(served: Served) -> None:
+    base = f"{served.url}/v2"
+    assert json.loads(call(f"{base}/health/live")[1]) == {"live": True}
+    assert json.loads(call(f"{base}/health/ready")[1]) == {"ready": True, "live": True}
+    assert json.loads(call(base)[1])["name"] == "mainspring"
+    metadata = json.loads(call(f"{base}/models/returns")[1])
+    assert metadata["inputs"][0]["shape"] == [-1, 3]
+    tensor = {"name": "input", "datatype": metadata["inputs"][0]["datatype"], "shape": [2, 3]}
+    body = {"id": "a", "inputs": [{**tensor, "data": [1, 2, 3, 4, 5, 6]}]}
+    answer = json.loads(call(f"{base}/models/returns/infer", body)[1])
+    assert answer["id"] == "a"
+    assert answer["outputs"][0]["shape"] == [2]
+    nested = {"inputs": [{**tensor, "data": [[1, 2, 3], [4, 5, 6]]}]}
+    again = json.loads(call(f"{base}/models/returns/versions/1/infer", nested)[1])
+    assert again["outputs"][0]["data"] == answer["outputs"][0]["data"]
+    bare = b'{"inputs":[{"name":"input","datatype":"FP32","shape":[1,3],"data":[NaN,2,3]}]}'
+    assert call(f"{base}/models/returns/infer", bare)[0] == 200
+
+
+def test_oip_refuses_what_does_not_fit(served: Served) -> None:
+    url = f"{served.url}/v2/models/returns/infer"
+    good = {"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
+    for change, status in [
+        ({"shape": [1, 4]}, 400),
+        ({"shape": [2, 3]}, 400),
+        ({"shape": [2147483647, 3]}, 413),
+        ({"shape": [-1, 3]}, 400),
+        ({"datatype": "FP8"}, 400),
+        ({"data": ["a", 2, 3]}, 400),
+        ({"data": [[1, 2], 3]}, 400),
+        ({"name": "x"}, 400),
+    ]:
+        assert call(url, {"inputs": [{**good, **change}]})[0] == status, change
+    assert call(url, {"inputs": [good, good]})[0] == 400
+    assert call(url, {"inputs": []})[0] == 400
+    assert call(url, {"inputs": [good], "outputs": [{"name": "none"}]})[0] == 400
+    assert call(f"{served.url}/v2/models/nothing/infer", {"inputs": [good]})[0] == 404
+    assert call(f"{served.url}/v2/models/returns/versions/99/infer", {"inputs": [good]})[0] == 404
+
+
+def test_labels_arrive_later(served: Served) -> None:
+    answer = json.loads(call(f"{served.url}/endpoint/returns", KEYS)[1])
+    label = {"id": answer["id"], "value": True, "at": "2025-12-01T00:00:00Z"}
+    status, body, _ = call(f"{served.url}/labels", {"labels": [label]})
+    assert (status, json.loads(body)["accepted"]) == (202, 1)
+    assert json.loads(call(f"{served.url}/labels", {"labels": [label]})[1])["accepted"] == 0
+    assert call(f"{served.url}/labels", {"labels": [{"id": 1}]})[0] == 400
+
+
+def test_pushed_rows_are_answered_with_at_once(served: Served) -> None:
+    row = {"customer": "brand-new", "amount": 12.5, "at": "2025-12-05T10:00:00Z", "returned": None}
+    status, body, _ = call(f"{served.url}/sources/visits/push", {"rows": [row]}, {"Idempotency-Key": "k1"})
+    assert (status, json.loads(body)["accepted"]) == (200, 1)
+    repeated = json.loads(call(f"{served.url}/sources/visits/push", {"rows": [row]}, {"Idempotency-Key": "k1"})[1])
+    assert repeated["seq"] == json.loads(body)["seq"]
+    question = {"customer": "brand-new", "amount": 1.0, "now": "2025-12-05T10:00:00Z"}
+    answer = json.loads(call(f"{served.url}/endpoint/returns?features=true", question)[1])
+    assert answer["features"]["visits_30d"] == 1
+    assert answer["features"]["amount_30d"] == 12.5
+    assert call(f"{served.url}/sources/visits/push", {"rows": [{"colour": "red"}]})[0] == 400
+    assert call(f"{served.url}/sources/nothing/push", {"rows": []})[0] == 400
+
+
+def test_the_actuator(served: Served) -> None:
+    index = json.loads(call(f"{served.console}/actuator")[1])
+    assert index["_links"]["health"]["href"].startswith(served.console)
+    status, body, headers = call(f"{served.console}/actuator/health")
+    assert (status, json.loads(body)["status"]) == (200, "UP")
+    assert headers["content-type"] == "application/vnd.spring-boot.actuator.v3+json"
+    assert call(f"{served.console}/actuator/health/readiness")[0] == 200
+    assert json.loads(call(f"{served.console}/actuator/info")[1])["process"]["pid"] == served.process.pid
+    conditions = json.loads(call(f"{served.console}/actuator/conditions")[1])["contexts"]["mainspring"]
+    assert "online.lmdb" in conditions["positiveMatches"]
+    assert call(f"{served.console}/actuator/env")[0] == 404
+
+
+def test_the_prometheus_page_parses(served: Served) -> None:
+    call(f"{served.url}/endpoint/returns", KEYS)
+    text = call(f"{served.console}/actuator/prometheus")[1].decode()
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    seconds = families["mainspring_request_seconds"]
+    buckets = [s for s in seconds.samples if s.name.endswith("_bucket") and s.labels["route"] == "endpoint"]
+    assert [s.value for s in buckets] == sorted(s.value for s in buckets)
+    assert buckets[-1].labels["le"] == "+Inf"
+    count = next(s for s in seconds.samples if s.name.endswith("_count") and s.labels["route"] == "endpoint")
+    assert count.value == buckets[-1].value > 0
+
+
+def copy(built: Path, tmp_path: Path) -> Path:
+    project = tmp_path / "shop"
+    shutil.copytree(built, project, ignore=shutil.ignore_patterns("dev.lock", "server.log"))
+    return project
+
+
+def test_sigterm_drains_and_exits_0_and_the_log_is_kept(built: Path, tmp_path: Path) -> None:
+    found = serve(copy(built, tmp_path), "serve")
+    ids = [json.loads(call(f"{found.url}/endpoint/returns", KEYS)[1])["id"] for _ in range(20)]
+    assert found.stop() == 0, found.log.read_text()
+    sealed = list((found.project / ".mainspring" / "predictions" / "returns").glob("seg-*.parquet"))
+    assert sealed
+    import pyarrow.parquet as pq
+
+    kept = [row for path in sealed for row in pq.read_table(path).column("prediction_id").to_pylist()]
+    assert set(ids) <= set(kept)
+
+
+def test_nothing_acknowledged_is_lost_on_sigkill(built: Path, tmp_path: Path) -> None:
+    found = serve(copy(built, tmp_path), "serve")
+    ids = [json.loads(call(f"{found.url}/endpoint/returns", KEYS)[1])["id"] for _ in range(30)]
+    os.kill(found.process.pid, signal.SIGKILL)
+    found.process.wait()
+    again = serve(found.project, "serve")
+    again.stop()
+    import pyarrow.parquet as pq
+
+    folder = found.project / ".mainspring" / "predictions" / "returns"
+    kept = [
+        row for path in folder.glob("seg-*.parquet") for row in pq.read_table(path).column("prediction_id").to_pylist()
+    ]
+    assert set(ids) <= set(kept)
+    assert len(kept) == len(set(kept))
+
+
+def test_a_promotion_is_taken_over_without_a_failed_request(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    path = project / "shop.py"
+    path.write_text(path.read_text().replace("LogisticRegression()", "LogisticRegression(C=0.01)"))
+    mainspring("run", "returns", cwd=project)
+    found = serve(project, "serve")
+    statuses: list[int] = []
+    versions: list[str] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            status, body, _ = call(f"{found.url}/endpoint/returns", KEYS)
+            statuses.append(status)
+            versions.append(json.loads(body).get("version", ""))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        live = versions_after(versions, 0)
+        other = "1" if live == "2" else "2"
+        mainspring("promote", "returns", other, cwd=project)
+        deadline = time.monotonic() + 20
+        while (not versions or versions[-1] != other) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        mainspring("rollback", "returns", cwd=project)
+        while versions[-1] != live and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        stop.set()
+        asking.join()
+        assert found.stop() == 0
+    assert set(statuses) == {200}
+    assert {"1", "2"} <= set(versions)
+    assert versions[-1] == live
+
+
+def versions_after(versions: list[str], count: int) -> str:
+    deadline = time.monotonic() + 20
+    while len(versions) <= count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return versions[count]
+
+
+def test_keys_close_the_endpoints(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    with open(project / "mainspring.toml", "a") as file:
+        file.write('\n[server]\nkeys = ["env:SHOP_KEY"]\n')
+    os.environ["SHOP_KEY"] = "sesame"
+    try:
+        found = serve(project, "serve")
+    finally:
+        del os.environ["SHOP_KEY"]
+    try:
+        assert call(f"{found.url}/endpoint/returns", KEYS)[0] == 401
+        assert call(f"{found.url}/endpoint/returns", KEYS, {"Authorization": "Bearer wrong"})[0] == 401
+        assert call(f"{found.url}/endpoint/returns", KEYS, {"Authorization": "Bearer sesame"})[0] == 200
+        assert call(f"{found.url}/v2/health/ready")[0] == 200
+    finally:
+        found.stop()
+
+
+def test_a_port_in_use_and_a_second_dev_are_refused(served: Served) -> None:
+    port = served.url.rpartition(":")[2]
+    taken = mainspring("serve", "--port", port, cwd=served.project, status=3)
+    assert taken.stderr.splitlines()[-4].startswith("error MS-3016") or "MS-3016" in taken.stderr
+    second = mainspring("dev", "--port", str(free_port()), "--console-port", "0", cwd=served.project, status=4)
+    assert "MS-4170" in second.stderr
