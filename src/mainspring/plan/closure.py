@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, get_type_hints
 
-from mainspring.plan.bytecode import Chain, Import, first_uses, parse
+from mainspring.plan.bytecode import Chain, Import, parse
 from mainspring.plan.distributions import distributions_of, is_project_module
 from mainspring.plan.encoding import Unencodable, digest, encode
 
@@ -228,17 +228,13 @@ class _Walk:
             name = importlib.util.resolve_name("." * item.level + name, str(namespace.get("__package__") or ""))
         if not is_project_module(name):
             self.packages.add(name.partition(".")[0])
-            return f"import:{name}:{item.names}".encode()
+            return f"import:{name}:{item.name}".encode()
         module = importlib.import_module(name)
-        if not item.names:
+        if item.name is None:
             return self.reach(module)
-        found = []
-        for part in item.names:
-            value = getattr(module, part, None)
-            found.append(
-                part.encode() + self.reach(importlib.import_module(f"{name}.{part}") if value is None else value)
-            )
-        return b"".join(found)
+        if not hasattr(module, item.name):
+            return self.reach(importlib.import_module(f"{name}.{item.name}"))
+        return self.reach(getattr(module, item.name))
 
     def _module(self, module: ModuleType) -> bytes:
         if not is_project_module(module.__name__):
@@ -298,7 +294,7 @@ def _cells(value: FunctionType) -> list[object]:
     """What the cells of a closure hold, in the order of their first use, so that their names do not count."""
     cells = dict(zip(value.__code__.co_freevars, value.__closure__ or (), strict=True))
     found = []
-    for name in dict.fromkeys([*first_uses(value.__code__), *cells]):
+    for name in dict.fromkeys([*parse(value.__code__).free, *cells]):
         if name in cells:
             with contextlib.suppress(ValueError):  # a cell that is not filled yet
                 found.append(cells[name].cell_contents)
