@@ -41,6 +41,8 @@ class Shape:
         as_known: whether rows count only from their ingest time on.
         ttl_us: how long a row answers, in microseconds, or None.
         has_valid_to: whether rows end.
+        tidy: whether no row is late and no two of an entity happen at once, so that each is the best from its event
+            on until the next.
     """
 
     keys: tuple[str, ...]
@@ -48,11 +50,12 @@ class Shape:
     as_known: bool
     ttl_us: int | None
     has_valid_to: bool
+    tidy: bool = False
 
     @classmethod
-    def of(cls, view: View, columns: Sequence[str], as_known: bool) -> Shape:
+    def of(cls, view: View, columns: Sequence[str], as_known: bool, tidy: bool = False) -> Shape:
         """The shape for some columns of a view."""
-        return cls(view.key_names, tuple(columns), as_known, view.ttl_us, view.has_valid_to)
+        return cls(view.key_names, tuple(columns), as_known, view.ttl_us, view.has_valid_to, tidy)
 
 
 def spine_keys(count: int) -> tuple[str, ...]:
@@ -85,14 +88,15 @@ def asof_sql(shape: Shape, log: str) -> str:
     same = " and ".join(f"s.{name} = b.{name}" for name in names)
     wide = "".join(f", l.{quoted(column)} as c{index}" for index, column in enumerate(shape.columns))
     gather = f"left join {log} l on l.{SEQ} = m.seq and m.status = {PRESENT}" if shape.columns else ""
-    return f"""
-with narrow as ({narrow_sql(shape, log)}),
-best as (
+    best = f"""
   select {keys}, vis, event, seq, dead{until}
   from (select *, max(event) over past as newest, lead(vis) over past as next_vis from narrow
         window past as (partition by {keys} order by vis, event, ingest, seq
                         rows between unbounded preceding and current row))
-  where event = newest and next_vis is distinct from vis),
+  where event = newest and next_vis is distinct from vis"""
+    return f"""
+with narrow as ({narrow_sql(shape, log)}),
+best as ({"from narrow" if shape.tidy else best}),
 hit as (
   select s.rid, s.t, b.event, b.seq, b.dead{until.replace(" until", " b.until")}
   from {SPINE} s asof left join best b on {same} and s.t >= b.vis),

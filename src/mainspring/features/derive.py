@@ -220,7 +220,9 @@ def _append(tables: TableStore, view: View, made: pa.Table, txn: Txn, through: i
     batch = pa.repeat(pa.scalar(f"{txn.app_id}/{txn.n}"), len(made))
     made = made.set_column(schema.get_field_index(BATCH), schema.field(BATCH), batch)
     marks = {_ROW_MARK: seq[-1].as_py()} if len(seq) else {}
-    return ViewUpdate(append_to_log(tables, view.log, made, txn, through=through, marks=marks), made)
+    return ViewUpdate(
+        append_to_log(tables, view.log, made, txn, through=through, marks=marks, keys=view.key_names), made
+    )
 
 
 def _changed(view: View, made: pa.Table, log: pa.Table) -> pa.Array:

@@ -14,7 +14,7 @@ from mainspring.errors import DataError
 from mainspring.features.asof import SPINE, Shape, asof_sql, spine_keys
 from mainspring.features.cast import Reading, UnfitError, bad_rows, cast_column
 from mainspring.features.duck import connection, scan
-from mainspring.features.log import TableVersion
+from mainspring.features.log import TableVersion, noted
 from mainspring.features.view import FeatureDef, Pick, View, arrow_type, log_schema
 from mainspring.features.windows.answer import answer
 from mainspring.features.windows.load import load_events, load_moments
@@ -37,6 +37,7 @@ KERNELS = b"mainspring.kernels"
 STATES = ("MISSING", "EXPIRED", "PRESENT")
 """The states of an answer, by number."""
 
+_RECENT = 64
 _MOMENT = FieldSpec("at", ColumnType(Kind.TIMESTAMP))
 
 
@@ -104,7 +105,9 @@ def history_of(
             version = pinned.version if isinstance(pinned, TableVersion) else pinned
             opened.register(SPINE, _narrow(table, view, moments))
             log = scan(opened, tables.files(view.log, version), log_schema(view), "empty_log")
-            answers[view.name] = _answer(opened, view, features, log, as_known, status, len(table))
+            tidy = pinned.tidy if isinstance(pinned, TableVersion) else _is_tidy(tables, view, version)
+            asked = _Asked(view, tuple(features), log, as_known, status, tidy, len(table))
+            answers[view.name] = _answer(opened, asked)
     for item in picks:
         for feature in item.features:
             name = feature.name if names == "short" else f"{item.view.name}__{feature.name}"
@@ -131,22 +134,35 @@ class _Answer:
         return pa.chunked_array([pa.array(STATES)]).take(self.state.cast(pa.int64()))
 
 
-def _answer(
-    opened: duckdb.DuckDBPyConnection,
-    view: View,
-    features: Sequence[FeatureDef],
-    log: str,
-    as_known: bool,
-    status: bool,
-    rows: int,
-) -> _Answer:
-    last = [feature for feature in features if feature.window_us is None]
-    windowed = [feature for feature in features if feature.window_us is not None]
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    view: View
+    features: tuple[FeatureDef, ...]
+    log: str
+    as_known: bool
+    status: bool
+    tidy: bool
+    rows: int
+
+
+def _is_tidy(tables: TableStore, view: View, version: int | None) -> bool:
+    """Whether a version's own note says so; the newest note at or before it holds for it."""
+    for commit in tables.commits(view.log, _RECENT):
+        found = noted(view.log, commit) if version is None or commit.version <= version else None
+        if found is not None:
+            return found.tidy
+    return False
+
+
+def _answer(opened: duckdb.DuckDBPyConnection, asked: _Asked) -> _Answer:
+    view, log = asked.view, asked.log
+    last = [feature for feature in asked.features if feature.window_us is None]
+    windowed = [feature for feature in asked.features if feature.window_us is not None]
     columns: dict[str, pa.ChunkedArray] = {}
     state = event = None
-    if last or status:
+    if last or asked.status:
         read = list(dict.fromkeys(str(feature.column) for feature in last))
-        found = opened.sql(asof_sql(Shape.of(view, read, as_known), log)).to_arrow_table()
+        found = opened.sql(asof_sql(Shape.of(view, read, asked.as_known, asked.tidy), log)).to_arrow_table()
         state, event = found.column("status"), found.column("event").cast(arrow_type(_MOMENT.type))
         for feature in last:
             column = found.column(f"c{read.index(str(feature.column))}")
@@ -156,11 +172,11 @@ def _answer(
         moments = load_moments(opened, len(view.keys))
         read = list(dict.fromkeys(feature.column for feature in windowed if feature.column is not None))
         longest = max(feature.window_us or 0 for feature in windowed)
-        events = load_events(opened, view, read, log, moments, as_known=as_known, window_us=longest)
+        events = load_events(opened, view, read, log, moments, as_known=asked.as_known, window_us=longest)
         question = Question(events, moments, longest)
         kernel = question.kernel.name
         for feature in windowed:
-            columns[feature.name] = pa.chunked_array([answer(question, view, feature, rows)])
+            columns[feature.name] = pa.chunked_array([answer(question, view, feature, asked.rows)])
     return _Answer(columns, state, event, kernel)
 
 

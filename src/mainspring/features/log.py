@@ -78,6 +78,8 @@ class TableVersion(msgspec.Struct, frozen=True):
         max_event_us: the newest event in it, in microseconds, or None when it is empty.
         quarantined: rows set aside so far, in ``quarantine/NAME``.
         assumed: rows whose ingest time is not known, so that the event time stands for it.
+        tidy: whether surely no row became known after it happened, and no two rows of an entity happened at once;
+            such a log needs no search for the newest row known.
     """
 
     table: str
@@ -88,6 +90,7 @@ class TableVersion(msgspec.Struct, frozen=True):
     max_event_us: int | None = None
     quarantined: int = 0
     assumed: int = 0
+    tidy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +229,7 @@ def append_to_log(
     through: int,
     quarantined: int = 0,
     marks: Mapping[str, int] | None = None,
+    keys: Sequence[str] = (),
 ) -> TableVersion:
     """Append rows to a log in one commit that notes the version's content; hold ``tables.writing(table)``.
 
@@ -237,8 +241,9 @@ def append_to_log(
         through: the greatest `_seq` that the log reaches then.
         quarantined: rows set aside with these.
         marks: further marks of the commit.
+        keys: the columns that tell entities apart, in a view's log.
     """
-    before = newest(tables, table) or TableVersion(table, -1)
+    before = newest(tables, table) or TableVersion(table, -1, tidy=bool(keys))
     event = pc.max(rows.column(EVENT)).cast(pa.int64()).as_py() if len(rows) else None
     events = [moment for moment in (before.max_event_us, event) if moment is not None]
     after = TableVersion(
@@ -250,6 +255,7 @@ def append_to_log(
         max(events, default=None),
         before.quarantined + quarantined,
         before.assumed + (pc.sum(rows.column(ASSUMED)).as_py() or 0),
+        before.tidy and _stays_tidy(before, rows, keys),
     )
     commit = tables.append(
         table,
@@ -259,6 +265,16 @@ def append_to_log(
         notes={"log": msgspec.json.encode(after).decode()},
     )
     return noted(table, commit) or after
+
+
+def _stays_tidy(before: TableVersion, rows: pa.Table, keys: Sequence[str]) -> bool:
+    if not len(rows):
+        return True
+    if before.max_event_us is not None and pc.min(rows.column(EVENT)).cast(pa.int64()).as_py() <= before.max_event_us:
+        return False
+    if pc.any(pc.greater(rows.column(INGEST), rows.column(EVENT))).as_py():
+        return False
+    return bool(rows.select([*keys, EVENT]).group_by([*keys, EVENT]).aggregate([]).num_rows == len(rows))
 
 
 def noted(table: str, commit: Commit) -> TableVersion | None:

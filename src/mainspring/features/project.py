@@ -77,7 +77,9 @@ def update_view(
                 source.log, version=at.version, columns=_needed(view, source), where=[(SEQ, ">", reached)]
             ).sort_by(SEQ)
         rows = project(view, source, rows)
-        done = append_to_log(tables, view.log, rows, Txn("rows", at.through + 1), through=at.through)
+        done = append_to_log(
+            tables, view.log, rows, Txn("rows", at.through + 1), through=at.through, keys=view.key_names
+        )
         return ViewUpdate(done, rows)
 
 

@@ -38,7 +38,7 @@ else:
 __all__ = ["DeltaTables", "open_tables"]
 
 _NOTE = "mainspring"
-_UNSPEAKABLE = re.compile(r"[][^|\\]|%[0-9A-Fa-f]{2}")
+_UNSPEAKABLE = re.compile(r"[][^|?#\\]|%[0-9A-Fa-f]{2}")
 """What delta-rs cannot have in a path: it makes a URL of it, badly."""
 _FIRST_USER: list[int] = []
 """The process that used delta-rs first; a child forked from it cannot use it."""

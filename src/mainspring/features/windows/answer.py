@@ -59,7 +59,8 @@ def answer(question: Question, view: View, feature: FeatureDef, rows: int) -> pa
     everything = Values(None, np.ones(len(question.events.event), np.bool_))
     values = everything if feature.column is None else question.events.columns[feature.column]
     asked = _Asked(question, view, feature, values, feature.window_us)
-    found, valid = _FUNCTIONS[feature.aggregate.function](asked)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are answers
+        found, valid = _FUNCTIONS[feature.aggregate.function](asked)
     return _in_order(asked, found, valid, rows)
 
 
@@ -117,11 +118,11 @@ def _variance(asked: _Asked) -> tuple[Array, Array]:
     ones = asked.question.total(x, asked.window_us)
     squares = asked.question.total(x * x, asked.window_us)
     spread = squares - ones * ones / np.maximum(n, 1)
-    lost = spread < squares * (np.finfo(np.longdouble).eps * 1e11)
+    lost = ~(spread >= squares * (np.finfo(np.longdouble).eps * 1e11))
     lo, hi = asked.question.range(asked.window_us)
     again = affordable(np.flatnonzero(lost & (n > 1)), hi - lo, len(x))
     if len(again):
-        spread[again] = _two_passes(asked, x, again)
+        spread[again] = _two_passes(asked, np.where(asked.values.valid, data, 0), again)
     found = np.maximum(spread, 0) / np.maximum(n - 1, 1)
     return _with_specials(asked, found.astype(np.float64), spread=True), n > 1
 

@@ -71,6 +71,9 @@ class Folder:
                 self.count += 1
                 pq.write_table(table, self.folder / f"{self.count}.parquet")
 
+    def commits(self, table: str, limit: int | None = None) -> tuple[()]:
+        return ()
+
     def files(self, table: str, version: int | None = None) -> tuple[str, ...]:
         return tuple(sorted(str(path) for path in self.folder.glob("*.parquet")))
 

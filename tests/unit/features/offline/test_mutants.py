@@ -292,6 +292,16 @@ def test_what_is_asked_beside_does_not_matter(folder):
         assert alone | {"note": 0} == base[place] | {"note": 0}
 
 
+def test_a_tidy_log_is_answered_without_the_search(folder, monkeypatch):
+    for rows, questions in EXAMPLES[:4]:
+        alone = {(row.key, row.event): row for row in rows if row.ingest <= row.event}
+        tidied = list(alone.values())
+        base = answers(folder, tidied, questions)
+        monkeypatch.setattr(module, "_is_tidy", lambda *_: True)
+        assert answers(folder, tidied, questions) == base
+        monkeypatch.undo()
+
+
 def test_an_empty_log_and_an_empty_spine(folder):
     assert [row["v__status"] for row in answers(folder, [], QUESTIONS[:2])] == ["MISSING", "MISSING"]
     assert [row["rows"] for row in answers(folder, [], QUESTIONS[:2])] == [0, 0]

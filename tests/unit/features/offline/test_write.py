@@ -317,6 +317,38 @@ def test_a_pinned_version_answers_the_same_after_anything(services):
     assert ask(services.tables.version(HEATS.log)) != before
 
 
+def test_a_log_says_whether_it_is_tidy(services):
+    """Only then may its rows be taken as they are; what is late or at once with another makes it untidy for good."""
+
+    def tidy(table, content, **options):
+        return update_view(services.tables, HEATS, PLAIN, ingest(services, table, content, **options)).version.tidy
+
+    first = rows(("a", 1.0, 5), ("b", 2.0, 5), ("a", 3.0, 6))
+    assert tidy(first, "a")
+    spine = Frame({"sensor": ["a", "b", "a"], "at": pa.array([START + n * SECOND for n in (5, 7, 4)], MOMENT)})
+    found = history(services, [HEATS], spine, status=True).arrow()
+    assert found.column("heat").to_pylist() == [1.0, 2.0, None]
+    assert found.column("heats__status").to_pylist() == ["PRESENT", "PRESENT", "MISSING"]
+    assert not tidy(pa.concat_tables([first, rows(("a", 4.0, 8))]), "b")  # it came later than it happened
+    append_rows(services, PLAIN, rows(("a", 9.0, 2000)), START, [HEATS])  # tidy by itself
+    assert not newest(services.tables, HEATS.log).tidy
+
+
+@pytest.mark.parametrize(
+    ("table", "tidy"),
+    [
+        (rows(("a", 1.0, 5), ("b", 1.0, 5)), True),
+        (rows(("a", 1.0, 5), ("a", 2.0, 5)), False),
+        (rows(("a", 1.0, 5), seen=START + 6 * SECOND), False),
+        (rows(("a", 1.0, 5), seen=START + 4 * SECOND), True),
+        (rows(), True),
+    ],
+)
+def test_what_is_tidy(services, table, tidy):
+    done = ingest(services, table, source=KNOWN)
+    assert update_view(services.tables, COUNTS, KNOWN, done).version.tidy is tidy
+
+
 def test_a_changed_record_gets_a_log_of_its_own(services):
     class Changed(Record):
         sensor: str
