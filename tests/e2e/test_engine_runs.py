@@ -1,6 +1,7 @@
 """What a run does: results, cache, maps, failures, limits, logs. Real processes, a real catalog, real blobs."""
 
 import os
+import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -451,3 +452,29 @@ def test_a_thing_that_says_it_failed_may_be_tried_again(services, tmp_path):
     for _ in range(2):
         assert run(services, once(tmp_path, "raise")).error.code == "MS-2028"
     assert times(tmp_path, "once") == 2
+
+
+# -- what a run records -----------------------------------------------------------------------------------------------
+
+
+def git(folder, *words):
+    identity = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "init.defaultBranch=main"]
+    return subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_run_records_commit_changes_lock_and_machine(services, tmp_path):
+    git(tmp_path, "init")
+    (tmp_path / "app.py").write_text("one")
+    (tmp_path / "requirements.lock").write_text("msgspec==1")
+    git(tmp_path, "add", "app.py", "requirements.lock")
+    git(tmp_path, "commit", "-m", "first")
+    clean = run(services, Task("scaled", steps.scaled, {"x": 1}), reason="a test")
+    recorded = services.catalog.run(clean.run_id)
+    assert recorded.environment["git_sha"] == git(tmp_path, "rev-parse", "HEAD").strip()
+    assert recorded.environment["cores"] >= 1
+    assert recorded.environment["lock"]
+    assert recorded.reason == "a test"
+    assert services.catalog.tags(clean.run_id) == {}
+    (tmp_path / "app.py").write_text("two")
+    changed = run(services, Task("scaled", steps.scaled, {"x": 2}))
+    assert len(services.catalog.tags(changed.run_id)["git.dirty"]) == 40

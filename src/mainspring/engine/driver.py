@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Literal
 
 from mainspring.engine.context import EngineServices
-from mainspring.engine.environment import capacity_of, environment_of
+from mainspring.engine.environment import GitState, capacity_of, environment_of
 from mainspring.engine.files import FileDigests
 from mainspring.engine.keys import Keys
 from mainspring.engine.ledger import Ledger, new_id, now_us, recover
@@ -79,11 +79,14 @@ def run_graph(
     ledger = Ledger(services.catalog, owner, new_id(now_us()), f"run:{reason}" if reason else "run")
     ledger.open(graph.name, reason, {"tasks": len(layout.tasks)}, environment_of(services.project))
     executor: Executor = (Pool if mode == "pool" else Inline)({task.name: task for task in layout.tasks}, services)
+    git = GitState(services.project, os.environ)
     with _interrupts(stop) as stopped:
-        wiring = Wiring(services, keys, ledger, executor, Capacity(capacity_of(workers)), watch, force, stopped)
+        wiring = Wiring(
+            services, keys, ledger, executor, Capacity(capacity_of(workers)), watch, force, stopped, git.begin
+        )
         run = GraphRun(layout, wiring)
         watch(Progress("run", ledger.run_id, steps=len(layout.tasks), text=graph.name))
-        _carry_out(run, executor, ledger, keys)
+        _carry_out(run, executor, ledger, keys, git)
     failed = any(node.settled not in ("ok", "hit") for node in run.nodes)
     wall = time.perf_counter() - began
     waited = run.waited + (executor.seconds if isinstance(executor, Inline) else 0.0)
@@ -101,11 +104,12 @@ def run_graph(
     return report
 
 
-def _carry_out(run: GraphRun, executor: Executor, ledger: Ledger, keys: Keys) -> None:
+def _carry_out(run: GraphRun, executor: Executor, ledger: Ledger, keys: Keys, git: GitState) -> None:
     try:
         run.carry_out()
     except BaseException as error:
         executor.close()
+        git.close()
         with contextlib.suppress(StoreError):
             run.abandon()
             ledger.close("stopped" if isinstance(error, KeyboardInterrupt) else "failed")
@@ -113,6 +117,9 @@ def _carry_out(run: GraphRun, executor: Executor, ledger: Ledger, keys: Keys) ->
     finally:
         executor.close()
         keys.save()
+    dirty = git.dirty()
+    if dirty:
+        ledger.catalog.tag(ledger.run_id, {"git.dirty": dirty})
     failed = any(node.settled not in ("ok", "hit") for node in run.nodes)
     ledger.close("failed" if failed else "ok")
 

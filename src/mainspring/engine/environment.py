@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -80,30 +81,35 @@ class GitState:
     """
 
     def __init__(self, project: Path, environ: Mapping[str, str]) -> None:
+        self._project = project
+        self._environ = dict(environ)
         self._process: subprocess.Popen[bytes] | None = None
-        if _git_folder(project) is None:
+
+    def begin(self) -> None:
+        """Start git, once there is work to do; without git, or outside of a repository, nothing is known."""
+        if self._process is not None or _git_folder(self._project) is None:
             return
-        try:
+        with contextlib.suppress(OSError):
             self._process = subprocess.Popen(
-                ["git", "--no-optional-locks", "diff", "--no-ext-diff", "HEAD"],
-                cwd=project,
-                env=dict(environ),
+                ["git", "--no-optional-locks", "diff", "--no-ext-diff", "HEAD", "--", "."],
+                cwd=self._project,
+                env=self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
-        except OSError:
-            self._process = None
 
     def dirty(self) -> str:
-        """The digest of what differs from the commit in tracked files; empty when nothing does."""
+        """The digest of what differs from the commit in the project's tracked files; empty when nothing does."""
         if self._process is None:
             return ""
         difference, _ = self._process.communicate()
+        self._process = None
         return hashlib.blake2b(difference, digest_size=20).hexdigest() if difference else ""
 
     def close(self) -> None:
         """Do not wait for git."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None:
             self._process.kill()
             self._process.communicate()
+            self._process = None

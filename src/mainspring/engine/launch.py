@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from mainspring.engine.attempts import Log, log_path
@@ -25,13 +26,20 @@ class Launcher:
     """Starts attempts and closes their logs."""
 
     def __init__(
-        self, services: EngineServices, keys: Keys, ledger: Ledger, executor: Executor, kept: KeptResults
+        self,
+        services: EngineServices,
+        keys: Keys,
+        ledger: Ledger,
+        executor: Executor,
+        kept: KeptResults,
+        begun: Callable[[], None],
     ) -> None:
         self._services = services
         self._keys = keys
         self._ledger = ledger
         self._executor = executor
         self._kept = kept
+        self._begun = begun
         self._numbers = itertools.count(1)
         self._logs = Path(services.state, "log", ledger.run_id)
 
@@ -47,6 +55,7 @@ class Launcher:
         job.secrets = tuple(secrets.values())
         job.number = next(self._numbers)
         if job.number == 1:
+            self._begun()
             self._logs.mkdir(parents=True, exist_ok=True)
         job.attempt += 1
         job.fault, job.timed_out = None, False

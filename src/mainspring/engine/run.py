@@ -50,6 +50,7 @@ class Wiring:
         watch: told what happens.
         force: names of the tasks whose kept results are not used.
         stop: asked now and then whether to stop.
+        begun: called before the first attempt; not called when all is kept.
     """
 
     services: EngineServices
@@ -60,6 +61,7 @@ class Wiring:
     watch: Watch
     force: frozenset[str]
     stop: Callable[[], bool]
+    begun: Callable[[], None]
 
 
 class GraphRun:
@@ -77,7 +79,7 @@ class GraphRun:
         self.queue = Queue()
         self.stopping = False
         self.waited = 0.0
-        self._launcher = Launcher(wiring.services, wiring.keys, wiring.ledger, wiring.executor, self.kept)
+        self._launcher = Launcher(wiring.services, wiring.keys, wiring.ledger, wiring.executor, self.kept, wiring.begun)
         self._maps = MapSteps(self)
         self._index = {node.task.name: node for node in self.nodes}
         self._todo = deque(node for node in self.nodes if not node.waits)
