@@ -156,6 +156,7 @@ def test_a_trainer_that_returns_the_wrong_thing(built: Path, tmp_path: Path) -> 
 
 def test_a_label_of_one_class(built: Path, tmp_path: Path) -> None:
     project = copy(built, tmp_path)
+    shutil.rmtree(project / ".mainspring")  # what was read before stays in the log
     path = project / "data" / "visits.csv"
     path.write_text(path.read_text().replace("false", "true"))
     assert "one class" in mainspring("apply", cwd=project, status=1).stderr
