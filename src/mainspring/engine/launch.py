@@ -47,7 +47,7 @@ class Launcher:
         """Number and record the next attempt of a job.
 
         Raises:
-            ConfigError: MS-3020, MS-3007, a secret of the step is not there.
+            ConfigError: MS-3030, MS-3007, a secret of the step is not there.
             UserCodeError: MS-2029, the map's item cannot be sent to a worker.
         """
         task = job.node.task

@@ -19,7 +19,7 @@ def revealed(services: EngineServices, names: Iterable[str]) -> dict[str, str]:
     """The values of these settings; never to be printed.
 
     Raises:
-        ConfigError: MS-3020, there is no such setting; MS-3007, a reference leads nowhere.
+        ConfigError: MS-3030, there is no such setting; MS-3007, a reference leads nowhere.
     """
     found = {}
     for name in names:
@@ -27,7 +27,7 @@ def revealed(services: EngineServices, names: Iterable[str]) -> dict[str, str]:
         if setting is None:
             raise ConfigError(
                 f"secret {name!r} is not set",
-                code="MS-3020",
+                code="MS-3030",
                 why="a step declares it in secrets=",
                 fix=f'write {name} = "env:{name.upper().replace(".", "_")}" into mainspring.toml',
             )
