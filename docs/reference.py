@@ -98,7 +98,14 @@ def settings() -> str:
         f"| `{spec.key}` | {spec.type.__name__} | {'' if spec.default is None else f'`{spec.default}`'} | {cell(spec.meaning)} |"
         for spec in SETTINGS
     ]
-    lines += ["", "## Ports", "", "Each port is served by one adapter. Besides these two keys, a port's section holds the", "adapter's own settings.", ""]
+    lines += [
+        "",
+        "## Ports",
+        "",
+        "Each port is served by one adapter. Besides these two keys, a port's section holds the",
+        "adapter's own settings.",
+        "",
+    ]
     lines += [f"- `{port}.adapter` names the adapter, `{port}.url` says where the service is." for port in PORTS]
     return "\n".join(lines) + "\n"
 
@@ -107,7 +114,9 @@ def cli() -> str:
     lines = ["# Command line", "", "Data goes to stdout, all else to stderr; `--json` works everywhere.", ""]
     for verb in VERBS:
         command = importlib.import_module(f"mainspring.cli.{verb}").command
-        with click.Context(command, info_name=f"mainspring {verb}", max_content_width=100, terminal_width=100) as context:
+        with click.Context(
+            command, info_name=f"mainspring {verb}", max_content_width=100, terminal_width=100
+        ) as context:
             lines += [f"## mainspring {verb}", "", "```", command.get_help(context), "```", ""]
     lines += [
         "## Exit statuses",
