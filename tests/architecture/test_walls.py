@@ -19,7 +19,8 @@ import mainspring
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "mainspring"
-MODULES = sorted(SOURCE.rglob("*.py"))
+# What `mainspring new` copies is the user's code, not ours.
+MODULES = sorted(path for path in SOURCE.rglob("*.py") if "projects" not in path.parts)
 # Functions that import by name because a user's setting or module decides: the registered lazy loaders.
 LOADERS = {"lazy.py", "__init__.py", "cli/__init__.py", "choose/discover.py", "config/project.py", "plan/closure.py"}
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mainspring.engine.progress import Progress, Watch, line
 from mainspring.engine.report import RunReport
+from mainspring.lazy import lazy
+
+if TYPE_CHECKING:
+    from rich import console as rich_console
+    from rich import progress as rich_progress
+else:
+    rich_console, rich_progress = lazy("rich.console"), lazy("rich.progress")
 
 __all__ = ["report_as_dict", "watching"]
 
@@ -36,14 +42,13 @@ class _Live:
     """One bar over all steps, one line a running step, finished ones above."""
 
     def __enter__(self) -> _Live:
-        rich = importlib.import_module("rich.progress")
-        console = importlib.import_module("rich.console").Console(stderr=True, highlight=False)
-        self._bars: Any = rich.Progress(
-            rich.SpinnerColumn(),
-            rich.TextColumn("{task.description}"),
-            rich.BarColumn(bar_width=24),
-            rich.MofNCompleteColumn(),
-            rich.TimeElapsedColumn(),
+        console = rich_console.Console(stderr=True, highlight=False)
+        self._bars: Any = rich_progress.Progress(
+            rich_progress.SpinnerColumn(),
+            rich_progress.TextColumn("{task.description}"),
+            rich_progress.BarColumn(bar_width=24),
+            rich_progress.MofNCompleteColumn(),
+            rich_progress.TimeElapsedColumn(),
             console=console,
             transient=True,
         )

@@ -1,0 +1,197 @@
+"""The prediction log: what a put returned survives SIGKILL, rows are read once, segments reach the lake once."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mainspring.adapters.delta.settings import DeltaSettings
+from mainspring.adapters.delta.tables import open_tables
+from mainspring.errors import StoreError
+from mainspring.serving.predlog.reader import LogReader, compact, log_table
+from mainspring.serving.predlog.recovery import recover
+from mainspring.serving.predlog.segment import CAPACITY, LogSchema, Segment, read_segment
+from mainspring.serving.predlog.writer import PredictionLog
+
+SCHEMA = LogSchema("shop", "returns", ("a", "b", "c"))
+AT = 1_700_000_000_000_000
+
+CHILD = """
+import sys
+from pathlib import Path
+from mainspring.serving.predlog.segment import LogSchema
+from mainspring.serving.predlog.writer import PredictionLog
+log = PredictionLog(Path(sys.argv[1]), LogSchema("shop", "returns", ("a", "b", "c")))
+n = 0
+while True:
+    sys.stdout.write(log.put((n, None, 1.5), 0.25, "3", 1_700_000_000_000_000 + n) + "\\n")
+    sys.stdout.flush()
+    n += 1
+"""
+
+
+def rows(folder: Path) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = []
+    for path in sorted([*folder.glob("seg-*.parquet"), *folder.glob("wal-*")]):
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            found += pq.read_table(path).to_pylist()
+        else:
+            read = read_segment(path)
+            assert read is not None
+            found += read[1].to_pylist()
+    return found
+
+
+def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path, SCHEMA)
+    first = log.put((1.5, None, True), 0.75, "12", AT)
+    second = log.put((float("nan"), 2, 3), 0.5, "12", AT + 1)
+    log.close()
+    found = {row["prediction_id"]: row for row in rows(tmp_path)}
+    assert found[first]["score"] == 0.75
+    assert (found[first]["a"], found[first]["b"], found[first]["c"]) == (1.5, None, 1.0)
+    assert found[first]["version"] == 12
+    assert found[second]["a"] != found[second]["a"]
+    assert str(found[first]["at"]) == "2023-11-14 22:13:20+00:00"
+    assert sorted([first, second]) == [first, second], "ids rise"
+
+
+def test_a_full_segment_is_sealed_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    sealed: list[int] = []
+    log = PredictionLog(tmp_path, SCHEMA, on_seal=sealed.append)
+    ids = [log.put((n, n, n), 0.5, "1", AT + n) for n in range(2 * CAPACITY + 10)]
+    log.close()
+    assert sealed == [CAPACITY, CAPACITY, 10]
+    assert [row["prediction_id"] for row in rows(tmp_path)] == ids
+    assert not list(tmp_path.glob("wal-*"))
+    assert log.dropped == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_acknowledged_is_lost_on_sigkill(tmp_path: Path, seed: int) -> None:
+    child = subprocess.Popen([sys.executable, "-c", CHILD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    wanted = random.Random(seed).randrange(1, 9000)
+    acknowledged = [child.stdout.readline().strip() for _ in range(wanted)]
+    os.kill(child.pid, signal.SIGKILL)
+    rest = child.stdout.read().split("\n")
+    child.wait()
+    child.stdout.close()
+    acknowledged += [line for line in rest if len(line) == 32]
+    recover(tmp_path)
+    kept = [str(row["prediction_id"]) for row in rows(tmp_path)]
+    assert set(acknowledged) <= set(kept)
+    assert len(kept) == len(set(kept))
+    assert not list(tmp_path.glob("wal-*"))
+
+
+def test_a_segment_in_use_is_left_alone(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path, SCHEMA)
+    log.put((1, 2, 3), 0.5, "1", AT)
+    code = (
+        "import sys; from pathlib import Path; from mainspring.serving.predlog.recovery import recover; "
+        "print(recover(Path(sys.argv[1])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
+    assert list(tmp_path.glob("wal-*"))
+    log.close()
+
+
+def test_recovery_cut_short_is_repeated_without_doubling(tmp_path: Path) -> None:
+    segment = Segment.create(tmp_path / "wal-0-aa-000001", SCHEMA, 0, bytes(16))
+    record = SCHEMA.record
+    for n in range(5):
+        at = 4096 + n * segment.size
+        record.pack_into(segment.view, at, bytes([n]) * 16, 1.0, 1, 0, 0, 0.5, 1.0, 2.0, 3.0)
+        segment.view[at + segment.size - 8 : at + segment.size] = (AT * 1000).to_bytes(8, "little")
+    segment.close()
+    kept = (tmp_path / "wal-0-aa-000001").read_bytes()
+    assert recover(tmp_path) == 5
+    (tmp_path / "wal-0-aa-000001").write_bytes(kept)  # the unlink did not happen
+    (tmp_path / "seg-x.parquet.tmp").write_bytes(b"torn")
+    recover(tmp_path)
+    assert len(rows(tmp_path)) == 5
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_an_unfinished_record_does_not_exist(tmp_path: Path) -> None:
+    segment = Segment.create(tmp_path / "wal-0-aa-000001", SCHEMA, 0, bytes(16))
+    SCHEMA.record.pack_into(segment.view, 4096, b"x" * 16, 1.0, 1, 0, 0, 0.5, 1.0, 2.0, 3.0)
+    segment.close()
+    read = read_segment(tmp_path / "wal-0-aa-000001")
+    assert read is not None
+    assert len(read[1]) == 0
+
+
+def test_a_torn_header_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "wal-0-aa-000001").write_bytes(b"MSPL" + bytes(5000))
+    assert read_segment(tmp_path / "wal-0-aa-000001") is None
+
+
+def test_sampling_keeps_a_share_with_its_weight(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path, SCHEMA, share=0.25)
+    for n in range(400):
+        assert len(log.put((n, n, n), 0.5, "1", AT)) == 32
+    log.close()
+    found = rows(tmp_path)
+    assert len(found) == 100
+    assert {row["weight"] for row in found} == {4.0}
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(StoreError) as caught:
+        PredictionLog(tmp_path, SCHEMA)
+    assert caught.value.code == "MS-4101"
+    assert not list(tmp_path.glob("wal-*"))
+
+
+def test_each_row_is_read_once_from_wal_segment_and_lake(tmp_path: Path) -> None:
+    folder, tables = tmp_path / "predictions", open_tables(DeltaSettings(), tmp_path)
+    reader = LogReader(folder, "shop", tables)
+    log = PredictionLog(folder, SCHEMA)
+    ids: list[str] = []
+    seen: list[str] = []
+
+    def look() -> None:
+        for table in reader.new_rows():
+            seen.extend(table.column("prediction_id").to_pylist())
+
+    for turn in range(4):
+        ids += [log.put((n, n, n), 0.5, "1", AT + n) for n in range(CAPACITY // 3 * turn + 7)]
+        look()
+        compact(folder, tables, "shop", keep=1)
+    log.close()
+    look()
+    assert seen == ids
+    compact(folder, tables, "shop")
+    assert tables.version(log_table("shop")) is not None
+    fresh = [
+        i for table in LogReader(folder, "shop", tables).new_rows() for i in table.column("prediction_id").to_pylist()
+    ]
+    assert sorted(fresh) == sorted(ids)
+
+
+def test_a_segment_is_in_the_lake_once(tmp_path: Path) -> None:
+    folder, tables = tmp_path / "predictions", open_tables(DeltaSettings(), tmp_path)
+    log = PredictionLog(folder, SCHEMA)
+    log.put((1, 2, 3), 0.5, "1", AT)
+    log.close()
+    (sealed,) = folder.glob("seg-*.parquet")
+    data = sealed.read_bytes()
+    assert compact(folder, tables, "shop") == 1
+    sealed.write_bytes(data)  # killed between the commit and the unlink
+    assert compact(folder, tables, "shop") == 0
+    assert len(tables.read(log_table("shop"))) == 1

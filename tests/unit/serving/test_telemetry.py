@@ -1,0 +1,79 @@
+"""Own metrics: they parse, they never fall over a restart, and labels are bounded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
+from mainspring.serving.telemetry import BUCKETS, Metrics
+
+
+def test_both_formats_parse_to_the_same_numbers(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "m.bin")
+    metrics.counter("mainspring_requests_total", app='a"b\\c\nd', code="200")(3)
+    observe = metrics.histogram("mainspring_request_seconds", app="x")
+    for seconds in (0.0001, 0.0005, 0.003, 100.0):
+        observe(seconds)
+    kind, text = metrics.render()
+    assert kind.startswith(b"text/plain; version=0.0.4")
+    families = {family.name: family for family in text_string_to_metric_families(text.decode())}
+    assert families["mainspring_requests"].samples[0].value == 3
+    assert families["mainspring_requests"].samples[0].labels["app"] == 'a"b\\c\nd'
+    kind, text = metrics.render(b"application/openmetrics-text; version=1.0.0")
+    assert kind.startswith(b"application/openmetrics-text")
+    modern = {family.name: family for family in openmetrics.text_string_to_metric_families(text.decode())}
+    samples = modern["mainspring_request_seconds"].samples
+    assert {s.name.rpartition("_")[2]: s.value for s in samples if not s.name.endswith("bucket")} == {
+        "sum": 100.0036,
+        "count": 4.0,
+    }
+
+
+@given(st.lists(st.floats(0, 1000), max_size=50))
+def test_buckets_are_cumulative_and_hold_every_observation(tmp_path_factory: object, seconds: list[float]) -> None:
+    metrics = Metrics(tmp_path_factory.mktemp("m") / "m.bin")  # type: ignore[attr-defined]
+    observe = metrics.histogram("mainspring_request_seconds", app="x")
+    for value in seconds:
+        observe(value)
+    family = next(
+        f
+        for f in text_string_to_metric_families(metrics.render()[1].decode())
+        if f.name == "mainspring_request_seconds"
+    )
+    for sample in family.samples:
+        if sample.name.endswith("_bucket"):
+            assert sample.value == sum(value <= float(sample.labels["le"]) for value in seconds)
+
+
+def test_a_restart_goes_on_where_the_last_one_stopped(tmp_path: Path) -> None:
+    first = Metrics(tmp_path / "m.bin")
+    first.counter("mainspring_requests_total", code="200")(41)
+    with open(tmp_path / "m.names", "a") as names:
+        names.write('["torn')
+    again = Metrics(tmp_path / "m.bin")
+    again.counter("mainspring_requests_total", code="200")(1)
+    assert again.read("mainspring_requests_total", code="200") == 42
+
+
+def test_labels_beyond_a_thousand_become_other(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "m.bin")
+    for n in range(1200):
+        metrics.counter("mainspring_requests_total", route=f"r{n}")(1)
+    text = metrics.render()[1].decode()
+    assert 'route="_other"} 200.0' in text
+    assert 'route="r1100"' not in text
+
+
+def test_quantiles_are_bounds_of_buckets(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "m.bin")
+    assert metrics.quantile("mainspring_request_seconds", 0.5) is None
+    observe = metrics.histogram("mainspring_request_seconds")
+    for _ in range(99):
+        observe(0.0004)
+    observe(3.0)
+    assert metrics.quantile("mainspring_request_seconds", 0.5) == BUCKETS[0]
+    assert metrics.quantile("mainspring_request_seconds", 0.995) == 4.096
