@@ -19,6 +19,7 @@ from mainspring.features.log import (
     newest,
     noted,
     reaching,
+    rows_since,
     sequence,
 )
 from mainspring.features.project import ViewUpdate
@@ -102,7 +103,7 @@ def _increments(tables: TableStore, view: View, function: Callable[..., object],
     reached = -1 if mark is None else mark
     if tables.version(view.log) is not None and reached >= upstream.at.through:
         return ViewUpdate(reaching(tables, view.log, upstream.at.through), log_schema(view).empty_table())
-    rows = tables.read(upstream.of.log, version=upstream.at.version, where=[(SEQ, ">", reached)]).sort_by(SEQ)
+    rows = rows_since(tables, upstream.of.log, upstream.at.version, reached)
     parts = [
         _made(view, function, {upstream.name: batch}, [upstream], history=history)
         for batch, history in _batches(upstream, rows)
@@ -131,7 +132,7 @@ def _whole(tables: TableStore, view: View, function: Callable[..., object], upst
     if earlier is not None:
         version = noted(view.log, earlier) or TableVersion(view.log, earlier.version)
         return ViewUpdate(version, log_schema(view).empty_table())
-    frames = {item.name: tables.read(item.of.log, version=item.at.version).sort_by(SEQ) for item in upstream}
+    frames = {item.name: rows_since(tables, item.of.log, item.at.version, -1) for item in upstream}
     before = newest(tables, view.log)
     made = _made(view, function, frames, upstream, history=before is None)
     if before is not None:

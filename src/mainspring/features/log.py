@@ -51,6 +51,7 @@ __all__ = [
     "noted",
     "reaching",
     "record_schema",
+    "rows_since",
     "sequence",
     "source_of",
     "source_schema",
@@ -179,6 +180,17 @@ def sequence(after: int | None, count: int, writer: int = 0) -> pa.Array:
     """The next `_seq` numbers after the greatest so far: ``counter << 15 | writer``, (count,) int64."""
     start = 0 if after is None or after < 0 else (after >> _WRITER_BITS) + 1
     return pa.array(((np.arange(count, dtype=np.int64) + start) << _WRITER_BITS) | writer)
+
+
+def rows_since(
+    tables: TableStore, log: str, version: int, after: int, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The rows of a version of a log beyond a `_seq`, in the order of `_seq`."""
+    where = [(SEQ, ">", after)] if after >= 0 else []
+    rows = tables.read(log, version=version, columns=columns, where=where)
+    seq = rows.column(SEQ).to_numpy()
+    # A log of one file is in order, and sorting wide rows costs more than reading them.
+    return rows if bool(np.all(seq[1:] > seq[:-1])) else rows.sort_by(SEQ)
 
 
 # -- versions by content ----------------------------------------------------------------------------------------------

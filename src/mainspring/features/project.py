@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mainspring.features.log import SEQ_MARK, SourceTable, TableVersion, append_to_log, key_hashes, reaching
+from mainspring.features.log import SEQ_MARK, SourceTable, TableVersion, append_to_log, key_hashes, reaching, rows_since
 from mainspring.features.view import (
     ASSUMED,
     BATCH,
@@ -73,9 +73,7 @@ def update_view(
         if arrived is not None and arrived[0] == reached:
             rows = arrived[1]
         else:
-            rows = tables.read(
-                source.log, version=at.version, columns=_needed(view, source), where=[(SEQ, ">", reached)]
-            ).sort_by(SEQ)
+            rows = rows_since(tables, source.log, at.version, reached, _needed(view, source))
         rows = project(view, source, rows)
         done = append_to_log(
             tables, view.log, rows, Txn("rows", at.through + 1), through=at.through, keys=view.key_names
