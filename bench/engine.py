@@ -1,6 +1,6 @@
 """What the engine costs beside its peers: durable steps in processes of their own.
 
-    python bench/engine.py                ours: a chain of 20, 200 at once, cached re-runs, resume after a kill, long maps
+    python bench/engine.py                ours: a chain of 20, 200 at once, cached re-runs, resume, long maps
     python bench/engine.py --peer         the same for DBOS (sqlite), Hamilton (cache) and Kedro, in their own venv
 
 Bars (medians of the rounds, one run of this script on a quiet machine):

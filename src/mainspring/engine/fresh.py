@@ -19,7 +19,7 @@ from mainspring.engine.reference import callable_named, dereference, reference
 from mainspring.engine.task import Task
 from mainspring.engine.wire import Fault, Hello, encode
 from mainspring.engine.worker import fault_of
-from mainspring.engine.zygote import serve, shareable, work
+from mainspring.engine.zygote import serve, warmed, work
 from mainspring.errors import MainspringError, UserCodeError
 
 __all__ = ["main", "packed", "start_zygote"]
@@ -140,7 +140,7 @@ def _be_zygote(control: socket.socket, data: bytes, parent: int) -> None:
             os.execv(command[0], command)
 
     else:
-        objects = shareable(services)
+        objects = warmed(tasks.values(), services)
 
         def start(connection: socket.socket) -> None:
             work(connection, tasks, services, objects)

@@ -104,6 +104,10 @@ class Capacity:
         self._total = dict(total)
         self._used = dict.fromkeys(total, 0.0)
 
+    def total(self, name: str) -> float:
+        """How much there is of something."""
+        return self._total.get(name, 0.0)
+
     def need(self, task: Task) -> dict[str, float]:
         """What an attempt of a task occupies; one core unless it says otherwise, and never more cores than there are.
 

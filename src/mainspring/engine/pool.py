@@ -32,7 +32,7 @@ from mainspring.engine.wire import (
     frame,
 )
 from mainspring.engine.worker import carry_out
-from mainspring.engine.zygote import serve, shareable, work
+from mainspring.engine.zygote import serve, warmed, work
 
 __all__ = ["Executor", "Happening", "Inline", "Pool"]
 
@@ -310,7 +310,7 @@ def _serve_forked(
     parent: int,
     inherited: tuple[object, ...],
 ) -> None:
-    objects = shareable(services)
+    objects = warmed(tasks.values(), services)
     serve(control, lambda link: work(link, tasks, services, objects), parent=parent, inherited=inherited)
 
 

@@ -8,9 +8,9 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any, cast
 
 from mainspring.declare.declaration import Declaration, spec_of
@@ -81,7 +81,8 @@ def _module(name: str, file: str) -> ModuleType:
     return module
 
 
-def annotations_of(function: Callable[..., object]) -> dict[str, object]:
+@functools.lru_cache(maxsize=4096)
+def annotations_of(function: Callable[..., object]) -> Mapping[str, object]:
     """The annotations of a function as types; those that cannot be evaluated are left out."""
     plain = inspect.unwrap(function)
     found: dict[str, object] = {}
@@ -90,7 +91,7 @@ def annotations_of(function: Callable[..., object]) -> dict[str, object]:
         with contextlib.suppress(Exception):
             text = isinstance(annotation, str)
             found[name] = eval(annotation, getattr(plain, "__globals__", {})) if text else annotation
-    return found
+    return MappingProxyType(found)
 
 
 def origin_of_code(function: Callable[..., object]) -> str:

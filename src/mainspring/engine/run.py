@@ -22,7 +22,7 @@ from mainspring.engine.progress import Happened, Progress, Watch
 from mainspring.engine.report import StepResult
 from mainspring.engine.rows import detail_of, event_of, row_of, unknown, winner
 from mainspring.engine.task import Task
-from mainspring.engine.wire import Done, Exited, Failed, Fault, Measured, Moved, StoredResult
+from mainspring.engine.wire import Computed, Done, Exited, Failed, Fault, Measured, Reply, StoredResult
 from mainspring.engine.worker import fault_of
 from mainspring.errors import ConfigError, DataError, DeclarationError, MainspringError, RefusedError, UserCodeError
 from mainspring.ports.catalog import Metric, StepStatus
@@ -33,6 +33,7 @@ _HEARTBEAT_SECONDS = 10.0
 _ELSEWHERE_SECONDS = 0.05
 _STOP_SECONDS = 0.2
 _WINDOW = 64
+_WRITING_A_CORE = 3
 # What concerns one step only; anything else (a store that fails, a lost lease) ends the run.
 _STEP_FAULTS = (UserCodeError, RefusedError, ConfigError, DeclarationError, DataError)
 
@@ -300,18 +301,26 @@ class GraphRun:
 
     # -- what workers say -----------------------------------------------------------------------------------------
 
-    def _heard(self, job: Job, message: Measured | Moved | Done | Failed | Exited) -> None:
+    def _heard(self, job: Job, message: Reply | Exited) -> None:
         if isinstance(message, Done):
             self._finished(job, message)
         elif isinstance(message, Failed):
             job.fault = message.fault
         elif isinstance(message, Exited):
             self._gone(job, message)
+        elif isinstance(message, Computed):
+            self._computed(job)
         elif isinstance(message, Measured):
             self.ledger.measure(Metric(message.name, message.value, message.step, message.at))
             self.tell("metric", job, text=f"{message.name} {message.value:g}")
         else:
             self.tell("moved", job, done=message.done, total=message.total)
+
+    def _computed(self, job: Job) -> None:
+        """While the result is written, which waits for the disk, the core may serve another step."""
+        if len(self._running) <= _WRITING_A_CORE * self.wiring.capacity.total("cpu"):
+            self.wiring.capacity.give_back({"cpu": job.need.get("cpu", 0.0)})
+            job.need = {**job.need, "cpu": 0.0}
 
     def _finished(self, job: Job, done: Done) -> None:
         """The result is stored: record it, and let others have it."""
@@ -375,6 +384,7 @@ class GraphRun:
         if job.unclear:
             self._give_up(job, unknown(job))
         elif job.attempt <= task.options.retries and not self.stopping:
+            job.need = self.need(task)
             pause = backoff_seconds(task, job.attempt)
             self.queue.delay(job, time.monotonic() + pause)
             self.tell("retry", job, text=f"{error.what}; again in {pause:g} s")

@@ -10,6 +10,7 @@ import msgspec
 from mainspring.errors import InternalError
 
 __all__ = [
+    "Computed",
     "Done",
     "Exited",
     "Failed",
@@ -128,6 +129,10 @@ class Moved(msgspec.Struct, frozen=True, tag="moved"):
     total: float
 
 
+class Computed(msgspec.Struct, frozen=True, tag="computed"):
+    """Worker to driver: the function has returned; what remains is to store its result, which waits for the disk."""
+
+
 class Done(msgspec.Struct, frozen=True, tag="done"):
     """Worker to driver: the result is stored; `undeclared` names what it read without saying so."""
 
@@ -141,7 +146,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     fault: Fault
 
 
-Reply = Measured | Moved | Done | Failed
+Reply = Measured | Moved | Computed | Done | Failed
 _REPLY = msgspec.msgpack.Decoder(Reply)
 _ORDER = msgspec.msgpack.Decoder(Order)
 _COMMAND = msgspec.msgpack.Decoder(Launch | Kill)

@@ -21,7 +21,7 @@ from mainspring.engine.reference import annotations_of, origin_of_code
 from mainspring.engine.secrets import revealed
 from mainspring.engine.task import Task
 from mainspring.engine.values import load, save
-from mainspring.engine.wire import Done, Failed, Fault, Measured, Moved, Order, Reply
+from mainspring.engine.wire import Computed, Done, Failed, Fault, Measured, Moved, Order, Reply
 from mainspring.errors import MainspringError, UserCodeError
 from mainspring.lazy import lazy
 from mainspring.ports.objects import Objects
@@ -101,6 +101,7 @@ def _attempt(
         arguments = copy.deepcopy(arguments)  # a step may change what it is handed, and others are handed it too
     with entered(context), watching(guard, natives=isolated):
         value = task.function(**arguments)
+    send(Computed())
     _check(value, task)
     return Done(save(value, objects, task.function), guard.undeclared())
 

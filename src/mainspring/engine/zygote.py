@@ -13,7 +13,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from mainspring.engine.context import EngineServices
@@ -26,6 +26,7 @@ from mainspring.engine.processes import (
     kill_tree,
     native_threads,
 )
+from mainspring.engine.reference import annotations_of
 from mainspring.engine.task import Task
 from mainspring.engine.wire import (
     Exited,
@@ -42,13 +43,20 @@ from mainspring.engine.wire import (
 from mainspring.engine.worker import carry_out
 from mainspring.ports.objects import Objects
 
-__all__ = ["serve", "shareable", "work"]
+__all__ = ["serve", "warmed", "work"]
 
 # -- a worker ---------------------------------------------------------------------------------------------------------
 
 
-def shareable(services: EngineServices) -> Objects | None:
-    """The object store, opened before workers are forked, when opening it has started no thread and opened no file."""
+def warmed(tasks: Iterable[Task], services: EngineServices) -> Objects | None:
+    """Do once, before workers are forked, what each of them would have to do.
+
+    Returns:
+        The object store, opened, when opening it has started no thread and opened no file; else None.
+    """
+    libraries()
+    for task in tasks:
+        annotations_of(task.function)
     before = len(os.listdir("/dev/fd")), native_threads()
     objects = services.objects
     return objects if (len(os.listdir("/dev/fd")), native_threads()) == before else None
@@ -240,6 +248,5 @@ def serve(
     for store in inherited:
         with contextlib.suppress(Exception):
             store.close()  # type: ignore[attr-defined]
-    libraries()
     gc.freeze()
     _Zygote(control, start).run()
