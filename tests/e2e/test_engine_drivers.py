@@ -154,6 +154,21 @@ def test_only_a_dead_drivers_run_is_taken_whatever_the_clock_says(services):
         dead.renew([])
 
 
+def test_a_run_whose_end_could_not_be_written_is_closed_by_the_next(services, monkeypatch):
+    ledger = opened(services, this_process())
+    assert recover(services.catalog, this_process()) == []
+
+    def full(*_):
+        raise StoreError("the disk is full", code="MS-4101")
+
+    monkeypatch.setattr(services.catalog, "end_run", full)
+    with pytest.raises(StoreError):
+        ledger.close("ok")
+    monkeypatch.undo()
+    assert recover(services.catalog, this_process()) == [ledger.run_id]
+    assert services.catalog.run(ledger.run_id).status == "failed"
+
+
 def test_a_driver_on_another_machine_is_judged_by_its_lease(services):
     far = Owner("elsewhere", "another-boot", 1, 1)
     fresh = opened(services, far)

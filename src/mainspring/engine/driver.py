@@ -112,6 +112,7 @@ def _carry_out(run: GraphRun, executor: Executor, ledger: Ledger, keys: Keys, gi
         git.close()
         with contextlib.suppress(StoreError):
             run.abandon()
+        with contextlib.suppress(StoreError):
             ledger.close("stopped" if isinstance(error, KeyboardInterrupt) else "failed")
         raise
     finally:

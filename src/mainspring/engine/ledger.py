@@ -29,6 +29,8 @@ __all__ = ["LEASE_US", "Holder", "Ledger", "new_id", "now_us", "recover", "resul
 LEASE_US = 30_000_000
 _GROUP_SECONDS = 0.01
 _RESULT = "result"
+_AT_WORK: set[str] = set()
+"""The owners of this process's runs that have not ended."""
 
 
 def now_us() -> int:
@@ -67,6 +69,8 @@ def recover(catalog: Catalog, me: Owner) -> list[str]:
 
 def _is_gone(owner: Owner, me: Owner, until: int, now: int) -> bool:
     """Of this machine's processes we know whether they live; of others only whether they renewed their lease."""
+    if (owner.is_near(me), owner.pid, owner.started) == (True, me.pid, me.started):
+        return str(owner) not in _AT_WORK
     if owner.is_near(me):
         return owner.is_dead(me)
     return until < now
@@ -105,6 +109,7 @@ class Ledger:
     def open(self, pipeline: str, reason: str, params: dict[str, object], environment: dict[str, object]) -> None:
         """Record that the run has begun."""
         now = self.clock()
+        _AT_WORK.add(str(self.owner))
         self.catalog.start_run(
             Run(
                 self.run_id,
@@ -141,7 +146,8 @@ class Ledger:
         )
 
     def close(self, status: RunStatus) -> None:
-        """Record that the run has ended."""
+        """Record that the run has ended; if that cannot be written, the next run will do it."""
+        _AT_WORK.discard(str(self.owner))
         self.flush()
         self.catalog.end_run(self.run_id, str(self.owner), status, self.clock())
 
