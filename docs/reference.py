@@ -1,4 +1,4 @@
-"""Writes the reference pages from the source: errors, settings, command line. ``python docs/reference.py [--check]``."""
+"""Write the reference pages from the source: errors, settings, command line; ``--check`` says what is out of date."""
 
 from __future__ import annotations
 
@@ -83,20 +83,23 @@ def cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
 
 
+def shown(default: object) -> str:
+    return "" if default is None else f"`{default}`"
+
+
 def settings() -> str:
     lines = [
         "# Settings",
         "",
-        "Settings live in `mainspring.toml`. Order of values: defaults, then the file, then the active profile, then the",
-        "environment (`server.port` is `MAINSPRING_SERVER_PORT`), then flags. A value may be a secret reference:",
+        "Settings live in `mainspring.toml`. Order of values: defaults, then the file, then the active profile, then",
+        "the environment (`server.port` is `MAINSPRING_SERVER_PORT`), then flags. A value may be a secret reference:",
         "`env:NAME` or `file:PATH`, or `${env:NAME}` inside a longer text.",
         "",
         "| setting | type | default | meaning |",
         "|---|---|---|---|",
     ]
     lines += [
-        f"| `{spec.key}` | {spec.type.__name__} | {'' if spec.default is None else f'`{spec.default}`'} | {cell(spec.meaning)} |"
-        for spec in SETTINGS
+        f"| `{spec.key}` | {spec.type.__name__} | {shown(spec.default)} | {cell(spec.meaning)} |" for spec in SETTINGS
     ]
     lines += [
         "",

@@ -51,6 +51,7 @@ class _Live:
             rich_progress.TimeElapsedColumn(),
             console=console,
             transient=True,
+            auto_refresh=False,  # it would be a thread, and workers are forked from processes without any
         )
         self._bars.start()
         self._tasks: dict[tuple[str, int | None], Any] = {}
@@ -76,6 +77,7 @@ class _Live:
         text = line(event)
         if text:
             self._bars.console.print(text, markup=False)
+        self._bars.refresh()
 
 
 def report_as_dict(report: RunReport) -> dict[str, object]:

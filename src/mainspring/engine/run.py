@@ -259,7 +259,7 @@ class GraphRun:
                 self.wiring.capacity.give_back(job.need)
 
     def _start(self, job: Job) -> None:
-        self._launcher.prepare(job)
+        self._launcher.prepare(job, crowded=bool(self.queue))
         self._running[job.number] = job
         if job.node.mapped is not None and job.item >= 0:
             job.node.mapped.running += 1

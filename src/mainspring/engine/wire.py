@@ -55,6 +55,7 @@ class Order(msgspec.Struct, frozen=True):
         work_dir: a folder of its own, removed afterwards.
         declared: the files that it may read, as absolute paths.
         log: the file that its output goes to; empty when a pipe comes with the order.
+        crowded: whether others wait for the core, so that it is worth saying when the function has returned.
     """
 
     task: str
@@ -67,6 +68,7 @@ class Order(msgspec.Struct, frozen=True):
     item_input: StoredResult | None = None
     declared: tuple[str, ...] = ()
     log: str = ""
+    crowded: bool = False
 
 
 class Launch(msgspec.Struct, frozen=True, tag="launch"):

@@ -101,7 +101,8 @@ def _attempt(
         arguments = copy.deepcopy(arguments)  # a step may change what it is handed, and others are handed it too
     with entered(context), watching(guard, natives=isolated):
         value = task.function(**arguments)
-    send(Computed())
+    if order.crowded:
+        send(Computed())
     _check(value, task)
     return Done(save(value, objects, task.function), guard.undeclared())
 

@@ -38,7 +38,7 @@ from mainspring.server.rows import rows_to_table
 from mainspring.serving.endpoint import EndpointService, ModelColumn
 from mainspring.serving.models import LiveModel, ModelTable, load_live
 from mainspring.serving.predlog.reader import LogReader, compact
-from mainspring.serving.predlog.segment import LogSchema
+from mainspring.serving.predlog.schema import ColumnKind, LogSchema
 from mainspring.serving.predlog.writer import PredictionLog
 from mainspring.serving.telemetry import Metrics
 
@@ -46,6 +46,7 @@ __all__ = ["Watched", "WorkerState"]
 
 _KEEP_SEGMENTS = 4
 _CHAMPION = "champion"
+_LOGGED_AS: Mapping[Kind, ColumnKind] = {Kind.INTEGER: "i8", Kind.BOOLEAN: "bool", Kind.STRING: "category"}
 
 
 @dataclass(slots=True)
@@ -121,7 +122,12 @@ class WorkerState:
         folder = self.services.state / "predictions" / node.name
         log = PredictionLog(
             folder,
-            LogSchema(node.name, model_name, tuple(column.name for column in columns)),
+            LogSchema(
+                node.name,
+                model_name,
+                tuple(column.name for column in columns),
+                tuple(_LOGGED_AS.get(column.type.kind, "f8") for column in columns),
+            ),
             self._worker,
             spec.log or 1.0,
         )

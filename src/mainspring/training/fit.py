@@ -58,7 +58,7 @@ def fit(
         _two_classes(shape, judged, "to judge on")
     noted = _noted(shape, train)
     dtype = input_dtype(frame, shape.columns)
-    model = _call(spec, _typed(train, shape.columns, dtype), _label(train, shape), params)
+    model = _call(spec, _typed(train, shape.columns, dtype), _label(train, shape), params, noted)
     values = matrix(judged, shape.columns, dtype)
     _gives_scores(model.estimator, values[:_SAMPLE], shape, spec)
     report = FitReport(
@@ -108,7 +108,7 @@ def _two_classes(shape: TrainingShape, frame: Frame, what: str) -> None:
         )
 
 
-def _call(spec: ModelSpec, x: Frame, y: Frame, params: Mapping[str, object]) -> Model:
+def _call(spec: ModelSpec, x: Frame, y: Frame, params: Mapping[str, object], noted: tuple[str, ...]) -> Model:
     random.seed(spec.seed)
     np.random.seed(spec.seed % 2**32)
     try:
@@ -119,7 +119,7 @@ def _call(spec: ModelSpec, x: Frame, y: Frame, params: Mapping[str, object]) -> 
         raise UserCodeError(
             f"the trainer {spec.function.__name__!r} failed",
             code="MS-2210",
-            why=f"{type(error).__name__}: {error}",
+            why="; ".join([f"{type(error).__name__}: {error}", *noted]),
             origin=_line_of(error, spec),
             fix="mend the trainer; mainspring logs shows what it printed",
         ) from error

@@ -1,9 +1,9 @@
-"""Where a tree model's score jumps: the split thresholds of its trees, and rows beside each of them."""
+"""Where a tree model's score jumps: the splits of its trees, and rows that reach a split on either side of it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mainspring.lazy import lazy
 
@@ -13,100 +13,168 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["edge_rows", "missing_rows", "thresholds_of"]
+__all__ = ["Tree", "edge_rows", "missing_rows", "splits_of", "trees_of"]
 
-_MOST_EDGES = 4096
+_MOST_ROWS = 4096
+_ULPS = 8
 _MISSING_ROWS = 64
 
 
-def thresholds_of(estimator: Any) -> list[tuple[int, float]]:
-    """The (column, threshold) of every numeric split of a tree model, sorted; empty for other models.
+class Tree(NamedTuple):
+    """A tree's nodes, the root first: at a split ``x[column] <= threshold`` goes left.
+
+    `column` is -1 at a leaf and at a split that is no such comparison.
+    """
+
+    column: NDArray[np.int64]
+    threshold: NDArray[np.float64]
+    left: NDArray[np.int64]
+    right: NDArray[np.int64]
+
+
+def trees_of(estimator: Any) -> list[Tree]:
+    """The trees of a model; none for other models.
 
     Reads scikit-learn's trees, forests, gradient boosting and histogram gradient boosting, and LightGBM.
     """
-    found: set[tuple[int, float]] = set()
     booster = getattr(estimator, "booster_", estimator)
     if type(booster).__name__ == "Booster":
-        for entry in booster.dump_model()["tree_info"]:
-            found.update(_booster_splits(entry["tree_structure"]))
-        return sorted(found)
-    for iteration in getattr(estimator, "_predictors", ()):
-        for tree in iteration:
-            inner = tree.nodes[(tree.nodes["is_leaf"] == 0) & (tree.nodes["is_categorical"] == 0)]
-            found.update(zip(inner["feature_idx"].tolist(), inner["num_threshold"].tolist(), strict=True))
-    members = getattr(estimator, "estimators_", ())
-    for member in [estimator, *np.asarray(members, dtype=object).ravel()]:
-        tree = getattr(member, "tree_", None)
-        if tree is not None:
-            inner = tree.feature >= 0
-            found.update(zip(tree.feature[inner].tolist(), tree.threshold[inner].tolist(), strict=True))
+        return [_booster_tree(entry["tree_structure"]) for entry in booster.dump_model()["tree_info"]]
+    boosted = [tree.nodes for iteration in getattr(estimator, "_predictors", ()) for tree in iteration]
+    if boosted:
+        return [_tree_of_nodes(nodes) for nodes in boosted]
+    members = [estimator, *np.asarray(getattr(estimator, "estimators_", ()), dtype=object).ravel()]
+    found = [tree for member in members if (tree := getattr(member, "tree_", None)) is not None]
+    return [Tree(np.maximum(t.feature, -1), t.threshold, t.children_left, t.children_right) for t in found]
+
+
+def _tree_of_nodes(nodes: Any) -> Tree:
+    compares = (nodes["is_leaf"] == 0) & (nodes["is_categorical"] == 0)
+    column = np.where(compares, nodes["feature_idx"].astype(np.int64), -1)
+    leaf = nodes["is_leaf"] == 1
+    left, right = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
+    return Tree(column, nodes["num_threshold"], left, right)
+
+
+def _booster_tree(root: dict[str, Any]) -> Tree:
+    rows: list[list[float]] = []
+    waiting: list[tuple[dict[str, Any], int, int]] = [(root, -1, 0)]
+    while waiting:
+        node, parent, side = waiting.pop()
+        if parent >= 0:
+            rows[parent][2 + side] = len(rows)
+        number = len(rows)
+        if "split_feature" not in node:
+            rows.append([-1, 0.0, -1, -1])
+            continue
+        compares = node.get("decision_type") == "<="
+        rows.append([node["split_feature"] if compares else -1, node["threshold"] if compares else 0.0, -1, -1])
+        waiting += [(node["left_child"], number, 0), (node["right_child"], number, 1)]
+    table = np.array(rows, dtype=np.float64)
+    return Tree(table[:, 0].astype(np.int64), table[:, 1], table[:, 2].astype(np.int64), table[:, 3].astype(np.int64))
+
+
+def splits_of(estimator: Any) -> list[tuple[int, float]]:
+    """The (column, threshold) of every split of a model's trees, sorted, each once."""
+    found: set[tuple[int, float]] = set()
+    for tree in trees_of(estimator):
+        at = tree.column >= 0
+        found.update(zip(tree.column[at].tolist(), tree.threshold[at].tolist(), strict=True))
     return sorted(found)
 
 
-def _booster_splits(root: dict[str, Any]) -> list[tuple[int, float]]:
-    found, waiting = [], [root]
-    while waiting:
-        node = waiting.pop()
-        if "split_feature" in node:
-            if node.get("decision_type") == "<=":
-                found.append((int(node["split_feature"]), float(node["threshold"])))
-            waiting += [node["left_child"], node["right_child"]]
-    return found
-
-
 def edge_rows(estimator: Any, rows: NDArray[Any]) -> NDArray[Any]:
-    """Rows at, one ulp below and one ulp above the split thresholds, the other columns from real rows.
+    """Rows that reach a split of a tree at its threshold, one ulp below it and one ulp above it.
+
+    Behind a pipeline, whose own arithmetic blurs the threshold, also two, four and eight ulps away. Every row starts
+    as a real one. What the path from the root to the split asks of it is then changed, so that it gets there; a row
+    that turns away earlier would tell nothing about the split.
 
     Args:
-        estimator: the fitted model. Behind a pipeline whose other steps can be inverted (scalers), thresholds are
-            brought back to the columns that go in.
-        rows: real rows, (rows, columns), in the dtype that is served; every value is one that dtype holds.
+        estimator: the fitted model. Behind a pipeline whose other steps can be inverted (scalers), rows are brought
+            back to the columns that go in.
+        rows: real rows without missing values, (rows, columns), in the dtype that is served.
 
     Returns:
-        Up to 4,096 rows of the same dtype; none when the model has no thresholds that can be read.
+        Up to 4,096 rows of the same dtype, for splits spread evenly over all trees; none when the model has no trees
+        that can be read.
     """
     steps = [step for _, step in getattr(estimator, "steps", ())]
-    before, last = steps[:-1], steps[-1] if steps else estimator
-    thresholds = thresholds_of(last)
-    if not thresholds or not len(rows):
-        return rows[:0]
-    chosen = thresholds[:: -(-3 * len(thresholds) // _MOST_EDGES)]
-    base = rows[np.arange(len(chosen)) % len(rows)]
-    columns = np.array([column for column, _ in chosen])
-    values = np.array([threshold for _, threshold in chosen])
-    if before:
-        moved = _moved_back(before, base, columns, values)
-        if moved is None:
-            return rows[:0]
-        values = moved
-    return _beside(base, columns, values.astype(rows.dtype))
-
-
-def _beside(base: NDArray[Any], columns: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
-    numbers = np.arange(len(base))
-    sides = []
-    for value in (values, np.nextafter(values, -np.inf), np.nextafter(values, np.inf)):
-        side = base.copy()
-        side[numbers, columns] = value
-        sides.append(side)
-    return np.concatenate(sides)
-
-
-def _moved_back(
-    before: Sequence[Any], base: NDArray[Any], columns: NDArray[Any], values: NDArray[Any]
-) -> NDArray[Any] | None:
-    """The thresholds in the units of the columns that go in; None when a step has no inverse or moves columns."""
+    last = steps[-1] if steps else estimator
+    if not len(rows):
+        return rows
+    before = [step for step in steps[:-1] if not _changes_nothing(step, rows)]
     if not all(hasattr(step, "inverse_transform") for step in before):
-        return None
-    inner = base
+        return rows[:0]
+    ulps = [2**power for power in range(_ULPS.bit_length())] if before else [1]
+    chosen = _chosen(trees_of(last), _MOST_ROWS // (1 + 2 * len(ulps)))
+    if not chosen:
+        return rows[:0]
+    inner = rows[np.random.default_rng(0).integers(0, len(rows), len(chosen))]
     for step in before:
-        inner = np.asarray(step.transform(inner), dtype=np.float64)
-    if inner.shape != base.shape:
-        return None
-    inner[np.arange(len(inner)), columns] = values
+        inner = np.array(step.transform(inner))
+    if inner.shape[1] != rows.shape[1]:
+        return rows[:0]
+    for row, (tree, node) in zip(inner, chosen, strict=True):
+        _lead(row, tree, node)
     for step in reversed(before):
-        inner = np.asarray(step.inverse_transform(inner), dtype=np.float64)
-    return inner[np.arange(len(inner)), columns] if inner.shape == base.shape else None
+        inner = np.asarray(step.inverse_transform(inner))
+    return _beside(inner.astype(rows.dtype), np.array([tree.column[node] for tree, node in chosen]), ulps)
+
+
+def _changes_nothing(step: Any, rows: NDArray[Any]) -> bool:
+    """Whether a step hands these rows on as they are: an imputer does with complete ones."""
+    return step == "passthrough" or bool(np.array_equal(step.transform(rows), rows))
+
+
+def _chosen(trees: Sequence[Tree], most: int) -> list[tuple[Tree, int]]:
+    every = [
+        (tree, int(node)) for tree in trees for node in np.flatnonzero((tree.column >= 0) & np.isfinite(tree.threshold))
+    ]
+    return every[:: -(-len(every) // most)] if every else []
+
+
+def _lead(row: NDArray[Any], tree: Tree, node: int) -> None:
+    """Change a row so that it comes to a node, with the node's threshold in the node's column."""
+    bounds: dict[int, tuple[float, float]] = {}
+    below = node
+    while below:
+        above = int(np.flatnonzero((tree.left == below) | (tree.right == below))[0])
+        column, threshold = int(tree.column[above]), float(tree.threshold[above])
+        low, high = bounds.get(column, (-np.inf, np.inf))
+        goes_left = tree.left[above] == below
+        bounds[column] = (low, min(high, threshold)) if goes_left else (max(low, threshold), high)
+        below = above
+    kind = row.dtype.type
+    for column, (low, high) in bounds.items():
+        if column < 0 or low < row[column] <= high:  # a missing value compares as false, too
+            continue
+        if low == np.inf or high == -np.inf:  # a split at infinity: only a missing value takes this way
+            row[column] = np.nan
+        else:
+            row[column] = _down(high, kind) if np.isfinite(high) else np.nextafter(_down(low, kind), kind(np.inf))
+    row[tree.column[node]] = kind(tree.threshold[node])
+
+
+def _down(value: float, kind: Any) -> Any:
+    """The greatest number of a precision that is not above."""
+    near = kind(value)
+    return np.nextafter(near, kind(-np.inf)) if float(near) > value else near
+
+
+def _beside(rows: NDArray[Any], columns: NDArray[Any], ulps: Sequence[int]) -> NDArray[Any]:
+    """The rows, then the rows with their column that many ulps lower and higher, for each number of ulps."""
+    numbers = np.arange(len(rows))
+    values = rows[numbers, columns]
+    sides = [rows]
+    for count in ulps:
+        for toward in (-np.inf, np.inf):
+            side, moved = rows.copy(), values
+            for _ in range(count):
+                moved = np.nextafter(moved, toward)
+            side[numbers, columns] = moved
+            sides.append(side)
+    return np.concatenate(sides)
 
 
 def missing_rows(rows: NDArray[Any], columns: Sequence[int]) -> NDArray[Any]:

@@ -70,7 +70,7 @@ def test_a_helpers_constant_is_named(services, monkeypatch):
     run(services, task)
     monkeypatch.setattr(steps, "FACTOR", 11)
     run(services, task)
-    assert reasons(why(services, "scaled")) == [("code", "changed engine_steps:scaled", "", "")]
+    assert reasons(why(services, "scaled")) == [("code", "changed engine_steps:FACTOR", "", "")]
 
 
 def test_files_seeds_and_variables_are_named(services, tmp_path, monkeypatch):

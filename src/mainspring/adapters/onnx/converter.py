@@ -6,9 +6,10 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mainspring.adapters.onnx.graph import keep_output, make_exact, trees_of
+from mainspring.adapters.onnx.graph import keep_output, make_exact
 from mainspring.adapters.onnx.problems import reason
 from mainspring.adapters.onnx.settings import ConverterSettings
+from mainspring.adapters.onnx.trees import trees_of
 from mainspring.lazy import lazy
 from mainspring.ports.converter import Converted
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from mainspring.ports.online import OnlineStore
 __all__ = ["ReadPlan", "Reading", "compile_plan"]
 
 _SIGN = 1 << 63
-_FLAGS = ORDER.size + 1
+_event_and_flags = struct.Struct(f">Q{ORDER.size - 8 + 1}xB").unpack_from
 _unpack = msgspec.msgpack.Decoder().decode
 
 Reader = Callable[[bytes | None, int], tuple[Sequence[object], str]]
@@ -50,6 +51,8 @@ class ReadPlan:
         self._packers = [key_packer(pick.view.id, pick.view.keys) for pick in picks]
         self._readers = [_reader(pick) for pick in picks]
         self._parts = list(zip(self._views, self._readers, strict=True))
+        if len(picks) == 1:
+            self.read_one = self._read_single  # type: ignore[method-assign]  # the common case without its loops
 
     def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[list[object], dict[str, str]]:
         """The features of one set of entity keys at a moment (UTC microseconds): values, status by view.
@@ -65,6 +68,10 @@ class ReadPlan:
             values += found
             statuses[name] = status
         return values, statuses
+
+    def _read_single(self, keys: Mapping[str, object], now_us: int) -> tuple[list[object], dict[str, str]]:
+        values, status = self._readers[0](self._store.get_many((self._packers[0](keys),))[0], now_us)
+        return values, {self._views[0]: status}  # type: ignore[return-value]  # a reader's sequences are lists
 
     def read(self, entities: Sequence[Mapping[str, object]], now_us: int) -> list[Reading]:
         """The features of many sets of keys, with one round trip to the store."""
@@ -97,18 +104,19 @@ def _plain_reader(pick: Pick) -> Reader:
     columns = [field.name for field in view.columns]
     places = [columns.index(str(feature.column)) for feature in pick.features]
     whole = places == list(range(len(columns))) and not view.has_valid_to
-    absent: tuple[Any, ...] = (None,) * len(places)
+    absent: list[Any] = [None] * len(places)
     has_valid_to = view.has_valid_to
 
     def read(row: bytes | None, now_us: int) -> tuple[Sequence[object], str]:
-        if row is None or row[_FLAGS] & TOMBSTONE:
+        if row is None:
             return absent, "MISSING"
-        event = int.from_bytes(row[:8], "big") - _SIGN
-        if event > now_us:
+        event, flags = _event_and_flags(row)
+        event -= _SIGN
+        if event > now_us or flags & TOMBSTONE:
             return absent, "MISSING"
         if ttl is not None and event < now_us - ttl:
             return absent, "EXPIRED"
-        values = _unpack(memoryview(row)[BODY:])
+        values = _unpack(row[BODY:])
         if has_valid_to and values[-1] is not None and values[-1] <= now_us:
             return absent, "EXPIRED"
         return values if whole else [values[place] for place in places], "PRESENT"

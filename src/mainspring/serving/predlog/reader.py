@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from mainspring.lazy import lazy
 from mainspring.ports.tables import TableStore, Txn
-from mainspring.serving.predlog.segment import read_segment
+from mainspring.serving.predlog.arrow import to_arrow
+from mainspring.serving.predlog.categories import read_categories
+from mainspring.serving.predlog.segment import open_segment, segment_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,13 +51,12 @@ class LogReader:
         if self.taken is None:
             self.taken = {}
             yield from self._lake(self.taken)
-        for path in sorted([*self.folder.glob("seg-*.parquet"), *self.folder.glob("wal-*")], key=_name):
-            table = _read(path)
-            name = _name(path)
-            seen = self.taken.get(name, 0)
-            if table is not None and len(table) > seen:
-                self.taken[name] = len(table)
-                yield table.slice(seen)
+        for path in sorted([*self.folder.glob("seg-*.parquet"), *self.folder.glob("wal-*")], key=segment_name):
+            name = segment_name(path)
+            table = _read(path, self.taken.get(name, 0))
+            if table is not None and len(table):
+                self.taken[name] = self.taken.get(name, 0) + len(table)
+                yield table
 
     def _lake(self, taken: dict[str, int]) -> Iterator[pa.Table]:
         table = log_table(self.endpoint)
@@ -67,18 +68,18 @@ class LogReader:
         yield rows.drop_columns([SEGMENT])
 
 
-def _name(path: Path) -> str:
-    return path.name.removeprefix("seg-").removeprefix("wal-").removesuffix(".parquet")
-
-
-def _read(path: Path) -> pa.Table | None:
+def _read(path: Path, first: int) -> pa.Table | None:
+    """The rows of a segment from the `first` on; None when it cannot be read now."""
     try:
         if path.suffix == ".parquet":
-            return pq.read_table(path)
-        found = read_segment(path)
+            return pq.read_table(path).slice(first)
+        segment = open_segment(path)
+        if segment is None:
+            return None
+        records = segment.records(first)
     except FileNotFoundError:  # it was sealed meanwhile: the next look finds it
         return None
-    return None if found is None else found[1]
+    return to_arrow(segment.schema, records, read_categories(path.parent))
 
 
 def compact(folder: Path, tables: TableStore, endpoint: str, keep: int = 0) -> int:
@@ -91,11 +92,11 @@ def compact(folder: Path, tables: TableStore, endpoint: str, keep: int = 0) -> i
         keep: leave the newest so many segments for readers that follow the folder.
     """
     moved = 0
-    sealed = sorted(folder.glob("seg-*.parquet"), key=_name)
+    sealed = sorted(folder.glob("seg-*.parquet"), key=segment_name)
     for path in sealed[: len(sealed) - keep]:
         rows = pq.read_table(path)
-        rows = rows.append_column(SEGMENT, pa.repeat(_name(path), len(rows)))
-        commit = tables.append(log_table(endpoint), rows, Txn(f"predlog/{_name(path)}", 1))
+        rows = rows.append_column(SEGMENT, pa.repeat(segment_name(path), len(rows)))
+        commit = tables.append(log_table(endpoint), rows, Txn(f"predlog/{segment_name(path)}", 1))
         moved += 0 if commit.repeated else len(rows)
         path.unlink()
     return moved

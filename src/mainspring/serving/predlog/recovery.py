@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mainspring.lazy import lazy
-from mainspring.serving.predlog.segment import read_segment
+from mainspring.serving.predlog.arrow import to_arrow
+from mainspring.serving.predlog.categories import read_categories
+from mainspring.serving.predlog.segment import open_segment, segment_name
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -20,20 +23,27 @@ __all__ = ["recover", "seal"]
 
 
 def seal(path: Path) -> int:
-    """Write a segment's finished records as ``seg-*.parquet``, then remove the segment; how many rows there were."""
-    target = path.with_name(f"seg-{path.name.removeprefix('wal-')}.parquet")
+    """Write a segment's finished records as ``seg-*.parquet``, then remove the segment; the caller holds its lock.
+
+    A file that is no segment of this version is set aside as ``unreadable-*``, never removed.
+
+    Returns:
+        How many rows were written; 0 when its Parquet file was there already.
+    """
+    target = path.with_name(f"seg-{segment_name(path)}.parquet")
     rows = 0
     if not target.exists():
-        found = read_segment(path)
-        if found is not None and len(found[1]):
-            rows = len(found[1])
+        segment = open_segment(path)
+        if segment is None:
+            os.rename(path, path.with_name(f"unreadable-{path.name}"))
+            return 0
+        records = segment.records()
+        rows = len(records)
+        if rows:
             part = target.with_suffix(".parquet.tmp")
-            pq.write_table(found[1], part, compression="zstd")
-            descriptor = os.open(part, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            pq.write_table(to_arrow(segment.schema, records, read_categories(path.parent)), part, compression="zstd")
+            with open(part, "rb") as file:
+                os.fsync(file.fileno())
             os.rename(part, target)
     path.unlink(missing_ok=True)
     return rows
@@ -43,13 +53,34 @@ def recover(folder: Path) -> int:
     """Seal the segments whose writers are dead; how many rows were saved. Segments in use are left alone."""
     saved = 0
     for path in sorted(folder.glob("wal-*")):
-        with contextlib.suppress(OSError):
-            descriptor = os.open(path, os.O_RDWR)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _locked(path) as ours:
+            if ours:
                 saved += seal(path)
-            finally:
-                os.close(descriptor)
+    for path in folder.glob(".new-*"):
+        with _locked(path) as ours:
+            if ours:
+                path.unlink(missing_ok=True)
     for path in folder.glob("seg-*.parquet.tmp"):
-        path.unlink(missing_ok=True)
+        if not path.with_name(f"wal-{segment_name(path)}").exists():
+            path.unlink(missing_ok=True)
     return saved
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether the lock of a dead writer's file could be taken; it is held within."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:  # its writer has sealed it
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        # The file may have been sealed, and its name removed, between the opening and the lock.
+        yield path.exists() and os.path.samestat(os.fstat(descriptor), path.stat())
+    finally:
+        os.close(descriptor)

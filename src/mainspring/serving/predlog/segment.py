@@ -1,18 +1,17 @@
 """One segment: a file of fixed records that is written through memory and read after any death of the process.
 
-Header (4096 bytes): ``MSPL``, version u2, record size u4, capacity u4, worker u2, boot id 16, schema hash 32, schema
-as JSON. Record: id 16, weight f4, model version u2, flags u2, null bits u8, score f8, a f8 a column, ts i8 (ns) last;
-a record whose ts is 0 was never finished.
+Header (4096 bytes, more when the schema needs it): ``MSPL``, version u2, record size u4, capacity u4, worker u2, boot
+id 16, schema hash 32, length of the schema u4, schema as JSON. The records follow.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,94 +20,74 @@ import msgspec
 
 from mainspring.errors import StoreError
 from mainspring.lazy import lazy
+from mainspring.serving.predlog.schema import LogSchema
 
 if TYPE_CHECKING:
     import numpy as np
-    import pyarrow as pa
 else:
-    np, pa = lazy("numpy"), lazy("pyarrow")
+    np = lazy("numpy")
 
-__all__ = ["CAPACITY", "HEADER", "LogSchema", "Segment", "read_segment"]
+__all__ = ["CAPACITY", "PAGE", "Segment", "SegmentFile", "open_segment", "segment_name"]
 
-HEADER = 4096
 CAPACITY = 8192
+PAGE = 4096
 _MAGIC = b"MSPL"
-_VERSION = 1
+_VERSION = 2
 _HEAD = struct.Struct("<4sHIIH16s32sI")
-_TS = struct.Struct("<q")
+_FRESH = ".new-"
+_WAL, _SEALED = "wal-", "seg-"
+_TRIES = 3
 
 
-class LogSchema(msgspec.Struct, frozen=True):
-    """What the records of an endpoint hold.
-
-    Attributes:
-        endpoint: the endpoint's name.
-        model: the model's name.
-        columns: the model's columns, in order; at most 64.
-    """
-
-    endpoint: str
-    model: str
-    columns: tuple[str, ...]
-
-    def encoded(self) -> bytes:
-        """As JSON, the same bytes for equal schemas."""
-        return msgspec.json.encode(self, order="sorted")
-
-    @property
-    def record(self) -> struct.Struct:
-        """A record without its ts."""
-        return struct.Struct(f"<16sfHHQd{len(self.columns)}d")
-
-    def dtype(self) -> np.dtype[np.void]:
-        """A record as NumPy reads it."""
-        names = ["id", "weight", "model", "flags", "nulls", "score", *(f"c{i}" for i in range(len(self.columns))), "ts"]
-        kinds = ["V16", "<f4", "<u2", "<u2", "<u8", "<f8", *(["<f8"] * len(self.columns)), "<i8"]
-        return np.dtype(list(zip(names, kinds, strict=True)))
+def segment_name(path: Path) -> str:
+    """What a segment is called for its whole life, whichever file it is in: ``0-BOOT-000001``."""
+    return path.name.removeprefix(_SEALED).removeprefix(_WAL).removesuffix(".tmp").removesuffix(".parquet")
 
 
 @dataclass(slots=True)
 class Segment:
-    """A segment that is being written; its file is locked for as long as this process lives."""
+    """A segment that is being written; its file is locked for as long as this process lives.
+
+    Attributes:
+        path: its file.
+        view: the file in memory.
+        descriptor: the open file, which holds the lock.
+        start: where the records begin.
+        size: bytes a record.
+        capacity: how many records it can hold.
+        rows: how many it holds.
+    """
 
     path: Path
     view: mmap.mmap
     descriptor: int
+    start: int
     size: int
+    capacity: int
     rows: int = 0
 
     @classmethod
-    def create(cls, path: Path, schema: LogSchema, worker: int, boot: bytes) -> Segment:
+    def create(cls, path: Path, schema: LogSchema, worker: int, boot: bytes, capacity: int = CAPACITY) -> Segment:
         """Make a segment's file at its full size and touch every page, so that no put waits for the disk.
 
         Raises:
             StoreError: MS-4101, the disk is full; MS-4160, the folder cannot be written.
         """
-        size = schema.record.size + _TS.size
-        total = HEADER + CAPACITY * size
-        text = schema.encoded()
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
-            try:
-                os.posix_fallocate(descriptor, 0, total)
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                view = mmap.mmap(descriptor, total)
-            except OSError:
-                os.close(descriptor)
-                path.unlink(missing_ok=True)
-                raise
-        except OSError as error:
-            code = "MS-4101" if error.errno == 28 else "MS-4160"
-            what = "the disk is full" if error.errno == 28 else "the prediction log cannot be written"
-            raise StoreError(
-                what, code=code, why=str(error.strerror), fix="make room, or make the folder writable"
-            ) from error
+        text, size = schema.encoded(), schema.record().size
+        start = -(-(_HEAD.size + len(text)) // PAGE) * PAGE
         digest = hashlib.blake2b(text, digest_size=32).digest()
-        head = _HEAD.pack(_MAGIC, _VERSION, size, CAPACITY, worker, boot, digest, len(text))
-        view[: len(head) + len(text)] = head + text
-        for page in range(HEADER, total, mmap.PAGESIZE):
-            view[page] = 0
-        return cls(path, view, descriptor, size)
+        head = _HEAD.pack(_MAGIC, _VERSION, size, capacity, worker, boot, digest, len(text)) + text
+        try:
+            descriptor, view = _allocated(path, head, start + capacity * size)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise StoreError(
+                "the disk is full" if full else "the prediction log cannot be written",
+                code="MS-4101" if full else "MS-4160",
+                why=str(error.strerror),
+                fix="make room, or make the folder writable",
+            ) from error
+        return cls(path, view, descriptor, start, size, capacity)
 
     def close(self) -> None:
         """Let go of the file and its lock."""
@@ -116,46 +95,81 @@ class Segment:
         os.close(self.descriptor)
 
 
-def read_segment(path: Path) -> tuple[LogSchema, pa.Table] | None:
-    """The schema and the finished records of a segment's file, in the order of writing; None for a torn header."""
-    data = path.read_bytes()
-    if len(data) < HEADER:
-        return None
-    magic, version, size, _, _, _, digest, length = _HEAD.unpack_from(data)
-    text = data[_HEAD.size : _HEAD.size + length]
-    if magic != _MAGIC or version != _VERSION or hashlib.blake2b(text, digest_size=32).digest() != digest:
+def _allocated(path: Path, head: bytes, total: int) -> tuple[int, mmap.mmap]:
+    """A locked, mapped file that is given its name when it is whole: nobody recovers it before it is locked."""
+    fresh = path.with_name(f"{_FRESH}{path.name}")
+    for attempt in range(_TRIES):
+        descriptor = os.open(fresh, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            os.posix_fallocate(descriptor, 0, total)
+            view = mmap.mmap(descriptor, total)
+            view[: len(head)] = head
+            for page in range(0, total, mmap.PAGESIZE):
+                view[page] = view[page]
+            os.rename(fresh, path)
+        except FileNotFoundError:  # another process took it for a leftover before it was locked
+            os.close(descriptor)
+            if attempt == _TRIES - 1:
+                raise
+        except OSError:
+            os.close(descriptor)
+            fresh.unlink(missing_ok=True)
+            raise
+        else:
+            return descriptor, view
+    raise AssertionError
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFile:
+    """A segment's file as a reader sees it.
+
+    Attributes:
+        path: the file.
+        schema: what its records hold.
+        start: where the records begin.
+    """
+
+    path: Path
+    schema: LogSchema
+    start: int
+
+    def records(self, first: int = 0) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+        """The finished records from the `first` on, in the order of writing, as the schema's dtype (rows,).
+
+        Raises:
+            FileNotFoundError: it was sealed meanwhile.
+        """
+        kind = self.schema.dtype()
+        with open(self.path, "rb") as file:
+            at = self.start + first * kind.itemsize
+            seen = np.frombuffer(_rest(file.fileno(), at), np.uint8)
+            unwritten = np.flatnonzero(seen[: len(seen) // kind.itemsize * kind.itemsize].view(kind)["ts"] <= 0)
+            rows = int(unwritten[0]) if len(unwritten) else len(seen) // kind.itemsize
+            # Read again: in the first copy a record's values may be older than its ts.
+            return np.frombuffer(os.pread(file.fileno(), rows * kind.itemsize, at), kind)
+
+
+def _rest(descriptor: int, at: int) -> bytes:
+    return os.pread(descriptor, max(os.fstat(descriptor).st_size - at, 0), at)
+
+
+def open_segment(path: Path) -> SegmentFile | None:
+    """A segment's file, or None when its header is not one that this version writes.
+
+    Raises:
+        FileNotFoundError: it was sealed meanwhile.
+    """
+    with open(path, "rb") as file:
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size:
+            return None
+        magic, version, size, _, _, _, digest, length = _HEAD.unpack(head)
+        text = file.read(length) if magic == _MAGIC and version == _VERSION else b""
+    if not text or hashlib.blake2b(text, digest_size=32).digest() != digest:
         return None
     schema = msgspec.json.decode(text, type=LogSchema)
-    kind = schema.dtype()
-    if kind.itemsize != size:
+    if schema.dtype().itemsize != size:
         return None
-    records = np.frombuffer(data, kind, (len(data) - HEADER) // size, HEADER)
-    return schema, to_arrow(schema, records[records["ts"] > 0])
-
-
-def to_arrow(schema: LogSchema, records: np.ndarray[tuple[int], np.dtype[np.void]]) -> pa.Table:
-    """Records as a table: prediction_id, at, version, weight, score, and the model's columns, null where null."""
-    ids = [bytes(value).hex() for value in records["id"]]
-    columns: dict[str, pa.Array] = {
-        "prediction_id": pa.array(ids, pa.string()),
-        "at": pa.array(records["ts"] // 1000, pa.int64()).cast(pa.timestamp("us", "UTC")),
-        "version": pa.array(records["model"].astype(np.int32)),
-        "weight": pa.array(np.ascontiguousarray(records["weight"])),
-        "score": pa.array(np.ascontiguousarray(records["score"])),
-    }
-    for place, name in enumerate(schema.columns):
-        null = (records["nulls"] >> np.uint64(place)) & np.uint64(1) == 1
-        columns[name] = pa.array(np.ascontiguousarray(records[f"c{place}"]), mask=null)
-    return pa.table(columns)
-
-
-def pack_values(values: Sequence[object]) -> tuple[int, list[float]]:
-    """The null bits and the numbers of a record's columns."""
-    bits, numbers = 0, []
-    for place, value in enumerate(values):
-        if value is None:
-            bits |= 1 << place
-            numbers.append(0.0)
-        else:
-            numbers.append(float(value))  # type: ignore[arg-type]
-    return bits, numbers
+    return SegmentFile(path, schema, -(-(_HEAD.size + length) // PAGE) * PAGE)

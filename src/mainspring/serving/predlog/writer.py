@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import queue
+import struct
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mainspring.errors import StoreError
+from mainspring.serving.predlog.categories import Categories, hash_text
+from mainspring.serving.predlog.ids import PredictionIds
 from mainspring.serving.predlog.recovery import recover, seal
-from mainspring.serving.predlog.segment import CAPACITY, HEADER, LogSchema, Segment, pack_values
+from mainspring.serving.predlog.schema import NUMERIC, UNFIT, ColumnKind, LogSchema
+from mainspring.serving.predlog.segment import Segment
 
 __all__ = ["PredictionLog"]
 
 _SPARES = 2
 _WAITING = 8
 _BOOT = 16
+_STOP_S = 30
+_WORD = 64
+_MASK = (1 << _WORD) - 1
 
 
 class PredictionLog:
@@ -30,6 +38,9 @@ class PredictionLog:
         worker: the worker's number.
         share: the share of answers that is kept; kept ones weigh 1 / share.
         on_seal: told of the rows of each sealed segment.
+
+    Raises:
+        StoreError: MS-4101, the disk is full; MS-4160, the folder cannot be written.
     """
 
     def __init__(
@@ -47,16 +58,17 @@ class PredictionLog:
         self._worker = worker
         self._boot = os.urandom(_BOOT)
         self._share = share
+        self._weight = 1.0 / share
         self._on_seal = on_seal
-        self._number = 0
-        self._record = schema.record
-        self._ids = _Ids()
+        self._numbers = itertools.count(1)
+        self._pack_into = schema.record().pack_into
+        self._fields = _Fields(schema, Categories(folder))
+        self._ids = PredictionIds()
         self._sampled = 0.0
         self.dropped = 0
         self.rows = 0
         self._spares: deque[Segment] = deque()
         self._sealing: queue.Queue[Segment | None] = queue.Queue(_WAITING)
-        self._wanted = threading.Event()
         self._segment = self._fresh()
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name=f"predlog-{schema.endpoint}", daemon=True)
@@ -66,7 +78,8 @@ class PredictionLog:
         """Log one answer.
 
         Args:
-            values: the model's columns, in order; numbers, booleans or None.
+            values: the model's columns, in order, None for what is missing. A value that does not fit its column's
+                kind is logged as missing, and the record is flagged.
             score: the score.
             version: the model version, a whole number as text.
             ts_us: the moment of the question, UTC microseconds, above 0.
@@ -74,23 +87,25 @@ class PredictionLog:
         Returns:
             The prediction id, a UUIDv7 in 32 hex digits; also when sampling leaves the answer out.
         """
-        identity = self._ids.next()
-        self._sampled += self._share
-        if self._sampled < 1.0:
-            return identity.hex()
-        self._sampled -= 1.0
-        bits, numbers = pack_values(values)
         with self._lock:
+            identity = self._ids.next()
+            self._sampled += self._share
+            if self._sampled < 1.0:
+                return identity.hex()
+            self._sampled -= 1.0
             segment = self._segment
-            at = HEADER + segment.rows * segment.size
-            self._record.pack_into(
-                segment.view, at, identity, 1.0 / self._share, int(version) & 0xFFFF, 0, bits, score, *numbers
-            )
-            # The moment comes last: a record without it does not exist.
-            segment.view[at + segment.size - 8 : at + segment.size] = (ts_us * 1000).to_bytes(8, "little", signed=True)
+            at = segment.start + segment.rows * segment.size
+            # The moment is packed last: a record without it does not exist.
+            head, moment = (identity, self._weight, int(version)), ts_us * 1000
+            flags, nulls, fields = self._fields(values)
+            try:
+                self._pack_into(segment.view, at, *head, flags, 0, *nulls, score, *fields, moment)
+            except (struct.error, OverflowError):
+                flags, nulls, fields = self._fields.fitted(values)
+                self._pack_into(segment.view, at, *head, flags, 0, *nulls, score, *fields, moment)
             segment.rows += 1
             self.rows += 1
-            if segment.rows == CAPACITY:
+            if segment.rows == segment.capacity:
                 self._roll()
         return identity.hex()
 
@@ -99,8 +114,7 @@ class PredictionLog:
         with self._lock:
             self._sealing.put(self._segment)
             self._sealing.put(None)
-        self._wanted.set()
-        self._thread.join(timeout=30)
+        self._thread.join(timeout=_STOP_S)
         for spare in self._spares:
             spare.close()
             spare.path.unlink(missing_ok=True)
@@ -118,28 +132,20 @@ class PredictionLog:
             self._sealing.put_nowait(full)
         except queue.Full:  # the disk has stalled: lose a whole segment, and say so, rather than wait or grow
             self.dropped += full.rows
-            full.close()
             full.path.unlink(missing_ok=True)
-        self._wanted.set()
+            full.close()
 
     def _fresh(self) -> Segment:
-        self._number += 1
-        name = f"wal-{self._worker}-{self._boot.hex()}-{self._number:06d}"
+        name = f"wal-{self._worker}-{self._boot.hex()}-{next(self._numbers):06d}"
         return Segment.create(self._folder / name, self._schema, self._worker, self._boot)
 
     def _work(self) -> None:
-        while True:
+        self._prepare()
+        while (segment := self._sealing.get()) is not None:
             self._prepare()
-            segment = self._sealing.get() if not self._sealing.empty() else self._await()
-            if segment is None:
-                return
-            segment.close()
+            # Its lock is held until the file is gone, so that no other process recovers it meanwhile.
             self._on_seal(seal(segment.path))
-
-    def _await(self) -> Segment | None:
-        self._wanted.wait()
-        self._wanted.clear()
-        return self._sealing.get()
+            segment.close()
 
     def _prepare(self) -> None:
         while len(self._spares) < _SPARES:
@@ -149,22 +155,62 @@ class PredictionLog:
                 return
 
 
-class _Ids:
-    """UUIDv7 ids, rising within the process: milliseconds, a counter, random bits of this process."""
+class _Fields:
+    """Turns values into the fields of a record: flags, words of null bits, and what each column is packed from."""
 
-    def __init__(self) -> None:
-        self._tail = (int.from_bytes(os.urandom(8), "big") & ((1 << 62) - 1)) | (0b10 << 62)
-        self._last = 0
-        self._count = 0
+    def __init__(self, schema: LogSchema, categories: Categories) -> None:
+        self._words = schema.null_words
+        self._none = (0,) * self._words
+        self._kinds = schema.kinds_of()
+        self._plain = NUMERIC.issuperset(self._kinds)
+        self._categories = categories
 
-    def next(self) -> bytes:
-        """The next id, 16 bytes."""
-        now = time.time_ns() // 1_000_000
-        if now <= self._last:
-            self._count += 1
-            if self._count > 0xFFF:
-                self._last, self._count = self._last + 1, 0
-        else:
-            self._last, self._count = now, 0
-        value = (self._last << 80) | (0x7 << 76) | (self._count << 64) | self._tail
-        return value.to_bytes(16, "big")
+    def __call__(self, values: Sequence[object]) -> tuple[int, tuple[int, ...], Sequence[object]]:
+        """The fields, as the values are."""
+        if self._plain and None not in values:
+            return 0, self._none, values
+        return self.fitted(values)
+
+    def fitted(self, values: Sequence[object]) -> tuple[int, tuple[int, ...], Sequence[object]]:
+        """The fields, with null for each value that is missing or does not fit."""
+        flags, bits = 0, 0
+        fields: list[object] = []
+        for place, (kind, value) in enumerate(zip(self._kinds, values, strict=True)):
+            found = None if value is None else self._fit(kind, value)
+            if found is None:
+                bits |= 1 << place
+                flags |= 0 if value is None else UNFIT
+                found = _EMPTY[kind]
+            fields += found
+        return flags, tuple(bits >> (_WORD * word) & _MASK for word in range(self._words)), fields
+
+    def _fit(self, kind: ColumnKind, value: object) -> tuple[object, ...] | None:
+        if kind in NUMERIC or kind == "bool":
+            return _number(kind, value)
+        if not isinstance(value, str):
+            return None
+        return (self._categories.code(value),) if kind == "category" else (len(value), hash_text(value))
+
+
+_EMPTY: dict[ColumnKind, tuple[object, ...]] = {
+    "f4": (0.0,),
+    "f8": (0.0,),
+    "i8": (0,),
+    "bool": (0,),
+    "category": (0,),
+    "text": (0, 0),
+}
+_INT64 = 1 << 63
+_FLOAT32_MOST = (2 - 2**-23) * 2.0**127
+
+
+def _number(kind: ColumnKind, value: object) -> tuple[float] | None:
+    try:
+        number = float(value)  # type: ignore[arg-type]  # what is no number raises
+        if kind in ("f4", "f8"):
+            return None if kind == "f4" and _FLOAT32_MOST < abs(number) < math.inf else (number,)
+        whole = int(value)  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    fits = whole == value and (whole in (0, 1) if kind == "bool" else -_INT64 <= whole < _INT64)
+    return (whole,) if fits else None
