@@ -221,7 +221,7 @@ def test_a_promotion_is_taken_over_without_a_failed_request(built: Path, tmp_pat
     try:
         live = versions_after(versions, 0)
         other = "1" if live == "2" else "2"
-        mainspring("promote", "returns", other, cwd=project)
+        mainspring("promote", "returns", other, "--force", cwd=project)
         deadline = time.monotonic() + 20
         while (not versions or versions[-1] != other) and time.monotonic() < deadline:
             time.sleep(0.05)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ Fault = Callable[[str], None]
 
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "lustre", "afs"})
 _SYNCED = frozenset({"Dropbox", "OneDrive", "Google Drive", "iCloud Drive"})
+_PRIMARY = 0xFF  # the low byte of an extended result code
+_PAUSE = 0.005
 
 
 class Connections:
@@ -102,9 +105,22 @@ class Connections:
             connection = sqlite3.connect(
                 self.path, timeout=self._settings.busy_seconds, isolation_level=None, check_same_thread=False
             )
-            for pragma in ("journal_mode = wal", "synchronous = normal", "foreign_keys = on", "temp_store = memory"):
+            self._use_wal(connection)
+            for pragma in ("synchronous = normal", "foreign_keys = on", "temp_store = memory"):
                 connection.execute(f"pragma {pragma}")
             return connection
+
+    def _use_wal(self, connection: sqlite3.Connection) -> None:
+        """Turn the write-ahead log on; SQLite does not wait by itself while another process is doing it."""
+        deadline = time.monotonic() + self._settings.busy_seconds
+        while True:
+            try:
+                connection.execute("pragma journal_mode = wal")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE)
 
     def _prepare(self) -> None:
         connection = self.get()
