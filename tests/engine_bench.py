@@ -28,10 +28,11 @@ class BenchServices:
 
     @classmethod
     def from_spec(cls, spec):
-        return cls(spec)
+        folder, values = spec
+        return cls(folder, settings=types.SimpleNamespace(values=values, setting=values.get))
 
     def spec(self):
-        return str(self.project)
+        return str(self.project), dict(self.settings.values)
 
     def _get(self, name, make):
         key = (os.getpid(), name)

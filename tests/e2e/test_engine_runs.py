@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -403,6 +404,19 @@ def test_a_secret_is_handed_over_and_masked_in_the_log(secret_services):
     assert value(secret_services, report, "s") == "used"
     (log,) = (secret_services.state / "log" / report.run_id).iterdir()
     assert log.read_text() == "the key is ******!\n"
+
+
+def test_a_secret_reaches_a_fresh_worker_too(secret_services):
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)  # where threads run, nothing is forked
+    thread.start()
+    try:
+        report = run(secret_services, Task("s", steps.prints_secret, options=StepOptions(secrets=("api.key",))))
+    finally:
+        over.set()
+        thread.join()
+    assert "fresh interpreter" in report.notes[0]
+    assert value(secret_services, report, "s") == "used"
 
 
 def test_a_secret_is_masked_in_the_error_too(secret_services):
