@@ -72,7 +72,7 @@ def serve(project: Path, verb: str = "dev", *words: str) -> Served:
     port, console = free_port(), free_port()
     command = [sys.executable, "-m", "mainspring.cli", verb, "--port", str(port), *words]
     if verb == "dev":
-        command += ["--console-port", str(console), "--no-watch"]
+        command += ["--console-port", str(console), *([] if "--watch" in words else ["--no-watch"])]
     log = project / "server.log"
     with open(log, "wb") as output:
         process = subprocess.Popen(command, cwd=project, stdout=output, stderr=output, stdin=subprocess.DEVNULL)

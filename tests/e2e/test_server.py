@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -268,3 +269,37 @@ def test_a_port_in_use_and_a_second_dev_are_refused(served: Served) -> None:
     assert taken.stderr.splitlines()[-4].startswith("error MS-3016") or "MS-3016" in taken.stderr
     second = mainspring("dev", "--port", str(free_port()), "--console-port", "0", cwd=served.project, status=4)
     assert "MS-4170" in second.stderr
+
+
+def test_dev_serves_the_new_app_when_it_has_changed_and_keeps_the_old_one_when_it_is_broken(
+    built: Path, tmp_path: Path
+) -> None:
+    project = copy(built, tmp_path)
+    found = serve(project, "dev", "--watch")
+    app = project / "shop.py"
+    text = app.read_text()
+    try:
+        app.write_text(text + "\nthis is no Python\n")
+        wait_for(lambda: "MS-" in found.log.read_text())
+        assert call(f"{found.url}/endpoint/returns", KEYS)[0] == 200
+        app.write_text(text.replace("app.endpoint(returns", 'app.endpoint(returns, called="again"'))
+        wait_for(lambda: status_of(f"{found.url}/endpoint/again") == 200)
+        assert call(f"{found.url}/endpoint/returns", KEYS)[0] == 404
+        assert call(f"{found.console}/serving.json")[0] == 200
+    finally:
+        assert found.stop() == 0, found.log.read_text()
+    assert "starting it anew" in found.log.read_text()
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def status_of(url: str) -> int:
+    try:
+        return call(url, KEYS)[0]
+    except OSError:  # it is starting
+        return 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -28,13 +30,16 @@ from mainspring.server.state import WorkerState
 __all__ = ["command"]
 
 _WATCH_SECONDS = 1.0
+_POLL_SECONDS = 0.1
 
 
 @click.command(short_help="the whole loop: build what is stale, serve, watch files, console")
 @click.option("--host", help="address the endpoints listen on")
 @click.option("--port", type=int, help="port of the endpoints; 0 takes a free one")
 @click.option("--console-port", type=int, help="port of the console; 0 takes a free one")
-@click.option("--watch/--no-watch", default=True, help="build again when the app or its data changes")
+@click.option(
+    "--watch/--no-watch", default=True, help="build again when the app or its data changes, and serve the new app"
+)
 @project_options
 def command(
     project: Path | None,
@@ -47,12 +52,22 @@ def command(
 ) -> int:
     """Build what is stale, serve the endpoints, show the console, and build again when a file changes."""
     flags = {"server.host": host, "server.port": port, "management.port": console_port}
+    flags = {"server.host": host, "server.port": port, "management.port": console_port}
     services, app = open_app(project, profile, flags)
     plan = plan_of(app)
     sources_have_places(plan, services.settings)
-    with ProjectLock(services.state), _building(services, watch):
+    with ProjectLock(services.state):
         process = ServerProcess(services, plan, console=_console(services), told=tell)
-        process.run()
+        builder = _Builder(services, watch, process.serving)
+        with builder.at_work():
+            process.run()
+    if builder.restart:
+        tell("the app has changed: starting it anew")
+        ports = process.ports()
+        again = ["--port", str(ports["server"])]
+        if "management" in ports:
+            again += ["--console-port", str(ports["management"])]
+        os.execv(sys.executable, [sys.executable, "-m", "mainspring.cli", *sys.argv[1:], *again])
     return 0
 
 
@@ -64,52 +79,84 @@ def _console(services: Services) -> MakeConsole:
     return make
 
 
-@contextmanager
-def _building(services: Services, watch: bool) -> Iterator[None]:
-    """Build in a process of its own, now and whenever a file has changed."""
-    stop = threading.Event()
-    builder = threading.Thread(target=_build_again, args=(services, watch, stop), name="builder", daemon=True)
-    builder.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        builder.join(timeout=30)
+class _Builder:
+    """Builds in a process of its own, now and whenever a file has changed.
+
+    When the app itself has changed and is built, the server is asked to stop: it drains, and the same process starts
+    anew with the new app. An app that cannot be built leaves the old one at work.
+
+    Args:
+        services: the project's ports.
+        watch: whether to go on after the first time.
+        serving: set when the server takes signals.
+
+    Attributes:
+        restart: whether the app that is served is not the newest one that was built.
+    """
+
+    def __init__(self, services: Services, watch: bool, serving: threading.Event) -> None:
+        self._services = services
+        self._serving = serving
+        self._watch = watch
+        self._stop = threading.Event()
+        self._seen = (_code(services), _data(services))
+        self.restart = False
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Build for the length of a block."""
+        thread = threading.Thread(target=self._follow, name="builder", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            thread.join(timeout=30)
+
+    def _follow(self) -> None:
+        self._build()
+        while self._watch and not self._stop.wait(_WATCH_SECONDS):
+            seen = (_code(self._services), _data(self._services))
+            if seen == self._seen:
+                continue
+            changed, self._seen = seen[0] != self._seen[0], seen
+            if self._build() and changed:
+                self._serving.wait()
+                self.restart = True
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+
+    def _build(self) -> bool:
+        where = ["--profile", self._services.settings.profile, "--project", str(self._services.project)]
+        command = [sys.executable, "-m", "mainspring.cli", "apply", *where]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=dict(os.environ)) as building:
+            while building.poll() is None:
+                if self._stop.wait(_POLL_SECONDS):
+                    building.terminate()
+                    return False
+        return building.returncode == 0
 
 
-def _build_again(services: Services, watch: bool, stop: threading.Event) -> None:
-    seen: object = None
-    while not stop.is_set():
-        now = _stamps(services)
-        if now != seen:
-            seen = now
-            _build(services, stop)
-        if not watch:
-            return
-        stop.wait(_WATCH_SECONDS)
+def _code(services: Services) -> object:
+    """Size and time of the app's files."""
+    modules = glob.glob("**/*.py", root_dir=services.project, recursive=True)  # nothing below .venv, .mainspring, ..
+    own = [services.project / name for name in modules if not name.startswith("tests/")]
+    return _stamps([services.project / "mainspring.toml", *own])
 
 
-def _build(services: Services, stop: threading.Event) -> None:
-    where = ["--profile", services.settings.profile, "--project", str(services.project)]
-    command = [sys.executable, "-m", "mainspring.cli", "apply", *where]
-    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=dict(os.environ)) as building:
-        while building.poll() is None:
-            if stop.wait(0.1):
-                building.terminate()
-                break
-
-
-def _stamps(services: Services) -> object:
-    """Size and time of the app's files and of its sources' files."""
-    paths = [services.project / "mainspring.toml", *services.project.glob("*.py")]
+def _data(services: Services) -> object:
+    """Size and time of the sources' files."""
+    paths: list[Path] = []
     for key, setting in services.settings.values.items():
         if key.startswith("sources.") and key.endswith(".path") and setting.value:
-            paths += services.project.glob(str(setting.value))
+            paths += map(Path, glob.glob(str(services.project / str(setting.value))))
+    return _stamps(paths)
+
+
+def _stamps(paths: Iterable[Path]) -> object:
     found = []
     for path in sorted(paths):
-        try:
+        with suppress(OSError):
             stat = path.stat()
-        except OSError:
-            continue
-        found.append((str(path), stat.st_size, stat.st_mtime_ns))
+            found.append((str(path), stat.st_size, stat.st_mtime_ns))
     return found

@@ -24,12 +24,13 @@ class Bound:
     name: str
     listener: Listener
     socket: socket.socket
+    host: str
+    port: int
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        host, port = self.socket.getsockname()[:2]
-        return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
 
 
 def bind(name: str, listener: Listener, host: str, port: int, origin: str) -> Bound:
@@ -57,7 +58,7 @@ def bind(name: str, listener: Listener, host: str, port: int, origin: str) -> Bo
         raise ConfigError(
             f"cannot listen at {host}:{port}", code="MS-3017", why=str(error.strerror), origin=origin
         ) from error
-    return Bound(name, listener, listening)
+    return Bound(name, listener, listening, *listening.getsockname()[:2])
 
 
 async def run_listeners(

@@ -7,6 +7,7 @@ import contextlib
 import hmac
 import importlib.metadata
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -54,6 +55,9 @@ class ServerProcess:
         plan: the app's graph.
         console: builds the console, or None.
         told: told what a person should know, a line at a time.
+
+    Attributes:
+        serving: set when the listeners answer and signals are taken.
     """
 
     def __init__(
@@ -72,8 +76,10 @@ class ServerProcess:
         self.state = WorkerState(services, plan)
         self._tasks: list[asyncio.Task[None]] = []
         self._routes: dict[tuple[str, int], tuple[Callable[[float], None], Callable[[float], None]]] = {}
+        self._bound: list[Bound] = []
         self._management: Bound | None = None
         self._router = Router()
+        self.serving = threading.Event()
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; returns when everything is drained and sealed.
@@ -84,10 +90,14 @@ class ServerProcess:
         keys = [reveal_key(self._settings, text) for text in self._settings.words("server.keys")]
         self.state.open()
         try:
-            listeners = self._listeners(keys)
-            uvloop.run(self._serve(listeners))
+            self._bound = self._listeners(keys)
+            uvloop.run(self._serve(self._bound))
         finally:
             self.state.close()
+
+    def ports(self) -> dict[str, int]:
+        """The port of each listener, by its name; empty before `run`."""
+        return {bound.name: bound.port for bound in self._bound}
 
     def _listeners(self, keys: Sequence[bytes]) -> list[Bound]:
         settings = self._settings
@@ -148,6 +158,7 @@ class ServerProcess:
 
     async def _serve(self, listeners: Sequence[Bound]) -> None:
         async def started() -> None:
+            self.serving.set()
             for bound in listeners:
                 self._told(f"{bound.name:<11} {bound.url}")
             if not self.state.ready():

@@ -1,0 +1,154 @@
+"""Kill -9 of driver, zygote or worker, anywhere in the demo's own pipeline on real flights; the same command goes on.
+
+MAINSPRING_TEST_KILLS raises the number of kills; MAINSPRING_TEST_SEED repeats the choices.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lmdb
+import polars as pl
+import pytest
+
+from mainspring.choose.services import Services
+from mainspring.engine.processes import children
+
+FLIGHTS = Path(__file__).resolve().parents[2] / "examples" / "flights"
+KILLS = int(os.environ.get("MAINSPRING_TEST_KILLS", "20"))
+SEED = int(os.environ.get("MAINSPRING_TEST_SEED", "1"))
+UNTIL = datetime(2013, 1, 15, tzinfo=UTC)
+KILLS_OF_A_CASE = 10
+WRITES_EACH_TIME = ("online/", "version/")
+"""Steps that look at the world (the online store, the champion) each time and so are never kept."""
+
+
+def new_project(folder: Path, source: Path) -> Path:
+    shutil.copytree(source, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The flights project with two weeks of its data, not built."""
+    sys.path.insert(0, str(FLIGHTS))
+    try:
+        import data
+    finally:
+        sys.path.remove(str(FLIGHTS))
+    folder = tmp_path_factory.mktemp("flights") / "project"
+    (folder / "data").mkdir(parents=True)
+    for name in ("flights.py", "mainspring.toml"):
+        shutil.copyfile(FLIGHTS / name, folder / name)
+    flights, weather = data.read_flights(data.package_folder()), data.read_weather(data.package_folder())
+    flights.filter(pl.col("departed") < UNTIL).write_parquet(folder / "data" / "flights.parquet")
+    weather.filter(pl.col("observed") < UNTIL).write_parquet(folder / "data" / "weather.parquet")
+    return folder
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "mainspring.cli", "apply", "--json"]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    assert "Traceback" not in err, err
+    return process.returncode, out, err
+
+
+def digests(out: str) -> dict[str, str]:
+    steps: list[dict[str, Any]] = json.loads(out)["steps"]
+    return {step["name"]: step["outputs"] for step in steps if not step["name"].startswith(WRITES_EACH_TIME)}
+
+
+def kept(folder: Path) -> dict[str, object]:
+    """What a user would look at afterwards: the rows of tables, the models, the bytes of the online store."""
+    services = Services.of_project(folder)
+    try:
+        found: dict[str, object] = {name: services.tables.read(name).num_rows for name in services.tables.tables()}
+        models = services.catalog.entities("model")
+        found["models"] = [(model.name, model.version, model.spec["artifact"]) for model in models]
+        champion = services.catalog.alias("model", "late", "champion")
+        found["champion"] = champion is not None and champion.entity_id == models[0].id
+    finally:
+        services.close()
+    with lmdb.open(str(folder / ".mainspring" / "online"), readonly=True) as store, store.begin() as transaction:
+        found["online"] = list(transaction.cursor())
+    return found
+
+
+def disturb(folder: Path, random_: random.Random) -> str:
+    """One run of which something is killed after a while; what it was, or nothing when it had finished before."""
+    process = start(folder)
+    choice = random_.choice(("driver", "driver", "zygote", "worker"))
+    time.sleep(random_.uniform(0.2, 3.0))
+    zygotes = children(process.pid)
+    workers = [pid for zygote in zygotes for pid in children(zygote)]
+    found = {"driver": [process.pid], "zygote": zygotes, "worker": workers}[choice]
+    hit = bool(found) and process.poll() is None
+    if hit:
+        try:
+            os.kill(random_.choice(found), signal.SIGKILL)
+        except ProcessLookupError:
+            hit = False
+    finish(process)
+    return choice if hit else ""
+
+
+def check(folder: Path, expected: dict[str, str], seen: dict[str, object]) -> None:
+    code, out, err = finish(start(folder))
+    assert code == 0, err
+    assert digests(out) == expected
+    assert kept(folder) == seen
+    services = Services.of_project(folder)
+    try:
+        runs = services.catalog.runs(limit=1000)
+        rows = [row for run in runs for row in services.catalog.steps(run.id)]
+        finished = Counter(
+            (row.name, row.cache_key)
+            for row in rows
+            if row.status == "ok" and not row.name.startswith(WRITES_EACH_TIME)
+        )
+        assert {key: count for key, count in finished.items() if count > 1} == {}
+        assert not [row for row in rows if row.status == "running"]
+        assert not [run for run in runs if run.status == "running"]
+    finally:
+        services.close()
+
+
+def test_any_kill_leaves_a_pipeline_that_the_same_command_finishes(source: Path, tmp_path: Path) -> None:
+    undisturbed = new_project(tmp_path / "undisturbed", source)
+    code, out, err = finish(start(undisturbed))
+    assert code == 0, err
+    expected, seen = digests(out), kept(undisturbed)
+    assert len(expected) == 8
+    assert any(name.startswith("source/flights/") and seen[name] == 12_073 for name in seen)
+    assert seen["online"]
+    random_ = random.Random(SEED)
+    killed: Counter[str] = Counter()
+    case = 0
+    while killed.total() < KILLS:
+        case += 1
+        folder = new_project(tmp_path / f"case{case}", source)
+        trail = [disturb(folder, random_) for _ in range(random_.randint(1, KILLS_OF_A_CASE))]
+        killed.update(filter(None, trail))
+        try:
+            check(folder, expected, seen)
+        except AssertionError as error:
+            error.add_note(f"case {case} of seed {SEED}, after {trail}")
+            raise
+        shutil.rmtree(folder)
+    print(f"{killed.total()} kills in {case} projects: {dict(killed)}")
+    assert {"driver", "worker"} <= set(killed)
