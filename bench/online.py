@@ -67,10 +67,10 @@ def rows(of: View, entities: int, each: int, seed: int = 0) -> pa.Table:
     return pa.table(columns | system).cast(log_schema(of))
 
 
-def timed(action: Callable[[], object], count: int) -> float:
+def timed(action: Callable[..., object], count: int, *arguments: object) -> float:
     began = time.process_time()
     for _ in range(count):
-        action()
+        action(*arguments)
     return (time.process_time() - began) / count * 1e6
 
 
@@ -102,14 +102,14 @@ def main() -> int:
             with raw.begin() as transaction:
                 return decode(transaction.get(packed))
 
-        rounds = [(timed(lambda: plan.read_one(keys, NOW), READS), timed(by_hand, READS)) for _ in range(ROUNDS)]
+        rounds = [(timed(plan.read_one, READS, keys, NOW), timed(by_hand, READS)) for _ in range(ROUNDS)]
         ours, theirs = (statistics.median(side) for side in zip(*rounds, strict=True))
         ratio = statistics.median(a / b for a, b in rounds)
         many = [{"k": f"e{i:06d}"} for i in range(100)]
         print(f"{datetime.now(UTC):%Y-%m-%d}  CPU us a read, median of {ROUNDS} paired rounds of {READS}")
         print(f"1 x {FEATURES}: read plan {ours:.2f}, LMDB get + decode by hand {theirs:.2f}: {ratio:.2f}x (bar 2.5x)")
-        print(f"100 x {FEATURES}: {timed(lambda: plan.read(many, NOW), 200):.0f}")
-        print(f"1 x 6 windows over about 350 rows: {timed(lambda: windows.read_one({'k': 'e000007'}, NOW), 2000):.1f}")
+        print(f"100 x {FEATURES}: {timed(plan.read, 200, many, NOW):.0f}")
+        print(f"1 x 6 windows over about 350 rows: {timed(windows.read_one, 2000, {'k': 'e000007'}, NOW):.1f}")
         print(
             f"upsert of {ENTITIES:,} rows: {ENTITIES / seconds:,.0f} rows/s; "
             f"encode + put by hand {ENTITIES / floor:,.0f}: {seconds / floor:.1f}x"

@@ -42,9 +42,6 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("management.token", str, None, "secret reference; required when the listener is beyond loopback"),
     SettingSpec("console.enabled", bool, False, "whether the management listener shows the console"),
     SettingSpec("engine.workers", int, 0, "steps run at once; 0 is one a core"),
-    SettingSpec("engine.guard", bool, True, "whether undeclared reads make a step's result uncacheable"),
-    SettingSpec("features.ack", str, "table", "what an acknowledged push has reached: the table"),
     SettingSpec("monitoring.every", float, 1.0, "seconds between two looks at the prediction log"),
-    SettingSpec("monitoring.webhook", str, None, "URL that is told of alarms"),
 )
 """The settings, in the order the docs show them."""

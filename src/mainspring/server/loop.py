@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
@@ -28,6 +28,8 @@ from mainspring.monitoring.steps import tasks_of_monitor
 from mainspring.plan.graph import Node, Plan
 from mainspring.server.planning import remember
 from mainspring.training.steps import tasks_of_model
+
+Mode = Literal["pool", "inline"]
 
 __all__ = ["Done", "apply", "graph_for", "named_node", "online_views", "run_named"]
 
@@ -54,7 +56,8 @@ def apply(
         reason: for the record.
     """
     graph = graph_for(services, plan, f"app/{app.name}", None)
-    report = run_graph(graph, services, watch=watch, mode="inline" if inline else "pool", reason=reason)
+    mode: Mode = "inline" if inline else "pool"
+    report = run_graph(graph, services, watch=watch, mode=mode, workers=_workers(services), reason=reason)
     if report.status == "ok":
         remember(services, plan, now_us())
     return report
@@ -105,10 +108,16 @@ def run_named(
         services,
         watch=watch,
         mode="inline" if inline else "pool",
+        workers=_workers(services),
         reason=reason or "run",
         force=frozenset(wanted) if force else frozenset(),
     )
     return Done(report, _small_result(services, report, wanted))
+
+
+def _workers(services: Services) -> int | None:
+    """How many steps run at once; None is one a core."""
+    return max(services.settings.whole("engine.workers"), 0) or None
 
 
 def _own(node: Node, task: Task) -> bool:

@@ -57,14 +57,17 @@ def key_packer(view_id: int, keys: Sequence[FieldSpec]) -> KeyPacker:
 
 def _one_text(prefix: bytes, name: str) -> KeyPacker:
     """The commonest key, without a loop."""
-    head = prefix + b"s"
+    heads = [prefix + _LENGTH.pack(b"s", length) for length in range(_LONGEST - 8)]
 
     def pack(row: Mapping[str, Any]) -> bytes:
         try:
-            text = row[name].encode()
+            text: bytes = row[name].encode()
         except (KeyError, AttributeError) as error:
             raise _wrong(name, row) from error
-        return _short(head + len(text).to_bytes(4, "big") + text)
+        try:
+            return heads[len(text)] + text
+        except IndexError:
+            return _short(prefix + _LENGTH.pack(b"s", len(text)) + text)
 
     return pack
 

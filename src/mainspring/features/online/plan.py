@@ -21,7 +21,7 @@ _SIGN = 1 << 63
 _event_and_flags = struct.Struct(f">Q{ORDER.size - 8 + 1}xB").unpack_from
 _unpack = msgspec.msgpack.Decoder().decode
 
-Reader = Callable[[bytes | None, int], tuple[Sequence[object], str]]
+Reader = Callable[[bytes | None, int], tuple[list[object], str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class ReadPlan:
         self._readers = [_reader(pick) for pick in picks]
         self._parts = list(zip(self._views, self._readers, strict=True))
         if len(picks) == 1:
-            self.read_one = self._read_single  # type: ignore[method-assign]  # the common case without its loops
+            self.read_one = self._single()  # type: ignore[assignment, method-assign]  # the commonest plan, without loops
 
     def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[list[object], dict[str, str]]:
         """The features of one set of entity keys at a moment (UTC microseconds): values, status by view.
@@ -69,9 +69,14 @@ class ReadPlan:
             statuses[name] = status
         return values, statuses
 
-    def _read_single(self, keys: Mapping[str, object], now_us: int) -> tuple[list[object], dict[str, str]]:
-        values, status = self._readers[0](self._store.get_many((self._packers[0](keys),))[0], now_us)
-        return values, {self._views[0]: status}  # type: ignore[return-value]  # a reader's sequences are lists
+    def _single(self) -> Callable[[Mapping[str, object], int], tuple[list[object], dict[str, str]]]:
+        (name,), (pack,), (reader,), get = self._views, self._packers, self._readers, self._store.get_many
+
+        def read_one(keys: Mapping[str, object], now_us: int) -> tuple[list[object], dict[str, str]]:
+            values, status = reader(get((pack(keys),))[0], now_us)
+            return values, {name: status}
+
+        return read_one
 
     def read(self, entities: Sequence[Mapping[str, object]], now_us: int) -> list[Reading]:
         """The features of many sets of keys, with one round trip to the store."""
@@ -104,21 +109,21 @@ def _plain_reader(pick: Pick) -> Reader:
     columns = [field.name for field in view.columns]
     places = [columns.index(str(feature.column)) for feature in pick.features]
     whole = places == list(range(len(columns))) and not view.has_valid_to
-    absent: list[Any] = [None] * len(places)
+    width = len(places)
     has_valid_to = view.has_valid_to
 
-    def read(row: bytes | None, now_us: int) -> tuple[Sequence[object], str]:
+    def read(row: bytes | None, now_us: int) -> tuple[list[object], str]:
         if row is None:
-            return absent, "MISSING"
+            return [None] * width, "MISSING"
         event, flags = _event_and_flags(row)
         event -= _SIGN
         if event > now_us or flags & TOMBSTONE:
-            return absent, "MISSING"
+            return [None] * width, "MISSING"
         if ttl is not None and event < now_us - ttl:
-            return absent, "EXPIRED"
+            return [None] * width, "EXPIRED"
         values = _unpack(row[BODY:])
         if has_valid_to and values[-1] is not None and values[-1] <= now_us:
-            return absent, "EXPIRED"
+            return [None] * width, "EXPIRED"
         return values if whole else [values[place] for place in places], "PRESENT"
 
     return read
@@ -138,7 +143,7 @@ def _window_reader(pick: Pick) -> Reader:
     plain = all(kind == "window" for kind, _ in order)
     nothing = answers(empty_windows(layout), 0)
 
-    def read(row: bytes | None, now_us: int) -> tuple[Sequence[object], str]:
+    def read(row: bytes | None, now_us: int) -> tuple[list[object], str]:
         if row is None:
             found: list[object] = list(nothing)
             return (found if plain else [found[i] if kind == "window" else None for kind, i in order]), "MISSING"
