@@ -6,7 +6,7 @@ import errno
 
 from mainspring.errors import StoreError
 
-__all__ = ["corrupt", "missing", "turned"]
+__all__ = ["corrupt", "elsewhere", "missing", "turned"]
 
 
 def turned(error: OSError) -> StoreError:
@@ -30,11 +30,21 @@ def missing(digest: str) -> StoreError:
     )
 
 
-def corrupt(digest: str, found: str) -> StoreError:
+def elsewhere() -> StoreError:
+    """A blob is to be stored by a process other than the one that began to write it."""
+    return StoreError(
+        "the object store cannot be written or read",
+        code="MS-4102",
+        why="the process has forked while a blob was being written, and the other one writes it",
+        fix="begin a writer of its own in the child",
+    )
+
+
+def corrupt(digest: str, found: str, moved: bool) -> StoreError:
     """A blob's content is not what its name says."""
     return StoreError(
         f"blob {digest[:12]} is corrupt",
         code="MS-4104",
-        why=f"its content has digest {found[:12]}; it was moved to objects/corrupt",
-        fix="run again: what made it is run anew",
+        why=f"its content has digest {found[:12]}" + ("; it was moved to objects/corrupt" if moved else ""),
+        fix="run again: what made it is run anew" if moved else "make the state folder writable, and run again",
     )
