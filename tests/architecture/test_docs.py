@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+from mainspring.cli import VERBS
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,3 +37,31 @@ def test_the_reference_is_up_to_date() -> None:
 def test_the_readme_shows_the_example_as_it_is() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
     assert (ROOT / "examples" / "flights" / "flights.py").read_text("utf-8") in readme
+
+
+ADVICE = re.compile(r"mainspring ([a-z]+)((?: +[^\s`'\"()]+)*)")
+TEXTS = [
+    *(ROOT / "src").rglob("*.py"),
+    *(path for path in (ROOT / "docs").rglob("*.md") if path.name != "cli.md"),
+    ROOT / "README.md",
+]
+
+
+def test_every_command_line_that_we_advise_exists() -> None:
+    """Errors, docs and docstrings name verbs and options; each must be one that the command line has."""
+    seen = set()
+    for path in TEXTS:
+        text = path.read_text("utf-8")
+        marked = path.suffix == ".py"
+        for verb, rest in ADVICE.findall(text):
+            options = re.findall(r"(--[a-z][a-z-]*)", rest)
+            if verb not in VERBS:
+                # In prose the word may follow the name: only what stands like a command is held to it.
+                assert not options, f"{path.name}: mainspring {verb}{rest}"
+                assert f"`mainspring {verb}" not in text or not marked, f"{path.name}: mainspring {verb}"
+                continue
+            command = importlib.import_module(f"mainspring.cli.{verb}").command
+            known = {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]}
+            assert set(options) <= known | {"--help"}, f"{path.name}: mainspring {verb}{rest}"
+            seen.update(options)
+    assert "--force" in seen

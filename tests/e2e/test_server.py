@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -11,6 +12,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.conftest import Served, call, free_port, mainspring, serve
@@ -127,6 +131,38 @@ def test_labels_arrive_later(served: Served) -> None:
     assert call(f"{served.url}/labels", {"labels": [{"id": 1}]})[0] == 400
 
 
+def test_labels_arrive_as_a_file(served: Served) -> None:
+    ids = [json.loads(call(f"{served.url}/endpoint/returns", KEYS)[1])["id"] for _ in range(4)]
+    csv = f"id,value,at\n{ids[0]},true,2025-12-01T00:00:00Z\n{ids[1]},false,1764547200000000\n".encode()
+    status, body, _ = call(f"{served.url}/labels", csv, {"Content-Type": "text/csv; charset=utf-8"})
+    assert (status, json.loads(body)) == (202, {"accepted": 2, "duplicate": 0})
+    at = pa.array([1_764_547_200_000] * 2, pa.timestamp("ms", "UTC"))
+    parquet, kind = io.BytesIO(), {"Content-Type": "application/vnd.apache.parquet"}
+    pq.write_table(pa.table({"id": ids[2:], "value": [1.0, 0.0], "at": at, "name": ["", None]}), parquet)
+    status, body, _ = call(f"{served.url}/labels", parquet.getvalue(), kind)
+    assert (status, json.loads(body)) == (202, {"accepted": 2, "duplicate": 0})
+    assert json.loads(call(f"{served.url}/labels", parquet.getvalue(), kind)[1]) == {"accepted": 0, "duplicate": 2}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"id,value\na,1\n",
+        b"id,value,at\na,,2025-12-01T00:00:00Z\n",
+        b"id,value,at\na,perhaps,2025-12-01T00:00:00Z\n",
+        b"id,value,at\na,nan,2025-12-01T00:00:00Z\n",
+        b"id,value,at\na,1,2025-12-01T00:00:00\n",
+        b"id,value,at\na,1,soon\n",
+        b'id,value,at\n"a,1',
+    ],
+)
+def test_a_file_with_a_fault_is_refused_whole(served: Served, data: bytes) -> None:
+    status, body, _ = call(f"{served.url}/labels", data or b"\n", {"Content-Type": "text/csv"})
+    assert status == 400, body
+    assert json.loads(body)["error"]
+
+
 def test_pushed_rows_are_answered_with_at_once(served: Served) -> None:
     row = {"customer": "brand-new", "amount": 12.5, "at": "2025-12-05T10:00:00Z", "returned": None}
     status, body, _ = call(f"{served.url}/sources/visits/push", {"rows": [row]}, {"Idempotency-Key": "k1"})
@@ -178,7 +214,6 @@ def test_sigterm_drains_and_exits_0_and_the_log_is_kept(built: Path, tmp_path: P
     assert found.stop() == 0, found.log.read_text()
     sealed = list((found.project / ".mainspring" / "predictions" / "returns").glob("seg-*.parquet"))
     assert sealed
-    import pyarrow.parquet as pq
 
     kept = [row for path in sealed for row in pq.read_table(path).column("prediction_id").to_pylist()]
     assert set(ids) <= set(kept)
@@ -191,7 +226,6 @@ def test_nothing_acknowledged_is_lost_on_sigkill(built: Path, tmp_path: Path) ->
     found.process.wait()
     again = serve(found.project, "serve")
     again.stop()
-    import pyarrow.parquet as pq
 
     folder = found.project / ".mainspring" / "predictions" / "returns"
     kept = [

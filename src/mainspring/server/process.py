@@ -27,6 +27,7 @@ from mainspring.protocols.native.rest import add_native_routes
 from mainspring.protocols.oip.rest import add_oip_routes
 from mainspring.server.asgi import AsgiApp, Limits, Listener
 from mainspring.server.host import Bound, bind, run_listeners
+from mainspring.server.labels import read_labels
 from mainspring.server.schedules import Schedules
 from mainspring.server.served import ServedModels
 from mainspring.server.state import WorkerState
@@ -111,6 +112,7 @@ class ServerProcess:
             _NativeLimits(settings.whole("server.max_rows"), settings.flag("serving.replay")),
             now_us,
             asyncio.to_thread,
+            read_labels,
         )
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
         guard = _guard(keys, settings.whole("server.queue"), lambda: main.open)

@@ -1,7 +1,7 @@
 """Mainspring's own routes, in JSON.
 
 ``POST /endpoint/{name}``: ``{"origin": "JFK", "distance": 1089, "now"?}`` or ``{"rows": [{..}], "now"?}``
-``POST /labels``: ``{"labels": [{"id", "value", "at", "name"?}]}``
+``POST /labels``: ``{"labels": [{"id", "value", "at", "name"?}]}``, or a CSV or Parquet file of these columns
 ``POST /sources/{name}/push``: ``{"rows": [{..}], "now"?}`` with ``Idempotency-Key``
 """
 
@@ -9,14 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import orjson
 
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 from mainspring.serving.endpoint import Answer, EndpointService
 
-__all__ = ["LabelSink", "NativeLimits", "PushSink", "add_native_routes", "moment_us"]
+__all__ = ["LabelReader", "LabelSink", "NativeLimits", "PushSink", "add_native_routes", "moment_us"]
+
+
+_FILES: Mapping[bytes, Literal["csv", "parquet"]] = {
+    b"text/csv": "csv",
+    b"application/vnd.apache.parquet": "parquet",
+    b"application/parquet": "parquet",
+}
+"""The content types of files with labels."""
 
 
 class PushSink(Protocol):
@@ -26,6 +34,13 @@ class PushSink(Protocol):
         self, source: str, rows: Sequence[Mapping[str, Any]], now: int | str | None, request_id: str | None
     ) -> Mapping[str, object]:
         """Commit them, upsert them online, and say ``accepted``, ``quarantined`` and ``seq``."""
+
+
+class LabelReader(Protocol):
+    """Reads labels out of a file."""
+
+    def __call__(self, kind: Literal["csv", "parquet"], data: bytes) -> list[tuple[str, str, float, int]]:
+        """The labels as (id, name, value, at)."""
 
 
 class LabelSink(Protocol):
@@ -55,6 +70,7 @@ def add_native_routes(
     limits: NativeLimits,
     now: Callable[[], int],
     run_blocking: Callable[..., Any],
+    read_labels: LabelReader | None = None,
 ) -> None:
     """Serve Mainspring's own routes on a router.
 
@@ -66,8 +82,9 @@ def add_native_routes(
         limits: what the settings allow.
         now: the clock, UTC microseconds.
         run_blocking: awaits a function run in a thread, for what touches disks.
+        read_labels: reads labels out of a file; without it they come as JSON alone.
     """
-    routes = _Routes(endpoints, push, labels, limits, now, run_blocking)
+    routes = _Routes(endpoints, push, labels, limits, now, run_blocking, read_labels)
     router.add("POST", "/endpoint/*", routes.endpoint)
     router.add("GET", "/endpoint/*", routes.described)
     router.add("GET", "/endpoint", routes.names)
@@ -104,6 +121,7 @@ class _Routes:
         limits: NativeLimits,
         now: Callable[[], int],
         run_blocking: Callable[..., Any],
+        read_labels: LabelReader | None,
     ) -> None:
         self._endpoints = endpoints
         self._push = push
@@ -111,6 +129,7 @@ class _Routes:
         self._limits = limits
         self._now = now
         self._run = run_blocking
+        self._read_labels = read_labels
 
     async def names(self, request: Request) -> Response:
         return json_response({"endpoints": list(self._endpoints())})
@@ -161,6 +180,10 @@ class _Routes:
         return moment_us(asked)
 
     async def labels(self, request: Request) -> Response:
+        kind = _FILES.get(request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower())
+        if kind is not None and self._read_labels is not None:
+            rows = await self._run(self._read_labels, kind, request.body)
+            return json_response(await self._run(self._labels, rows), 202)
         items = _object(request.body).get("labels")
         if not isinstance(items, list):
             raise Fault(400, 'labels come as {"labels": [{"id", "value", "at", "name"?}]}')
