@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -24,7 +25,8 @@ _words = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 def _alert(row: tuple[Any, ...]) -> Alert:
-    return Alert(*[*row[:11], _words(str(row[11])), _object(str(row[12])), row[13]])
+    numbers = [math.nan if number is None else number for number in row[8:11]]  # SQLite keeps not-a-number as null
+    return Alert(*[*row[:8], *numbers, _words(str(row[11])), _object(str(row[12])), row[13]])
 
 
 def _values(alert: Alert) -> tuple[object, ...]:
@@ -95,7 +97,7 @@ class MonitoringTables:
         with self._db.write() as db:
             sql = (
                 "update alert set state = ?, score = ?, threshold = ?, effect = ?, features = ?, detail = ?, "
-                "resolved = ? where id = ? and state = ?"
+                "resolved = ? where id = ? and state = ? and state <> 'resolved'"
             )
             return db.execute(sql, (values[5], *values[8:14], alert.id, was)).rowcount == 1
 

@@ -193,7 +193,8 @@ class RunTables:
         """Claim a key: the owner who holds it now."""
         with self._db.write(durable=once) as db:
             db.execute(
-                "insert into claim values (?1, ?2, ?3, ?4) on conflict (key) do update set owner = ?2, until = ?3 "
+                "insert into claim values (?1, ?2, ?3, ?4) on conflict (key) do update set owner = ?2, until = ?3, "
+                "once = max(claim.once, ?4) "
                 "where claim.owner = ?2 or (claim.until < ?5 and not claim.once)",
                 (key, owner, until, int(once), now),
             )
