@@ -38,6 +38,12 @@ def say(text: str = "") -> None:
     print(text, flush=True)
 
 
+def progress(text: str) -> None:
+    """A line that the next one takes the place of; nothing where nobody looks."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
 @dataclass
 class Server:
     """``mainspring dev`` of the demo's project, in a process of its own."""
@@ -143,6 +149,8 @@ class Told:
 
     requests: int = 0
     failed: int = 0
+    pushed: int = 0
+    labels: int = 0
     millis: list[float] = field(default_factory=list)
     seconds: float = 0.0
     versions: list[str] = field(default_factory=list)
@@ -165,12 +173,16 @@ def replay(server: Server, flights: pl.DataFrame, weather: pl.DataFrame) -> Told
     began, at, day = time.monotonic(), TRAIN_UNTIL, TRAIN_UNTIL
     alarmed = False
     while at < REPLAY_UNTIL:
-        push(client, "weather", at, [weather_row(row) for row in sky.get(at, pl.DataFrame()).to_dicts()])
+        progress(f"      {at:%d %B %H:%M}  {told.requests:,} requests, {told.failed} failed")
         rows = by_hour.get(at, pl.DataFrame()).to_dicts()
-        push(client, "flights", at, [departure(row) for row in rows] + [row for _, row in landing.get(at, [])])
+        told.pushed += push(client, "weather", at, [flight_row(row) for row in sky.get(at, pl.DataFrame()).to_dicts()])
+        told.pushed += push(
+            client, "flights", at, [departure(row) for row in rows] + [row for _, row in landing.get(at, [])]
+        )
         labels = [{"id": i, "value": r["late"], "at": r["landed"]} for i, r in landing.pop(at, []) if i]
         if labels:
             expect(client.send("POST", "/labels", {"labels": labels}), 202)
+            told.labels += len(labels)
         for row in rows:
             ask(client, row, told, landing)
         at += BATCH
@@ -179,8 +191,10 @@ def replay(server: Server, flights: pl.DataFrame, weather: pl.DataFrame) -> Told
             if at >= FAULT_AT and not alarmed:
                 alarmed = any(int(str(alarm["since"])) >= FAULT_AT.timestamp() * 1e6 for alarm in alarms(server))
                 if alarmed:
+                    progress(f"      {at:%d %B %H:%M}  an alarm: a training runs, requests go on")
                     told.retraining_waits = wait_for_retraining(server, client, told, rows)
     told.seconds = time.monotonic() - began
+    progress("")
     return told
 
 
@@ -192,12 +206,10 @@ def flight_row(row: dict[str, object]) -> dict[str, object]:
     return {key: rfc(value) if isinstance(value, datetime) else value for key, value in row.items()}
 
 
-weather_row = flight_row
-
-
-def push(client: Client, source: str, at: datetime, rows: list[dict[str, object]]) -> None:
+def push(client: Client, source: str, at: datetime, rows: list[dict[str, object]]) -> int:
     if rows:
         expect(client.send("POST", f"/sources/{source}/push", {"rows": rows, "now": rfc(at)}), 200)
+    return len(rows)
 
 
 def ask(
@@ -266,6 +278,8 @@ def story(server: Server, told: Told) -> None:
         f"      {told.requests:,} requests over HTTP in {told.seconds:.0f} s, {told.failed} failed; "
         f"p50 {statistics.median(told.millis):.2f} ms, p99 {quantile(told.millis, 0.99):.2f} ms (client's view)"
     )
+    pushed = told.pushed / told.seconds
+    say(f"      {told.pushed:,} rows pushed meanwhile ({pushed:,.0f} rows/s), {told.labels:,} labels after landing")
     raised = sorted(alarms(server), key=lambda alarm: int(str(alarm["since"])))
     fault_us = FAULT_AT.timestamp() * 1e6
     say()
@@ -348,15 +362,21 @@ def main() -> None:
     say("Mainspring: will this flight arrive late?")
     say()
     later_flights, later_weather = prepare(folder)
+    progress("      building: sources, features, training set, model, evaluation, baseline")
     first = build(folder)
-    steps = first["steps"]
     again = build(folder)
+    progress("")
+    steps = first["steps"]
     hits = sum(step["status"] == "hit" for step in steps)  # type: ignore[attr-defined]
     later_hits = sum(step["status"] == "hit" for step in again["steps"])  # type: ignore[attr-defined]
+    rows = sum(pl.scan_parquet(path).select(pl.len()).collect().item() for path in (folder / "data").glob("*.parquet"))
+    seconds = float(first["wall_seconds"])  # type: ignore[arg-type]
+    speed = f" ({rows / seconds:,.0f} rows/s)" if not hits else ""
     say(
-        f"  1   {len(steps)} steps in {first['wall_seconds']:.1f} s, {hits} of them unchanged since last time; "  # type: ignore[arg-type]
-        f"built again: {later_hits} of {len(steps)} unchanged, {again['wall_seconds']:.1f} s"
-    )  # type: ignore[arg-type]
+        f"  1   {rows:,} rows through {len(steps)} steps in {seconds:.1f} s{speed}, "  # type: ignore[arg-type]
+        f"{hits} of them kept from last time; "
+        f"again: {later_hits} of {len(steps)} kept, {again['wall_seconds']:.1f} s"  # type: ignore[arg-type]
+    )
     server = Server(for_replay(folder), free_port(8080), free_port(8081))
     with running(server):
         version = models(server)["versions"][0]  # type: ignore[index]

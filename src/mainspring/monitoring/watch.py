@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -34,6 +35,8 @@ __all__ = ["Judgement", "MonitorWatch", "Retrain"]
 _LATE = {"hour": 600_000_000, "day": 7_200_000_000}
 _WINDOW = 7
 _MATURE_BLOCKS = 1
+_NEVER = -1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Retrain = Callable[[Alert], None]
 """Starts a training because of an alarm."""
@@ -88,8 +91,10 @@ class MonitorWatch:
         self._retrain = retrain
         self._late = _LATE[spec.block]
         self._newest = 0
-        self._judged = -1
-        self._retrained = -math.inf
+        # What an earlier process has judged is counted again from the log, and not judged again.
+        self._judged = self._last("monitor.evaluated", "block")
+        self._measured = self._last("monitor.performance", "block")
+        self._retrained = self._last("monitor.retrain", "since")
         self._predictions: dict[int, _Predictions] = {}
         self.rebase(baseline)
 
@@ -102,6 +107,16 @@ class MonitorWatch:
         self._references: dict[str, Reference] = {name: reference(baseline, name) for name in names}
         self._limits: dict[str, Thresholds] = {name: thresholds(self._references[name], self.alpha) for name in names}
         self._judged = max(self._judged, self._newest // baseline.block_us * baseline.block_us if self._newest else -1)
+
+    def _last(self, what: str, field: str) -> int:
+        events = self._catalog.last_events(what=what, subject=f"/monitor/{self.name}", limit=1)
+        return int(str(events[0].data[field])) if events else _NEVER
+
+    @property
+    def since(self) -> datetime:
+        """From where on the log is needed: the blocks that the next judgement looks back on."""
+        first = self._judged - _WINDOW * self._baseline.block_us
+        return _EPOCH + timedelta(microseconds=max(first, 0))
 
     @property
     def facts(self) -> Mapping[str, object]:
@@ -220,7 +235,8 @@ class MonitorWatch:
         self._catalog.add_event(Event(now_us(), "monitor", what, f"/monitor/{self.name}", data))
 
     def _maybe_retrain(self, alert: Alert, start: int) -> None:
-        if self._retrain is None or start - self._retrained < self._spec.cooldown_us:
+        waiting = self._retrained != _NEVER and start - self._retrained < self._spec.cooldown_us
+        if self._retrain is None or waiting:
             return
         self._retrained = start
         self._tell("monitor.retrain", alert)
@@ -232,7 +248,10 @@ class MonitorWatch:
         for start in sorted(self._predictions):
             if start + size * (1 + _MATURE_BLOCKS) + self._late > self._newest:
                 return
-            self._performance(start, self._predictions.pop(start))
+            block = self._predictions.pop(start)
+            if start > self._measured:
+                self._measured = start
+                self._performance(start, block)
 
     def _performance(self, start: int, block: _Predictions) -> None:
         known = {label.prediction_id: label.value for label in self._catalog.labels(block.ids)}

@@ -254,7 +254,8 @@ class WorkerState:
             metric = spec_of(spec.model).metric
             retrain = self._retrain if spec.on_alarm == "retrain" else None
             watch = MonitorWatch(node.name, spec, self.services.catalog, baseline, metric, retrain)
-            reader = LogReader(self.services.state / "predictions" / endpoint, endpoint, self.services.tables)
+            folder = self.services.state / "predictions" / endpoint
+            reader = LogReader(folder, endpoint, self.services.tables, watch.since)
             self.monitors[node.name] = Watched(watch, reader, endpoint, digest)
 
     def _baseline_of(self, monitor: str) -> str | None:

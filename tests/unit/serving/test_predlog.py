@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -291,3 +292,22 @@ def test_a_segment_is_in_the_lake_once(tmp_path: Path) -> None:
     sealed.write_bytes(data)  # killed between the commit and the unlink
     assert compact(folder, tables, "shop") == 0
     assert len(tables.read(log_table("shop"))) == 1
+
+
+def test_a_reader_passes_over_what_is_too_old_in_the_lake_and_takes_the_rest_once(tmp_path: Path) -> None:
+    folder, tables = tmp_path / "predictions", open_tables(DeltaSettings(), tmp_path)
+    log = PredictionLog(folder, SCHEMA)
+    ids = [log.put((n, n, n), 0.5, "1", AT + n * 1_000_000) for n in range(10)]
+    log.flush()
+    ids.append(log.put((1, 1, 1), 0.5, "1", AT))
+    log.close()
+    first, _ = sorted(folder.glob("seg-*.parquet"))
+    late = first.with_name("late")
+    os.rename(sorted(folder.glob("seg-*.parquet"))[1], late)
+    assert compact(folder, tables, "shop") == 10
+    os.rename(late, late.with_name("seg-z.parquet"))
+    since = datetime.fromtimestamp(AT / 1e6 + 6, UTC)
+    reader = LogReader(folder, "shop", tables, since)
+    seen = [i for table in reader.new_rows() for i in table.column("prediction_id").to_pylist()]
+    assert sorted(seen) == ids[6:]
+    assert not list(reader.new_rows())

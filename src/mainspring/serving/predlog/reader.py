@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,18 +33,20 @@ def log_table(endpoint: str) -> str:
 
 @dataclass(slots=True)
 class LogReader:
-    """Follows the log of an endpoint from its beginning.
+    """Follows the log of an endpoint.
 
     Attributes:
         folder: where the segments are.
         endpoint: whose log it is.
         tables: where compacted segments are.
+        since: rows of the lake older than this moment (UTC) are passed over; None takes all.
         taken: how many rows of each segment were given out; None before the first look.
     """
 
     folder: Path
     endpoint: str
     tables: TableStore
+    since: datetime | None = None
     taken: dict[str, int] | None = None
 
     def new_rows(self) -> Iterator[pa.Table]:
@@ -62,10 +65,12 @@ class LogReader:
         table = log_table(self.endpoint)
         if self.tables.version(table) is None:
             return
-        rows = self.tables.read(table)
-        for entry in rows.column(SEGMENT).value_counts().to_pylist():
+        version = self.tables.version(table)
+        counts = self.tables.read(table, version=version, columns=[SEGMENT]).column(SEGMENT).value_counts()
+        for entry in counts.to_pylist():
             taken[entry["values"]] = entry["counts"]
-        yield rows.drop_columns([SEGMENT])
+        where = () if self.since is None else (("at", ">=", self.since),)
+        yield self.tables.read(table, version=version, where=where).drop_columns([SEGMENT])
 
 
 def _read(path: Path, first: int) -> pa.Table | None:
