@@ -138,7 +138,8 @@ class _Shower:
             lstrip_blocks=True,
             undefined=jinja2.StrictUndefined,
         )
-        self._templates.filters |= {"moment": _moment, "number": _number, "length": _length_or_zero, "bytes": _bytes}
+        filters = {"moment": _moment, "number": _number, "length": _length_or_zero, "bytes": _bytes, "told": _told}
+        self._templates.filters |= filters
 
     def __call__(
         self, request: Request[Any, Any, Any], template: str, title: str, page: dict[str, Any] | None
@@ -221,6 +222,19 @@ def _number(value: object) -> str:
 
 def _length_or_zero(value: Any) -> int:
     return 0 if value is None else len(value)
+
+
+def _told(data: Mapping[str, Any]) -> str:
+    """What an event says, in a line: the version, what the gate found, why; all of it is in the JSON twin."""
+    parts = [f"version {data['version']}"] if "version" in data else []
+    if "delta" in data:
+        found = f"{data['metric']} {data['delta']:+.4f} [{data['low']:+.4f}, {data['high']:+.4f}]"
+        parts.append(f"{found} against version {data.get('against', '?')} on {data['rows']:,} rows")
+    if data.get("why"):
+        parts.append(str(data["why"]))
+    if not parts[1:] and "run" in data:
+        parts.append(f"run {data['run']}")
+    return ", ".join(parts)
 
 
 def _bytes(size: int) -> str:

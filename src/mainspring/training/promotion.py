@@ -98,7 +98,7 @@ def decide(catalog: Catalog, version: Entity, judge: Judge) -> Registered:
         if settled:
             return Registered(version.id, version.version, False, settled)
         comparison = judge.compare(version, live)
-        data = {"id": version.id, "live": live.version, "live_id": live.id, "rule": by}
+        data = {"id": version.id, "against": live.version, "live_id": live.id, "rule": by}
         data |= msgspec.to_builtins(comparison)
         if not comparison.promote:
             told_now = {"version": version.version, **data}
