@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import lmdb
 
+from mainspring.adapters.lmdb.environments import NOBODY, Shared, acquire, release
 from mainspring.adapters.lmdb.problems import turned
 from mainspring.adapters.lmdb.settings import LmdbSettings
 
@@ -17,10 +20,15 @@ __all__ = ["LmdbStore", "open_store"]
 
 T = TypeVar("T")
 _ORDER = 24
+_PIECE = 1 << 20
+_PASSING = (lmdb.MapResizedError, lmdb.InvalidParameterError, lmdb.BadRslotError)
+"""What a reader meets while a thread changes the map (or a plain `lmdb.Error`), or after a child of a fork began."""
 
 
 class LmdbStore:
     """Rows in one LMDB environment; a committed write survives kill -9 (``metasync`` off: not always a power loss).
+
+    Threads may share a store, several stores of a process may be on one folder, and a forked child opens its own.
 
     Args:
         folder: where the file is.
@@ -30,18 +38,14 @@ class LmdbStore:
     def __init__(self, folder: Path, map_size: int) -> None:
         self._folder = folder
         self._size = map_size
-        with self._turning():
-            folder.mkdir(parents=True, exist_ok=True)
-            self._open()
+        self._open()
 
     def _open(self) -> None:
-        found = self._folder / "data.mdb"
-        size = max(self._size, found.stat().st_size * 2 if found.exists() else 0)
-        self._env = lmdb.open(
-            str(self._folder), map_size=size, metasync=False, max_readers=512, readahead=False, lock=True
-        )
-        self._env.reader_check()
-        self._pid = os.getpid()
+        with self._turning():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._shared = acquire(self._folder, self._size)
+        self._env = self._shared.env
+        self._release = weakref.finalize(self, release, self._shared)
 
     @contextlib.contextmanager
     def _turning(self) -> Iterator[None]:
@@ -53,23 +57,39 @@ class LmdbStore:
             raise turned(lmdb.Error(str(error)), self._folder.name) from error
 
     def _fresh(self) -> lmdb.Environment:
-        if self._pid != os.getpid():  # an environment must not be used over a fork
+        """The environment, opened anew after a fork; for all but the commonest read."""
+        shared = self._shared
+        if not self._release.alive:
+            raise turned(lmdb.Error("it was closed"), self._folder.name)
+        if shared.owner != os.getpid():
             self._open()
+        elif shared.usable_by == NOBODY:
+            with shared.writing:
+                pass
         return self._env
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The rows of these keys, from one moment."""
-        env = self._env if self._pid == os.getpid() else self._fresh()
+        env = self._env if self._shared.usable_by == os.getpid() else self._fresh()
         try:
             with env.begin() as transaction:
                 if len(keys) == 1:  # the commonest read, without the list's own loop
                     return [transaction.get(keys[0])]
                 return [transaction.get(key) for key in keys]
-        except lmdb.MapResizedError:
-            env.set_mapsize(0)
-            return self.get_many(keys)
         except lmdb.Error as error:
+            return self._again(error, functools.partial(_rows_of, keys))
+
+    def _again(self, error: lmdb.Error, read: Callable[[lmdb.Transaction], T]) -> T:
+        """Read once more if only the map has changed, by another process or by a thread of this one."""
+        if not isinstance(error, _PASSING) and type(error) is not lmdb.Error:
             raise turned(error, self._folder.name) from error
+        with self._turning(), self._shared.writing:  # nobody of this process changes the map now
+            while True:
+                try:
+                    with self._env.begin() as transaction:
+                        return read(transaction)
+                except lmdb.MapResizedError:
+                    self._shared.resize(0)
 
     def put_newer(self, rows: Iterable[tuple[bytes, bytes]]) -> int:
         """Write each row unless a newer one is there."""
@@ -78,22 +98,17 @@ class LmdbStore:
         def write(transaction: lmdb.Transaction) -> int:
             written = 0
             for key, row in batch:
-                there = bytes(transaction.get(key) or b"")
-                if row[:_ORDER] > there[:_ORDER]:
+                there = transaction.get(key)
+                if there is None or row[:_ORDER] > bytes(there[:_ORDER]):
                     transaction.put(key, row)
                     written += 1
             return written
 
-        return self._write(write)
+        return self._write(write) if batch else 0
 
     def swap(self, key: bytes, old: bytes | None, new: bytes) -> bool:
         """Write a row if the one there is still the old one."""
-
-        def write(transaction: lmdb.Transaction) -> bool:
-            there = transaction.get(key)
-            return (None if there is None else bytes(there)) == old and bool(transaction.put(key, new))
-
-        return self._write(write)
+        return self._write(lambda transaction: transaction.get(key) == old and bool(transaction.put(key, new)))
 
     def delete(self, keys: Iterable[bytes]) -> None:
         """Remove rows."""
@@ -106,35 +121,86 @@ class LmdbStore:
         self._write(write)
 
     def scan(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """All rows whose key begins so."""
-        with self._turning(), self._fresh().begin() as transaction, transaction.cursor() as cursor:
-            found = cursor.set_range(prefix) if prefix else cursor.first()
-            while found and cursor.key().startswith(prefix):
-                yield bytes(cursor.key()), bytes(cursor.value())
-                found = cursor.next()
+        """All rows whose key begins so.
+
+        Each piece is read at a moment of its own: a reader that stays would keep old pages alive, and stop the map
+        from growing.
+        """
+        start = prefix
+        while True:
+            piece = self._piece(prefix, start)
+            yield from piece
+            if not piece:
+                return
+            start = piece[-1][0] + b"\0"
+
+    def _piece(self, prefix: bytes, start: bytes) -> list[tuple[bytes, bytes]]:
+        env = self._fresh()
+        try:
+            with env.begin() as transaction:
+                return _piece_of(prefix, start, transaction)
+        except lmdb.Error as error:
+            return self._again(error, functools.partial(_piece_of, prefix, start))
 
     def drop(self, prefix: bytes) -> int:
         """Remove all rows whose key begins so."""
-        keys = [key for key, _ in self.scan(prefix)]
-        self.delete(keys)
-        return len(keys)
+
+        def write(transaction: lmdb.Transaction) -> int:
+            dropped = 0
+            with transaction.cursor() as cursor:
+                more = cursor.set_range(prefix) if prefix else cursor.first()
+                while more and bytes(cursor.key()).startswith(prefix):
+                    more = cursor.delete() and bool(cursor.key())  # it is on the next now, if there is one
+                    dropped += 1
+            return dropped
+
+        return self._write(write)
 
     def close(self) -> None:
         """Close the environment."""
-        if self._pid == os.getpid():
-            self._env.close()
+        if self._release.alive:
+            self._release()
+            self._shared = Shared(self._env, NOBODY, NOBODY)
 
     def _write(self, change: Callable[[lmdb.Transaction], T]) -> T:
         env = self._fresh()
-        with self._turning():
+        shared = self._shared
+        with self._turning(), shared.writing:
             while True:
                 try:
-                    with env.begin(write=True) as transaction:
-                        return change(transaction)
+                    return self._written(change)
                 except lmdb.MapFullError:
-                    env.set_mapsize(env.info()["map_size"] * 2)
+                    if not env.reader_check():  # readers that were killed keep old pages
+                        shared.resize(env.info()["map_size"] * 2)
                 except lmdb.MapResizedError:
-                    env.set_mapsize(0)
+                    shared.resize(0)
+
+    def _written(self, change: Callable[[lmdb.Transaction], T]) -> T:
+        transaction = self._env.begin(write=True)
+        try:
+            result = change(transaction)
+            transaction.commit()
+        except BaseException:
+            with self._shared.quiet():
+                transaction.abort()
+            raise
+        return result
+
+
+def _rows_of(keys: Sequence[bytes], transaction: lmdb.Transaction) -> list[bytes | None]:
+    return [None if (row := transaction.get(key)) is None else bytes(row) for key in keys]
+
+
+def _piece_of(prefix: bytes, start: bytes, transaction: lmdb.Transaction) -> list[tuple[bytes, bytes]]:
+    found: list[tuple[bytes, bytes]] = []
+    size = 0
+    with transaction.cursor() as cursor:
+        more = cursor.set_range(start) if start else cursor.first()
+        while more and size < _PIECE and (key := bytes(cursor.key())).startswith(prefix):
+            found.append((key, bytes(cursor.value())))
+            size += len(found[-1][1]) + _ORDER
+            more = cursor.next()
+    return found
 
 
 def open_store(settings: LmdbSettings, place: Path) -> LmdbStore:

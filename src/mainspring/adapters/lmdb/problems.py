@@ -8,11 +8,19 @@ from mainspring.errors import StoreError
 
 __all__ = ["turned"]
 
+_FULL = ("No space", "File too large", "quota exceeded", "Input/output error")
+"""LMDB calls it an input/output error when the disk takes only a part of a write, as a disk does that becomes full."""
+
 
 def turned(error: lmdb.Error, place: str) -> StoreError:
     """The error as people should see it."""
-    if isinstance(error, lmdb.DiskError) or "No space" in str(error):
-        return StoreError("the disk is full", code="MS-4101", why=str(error), fix="free some space and run again")
+    if isinstance(error, lmdb.DiskError) or any(text in str(error) for text in _FULL):
+        return StoreError(
+            "the disk is full",
+            code="MS-4101",
+            why=f"{error} ({place})",
+            fix="free some space, look at its quota, and run again",
+        )
     if isinstance(error, (lmdb.CorruptedError, lmdb.InvalidError, lmdb.VersionMismatchError)):
         return StoreError(
             "the online store is damaged",
