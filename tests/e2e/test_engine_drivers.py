@@ -13,6 +13,7 @@ import pytest
 
 import engine_steps as steps
 from engine_bench import BenchServices, times
+from mainspring.adapters.sqlite.connection import Connections
 from mainspring.engine.driver import load, run_graph
 from mainspring.engine.ledger import LEASE_US, Ledger, new_id, now_us, recover
 from mainspring.engine.processes import Owner, children, this_process
@@ -258,16 +259,24 @@ def test_a_full_disk_fails_the_step_and_leaves_nothing_half_written(services, mo
     assert run_graph(graph, services).status == "ok"
 
 
-def test_a_full_disk_under_the_catalog_ends_the_run_and_the_next_one_is_right(services):
+def test_a_full_disk_under_the_catalog_ends_the_run_and_the_next_one_is_right(services, monkeypatch):
     tasks = tuple(Task(f"s{x}", steps.scaled, {"x": x}) for x in range(40))
     run_graph(TaskGraph("g", tasks[:1]), services).check()
-    connection = services.catalog._db.get()
-    (pages,) = connection.execute("pragma page_count").fetchone()
-    connection.execute(f"pragma max_page_count = {pages + 2}")
+    ((pages,),) = services.catalog._db.read("pragma page_count")
+    opened = Connections._open
+
+    def with_little_room(connections):
+        connection = opened(connections)
+        connection.execute(f"pragma max_page_count = {pages + 2}")
+        return connection
+
+    services.catalog.close()
+    monkeypatch.setattr(Connections, "_open", with_little_room)
     with pytest.raises(StoreError) as caught:
         run_graph(TaskGraph("g", tasks), services)
+    monkeypatch.undo()
     assert caught.value.code == "MS-4101"
-    connection.execute("pragma max_page_count = 100000")
+    services.catalog.close()
     report = run_graph(TaskGraph("g", tasks), services).check()
     assert [load(services, step) for step in report.steps] == [x * 10 for x in range(40)]
     assert not services.catalog.runs(status="running")

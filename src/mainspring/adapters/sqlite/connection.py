@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import re
 import sqlite3
 import threading
 import time
@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mainspring.adapters.sqlite.problems import network_disk, newer_schema, turned
+from mainspring.adapters.sqlite.forking import USES, closes_before_fork
+from mainspring.adapters.sqlite.problems import foreign_file, network_disk, newer_schema, turned
 from mainspring.adapters.sqlite.schema import TABLES, VERSION, triggers
 from mainspring.adapters.sqlite.settings import SqliteSettings
 
@@ -20,7 +21,8 @@ __all__ = ["Connections", "Fault"]
 Fault = Callable[[str], None]
 
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "lustre", "afs"})
-_SYNCED = frozenset({"Dropbox", "OneDrive", "Google Drive", "iCloud Drive"})
+_SYNCED = re.compile(r"(Dropbox|OneDrive|Google ?Drive|iCloud ?Drive|com~apple~CloudDocs|CloudStorage)\b")
+_OCTAL = re.compile(r"\\([0-7]{3})")
 _PRIMARY = 0xFF  # the low byte of an extended result code
 _PAUSE = 0.005
 
@@ -28,21 +30,25 @@ _PAUSE = 0.005
 class Connections:
     """The connections of one process to one file.
 
+    No connection is carried over a fork: SQLite counts a process's locks in memory, and a child that inherited the
+    count would believe that it holds locks which only its parent has, and lose what it commits.
+
     Args:
         path: the file; made with its schema when it is not there.
         settings: how to open it.
-        fault: called inside each write transaction (``tx.begin``, ``tx.committed``); tests stop there.
+        fault: called around each write transaction (``tx.begin``, ``tx.committed``); tests stop there.
     """
 
     def __init__(self, path: Path, settings: SqliteSettings, fault: Fault = lambda point: None) -> None:
         self.path = path
         self._settings = settings
         self._fault = fault
-        self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
+        self._all: dict[threading.Thread, sqlite3.Connection] = {}
+        self._parents: list[sqlite3.Connection] = []
         if not settings.allow_network_disk and (kind := untrusted_disk(path.parent)):
             raise network_disk(kind, path.name)
-        with self.turning():
+        closes_before_fork(self)
+        with USES.one():
             self._prepare()
 
     @contextlib.contextmanager
@@ -53,62 +59,74 @@ class Connections:
         except sqlite3.Error as error:
             raise turned(error, self.path.name) from error
 
-    def get(self) -> sqlite3.Connection:
-        """This thread's connection."""
-        known: tuple[int, sqlite3.Connection] | None = getattr(self._local, "connection", None)
-        if known is not None and known[0] == os.getpid():
-            return known[1]
-        connection = self._open()
-        self._local.connection = (os.getpid(), connection)
-        self._all.append(connection)
-        return connection
-
     def read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query."""
-        with self.turning():
-            return self.get().execute(sql, values).fetchall()
+        with USES.one(), self.turning():
+            return self._get().execute(sql, values).fetchall()
 
     @contextlib.contextmanager
     def write(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """A write transaction; `durable` survives a power loss too, not only the death of the process."""
-        connection = self.get()
-        with self.turning():
+        with USES.one(), self.turning():
+            connection = self._get()
             if durable:
                 connection.execute("pragma synchronous = full")
             try:
                 connection.execute("begin immediate")
                 self._fault("tx.begin")
-                try:
-                    yield connection
-                except BaseException:
-                    if connection.in_transaction:  # on a full disk SQLite has rolled back by itself
-                        connection.execute("rollback")
-                    raise
+                yield connection
                 connection.execute("commit")
                 self._fault("tx.committed")
             finally:
+                if connection.in_transaction:  # on a full disk SQLite has rolled back by itself
+                    connection.execute("rollback")
                 if durable:
                     connection.execute("pragma synchronous = normal")
 
     def close(self) -> None:
-        """Close the connections that this process opened."""
-        known: tuple[int, sqlite3.Connection] | None = getattr(self._local, "connection", None)
-        if known is not None and known[0] == os.getpid():
-            for connection in self._all:
-                with contextlib.suppress(sqlite3.ProgrammingError):
-                    connection.close()
+        """Close this process's connections; the next use opens one again."""
+        with USES.none():
+            self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close the connections that no transaction is in; to be called while nobody uses them."""
+        for thread, connection in list(self._all.items()):
+            if not connection.in_transaction:
+                del self._all[thread]
+                connection.close()
+
+    def leave_rest(self) -> None:
+        """Keep the open ones, which are a parent's transactions, away from this child: closing would end them."""
+        self._parents.extend(self._all.values())
         self._all.clear()
-        self._local = threading.local()
+
+    def _get(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        me = threading.current_thread()
+        known = self._all.get(me)
+        if known is None:
+            with self.turning():
+                known = self._open()
+            for thread in [thread for thread in list(self._all) if not thread.is_alive()]:
+                self._all.pop(thread).close()
+            self._all[me] = known
+        return known
 
     def _open(self) -> sqlite3.Connection:
-        with self.turning():
-            connection = sqlite3.connect(
-                self.path, timeout=self._settings.busy_seconds, isolation_level=None, check_same_thread=False
-            )
+        connection = sqlite3.connect(
+            self.path, timeout=self._settings.busy_seconds, isolation_level=None, check_same_thread=False
+        )
+        try:
+            (found,) = connection.execute("pragma user_version").fetchone()
+            if found > VERSION:  # asked before the log is turned on, which would already change the file
+                raise newer_schema(found, VERSION, self.path.name)
             self._use_wal(connection)
             for pragma in ("synchronous = normal", "foreign_keys = on", "temp_store = memory"):
                 connection.execute(f"pragma {pragma}")
-            return connection
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
         """Turn the write-ahead log on; SQLite does not wait by itself while another process is doing it."""
@@ -123,17 +141,16 @@ class Connections:
                 time.sleep(_PAUSE)
 
     def _prepare(self) -> None:
-        connection = self.get()
-        (found,) = connection.execute("pragma user_version").fetchone()
-        if found > VERSION:
-            raise newer_schema(found, VERSION, self.path.name)
-        if found == 0:
-            with self.write():
-                (found,) = connection.execute("pragma user_version").fetchone()
-                if found == 0:  # nobody made the tables while we waited for the lock
-                    for statement in _statements(TABLES) + _statements(triggers()):
-                        connection.execute(statement)
-                    connection.execute(f"pragma user_version = {VERSION}")
+        if self.read("pragma user_version") != [(0,)]:
+            return
+        with self.write() as db:
+            if self.read("pragma user_version") != [(0,)]:
+                return  # somebody made the tables while we waited for the lock
+            if self.read("select 1 from sqlite_master"):
+                raise foreign_file(self.path.name)
+            for statement in _statements(TABLES) + _statements(triggers()):
+                db.execute(statement)
+            db.execute(f"pragma user_version = {VERSION}")
 
 
 def _statements(script: str) -> list[str]:
@@ -146,18 +163,22 @@ def _statements(script: str) -> list[str]:
     return found
 
 
-def untrusted_disk(folder: Path) -> str:
-    """The kind of network or synced disk that a folder lies on; empty for a local one."""
+def untrusted_disk(folder: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """The kind of network or synced disk that a folder lies on; empty for a local one.
+
+    Args:
+        folder: where the file would lie.
+        mounts: the table of mounted disks, as Linux writes it.
+    """
     resolved = folder.resolve()
     for part in resolved.parts:
-        if part in _SYNCED:
+        if _SYNCED.match(part):
             return f"synced ({part})"
     best = ("", "")
-    with contextlib.suppress(OSError), open("/proc/mounts", encoding="utf-8") as mounts:
-        for line in mounts:
-            _, point, kind, *_ = line.split()
-            point = point.replace("\\040", " ")
-            inside = resolved.is_relative_to(point)
-            if inside and len(point) >= len(best[0]):
+    with contextlib.suppress(OSError):
+        for line in mounts.read_text("utf-8", "replace").splitlines():
+            _, point, kind, *_ = line.split(" ")
+            point = _OCTAL.sub(lambda escape: chr(int(escape[1], 8)), point)
+            if resolved.is_relative_to(point) and len(point) >= len(best[0]):
                 best = (point, kind)
     return f"network ({best[1]})" if best[1] in _NETWORK else ""

@@ -17,21 +17,20 @@ _ENTITY = "id, kind, name, version, digest, spec, created"
 _encode = msgspec.json.Encoder(order="sorted").encode
 _object = msgspec.json.Decoder(dict[str, object]).decode
 
-# Paths are followed breadth first; `union` drops repeated rows, so a diamond or a cycle ends.
+# Paths are followed breadth first; `union` drops repeated rows, so a diamond or a cycle ends. One text for each way, so
+# that each step finds its edges in an index.
 _LINEAGE = """
 with recursive walk (subject, depth) as (
     select ?1, 0
     union
-    select case when ?2 = 'up' then edge.dst else edge.src end, walk.depth + 1
-    from walk join edge on (case when ?2 = 'up' then edge.src else edge.dst end) = walk.subject
-    where walk.depth < ?3
+    select edge.{there}, walk.depth + 1 from walk join edge on edge.{here} = walk.subject where walk.depth < ?2
 )
 select distinct edge.src, edge.rel, edge.dst
-from (select subject, min(depth) depth from walk group by subject) seen
-join edge on (case when ?2 = 'up' then edge.src else edge.dst end) = seen.subject
-where seen.depth < ?3
+from (select subject, min(depth) depth from walk group by subject) seen join edge on edge.{here} = seen.subject
+where seen.depth < ?2
 order by 1, 2, 3
 """
+_WAYS = {"up": _LINEAGE.format(here="src", there="dst"), "down": _LINEAGE.format(here="dst", there="src")}
 
 
 def _entity(row: tuple[Any, ...]) -> Entity:
@@ -107,7 +106,7 @@ class EntityTables:
 
     def lineage(self, subject: str, direction: Literal["up", "down"], depth: int = 32) -> list[Edge]:
         """All edges on paths from a subject, in one query."""
-        return [Edge(*map(str, row)) for row in self._db.read(_LINEAGE, (subject, direction, depth))]
+        return [Edge(*map(str, row)) for row in self._db.read(_WAYS[direction], (subject, depth))]
 
     def alias(self, kind: str, name: str, alias: str) -> Alias | None:
         """Where an alias points."""

@@ -6,11 +6,12 @@ import sqlite3
 
 from mainspring.errors import StoreError
 
-__all__ = ["network_disk", "newer_schema", "turned"]
+__all__ = ["foreign_file", "network_disk", "newer_schema", "turned"]
 
 _CAUSES: tuple[tuple[str, str, str, str], ...] = (
     ("database or disk is full", "the disk is full", "MS-4101", "free some space and run it again"),
     ("readonly", "the catalog cannot be written", "MS-4111", "make the state folder writable"),
+    ("disk I/O error", "the catalog's disk fails", "MS-4111", "look at the disk and its quota, then run it again"),
     ("unable to open", "the catalog cannot be opened", "MS-4111", "make the state folder readable and writable"),
     ("locked", "the catalog is held by another process", "MS-4112", "wait for it, or stop it; mainspring doctor"),
     ("malformed", "the catalog's file is damaged", "MS-4113", "restore it, or move it away and run again"),
@@ -25,6 +26,17 @@ def turned(error: sqlite3.Error, place: str) -> StoreError | sqlite3.Error:
         if word in text:
             return StoreError(what, code=code, why=text, origin=place, fix=fix)
     return error
+
+
+def foreign_file(place: str) -> StoreError:
+    """The file holds tables that are not ours."""
+    return StoreError(
+        "the catalog's file is another program's database",
+        code="MS-4113",
+        why="it has tables, and none of a catalog",
+        origin=place,
+        fix="restore it, or move it away and run again",
+    )
 
 
 def newer_schema(found: int, known: int, place: str) -> StoreError:
