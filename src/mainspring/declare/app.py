@@ -13,6 +13,7 @@ from mainspring.declare.check import (
     cron_fits,
     default_name,
     label_fits,
+    segments_fit,
     share,
     takes_inputs,
     time_zone,
@@ -35,6 +36,7 @@ from mainspring.declare.model import (
     Score,
     trainer,
 )
+from mainspring.declare.options import are, choice, is_a, known_options, not_a, number, texts, yearly_budget
 from mainspring.declare.origin import here, of_function
 from mainspring.declare.record import Record, fields_of
 from mainspring.declare.step import Pipeline, PipelineSpec, Step, StepOptions, StepSpec
@@ -138,7 +140,7 @@ class App:
     def features(
         self,
         *sources: Source | FeatureView,
-        entity: Entity | tuple[Entity, ...],
+        entity: Entity | tuple[Entity, ...] | None = None,
         ttl: Duration | None = None,
         every: Duration | None = None,
         online: bool = True,
@@ -161,10 +163,13 @@ class App:
             features: name = `last`, `count`, `total`, `avg`, `variance`, `stddev`, `lowest` or `highest`.
 
         Raises:
-            DeclarationError: MS-1001, MS-1002, MS-1007, MS-1008, MS-1015, MS-1016.
+            DeclarationError: MS-1001, MS-1002, MS-1007, MS-1008, MS-1015, MS-1016, MS-1028, MS-1032 to MS-1034,
+                MS-1037.
         """
         origin = here()
-        entities = entity if isinstance(entity, tuple) else (entity,)
+        known_options(App.features, features)
+        entities = () if entity is None else entity if isinstance(entity, tuple) else (entity,)
+        choice("rows", rows, ("each", "whole"))
         ttl_us = None if ttl is None else microseconds(ttl, what="ttl")
         every_us = None if every is None else microseconds(every, what="every")
         described = () if returns is None else fields_of(returns)
@@ -215,13 +220,16 @@ class App:
             called: its name, when not the function's.
 
         Raises:
-            DeclarationError: MS-1017, MS-1018, MS-1019, MS-1024, MS-1025.
+            DeclarationError: MS-1017, MS-1018, MS-1019, MS-1024, MS-1025, MS-1029, MS-1030, MS-1033, MS-1035.
         """
         label_fits(inputs, label, known_at, metric, slices)
         share("holdout", holdout)
+        number("tolerance", tolerance, least=0, whole=False)
+        number("seed", seed, least=0)
+        number("retries", retries, least=0)
 
         def declare(function: Callable[..., object]) -> ModelDeclaration:
-            takes_inputs(function, 2)
+            takes_inputs(function, 2, others=False)
             timeout_us = None if timeout is None else microseconds(timeout, what="timeout")
             options = StepOptions(
                 retries=retries,
@@ -262,7 +270,15 @@ class App:
             margin: the paired bootstrap's lower 95 % bound of the gain must be above ``-margin``; 0.002 when
                 neither is given.
             called: its name; the model's when left out.
+
+        Raises:
+            DeclarationError: MS-1033, MS-1035.
         """
+        is_a("what app.promote takes", model, ModelDeclaration, "app.promote(MODEL, ...), with the decorated function")
+        if when is not None and not callable(when):
+            raise not_a("when", when, "function", "when=lambda new, live: new.roc_auc >= live.roc_auc")
+        if margin is not None:
+            number("margin", margin, least=0, whole=False)
         if when is None and margin is None:
             margin = 0.002
         return self._add(Promotion(PromotionSpec(model, when, margin), here(), default_name(called, model)))
@@ -277,7 +293,11 @@ class App:
             latency: the promise, for the monitor and the benchmark.
             log: the share of answers kept in the prediction log.
             called: its name; the model's when left out.
+
+        Raises:
+            DeclarationError: MS-1001, MS-1030, MS-1033.
         """
+        is_a("what app.endpoint takes", model, ModelDeclaration, "app.endpoint(MODEL), with the decorated function")
         share("log", log, closed=True)
         latency_us = None if latency is None else microseconds(latency, what="latency")
         return self._add(Endpoint(EndpointSpec(model, latency_us, log), here(), default_name(called, model)))
@@ -305,7 +325,16 @@ class App:
             segments: columns by whose values rows are watched apart.
             cooldown: the least event time between two retrainings.
             called: its name; the model's when left out.
+
+        Raises:
+            DeclarationError: MS-1001, MS-1024, MS-1033, MS-1034, MS-1036, MS-1091.
         """
+        is_a("what app.monitor takes", model, ModelDeclaration, "app.monitor(MODEL), with the decorated function")
+        yearly_budget(false_alarms)
+        choice("on_alarm", on_alarm, ("retrain", "notify"))
+        choice("block", block, ("hour", "day"))
+        texts("watch", watch)
+        segments_fit(segments, model)
         spec = MonitorSpec(
             model, false_alarms, on_alarm, block, tuple(watch), tuple(segments), microseconds(cooldown, what="cooldown")
         )
@@ -345,7 +374,20 @@ class App:
             on_error: whether other items and branches go on after a failure.
             secrets: settings it is handed; redacted from its log.
             called: its name, when not the function's.
+
+        Raises:
+            DeclarationError: MS-1001, MS-1029, MS-1033 to MS-1036.
         """
+        are(
+            "what app.step takes",
+            inputs,
+            (Step, Source, FeatureView),
+            "write @app.step() above the function, and name its inputs in ()",
+        )
+        number("retries", retries, least=0)
+        choice("on_error", on_error, ("fail", "continue"))
+        texts("env", env)
+        texts("secrets", secrets)
         options = StepOptions(
             retries=retries,
             backoff_us=microseconds(backoff, what="backoff"),
@@ -398,8 +440,11 @@ class App:
             arguments: the pipeline's arguments.
 
         Raises:
-            DeclarationError: MS-1014, MS-1026.
+            DeclarationError: MS-1014, MS-1026, MS-1033, MS-1034.
         """
+        runnable = (Source, FeatureView, ModelDeclaration, Pipeline, Step)
+        is_a("what app.schedule takes", target, runnable, 'app.schedule(WHAT, "0 3 * * *")')
+        choice("missed", missed, ("latest", "all"))
         cron_fits(cron)
         time_zone(zone)
         spec = ScheduleSpec(target, cron, zone, missed, dict(arguments))

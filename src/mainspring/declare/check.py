@@ -12,18 +12,21 @@ from cronsim import CronSim, CronSimError
 from mainspring.declare.aggregate import Aggregate
 from mainspring.declare.data import Column, Entity, Feature, FeatureView, Source, did_you_mean
 from mainspring.declare.declaration import Declaration, spec_of
-from mainspring.declare.model import Input
+from mainspring.declare.model import Input, ModelDeclaration
+from mainspring.declare.options import are, is_a
 from mainspring.declare.origin import Origin, here, of_function
 from mainspring.declare.record import FieldSpec, Kind, Record
 from mainspring.errors import DeclarationError
 
 __all__ = [
+    "CLASSIFICATION",
     "METRICS",
     "aggregates_fit",
     "columns_exist",
     "cron_fits",
     "default_name",
     "label_fits",
+    "segments_fit",
     "share",
     "takes_inputs",
     "time_zone",
@@ -40,7 +43,9 @@ METRICS: Mapping[str, bool] = {
 }
 """The metrics a model may be judged by; true when greater is better."""
 
-_CLASSIFICATION = frozenset({"roc_auc", "log_loss", "brier", "accuracy"})
+CLASSIFICATION = frozenset({"roc_auc", "log_loss", "brier", "accuracy"})
+"""Those of them for a boolean label; the others are for a number."""
+_QUANTITIES = frozenset({Kind.BOOLEAN, Kind.INTEGER, Kind.FLOAT, Kind.DECIMAL})
 _TIMES = frozenset({"time", "ingested", "valid_to"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -95,9 +100,13 @@ def aggregates_fit(
         raise DeclarationError(
             "a feature view needs a source and an entity",
             code="MS-1015",
+            why="no source was given" if not sources else "entity= is missing",
             origin=str(origin),
             fix="app.features(flights, entity=airport, ...)",
         )
+    are("what app.features takes", sources, (Source, FeatureView), "app.features(SOURCE, entity=..., ...)")
+    for entity in entities:
+        is_a("entity", entity, Entity, 'airport = Entity("origin"), then entity=airport')
     if not features:
         return
     source = sources[0]
@@ -122,7 +131,21 @@ def aggregates_fit(
                 fix=did_you_mean(key, columns),
             )
     for name, aggregate in features.items():
+        _name_is_free(name, entities, spec.time, origin)
         _aggregate_fits(name, aggregate, spec.record, {field.name: field for field in spec.fields}, origin)
+
+
+def _name_is_free(name: str, entities: Sequence[Entity], time: str, origin: Origin) -> None:
+    if name in {*(spec_of(entity).key for entity in entities), time} or name.startswith("_"):
+        raise DeclarationError(
+            f"feature {name!r} has a name that is taken",
+            code="MS-1037",
+            why="names that begin with _ are the log's own"
+            if name.startswith("_")
+            else "it is the key's or the time's",
+            origin=str(origin),
+            fix="give it another name",
+        )
 
 
 def _aggregate_fits(
@@ -154,8 +177,12 @@ def label_fits(
     metric: str,
     slices: Sequence[Column],
 ) -> None:
-    """Inputs, label and metric go together (MS-1017, MS-1018, MS-1019, MS-1024)."""
+    """Inputs, label and metric go together (MS-1013, MS-1017 to MS-1019, MS-1024, MS-1025, MS-1033)."""
     origin = str(here())
+    are("inputs", inputs, (Column, Feature, FeatureView), "inputs=[VIEW, VIEW.feature, SOURCE.column]")
+    are("slices", slices, Column, "slices=[SOURCE.column]")
+    if known_at is not None:
+        is_a("known_at", known_at, Column, "known_at=SOURCE.column")
     if metric not in METRICS:
         raise DeclarationError(
             f"metric {metric!r} is unknown", code="MS-1017", origin=origin, fix=did_you_mean(metric, METRICS)
@@ -168,16 +195,21 @@ def label_fits(
             fix="@app.model(inputs=[conditions], label=flights.late)",
         )
     boolean = label.field.type.kind is Kind.BOOLEAN
-    if boolean is not (metric in _CLASSIFICATION):
+    if boolean is not (metric in CLASSIFICATION):
         raise DeclarationError(
             f"metric {metric!r} does not fit label {label.name!r}, which is {label.field.type}",
             code="MS-1019",
             origin=origin,
-            fix=f"use one of {', '.join(name for name in METRICS if (name in _CLASSIFICATION) is boolean)}",
+            fix=f"use one of {', '.join(name for name in METRICS if (name in CLASSIFICATION) is boolean)}"
+            if label.field.type.kind in _QUANTITIES
+            else "add a boolean column to the source, or a number",
         )
     if known_at is not None and known_at.field.type.kind is not Kind.TIMESTAMP:
         raise DeclarationError(
-            f"known_at={known_at.name!r} is {known_at.field.type}, not a timestamp", code="MS-1013", origin=origin
+            f"known_at={known_at.name!r} is {known_at.field.type}, not a timestamp",
+            code="MS-1013",
+            origin=origin,
+            fix="name the column with the moment when the label is known, a datetime",
         )
     for column in [*(item for item in inputs if isinstance(item, Column)), *slices, *([known_at] if known_at else [])]:
         if column.source is not label.source:
@@ -194,13 +226,6 @@ def label_fits(
 def _inputs_are_known(inputs: Sequence[Input], label: Column, known_at: Column | None, origin: str) -> None:
     late = {label.name} | ({known_at.name} if known_at is not None else set())
     for item in inputs:
-        if not isinstance(item, (Column, Feature, FeatureView)):
-            raise DeclarationError(
-                f"{item!r} is no input of a model",
-                code="MS-1018",
-                why="inputs are feature views, features and columns",
-                origin=origin,
-            )
         if isinstance(item, Column) and item.name in late:
             raise DeclarationError(
                 f"input {item.name!r} is known later than the model is used",
@@ -211,13 +236,38 @@ def _inputs_are_known(inputs: Sequence[Input], label: Column, known_at: Column |
             )
 
 
-def takes_inputs(function: Callable[..., object], count: int) -> None:
-    """The function can be called with that many inputs (MS-1029)."""
-    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+def segments_fit(segments: Sequence[Column], model: ModelDeclaration) -> None:
+    """Segments are columns of the rows that the model is asked about (MS-1024, MS-1033)."""
+    are("segments", segments, Column, "segments=[SOURCE.column]")
+    for column in segments:
+        if column.source is not spec_of(model).spine:
+            raise DeclarationError(
+                f"column {column.name!r} is of another source than the label",
+                code="MS-1024",
+                why="rows are told apart by what came with them",
+                origin=str(here()),
+                fix="use a column of the label's source",
+            )
+
+
+def takes_inputs(function: Callable[..., object], count: int, *, others: bool = True) -> None:
+    """The function can be called with that many inputs, and without more where `others` is false (MS-1029)."""
+    parameters = list(inspect.signature(function).parameters.values())
+    kinds = [parameter.kind for parameter in parameters]
     variable = inspect.Parameter.VAR_POSITIONAL in kinds
     positional = sum(
         kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds
     )
+    plain = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    open_ones = [item.name for item in parameters[count:] if item.default is item.empty and item.kind in plain]
+    if open_ones and not others:
+        raise DeclarationError(
+            f"{function.__name__} takes {count + len(open_ones)} inputs, and {count} are declared",
+            code="MS-1029",
+            why=f"nothing would be given for {', '.join(open_ones)}",
+            origin=str(of_function(function)),
+            fix=f"give {open_ones[0]} a default",
+        )
     if positional < count and not variable:
         raise DeclarationError(
             f"{function.__name__} takes {positional} inputs, and {count} are declared",
@@ -229,7 +279,8 @@ def takes_inputs(function: Callable[..., object], count: int) -> None:
 
 def share(name: str, value: float, *, closed: bool = False) -> None:
     """The value is a share (MS-1030)."""
-    if not (0 <= value <= 1 if closed else 0 < value < 1):
+    number = isinstance(value, (int, float))
+    if not number or not (0 <= value <= 1 if closed else 0 < value < 1):
         raise DeclarationError(
             f"{name}={value!r} is not a share",
             code="MS-1030",

@@ -51,7 +51,8 @@ class Score:
         try:
             return self.metrics[name]
         except KeyError:
-            raise AttributeError(f"no metric {name!r}; known: {', '.join(self.metrics)}") from None
+            known = f"no metric {name!r}; known: {', '.join(self.metrics)}"
+            raise AttributeError(known, name=name, obj=self) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from os import path
+from types import FrameType
 
 __all__ = ["Origin", "here", "of_function"]
 
-_PACKAGE = path.dirname(path.dirname(path.abspath(__file__)))
+_PACKAGE = path.join(path.dirname(path.dirname(path.abspath(__file__))), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,16 @@ class Origin:
 def here() -> Origin:
     """The nearest caller outside this package: the line the user wrote."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame.f_back is not None and _ours(frame):
         frame = frame.f_back
     return Origin(frame.f_code.co_filename, frame.f_lineno)
+
+
+def _ours(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    # The methods that a dataclass is given have no file, only a module.
+    made = file == "<string>" and str(frame.f_globals.get("__name__")).startswith("mainspring.")
+    return made or file.startswith(_PACKAGE)
 
 
 def of_function(function: Callable[..., object]) -> Origin:

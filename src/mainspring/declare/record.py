@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -77,6 +78,12 @@ class Field:
     scale: int = 9
     length: int = 0
 
+    def __post_init__(self) -> None:
+        if isinstance(self.one_of, (list, set, frozenset)):
+            object.__setattr__(self, "one_of", tuple(self.one_of))
+        if problem := _contradiction(self):
+            raise _unfit(problem, here())
+
 
 @dataclass(frozen=True, slots=True)
 class FieldSpec:
@@ -85,6 +92,28 @@ class FieldSpec:
     name: str
     type: ColumnType
     rules: Field = field(default_factory=Field)
+
+
+def _contradiction(rules: Field) -> str:
+    if rules.ge is not None and rules.le is not None and rules.ge > rules.le:
+        return f"nothing is >= {rules.ge:g} and <= {rules.le:g}"
+    if not isinstance(rules.one_of, tuple):
+        return f"one_of={rules.one_of!r} is not a list of values"
+    try:
+        re.compile(rules.matches or "")
+    except re.error as error:
+        return f"matches={rules.matches!r} is no regular expression: {error}"
+    return ""
+
+
+def _unfit(problem: str, origin: Origin) -> DeclarationError:
+    return DeclarationError(
+        f"the rules of a field do not fit: {problem}",
+        code="MS-1038",
+        why="ge and le hold for numbers, matches for text, one_of for values of the column's type",
+        origin=str(origin),
+        fix="correct Field(...)",
+    )
 
 
 class Record:
@@ -149,7 +178,8 @@ def fields_of(record: type[Record]) -> tuple[FieldSpec, ...]:
     """The columns of a record class, in order, inherited ones first.
 
     Raises:
-        DeclarationError: MS-1003, MS-1004 as `column_type`; MS-1005, not a record or without columns.
+        DeclarationError: MS-1003, MS-1004 as `column_type`; MS-1005, not a record or without columns;
+            MS-1006, an annotation names nothing; MS-1038, MS-1039, a default is no rule of the column.
     """
     origin = here()
     if not (isinstance(record, type) and issubclass(record, Record) and record is not Record):
@@ -179,5 +209,39 @@ def fields_of(record: type[Record]) -> tuple[FieldSpec, ...]:
         default = getattr(record, name, None)
         rules = default if isinstance(default, Field) else Field()
         kind = column_type(annotation, rules, where=f"{record.__name__}.{name}", origin=origin)
+        _rules_fit(f"{record.__name__}.{name}", kind, default, origin)
         specs.append(FieldSpec(name, kind, rules))
     return tuple(specs)
+
+
+_VALUES: Mapping[Kind, tuple[type, ...]] = {
+    Kind.STRING: (str,),
+    Kind.INTEGER: (int,),
+    Kind.FLOAT: (float, int),
+    Kind.BOOLEAN: (bool,),
+    Kind.TIMESTAMP: (datetime,),
+    Kind.DATE: (date,),
+    Kind.BYTES: (bytes,),
+    Kind.DECIMAL: (Decimal, int),
+}
+
+
+def _rules_fit(where: str, kind: ColumnType, default: object, origin: Origin) -> None:
+    if default is None:
+        return
+    if not isinstance(default, Field):
+        raise DeclarationError(
+            f"{where} has the default {default!r}, which would not be used",
+            code="MS-1039",
+            why="a record says what columns are; missing values are null",
+            origin=str(origin),
+            fix="leave it out, or write a Field(...)",
+        )
+    numeric = kind.kind in (Kind.INTEGER, Kind.FLOAT, Kind.DECIMAL)
+    if (default.ge is not None or default.le is not None) and not numeric:
+        raise _unfit(f"{where} is {kind}, which has no ge or le", origin)
+    if default.matches is not None and kind.kind is not Kind.STRING:
+        raise _unfit(f"{where} is {kind}, which matches nothing", origin)
+    wrong = [value for value in default.one_of if not isinstance(value, _VALUES.get(kind.kind, ()))]
+    if wrong:
+        raise _unfit(f"{where} is {kind}, and one_of holds {wrong[0]!r}", origin)

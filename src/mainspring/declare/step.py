@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,7 +16,7 @@ from mainspring.declare.data import FeatureView, Source
 from mainspring.declare.declaration import Declaration, DeclaredKind, name_of
 from mainspring.declare.duration import spell
 from mainspring.declare.origin import Origin, here
-from mainspring.errors import DeclarationError
+from mainspring.errors import DeclarationError, MainspringError
 
 __all__ = ["Call", "Pipeline", "PipelineSpec", "Ref", "Step", "StepOptions", "StepSpec", "Trace", "trace"]
 
@@ -199,7 +200,8 @@ def trace(pipeline: Pipeline[..., object], arguments: Mapping[str, object]) -> T
     """Wire a pipeline with these arguments: its body runs once, and each step call becomes a `Call`.
 
     Raises:
-        DeclarationError: MS-1022, MS-1023, the arguments do not fit; MS-1020, MS-1021, the body looks at a result.
+        DeclarationError: MS-1022, MS-1023, the arguments do not fit; MS-1020, MS-1021, the body looks at a result;
+            MS-1040, the body raises.
     """
     function = pipeline._spec.function
     try:
@@ -213,5 +215,22 @@ def trace(pipeline: Pipeline[..., object], arguments: Mapping[str, object]) -> T
             fix=f"its parameters are {', '.join(inspect.signature(function).parameters) or 'none'}",
         ) from error
     with _wire() as wired:
-        wired.result = functools.partial(function, *bound.args, **bound.kwargs)()
+        try:
+            wired.result = functools.partial(function, *bound.args, **bound.kwargs)()
+        except MainspringError:
+            raise
+        except Exception as error:
+            raise _fails(pipeline, error) from error
     return wired
+
+
+def _fails(pipeline: Pipeline[..., object], error: Exception) -> DeclarationError:
+    file, line = pipeline._origin.file, pipeline._origin.line
+    own = [number for frame, number in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == file]
+    return DeclarationError(
+        f"pipeline {name_of(pipeline)!r} fails while it is being wired",
+        code="MS-1040",
+        why=f"{type(error).__name__}: {error}",
+        origin=str(Origin(file, own[-1] if own else line)),
+        fix="mend that line; what needs a result belongs into a step",
+    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mainspring.declare.data import did_you_mean
 from mainspring.declare.frame import Frame
-from mainspring.declare.origin import of_function
+from mainspring.declare.origin import Origin, of_function
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError, MainspringError, UserCodeError
 from mainspring.features.cast import Reading, UnfitError, bad_rows, cast_column
@@ -53,10 +54,17 @@ def call(function: Callable[..., object], frames: Mapping[str, pa.Table], view: 
         raise UserCodeError(
             f"the function of feature view {view!r} failed",
             code="MS-2118",
-            why=f"{type(error).__name__}: {error}",
-            origin=str(of_function(function)),
+            why=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}",
+            origin=str(_line_of(error, function)),
             fix="mend it; it is tried on empty tables first, to find its columns (or declare returns=Record)",
         ) from error
+
+
+def _line_of(error: Exception, function: Callable[..., object]) -> Origin:
+    """The last line of the function's own file that the error came through, or where the function begins."""
+    begin = of_function(function)
+    own = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == begin.file]
+    return Origin(begin.file, own[-1]) if own else begin
 
 
 def _query(sql: str, frames: Mapping[str, pa.Table]) -> pa.Table:

@@ -13,6 +13,7 @@ import msgspec
 
 from mainspring.catalog.ids import new_id, now_us
 from mainspring.declare.model import MonitorSpec
+from mainspring.declare.options import yearly_budget
 from mainspring.lazy import lazy
 from mainspring.metrics.classification import delong
 from mainspring.metrics.intervals import poisson_resample
@@ -21,7 +22,7 @@ from mainspring.monitoring.stats.decide import Finding, Thresholds, judge, rank,
 from mainspring.monitoring.stats.reference import Reference, reference
 from mainspring.monitoring.stats.register import count_table
 from mainspring.monitoring.stats.state import BlockState, merge
-from mainspring.monitoring.stats.threshold import alpha, yearly_budget
+from mainspring.monitoring.stats.threshold import alpha
 from mainspring.ports.catalog import Alert, Block, Catalog, Event
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from mainspring.declare.model import (
 from mainspring.declare.record import FieldSpec
 from mainspring.declare.step import PipelineSpec, StepSpec
 from mainspring.errors import DeclarationError
-from mainspring.plan.checks import check_model, check_monitor, unique_names
+from mainspring.plan.checks import check_model, check_monitor, check_promotion, unique_names
 from mainspring.plan.closure import closure_of
 from mainspring.plan.encoding import digest, encode
 from mainspring.plan.graph import Node, Plan, in_order
@@ -51,19 +51,19 @@ def build_plan(app: App, infer: Infer | None = None) -> Plan:
         infer: finds the columns of decorated views; without it they must be declared with ``returns=``.
 
     Raises:
-        DeclarationError: MS-1010, MS-1027, MS-1101 to MS-1109.
+        DeclarationError: MS-1010, MS-1027, MS-1101 to MS-1112.
     """
     declarations = [item for item in app.declared() if kind_of(item) is not DeclaredKind.ENTITY]
     unique_names(declarations)
+    mine = {id(declaration) for declaration in declarations}
     fields: dict[str, tuple[FieldSpec, ...]] = {}
     nodes = []
     for declaration in declarations:
+        _belong(declaration, mine)
         node = _node(declaration, fields, infer)
         fields[node.url] = node.fields
         nodes.append(node)
-    known = {node.url for node in nodes}
     for node in nodes:
-        _belongs(node, known)
         _check(node, fields)
     return Plan(app.name, _with_fingerprints(in_order(nodes)))
 
@@ -80,19 +80,52 @@ def feature_names(item: Input, fields: Mapping[str, Sequence[FieldSpec]]) -> tup
 
 def _node(declaration: Declaration[object], fields: Mapping[str, tuple[FieldSpec, ...]], infer: Infer | None) -> Node:
     spec = spec_of(declaration)
-    described, inputs, columns = _describe(spec, declaration, fields, infer)
+    described, columns = _describe(spec, declaration, fields, infer)
     return Node(
         kind_of(declaration).value,
         name_of(declaration),
         described,
-        tuple(dict.fromkeys(url_of(item) for item in inputs)),
+        tuple(dict.fromkeys(url_of(item) for item in _uses(spec))),
         columns,
         origin_of(declaration),
         declaration,
     )
 
 
-_Description = tuple[Mapping[str, object], Iterable[Declaration[object]], tuple[FieldSpec, ...]]
+@functools.singledispatch
+def _uses(spec: object) -> Iterable[Declaration[object]]:
+    """What a declaration is made from."""
+    return ()
+
+
+@_uses.register
+def _(spec: FeatureViewSpec) -> Iterable[Declaration[object]]:
+    return spec.sources
+
+
+@_uses.register
+def _(spec: ModelSpec) -> Iterable[Declaration[object]]:
+    return [spec.spine, *(view for item in spec.inputs if (view := _view_of(item)) is not None)]
+
+
+@_uses.register(PromotionSpec)
+@_uses.register(EndpointSpec)
+@_uses.register(MonitorSpec)
+def _(spec: PromotionSpec | EndpointSpec | MonitorSpec) -> Iterable[Declaration[object]]:
+    return (spec.model,)
+
+
+@_uses.register
+def _(spec: StepSpec) -> Iterable[Declaration[object]]:
+    return spec.inputs
+
+
+@_uses.register
+def _(spec: ScheduleSpec) -> Iterable[Declaration[object]]:
+    return (spec.target,)
+
+
+_Description = tuple[Mapping[str, object], tuple[FieldSpec, ...]]
 
 
 @functools.singledispatch
@@ -111,7 +144,7 @@ def _(spec: SourceSpec, declaration: Source, *_: object) -> _Description:
     }
     columns = {field.name: str(field.type) for field in spec.fields}
     rules = {field.name: text for field in spec.fields if (text := _rules(field))}
-    return {**roles, "columns": columns, **({"rules": rules} if rules else {})}, (), spec.fields
+    return {**roles, "columns": columns, **({"rules": rules} if rules else {})}, spec.fields
 
 
 @_describe.register
@@ -129,7 +162,7 @@ def _(spec: FeatureViewSpec, declaration: FeatureView, *rest: object) -> _Descri
     else:
         described |= {"rows": spec.rows, "code": _code(spec.function)}
         described["features"] = {field.name: str(field.type) for field in columns if field.name not in spec.keys}
-    return described, spec.sources, columns
+    return described, columns
 
 
 @_describe.register
@@ -147,21 +180,18 @@ def _(spec: ModelSpec, declaration: ModelDeclaration, *rest: object) -> _Descrip
         "seed": spec.seed,
         "code": _code(spec.function),
     }
-    used = [
-        item if isinstance(item, FeatureView) else item.view for item in spec.inputs if not isinstance(item, Column)
-    ]
-    return described, [spec.spine, *used], ()
+    return described, ()
 
 
 @_describe.register
 def _(spec: PromotionSpec, declaration: Declaration[object], *_: object) -> _Description:
-    return {"margin": spec.margin, "when": None if spec.when is None else _code(spec.when)}, (spec.model,), ()
+    return {"margin": spec.margin, "when": None if spec.when is None else _code(spec.when)}, ()
 
 
 @_describe.register
 def _(spec: EndpointSpec, declaration: Declaration[object], *_: object) -> _Description:
     latency = None if spec.latency_us is None else spell(spec.latency_us)
-    return {"latency": latency, "log": spec.log}, (spec.model,), ()
+    return {"latency": latency, "log": spec.log}, ()
 
 
 @_describe.register
@@ -174,17 +204,17 @@ def _(spec: MonitorSpec, declaration: Declaration[object], *_: object) -> _Descr
         "segments": [column.name for column in spec.segments],
         "cooldown": spell(spec.cooldown_us),
     }
-    return described, (spec.model,), ()
+    return described, ()
 
 
 @_describe.register
 def _(spec: StepSpec, declaration: Declaration[object], *_: object) -> _Description:
-    return {"options": str(spec.options), "code": _code(spec.function)}, spec.inputs, ()
+    return {"options": str(spec.options), "code": _code(spec.function)}, ()
 
 
 @_describe.register
 def _(spec: PipelineSpec, declaration: Declaration[object], *_: object) -> _Description:
-    return {"code": _code(spec.function)}, (), ()
+    return {"code": _code(spec.function)}, ()
 
 
 @_describe.register
@@ -195,7 +225,7 @@ def _(spec: ScheduleSpec, declaration: Declaration[object], *_: object) -> _Desc
         "missed": spec.missed,
         "arguments": {name: repr(value) for name, value in spec.arguments.items()},
     }
-    return described, (spec.target,), ()
+    return described, ()
 
 
 def _view_fields(
@@ -249,15 +279,20 @@ def _code(function: Callable[..., object]) -> Mapping[str, str]:
     return dict(closure_of(function).labels)
 
 
-def _belongs(node: Node, known: set[str]) -> None:
-    for url in node.inputs:
-        if url not in known:
+def _belong(declaration: Declaration[object], mine: set[int]) -> None:
+    for used in _uses(spec_of(declaration)):
+        if id(used) not in mine:
             raise DeclarationError(
-                f"{node.kind} {node.name!r} uses {url}, which belongs to another app",
+                f"{_words(declaration)} {name_of(declaration)!r} uses a {_words(used)} of another app",
                 code="MS-1027",
-                origin=str(node.origin),
+                why=f"it was declared at {origin_of(used)}",
+                origin=str(origin_of(declaration)),
                 fix="declare it on this app",
             )
+
+
+def _words(declaration: Declaration[object]) -> str:
+    return kind_of(declaration).value.replace("_", " ")
 
 
 def _check(node: Node, fields: Mapping[str, tuple[FieldSpec, ...]]) -> None:
@@ -266,6 +301,8 @@ def _check(node: Node, fields: Mapping[str, tuple[FieldSpec, ...]]) -> None:
         names = [(name, item) for item in spec.inputs for name in feature_names(item, fields)]
         views = {url_of(v): fields[url_of(v)] for item in spec.inputs if (v := _view_of(item)) is not None}
         check_model(node, spec, names, views)
+    elif isinstance(spec, PromotionSpec):
+        check_promotion(node, spec)
     elif isinstance(spec, MonitorSpec):
         model = spec_of(spec.model)
         check_monitor(node, spec, [name for item in model.inputs for name in feature_names(item, fields)])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mainspring.declare.check import METRICS
+from mainspring.declare.check import CLASSIFICATION, METRICS
 from mainspring.declare.data import Column, Feature, FeatureView, did_you_mean
 from mainspring.declare.declaration import Declaration, kind_of, name_of, origin_of, spec_of
-from mainspring.declare.model import Input, ModelSpec, MonitorSpec
-from mainspring.declare.record import FieldSpec
+from mainspring.declare.model import Input, ModelSpec, MonitorSpec, PromotionSpec, Score
+from mainspring.declare.record import FieldSpec, Kind
 from mainspring.errors import DeclarationError
 from mainspring.plan.graph import Node
 
-__all__ = ["check_model", "check_monitor", "unique_names"]
+__all__ = ["check_model", "check_monitor", "check_promotion", "unique_names"]
+
+_NUMBERS = frozenset({Kind.INTEGER, Kind.FLOAT, Kind.BOOLEAN, Kind.DECIMAL, Kind.TIMESTAMP, Kind.DATE})
 
 
 def unique_names(declarations: Sequence[Declaration[object]]) -> None:
@@ -37,7 +39,7 @@ def check_model(
     names: Sequence[tuple[str, Input]],
     views: Mapping[str, Sequence[FieldSpec]],
 ) -> None:
-    """A model's inputs exist, join and are known in time (MS-1103, MS-1104, MS-1106, MS-1107).
+    """A model's inputs exist, join, are known in time and are numbers (MS-1104, MS-1106 to MS-1108, MS-1111).
 
     Args:
         node: the model's node.
@@ -58,6 +60,7 @@ def check_model(
         seen.add(name)
         if isinstance(item, Feature):
             _feature_exists(item, views)
+        _is_number(node, name, item, views)
     for item in spec.inputs:
         if not isinstance(item, Column):
             _joins(node, spec, item.view if isinstance(item, Feature) else item)
@@ -75,6 +78,23 @@ def _feature_exists(item: Feature, views: Mapping[str, Sequence[FieldSpec]]) -> 
             code="MS-1107",
             origin=str(item.origin),
             fix=did_you_mean(item.name, known),
+        )
+
+
+def _is_number(node: Node, name: str, item: Input, views: Mapping[str, Sequence[FieldSpec]]) -> None:
+    if isinstance(item, Column):
+        field: FieldSpec | None = item.field
+    else:
+        view = item.view if isinstance(item, Feature) else item
+        columns = views[f"/{kind_of(view).value}/{name_of(view)}"]
+        field = next((column for column in columns if column.name == name), None)
+    if field is not None and field.type.kind not in _NUMBERS:
+        raise DeclarationError(
+            f"input {name!r} of model {node.name!r} is {field.type}, not a number",
+            code="MS-1111",
+            why="models take numbers; encoding text inside the trainer would not be served",
+            origin=str(node.origin if isinstance(item, FeatureView) else item.origin),
+            fix="make a number of it in a feature view, or leave it out",
         )
 
 
@@ -98,15 +118,38 @@ def _known_in_time(node: Node, spec: ModelSpec, item: Feature | FeatureView) -> 
     late = {spec.label.name} | ({spec.known_at.name} if spec.known_at is not None else set())
     for name, aggregate in spec_of(view).features:
         taken = wanted is None or name in wanted
-        if taken and spec.spine in spec_of(view).sources and aggregate.column in late and spec.known_at is not None:
+        if taken and spec.spine in spec_of(view).sources and aggregate.column in late:
+            known = spec.known_at.name if spec.known_at is not None else ""
             raise DeclarationError(
                 f"feature {name_of(view)}.{name} shows {aggregate.column!r} before it is known",
                 code="MS-1104",
-                why=f"{spec.label.name} is known at {spec.known_at.name}, and the feature dates it at "
-                f"{spec_of(spec.spine).time}",
+                why=f"{spec.label.name} is known at {known}, and the feature dates it at {spec_of(spec.spine).time}"
+                if known
+                else f"a window ends with the row that is asked about, whose {spec.label.name} is to be predicted",
                 origin=str(origin_of(view)),
-                fix=f'declare a source of outcomes with time="{spec.known_at.name}" and aggregate that',
+                fix=f'declare a source of outcomes with time="{known or "..."}" and aggregate that',
             )
+
+
+def check_promotion(node: Node, spec: PromotionSpec) -> None:
+    """A promotion rule asks for metrics that the model has (MS-1112): it is tried on two equal scores."""
+    if spec.when is None:
+        return
+    model = spec_of(spec.model)
+    boolean = model.label.field.type.kind is Kind.BOOLEAN
+    score = Score("0", dict.fromkeys([name for name in METRICS if (name in CLASSIFICATION) is boolean], 0.5))
+    try:
+        spec.when(score, score)
+    except AttributeError as error:
+        if error.obj is score:
+            raise DeclarationError(
+                f"promotion {node.name!r} asks for the metric {error.name!r}, which the model does not have",
+                code="MS-1112",
+                origin=str(node.origin),
+                fix=did_you_mean(str(error.name), score.metrics),
+            ) from error
+    except Exception:
+        return  # what the rule does with real scores is seen when they are there
 
 
 def check_monitor(node: Node, spec: MonitorSpec, columns: Sequence[str]) -> None:

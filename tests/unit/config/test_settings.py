@@ -158,6 +158,15 @@ def app_module(tmp_path: Path, name: str, body: str) -> Settings:
         ("app_raises", "a = 1\nb = 1 / 0\n", "MS-1031", "app_raises.py:2"),
         ("app_import", "import not_there_at_all\n", "MS-1031", "app_import.py:1"),
         ("app_none", "application = 1\n", "MS-3009", "mainspring.toml:1"),
+        (
+            "app_option",
+            "from mainspring import App\napp = App('a')\napp.model(houldout=1)\n",
+            "MS-1032",
+            "app_option.py:3",
+        ),
+        ("app_window", "from mainspring import avg\navg('x', widnow='1h')\n", "MS-1032", "app_window.py:2"),
+        ("app_field", "from mainspring import Field\nField(gee=1)\n", "MS-1032", "app_field.py:2"),
+        ("app_own", "def f():\n    pass\nf(x=1)\n", "MS-1031", "app_own.py:3"),
     ],
 )
 def test_apps_that_do_not_load_name_the_line(tmp_path: Path, name: str, body: str, code: str, place: str) -> None:

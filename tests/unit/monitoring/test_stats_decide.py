@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mainspring.declare.options import yearly_budget
 from mainspring.errors import DeclarationError
 from mainspring.monitoring.stats.blocks import BLOCK_US
 from mainspring.monitoring.stats.decide import (
@@ -22,7 +23,7 @@ from mainspring.monitoring.stats.reference import reference
 from mainspring.monitoring.stats.register import Watched, count_table, register
 from mainspring.monitoring.stats.report import judge_psi, psi_alarms, well_known
 from mainspring.monitoring.stats.state import merge
-from mainspring.monitoring.stats.threshold import alpha, calibrate, cusum, paths, yearly_budget
+from mainspring.monitoring.stats.threshold import alpha, calibrate, cusum, paths
 
 K, ROWS = 60, 400
 BUDGET = alpha(4.0, 10, BLOCK_US["day"])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mainspring.errors import DeclarationError
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["PATHS", "Calibration", "alpha", "calibrate", "cusum", "least_effect", "paths", "yearly_budget"]
+__all__ = ["PATHS", "Calibration", "alpha", "calibrate", "cusum", "least_effect", "paths"]
 
 PATHS = 3000
 """Resampled paths behind a threshold."""
@@ -28,33 +26,14 @@ _SLACK = 0.5
 _RESTART = 0.25
 _TAIL = 0.1
 _POWER = 0.8
-_FORM = re.compile(r"\s*(\d+(?:\.\d+)?)\s+(?:per|a|an)\s+(day|week|month|quarter|year)\s*")
-_PER_YEAR = {"day": 365.25, "week": 365.25 / 7, "month": 12.0, "quarter": 4.0, "year": 1.0}
 _YEAR_US = 365.25 * 86_400_000_000
-
-
-def yearly_budget(text: str) -> float:
-    """False alarms a year of a budget as written: ``1 per quarter`` is 4.
-
-    Raises:
-        DeclarationError: MS-1091, the text is no budget, or not above zero.
-    """
-    match = _FORM.fullmatch(text)
-    if match is None or float(match[1]) <= 0:
-        raise DeclarationError(
-            f'false_alarms="{text}" is not an alarm budget',
-            code="MS-1091",
-            why="a budget is a number above zero, per day, week, month, quarter or year",
-            fix='write "1 per quarter", "2 per year" or "1 per month"',
-        )
-    return float(match[1]) * _PER_YEAR[match[2]]
 
 
 def alpha(budget: float, features: int, block_us: int, *, segments: int = 1, windows: int = 2) -> float:
     """The chance of a false alarm that one evaluation of one feature may have.
 
     Args:
-        budget: false alarms a year, from `yearly_budget`.
+        budget: false alarms a year, from `mainspring.declare.options.yearly_budget`.
         features: features watched.
         block_us: length of a block in microseconds: each closed block is evaluated once for each window.
         segments: segments watched apart.

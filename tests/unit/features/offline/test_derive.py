@@ -243,3 +243,14 @@ def test_a_function_that_returns_another_type_than_it_did_on_empty_tables(servic
         )
     assert caught.value.code == "MS-2119"
     assert services.tables.version(view.log) is None
+
+
+def test_the_line_that_failed_is_named():
+    def lines(flights):
+        widened = flights.with_columns(twice=2 * pl.col("distance"))
+        return widened.select(pl.col("no_such_column")).collect().lazy()
+
+    with pytest.raises(UserCodeError) as caught:
+        infer(declared(lines), {"flights": FLIGHTS.fields})
+    assert caught.value.origin.endswith(f":{lines.__code__.co_firstlineno + 2}")
+    assert "\n" not in caught.value.why

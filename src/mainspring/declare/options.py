@@ -1,0 +1,112 @@
+"""What the options of a declaration may be; every refusal names the line of the user's file."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import cast
+
+from mainspring.declare.aggregate import Aggregate
+from mainspring.declare.data import did_you_mean
+from mainspring.declare.origin import here
+from mainspring.errors import DeclarationError
+
+__all__ = ["are", "choice", "is_a", "known_options", "not_a", "number", "texts", "yearly_budget"]
+
+_BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s+(?:per|a|an)\s+(day|week|month|quarter|year)\s*")
+_PER_YEAR = {"day": 365.25, "week": 365.25 / 7, "month": 12.0, "quarter": 4.0, "year": 1.0}
+
+
+def known_options(function: Callable[..., object], features: Mapping[str, object]) -> None:
+    """No feature is a misspelt option: ``tll="3h"`` (MS-1032)."""
+    options = [name for name, item in inspect.signature(function).parameters.items() if item.kind is item.KEYWORD_ONLY]
+    for name, value in features.items():
+        near = difflib.get_close_matches(name, options, n=1)
+        if near and not isinstance(value, Aggregate):
+            raise DeclarationError(
+                f"App.{function.__name__} has no option {name!r}",
+                code="MS-1032",
+                why="what is no option is a feature, and a feature is last(...), avg(...), ...",
+                origin=str(here()),
+                fix=did_you_mean(name, options),
+            )
+
+
+def is_a(role: str, value: object, kinds: type | tuple[type, ...], fix: str) -> None:
+    """The value is of the kind that the option takes (MS-1033)."""
+    if isinstance(value, kinds):
+        return
+    names = [kind.__name__ for kind in (kinds if isinstance(kinds, tuple) else (kinds,))]
+    named = [{"ModelDeclaration": "declared model", "FeatureView": "feature view"}.get(name, name) for name in names]
+    raise not_a(role, value, " or ".join(named), fix)
+
+
+def not_a(role: str, value: object, wanted: str, fix: str) -> DeclarationError:
+    """The error of a value that is of another kind (MS-1033)."""
+    shown = getattr(value, "__qualname__", None) if callable(value) else None
+    return DeclarationError(
+        f"{role} is {shown or repr(value)[:80]}, which is no {wanted}",
+        code="MS-1033",
+        origin=str(here()),
+        fix=fix,
+    )
+
+
+def are(role: str, values: object, kinds: type | tuple[type, ...], fix: str) -> None:
+    """The values are a list, each of the kind that the option takes (MS-1033)."""
+    is_a(role, values, (list, tuple), fix)
+    for value in cast("list[object]", values):
+        is_a(f"one of {role}", value, kinds, fix)
+
+
+def texts(name: str, values: object) -> None:
+    """The values are several texts: one text alone would be taken for its letters (MS-1036)."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise DeclarationError(
+            f"{name}={values!r} is one value, not a list",
+            code="MS-1036",
+            origin=str(here()),
+            fix=f"write {name}=[{values!r}]",
+        )
+
+
+def choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    """The value is one of a few words (MS-1034)."""
+    if value not in choices:
+        raise DeclarationError(
+            f"{name}={value!r} is none of {', '.join(choices)}",
+            code="MS-1034",
+            origin=str(here()),
+            fix=did_you_mean(str(value), choices),
+        )
+
+
+def number(name: str, value: object, *, least: float = -math.inf, whole: bool = True) -> None:
+    """The value is a finite number, not below `least` (MS-1035)."""
+    fits = isinstance(value, int) if whole else isinstance(value, (int, float)) and math.isfinite(value)
+    if isinstance(value, bool) or not fits or cast(float, value) < least:
+        wanted = f"a {'whole ' if whole else ''}number{'' if math.isinf(least) else f' from {least:g} up'}"
+        raise DeclarationError(
+            f"{name}={value!r} is not {wanted}", code="MS-1035", origin=str(here()), fix=f"give {name} {wanted}"
+        )
+
+
+def yearly_budget(text: object) -> float:
+    """False alarms a year of a budget as written: ``1 per quarter`` is 4.
+
+    Raises:
+        DeclarationError: MS-1091, it is no budget, or not above zero.
+    """
+    match = _BUDGET.fullmatch(text) if isinstance(text, str) else None
+    if match is None or float(match[1]) <= 0:
+        raise DeclarationError(
+            f"false_alarms={text!r} is not an alarm budget",
+            code="MS-1091",
+            why="a budget is a number above zero, per day, week, month, quarter or year",
+            origin=str(here()),
+            fix='write "1 per quarter", "2 per year" or "1 per month"',
+        )
+    return float(match[1]) * _PER_YEAR[match[2]]
