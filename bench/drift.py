@@ -20,13 +20,14 @@ import venv
 import numpy as np
 import pyarrow as pa
 
+from mainspring.declare.options import yearly_budget
 from mainspring.monitoring.stats.count import count
 from mainspring.monitoring.stats.decide import judge, rank, thresholds
 from mainspring.monitoring.stats.reference import reference
 from mainspring.monitoring.stats.register import Watched, count_table, register
 from mainspring.monitoring.stats.report import well_known
 from mainspring.monitoring.stats.state import merge
-from mainspring.monitoring.stats.threshold import alpha, yearly_budget
+from mainspring.monitoring.stats.threshold import alpha
 
 DAY = 86_400_000_000
 DAYS = 60

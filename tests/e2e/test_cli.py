@@ -47,12 +47,28 @@ def test_plan_is_empty_after_apply_and_exits_2_after_an_edit(built: Path, tmp_pa
     assert {change["what"] for change in changes} == {"change", "rebuild"}
 
 
-def test_a_second_apply_keeps_what_is_built(built: Path, tmp_path: Path) -> None:
-    project = copy(built, tmp_path)
+def statuses(project: Path) -> dict[str, str]:
     report = json.loads(mainspring("apply", "--json", cwd=project).stdout)
-    statuses = {step["name"]: step["status"] for step in report["steps"]}
-    kept = [name for name, status in statuses.items() if status == "hit"]
-    assert set(statuses) - set(kept) == {"online/habits", "version/returns"}
+    return {step["name"]: step["status"] for step in report["steps"]}
+
+
+def test_a_second_apply_keeps_what_is_built(built: Path, tmp_path: Path) -> None:
+    found = statuses(copy(built, tmp_path))
+    assert len(found) >= 6
+    assert set(found.values()) == {"hit"}
+
+
+def test_what_is_gone_outside_of_the_results_is_made_again(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    shutil.rmtree(project / ".mainspring" / "online")
+    assert {name for name, status in statuses(project).items() if status != "hit"} == {"online/habits"}
+    edit(project, "LogisticRegression()", "LogisticRegression(C=0.5)")
+    assert statuses(project)["version/returns"] == "ok"
+    assert statuses(project)["version/returns"] == "hit"
+    edit(project, "LogisticRegression(C=0.5)", "LogisticRegression()")
+    made_again = statuses(project)  # the model is kept, and it is not the challenger any more
+    assert {name for name, status in made_again.items() if status != "hit"} == {"version/returns"}
+    assert set(statuses(project).values()) == {"hit"}
 
 
 def test_why_names_what_changed(built: Path, tmp_path: Path) -> None:

@@ -492,3 +492,26 @@ def test_a_run_records_commit_changes_lock_and_machine(services, tmp_path):
     (tmp_path / "app.py").write_text("two")
     changed = run(services, Task("scaled", steps.scaled, {"x": 2}))
     assert len(services.catalog.tags(changed.run_id)["git.dirty"]) == 40
+
+
+# -- results that speak of something outside ---------------------------------------------------------------------------
+
+
+def test_a_kept_result_stands_only_while_it_holds(services, tmp_path):
+    asked = []
+    true = [True]
+
+    def holds(given, params, kept):
+        asked.append((given is services, params["x"], kept))
+        return true[0]
+
+    task = Task("scaled", steps.scaled, {"x": 4, "folder": str(tmp_path)}, holds=holds)
+    assert value(services, run(services, task), "scaled") == 40
+    assert asked == []
+    assert run(services, task).step("scaled").status == "hit"
+    assert asked == [(True, 4, 40)]
+    true[0] = False
+    assert run(services, task).step("scaled").status == "ok"
+    true[0] = True
+    assert run(services, task).step("scaled").status == "hit"
+    assert times(tmp_path, "scaled") == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -64,8 +65,9 @@ def packed(tasks: tuple[Task, ...], services: EngineServices) -> bytes:
         UserCodeError: MS-2029, a param or a function cannot be sent to another process.
     """
     buffer = _Buffer()
+    carried_out = tuple(dataclasses.replace(task, holds=None) for task in tasks)  # which only the driver asks
     try:
-        _ByReference(buffer, protocol=5).dump(_Load(reference(type(services)), services.spec(), tasks))
+        _ByReference(buffer, protocol=5).dump(_Load(reference(type(services)), services.spec(), carried_out))
     except Exception as error:
         raise UserCodeError(
             "a task cannot be sent to a fresh worker",

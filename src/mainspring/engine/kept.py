@@ -37,6 +37,10 @@ class KeptResults:
             self._catalog.forget([key for key in found if key not in whole])
         return whole
 
+    def forget(self, key: str) -> None:
+        """Keep the result of a key no longer."""
+        self._catalog.forget([key])
+
     def _rows(self, keys: Sequence[str]) -> dict[str, CacheRow]:
         return self._catalog.cached(keys) if keys else {}
 

@@ -19,7 +19,7 @@ from mainspring.engine.files import FileDigests, files_in
 from mainspring.engine.reference import reference
 from mainspring.engine.task import Task
 from mainspring.engine.wire import StoredResult
-from mainspring.plan.closure import Closure, KeyParts, closure_of, key_parts, step_key
+from mainspring.plan.closure import Closure, KeyParts, closure_of, is_code, key_parts, step_key
 from mainspring.plan.encoding import Unencodable, digest, encode
 
 __all__ = ["Keyed", "Keys", "content", "suspects"]
@@ -125,7 +125,7 @@ class Keys:
         """Files enter by content, and so do functions and classes that are params."""
         if isinstance(value, File):
             return b"file:" + self._files.digest(value).encode()
-        if isinstance(value, type) or inspect.isroutine(value):
+        if is_code(value):
             return b"code:" + self._closure(value).digest.encode() + reference(value).encode()
         return None
 

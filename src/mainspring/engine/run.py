@@ -22,6 +22,7 @@ from mainspring.engine.progress import Happened, Progress, Watch
 from mainspring.engine.report import StepResult
 from mainspring.engine.rows import detail_of, event_of, row_of, unknown, winner
 from mainspring.engine.task import Task
+from mainspring.engine.values import load as load_value
 from mainspring.engine.wire import Computed, Done, Exited, Failed, Fault, Measured, Reply, StoredResult
 from mainspring.engine.worker import fault_of
 from mainspring.errors import ConfigError, DataError, DeclarationError, MainspringError, RefusedError, UserCodeError
@@ -187,7 +188,7 @@ class GraphRun:
         if node.task.over is None:
             self._look_up(job)
             return
-        kept = self.kept.one(job.keyed.key) if self.may_reuse(job) else None
+        kept = self._kept_for(job)
         if kept is not None:
             self._hit(job, kept)
         else:
@@ -210,9 +211,20 @@ class GraphRun:
         """Whether a kept result may stand for the job."""
         return job.cacheable and job.node.task.name not in self.wiring.force
 
+    def _kept_for(self, job: Job) -> StoredResult | None:
+        """The kept result that may stand for the job; one that does not hold any more is forgotten."""
+        kept = self.kept.one(job.keyed.key) if self.may_reuse(job) else None
+        task = job.node.task
+        if kept is None or task.holds is None:
+            return kept
+        if task.holds(self.wiring.services, task.params, load_value(kept, self.objects)):
+            return kept
+        self.kept.forget(job.keyed.key)
+        return None
+
     def _look_up(self, job: Job) -> None:
         """Use a kept result, or make the job due."""
-        kept = self.kept.one(job.keyed.key) if self.may_reuse(job) else None
+        kept = self._kept_for(job)
         if kept is not None:
             self._hit(job, kept)
         else:
@@ -283,7 +295,7 @@ class GraphRun:
             return False
         job.claimed = True
         self._in_work[key] = job
-        kept = self.kept.one(key) if self.may_reuse(job) else None
+        kept = self._kept_for(job)
         if kept is None:
             return True
         self._hit(job, kept)  # another driver has finished it since we looked
@@ -291,7 +303,7 @@ class GraphRun:
 
     def _held_elsewhere(self, job: Job, dead: bool) -> None:
         """Another driver computes the key: wait for it; a dead one may have done a thing that must not be repeated."""
-        kept = self.kept.one(job.keyed.key) if dead and self.may_reuse(job) else None
+        kept = self._kept_for(job) if dead else None
         if kept is not None:
             self._hit(job, kept)
         elif dead:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from mainspring.declare.step import StepOptions
 
-__all__ = ["Output", "Task", "TaskGraph"]
+__all__ = ["Holds", "Output", "Task", "TaskGraph"]
+
+Holds = Callable[[Any, Mapping[str, object], Any], bool]
+"""Services, params and a kept result to whether it still holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,9 @@ class Task:
         over: the parameter that a map goes over, or None; its value or input is a list, and the task's result is
             the list of results in item order.
         title: what a person reads; the name when empty.
+        holds: for a task that changes what lies outside the kept results (an alias, the online store): given the
+            services, the params and a kept result, whether all is still as that result says. The result stands for
+            another run only then. It is called in the driver and must be quick. None when nothing can have changed.
     """
 
     name: str
@@ -46,6 +53,7 @@ class Task:
     options: StepOptions = field(default_factory=StepOptions)
     over: str | None = None
     title: str = ""
+    holds: Holds | None = None
 
 
 @dataclass(frozen=True, slots=True)

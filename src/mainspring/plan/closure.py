@@ -15,13 +15,24 @@ import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import BuiltinFunctionType, MethodType, MethodWrapperType
 from typing import Any
 
 from mainspring.plan.distributions import distributions_of, is_project_module
 from mainspring.plan.encoding import digest, encode, module_name
 from mainspring.plan.reach import Piece, Reach
 
-__all__ = ["Closure", "KeyParts", "closure_of", "encode_code", "explain", "key_parts", "new_reach", "step_key"]
+__all__ = [
+    "Closure",
+    "KeyParts",
+    "closure_of",
+    "encode_code",
+    "explain",
+    "is_code",
+    "key_parts",
+    "new_reach",
+    "step_key",
+]
 
 SCHEMA = 1
 """The version of the key itself; a change of these rules changes every key."""
@@ -105,9 +116,22 @@ def _name(function: object) -> str:
     return f"{module_name(function.__module__)}:{function.__qualname__}"
 
 
-def encode_code(value: object) -> bytes | None:
+def is_code(value: Any) -> bool:
+    """Whether a value is a class, a function or a method."""
+    kind: Any = type(value)
+    return isinstance(value, type) or _has_routines(kind)
+
+
+@functools.lru_cache(maxsize=4096)
+def _has_routines(kind: Any) -> bool:
+    """What `inspect.isroutine` says of the instances of a class: all of them are routines, or none is."""
+    known = (BuiltinFunctionType, MethodType, MethodWrapperType)
+    return issubclass(kind, known) or (hasattr(kind, "__get__") and not hasattr(kind, "__set__"))
+
+
+def encode_code(value: Any) -> bytes | None:
     """Functions, classes, methods and partials by all they can reach; None for other values."""
-    if isinstance(value, type) or inspect.isroutine(value) or isinstance(value, functools.partial):
+    if is_code(value) or isinstance(value, functools.partial):
         return b"code:" + closure_of(value).digest.encode()
     return None
 

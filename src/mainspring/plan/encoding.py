@@ -9,6 +9,7 @@ from __future__ import annotations
 import copyreg
 import dataclasses
 import enum
+import functools
 import hashlib
 import inspect
 import math
@@ -137,7 +138,10 @@ class Encoder:
 
     def structure(self, value: Any) -> bytes:
         """An object by the name of its class and its parts; `special` is not asked for the object itself."""
-        kind = type(value)
+        kind: Any = type(value)
+        shape = _shape_of(kind)
+        if shape is not None:
+            return tagged(b"@", shape.label + self._fields(value, shape))
         name = label_of(kind)
         if isinstance(value, enum.Enum):
             return tagged(b"e", name + self(value._name_) + self(value._value_))
@@ -147,17 +151,14 @@ class Encoder:
             return tagged(b"N", name + self.all(kind._fields) + self.all(tuple.__iter__(value)))
         if isinstance(value, (set, frozenset)):
             return tagged(b"S", name + _set(self, value) + self.state(getattr(value, "__dict__", None)))
-        if isinstance(value, msgspec.Struct):
-            return tagged(b"@", name + self._fields(value, value.__struct_fields__))
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return tagged(b"@", name + self._fields(value, [field.name for field in dataclasses.fields(value)]))
         parts = array_parts(value) or table_parts(value)
         if parts is not None:
             return tagged(b"a", name + self.all(parts))
         return self._reduced(value, name)
 
-    def _fields(self, value: object, names: Iterable[str]) -> bytes:
-        return b"".join([self(name) + self(getattr(value, name)) for name in names if hasattr(value, name)])
+    def _fields(self, value: object, shape: _Shape) -> bytes:
+        held = ((name, getattr(value, field, _UNSET)) for field, name in shape.fields)
+        return b"".join([name + self(item) for name, item in held if item is not _UNSET])
 
     def state(self, state: object) -> bytes:
         """The attributes of an object; the order in which they were set does not count."""
@@ -189,6 +190,31 @@ class Encoder:
             owner = getattr(part, "__module__", None) or ""
             return special or tagged(b"l", f"{module_name(owner)}:{part.__qualname__}".encode())
         return self(part)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Shape:
+    """The encoded name of a class, and its fields with their encoded names."""
+
+    label: bytes
+    fields: tuple[tuple[str, bytes], ...]
+
+
+_UNSET = object()
+
+
+@functools.lru_cache(maxsize=4096)
+def _shape_of(kind: Any) -> _Shape | None:
+    """What values of a dataclass or msgspec struct look like; None for other classes, and for mixtures with them."""
+    if issubclass(kind, (enum.Enum, PurePath, tuple, set, frozenset)):
+        return None
+    if issubclass(kind, msgspec.Struct):
+        names = kind.__struct_fields__
+    elif dataclasses.is_dataclass(kind):
+        names = tuple(field.name for field in dataclasses.fields(kind))
+    else:
+        return None
+    return _Shape(label_of(kind), tuple((name, _PLAIN[str](name)) for name in names))
 
 
 def _is_slotted(state: object) -> bool:

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import msgspec
+
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.declare.app import App, parameters
 from mainspring.declare.data import FeatureView, Source
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import ModelDeclaration, Monitor, Promotion
-from mainspring.declare.step import Pipeline, Step, StepOptions
+from mainspring.declare.step import Pipeline, Step
 from mainspring.engine.context import current
 from mainspring.engine.driver import load, run_graph
 from mainspring.engine.pipeline import Resolve, graph_of
@@ -21,7 +23,7 @@ from mainspring.engine.report import RunReport
 from mainspring.engine.task import Output, Task, TaskGraph
 from mainspring.errors import UsageError
 from mainspring.features.log import TableVersion
-from mainspring.features.online.materialise import Materialised, materialise, online_id
+from mainspring.features.online.materialise import Materialised, materialise, online_id, reaches
 from mainspring.features.steps import tasks_for, views_of
 from mainspring.features.view import View
 from mainspring.monitoring.steps import tasks_of_monitor
@@ -226,8 +228,8 @@ def _online_task(view: View) -> Task:
         published,
         {"view": view},
         {"at": Output(f"feature_view/{view.name}")},
-        options=StepOptions(cache=False),
         title=f"{view.name} online",
+        holds=still_online,
     )
 
 
@@ -235,6 +237,11 @@ def published(view: View, at: TableVersion) -> Materialised:
     """Bring the online store up to a version of a view's log."""
     services = cast(Services, current().services)
     return materialise(view, services.tables, services.online, at.version)
+
+
+def still_online(services: Services, params: Mapping[str, object], kept: object) -> bool:
+    """Whether the online store has what a `Materialised` says; one that was removed has not."""
+    return reaches(cast(View, params["view"]), services.online, msgspec.convert(kept, Materialised).through)
 
 
 def _resolver(services: Services, plan: Plan) -> Resolve:

@@ -18,7 +18,7 @@ from mainspring.training.sets import TrainingShape
 from mainspring.training.split import Split
 from mainspring.training.versions import CHALLENGER, CHAMPION, KIND, REFUSED, champion_of, move, point, refusal_of, told
 
-__all__ = ["Judge", "Registered", "decide"]
+__all__ = ["Judge", "Registered", "decide", "stands"]
 
 
 class Registered(msgspec.Struct, frozen=True):
@@ -29,6 +29,7 @@ class Registered(msgspec.Struct, frozen=True):
         version: its number.
         champion: whether it is the champion now.
         why: why, or why not.
+        live: the id of the champion then.
         comparison: beside the champion before, when they were compared now.
     """
 
@@ -36,6 +37,7 @@ class Registered(msgspec.Struct, frozen=True):
     version: int
     champion: bool
     why: str
+    live: str
     comparison: Comparison | None = None
 
 
@@ -90,22 +92,30 @@ def decide(catalog: Catalog, version: Entity, judge: Judge) -> Registered:
         live, alias = champion_of(catalog, model)
         if live is None:
             if move(catalog, CHAMPION, alias, version, "gate", {"why": "the first version"}) is not None:
-                return Registered(version.id, version.version, True, "the first version")
+                return Registered(version.id, version.version, True, "the first version", version.id)
             continue
         if live.id == version.id:
-            return Registered(version.id, version.version, True, "it is the champion already")
+            return Registered(version.id, version.version, True, "it is the champion already", version.id)
         settled = _settled(catalog, version, live, by)
         if settled:
-            return Registered(version.id, version.version, False, settled)
+            return Registered(version.id, version.version, False, settled, live.id)
         comparison = judge.compare(version, live)
         data = {"id": version.id, "against": live.version, "live_id": live.id, "rule": by}
         data |= msgspec.to_builtins(comparison)
         if not comparison.promote:
             told_now = {"version": version.version, **data}
             catalog.add_event(Event(now_us(), "gate", REFUSED, f"/{KIND}/{model}", told_now))
-            return Registered(version.id, version.version, False, comparison.why, comparison)
+            return Registered(version.id, version.version, False, comparison.why, live.id, comparison)
         if move(catalog, CHAMPION, alias, version, "gate", data) is not None:
-            return Registered(version.id, version.version, True, comparison.why, comparison)
+            return Registered(version.id, version.version, True, comparison.why, version.id, comparison)
+
+
+def stands(catalog: Catalog, model: str, done: Registered) -> bool:
+    """Whether the version is still the challenger, and the champion the one that it left or made."""
+    challenger, champion = (catalog.alias(KIND, model, alias) for alias in (CHALLENGER, CHAMPION))
+    if challenger is None or champion is None:
+        return False
+    return (challenger.entity_id, champion.entity_id) == (done.id, done.live)
 
 
 def _settled(catalog: Catalog, version: Entity, live: Entity, by: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,6 @@ from mainspring.declare.artifact import File
 from mainspring.declare.declaration import DeclaredKind, name_of, spec_of
 from mainspring.declare.frame import Frame
 from mainspring.declare.model import ModelDeclaration, ModelSpec, Promotion, PromotionSpec
-from mainspring.declare.step import StepOptions
 from mainspring.engine.context import current
 from mainspring.engine.driver import load
 from mainspring.engine.task import Output, Task
@@ -30,8 +29,9 @@ from mainspring.ports.runtime import read_card
 from mainspring.training.evaluate import Evaluation, evaluate
 from mainspring.training.fit import fit
 from mainspring.training.folder import Workshop, read_report
+from mainspring.training.gate import rule_digest
 from mainspring.training.pins import identity_of, pin, pinned
-from mainspring.training.promotion import Judge, Registered, decide
+from mainspring.training.promotion import Judge, Registered, decide, stands
 from mainspring.training.sets import TrainingShape, build, matrix, shape_of
 from mainspring.training.split import parts, split
 from mainspring.training.versions import ModelVersion, register
@@ -45,7 +45,7 @@ def tasks_of_model(model: ModelDeclaration, views: Mapping[str, View], promotion
     """The tasks ``training_set/NAME``, ``model/NAME``, ``evaluation/NAME`` and ``version/NAME`` of a declared model.
 
     They take the results of ``source/..`` and ``feature_view/..`` tasks (`TableVersion`); the last one gives a
-    `Registered` and is never kept: it looks at the catalog.
+    `Registered`, which is kept for as long as the aliases are as it left them.
 
     Args:
         model: the declaration.
@@ -59,7 +59,7 @@ def tasks_of_model(model: ModelDeclaration, views: Mapping[str, View], promotion
     shape = shape_of(name, spec, views)
     used = sorted({pick.view.name for pick in shape.picks})
     tables = {f"{_VIEW}{view}": Output(f"feature_view/{view}") for view in used}
-    rule = () if promotion is None or spec_of(promotion).when is None else (spec_of(promotion).when,)
+    declared = None if promotion is None else spec_of(promotion)
     made = {"frame": Output(f"training_set/{name}")}
     judged = {**made, "folder": Output(f"model/{name}")}
     spine = {"spine": Output(f"source/{shape.source.name}")}
@@ -91,11 +91,10 @@ def tasks_of_model(model: ModelDeclaration, views: Mapping[str, View], promotion
         Task(
             f"version/{name}",
             versioned,
-            {"shape": shape, "metric": spec.metric, **dividing},
+            {"shape": shape, "metric": spec.metric, "rule": rule_digest(declared), **dividing},
             {**judged, "evaluation": Output(f"evaluation/{name}"), **spine, **tables},
-            reaches=cast("tuple[Callable[..., object], ...]", rule),
-            options=StepOptions(cache=False),
             title=f"version of {name}",
+            holds=still_stands,
         ),
     )
 
@@ -165,6 +164,7 @@ def evaluated(shape: TrainingShape, metric: str, holdout: float, gap_us: int, fr
 def versioned(
     shape: TrainingShape,
     metric: str,
+    rule: str,
     holdout: float,
     gap_us: int,
     frame: Frame,
@@ -204,6 +204,11 @@ def versioned(
     done = decide(services.catalog, version, judge)
     sys.stderr.write(f"version {done.version}: {'champion' if done.champion else 'challenger'}, {done.why}\n")
     return done
+
+
+def still_stands(services: Services, params: Mapping[str, object], kept: object) -> bool:
+    """Whether the champion and the challenger are the ones that a `Registered` speaks of."""
+    return stands(services.catalog, cast(TrainingShape, params["shape"]).model, msgspec.convert(kept, Registered))
 
 
 def _rule_of(services: Services, model: str) -> PromotionSpec | None:

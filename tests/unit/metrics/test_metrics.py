@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as oracle
 
 from mainspring.errors import DataError, UsageError
+from mainspring.metrics.additive import mae, r2, rmse
 from mainspring.metrics.classification import (
     accuracy,
     brier,
@@ -23,7 +24,6 @@ from mainspring.metrics.classification import (
     roc_auc,
 )
 from mainspring.metrics.intervals import METRICS, evaluate, paired_bootstrap, poisson_resample, wilson
-from mainspring.metrics.regression import mae, r2, rmse
 
 CLOSE = {"rel": 1e-12, "abs": 1e-12}
 

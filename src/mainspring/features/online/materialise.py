@@ -12,7 +12,7 @@ from mainspring.ports.catalog import Catalog, Entity
 from mainspring.ports.online import OnlineStore
 from mainspring.ports.tables import TableStore
 
-__all__ = ["Materialised", "materialise", "online_id"]
+__all__ = ["Materialised", "materialise", "online_id", "reaches"]
 
 _MARKS = b"\xff\xff\xff\xffmark"
 
@@ -50,9 +50,9 @@ def materialise(view: View, tables: TableStore, store: OnlineStore, version: int
         store: the online store.
         version: the log's version; the newest when left out.
     """
-    key = _MARKS + view.id.to_bytes(4, "big")
+    key = _mark_of(view)
     (mark,) = store.get_many([key])
-    through = -1 if mark is None else int.from_bytes(mark[BODY:], "big", signed=True)
+    through = _through(mark)
     rows = tables.read(view.log, version=version, where=[(SEQ, ">", through)] if through >= 0 else [])
     if not len(rows):
         return Materialised(view.name, 0, 0, through)
@@ -60,3 +60,17 @@ def materialise(view: View, tables: TableStore, store: OnlineStore, version: int
     reached = max(rows.column(SEQ).to_pylist())
     store.swap(key, mark, head(0, 0, 0, 0) + reached.to_bytes(8, "big", signed=True))
     return Materialised(view.name, len(rows), entities, reached)
+
+
+def reaches(view: View, store: OnlineStore, through: int) -> bool:
+    """Whether the online store has a view's log up to a `_seq`."""
+    (mark,) = store.get_many([_mark_of(view)])
+    return _through(mark) >= through
+
+
+def _mark_of(view: View) -> bytes:
+    return _MARKS + view.id.to_bytes(4, "big")
+
+
+def _through(mark: bytes | None) -> int:
+    return -1 if mark is None else int.from_bytes(mark[BODY:], "big", signed=True)
