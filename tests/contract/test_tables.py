@@ -7,10 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from deltalake import exceptions as delta_errors
 
 from mainspring.adapters.delta import ADAPTER
 from mainspring.adapters.delta.settings import DeltaSettings
-from mainspring.adapters.delta.tables import open_tables
+from mainspring.adapters.delta.tables import DeltaTables, open_tables
 from mainspring.errors import StoreError
 from mainspring.ports.tables import TableStore, Txn
 from mainspring.testing.tables import TableStoreContract, numbers
@@ -51,6 +52,43 @@ def test_asking_for_a_mark_starts_no_threads(store, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["5", "None", "None", "False"]
+
+
+def test_many_small_commits_are_put_together(tmp_path):
+    """Neither the number of files nor what a commit looks at grows with the commits; old versions stay readable."""
+    store = open_tables(DeltaSettings(tidy_every=8), tmp_path)
+    beside = open_tables(DeltaSettings(tidy_every=8), tmp_path)
+    versions = []
+    for n in range(1, 61):
+        versions.append((store, beside)[n % 3 == 0].append("t", numbers(n), Txn("w", n), notes={"n": str(n)}).version)
+        assert len(store.files("t")) <= 9
+    assert sorted(beside.read("t").column("n").to_pylist()) == list(range(1, 61))
+    assert sorted(store.read("t", version=versions[20]).column("n").to_pylist()) == list(range(1, 22))
+    assert [commit.notes["n"] for commit in store.commits("t") if commit.notes] == [str(n) for n in range(60, 0, -1)]
+
+
+def test_files_that_cannot_be_put_together_are_left_for_later(tmp_path, monkeypatch):
+    def busy(*_, **__):
+        raise delta_errors.CommitFailedError("another is at it")
+
+    store = open_tables(DeltaSettings(tidy_every=2), tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaTables, "_compact", busy)
+        for n in range(1, 6):
+            store.append("t", numbers(n), Txn("w", n))
+    store.append("t", numbers(6), Txn("w", 6))
+    assert sorted(store.read("t").column("n").to_pylist()) == [1, 2, 3, 4, 5, 6]
+    assert len(store.files("t")) == 1
+
+
+def test_a_table_made_anew_by_another_process_is_seen(tmp_path):
+    store, other = (open_tables(DeltaSettings(), tmp_path) for _ in range(2))
+    for n in range(1, 4):
+        store.append("t", numbers(n), Txn("w", n))
+    other.drop("t")
+    other.append("t", numbers(9), Txn("v", 1))
+    assert store.read("t").column("n").to_pylist() == [9]
+    assert store.mark("t", "w") is None
 
 
 def test_marks_outlive_a_checkpoint(store, tmp_path):

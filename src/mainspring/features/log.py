@@ -198,7 +198,7 @@ def rows_since(
 
 def newest(tables: TableStore, table: str) -> TableVersion | None:
     """The newest version of a log, or None when there is no such log."""
-    limit = 8
+    limit = 1
     while True:
         commits = tables.commits(table, limit)
         for commit in commits:
