@@ -77,9 +77,7 @@ def main() -> int:
     share = max(commits // 10, 1)
     means = {name: (statistics.mean(t[:share]), statistics.mean(t[-share:])) for name, t in taken.items()}
     for name, (first, last) in means.items():
-        print(
-            f"{name:<9} first {share}: {first:6.2f} ms a commit, last {share}: {last:6.2f} ms, grown {last / first:.2f}x"
-        )
+        print(f"{name:<9} ms a commit: first {share} {first:.2f}, last {share} {last:.2f}, grown {last / first:.2f}x")
     grown, last = means["ours"][1] / means["ours"][0], means["ours"][1]
     against = statistics.mean(taken["ours"]) / statistics.mean(taken["delta-rs"])
     print(f"grown {grown:.2f}x (bar 1.3x), last {last:.1f} ms (bar 15 ms), over all {against:.2f}x delta-rs (bar 1.5x)")
