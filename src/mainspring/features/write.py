@@ -98,7 +98,7 @@ def append_rows(
         earlier = tables.commit_of(source.log, batch, 1) if request_id else None
         if earlier is None:
             stamped = _stamp(source, prepared.rows, sequence(head, len(prepared.rows), PUSH_WRITER), batch, now_us)
-            version = _append_pushed(tables, source, prepared, stamped, batch)
+            version = _append_pushed(tables, source, prepared, stamped, batch, request=bool(request_id))
         else:
             stamped = tables.read(source.log, where=[(BATCH, "==", batch)]).sort_by(SEQ)
             version = noted(source.log, earlier) or TableVersion(source.log, earlier.version)
@@ -123,7 +123,7 @@ def append_rows(
 
 
 def _append_pushed(
-    tables: TableStore, source: SourceTable, prepared: Prepared, stamped: pa.Table, batch: str
+    tables: TableStore, source: SourceTable, prepared: Prepared, stamped: pa.Table, batch: str, *, request: bool
 ) -> TableVersion:
     _set_aside(tables, source, prepared.set_aside, batch)
     known = newest(tables, source.log)
@@ -134,12 +134,18 @@ def _append_pushed(
         tables,
         source.log,
         stamped,
-        # A push of nothing makes the table; its batch's name is free for the next push.
-        Txn(batch if len(stamped) else "made", 1),
+        _push_of(batch, through, request=request),
         through=through,
         quarantined=len(prepared.set_aside),
         marks={PUSH_MARK: through} if len(stamped) else {},
     )
+
+
+def _push_of(batch: str, through: int, *, request: bool) -> Txn:
+    """The save of a push: by its request's name, which may come again, or as the next of all pushes."""
+    if through < 0:
+        return Txn("made", 1)  # a push of nothing makes the table; its batch's name is free for the next push
+    return Txn(batch, 1) if request else Txn(PUSH_MARK, through)
 
 
 def ingest_batch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import functools
 import glob
@@ -43,6 +44,8 @@ _UNSPEAKABLE = re.compile(r"[][^|?#\\]|%[0-9A-Fa-f]{2}")
 _FIRST_USER: list[int] = []
 """The process that used delta-rs first; a child forked from it cannot use it."""
 
+_MOST_MARKS = 256
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -73,6 +76,21 @@ def _same_process() -> None:
         raise forked()
 
 
+@dataclasses.dataclass(slots=True)
+class _Head:
+    """What is known of a table's newest version without asking delta-rs, which reads the log for each question.
+
+    Attributes:
+        version: the version that this is about.
+        marks: greatest n by name; names that are not in it may have one all the same.
+        commit: the commit that made the version, or None when it was not ours.
+    """
+
+    version: int
+    marks: dict[str, int] = dataclasses.field(default_factory=dict)
+    commit: Commit | None = None
+
+
 class DeltaTables:
     """Delta tables in a folder.
 
@@ -86,6 +104,7 @@ class DeltaTables:
         self._settings = settings
         self._mutex = threading.RLock()
         self._open: dict[str, deltalake.DeltaTable] = {}
+        self._heads: dict[str, _Head] = {}
 
     def tables(self) -> tuple[str, ...]:
         """The names of all tables, sorted."""
@@ -116,7 +135,7 @@ class DeltaTables:
         """Append rows in one commit, exactly once for each `txn`."""
         for attempt in range(self._settings.tries):
             handle = self._newest(table) or self._create(table, rows.schema)
-            reached = handle.transaction_version(txn.app_id)
+            reached = self._reached(table, handle, txn.app_id)
             if reached is not None and reached >= txn.n:
                 return self._earlier(table, txn)
             try:
@@ -127,6 +146,9 @@ class DeltaTables:
                 time.sleep(0.01 * attempt)
                 continue
             done = Commit(int(handle.version()), rows.num_rows, time.time_ns() // 1000, "WRITE", txn, dict(notes))
+            known = self._head(table, done.version - 1).marks
+            known = known if len(known) < _MOST_MARKS else {}
+            self._heads[table] = _Head(done.version, {**known, **marks, txn.app_id: txn.n}, done)
             self._tidy(table, handle)
             return done
         raise busy(table, self._settings.tries)
@@ -160,6 +182,7 @@ class DeltaTables:
             return
         try:
             self._compact(handle, self._settings.tidy_bytes)
+            self._heads[table] = _Head(int(handle.version()), self._heads[table].marks)
         except (OSError, delta_errors.DeltaError):
             self._open.pop(table, None)  # the rows are saved; another process is at it, or the next time will do
 
@@ -219,7 +242,21 @@ class DeltaTables:
     @_guarded
     def _mark(self, table: str, app_id: str) -> int | None:
         handle = self._newest(table)
-        return None if handle is None else handle.transaction_version(app_id)
+        return None if handle is None else self._reached(table, handle, app_id)
+
+    def _head(self, table: str, version: int) -> _Head:
+        """What is known of a version; of any but the newest, nothing."""
+        head = self._heads.get(table)
+        return head if head is not None and head.version == version else _Head(version)
+
+    def _reached(self, table: str, handle: deltalake.DeltaTable, app_id: str) -> int | None:
+        head = self._heads[table] = self._head(table, int(handle.version()))
+        if app_id not in head.marks:
+            found = handle.transaction_version(app_id)
+            if found is None:
+                return None
+            head.marks[app_id] = found
+        return head.marks[app_id]
 
     @_guarded
     def commit_of(self, table: str, app_id: str, n: int | None = None) -> Commit | None:
@@ -233,6 +270,10 @@ class DeltaTables:
     @_guarded
     def commits(self, table: str, limit: int | None = None) -> tuple[Commit, ...]:
         """The newest commits, newest first."""
+        handle = self._newest(table)
+        commit = None if handle is None else self._head(table, int(handle.version())).commit
+        if limit == 1 and commit is not None:
+            return (commit,)
         return tuple(self._history(table, limit))
 
     def _history(self, table: str, limit: int | None = None) -> Iterator[Commit]:
