@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
 TRAIN_UNTIL = datetime(2013, 7, 1, tzinfo=UTC)
 FAULT_AT = datetime(2013, 7, 15, tzinfo=UTC)
-REPLAY_UNTIL = datetime(2013, 7, 25, tzinfo=UTC)
+REPLAY_UNTIL = datetime(2013, 8, 16, tzinfo=UTC)
 MPH_TO_KMH = 1.609344
 BATCH = timedelta(hours=1)
 
@@ -386,7 +386,8 @@ def main() -> None:
             f"on {auc['n']:,} later flights"
         )
         say()
-        say(f"  2   {len(later_flights):,} flights of July as traffic, faster than life")
+        days = f"{TRAIN_UNTIL:%-d %B} to {REPLAY_UNTIL - timedelta(days=1):%-d %B}"
+        say(f"  2   {len(later_flights):,} flights of {days} as traffic, faster than life")
         told = replay(server, later_flights, later_weather)
         story(server, told)
         say()
