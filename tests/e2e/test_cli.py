@@ -101,6 +101,17 @@ def test_doctor_looks_without_a_project(tmp_path: Path) -> None:
     assert findings["cores"]["remedy"] == ""
 
 
+def test_doctor_asks_the_stores_of_a_project(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    findings = {f["name"]: f for f in json.loads(mainspring("doctor", "--json", cwd=project, status=None).stdout)}
+    for store in ("catalog.sqlite", "objects.localfs", "tables.delta", "online.lmdb"):
+        assert findings[store]["value"].startswith("answers"), findings[store]
+    (project / ".mainspring" / "catalog.db").write_bytes(b"what is this? " * 999)
+    done = mainspring("doctor", cwd=project, status=3)
+    assert "! catalog" in done.stdout
+    assert "move it away" in done.stdout
+
+
 def test_errors_are_four_lines_with_the_user_s_place(built: Path, tmp_path: Path) -> None:
     project = copy(built, tmp_path)
     edit(project, 'avg("amount", "30d")', 'avg("amuont", "30d")')

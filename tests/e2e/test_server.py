@@ -183,11 +183,27 @@ def test_the_actuator(served: Served) -> None:
     status, body, headers = call(f"{served.console}/actuator/health")
     assert (status, json.loads(body)["status"]) == (200, "UP")
     assert headers["content-type"] == "application/vnd.spring-boot.actuator.v3+json"
+    assert {name for name, part in json.loads(body)["components"].items() if part["status"] == "UP"} == {
+        "models",
+        "catalog",
+        "online",
+        "predictionLog",
+    }
     assert call(f"{served.console}/actuator/health/readiness")[0] == 200
     assert json.loads(call(f"{served.console}/actuator/info")[1])["process"]["pid"] == served.process.pid
     conditions = json.loads(call(f"{served.console}/actuator/conditions")[1])["contexts"]["mainspring"]
     assert "online.lmdb" in conditions["positiveMatches"]
     assert call(f"{served.console}/actuator/env")[0] == 404
+
+
+def test_a_page_that_the_actuator_does_not_have_is_refused(built: Path, tmp_path: Path) -> None:
+    project = tmp_path / "shop"
+    shutil.copytree(built, project, ignore=shutil.ignore_patterns("dev.lock", "server.log"))
+    settings = project / "mainspring.toml"
+    settings.write_text(f'{settings.read_text()}\n[management]\nexpose = ["health", "metrics"]\n')
+    done = mainspring("dev", "--no-watch", cwd=project, status=3)
+    assert "MS-3022" in done.stderr
+    assert "mainspring.toml" in done.stderr
 
 
 def test_the_prometheus_page_parses(served: Served) -> None:

@@ -10,7 +10,7 @@ import importlib.util
 from mainspring.errors import ConfigError
 from mainspring.ports.adapter import ENTRY_POINTS, Adapter
 
-__all__ = ["adapters", "is_installed", "named_object"]
+__all__ = ["adapters", "is_installed", "named_object", "part_of"]
 
 
 @functools.cache
@@ -49,6 +49,12 @@ def is_installed(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         return False
+
+
+def part_of(adapter: Adapter, name: str) -> str:
+    """The reference of what a module beside the adapter's factory holds under the module's name: ``health:health``."""
+    package = adapter.factory.partition(":")[0].rpartition(".")[0]
+    return f"{package}.{name}"
 
 
 def named_object(reference: str) -> object:

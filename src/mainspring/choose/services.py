@@ -12,7 +12,7 @@ from typing import cast
 import msgspec
 
 from mainspring.choose.decide import Decision, decide
-from mainspring.choose.discover import adapters, is_installed, named_object
+from mainspring.choose.discover import adapters, is_installed, named_object, part_of
 from mainspring.config.settings import Settings, load_settings, reveal
 from mainspring.errors import ConfigError
 from mainspring.ports.adapter import Adapter
@@ -23,9 +23,11 @@ from mainspring.ports.online import OnlineStore
 from mainspring.ports.runtime import ModelRuntime, Predictor, read_card
 from mainspring.ports.tables import TableStore
 
-__all__ = ["Services", "ServicesSpec", "adapter_settings"]
+__all__ = ["STORES", "Services", "ServicesSpec", "adapter_settings"]
 
 STATE = ".mainspring"
+STORES = ("catalog", "objects", "tables", "online")
+"""The ports behind which things are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,18 @@ class Services:
             ConfigError: MS-3010 to MS-3013, as `decide`.
         """
         return decide(port, adapters(), self.settings, is_installed)
+
+    def health(self, port: str) -> Mapping[str, object]:
+        """What the chosen adapter's ``health.py`` finds when it asks the opened port.
+
+        Raises:
+            MainspringError: the port does not answer, or cannot be opened.
+        """
+        ask = cast(
+            "Callable[[object], Mapping[str, object]]",
+            named_object(part_of(self.decision(port).chosen, "health:health")),
+        )
+        return ask(self.get(port))
 
     def get(self, port: str) -> object:
         """The opened port.

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import click
 
-from mainspring.choose.discover import adapters, is_installed
+from mainspring.choose.discover import adapters, is_installed, named_object, part_of
+from mainspring.choose.services import STORES, Services
 from mainspring.cli.options import open_services, project_options
 from mainspring.cli.output import emit, lines
 from mainspring.config.settings import Settings
-from mainspring.errors import ConfigError
+from mainspring.errors import ConfigError, MainspringError
 
 __all__ = ["Finding", "command"]
 
@@ -39,14 +40,15 @@ def command(project: Path | None, profile: str | None, as_json: bool) -> int:
     """Look at this machine, and at the project when there is one; exit 3 when something needs mending."""
     findings = [*_machine(), *_libraries()]
     try:
-        findings += _project(open_services(project, profile).settings)
+        services = open_services(project, profile)
+        findings += [*_project(services.settings), *_stores(services)]
     except ConfigError as error:
         findings.append(Finding("project", error.what, error.fix))
     if as_json:
         emit([asdict(finding) for finding in findings])
     else:
         lines(
-            f"{'!' if f.remedy else ' '} {f.name:<18} {f.value}{'  -> ' + f.remedy if f.remedy else ''}"
+            f"{'!' if f.remedy else ' '} {f.name:<19} {f.value}{'  -> ' + f.remedy if f.remedy else ''}"
             for f in findings
         )
     return 3 if any(finding.remedy for finding in findings) else 0
@@ -97,7 +99,8 @@ def _libraries() -> list[Finding]:
         if missing and adapter.embedded:
             found.append(Finding(name, f"{', '.join(missing)} missing", f"pip install 'mainspring[{adapter.extra}]'"))
         else:
-            found.append(Finding(name, f"needs {', '.join(missing)}" if missing else "installed"))
+            how = f"needs {', '.join(missing)}: {named_object(part_of(adapter, 'dev:HOW'))}" if missing else "installed"
+            found.append(Finding(name, how))
     return found
 
 
@@ -115,6 +118,24 @@ def _project(settings: Settings) -> list[Finding]:
         taken = port != 0 and not _free(host, port)
         remedy = f"stop what listens there, or set {name}.port" if taken else ""
         found.append(Finding(f"{name} port", f"{host}:{port} {'is taken' if taken else 'is free'}", remedy))
+    return found
+
+
+def _stores(services: Services) -> list[Finding]:
+    """Whether what the profile has chosen answers; nothing is made for this that a run would make."""
+    found = []
+    for port in STORES:
+        try:
+            name = f"{port}.{services.decision(port).chosen.name}"
+            if services.decision(port).chosen.embedded and not services.state.exists():
+                found.append(Finding(name, "is made by the first run"))
+                continue
+            facts = [f"{key} {value}" for key, value in services.health(port).items() if value is not True]
+            found.append(Finding(name, f"answers{': ' if facts else ''}{', '.join(facts)}"))
+        except MainspringError as error:
+            found.append(Finding(port, ": ".join(filter(None, (error.what, error.why))), error.fix or "see why"))
+        finally:
+            services.close()
     return found
 
 

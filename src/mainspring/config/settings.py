@@ -25,7 +25,7 @@ _DEV = {
     "management.enabled": True,
     "console.enabled": True,
     "serving.replay": True,
-    "management.expose": ["health", "info", "conditions", "prometheus", "metrics"],
+    "management.expose": ["health", "info", "conditions", "prometheus"],
 }
 
 

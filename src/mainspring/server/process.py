@@ -21,7 +21,7 @@ from mainspring.choose.services import Services
 from mainspring.config.settings import Settings, reveal
 from mainspring.errors import ConfigError, MainspringError
 from mainspring.plan.graph import Plan
-from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
+from mainspring.protocols.actuator.rest import PAGES, Actuator, add_actuator_routes
 from mainspring.protocols.http import Fault, Request, Router, error_response
 from mainspring.protocols.native.rest import add_native_routes
 from mainspring.protocols.oip.rest import add_oip_routes
@@ -35,6 +35,8 @@ from mainspring.server.state import WorkerState
 __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
+_ASKED = ("catalog", "online")
+"""The stores that a served request needs; they are asked for the health page."""
 _OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/actuator/health"})
 
 Ask = Callable[[str, bytes], Any]
@@ -86,7 +88,8 @@ class ServerProcess:
         """Serve until SIGTERM or SIGINT; returns when everything is drained and sealed.
 
         Raises:
-            ConfigError: MS-3016, MS-3017, a port cannot be bound; MS-3021, the management listener needs a token.
+            ConfigError: MS-3016, MS-3017, a port cannot be bound; MS-3021, the management listener needs a token;
+                MS-3022, a page of the actuator that is none is exposed.
         """
         keys = [reveal_key(self._settings, text) for text in self._settings.words("server.keys")]
         self.state.open()
@@ -133,7 +136,7 @@ class ServerProcess:
             self.state.metrics.render,
             lambda: self._management.url if self._management is not None else "",
         )
-        add_actuator_routes(router, actuator, settings.words("management.expose"))
+        add_actuator_routes(router, actuator, _exposed(settings))
         mounts: tuple[tuple[str, AsgiApp], ...] = ()
         if self._console is not None and settings.flag("console.enabled"):
             mounts = (("/", self._console(self.state, self._ask)),)
@@ -226,11 +229,11 @@ class ServerProcess:
         found: dict[str, tuple[str, Mapping[str, object]]] = {
             "models": ("UP" if ready else "OUT_OF_SERVICE", {"versions": models})
         }
-        try:
-            self.services.catalog.runs(limit=1)
-            found["catalog"] = ("UP", {})
-        except MainspringError as error:
-            found["catalog"] = ("DOWN", {"error": error.what})
+        for port in _ASKED:
+            try:
+                found[port] = ("UP", self.services.health(port))
+            except MainspringError as error:
+                found[port] = ("DOWN", {"error": error.what})
         dropped = sum(log.dropped for log in self.state.logs.values())
         found["predictionLog"] = ("UP", {"rows": sum(log.rows for log in self.state.logs.values()), "dropped": dropped})
         return found
@@ -265,6 +268,18 @@ def _guard(keys: Sequence[bytes], most: int, under_way: Callable[[], int]) -> Ca
                 raise Fault(401, "a key is needed: Authorization: Bearer KEY")
 
     return guard
+
+
+def _exposed(settings: Settings) -> tuple[str, ...]:
+    pages = settings.words("management.expose")
+    if unknown := [page for page in pages if page not in PAGES]:
+        raise ConfigError(
+            f"the actuator has no page {unknown[0]!r}",
+            code="MS-3022",
+            origin=_origin(settings, "management.expose"),
+            fix=f"management.expose takes {', '.join(PAGES)}",
+        )
+    return pages
 
 
 def _origin(settings: Settings, key: str) -> str:

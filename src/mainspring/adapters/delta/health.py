@@ -8,5 +8,5 @@ __all__ = ["health"]
 
 
 def health(tables: DeltaTables) -> dict[str, object]:
-    """How many tables there are, and the newest version of each."""
-    return {"tables": {name: tables.version(name) for name in tables.tables()}}
+    """How many tables there are; each is looked at."""
+    return {"tables": len([tables.version(name) for name in tables.tables()])}

@@ -8,7 +8,10 @@ from typing import Any
 
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 
-__all__ = ["Actuator", "add_actuator_routes"]
+__all__ = ["PAGES", "Actuator", "add_actuator_routes"]
+
+PAGES = ("health", "info", "conditions", "prometheus")
+"""The pages that can be exposed."""
 
 CONTENT_TYPE = b"application/vnd.spring-boot.actuator.v3+json"
 _WORST_FIRST = ("DOWN", "OUT_OF_SERVICE", "UP", "UNKNOWN")
@@ -60,7 +63,7 @@ class _Routes:
     async def index(self, request: Request) -> Response:
         base = f"{self._actuator.base()}/actuator"
         links = {"self": {"href": base, "templated": False}}
-        for page in ("health", "info", "conditions", "prometheus"):
+        for page in PAGES:
             if page in self._expose:
                 links[page] = {"href": f"{base}/{page}", "templated": False}
         if "health" in self._expose:
