@@ -6,6 +6,7 @@ import ast
 import importlib
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -15,6 +16,7 @@ from mainspring.config.schema import PORTS, SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCE = ROOT / "src" / "mainspring"
+CODE = re.compile(r"MS-\d{4}")
 EXITS = {
     "DeclarationError": 1,
     "Unencodable": 1,
@@ -29,31 +31,91 @@ EXITS = {
 }
 
 
-def text_of(node: ast.expr | None) -> str:
-    """A literal or an f-string as text; what is filled in at run time becomes an ellipsis."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
-    if isinstance(node, ast.JoinedStr):
-        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
-    if isinstance(node, ast.IfExp):
-        return text_of(node.body)
-    if isinstance(node, ast.BinOp):
-        return text_of(node.left) + text_of(node.right)
-    return ""
+class Module:
+    """One source file, whose texts can be looked up where they are used."""
+
+    def __init__(self, path: Path) -> None:
+        self.tree = ast.parse(path.read_text("utf-8"))
+        self._functions = [node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef)]
+
+    def text(self, node: ast.expr | None) -> str:
+        """A text as far as it is known; what is filled in at run time becomes an ellipsis."""
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return node.value
+        if isinstance(node, ast.JoinedStr):
+            return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+        if isinstance(node, ast.IfExp):
+            return self.text(node.body)
+        if isinstance(node, ast.BoolOp):
+            return self.text(node.values[-1])
+        if isinstance(node, ast.BinOp):
+            return self.text(node.left) + self.text(node.right)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "did_you_mean":
+            return "use a known name; it tells the nearest"
+        return self._named(node) if isinstance(node, ast.Name) else ""
+
+    def _named(self, name: ast.Name) -> str:
+        """The text that a name had last; of a parameter, what the module's own calls give for it."""
+        before = [
+            node
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Assign)
+            and name.id in _targets(node)
+            and (node.lineno < name.lineno or node.col_offset == 0)
+        ]
+        if before:
+            return self.text(max(before, key=lambda node: node.lineno).value)
+        for function in self._functions:
+            names = [argument.arg for argument in function.args.args]
+            if function.lineno <= name.lineno <= (function.end_lineno or 0) and name.id in names:
+                return self._given(function.name, names.index(name.id))
+        return ""
+
+    def _given(self, function: str, place: int) -> str:
+        calls = (node for node in ast.walk(self.tree) if isinstance(node, ast.Call))
+        given = [
+            self.text(node.args[place])
+            for node in calls
+            if getattr(node.func, "id", "") == function
+            and len(node.args) > place
+            and not isinstance(node.args[place], ast.Name)
+        ]
+        return "; or: ".join(dict.fromkeys(filter(None, given)))
+
+    def errors(self) -> Iterator[tuple[str, str, str, str]]:
+        """Code, what, fix and class of each error that is made here."""
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Call):
+                name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+                words = {word.arg: word.value for word in node.keywords}
+                code = self.text(words.get("code"))
+                if CODE.fullmatch(code):
+                    fix = self.text(words.get("fix")) or ("it tells what to do" if "fix" in words else "")
+                    yield code, self.text(node.args[0]) if node.args else "", fix, name
+                elif name == "Fault" and len(node.args) > 3 and CODE.fullmatch(self.text(node.args[2])):
+                    kind, what, code, *rest = (self.text(argument) for argument in node.args)
+                    yield code, what, rest[2] if len(rest) > 2 else "", kind
+            elif isinstance(node, ast.Tuple):
+                texts = [self.text(item) for item in node.elts if isinstance(item, ast.Constant)]
+                if len(texts) == 4 and CODE.fullmatch(texts[2]):  # a driver's word, what, code, fix
+                    yield texts[2], texts[1], texts[3], "StoreError"
+
+
+def _targets(node: ast.Assign) -> list[str]:
+    return [target.id for target in node.targets if isinstance(target, ast.Name)]
 
 
 def errors() -> str:
     found: dict[str, tuple[str, str, str]] = {}
     mentioned: set[str] = set()
     for path in sorted(SOURCE.rglob("*.py")):
-        tree = ast.parse(path.read_text("utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"MS-\d{4}", node.value):
+        module = Module(path)
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and CODE.fullmatch(node.value):
                 mentioned.add(node.value)
-            if isinstance(node, ast.Call):
-                entry = error_of(node)
-                if entry is not None and (entry[0] not in found or not found[entry[0]][1]):
-                    found[entry[0]] = entry[1:]
+        for code, *entry in module.errors():
+            if code not in found or sum(map(len, entry[:2])) > sum(map(len, found[code][:2])):
+                found[code] = (entry[0], entry[1], entry[2])
     lines = [
         "# Errors",
         "",
@@ -65,18 +127,10 @@ def errors() -> str:
     ]
     for code in sorted(mentioned):
         what, fix, kind = found.get(code, ("", "", ""))
+        if not what or not (fix or kind in ("InternalError", "Fault")):
+            raise SystemExit(f"{code} has {'no remedy' if what else 'no text'} that can be found in the source")
         lines.append(f"| {code} | {cell(what)} | {cell(fix)} | {EXITS.get(kind, '')} |")
     return "\n".join(lines) + "\n"
-
-
-def error_of(call: ast.Call) -> tuple[str, str, str, str] | None:
-    code = next((text_of(word.value) for word in call.keywords if word.arg == "code"), "")
-    if not re.fullmatch(r"MS-\d{4}", code):
-        return None
-    name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
-    what = text_of(call.args[0]) if call.args else ""
-    fix = next((text_of(word.value) for word in call.keywords if word.arg == "fix"), "")
-    return code, what, fix, name
 
 
 def cell(text: str) -> str:

@@ -170,7 +170,8 @@ def fault_of(error: BaseException, task: Task) -> Fault:
     if isinstance(error, SystemExit):
         return Fault("UserCodeError", f"{title} called sys.exit({error.code!r})", "MS-2027", "", place, _RETURN, text)
     why = f"{type(error).__name__}: {error}".rstrip(": ")
-    return Fault("UserCodeError", f"{title} failed", "MS-2028", why, place, "", text)
+    fix = f"mend that line; mainspring logs {task.name} shows what was printed"
+    return Fault("UserCodeError", f"{title} failed", "MS-2028", why, place, fix, text)
 
 
 _LESS_MEMORY = "give it less data at once, or a machine with more memory"

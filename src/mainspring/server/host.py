@@ -56,7 +56,11 @@ def bind(name: str, listener: Listener, host: str, port: int, origin: str) -> Bo
                 fix=f"stop it, or choose another: --port, or {name}.port in mainspring.toml",
             ) from error
         raise ConfigError(
-            f"cannot listen at {host}:{port}", code="MS-3017", why=str(error.strerror), origin=origin
+            f"cannot listen at {host}:{port}",
+            code="MS-3017",
+            why=str(error.strerror),
+            origin=origin,
+            fix=f"use an address of this machine and a port that you may open: {name}.host, {name}.port",
         ) from error
     return Bound(name, listener, listening, *listening.getsockname()[:2])
 
