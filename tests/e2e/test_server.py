@@ -33,6 +33,24 @@ def test_an_answer_by_entity_keys(served: Served) -> None:
     assert answer["version"] == "1"
 
 
+def test_an_answer_leads_back_to_rows_run_and_code(served: Served) -> None:
+    answer = json.loads(call(f"{served.url}/endpoint/returns?features=true", KEYS)[1])
+    labels = {"labels": [{"id": answer["id"], "value": True, "at": "2030-01-01T00:00:00Z"}]}
+    assert call(f"{served.url}/labels", labels)[0] == 202
+    found = json.loads(mainspring("show", f"prediction/{answer['id']}", "--json", cwd=served.project).stdout)
+    assert found["values"] == pytest.approx(answer["features"])
+    assert (found["score"], str(found["version"])) == (pytest.approx(answer["score"]), answer["version"])
+    assert [label["value"] for label in found["labels"]] == [1.0]
+    shown = json.loads(mainspring("show", "model/returns", "--json", cwd=served.project).stdout)["versions"]
+    assert found["entity"] in {version["id"] for version in shown}
+    assert {table["url"] for table in found["tables"]} == {"/source/visits", "/feature_view/habits"}
+    assert found["training_rows"] > 0
+    assert found["run"]["status"] == "ok"
+    assert "answered by model/returns" in mainspring("show", f"prediction/{answer['id']}", cwd=served.project).stdout
+    done = mainspring("show", "prediction/nobody", cwd=served.project, status=2)
+    assert "no prediction is called 'nobody'" in done.stderr
+
+
 def test_many_answers_at_once(served: Served) -> None:
     rows = [{"customer": f"c{n:02d}", "amount": float(n)} for n in range(50)]
     body = {"rows": rows, "now": "2025-11-30T00:00:00Z"}

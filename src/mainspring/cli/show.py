@@ -9,12 +9,14 @@ import click
 import msgspec
 
 from mainspring.choose.services import Services
+from mainspring.cli.describe import prediction_lines, version_rows
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import ago, emit, lines, moment, table
 from mainspring.declare.data import did_you_mean
 from mainspring.errors import UsageError
 from mainspring.plan.graph import Plan
 from mainspring.server.planning import plan_of
+from mainspring.server.trace import trace_prediction
 
 __all__ = ["command"]
 
@@ -26,7 +28,10 @@ _RECORDED = ("run", "alert", "event", "alias")
 @click.argument("what", required=False)
 @project_options
 def command(what: str | None, project: Path | None, profile: str | None, as_json: bool) -> int:
-    """List what there is, or of one KIND (source, model, run, alert, ...), or describe KIND/NAME."""
+    """List what there is, or of one KIND (source, model, run, alert, ...), or describe KIND/NAME.
+
+    prediction/ID leads from an answer back to the model version, its training rows, the run and the commit.
+    """
     services, app = open_app(project, profile)
     plan = plan_of(app)
     kind, _, name = (what or "").strip("/").partition("/")
@@ -92,6 +97,9 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
     if kind == "run":
         _describe_run(services, name, as_json)
         return
+    if kind == "prediction":
+        _describe_prediction(services, plan, name, as_json)
+        return
     node = plan.node(f"/{kind}/{name}")
     if node is None:
         known = [other.name for other in plan.of_kind(kind)]
@@ -114,12 +122,28 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
         return
     lines([f"{node.url}  declared at {node.origin}", *(f"  from {url}" for url in node.inputs)])
     lines(f"  {key}: {value}" for key, value in node.spec.items() if key != "code" and value is not None)
-    for alias in services.catalog.aliases(kind, name):
-        version = next((item.version for item in versions if item.id == alias.entity_id), "?")
-        print(f"  {alias.alias}: version {version}")
+    if kind == "model" and versions:
+        metric = str(node.spec["metric"])
+        rows = version_rows(versions, services.catalog.aliases(kind, name), metric)
+        table(("version", "registered", metric, "format", "alias"), rows)
     for step in history:
         took = "" if step.ended is None else ago(step.ended - step.started)
         print(f"  {moment(step.started)}  {step.status}  {took}  {step.note or step.error}")
+
+
+def _describe_prediction(services: Services, plan: Plan, name: str, as_json: bool) -> None:
+    found = trace_prediction(services, plan, name)
+    if found is None:
+        raise UsageError(
+            f"no prediction is called {name!r}",
+            code="MS-2602",
+            why="no endpoint's log has it; answers that were not logged (log=) cannot be traced",
+            fix="use the id of an answer of POST /endpoint/NAME",
+        )
+    if as_json:
+        emit(msgspec.to_builtins(found))
+    else:
+        lines(prediction_lines(found))
 
 
 def _describe_run(services: Services, run_id: str, as_json: bool) -> None:
