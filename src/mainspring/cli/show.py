@@ -66,7 +66,7 @@ def _recorded(services: Services, kind: str, as_json: bool) -> None:
     }
     columns = {
         "run": ("id", "pipeline", "status", "started", "reason"),
-        "alert": ("id", "monitor", "kind", "state", "since", "features"),
+        "alert": ("id", "monitor", "segment", "kind", "state", "since", "features", "acked_by", "muted_until"),
         "event": ("seq", "at", "actor", "what", "subject"),
         "alias": ("kind", "name", "alias", "entity_id", "rev"),
     }[kind]
@@ -83,8 +83,10 @@ def _plain(record: msgspec.Struct) -> dict[str, object]:
 
 
 def _cell(column: str, value: object) -> object:
-    if column in ("started", "at", "since") and isinstance(value, int):
+    if column in ("started", "at", "since", "muted_until") and isinstance(value, int):
         return moment(value)
+    if value is None:
+        return ""
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 

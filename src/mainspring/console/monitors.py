@@ -7,11 +7,16 @@ from typing import Any
 
 from mainspring.console.pages import Page, alarm_row
 from mainspring.console.state import ConsoleState
+from mainspring.declare.duration import microseconds
+from mainspring.monitoring.alerts import Alerts
 from mainspring.ports.catalog import Event
 
-__all__ = ["monitor", "monitors"]
+__all__ = ["change_alarm", "monitor", "monitors"]
 
 _SHOWN_FEATURES = 8
+
+MUTES = ("1h", "4h", "1d", "7d")
+"""The lengths of time that the form offers for a mute."""
 
 
 def monitors(state: ConsoleState) -> Page:
@@ -42,6 +47,7 @@ def monitor(state: ConsoleState, name: str) -> Page | None:
     latest: Sequence[Mapping[str, Any]] = evaluations[-1].data["findings"] if evaluations else []  # type: ignore[assignment]
     return {
         "name": name,
+        "mutes": MUTES,
         "alarms": [alarm_row(alert) for alert in state.services.catalog.alerts(monitor=name)],
         "facts": {"blocks judged": len(evaluations)}
         | ({"alpha": evaluations[-1].data["alpha"]} if evaluations else {}),
@@ -49,6 +55,30 @@ def monitor(state: ConsoleState, name: str) -> Page | None:
         "drift": _drift_charts(evaluations),
         "performance": _performance_chart(performance),
     }
+
+
+def change_alarm(
+    state: ConsoleState, name: str, identity: str, act: str, form: Mapping[str, str]
+) -> dict[str, object] | None:
+    """Acknowledge or mute an alarm; the alarm as it is then, or None where there is nothing like that.
+
+    Args:
+        state: the console's view of the process.
+        name: the monitor.
+        identity: the alarm's id.
+        act: ``acknowledge`` or ``mute``.
+        form: ``by``, who does it; ``for``, how long it is muted: ``4h``.
+
+    Raises:
+        UsageError: MS-2613, no open alarm has this id.
+        DeclarationError: MS-1001, MS-1002, that is no length of time.
+    """
+    if state.plan().node(f"/monitor/{name}") is None or act not in ("acknowledge", "mute"):
+        return None
+    alerts, by = Alerts(state.services.catalog, name, state.now), form.get("by", "").strip()[:80] or "console"
+    if act == "acknowledge":
+        return alarm_row(alerts.acknowledge(identity, by))
+    return alarm_row(alerts.mute(identity, state.now() + microseconds(form.get("for", ""), what="for"), by))
 
 
 def _evaluations(state: ConsoleState, name: str) -> list[Event]:

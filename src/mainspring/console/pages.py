@@ -190,6 +190,9 @@ def alarm_row(alert: Alert) -> dict[str, object]:
         "threshold": alert.threshold,
         "effect": alert.effect,
         "segment": alert.segment,
+        "acked_by": alert.acked_by,
+        "muted_until": alert.muted_until,
+        "resolved": alert.resolved,
         "detail": alert.detail,
     }
 

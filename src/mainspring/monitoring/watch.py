@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from mainspring.catalog.ids import new_id, now_us
 from mainspring.declare.model import MonitorSpec
@@ -17,6 +14,7 @@ from mainspring.declare.options import yearly_budget
 from mainspring.lazy import lazy
 from mainspring.metrics.classification import delong
 from mainspring.metrics.intervals import poisson_resample
+from mainspring.monitoring.alerts import Alerts, fingerprint
 from mainspring.monitoring.stats.baseline import Baseline
 from mainspring.monitoring.stats.decide import Finding, Thresholds, judge, rank, thresholds
 from mainspring.monitoring.stats.reference import Reference, reference
@@ -68,24 +66,31 @@ class MonitorWatch:
     """One monitor over one prediction log.
 
     Args:
+        app: the app's name.
         name: the monitor's name.
         spec: what was declared.
         catalog: where blocks, events and alerts are kept.
         baseline: the reference.
         metric: the model's metric, judged when labels arrive.
         retrain: starts a training, or None.
+        clock: the time, UTC microseconds; blocks go by event time, alarms and mutes by the clock.
     """
 
     def __init__(
         self,
+        app: str,
         name: str,
         spec: MonitorSpec,
         catalog: Catalog,
         baseline: Baseline,
         metric: str,
         retrain: Retrain | None = None,
+        clock: Callable[[], int] = now_us,
     ) -> None:
+        self.app = app
         self.name = name
+        self._clock = clock
+        self._alerts = Alerts(catalog, name, clock)
         self._spec = spec
         self._catalog = catalog
         self._metric = metric
@@ -145,7 +150,7 @@ class MonitorWatch:
         self._newest = max(self._newest, int(np.asarray(rows.column("at").cast(pa.int64())).max()))
 
     def _keep(self, touched: Mapping[int, Mapping[str, BlockState]]) -> None:
-        at = now_us()
+        at = self._clock()
         self._catalog.put_blocks(
             [
                 Block(self.name, feature, "", start, "0", state.to_bytes(), at)
@@ -185,62 +190,43 @@ class MonitorWatch:
         ranked = rank(findings)
         alarms = [finding for finding in ranked if finding.state == "alarm"]
         alert = self._raise(start, alarms) if alarms else None
-        if alert is None:
-            self._end()
+        self._alerts.settle("", {finding.feature for finding in alarms})
         shown = [_plain(finding) for finding in ranked if finding.state != "off"]
-        self._catalog.add_event(
-            Event(
-                now_us(),
-                "monitor",
-                "monitor.evaluated",
-                f"/monitor/{self.name}",
-                {"block": start, "alarms": len(alarms), "findings": shown, "alpha": self.alpha},
-            )
+        self._event(
+            "monitor.evaluated", {"block": start, "alarms": len(alarms), "findings": shown, "alpha": self.alpha}
         )
         return Judgement(start, ranked, alert)
 
     def _raise(self, start: int, alarms: list[Finding]) -> Alert:
         first = alarms[0]
-        names = tuple(dict.fromkeys(finding.feature for finding in alarms))
-        # One cause, one alarm: the feature that changed most is the cause.
-        cause = hashlib.sha256(f"{self.name}||{first.feature}".encode()).hexdigest()[:16]
         offered = Alert(
             new_id(),
-            cause,
+            # One cause, one alarm: the feature that changed most is the cause.
+            fingerprint(self.app, self.name, "", first.feature),
             self.name,
             "",
             first.kind,
             "firing",
             start,
-            now_us(),
+            self._clock(),
             first.score,
             first.threshold,
             first.effect,
-            names,
+            tuple(dict.fromkeys(finding.feature for finding in alarms)),
             {"window": first.window, "findings": [_plain(finding) for finding in alarms[:8]]},
         )
-        alert = self._catalog.open_alert(offered)
-        if alert.id == offered.id:
-            self._tell("alert.firing", alert)
+        alert, new = self._alerts.offer(offered)
+        if new:
             self._maybe_retrain(alert, start)
         return alert
-
-    def _end(self) -> None:
-        for alert in self._catalog.alerts(open_only=True, monitor=self.name):
-            done = msgspec.structs.replace(alert, state="resolved", resolved=now_us())
-            if self._catalog.move_alert(done, alert.state):
-                self._tell("alert.resolved", done)
-
-    def _tell(self, what: str, alert: Alert) -> None:
-        data = {"alert": alert.id, "features": list(alert.features), "kind": alert.kind, "since": alert.since}
-        self._catalog.add_event(Event(now_us(), "monitor", what, f"/monitor/{self.name}", data))
 
     def _maybe_retrain(self, alert: Alert, start: int) -> None:
         waiting = self._retrained != _NEVER and start - self._retrained < self._spec.cooldown_us
         if self._retrain is None or waiting:
             return
         self._retrained = start
-        self._tell("monitor.retrain", alert)
+        data = {"alert": alert.id, "features": list(alert.features), "kind": alert.kind, "since": alert.since}
+        self._event("monitor.retrain", data)
         self._retrain(alert)
 
     def _judge_labels(self) -> None:
@@ -270,7 +256,10 @@ class MonitorWatch:
             "n": found.n,
             "coverage": len(pairs) / len(block.ids),
         }
-        self._catalog.add_event(Event(now_us(), "monitor", "monitor.performance", f"/monitor/{self.name}", data))
+        self._event("monitor.performance", data)
+
+    def _event(self, what: str, data: dict[str, object]) -> None:
+        self._catalog.add_event(Event(self._clock(), "monitor", what, f"/monitor/{self.name}", data))
 
 
 def _finite(value: float) -> float | None:

@@ -253,7 +253,7 @@ class WorkerState:
                 continue
             metric = spec_of(spec.model).metric
             retrain = self._retrain if spec.on_alarm == "retrain" else None
-            watch = MonitorWatch(node.name, spec, self.services.catalog, baseline, metric, retrain)
+            watch = MonitorWatch(self.plan.app, node.name, spec, self.services.catalog, baseline, metric, retrain)
             folder = self.services.state / "predictions" / endpoint
             reader = LogReader(folder, endpoint, self.services.tables, watch.since)
             self.monitors[node.name] = Watched(watch, reader, endpoint, digest)
