@@ -19,6 +19,7 @@ from mainspring.features.view import View
 from mainspring.lazy import lazy
 from mainspring.monitoring.stats.baseline import Baseline
 from mainspring.monitoring.stats.register import Watched, register
+from mainspring.monitoring.stats.segments import register_segments
 from mainspring.ports.runtime import read_card
 
 if TYPE_CHECKING:
@@ -36,31 +37,43 @@ _AT = "_at"
 
 
 def tasks_of_monitor(monitor: Monitor, views: Mapping[str, View]) -> tuple[Task, ...]:
-    """The task ``baseline/NAME`` of a declared monitor; it takes the model's training set and folder."""
+    """The task ``baseline/NAME`` of a declared monitor; it takes the model's training set, folder and segments."""
     spec = spec_of(monitor)
     model = name_of(spec.model)
+    segments = [column.name for column in spec.segments]
+    apart = {"apart": Output(f"segments/{model}")} if segments else {}
     rules = {item.name: item.field.rules for item in spec_of(spec.model).inputs if isinstance(item, Column)}
     return (
         Task(
             f"baseline/{name_of(monitor)}",
             baseline,
-            {"block": spec.block, "watch": list(spec.watch), "rules": rules},
-            {"frame": Output(f"training_set/{model}"), "folder": Output(f"model/{model}")},
+            {"block": spec.block, "watch": list(spec.watch), "rules": rules, "segments": segments},
+            {"frame": Output(f"training_set/{model}"), "folder": Output(f"model/{model}"), **apart},
         ),
     )
 
 
 def baseline(
-    block: Literal["hour", "day"], watch: list[str], rules: dict[str, Field], frame: Frame, folder: File
+    block: Literal["hour", "day"],
+    watch: list[str],
+    rules: dict[str, Field],
+    segments: list[str],
+    frame: Frame,
+    folder: File,
+    apart: Frame | None = None,
 ) -> File:
-    """The baseline of the inputs and of the score over all rows of the training set, as a file."""
+    """The baseline of the inputs and of the score over all rows of the training set, and by segment, as a file."""
     services = cast(Services, current().services)
     card = read_card(folder.path)
     table = frame.arrow()
     matrix = np.ascontiguousarray(frame[list(card.columns)].numpy().reshape(len(frame), -1), dtype=card.dtype)
     table = table.append_column(SCORE, pa.array(services.predictor(folder.path).scores(matrix)))
     names = [name for name in (*card.columns, SCORE) if not watch or name in watch or name == SCORE]
-    found = register(table, _AT, [Watched(name, rules=rules.get(name, Field())) for name in names], block)
+    watched = [Watched(name, rules=rules.get(name, Field())) for name in names]
+    found = register(table, _AT, watched, block)
+    if apart is not None:
+        columns = {name: apart.arrow().column(name) for name in segments}
+        found = register_segments(found, table, _AT, watched, columns, block)
     path = Path(current().work_dir) / "baseline.bin"
     path.write_bytes(found.to_bytes())
     return File(path)

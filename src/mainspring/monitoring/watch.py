@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,26 +16,27 @@ from mainspring.lazy import lazy
 from mainspring.metrics.classification import delong
 from mainspring.metrics.intervals import poisson_resample
 from mainspring.monitoring.alerts import Alerts, fingerprint
+from mainspring.monitoring.scope import LOOK_BACK, Scope, States
 from mainspring.monitoring.stats.baseline import Baseline
-from mainspring.monitoring.stats.decide import Finding, Thresholds, judge, rank, thresholds
-from mainspring.monitoring.stats.reference import Reference, reference
-from mainspring.monitoring.stats.register import count_table
-from mainspring.monitoring.stats.state import BlockState, merge
+from mainspring.monitoring.stats.decide import Finding, rank
+from mainspring.monitoring.stats.segments import partition, segment_name, take
 from mainspring.monitoring.stats.threshold import alpha
 from mainspring.ports.catalog import Alert, Block, Catalog, Event
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+
+    from mainspring.metrics.arrays import Ints
 else:
     np, pa = lazy("numpy"), lazy("pyarrow")
 
 __all__ = ["Judgement", "MonitorWatch", "Retrain"]
 
 _LATE = {"hour": 600_000_000, "day": 7_200_000_000}
-_WINDOW = 7
 _MATURE_BLOCKS = 1
 _NEVER = -1
+_SHOWN = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Retrain = Callable[[Alert], None]
@@ -43,15 +45,17 @@ Retrain = Callable[[Alert], None]
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a closed block came to.
+    """What a closed block came to, over all rows or in one segment.
 
     Attributes:
         start: the block's start, UTC microseconds.
+        segment: the segment's name; empty for all rows.
         findings: of all features, alarms first.
         alert: the alarm it raised or kept up, or None.
     """
 
     start: int
+    segment: str
     findings: tuple[Finding, ...]
     alert: Alert | None
 
@@ -89,12 +93,12 @@ class MonitorWatch:
     ) -> None:
         self.app = app
         self.name = name
-        self._clock = clock
-        self._alerts = Alerts(catalog, name, clock)
         self._spec = spec
         self._catalog = catalog
         self._metric = metric
         self._retrain = retrain
+        self._clock = clock
+        self.alerts = Alerts(catalog, name, clock)
         self._late = _LATE[spec.block]
         self._newest = 0
         # What an earlier process has judged is counted again from the log, and not judged again.
@@ -106,13 +110,47 @@ class MonitorWatch:
 
     def rebase(self, baseline: Baseline) -> None:
         """Take a new reference; blocks counted on the old one are judged no more."""
-        self._baseline = baseline
-        self._states: dict[int, dict[str, BlockState]] = {}
-        names = [feature.name for feature in baseline.features]
-        self.alpha = alpha(yearly_budget(self._spec.false_alarms), len(names), baseline.block_us)
-        self._references: dict[str, Reference] = {name: reference(baseline, name) for name in names}
-        self._limits: dict[str, Thresholds] = {name: thresholds(self._references[name], self.alpha) for name in names}
-        self._judged = max(self._judged, self._newest // baseline.block_us * baseline.block_us if self._newest else -1)
+        size = self._size = baseline.block_us
+        self._judged = max(self._judged, self._newest // size * size if self._newest else _NEVER)
+        scopes = 1 + len(baseline.segments)
+        self.alpha = alpha(yearly_budget(self._spec.false_alarms), len(baseline.features), size, segments=scopes)
+        self._all = Scope("", baseline, self.alpha)
+        self._apart: dict[str, dict[str | None, Scope]] = {found.column: {} for found in baseline.apart}
+        for segment in baseline.segments:
+            name = segment_name(segment.column, segment.value)
+            self._apart[segment.column][segment.value] = Scope(name, segment.baseline, self.alpha)
+        self._outside: dict[int, dict[str, dict[str, int]]] = {}
+        self._facts = self._about(baseline)
+        self._first = self._since_reference(baseline)
+
+    def _about(self, baseline: Baseline) -> dict[str, object]:
+        return {
+            "reference_blocks": len(baseline.starts),
+            "weak": any(scope.weak for scope in self._scopes()),
+            "alpha": self.alpha,
+            "features": len(baseline.features),
+            "segments": [scope.segment for scope in self._scopes() if scope.segment],
+            "not_watched_apart": {
+                found.column: {"values": found.values - found.watched, "reference_rows": found.rows_left}
+                for found in baseline.apart
+                if found.values > found.watched
+            },
+        }
+
+    def _since_reference(self, baseline: Baseline) -> int:
+        """From which block on rows are counted on this reference, also over restarts."""
+        digest = hashlib.blake2b(baseline.to_bytes(), digest_size=20).hexdigest()
+        known = self._catalog.last_events(what="monitor.reference", subject=f"/monitor/{self.name}", limit=1)
+        if known and known[0].data["reference"] == digest:
+            return int(str(known[0].data["from"]))
+        first = self._judged + self._size if self._newest else 0
+        self._event("monitor.reference", {"reference": digest, "from": first, **self._facts})
+        return first
+
+    def _scopes(self) -> Iterator[Scope]:
+        yield self._all
+        for scopes in self._apart.values():
+            yield from scopes.values()
 
     def _last(self, what: str, field: str) -> int:
         events = self._catalog.last_events(what=what, subject=f"/monitor/{self.name}", limit=1)
@@ -121,90 +159,135 @@ class MonitorWatch:
     @property
     def since(self) -> datetime:
         """From where on the log is needed: the blocks that the next judgement looks back on."""
-        first = self._judged - _WINDOW * self._baseline.block_us
-        return _EPOCH + timedelta(microseconds=max(first, 0))
+        return _EPOCH + timedelta(microseconds=max(self._floor(), 0))
+
+    def _floor(self) -> int:
+        return max(self._judged - LOOK_BACK * self._size, self._first)
 
     @property
     def facts(self) -> Mapping[str, object]:
-        """What the monitor can see."""
-        return {
-            "reference_blocks": len(self._baseline.starts),
-            "weak": any(item.weak for item in self._references.values()),
-            "alpha": self.alpha,
-            "features": len(self._references),
-        }
+        """What the monitor can see, and which segments it does not watch apart."""
+        return self._facts
+
+    @property
+    def held(self) -> int:
+        """How many blocks are held, over all rows and segments."""
+        return sum(len(scope.starts()) for scope in self._scopes())
 
     def take(self, rows: pa.Table) -> None:
-        """Count new rows of the prediction log: ``at``, ``score``, ``prediction_id`` and the model's columns."""
+        """Count new rows of the prediction log.
+
+        Rows of blocks that no judgement looks back on any more are passed over.
+
+        Args:
+            rows: ``at``, ``score``, ``prediction_id``, the model's columns, and those that rows are told apart by; a
+                column of the latter that is missing is null.
+        """
         if not len(rows):
             return
-        counted = count_table(rows, "at", self._baseline)
-        touched: dict[int, dict[str, BlockState]] = {}
-        for feature, blocks in counted.items():
-            for start, state in blocks.items():
-                known = self._states.setdefault(start, {})
-                known[feature] = merge([known[feature], state]) if feature in known else state
-                touched.setdefault(start, {})[feature] = known[feature]
-        self._keep(touched)
-        self._remember(rows)
-        self._newest = max(self._newest, int(np.asarray(rows.column("at").cast(pa.int64())).max()))
+        size = self._size
+        at = np.asarray(rows.column("at").cast(pa.int64()))
+        self._newest = max(self._newest, int(at.max()))
+        starts = at // size * size
+        kept = (starts >= self._floor()) | np.isin(starts, np.array(self._all.starts(), dtype=np.int64))
+        if not kept.all():
+            rows, starts = take(rows, np.flatnonzero(kept)), starts[kept]
+        if not len(rows):
+            return
+        self._keep(self._all, self._all.count(rows))
+        for column, scopes in self._apart.items():
+            self._count_apart(rows, starts, column, scopes)
+        self._remember(rows, starts)
 
-    def _keep(self, touched: Mapping[int, Mapping[str, BlockState]]) -> None:
+    def _count_apart(self, rows: pa.Table, starts: Ints, column: str, scopes: Mapping[str | None, Scope]) -> None:
+        """Count the rows of each segment of a column; those of no watched one are told of by the block."""
+        there = column in rows.column_names
+        values, places = partition(rows.column(column) if there else pa.nulls(len(rows)))
+        for place, value in enumerate(values):
+            mine = np.flatnonzero(places == place)
+            if not len(mine):
+                continue
+            if (scope := scopes.get(value)) is not None:
+                self._keep(scope, scope.count(take(rows, mine)))
+                continue
+            for start, count in zip(
+                *(part.tolist() for part in np.unique(starts[mine], return_counts=True)), strict=True
+            ):
+                told = self._outside.setdefault(start, {}).setdefault(column, {"null": 0, "other": 0})
+                told["null" if value is None else "other"] += count
+
+    def _keep(self, scope: Scope, touched: States) -> None:
         at = self._clock()
         self._catalog.put_blocks(
             [
-                Block(self.name, feature, "", start, "0", state.to_bytes(), at)
+                Block(self.name, feature, scope.segment, start, "0", state.to_bytes(), at)
                 for start, features in touched.items()
                 for feature, state in features.items()
             ]
         )
 
-    def _remember(self, rows: pa.Table) -> None:
-        size = self._baseline.block_us
-        starts = (np.asarray(rows.column("at").cast(pa.int64())) // size * size).tolist()
+    def _remember(self, rows: pa.Table, starts: Ints) -> None:
         ids, scores = rows.column("prediction_id").to_pylist(), rows.column("score").to_pylist()
-        for start, identity, score in zip(starts, ids, scores, strict=True):
+        for start, identity, score in zip(starts.tolist(), ids, scores, strict=True):
             block = self._predictions.setdefault(start, _Predictions())
             block.ids.append(identity)
             block.scores.append(score)
 
     def close_blocks(self) -> list[Judgement]:
-        """Judge every block that has closed since the last call, in order of time."""
-        size = self._baseline.block_us
-        closed = sorted(
-            start for start in self._states if start > self._judged and start + size + self._late <= self._newest
-        )
-        found = []
+        """Judge every block that has closed since the last call, in order of time: all rows, then each segment."""
+        size = self._size
+        closed = [
+            start for start in self._all.starts() if start > self._judged and start + size + self._late <= self._newest
+        ]
+        found: list[Judgement] = []
         for start in closed:
-            found.append(self._judge(start))
+            found += self._judge(start)
             self._judged = start
+            for scope in self._scopes():
+                scope.forget(start)
+            self._outside = {at: told for at, told in self._outside.items() if at > start}
         self._judge_labels()
         return found
 
-    def _judge(self, start: int) -> Judgement:
-        recent = sorted(at for at in self._states if at <= start)[-_WINDOW:]
-        findings: list[Finding] = []
-        for name, known in self._references.items():
-            states = [(at, self._states[at][name]) for at in recent if name in self._states[at]]
-            findings += judge(known, self._limits[name], states)
-        ranked = rank(findings)
-        alarms = [finding for finding in ranked if finding.state == "alarm"]
-        alert = self._raise(start, alarms) if alarms else None
-        self._alerts.settle("", {finding.feature for finding in alarms})
-        shown = [_plain(finding) for finding in ranked if finding.state != "off"]
-        self._event(
-            "monitor.evaluated", {"block": start, "alarms": len(alarms), "findings": shown, "alpha": self.alpha}
-        )
-        return Judgement(start, ranked, alert)
+    def _judge(self, start: int) -> list[Judgement]:
+        found = [self._judge_scope(scope, start) for scope in self._scopes()]
+        overall, *segments = found
+        shown = [_plain(finding) for finding in overall.findings if finding.state != "off"]
+        for judged in segments:
+            passed = [finding for finding in judged.findings if finding.state in ("alarm", "recorded")]
+            shown += [_plain(finding, judged.segment) for finding in passed]
+        data: dict[str, object] = {
+            "block": start,
+            "alarms": sum(finding.state == "alarm" for judged in found for finding in judged.findings),
+            "findings": shown,
+            "alpha": self.alpha,
+            "rows": self._all.rows(start),
+        }
+        if self._apart:
+            data["segments"] = [
+                _summary(scope, start, judged) for scope, judged in zip(self._scopes(), found, strict=True)
+            ][1:]
+            data["outside"] = self._outside.get(start, {})
+        self._event("monitor.evaluated", data)
+        return found
 
-    def _raise(self, start: int, alarms: list[Finding]) -> Alert:
+    def _judge_scope(self, scope: Scope, start: int) -> Judgement:
+        if not scope.rows(start):  # nothing came: no alarm begins, and none ends
+            return Judgement(start, scope.segment, (), None)
+        ranked = rank(scope.judge(start))
+        alarms = [finding for finding in ranked if finding.state == "alarm"]
+        alert = self._raise(scope.segment, start, alarms) if alarms else None
+        self.alerts.settle(scope.segment, {finding.feature for finding in alarms})
+        return Judgement(start, scope.segment, ranked, alert)
+
+    def _raise(self, segment: str, start: int, alarms: Sequence[Finding]) -> Alert:
         first = alarms[0]
         offered = Alert(
             new_id(),
             # One cause, one alarm: the feature that changed most is the cause.
-            fingerprint(self.app, self.name, "", first.feature),
+            fingerprint(self.app, self.name, segment, first.feature),
             self.name,
-            "",
+            segment,
             first.kind,
             "firing",
             start,
@@ -213,9 +296,9 @@ class MonitorWatch:
             first.threshold,
             first.effect,
             tuple(dict.fromkeys(finding.feature for finding in alarms)),
-            {"window": first.window, "findings": [_plain(finding) for finding in alarms[:8]]},
+            {"window": first.window, "findings": [_plain(finding, segment) for finding in alarms[:_SHOWN]]},
         )
-        alert, new = self._alerts.offer(offered)
+        alert, new = self.alerts.offer(offered)
         if new:
             self._maybe_retrain(alert, start)
         return alert
@@ -231,7 +314,7 @@ class MonitorWatch:
 
     def _judge_labels(self) -> None:
         """Judge the blocks whose labels have had a block's time to arrive."""
-        size = self._baseline.block_us
+        size = self._size
         for start in sorted(self._predictions):
             if start + size * (1 + _MATURE_BLOCKS) + self._late > self._newest:
                 return
@@ -266,9 +349,10 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _plain(finding: Finding) -> dict[str, object]:
+def _plain(finding: Finding, segment: str = "") -> dict[str, object]:
     return {
         "feature": finding.feature,
+        "segment": segment,
         "kind": finding.kind,
         "window": finding.window,
         "score": _finite(finding.score),
@@ -276,4 +360,16 @@ def _plain(finding: Finding) -> dict[str, object]:
         "effect": _finite(finding.effect),
         "floor": _finite(finding.floor),
         "state": finding.state,
+    }
+
+
+def _summary(scope: Scope, start: int, judged: Judgement) -> dict[str, object]:
+    """A segment's block in a line: its rows, its alarms, and the score that is farthest on its way to its threshold."""
+    scored = [finding for finding in judged.findings if finding.threshold > 0 and finding.state != "off"]
+    worst = max(scored, key=lambda finding: finding.score / finding.threshold, default=None)
+    return {
+        "segment": judged.segment,
+        "rows": scope.rows(start),
+        "alarms": sum(finding.state == "alarm" for finding in judged.findings),
+        "worst": None if worst is None else _plain(worst, judged.segment),
     }

@@ -145,6 +145,7 @@ class _Routes:
                     {"name": c.name, "type": str(c.type), "from": "request" if c.feature is None else "features"}
                     for c in service.columns
                 ],
+                "logged": list(service.beside),
             }
         )
 
