@@ -15,6 +15,8 @@ __all__ = ["change_alarm", "monitor", "monitors"]
 
 _SHOWN_FEATURES = 8
 
+_UNTOLD = {"method": "", "why": "", "selection": {"js": None, "p": None, "warned": False}}
+
 MUTES = ("1h", "4h", "1d", "7d")
 """The lengths of time that the form offers for a mute."""
 
@@ -54,6 +56,7 @@ def monitor(state: ConsoleState, name: str) -> Page | None:
         "scores": [dict(finding) for finding in latest],
         "drift": _drift_charts(evaluations),
         "performance": _performance_chart(performance),
+        "measured": {**_UNTOLD, **performance[-1].data} if performance else None,
     }
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+import msgspec
+
 from mainspring.choose.services import Services
 from mainspring.declare.artifact import File
 from mainspring.declare.data import Column
@@ -18,6 +20,7 @@ from mainspring.engine.task import Output, Task
 from mainspring.features.view import View
 from mainspring.lazy import lazy
 from mainspring.monitoring.stats.baseline import Baseline
+from mainspring.monitoring.stats.columns import whole_numbers
 from mainspring.monitoring.stats.register import Watched, register
 from mainspring.monitoring.stats.segments import register_segments
 from mainspring.ports.runtime import read_card
@@ -33,7 +36,8 @@ __all__ = ["SCORE", "baseline_file", "tasks_of_monitor"]
 SCORE = "score"
 """The model's score, watched like an input."""
 
-_AT = "_at"
+_AT, _KNOWN = "_at", "_known"
+_LABELLED = 0.99
 
 
 def tasks_of_monitor(monitor: Monitor, views: Mapping[str, View]) -> tuple[Task, ...]:
@@ -74,9 +78,16 @@ def baseline(
     if apart is not None:
         columns = {name: apart.arrow().column(name) for name in segments}
         found = register_segments(found, table, _AT, watched, columns, block)
+    found = msgspec.structs.replace(found, horizon_us=_horizon(frame))
     path = Path(current().work_dir) / "baseline.bin"
     path.write_bytes(found.to_bytes())
     return File(path)
+
+
+def _horizon(frame: Frame) -> int:
+    """How long it took until 99 % of the labels were known, in microseconds."""
+    known, at = (whole_numbers(frame.arrow().column(name)) for name in (_KNOWN, _AT))
+    return int(np.quantile(np.maximum(known - at, 0), _LABELLED)) if len(at) else 0
 
 
 def baseline_file(data: bytes) -> Baseline:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -13,12 +13,12 @@ from mainspring.catalog.ids import new_id, now_us
 from mainspring.declare.model import MonitorSpec
 from mainspring.declare.options import yearly_budget
 from mainspring.lazy import lazy
-from mainspring.metrics.classification import delong
-from mainspring.metrics.intervals import poisson_resample
 from mainspring.monitoring.alerts import Alerts, fingerprint
+from mainspring.monitoring.labels import measured
 from mainspring.monitoring.scope import LOOK_BACK, Scope, States
 from mainspring.monitoring.stats.baseline import Baseline
 from mainspring.monitoring.stats.decide import Finding, rank
+from mainspring.monitoring.stats.performance import mature
 from mainspring.monitoring.stats.segments import partition, segment_name, take
 from mainspring.monitoring.stats.threshold import alpha
 from mainspring.ports.catalog import Alert, Block, Catalog, Event
@@ -31,16 +31,35 @@ if TYPE_CHECKING:
 else:
     np, pa = lazy("numpy"), lazy("pyarrow")
 
-__all__ = ["Judgement", "MonitorWatch", "Retrain"]
+__all__ = ["Judged", "Judgement", "MonitorWatch", "Predictions", "Retrain"]
 
 _LATE = {"hour": 600_000_000, "day": 7_200_000_000}
-_MATURE_BLOCKS = 1
 _NEVER = -1
 _SHOWN = 8
+_MANY = 400
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Retrain = Callable[[Alert], None]
 """Starts a training because of an alarm."""
+
+Predictions = Callable[[int, int], "pa.Table"]
+"""The predictions of a span of event time, start inclusive, stop exclusive, in UTC microseconds: ``prediction_id``,
+``score`` and ``weight``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What labels are of, and how a model is judged on them.
+
+    Attributes:
+        metric: the model's metric.
+        label: the label's column.
+        predictions: reads the log when a block's labels are due, so that none are held until then.
+    """
+
+    metric: str
+    label: str
+    predictions: Predictions
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +79,6 @@ class Judgement:
     alert: Alert | None
 
 
-@dataclass(slots=True)
-class _Predictions:
-    ids: list[str] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-
-
 class MonitorWatch:
     """One monitor over one prediction log.
 
@@ -75,7 +88,7 @@ class MonitorWatch:
         spec: what was declared.
         catalog: where blocks, events and alerts are kept.
         baseline: the reference.
-        metric: the model's metric, judged when labels arrive.
+        judged: how the model is judged when labels have arrived.
         retrain: starts a training, or None.
         clock: the time, UTC microseconds; blocks go by event time, alarms and mutes by the clock.
     """
@@ -87,7 +100,7 @@ class MonitorWatch:
         spec: MonitorSpec,
         catalog: Catalog,
         baseline: Baseline,
-        metric: str,
+        judged: Judged,
         retrain: Retrain | None = None,
         clock: Callable[[], int] = now_us,
     ) -> None:
@@ -95,7 +108,7 @@ class MonitorWatch:
         self.name = name
         self._spec = spec
         self._catalog = catalog
-        self._metric = metric
+        self._on_labels = judged
         self._retrain = retrain
         self._clock = clock
         self.alerts = Alerts(catalog, name, clock)
@@ -105,12 +118,13 @@ class MonitorWatch:
         self._judged = self._last("monitor.evaluated", "block")
         self._measured = self._last("monitor.performance", "block")
         self._retrained = self._last("monitor.retrain", "since")
-        self._predictions: dict[int, _Predictions] = {}
+        self._unmeasured = {block for block in self._blocks_told() if block > self._measured}
         self.rebase(baseline)
 
     def rebase(self, baseline: Baseline) -> None:
         """Take a new reference; blocks counted on the old one are judged no more."""
         size = self._size = baseline.block_us
+        self._horizon = baseline.horizon_us
         self._judged = max(self._judged, self._newest // size * size if self._newest else _NEVER)
         scopes = 1 + len(baseline.segments)
         self.alpha = alpha(yearly_budget(self._spec.false_alarms), len(baseline.features), size, segments=scopes)
@@ -156,6 +170,10 @@ class MonitorWatch:
         events = self._catalog.last_events(what=what, subject=f"/monitor/{self.name}", limit=1)
         return int(str(events[0].data[field])) if events else _NEVER
 
+    def _blocks_told(self) -> list[int]:
+        events = self._catalog.last_events(what="monitor.evaluated", subject=f"/monitor/{self.name}", limit=_MANY)
+        return [int(str(event.data["block"])) for event in events]
+
     @property
     def since(self) -> datetime:
         """From where on the log is needed: the blocks that the next judgement looks back on."""
@@ -197,7 +215,7 @@ class MonitorWatch:
         self._keep(self._all, self._all.count(rows))
         for column, scopes in self._apart.items():
             self._count_apart(rows, starts, column, scopes)
-        self._remember(rows, starts)
+        self._unmeasured |= {start for start in np.unique(starts).tolist() if start > self._measured}
 
     def _count_apart(self, rows: pa.Table, starts: Ints, column: str, scopes: Mapping[str | None, Scope]) -> None:
         """Count the rows of each segment of a column; those of no watched one are told of by the block."""
@@ -225,13 +243,6 @@ class MonitorWatch:
                 for feature, state in features.items()
             ]
         )
-
-    def _remember(self, rows: pa.Table, starts: Ints) -> None:
-        ids, scores = rows.column("prediction_id").to_pylist(), rows.column("score").to_pylist()
-        for start, identity, score in zip(starts.tolist(), ids, scores, strict=True):
-            block = self._predictions.setdefault(start, _Predictions())
-            block.ids.append(identity)
-            block.scores.append(score)
 
     def close_blocks(self) -> list[Judgement]:
         """Judge every block that has closed since the last call, in order of time: all rows, then each segment."""
@@ -313,33 +324,17 @@ class MonitorWatch:
         self._retrain(alert)
 
     def _judge_labels(self) -> None:
-        """Judge the blocks whose labels have had a block's time to arrive."""
-        size = self._size
-        for start in sorted(self._predictions):
-            if start + size * (1 + _MATURE_BLOCKS) + self._late > self._newest:
+        """Judge the blocks whose labels are due: after a block's time, or what 99 % of the reference's took."""
+        horizon = max(self._horizon, self._size) + self._late
+        for start in sorted(self._unmeasured):
+            if not mature(start + self._size, self._newest, horizon):
                 return
-            block = self._predictions.pop(start)
-            if start > self._measured:
-                self._measured = start
-                self._performance(start, block)
-
-    def _performance(self, start: int, block: _Predictions) -> None:
-        known = {label.prediction_id: label.value for label in self._catalog.labels(block.ids)}
-        pairs = [(known[i], score) for i, score in zip(block.ids, block.scores, strict=True) if i in known]
-        if not pairs:
-            return
-        y, p = np.array(pairs).T
-        found = delong(y, p) if self._metric == "roc_auc" else poisson_resample(y, p, self._metric, n=200)
-        data = {
-            "block": start,
-            "metric": self._metric,
-            "value": _finite(found.value),
-            "low": _finite(found.low),
-            "high": _finite(found.high),
-            "n": found.n,
-            "coverage": len(pairs) / len(block.ids),
-        }
-        self._event("monitor.performance", data)
+            self._unmeasured.discard(start)
+            self._measured = start
+            judged = self._on_labels
+            predictions = judged.predictions(start, start + self._size)
+            if found := measured(self._catalog, predictions, judged.metric, judged.label):
+                self._event("monitor.performance", {"block": start, **found})
 
     def _event(self, what: str, data: dict[str, object]) -> None:
         self._catalog.add_event(Event(self._clock(), "monitor", what, f"/monitor/{self.name}", data))

@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
@@ -30,7 +31,7 @@ from mainspring.features.steps import sources_of
 from mainspring.features.view import View, picks_of
 from mainspring.features.write import append_rows
 from mainspring.monitoring.steps import baseline_file
-from mainspring.monitoring.watch import MonitorWatch
+from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alert, Label
 from mainspring.server.loop import online_views, segments_of
@@ -42,10 +43,14 @@ from mainspring.serving.predlog.schema import ColumnKind, LogSchema
 from mainspring.serving.predlog.writer import PredictionLog
 from mainspring.serving.telemetry import Metrics
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 __all__ = ["Watched", "WorkerState"]
 
 _KEEP_SEGMENTS = 4
 _CHAMPION = "champion"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOGGED_AS: Mapping[Kind, ColumnKind] = {Kind.INTEGER: "i8", Kind.BOOLEAN: "bool", Kind.STRING: "category"}
 
 
@@ -258,11 +263,13 @@ class WorkerState:
                     known.watch.rebase(baseline)
                     known.baseline = digest
                 continue
-            metric = spec_of(spec.model).metric
+            judged_by = spec_of(spec.model)
             retrain = self._retrain if spec.on_alarm == "retrain" else None
-            watch = MonitorWatch(self.plan.app, node.name, spec, self.services.catalog, baseline, metric, retrain)
             folder = self.services.state / "predictions" / endpoint
-            reader = LogReader(folder, endpoint, self.services.tables, watch.since)
+            reader = LogReader(folder, endpoint, self.services.tables)
+            judged = Judged(judged_by.metric, judged_by.label.name, _spans_of(reader))
+            watch = MonitorWatch(self.plan.app, node.name, spec, self.services.catalog, baseline, judged, retrain)
+            reader.since = watch.since
             self.monitors[node.name] = Watched(watch, reader, endpoint, digest)
 
     def _baseline_of(self, monitor: str) -> str | None:
@@ -362,3 +369,11 @@ class WorkerState:
                 }
             )
         return rows
+
+
+def _spans_of(reader: LogReader) -> Predictions:
+    def between(start: int, stop: int) -> pa.Table:
+        first, last = (_EPOCH + timedelta(microseconds=moment) for moment in (start, stop))
+        return reader.between(first, last)
+
+    return between

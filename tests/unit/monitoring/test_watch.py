@@ -7,19 +7,21 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from mainspring.adapters.sqlite.catalog import SqliteCatalog
 from mainspring.declare.model import ModelDeclaration, MonitorSpec
+from mainspring.metrics.classification import delong
 from mainspring.monitoring.scope import LOOK_BACK
 from mainspring.monitoring.stats.baseline import Baseline
 from mainspring.monitoring.stats.register import Watched, register
 from mainspring.monitoring.stats.segments import register_segments
 from mainspring.monitoring.stats.state import BlockState, merge
-from mainspring.monitoring.watch import MonitorWatch
-from mainspring.ports.catalog import Alert
+from mainspring.monitoring.watch import Judged, MonitorWatch
+from mainspring.ports.catalog import Alert, Label
 
 DAY = 86_400_000_000
 MONDAY = 19_723 * DAY  # 2024-01-01
@@ -54,6 +56,7 @@ def block(random: np.random.Generator, days: int, first: int = 0, rows: int = RO
             "x": x,
             "kind": random.choice(["a", "b", "c"], n),
             "origin": pa.array(origin, pa.string()),
+            "weight": np.ones(n, np.float32),
         }
     )
 
@@ -78,15 +81,29 @@ class Bench:
         self.catalog = SqliteCatalog(folder / "catalog.db")
         self.clock = Clock()
         self.retrained: list[Alert] = []
+        self.spans: list[tuple[int, int]] = []
+        self.log = block(np.random.default_rng(0), 0)
         self.reference = reference
         self.spec = spec(**given)
         self.watch = self.restarted()
 
     def restarted(self) -> MonitorWatch:
         self.watch = MonitorWatch(
-            "flights", "late", self.spec, self.catalog, self.reference, "roc_auc", self.retrained.append, self.clock
+            "flights",
+            "late",
+            self.spec,
+            self.catalog,
+            self.reference,
+            Judged("roc_auc", "late", self.between),
+            self.retrained.append,
+            self.clock,
         )
         return self.watch
+
+    def between(self, start: int, stop: int) -> pa.Table:
+        self.spans.append((start, stop))
+        at = np.asarray(self.log.column("at").cast(pa.int64()))
+        return self.log.filter(pa.array((at >= start) & (at < stop)))
 
     def told(self, what: str) -> list[dict[str, Any]]:
         return [cast("dict[str, Any]", event.data) for event in self.catalog.events(what=what, limit=100_000)]
@@ -252,6 +269,55 @@ def test_a_restart_judges_the_same_and_nothing_twice(tmp_path: Path, reference: 
     assert facts == [(a.segment, a.features, a.since, a.state) for a in torn.catalog.alerts()]
     assert facts
     assert states(torn, "", "x") == states(plain, "", "x")
+
+
+def labelled(bench: Bench, table: pa.Table, share: float, seed: int = 0, above: float = -1.0) -> dict[str, float]:
+    """Label a share of the predictions whose score is above something; what was sent, by id."""
+    random = np.random.default_rng(seed)
+    sent = {}
+    for identity, score in zip(
+        table.column("prediction_id").to_pylist(), table.column("score").to_pylist(), strict=True
+    ):
+        if score > above and random.random() < share:
+            sent[identity] = float(random.random() < score)
+    bench.catalog.add_labels([Label(identity, "", value, 5, 1) for identity, value in sent.items()])
+    return sent
+
+
+def test_labels_are_judged_when_they_are_due_with_interval_coverage_and_method(
+    tmp_path: Path, reference: Baseline
+) -> None:
+    bench = Bench(tmp_path, msgspec.structs.replace(reference, horizon_us=3 * DAY))
+    random = np.random.default_rng(13)
+    days = [block(random, 1, K + day) for day in range(6)]
+    bench.log = pa.concat_tables(days)
+    sent = labelled(bench, days[0], 0.5)
+    bench.catalog.add_labels([Label(next(iter(sent)), "cost", 99.0, 9, 1)])
+    for number, table in enumerate(days):
+        bench.watch.take(table)
+        bench.watch.close_blocks()
+        assert len(bench.told("monitor.performance")) == (number > 3)
+        if number == 2:
+            bench.restarted()
+    (found,) = bench.told("monitor.performance")
+    scores = dict(zip(days[0].column("prediction_id").to_pylist(), days[0].column("score").to_pylist(), strict=True))
+    exact = delong([*sent.values()], [scores[identity] for identity in sent])
+    assert (found["value"], found["low"], found["high"]) == pytest.approx((exact.value, exact.low, exact.high))
+    assert (found["n"], found["method"], found["block"]) == (len(sent), "delong", MONDAY + K * DAY)
+    assert found["coverage"] == pytest.approx(len(sent) / ROWS)
+    assert found["selection"]["warned"] is False
+    assert bench.spans == [(MONDAY + day * DAY, MONDAY + (day + 1) * DAY) for day in (K, K + 1)]
+
+
+def test_labels_of_the_high_scores_alone_are_warned_of(tmp_path: Path, reference: Baseline) -> None:
+    bench = Bench(tmp_path, reference)
+    bench.log = block(np.random.default_rng(14), 4, K)
+    labelled(bench, bench.log, 0.8, above=0.6)
+    bench.watch.take(bench.log)
+    bench.watch.close_blocks()
+    told = bench.told("monitor.performance")
+    assert [data["selection"]["warned"] for data in told] == [True, True]
+    assert all(data["selection"]["js"] > 0.05 for data in told)
 
 
 def test_segment_states_add_up_on_their_own_cells(tmp_path: Path, reference: Baseline) -> None:

@@ -131,6 +131,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         features: the reference of each feature.
         segments: the references of rows apart, by column and value.
         apart: how far each column's values are watched apart.
+        horizon_us: how long it takes until 99 % of the labels are known, in microseconds.
     """
 
     block_us: int
@@ -139,6 +140,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     features: tuple[FeatureBaseline, ...]
     segments: tuple[Segment, ...] = ()
     apart: tuple[Apart, ...] = ()
+    horizon_us: int = 0
 
     def __getitem__(self, name: str) -> FeatureBaseline:
         for feature in self.features:
