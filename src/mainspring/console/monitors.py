@@ -46,14 +46,17 @@ def monitor(state: ConsoleState, name: str) -> Page | None:
         return None
     evaluations = _evaluations(state, name)
     performance = _of(state, name, "monitor.performance")
-    latest: Sequence[Mapping[str, Any]] = evaluations[-1].data["findings"] if evaluations else []  # type: ignore[assignment]
+    last: Mapping[str, Any] = evaluations[-1].data if evaluations else {}
     return {
         "name": name,
         "mutes": MUTES,
         "alarms": [alarm_row(alert) for alert in state.services.catalog.alerts(monitor=name)],
-        "facts": {"blocks judged": len(evaluations)}
-        | ({"alpha": evaluations[-1].data["alpha"]} if evaluations else {}),
-        "scores": [dict(finding) for finding in latest],
+        "facts": {"blocks judged": len(evaluations)} | ({"alpha": last["alpha"]} if last else {}) | _seen(state, name),
+        "block": last.get("block"),
+        "scores": [{"segment": "", **finding} for finding in last.get("findings", ())],
+        "segments": list(last.get("segments", ())),
+        "outside": dict(last.get("outside", {})),
+        "reported": [{"feature": feature, **numbers} for feature, numbers in last.get("reported", {}).items()],
         "drift": _drift_charts(evaluations),
         "performance": _performance_chart(performance),
         "measured": {**_UNTOLD, **performance[-1].data} if performance else None,
@@ -84,6 +87,21 @@ def change_alarm(
     return alarm_row(alerts.mute(identity, state.now() + microseconds(form.get("for", ""), what="for"), by))
 
 
+def _seen(state: ConsoleState, name: str) -> dict[str, object]:
+    """What the monitor has said of its reference."""
+    told = state.services.catalog.last_events(what="monitor.reference", subject=f"/monitor/{name}", limit=1)
+    if not told:
+        return {}
+    data: Mapping[str, Any] = told[0].data
+    left = [f"{found['values']} of {column}" for column, found in data["not_watched_apart"].items()]
+    return {
+        "reference blocks": data["reference_blocks"],
+        "weak": "yes: fewer than 30 blocks" if data["weak"] else "no",
+        "segments": len(data["segments"]),
+        "values not watched apart": ", ".join(left) or "none",
+    }
+
+
 def _evaluations(state: ConsoleState, name: str) -> list[Event]:
     return _of(state, name, "monitor.evaluated")
 
@@ -99,7 +117,7 @@ def _drift_charts(evaluations: Sequence[Event]) -> list[dict[str, object]]:
     series: dict[str, dict[int, float]] = {}
     for event in evaluations:
         for finding in event.data["findings"]:  # type: ignore[attr-defined]
-            if finding["kind"] in ("shape", "location") and finding["threshold"]:
+            if finding["kind"] in ("shape", "location") and finding["threshold"] and not finding.get("segment"):
                 values = series.setdefault(finding["feature"], {})
                 block = int(str(event.data["block"]))
                 values[block] = max(values.get(block, 0.0), finding["score"] / finding["threshold"])

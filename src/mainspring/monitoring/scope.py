@@ -9,6 +9,7 @@ from mainspring.monitoring.stats.baseline import Baseline
 from mainspring.monitoring.stats.decide import WINDOWS, Finding, Thresholds, judge, thresholds
 from mainspring.monitoring.stats.reference import Reference, reference
 from mainspring.monitoring.stats.register import count_table
+from mainspring.monitoring.stats.report import Known, moments, well_known
 from mainspring.monitoring.stats.state import BlockState, merge
 
 if TYPE_CHECKING:
@@ -30,14 +31,16 @@ class Scope:
         segment: the segment's name; empty for all rows.
         baseline: their reference.
         alpha: the chance of a false alarm of one evaluation of one feature.
+        fine: whether fine cells are counted too, for the statistics that are only reported.
 
     Attributes:
         segment: the segment's name.
         references: the reference of each feature.
     """
 
-    def __init__(self, segment: str, baseline: Baseline, alpha: float) -> None:
+    def __init__(self, segment: str, baseline: Baseline, alpha: float, *, fine: bool = False) -> None:
         self.segment = segment
+        self._fine = fine
         self._baseline = baseline
         names = [feature.name for feature in baseline.features]
         self.references: Mapping[str, Reference] = {name: reference(baseline, name) for name in names}
@@ -60,7 +63,7 @@ class Scope:
     def count(self, rows: pa.Table) -> States:
         """Count rows of the prediction log; the states, as they are now, of the blocks that they are of."""
         touched: dict[int, dict[str, BlockState]] = {}
-        for feature, blocks in count_table(rows, "at", self._baseline).items():
+        for feature, blocks in count_table(rows, "at", self._baseline, fine=self._fine).items():
             for start, state in blocks.items():
                 known = self._states.setdefault(start, {})
                 known[feature] = merge([known[feature], state]) if feature in known else state
@@ -77,6 +80,15 @@ class Scope:
             states = [(at, self._states[at][name]) for at in recent if name in self._states[at]]
             findings += judge(known, self._limits[name], states)
         return findings
+
+    def reported(self, start: int) -> Mapping[str, tuple[Known, tuple[float, float]]]:
+        """The well-known statistics of a block by feature, with its mean and standard deviation; they judge nothing."""
+        states = self._states.get(start, {})
+        return {
+            name: (well_known(known, states[name]), moments(known.feature, states[name]))
+            for name, known in self.references.items()
+            if name in states
+        }
 
     def forget(self, judged: int) -> None:
         """Let go of the blocks that no later judgement looks back on, when those up to `judged` are judged."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from mainspring.monitoring.scope import LOOK_BACK, Scope, States
 from mainspring.monitoring.stats.baseline import Baseline
 from mainspring.monitoring.stats.decide import Finding, rank
 from mainspring.monitoring.stats.performance import mature
+from mainspring.monitoring.stats.report import Known
 from mainspring.monitoring.stats.segments import partition, segment_name, take
 from mainspring.monitoring.stats.threshold import alpha
 from mainspring.ports.catalog import Alert, Block, Catalog, Event
@@ -128,7 +130,7 @@ class MonitorWatch:
         self._judged = max(self._judged, self._newest // size * size if self._newest else _NEVER)
         scopes = 1 + len(baseline.segments)
         self.alpha = alpha(yearly_budget(self._spec.false_alarms), len(baseline.features), size, segments=scopes)
-        self._all = Scope("", baseline, self.alpha)
+        self._all = Scope("", baseline, self.alpha, fine=self._spec.block == "day")
         self._apart: dict[str, dict[str | None, Scope]] = {found.column: {} for found in baseline.apart}
         for segment in baseline.segments:
             name = segment_name(segment.column, segment.value)
@@ -273,6 +275,7 @@ class MonitorWatch:
             "findings": shown,
             "alpha": self.alpha,
             "rows": self._all.rows(start),
+            "reported": {name: _reported(*found) for name, found in self._all.reported(start).items()},
         }
         if self._apart:
             data["segments"] = [
@@ -356,6 +359,12 @@ def _plain(finding: Finding, segment: str = "") -> dict[str, object]:
         "floor": _finite(finding.floor),
         "state": finding.state,
     }
+
+
+def _reported(known: Known, moments: tuple[float, float]) -> dict[str, object]:
+    mean, sd = moments
+    numbers = {**dataclasses.asdict(known), "mean": mean, "sd": sd}
+    return {name: number if isinstance(number, int) else _finite(number) for name, number in numbers.items()}
 
 
 def _summary(scope: Scope, start: int, judged: Judgement) -> dict[str, object]:

@@ -320,6 +320,28 @@ def test_labels_of_the_high_scores_alone_are_warned_of(tmp_path: Path, reference
     assert all(data["selection"]["js"] > 0.05 for data in told)
 
 
+def test_well_known_statistics_are_told_of_the_block_that_has_closed(tmp_path: Path, reference: Baseline) -> None:
+    bench = Bench(tmp_path, reference)
+    table = block(np.random.default_rng(15), 2, K, shift=1.0)
+    for start in range(0, len(table), 90):
+        bench.watch.take(table.slice(start, 90))
+    bench.watch.close_blocks()
+    (told,) = (data["reported"] for data in bench.told("monitor.evaluated"))
+    first = table.slice(0, ROWS)
+    whole = np.sort(np.array(block(np.random.default_rng(1), K).column("x")))
+    values = np.sort(np.array(first.column("x")))
+    at = np.concatenate([whole, values])
+    exact = np.abs(np.searchsorted(whole, at, "right") / len(whole) - np.searchsorted(values, at, "right") / ROWS).max()
+    assert told["x"]["ks"] == pytest.approx(exact, abs=0.01)
+    assert told["x"]["mean"] == pytest.approx(values.mean())
+    assert told["x"]["sd"] == pytest.approx(values.std())
+    assert told["x"]["wasserstein"] == pytest.approx((values.mean() - whole.mean()) / whole.std(), abs=0.05)
+    assert told["x"]["psi"] > 0.2 > told["score"]["psi"]
+    assert told["kind"]["ks"] is None
+    assert told["kind"]["chi2_df"] == 2
+    assert json.loads(json.dumps(told)) == told
+
+
 def test_segment_states_add_up_on_their_own_cells(tmp_path: Path, reference: Baseline) -> None:
     bench = Bench(tmp_path, reference)
     table = block(np.random.default_rng(12), 2, K)

@@ -49,8 +49,8 @@ class LabelSink(Protocol):
     def __call__(self, labels: Sequence[tuple[str, str, float, int]]) -> Mapping[str, int]:
         """Record (id, name, value, at); says how many were ``accepted`` and how many were ``duplicate``.
 
-        An id that is in no log yet is accepted: it is joined when its prediction is there by the time that the labels of
-        its block are due.
+        An id that is in no log yet is accepted: it is joined when its prediction is there by the time that its block's
+        labels are due.
         """
 
 
