@@ -13,9 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, sync_playwright
 from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.conftest import Served, call, mainspring, serve
+from e2e.test_console import CHROMIUM, FLAGS
 
 DAYS, ROWS = 40, 160
 FIRST = datetime(2025, 1, 1, tzinfo=UTC)
@@ -77,8 +80,11 @@ def visits(random: np.random.Generator, days: int, first: datetime) -> list[dict
     return rows
 
 
-def ask(served: Served, rows: list[dict[str, Any]]) -> list[str]:
-    """Ask for predictions of visits at the moments they happened; a value that is None is left out."""
+def ask(served: Served, rows: list[dict[str, Any]], *, push: bool = True) -> list[str]:
+    """Push visits and ask for predictions of them at the moments they happened; what is None is left out."""
+    pushed = [{**row, "at": row["at"].isoformat(), "returned": None, "known": None} for row in rows]
+    if push:
+        assert call(f"{served.url}/sources/visits/push", {"rows": pushed, "now": "event"})[0] == 200
     asked = []
     for row in rows:
         known = {name: row[name] for name in ("customer", "amount", "region", "vip") if row[name] is not None}
@@ -104,6 +110,16 @@ def closed(served: Served, day: int) -> None:
     """Wait until the block of a day after the reference has been judged."""
     start = int((AFTER + timedelta(days=day)).timestamp() * 1e6)
     until(lambda: (page(served)["block"] or 0) >= start, served)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield found
+        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +184,8 @@ def test_an_endpoint_says_what_it_logs_beside_the_inputs(watched: Served) -> Non
     described = json.loads(call(f"{watched.url}/endpoint/returns")[1])
     assert described["logged"] == ["region", "vip"]
     assert [column["name"] for column in described["columns"]] == ["visits_30d", "amount"]
-    answer = json.loads(
-        call(f"{watched.url}/endpoint/returns?features=true", {"customer": "c01", "amount": 1.0, "region": "north"})[1]
-    )
+    row = {"customer": "c01", "amount": 1.0, "region": "north", "now": AFTER.isoformat()}
+    answer = json.loads(call(f"{watched.url}/endpoint/returns?features=true", row)[1])
     assert set(answer["features"]) == {"visits_30d", "amount"}
 
 
@@ -204,6 +219,32 @@ def test_show_tells_of_the_monitor_for_people_and_programs(watched: Served) -> N
     assert set(found) == {"reference", "evaluated", "performance", "alarms"}
     assert found["evaluated"]["reported"]["amount"]["psi"] > 0
     assert "region=south" in mainspring("show", "alert", cwd=watched.project).stdout
+
+
+def test_a_source_that_stops_is_the_alarm_and_its_features_are_muted(watched: Served, browser: Browser) -> None:
+    for day in (6, 7, 8):
+        rows = visits(np.random.default_rng(day), 1, AFTER + timedelta(days=day))
+        for row in rows:
+            row["amount"] *= 2 if day == 7 else 1
+        ask(watched, rows, push=day != 7)
+    closed(watched, 7)
+    found = page(watched)
+    assert found["failing"] == ["source/visits"]
+    (alarm,) = [alarm for alarm in found["alarms"] if alarm["features"] == ["source/visits"]]
+    assert (alarm["state"], alarm["kind"]) == ("firing", "freshness")
+    since = int((AFTER + timedelta(days=7)).timestamp() * 1e6)
+    assert not [other for other in found["alarms"] if other["since"] == since and other["id"] != alarm["id"]]
+    muted = {(score["feature"], score["state"]) for score in found["scores"] if score["kind"] == "location"}
+    assert ("amount", "recorded") in muted
+    assert "muted: source/visits failed" in mainspring("show", "monitor/watcher", cwd=watched.project).stdout
+    for scheme in ("light", "dark"):
+        shown = browser.new_page(color_scheme=scheme)  # type: ignore[arg-type]
+        shown.goto(f"{watched.console}/monitors/watcher")
+        shown.wait_for_load_state("networkidle")
+        assert "failed in the block" in shown.locator("main").inner_text()
+        violations = Axe().run(shown).response["violations"]
+        shown.close()
+        assert not [f"{v['id']}: {node['html'][:160]}" for v in violations for node in v["nodes"]]
 
 
 def test_a_segment_more_trains_no_new_model(watched: Served, tmp_path: Path) -> None:

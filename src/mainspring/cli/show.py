@@ -20,7 +20,7 @@ from mainspring.server.planning import plan_of
 __all__ = ["command"]
 
 _DECLARED = ("source", "feature_view", "model", "promotion", "endpoint", "monitor", "step", "pipeline", "schedule")
-_SEEN = ("reference_blocks", "weak", "alpha", "features", "segments", "not_watched_apart")
+_SEEN = ("reference_blocks", "weak", "alpha", "features", "sources", "segments", "not_watched_apart")
 _REPORTED = ("psi", "ks", "wasserstein", "chi2", "chi2_df", "chi2_p", "mean", "sd")
 _RECORDED = ("run", "alert", "event", "alias")
 
@@ -153,7 +153,8 @@ def _describe_monitor(found: Mapping[str, Any]) -> None:
         print(f"  {performance['metric']} {_short(performance['value'])} {bounds} on {share}, block {when}")
     if evaluated is None:
         return
-    print(f"block {moment(evaluated['block'])}")
+    failing = ", ".join(evaluated.get("failing", ()))
+    print(f"block {moment(evaluated['block'])}" + (f", muted: {failing} failed" if failing else ""))
     numbers = ("score", "threshold", "effect", "floor")
     table(
         ("feature", "segment", "kind", "window", *numbers, "state"),

@@ -53,6 +53,7 @@ def monitor(state: ConsoleState, name: str) -> Page | None:
         "alarms": [alarm_row(alert) for alert in state.services.catalog.alerts(monitor=name)],
         "facts": {"blocks judged": len(evaluations)} | ({"alpha": last["alpha"]} if last else {}) | _seen(state, name),
         "block": last.get("block"),
+        "failing": list(last.get("failing", ())),
         "scores": [{"segment": "", **finding} for finding in last.get("findings", ())],
         "segments": list(last.get("segments", ())),
         "outside": dict(last.get("outside", {})),

@@ -15,7 +15,10 @@ import msgspec
 from mainspring.errors import UsageError
 from mainspring.ports.catalog import Alert, Catalog, Event
 
-__all__ = ["Alerts", "fingerprint"]
+__all__ = ["OF_FEEDS", "Alerts", "fingerprint"]
+
+OF_FEEDS = frozenset({"volume", "freshness"})
+"""The kinds of alarm that a source has itself."""
 
 _MANY = 10_000
 _Change = Literal["alert.firing", "alert.acknowledged", "alert.muted", "alert.resolved"]
@@ -62,9 +65,15 @@ class Alerts:
                 return again, False
         return found, False
 
-    def settle(self, segment: str, lasting: Collection[str]) -> None:
-        """Resolve the alarms of a segment whose cause does not last; a muted one not before its mute has passed."""
-        for alert in self.open():
+    def settle(self, segment: str, lasting: Collection[str], *, feeds: bool = False) -> None:
+        """Resolve the alarms of a segment whose cause does not last; a muted one not before its mute has passed.
+
+        Args:
+            segment: whose alarms.
+            lasting: the causes that are still there.
+            feeds: whether the alarms of sources are meant, or those of features.
+        """
+        for alert in [found for found in self.open() if (found.kind in OF_FEEDS) is feeds]:
             while alert.segment == segment and alert.features[0] not in lasting and not self._quiet(alert):
                 done = msgspec.structs.replace(alert, state="resolved", resolved=self._clock())
                 if self._catalog.move_alert(done, alert.state):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mainspring.monitoring.stats.baseline import Baseline
@@ -70,11 +70,16 @@ class Scope:
                 touched.setdefault(start, {})[feature] = known[feature]
         return touched
 
-    def judge(self, start: int) -> list[Finding]:
-        """The findings of all features when a block has closed; none where it has no row."""
+    def judge(self, start: int, spoilt: Collection[int] = ()) -> list[Finding]:
+        """The findings of all features when a block has closed; none where it has no row.
+
+        Args:
+            start: the block's start, UTC microseconds.
+            spoilt: earlier blocks that are not looked back on.
+        """
         if start not in self._states:
             return []
-        recent = [at for at in self.starts() if at <= start][-LOOK_BACK - 1 :]
+        recent = [at for at in self.starts() if at == start or (at < start and at not in spoilt)][-LOOK_BACK - 1 :]
         findings: list[Finding] = []
         for name, known in self.references.items():
             states = [(at, self._states[at][name]) for at in recent if name in self._states[at]]

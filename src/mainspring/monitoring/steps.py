@@ -17,9 +17,11 @@ from mainspring.declare.model import Monitor
 from mainspring.declare.record import Field
 from mainspring.engine.context import current
 from mainspring.engine.task import Output, Task
+from mainspring.features.log import TableVersion
 from mainspring.features.view import View
 from mainspring.lazy import lazy
-from mainspring.monitoring.stats.baseline import Baseline
+from mainspring.monitoring.feeds import Behind, arrivals, feed_of, sources_behind
+from mainspring.monitoring.stats.baseline import Baseline, Feed
 from mainspring.monitoring.stats.columns import whole_numbers
 from mainspring.monitoring.stats.register import Watched, register
 from mainspring.monitoring.stats.segments import register_segments
@@ -37,6 +39,7 @@ SCORE = "score"
 """The model's score, watched like an input."""
 
 _AT, _KNOWN = "_at", "_known"
+_SOURCE = "source_"
 _LABELLED = 0.99
 
 
@@ -46,13 +49,21 @@ def tasks_of_monitor(monitor: Monitor, views: Mapping[str, View]) -> tuple[Task,
     model = name_of(spec.model)
     segments = [column.name for column in spec.segments]
     apart = {"apart": Output(f"segments/{model}")} if segments else {}
+    behind = sources_behind(spec_of(spec.model))
+    logs = {f"{_SOURCE}{found.source.name}": Output(f"source/{found.source.name}") for found in behind}
     rules = {item.name: item.field.rules for item in spec_of(spec.model).inputs if isinstance(item, Column)}
     return (
         Task(
             f"baseline/{name_of(monitor)}",
             baseline,
-            {"block": spec.block, "watch": list(spec.watch), "rules": rules, "segments": segments},
-            {"frame": Output(f"training_set/{model}"), "folder": Output(f"model/{model}"), **apart},
+            {
+                "block": spec.block,
+                "watch": list(spec.watch),
+                "rules": rules,
+                "segments": segments,
+                "behind": list(behind),
+            },
+            {"frame": Output(f"training_set/{model}"), "folder": Output(f"model/{model}"), **apart, **logs},
         ),
     )
 
@@ -62,11 +73,13 @@ def baseline(
     watch: list[str],
     rules: dict[str, Field],
     segments: list[str],
+    behind: list[Behind],
     frame: Frame,
     folder: File,
     apart: Frame | None = None,
+    **logs: TableVersion,
 ) -> File:
-    """The baseline of the inputs and of the score over all rows of the training set, and by segment, as a file."""
+    """The baseline as a file: inputs and score over all rows of the training set and by segment, and the sources."""
     services = cast(Services, current().services)
     card = read_card(folder.path)
     table = frame.arrow()
@@ -78,10 +91,19 @@ def baseline(
     if apart is not None:
         columns = {name: apart.arrow().column(name) for name in segments}
         found = register_segments(found, table, _AT, watched, columns, block)
-    found = msgspec.structs.replace(found, horizon_us=_horizon(frame))
+    feeds = tuple(_feed(services, source, logs[f"{_SOURCE}{source.source.name}"], found) for source in behind)
+    found = msgspec.structs.replace(found, horizon_us=_horizon(frame), feeds=feeds if found.starts else ())
     path = Path(current().work_dir) / "baseline.bin"
     path.write_bytes(found.to_bytes())
     return File(path)
+
+
+def _feed(services: Services, behind: Behind, log: TableVersion, reference: Baseline) -> Feed:
+    """What a source brought in the reference's time."""
+    at = msgspec.convert(log, TableVersion)
+    first, stop = (reference.starts[0], reference.starts[-1] + reference.block_us) if reference.starts else (0, 0)
+    times = arrivals(services.tables, behind.source, first, stop, at.version)
+    return feed_of(times, behind.source.name, behind.every_us, reference.block_us)
 
 
 def _horizon(frame: Frame) -> int:

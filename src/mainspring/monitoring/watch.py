@@ -15,10 +15,12 @@ from mainspring.declare.model import MonitorSpec
 from mainspring.declare.options import yearly_budget
 from mainspring.lazy import lazy
 from mainspring.monitoring.alerts import Alerts, fingerprint
+from mainspring.monitoring.feeds import Arrivals, FeedJudge
 from mainspring.monitoring.labels import measured
 from mainspring.monitoring.scope import LOOK_BACK, Scope, States
 from mainspring.monitoring.stats.baseline import Baseline
 from mainspring.monitoring.stats.decide import Finding, rank
+from mainspring.monitoring.stats.feed import mute
 from mainspring.monitoring.stats.performance import mature
 from mainspring.monitoring.stats.report import Known
 from mainspring.monitoring.stats.segments import partition, segment_name, take
@@ -92,6 +94,7 @@ class MonitorWatch:
         baseline: the reference.
         judged: how the model is judged when labels have arrived.
         retrain: starts a training, or None.
+        came: what the sources behind the features have brought; without it they are not judged.
         clock: the time, UTC microseconds; blocks go by event time, alarms and mutes by the clock.
     """
 
@@ -104,6 +107,7 @@ class MonitorWatch:
         baseline: Baseline,
         judged: Judged,
         retrain: Retrain | None = None,
+        came: Arrivals | None = None,
         clock: Callable[[], int] = now_us,
     ) -> None:
         self.app = app
@@ -113,6 +117,7 @@ class MonitorWatch:
         self._on_labels = judged
         self._retrain = retrain
         self._clock = clock
+        self._came = came
         self.alerts = Alerts(catalog, name, clock)
         self._late = _LATE[spec.block]
         self._newest = 0
@@ -120,7 +125,9 @@ class MonitorWatch:
         self._judged = self._last("monitor.evaluated", "block")
         self._measured = self._last("monitor.performance", "block")
         self._retrained = self._last("monitor.retrain", "since")
-        self._unmeasured = {block for block in self._blocks_told() if block > self._measured}
+        told = self._evaluations()
+        self._unmeasured = {block for block in told if block > self._measured}
+        self._spoilt = {block for block, data in told.items() if data.get("failing")}
         self.rebase(baseline)
 
     def rebase(self, baseline: Baseline) -> None:
@@ -129,7 +136,9 @@ class MonitorWatch:
         self._horizon = baseline.horizon_us
         self._judged = max(self._judged, self._newest // size * size if self._newest else _NEVER)
         scopes = 1 + len(baseline.segments)
-        self.alpha = alpha(yearly_budget(self._spec.false_alarms), len(baseline.features), size, segments=scopes)
+        watched = len(baseline.features) + (len(baseline.feeds) if self._came else 0)
+        self.alpha = alpha(yearly_budget(self._spec.false_alarms), watched, size, segments=scopes)
+        self._feeds = FeedJudge(baseline, self.alpha, self._came) if self._came else None
         self._all = Scope("", baseline, self.alpha, fine=self._spec.block == "day")
         self._apart: dict[str, dict[str | None, Scope]] = {found.column: {} for found in baseline.apart}
         for segment in baseline.segments:
@@ -145,6 +154,7 @@ class MonitorWatch:
             "weak": any(scope.weak for scope in self._scopes()),
             "alpha": self.alpha,
             "features": len(baseline.features),
+            "sources": [feed.source for feed in baseline.feeds] if self._came else [],
             "segments": [scope.segment for scope in self._scopes() if scope.segment],
             "not_watched_apart": {
                 found.column: {"values": found.values - found.watched, "reference_rows": found.rows_left}
@@ -172,9 +182,9 @@ class MonitorWatch:
         events = self._catalog.last_events(what=what, subject=f"/monitor/{self.name}", limit=1)
         return int(str(events[0].data[field])) if events else _NEVER
 
-    def _blocks_told(self) -> list[int]:
+    def _evaluations(self) -> dict[int, dict[str, object]]:
         events = self._catalog.last_events(what="monitor.evaluated", subject=f"/monitor/{self.name}", limit=_MANY)
-        return [int(str(event.data["block"])) for event in events]
+        return {int(str(event.data["block"])): event.data for event in events}
 
     @property
     def since(self) -> datetime:
@@ -259,12 +269,18 @@ class MonitorWatch:
             for scope in self._scopes():
                 scope.forget(start)
             self._outside = {at: told for at, told in self._outside.items() if at > start}
+        self._spoilt = {at for at in self._spoilt if at >= self._floor() or at in self._all.starts()}
         self._judge_labels()
         return found
 
     def _judge(self, start: int) -> list[Judgement]:
-        found = [self._judge_scope(scope, start) for scope in self._scopes()]
+        feeds = self._judge_feeds(start)
+        failing = [finding for finding in feeds if finding.state == "alarm"]
+        if failing:
+            self._spoilt.add(start)
+        found = [self._judge_scope(scope, start, failing) for scope in self._scopes()]
         overall, *segments = found
+        found[0] = overall = dataclasses.replace(overall, findings=(*feeds, *overall.findings))
         shown = [_plain(finding) for finding in overall.findings if finding.state != "off"]
         for judged in segments:
             passed = [finding for finding in judged.findings if finding.state in ("alarm", "recorded")]
@@ -275,6 +291,7 @@ class MonitorWatch:
             "findings": shown,
             "alpha": self.alpha,
             "rows": self._all.rows(start),
+            "failing": sorted({finding.feature for finding in failing}),
             "reported": {name: _reported(*found) for name, found in self._all.reported(start).items()},
         }
         if self._apart:
@@ -285,16 +302,35 @@ class MonitorWatch:
         self._event("monitor.evaluated", data)
         return found
 
-    def _judge_scope(self, scope: Scope, start: int) -> Judgement:
+    def _judge_feeds(self, start: int) -> list[Finding]:
+        """The findings on the sources; those that fail have an alarm each, which starts no training."""
+        findings = self._feeds.judge(start, self._spoilt) if self._feeds is not None else []
+        failing: dict[str, list[Finding]] = {}
+        for finding in rank(findings):
+            if finding.state == "alarm":
+                failing.setdefault(finding.feature, []).append(finding)
+        for alarms in failing.values():
+            self._raise("", start, alarms)
+        self.alerts.settle("", failing, feeds=True)
+        return findings
+
+    def _judge_scope(self, scope: Scope, start: int, failing: Sequence[Finding]) -> Judgement:
         if not scope.rows(start):  # nothing came: no alarm begins, and none ends
             return Judgement(start, scope.segment, (), None)
-        ranked = rank(scope.judge(start))
+        ranked = rank(scope.judge(start, self._spoilt))
+        if failing:  # what the features show now may be the sources' fault
+            why = ", ".join(sorted({f"{finding.kind} of {finding.feature}" for finding in failing}))
+            return Judgement(start, scope.segment, mute(ranked, why), None)
         alarms = [finding for finding in ranked if finding.state == "alarm"]
-        alert = self._raise(scope.segment, start, alarms) if alarms else None
+        alert = None
+        if alarms:
+            alert, new = self._raise(scope.segment, start, alarms)
+            if new:
+                self._maybe_retrain(alert, start)
         self.alerts.settle(scope.segment, {finding.feature for finding in alarms})
         return Judgement(start, scope.segment, ranked, alert)
 
-    def _raise(self, segment: str, start: int, alarms: Sequence[Finding]) -> Alert:
+    def _raise(self, segment: str, start: int, alarms: Sequence[Finding]) -> tuple[Alert, bool]:
         first = alarms[0]
         offered = Alert(
             new_id(),
@@ -312,10 +348,7 @@ class MonitorWatch:
             tuple(dict.fromkeys(finding.feature for finding in alarms)),
             {"window": first.window, "findings": [_plain(finding, segment) for finding in alarms[:_SHOWN]]},
         )
-        alert, new = self.alerts.offer(offered)
-        if new:
-            self._maybe_retrain(alert, start)
-        return alert
+        return self.alerts.offer(offered)
 
     def _maybe_retrain(self, alert: Alert, start: int) -> None:
         waiting = self._retrained != _NEVER and start - self._retrained < self._spec.cooldown_us

@@ -30,6 +30,7 @@ from mainspring.features.online.write import upsert
 from mainspring.features.steps import sources_of
 from mainspring.features.view import View, picks_of
 from mainspring.features.write import append_rows
+from mainspring.monitoring.feeds import arrivals
 from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Node, Plan
@@ -45,6 +46,8 @@ from mainspring.serving.telemetry import Metrics
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from mainspring.metrics.arrays import Ints
 
 __all__ = ["Watched", "WorkerState"]
 
@@ -268,9 +271,15 @@ class WorkerState:
             folder = self.services.state / "predictions" / endpoint
             reader = LogReader(folder, endpoint, self.services.tables)
             judged = Judged(judged_by.metric, judged_by.label.name, _spans_of(reader))
-            watch = MonitorWatch(self.plan.app, node.name, spec, self.services.catalog, baseline, judged, retrain)
+            watch = MonitorWatch(
+                self.plan.app, node.name, spec, self.services.catalog, baseline, judged, retrain, self._came
+            )
             reader.since = watch.since
             self.monitors[node.name] = Watched(watch, reader, endpoint, digest)
+
+    def _came(self, source: str, start: int, stop: int) -> Ints:
+        """The event times of a source's rows in a span."""
+        return arrivals(self.services.tables, self._sources[source], start, stop)
 
     def _baseline_of(self, monitor: str) -> str | None:
         for step in self.services.catalog.step_history(f"baseline/{monitor}", limit=20):

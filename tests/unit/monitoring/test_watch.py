@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -15,13 +15,17 @@ import pytest
 from mainspring.adapters.sqlite.catalog import SqliteCatalog
 from mainspring.declare.model import ModelDeclaration, MonitorSpec
 from mainspring.metrics.classification import delong
+from mainspring.monitoring.alerts import OF_FEEDS
 from mainspring.monitoring.scope import LOOK_BACK
-from mainspring.monitoring.stats.baseline import Baseline
+from mainspring.monitoring.stats.baseline import Baseline, Feed
 from mainspring.monitoring.stats.register import Watched, register
 from mainspring.monitoring.stats.segments import register_segments
 from mainspring.monitoring.stats.state import BlockState, merge
 from mainspring.monitoring.watch import Judged, MonitorWatch
 from mainspring.ports.catalog import Alert, Label
+
+if TYPE_CHECKING:
+    from mainspring.metrics.arrays import Ints
 
 DAY = 86_400_000_000
 MONDAY = 19_723 * DAY  # 2024-01-01
@@ -81,6 +85,7 @@ class Bench:
         self.catalog = SqliteCatalog(folder / "catalog.db")
         self.clock = Clock()
         self.retrained: list[Alert] = []
+        self.silent: set[int] = set()
         self.spans: list[tuple[int, int]] = []
         self.log = block(np.random.default_rng(0), 0)
         self.reference = reference
@@ -96,6 +101,7 @@ class Bench:
             self.reference,
             Judged("roc_auc", "late", self.between),
             self.retrained.append,
+            self.came if self.reference.feeds else None,
             self.clock,
         )
         return self.watch
@@ -104,6 +110,11 @@ class Bench:
         self.spans.append((start, stop))
         at = np.asarray(self.log.column("at").cast(pa.int64()))
         return self.log.filter(pa.array((at >= start) & (at < stop)))
+
+    def came(self, source: str, start: int, stop: int) -> Ints:
+        """An hourly source; `silent` are days on which it has brought nothing."""
+        times = np.arange(start, stop, DAY // 24)
+        return times[[at // DAY not in self.silent for at in times.tolist()]]
 
     def told(self, what: str) -> list[dict[str, Any]]:
         return [cast("dict[str, Any]", event.data) for event in self.catalog.events(what=what, limit=100_000)]
@@ -340,6 +351,58 @@ def test_well_known_statistics_are_told_of_the_block_that_has_closed(tmp_path: P
     assert told["kind"]["ks"] is None
     assert told["kind"]["chi2_df"] == 2
     assert json.loads(json.dumps(told)) == told
+
+
+FED = Feed(
+    source="weather", starts=tuple(MONDAY + day * DAY for day in range(K)), rows=(24,) * K, silence_us=2 * DAY // 24
+)
+
+
+def test_a_failing_source_mutes_its_features_and_blocks_retraining_until_it_is_back(
+    tmp_path: Path, reference: Baseline
+) -> None:
+    bench = Bench(tmp_path, msgspec.structs.replace(reference, feeds=(FED,)))
+    random = np.random.default_rng(16)
+    bench.silent = {19_723 + K + 1, 19_723 + K + 2}
+    for day in range(12):
+        shift = 3.0 if day in (1, 2) else 0.0
+        bench.watch.take(block(random, 1, K + day, shift=shift))
+        bench.watch.close_blocks()
+        if day == 5:
+            bench.restarted()
+            for again in range(6):  # what the log still has of them: days whose rows were as they were
+                if MONDAY + (K + again) * DAY >= bench.watch.since.timestamp() * 1e6:
+                    bench.watch.take(
+                        block(np.random.default_rng(again), 1, K + again, shift=3.0 if again in (1, 2) else 0.0)
+                    )
+    told = bench.told("monitor.evaluated")
+    assert [data["failing"] for data in told[:4]] == [[], ["source/weather"], ["source/weather"], []]
+    assert all(not data["failing"] for data in told[3:])
+    recorded = {(f["feature"], f["state"]) for f in told[1]["findings"] if f["kind"] == "location"}
+    assert ("x", "recorded") in recorded
+    assert {alert.features for alert in bench.catalog.alerts()} == {("source/weather",)}
+    (alert,) = bench.catalog.alerts()
+    assert alert.kind in ("freshness", "volume")
+    assert alert.state == "resolved"
+    assert not bench.retrained
+    assert bench.watch.facts["sources"] == ["weather"]
+
+
+def test_an_alarm_of_before_does_not_end_while_its_source_fails(tmp_path: Path, reference: Baseline) -> None:
+    bench = Bench(tmp_path, msgspec.structs.replace(reference, segments=(), apart=(), feeds=(FED,)))
+    random = np.random.default_rng(17)
+    states: list[dict[str, str]] = []
+    for day, (shift, silent) in enumerate([(3.0, False), (3.0, False), (0.0, True), (0.0, False)]):
+        if silent:
+            bench.silent.add(19_723 + K + day)
+        bench.watch.take(block(random, 1, K + day, shift=shift))
+        bench.watch.close_blocks()
+        states.append({alert.features[0]: alert.state for alert in bench.catalog.alerts(open_only=True)})
+    assert states[2] == {"x": "firing"}
+    assert states[3] == {"x": "firing", "source/weather": "firing"}
+    bench.watch.take(block(random, 1, K + 4))
+    bench.watch.close_blocks()
+    assert {alert.state for alert in bench.catalog.alerts() if alert.kind in OF_FEEDS} == {"resolved"}
 
 
 def test_segment_states_add_up_on_their_own_cells(tmp_path: Path, reference: Baseline) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["Apart", "Baseline", "FeatureBaseline", "Segment", "layout_digest"]
+__all__ = ["Apart", "Baseline", "FeatureBaseline", "Feed", "Segment", "layout_digest"]
 
 _MAGIC = b"MSBL"
 _VERSION = 1
@@ -121,6 +121,22 @@ class Apart(msgspec.Struct, frozen=True, kw_only=True):
     rows_left: int
 
 
+class Feed(msgspec.Struct, frozen=True, kw_only=True):
+    """The reference of a source behind the features.
+
+    Args:
+        source: its name.
+        starts: start of each block that has rows, microseconds since 1970 UTC, rising.
+        rows: rows of each of them.
+        silence_us: how long it may bring nothing, in microseconds; 0 when that is not known.
+    """
+
+    source: str
+    starts: tuple[int, ...]
+    rows: tuple[int, ...]
+    silence_us: int
+
+
 class Baseline(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The reference of a monitor: nonempty blocks in order of time, and each feature over them.
 
@@ -132,6 +148,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         segments: the references of rows apart, by column and value.
         apart: how far each column's values are watched apart.
         horizon_us: how long it takes until 99 % of the labels are known, in microseconds.
+        feeds: the sources behind the features.
     """
 
     block_us: int
@@ -141,6 +158,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     segments: tuple[Segment, ...] = ()
     apart: tuple[Apart, ...] = ()
     horizon_us: int = 0
+    feeds: tuple[Feed, ...] = ()
 
     def __getitem__(self, name: str) -> FeatureBaseline:
         for feature in self.features:
