@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mainspring.adapters.sqlite.catalog import SqliteCatalog, open_catalog
@@ -17,6 +18,7 @@ from mainspring.adapters.sqlite.schema import VERSION
 from mainspring.adapters.sqlite.settings import SqliteSettings
 from mainspring.errors import StoreError
 from mainspring.testing.catalog import CatalogContract
+from mainspring.testing.catalog_rows import an_alert
 from mainspring.testing.crew import Crew
 from mainspring.testing.online import in_children
 
@@ -62,6 +64,22 @@ def test_a_newer_schema_is_refused_and_its_file_is_left_alone(tmp_path, opening)
     assert fault(opening) == "MS-4114"
     assert file.read_bytes() == before
     assert os.listdir(tmp_path) == ["catalog.db"]
+
+
+def test_a_catalog_of_an_older_version_is_brought_up_to_date(tmp_path, opening):
+    catalog = opening()
+    catalog.open_alert(an_alert("a"))
+    catalog.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "catalog.db")) as other:
+        for column in ("acked_by", "muted_until"):
+            other.execute(f"alter table alert drop column {column}")
+        other.execute("pragma user_version = 1")
+        other.commit()
+    newer = opening()
+    assert newer.alerts() == [an_alert("a")]
+    held = msgspec.structs.replace(an_alert("a"), state="muted", acked_by="ada", muted_until=7)
+    assert newer.move_alert(held, "firing")
+    assert opening().alerts() == [held]
 
 
 def test_another_programs_database_is_refused(tmp_path, opening):

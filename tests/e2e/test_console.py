@@ -8,11 +8,15 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from e2e.conftest import Served, call
+from mainspring.catalog.ids import new_id, now_us
+from mainspring.choose.services import Services
+from mainspring.ports.catalog import Alert
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -104,6 +108,75 @@ def test_the_form_works_with_scripts_off(served: Served, browser: Browser) -> No
     page.get_by_role("button", name="Ask").click()
     assert "score" in page.locator("pre").inner_text()
     context.close()
+
+
+@pytest.fixture
+def alarm(served: Served) -> Iterator[Alert]:
+    """An open alarm of the template's monitor, as the monitor itself would raise it."""
+    catalog = Services.of_project(served.project).catalog
+    found = Alert(
+        new_id(), new_id()[:16], "returns", "customer=c01", "shape", "firing", 5, now_us(), 9.5, 4.0, 0.25, ("amount",)
+    )
+    catalog.open_alert(found)
+    try:
+        yield found
+    finally:
+        for alert in catalog.alerts(open_only=True, monitor="returns"):
+            if alert.id == found.id:
+                catalog.move_alert(msgspec.structs.replace(alert, state="resolved", resolved=now_us()), alert.state)
+        catalog.close()
+
+
+def state_of(served: Served, alarm: Alert) -> dict[str, object]:
+    rows = json.loads(call(f"{served.console}/monitors/returns.json")[1])["alarms"]
+    found: dict[str, object] = next(row for row in rows if row["id"] == alarm.id)
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_alarm_is_acknowledged_and_muted_with_scripts_off(
+    served: Served, browser: Browser, alarm: Alert, scheme: str
+) -> None:
+    shown = opened(browser, f"{served.console}/monitors/returns", scheme)
+    assert not Axe().run(shown).response["violations"]
+    shown.close()
+    context = browser.new_context(java_script_enabled=False, color_scheme=scheme)  # type: ignore[arg-type]
+    page = context.new_page()
+    page.goto(f"{served.console}/monitors/returns")
+    page.get_by_label("Your name, to acknowledge shape of amount in customer=c01").fill("Ada")
+    page.get_by_role("button", name="Acknowledge shape of amount").click()
+    assert page.url == f"{served.console}/monitors/returns"
+    assert "acknowledged by Ada" in page.locator("main").inner_text()
+    page.get_by_label("How long to mute shape of amount").select_option("4h")
+    page.get_by_role("button", name="Mute shape of amount").click()
+    assert "muted until" in page.locator("main").inner_text()
+    context.close()
+    found = state_of(served, alarm)
+    assert (found["state"], found["acked_by"]) == ("muted", "Ada")
+    left = int(str(found["muted_until"])) - now_us()
+    assert 3.9 * 3_600_000_000 < left <= 4 * 3_600_000_000
+    shown = opened(browser, f"{served.console}/monitors/returns", scheme)
+    assert not Axe().run(shown).response["violations"]
+    shown.close()
+
+
+def test_a_program_acknowledges_an_alarm_and_is_told_why_not(served: Served, alarm: Alert) -> None:
+    at, plain = f"{served.console}/monitors/returns/alerts/{alarm.id}", {"Accept": "application/json"}
+    status, body, _ = call(f"{at}/acknowledge", b"by=ci", plain)
+    assert (status, json.loads(body)["state"], json.loads(body)["acked_by"]) == (200, "acknowledged", "ci")
+    assert call(f"{at}/mute", b"for=soon", plain)[0] == 400
+    assert call(f"{at}/forget", b"", plain)[0] == 404
+    assert call(f"{served.console}/monitors/nothing/alerts/{alarm.id}/mute", b"for=1h", plain)[0] == 404
+    status, body, _ = call(f"{served.console}/monitors/returns/alerts/nothing/acknowledge", b"", plain)
+    assert (status, "no open alarm" in json.loads(body)["error"]) == (409, True)
+    assert call(f"{at}/mute")[0] == 405
+
+
+@pytest.mark.parametrize("headers", [{"Sec-Fetch-Site": "cross-site"}, {"Origin": "https://elsewhere.example"}])
+def test_a_form_of_another_site_is_refused(served: Served, alarm: Alert, headers: dict[str, str]) -> None:
+    assert call(f"{served.console}/monitors/returns/alerts/{alarm.id}/mute", b"for=1h", headers)[0] == 403
+    assert call(f"{served.console}/serving/returns/try", b"customer=c01&amount=1", headers)[0] == 403
+    assert state_of(served, alarm)["state"] == "firing"
 
 
 def test_slash_opens_the_palette(served: Served, browser: Browser) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -21,6 +22,8 @@ from mainspring.server.trace import trace_prediction
 __all__ = ["command"]
 
 _DECLARED = ("source", "feature_view", "model", "promotion", "endpoint", "monitor", "step", "pipeline", "schedule")
+_SEEN = ("reference_blocks", "weak", "alpha", "features", "sources", "segments", "not_watched_apart")
+_REPORTED = ("psi", "ks", "wasserstein", "chi2", "chi2_df", "chi2_p", "mean", "sd")
 _RECORDED = ("run", "alert", "event", "alias")
 
 
@@ -71,7 +74,7 @@ def _recorded(services: Services, kind: str, as_json: bool) -> None:
     }
     columns = {
         "run": ("id", "pipeline", "status", "started", "reason"),
-        "alert": ("id", "monitor", "kind", "state", "since", "features"),
+        "alert": ("id", "monitor", "segment", "kind", "state", "since", "features", "acked_by", "muted_until"),
         "event": ("seq", "at", "actor", "what", "subject"),
         "alias": ("kind", "name", "alias", "entity_id", "rev"),
     }[kind]
@@ -88,8 +91,10 @@ def _plain(record: msgspec.Struct) -> dict[str, object]:
 
 
 def _cell(column: str, value: object) -> object:
-    if column in ("started", "at", "since") and isinstance(value, int):
+    if column in ("started", "at", "since", "muted_until") and isinstance(value, int):
         return moment(value)
+    if value is None:
+        return ""
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
 
 
@@ -117,6 +122,7 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
                 "versions": [_plain(item) for item in versions],
                 "aliases": [_plain(item) for item in services.catalog.aliases(kind, name)],
                 "steps": [_plain(item) for item in history],
+                **({"monitor": _watched(services, name)} if kind == "monitor" else {}),
             }
         )
         return
@@ -129,6 +135,55 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
     for step in history:
         took = "" if step.ended is None else ago(step.ended - step.started)
         print(f"  {moment(step.started)}  {step.status}  {took}  {step.note or step.error}")
+    if kind == "monitor":
+        _describe_monitor(_watched(services, name))
+
+
+def _watched(services: Services, name: str) -> dict[str, Any]:
+    """What a monitor has said last: of its reference, of a block, of a block's labels; and its open alarms."""
+    found: dict[str, Any] = {}
+    for what in ("reference", "evaluated", "performance"):
+        told = services.catalog.last_events(what=f"monitor.{what}", subject=f"/monitor/{name}", limit=1)
+        found[what] = told[0].data if told else None
+    return {**found, "alarms": [_plain(a) for a in services.catalog.alerts(open_only=True, monitor=name)]}
+
+
+def _describe_monitor(found: Mapping[str, Any]) -> None:
+    reference, evaluated, performance = found["reference"], found["evaluated"], found["performance"]
+    if reference is not None:
+        lines(f"  {key}: {reference[key]}" for key in _SEEN)
+    for alarm in found["alarms"]:
+        where = f" in {alarm['segment']}" if alarm["segment"] else ""
+        print(f"  alarm {alarm['id']}: {alarm['kind']} of {', '.join(alarm['features'])}{where}, {alarm['state']}")
+    if performance is not None:
+        share = f"{performance['n']} labels, coverage {_short(performance['coverage'])}"
+        bounds = f"[{_short(performance['low'])}, {_short(performance['high'])}]"
+        when = moment(performance["block"])
+        print(f"  {performance['metric']} {_short(performance['value'])} {bounds} on {share}, block {when}")
+    if evaluated is None:
+        return
+    failing = ", ".join(evaluated.get("failing", ()))
+    print(f"block {moment(evaluated['block'])}" + (f", muted: {failing} failed" if failing else ""))
+    numbers = ("score", "threshold", "effect", "floor")
+    table(
+        ("feature", "segment", "kind", "window", *numbers, "state"),
+        [
+            (f["feature"], f.get("segment", ""), f["kind"], f["window"], *(_short(f[n]) for n in numbers), f["state"])
+            for f in evaluated["findings"]
+        ],
+    )
+    print("reported only; these decide nothing")
+    table(
+        ("feature", *_REPORTED),
+        [
+            (feature, *(_short(numbers[name]) for name in _REPORTED))
+            for feature, numbers in evaluated.get("reported", {}).items()
+        ],
+    )
+
+
+def _short(number: float | None) -> str:
+    return "" if number is None else f"{number:.4g}"
 
 
 def _describe_prediction(services: Services, plan: Plan, name: str, as_json: bool) -> None:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 import jinja2
 import orjson
 from litestar import Litestar, Request, Response, get, post
 from litestar.config.compression import CompressionConfig
-from litestar.exceptions import HTTPException, NotFoundException
-from litestar.handlers import HTTPRouteHandler
+from litestar.connection import ASGIConnection
+from litestar.exceptions import HTTPException, NotFoundException, PermissionDeniedException
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.static_files import create_static_files_router
 
 from mainspring.console import monitors, pages
 from mainspring.console.state import ConsoleState
+from mainspring.errors import DeclarationError, UsageError
 
 __all__ = ["console_app"]
 
@@ -33,6 +37,9 @@ _HEADERS = {
     "referrer-policy": "same-origin",
     "cache-control": "no-store",
 }
+
+
+_HEADINGS = {400: "Not understood", 403: "Refused", 409: "Too late"}
 
 
 Build = Callable[[ConsoleState, Mapping[str, Any]], "pages.Page | None"]
@@ -81,6 +88,7 @@ def console_app(state: ConsoleState) -> Litestar:
             *(_page(show, path, page) for page in _PAGES for path in _paths(page.path)),
             _log(state),
             _attempt(state, show),
+            _alarm(state, show),
             create_static_files_router("/static", directories=[_HERE / "static"], include_in_schema=False),
         ],
         exception_handlers={HTTPException: show.error},
@@ -112,7 +120,7 @@ def _log(state: ConsoleState) -> HTTPRouteHandler:
 
 
 def _attempt(state: ConsoleState, show: _Shower) -> HTTPRouteHandler:
-    @post("/serving/{name:str}/try", status_code=200)
+    @post("/serving/{name:str}/try", status_code=200, guards=[_own_page])
     async def attempt(request: Request[Any, Any, Any], name: str) -> Response[bytes]:
         """Send the form to an endpoint, and show the answer beside it."""
         form = await request.form()
@@ -124,6 +132,37 @@ def _attempt(state: ConsoleState, show: _Shower) -> HTTPRouteHandler:
         return show(request, "tried.html", name, {"name": name, "status": status, "text": text})
 
     return attempt
+
+
+def _alarm(state: ConsoleState, show: _Shower) -> HTTPRouteHandler:
+    @post("/monitors/{name:str}/alerts/{alert:str}/{act:str}", status_code=200, guards=[_own_page])
+    async def alarm(request: Request[Any, Any, Any], name: str, alert: str, act: str) -> Response[bytes]:
+        """Acknowledge or mute an alarm, and go back to its monitor; asked for JSON, answer with the alarm."""
+        form = {key: str(value) for key, value in (await request.form()).items()}
+        try:
+            row = await asyncio.to_thread(monitors.change_alarm, state, name, alert, act, form)
+        except UsageError as error:
+            raise HTTPException(detail=error.what, status_code=409) from error
+        except DeclarationError as error:
+            raise HTTPException(detail=error.what, status_code=400) from error
+        if row is None:
+            raise NotFoundException(detail=f"{request.url.path} is not here")
+        if "text/html" in request.headers.get("accept", "text/html"):
+            return Response(b"", status_code=303, headers={**_HEADERS, "location": f"/monitors/{quote(name)}"})
+        return show.json(row)
+
+    return alarm
+
+
+def _own_page(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Refuse a form that a page of another site sends: a browser says where it comes from."""
+    site, origin = connection.headers.get("sec-fetch-site"), connection.headers.get("origin")
+    if site is not None:
+        own = site in ("same-origin", "none")
+    else:
+        own = origin is None or urlsplit(origin).netloc == connection.headers.get("host")
+    if not own:
+        raise PermissionDeniedException(detail="the form was sent by a page of another site")
 
 
 class _Shower:
@@ -147,8 +186,12 @@ class _Shower:
         if page is None:
             raise NotFoundException(detail=f"{request.url.path} is not here")
         if request.url.path.endswith(".json") or "text/html" not in request.headers.get("accept", "text/html"):
-            return Response(_json(page), media_type="application/json", headers=_HEADERS)
+            return self.json(page)
         return self._html(template, self._frame(request.url.path, title) | page)
+
+    def json(self, values: Mapping[str, Any]) -> Response[bytes]:
+        """Data as JSON."""
+        return Response(_json(values), media_type="application/json", headers=_HEADERS)
 
     def part(self, template: str, values: dict[str, Any]) -> Response[bytes]:
         """A piece of a page."""
@@ -156,11 +199,12 @@ class _Shower:
 
     def error(self, request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
         """An error as a page, or as JSON."""
-        if request.url.path.endswith(".json"):
+        if request.url.path.endswith(".json") or "text/html" not in request.headers.get("accept", "text/html"):
             return Response(
                 _json({"error": error.detail}), status_code=error.status_code, media_type="application/json"
             )
-        page = self._frame(request.url.path, "Not here") | {"status": error.status_code, "detail": error.detail}
+        frame = self._frame(request.url.path, _HEADINGS.get(error.status_code, "Not here"))
+        page = frame | {"status": error.status_code, "detail": error.detail}
         return self._html("error.html", page, error.status_code)
 
     def _html(self, template: str, values: dict[str, Any], status: int = 200) -> Response[bytes]:

@@ -7,11 +7,18 @@ from typing import Any
 
 from mainspring.console.pages import Page, alarm_row
 from mainspring.console.state import ConsoleState
+from mainspring.declare.duration import microseconds
+from mainspring.monitoring.alerts import Alerts
 from mainspring.ports.catalog import Event
 
-__all__ = ["monitor", "monitors"]
+__all__ = ["change_alarm", "monitor", "monitors"]
 
 _SHOWN_FEATURES = 8
+
+_UNTOLD = {"method": "", "why": "", "selection": {"js": None, "p": None, "warned": False}}
+
+MUTES = ("1h", "4h", "1d", "7d")
+"""The lengths of time that the form offers for a mute."""
 
 
 def monitors(state: ConsoleState) -> Page:
@@ -39,15 +46,60 @@ def monitor(state: ConsoleState, name: str) -> Page | None:
         return None
     evaluations = _evaluations(state, name)
     performance = _of(state, name, "monitor.performance")
-    latest: Sequence[Mapping[str, Any]] = evaluations[-1].data["findings"] if evaluations else []  # type: ignore[assignment]
+    last: Mapping[str, Any] = evaluations[-1].data if evaluations else {}
     return {
         "name": name,
+        "mutes": MUTES,
         "alarms": [alarm_row(alert) for alert in state.services.catalog.alerts(monitor=name)],
-        "facts": {"blocks judged": len(evaluations)}
-        | ({"alpha": evaluations[-1].data["alpha"]} if evaluations else {}),
-        "scores": [dict(finding) for finding in latest],
+        "facts": {"blocks judged": len(evaluations)} | ({"alpha": last["alpha"]} if last else {}) | _seen(state, name),
+        "block": last.get("block"),
+        "failing": list(last.get("failing", ())),
+        "scores": [{"segment": "", **finding} for finding in last.get("findings", ())],
+        "segments": list(last.get("segments", ())),
+        "outside": dict(last.get("outside", {})),
+        "reported": [{"feature": feature, **numbers} for feature, numbers in last.get("reported", {}).items()],
         "drift": _drift_charts(evaluations),
         "performance": _performance_chart(performance),
+        "measured": {**_UNTOLD, **performance[-1].data} if performance else None,
+    }
+
+
+def change_alarm(
+    state: ConsoleState, name: str, identity: str, act: str, form: Mapping[str, str]
+) -> dict[str, object] | None:
+    """Acknowledge or mute an alarm; the alarm as it is then, or None where there is nothing like that.
+
+    Args:
+        state: the console's view of the process.
+        name: the monitor.
+        identity: the alarm's id.
+        act: ``acknowledge`` or ``mute``.
+        form: ``by``, who does it; ``for``, how long it is muted: ``4h``.
+
+    Raises:
+        UsageError: MS-2613, no open alarm has this id.
+        DeclarationError: MS-1001, MS-1002, that is no length of time.
+    """
+    if state.plan().node(f"/monitor/{name}") is None or act not in ("acknowledge", "mute"):
+        return None
+    alerts, by = Alerts(state.services.catalog, name, state.now), form.get("by", "").strip()[:80] or "console"
+    if act == "acknowledge":
+        return alarm_row(alerts.acknowledge(identity, by))
+    return alarm_row(alerts.mute(identity, state.now() + microseconds(form.get("for", ""), what="for"), by))
+
+
+def _seen(state: ConsoleState, name: str) -> dict[str, object]:
+    """What the monitor has said of its reference."""
+    told = state.services.catalog.last_events(what="monitor.reference", subject=f"/monitor/{name}", limit=1)
+    if not told:
+        return {}
+    data: Mapping[str, Any] = told[0].data
+    left = [f"{found['values']} of {column}" for column, found in data["not_watched_apart"].items()]
+    return {
+        "reference blocks": data["reference_blocks"],
+        "weak": "yes: fewer than 30 blocks" if data["weak"] else "no",
+        "segments": len(data["segments"]),
+        "values not watched apart": ", ".join(left) or "none",
     }
 
 
@@ -66,7 +118,7 @@ def _drift_charts(evaluations: Sequence[Event]) -> list[dict[str, object]]:
     series: dict[str, dict[int, float]] = {}
     for event in evaluations:
         for finding in event.data["findings"]:  # type: ignore[attr-defined]
-            if finding["kind"] in ("shape", "location") and finding["threshold"]:
+            if finding["kind"] in ("shape", "location") and finding["threshold"] and not finding.get("segment"):
                 values = series.setdefault(finding["feature"], {})
                 block = int(str(event.data["block"]))
                 values[block] = max(values.get(block, 0.0), finding["score"] / finding["threshold"])

@@ -155,6 +155,9 @@ def _request_fields(state: ConsoleState, endpoint: Node) -> list[dict[str, str]]
     if model_node is None:
         return []
     wanted = set(_names(model_node.spec["inputs"]))
+    for watching in plan.of_kind("monitor"):
+        if model_node.url in watching.inputs:
+            wanted |= set(_names(watching.spec["segments"]))
     spine = plan.node(model_node.inputs[0])
     views = [plan.node(url) for url in model_node.inputs[1:]]
     keys = {key for view in views if view is not None for key in _names(view.spec["entity"])}
@@ -190,6 +193,9 @@ def alarm_row(alert: Alert) -> dict[str, object]:
         "threshold": alert.threshold,
         "effect": alert.effect,
         "segment": alert.segment,
+        "acked_by": alert.acked_by,
+        "muted_until": alert.muted_until,
+        "resolved": alert.resolved,
         "detail": alert.detail,
     }
 

@@ -322,12 +322,14 @@ class App:
             on_alarm: ``retrain`` starts a training; its gate decides.
             block: the length of the blocks that are compared, in event time.
             watch: input columns and metrics; all when left out.
-            segments: columns by whose values rows are watched apart.
+            segments: columns of the label's source (texts, truths, whole numbers) by whose values rows are watched
+                apart too: of each column the 16 commonest with 30 rows a block. A request may carry such a column;
+                rows of requests that do not are those of the null segment.
             cooldown: the least event time between two retrainings.
             called: its name; the model's when left out.
 
         Raises:
-            DeclarationError: MS-1001, MS-1024, MS-1033, MS-1034, MS-1036, MS-1091.
+            DeclarationError: MS-1001, MS-1024, MS-1033, MS-1034, MS-1036, MS-1041, MS-1091.
         """
         is_a("what app.monitor takes", model, ModelDeclaration, "app.monitor(MODEL), with the decorated function")
         yearly_budget(false_alarms)

@@ -46,6 +46,7 @@ METRICS: Mapping[str, bool] = {
 CLASSIFICATION = frozenset({"roc_auc", "log_loss", "brier", "accuracy"})
 """Those of them for a boolean label; the others are for a number."""
 _QUANTITIES = frozenset({Kind.BOOLEAN, Kind.INTEGER, Kind.FLOAT, Kind.DECIMAL})
+_TELLING = frozenset({Kind.STRING, Kind.BOOLEAN, Kind.INTEGER})
 _TIMES = frozenset({"time", "ingested", "valid_to"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -237,7 +238,7 @@ def _inputs_are_known(inputs: Sequence[Input], label: Column, known_at: Column |
 
 
 def segments_fit(segments: Sequence[Column], model: ModelDeclaration) -> None:
-    """Segments are columns of the rows that the model is asked about (MS-1024, MS-1033)."""
+    """Segments are columns of the rows that the model is asked about, of few values (MS-1024, MS-1033, MS-1041)."""
     are("segments", segments, Column, "segments=[SOURCE.column]")
     for column in segments:
         if column.source is not spec_of(model).spine:
@@ -247,6 +248,17 @@ def segments_fit(segments: Sequence[Column], model: ModelDeclaration) -> None:
                 why="rows are told apart by what came with them",
                 origin=str(here()),
                 fix="use a column of the label's source",
+            )
+        if column.field.type.kind not in _TELLING or column.name == spec_of(model).label.name:
+            label = column.name == spec_of(model).label.name
+            raise DeclarationError(
+                f"rows cannot be told apart by {column.name!r}",
+                code="MS-1041",
+                why="it is the label, which no request carries"
+                if label
+                else f"it is {column.field.type}: nearly every row has a value of its own",
+                origin=str(here()),
+                fix="use a text, a truth or a whole number of the label's source",
             )
 
 

@@ -51,7 +51,7 @@ def build_plan(app: App, infer: Infer | None = None) -> Plan:
         infer: finds the columns of decorated views; without it they must be declared with ``returns=``.
 
     Raises:
-        DeclarationError: MS-1010, MS-1027, MS-1101 to MS-1112.
+        DeclarationError: MS-1010, MS-1027, MS-1101 to MS-1113.
     """
     declarations = [item for item in app.declared() if kind_of(item) is not DeclaredKind.ENTITY]
     unique_names(declarations)

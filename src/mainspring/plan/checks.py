@@ -153,7 +153,17 @@ def check_promotion(node: Node, spec: PromotionSpec) -> None:
 
 
 def check_monitor(node: Node, spec: MonitorSpec, columns: Sequence[str]) -> None:
-    """What is watched exists (MS-1109)."""
+    """What is watched exists (MS-1109); a segment has no name that a feature has in the prediction log (MS-1113)."""
+    own = {item.name for item in spec_of(spec.model).inputs if isinstance(item, Column)}
+    for column in spec.segments:
+        if column.name in set(columns) - own:
+            raise DeclarationError(
+                f"monitor {node.name!r} tells rows apart by {column.name!r}, which is also a feature of the model",
+                code="MS-1113",
+                why="the prediction log could not tell them from each other",
+                origin=str(node.origin),
+                fix="rename the feature in its view",
+            )
     known = [*columns, *METRICS, "score"]
     for name in spec.watch:
         if name not in known:

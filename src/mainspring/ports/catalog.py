@@ -182,7 +182,11 @@ class Label(msgspec.Struct, frozen=True):
 
 
 class Alert(msgspec.Struct, frozen=True):
-    """An alarm; at most one per fingerprint is not resolved. `since` is event time, `opened` the clock."""
+    """An alarm; at most one per fingerprint is not resolved. `since` is event time, `opened` the clock.
+
+    `features` starts with the cause. `acked_by` is who has acknowledged it, empty when nobody has; `muted_until` is
+    the moment (clock, UTC microseconds) before which a muted one is not raised again.
+    """
 
     id: str
     fingerprint: str
@@ -198,6 +202,8 @@ class Alert(msgspec.Struct, frozen=True):
     features: tuple[str, ...] = ()
     detail: dict[str, object] = {}
     resolved: int | None = None
+    acked_by: str = ""
+    muted_until: int | None = None
 
 
 @runtime_checkable

@@ -33,7 +33,7 @@ from mainspring.training.steps import tasks_of_model
 
 Mode = Literal["pool", "inline"]
 
-__all__ = ["Done", "apply", "graph_for", "named_node", "online_views", "run_named"]
+__all__ = ["Done", "apply", "graph_for", "named_node", "online_views", "run_named", "segments_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +179,9 @@ def graph_for(services: Services, plan: Plan, name: str, target: Node | None) ->
 
 def _belongs(target: Node, task: Task) -> bool:
     kind, _, name = task.name.partition("/")
-    if target.kind == "model":
-        return name == target.name and kind in ("version", "baseline")
+    if target.kind == "model":  # its monitors may bear other names
+        made_from = [output.task for output in task.inputs.values()]
+        return task.name == f"version/{target.name}" or (kind == "baseline" and f"model/{target.name}" in made_from)
     if target.kind == "feature_view":
         return name == target.name and kind in ("feature_view", "online")
     if target.kind == "monitor":
@@ -199,7 +200,7 @@ def _all_tasks(services: Services, plan: Plan) -> list[Task]:
     tasks += [_online_task(view) for view in views.values() if view.online]
     for node in plan.of_kind("model"):
         model = cast(ModelDeclaration, node.declaration)
-        tasks += tasks_of_model(model, views, promotions.get(node.name))
+        tasks += tasks_of_model(model, views, promotions.get(node.name), segments_of(plan, node))
     for node in plan.of_kind("monitor"):
         tasks += tasks_of_monitor(cast(Monitor, node.declaration), views)
     for node in plan.of_kind("step"):
@@ -208,6 +209,15 @@ def _all_tasks(services: Services, plan: Plan) -> list[Task]:
             known = {task.name for task in tasks}
             tasks += [t for t in graph_of(step, {}, _resolver(services, plan)).tasks if t.name not in known]
     return tasks
+
+
+def segments_of(plan: Plan, model: Node) -> tuple[str, ...]:
+    """The columns that the monitors of a model tell its rows apart by, sorted."""
+    found: set[str] = set()
+    for node in plan.of_kind("monitor"):
+        if model.url in node.inputs:
+            found |= {column.name for column in spec_of(cast(Monitor, node.declaration)).segments}
+    return tuple(sorted(found))
 
 
 def _needs_arguments(step: Step[..., object]) -> bool:

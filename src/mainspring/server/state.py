@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
@@ -29,11 +30,12 @@ from mainspring.features.online.write import upsert
 from mainspring.features.steps import sources_of
 from mainspring.features.view import View, picks_of
 from mainspring.features.write import append_rows
+from mainspring.monitoring.feeds import arrivals
 from mainspring.monitoring.steps import baseline_file
-from mainspring.monitoring.watch import MonitorWatch
+from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alert, Label
-from mainspring.server.loop import online_views
+from mainspring.server.loop import online_views, segments_of
 from mainspring.server.rows import rows_to_table
 from mainspring.serving.endpoint import EndpointService, ModelColumn
 from mainspring.serving.models import LiveModel, ModelTable, load_live
@@ -42,10 +44,16 @@ from mainspring.serving.predlog.schema import ColumnKind, LogSchema
 from mainspring.serving.predlog.writer import PredictionLog
 from mainspring.serving.telemetry import Metrics
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from mainspring.metrics.arrays import Ints
+
 __all__ = ["Watched", "WorkerState"]
 
 _KEEP_SEGMENTS = 4
 _CHAMPION = "champion"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOGGED_AS: Mapping[Kind, ColumnKind] = {Kind.INTEGER: "i8", Kind.BOOLEAN: "bool", Kind.STRING: "category"}
 
 
@@ -119,14 +127,20 @@ class WorkerState:
                 place += 1
         keys = {key.name: key.type for pick in picks for key in pick.view.keys}
         keys |= {name: found.type for name in keys if (found := spine.field(name)) is not None}
+        # What monitors tell rows apart by is logged too, where it is no input of the model.
+        own = {column.name for column in columns if column.feature is None}
+        types = {field.name: field.type.kind for field in spine.fields}
+        model_node = self.plan.node(f"/model/{model_name}")
+        beside = [name for name in segments_of(self.plan, model_node) if name not in own] if model_node else []
+        kinds = [column.type.kind for column in columns] + [types[name] for name in beside]
         folder = self.services.state / "predictions" / node.name
         log = PredictionLog(
             folder,
             LogSchema(
                 node.name,
                 model_name,
-                tuple(column.name for column in columns),
-                tuple(_LOGGED_AS.get(column.type.kind, "f8") for column in columns),
+                (*(column.name for column in columns), *beside),
+                tuple(_LOGGED_AS.get(kind, "f8") for kind in kinds),
             ),
             self._worker,
             spec.log or 1.0,
@@ -141,7 +155,8 @@ class WorkerState:
             lambda: self._live(model_name),
             log if spec.log else None,
             boolean=model.label.field.type.kind is Kind.BOOLEAN,
-            ignored=frozenset(field.name for field in spine.fields) - {model.label.name},
+            ignored=frozenset(types) - {model.label.name},
+            beside=beside,
         )
 
     def _live(self, model: str) -> LiveModel:
@@ -251,12 +266,20 @@ class WorkerState:
                     known.watch.rebase(baseline)
                     known.baseline = digest
                 continue
-            metric = spec_of(spec.model).metric
+            judged_by = spec_of(spec.model)
             retrain = self._retrain if spec.on_alarm == "retrain" else None
-            watch = MonitorWatch(node.name, spec, self.services.catalog, baseline, metric, retrain)
             folder = self.services.state / "predictions" / endpoint
-            reader = LogReader(folder, endpoint, self.services.tables, watch.since)
+            reader = LogReader(folder, endpoint, self.services.tables)
+            judged = Judged(judged_by.metric, judged_by.label.name, _spans_of(reader))
+            watch = MonitorWatch(
+                self.plan.app, node.name, spec, self.services.catalog, baseline, judged, retrain, self._came
+            )
+            reader.since = watch.since
             self.monitors[node.name] = Watched(watch, reader, endpoint, digest)
+
+    def _came(self, source: str, start: int, stop: int) -> Ints:
+        """The event times of a source's rows in a span."""
+        return arrivals(self.services.tables, self._sources[source], start, stop)
 
     def _baseline_of(self, monitor: str) -> str | None:
         for step in self.services.catalog.step_history(f"baseline/{monitor}", limit=20):
@@ -268,16 +291,18 @@ class WorkerState:
         """Follow the prediction logs, judge closed blocks, compact old segments; how many blocks were judged."""
         judged = 0
         with self._monitoring:
-            for name, watched in self.monitors.items():
+            for watched in self.monitors.values():
                 for rows in watched.reader.new_rows():
                     watched.watch.take(rows)
+            for name, watched in self.monitors.items():
                 for judgement in watched.watch.close_blocks():
-                    judged += 1
-                    self._show(name, judgement.findings)
-                compact(watched.reader.folder, self.services.tables, watched.endpoint, keep=_KEEP_SEGMENTS)
+                    judged += not judgement.segment
+                    self._show(name, judgement.segment, judgement.findings)
+            for folder, endpoint in {(watched.reader.folder, watched.endpoint) for watched in self.monitors.values()}:
+                compact(folder, self.services.tables, endpoint, keep=_KEEP_SEGMENTS)  # when all have read them
         return judged
 
-    def _show(self, monitor: str, findings: Sequence[Any]) -> None:
+    def _show(self, monitor: str, segment: str, findings: Sequence[Any]) -> None:
         for finding in findings:
             if finding.state == "off" or finding.window != 1:
                 continue
@@ -285,7 +310,7 @@ class WorkerState:
                 "app": self.plan.app,
                 "monitor": monitor,
                 "feature": finding.feature,
-                "segment": "",
+                "segment": segment,
                 "kind": finding.kind,
             }
             for part in ("score", "threshold", "effect", "floor"):
@@ -353,3 +378,11 @@ class WorkerState:
                 }
             )
         return rows
+
+
+def _spans_of(reader: LogReader) -> Predictions:
+    def between(start: int, stop: int) -> pa.Table:
+        first, last = (_EPOCH + timedelta(microseconds=moment) for moment in (start, stop))
+        return reader.between(first, last)
+
+    return between

@@ -35,7 +35,7 @@ class PredictionSink(Protocol):
     """Where answers are logged."""
 
     def put(self, values: Sequence[object], score: float, version: str, ts_us: int) -> str:
-        """Log one answer; its prediction id."""
+        """Log one answer: the model's columns, then what is logged beside them; its prediction id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,7 @@ class EndpointService:
         sink: where answers are logged, or None.
         boolean: whether the label is boolean.
         ignored: further columns of the rows that the label belongs to; a request may carry them.
+        beside: those of them that are logged behind the model's columns, null where a request does not carry them.
     """
 
     def __init__(
@@ -109,6 +110,7 @@ class EndpointService:
         *,
         boolean: bool,
         ignored: frozenset[str] = frozenset(),
+        beside: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.model = model
@@ -118,6 +120,7 @@ class EndpointService:
         self._scorer = scorer
         self._sink = sink
         self._boolean = boolean
+        self.beside = tuple(beside)
         self._request = {column.name: column.type for column in columns if column.feature is None}
         self._taken = sorted({*self._request, *self.keys})
         self._known = frozenset(self._taken) | ignored
@@ -142,14 +145,21 @@ class EndpointService:
         scores = scorer.score(vectors)
         version = scorer.version
         return [
-            self._log(vector, float(score), version, status, now_us)
-            for vector, score, status, now_us in zip(vectors, scores, statuses, moments, strict=True)
+            self._log(row, vector, float(score), version, status, now_us)
+            for row, vector, score, status, now_us in zip(rows, vectors, scores, statuses, moments, strict=True)
         ]
 
     def _log(
-        self, vector: tuple[object, ...], score: float, version: str, statuses: Mapping[str, str], now_us: int
+        self,
+        row: Mapping[str, Any],
+        vector: tuple[object, ...],
+        score: float,
+        version: str,
+        statuses: Mapping[str, str],
+        now_us: int,
     ) -> Answer:
-        prediction_id = "" if self._sink is None else self._sink.put(vector, score, version, now_us)
+        logged = (*vector, *map(row.get, self.beside)) if self.beside else vector
+        prediction_id = "" if self._sink is None else self._sink.put(logged, score, version, now_us)
         return Answer(prediction_id, version, score, score >= 0.5 if self._boolean else score, vector, statuses)
 
     def _check(self, row: Mapping[str, Any]) -> None:

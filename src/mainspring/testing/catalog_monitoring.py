@@ -71,13 +71,17 @@ class MonitoringContract:
         assert catalog.open_alert(first) == first
         assert opening().open_alert(an_alert("b", opened=2)) == first
         assert catalog.open_alert(an_alert("c", "other", opened=3)).id == "c"
-        acknowledged = replace(first, state="acknowledged", score=11.0, detail={"by": "me"})
+        acknowledged = replace(first, state="acknowledged", score=11.0, detail={"by": "me"}, acked_by="me")
         assert not catalog.move_alert(acknowledged, "pending")
         assert catalog.move_alert(acknowledged, "firing")
         assert catalog.open_alert(an_alert("b", opened=2)) == acknowledged
-        resolved = replace(acknowledged, state="resolved", resolved=9)
-        assert catalog.move_alert(resolved, "acknowledged")
-        assert not catalog.move_alert(resolved, "acknowledged")
+        muted = replace(acknowledged, state="muted", muted_until=7)
+        assert catalog.move_alert(muted, "acknowledged")
+        assert not catalog.move_alert(replace(muted, muted_until=8), "acknowledged")
+        assert opening().open_alert(an_alert("b", opened=2)) == muted
+        resolved = replace(muted, state="resolved", resolved=9, muted_until=None)
+        assert catalog.move_alert(resolved, "muted")
+        assert not catalog.move_alert(resolved, "muted")
         again = an_alert("b", opened=4)
         assert catalog.open_alert(again) == again
         assert not catalog.move_alert(replace(resolved, state="firing", resolved=None), "resolved")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from mainspring.declare.data import Column
@@ -33,6 +33,7 @@ __all__ = [
     "SLICE",
     "Built",
     "TrainingShape",
+    "beside",
     "build",
     "empty_columns",
     "input_dtype",
@@ -190,6 +191,12 @@ def build(
     identity = pa.table({f"key_{number}": column for number, column in enumerate(asked.columns)} | known)
     kernels = json.loads((answered.schema.metadata or {}).get(KERNELS, b"{}"))
     return Built(Frame(pa.table(found)), digest(encode(Frame(identity))), kernels)
+
+
+def beside(services: HasTables, shape: TrainingShape, spine: TableVersion, columns: Sequence[str]) -> Frame:
+    """Further columns of the label's source, row by row beside the training set that `build` makes at this version."""
+    wider = replace(shape, slices=(*shape.slices, *columns))
+    return Frame(_examples(services, wider, spine).select(list(columns)))
 
 
 def _keys(shape: TrainingShape) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,7 +32,7 @@ from mainspring.training.folder import Workshop, read_report
 from mainspring.training.gate import rule_digest
 from mainspring.training.pins import identity_of, pin, pinned
 from mainspring.training.promotion import Judge, Registered, decide, stands
-from mainspring.training.sets import TrainingShape, build, matrix, shape_of
+from mainspring.training.sets import TrainingShape, beside, build, matrix, shape_of
 from mainspring.training.split import parts, split
 from mainspring.training.versions import ModelVersion, register
 
@@ -41,16 +41,20 @@ __all__ = ["tasks_of_model"]
 _VIEW = "view_"
 
 
-def tasks_of_model(model: ModelDeclaration, views: Mapping[str, View], promotion: Promotion | None) -> tuple[Task, ...]:
+def tasks_of_model(
+    model: ModelDeclaration, views: Mapping[str, View], promotion: Promotion | None, segments: Sequence[str] = ()
+) -> tuple[Task, ...]:
     """The tasks ``training_set/NAME``, ``model/NAME``, ``evaluation/NAME`` and ``version/NAME`` of a declared model.
 
     They take the results of ``source/..`` and ``feature_view/..`` tasks (`TableVersion`); the last one gives a
-    `Registered`, which is kept for as long as the aliases are as it left them.
+    `Registered`, which is kept for as long as the aliases are as it left them. ``segments/NAME`` stands beside the
+    training set, so that a column that is only watched does not make another model.
 
     Args:
         model: the declaration.
         views: the runtime views by name.
         promotion: its declared promotion rule, or None.
+        segments: columns of the label's source that monitors tell rows apart by.
 
     Raises:
         DataError: MS-2201, an input or the label is no number; MS-2206, two inputs have one name.
@@ -64,7 +68,15 @@ def tasks_of_model(model: ModelDeclaration, views: Mapping[str, View], promotion
     judged = {**made, "folder": Output(f"model/{name}")}
     spine = {"spine": Output(f"source/{shape.source.name}")}
     dividing: dict[str, Any] = {"holdout": spec.holdout, "gap_us": spec.gap_us}
+    further = Task(
+        f"segments/{name}",
+        segment_columns,
+        {"shape": shape, "columns": list(segments)},
+        spine,
+        title=f"segments of {name}",
+    )
     return (
+        *((further,) if segments else ()),
         Task(
             f"training_set/{name}",
             training_set,
@@ -121,6 +133,11 @@ def training_set(shape: TrainingShape, spine: TableVersion, **tables: TableVersi
     built = build(services, shape, spine, views)
     pin(services.catalog, shape, spine, views, built)
     return built.frame
+
+
+def segment_columns(shape: TrainingShape, columns: list[str], spine: TableVersion) -> Frame:
+    """The columns that rows are told apart by, row by row beside the training set."""
+    return beside(_services(), shape, spine, columns)
 
 
 def trained(

@@ -64,6 +64,8 @@ def refused(code: str, action: Callable[[], object]) -> DeclarationError:
         ("MS-1036", "watch", lambda a, f, m: a.monitor(m, watch="distance")),
         ("MS-1033", "segments", lambda a, f, m: a.monitor(m, segments=["origin"])),
         ("MS-1024", "origin", lambda a, f, m: a.monitor(m, segments=[another(a).origin])),
+        ("MS-1041", "distance", lambda a, f, m: a.monitor(m, segments=[f.origin, f.distance])),
+        ("MS-1041", "label", lambda a, f, m: a.monitor(m, segments=[f.late])),
         ("MS-1033", "app.step", lambda a, f, m: a.step(len)),
         ("MS-1035", "retries", lambda a, f, m: a.step(retries=-1)),
         ("MS-1035", "retries", lambda a, f, m: a.step(retries=True)),

@@ -18,6 +18,7 @@ from mainspring.plan.graph import Node, in_order
 
 class Flight(Record):
     origin: str
+    tail: str | None
     distance: float
     departed: datetime
     late: bool | None
@@ -127,6 +128,11 @@ def unknown_watch(house: House) -> None:
     house.app.monitor(house.model(house.wind), watch=["gusto"])
 
 
+def segment_like_a_feature(house: House) -> None:
+    speed = house.app.features(house.weather, entity=house.airport, called="speed", tail=last("wind"))
+    house.app.monitor(house.model(speed), segments=[house.flights.tail])
+
+
 def unknown_metric(house: House) -> None:
     house.app.promote(house.model(house.wind), when=lambda new, live: new.rmse < live.rmse)
 
@@ -181,6 +187,7 @@ def nameless(house: House) -> None:
         ("MS-1104", late_label, "landed"),
         ("MS-1104", own_label, "late"),
         ("MS-1109", unknown_watch, "gusto"),
+        ("MS-1113", segment_like_a_feature, "tail"),
         ("MS-1112", unknown_metric, "rmse"),
         ("MS-1103", no_key, "runway"),
         ("MS-1107", unknown_feature, "anything"),

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -279,6 +280,37 @@ def test_each_row_is_read_once_from_wal_segment_and_lake(tmp_path: Path) -> None
         i for table in LogReader(folder, "shop", tables).new_rows() for i in table.column("prediction_id").to_pylist()
     ]
     assert sorted(fresh) == sorted(ids)
+
+
+def test_a_span_is_read_from_wal_segment_and_lake_each_row_once(tmp_path: Path) -> None:
+    folder, tables = tmp_path / "predictions", open_tables(DeltaSettings(), tmp_path)
+    reader, put = LogReader(folder, "shop", tables), dict[str, int]()
+    log = PredictionLog(folder, SCHEMA)
+
+    def span(start: int, stop: int) -> list[str]:
+        first, last = (datetime.fromtimestamp((AT + second * 1_000_000) / 1e6, UTC) for second in (start, stop))
+        table = reader.between(first, last)
+        assert table.column_names == ["prediction_id", "score", "weight"]
+        return sorted(table.column("prediction_id").to_pylist())
+
+    assert span(0, 100) == []
+    for turn in range(4):
+        for second in random.Random(turn).sample(range(100), 40):
+            put[log.put((1, 2, 3), 0.5, "1", AT + second * 1_000_000)] = second
+        for start, stop in ((0, 100), (30, 31), (50, 80), (99, 200)):
+            assert span(start, stop) == sorted(i for i, second in put.items() if start <= second < stop)
+        log.flush()
+        if turn == 2:
+            deadline = time.monotonic() + 30
+            while len(list(folder.glob("seg-*.parquet"))) < 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            (kept, *_) = sorted(folder.glob("seg-*.parquet"))
+            data = kept.read_bytes()
+            assert compact(folder, tables, "shop", keep=1) == 80
+            kept.write_bytes(data)  # killed between the commit and the unlink
+            assert span(0, 100) == sorted(put)
+    log.close()
+    assert span(0, 100) == sorted(put)
 
 
 def test_a_segment_is_in_the_lake_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mainspring.adapters.sqlite.forking import USES, closes_before_fork
 from mainspring.adapters.sqlite.problems import foreign_file, network_disk, newer_schema, turned
-from mainspring.adapters.sqlite.schema import TABLES, VERSION, triggers
+from mainspring.adapters.sqlite.schema import TABLES, UPGRADES, VERSION, triggers
 from mainspring.adapters.sqlite.settings import SqliteSettings
 
 __all__ = ["Connections", "Fault"]
@@ -141,14 +141,15 @@ class Connections:
                 time.sleep(_PAUSE)
 
     def _prepare(self) -> None:
-        if self.read("pragma user_version") != [(0,)]:
+        if self.read("pragma user_version") == [(VERSION,)]:
             return
         with self.write() as db:
-            if self.read("pragma user_version") != [(0,)]:
-                return  # somebody made the tables while we waited for the lock
-            if self.read("select 1 from sqlite_master"):
+            ((found,),) = self.read("pragma user_version")  # somebody may have been first while we waited for the lock
+            if not found and self.read("select 1 from sqlite_master"):
                 raise foreign_file(self.path.name)
-            for statement in _statements(TABLES) + _statements(triggers()):
+            script = [] if found else _statements(TABLES) + _statements(triggers())
+            steps = [step for version in range(found, VERSION) for step in UPGRADES.get(version, ())] if found else []
+            for statement in script + steps:
                 db.execute(statement)
             db.execute(f"pragma user_version = {VERSION}")
 

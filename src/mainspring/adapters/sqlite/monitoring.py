@@ -15,8 +15,9 @@ __all__ = ["MonitoringTables"]
 
 _ALERT = (
     "id, fingerprint, monitor, segment, kind, state, since, opened, score, threshold, effect, "
-    "features, detail, resolved"
+    "features, detail, resolved, acked_by, muted_until"
 )
+_ALERT_MARKS = ",".join("?" * 16)
 _LABEL = "prediction_id, name, value, at, received_at"
 _BATCH = 500
 _encode = msgspec.json.Encoder(order="sorted").encode
@@ -26,13 +27,14 @@ _words = msgspec.json.Decoder(tuple[str, ...]).decode
 
 def _alert(row: tuple[Any, ...]) -> Alert:
     numbers = [math.nan if number is None else number for number in row[8:11]]  # SQLite keeps not-a-number as null
-    return Alert(*[*row[:8], *numbers, _words(str(row[11])), _object(str(row[12])), row[13]])
+    return Alert(*[*row[:8], *numbers, _words(str(row[11])), _object(str(row[12])), *row[13:]])
 
 
 def _values(alert: Alert) -> tuple[object, ...]:
     head = (alert.id, alert.fingerprint, alert.monitor, alert.segment, alert.kind, alert.state, alert.since)
     numbers = (alert.opened, alert.score, alert.threshold, alert.effect)
-    return (*head, *numbers, _encode(alert.features).decode(), _encode(alert.detail).decode(), alert.resolved)
+    texts = (_encode(alert.features).decode(), _encode(alert.detail).decode())
+    return (*head, *numbers, *texts, alert.resolved, alert.acked_by, alert.muted_until)
 
 
 class MonitoringTables:
@@ -88,7 +90,7 @@ class MonitoringTables:
             ).fetchone()
             if row is not None:
                 return _alert(row)
-            db.execute(f"insert into alert ({_ALERT}) values (?,?,?,?,?,?,?,?,?,?,?,?,?,?)", _values(alert))
+            db.execute(f"insert into alert ({_ALERT}) values ({_ALERT_MARKS})", _values(alert))
             return alert
 
     def move_alert(self, alert: Alert, was: AlertState) -> bool:
@@ -97,9 +99,9 @@ class MonitoringTables:
         with self._db.write() as db:
             sql = (
                 "update alert set state = ?, score = ?, threshold = ?, effect = ?, features = ?, detail = ?, "
-                "resolved = ? where id = ? and state = ? and state <> 'resolved'"
+                "resolved = ?, acked_by = ?, muted_until = ? where id = ? and state = ? and state <> 'resolved'"
             )
-            return db.execute(sql, (values[5], *values[8:14], alert.id, was)).rowcount == 1
+            return db.execute(sql, (values[5], *values[8:], alert.id, was)).rowcount == 1
 
     def alerts(self, *, open_only: bool = False, monitor: str = "", limit: int = 100) -> list[Alert]:
         """Alerts, the newest first."""

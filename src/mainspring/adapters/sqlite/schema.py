@@ -1,8 +1,8 @@
 """The tables; `!` tables of the specification are insert-only by trigger."""
 
-__all__ = ["INSERT_ONLY", "TABLES", "VERSION", "triggers"]
+__all__ = ["INSERT_ONLY", "TABLES", "UPGRADES", "VERSION", "triggers"]
 
-VERSION = 1
+VERSION = 2
 """The schema's version, kept in ``PRAGMA user_version``; a newer one is refused."""
 
 TABLES = """
@@ -61,10 +61,19 @@ create table prediction_label (prediction_id text not null, name text not null, 
 create index label_received on prediction_label (received_at);
 create table alert (id text primary key, fingerprint text not null, monitor text not null, segment text not null,
     kind text not null, state text not null, since integer not null, opened integer not null, score real,
-    threshold real, effect real, features text not null, detail text not null, resolved integer) without rowid;
+    threshold real, effect real, features text not null, detail text not null, resolved integer,
+    acked_by text not null default '', muted_until integer) without rowid;
 create unique index alert_open on alert (fingerprint) where state <> 'resolved';
 create index alert_since on alert (opened);
 """
+
+UPGRADES = {
+    1: (
+        "alter table alert add column acked_by text not null default ''",
+        "alter table alert add column muted_until integer",
+    )
+}
+"""What brings a catalog of a version to the next one."""
 
 INSERT_ONLY = ("artifact", "entity", "edge", "cache", "tick", "metric", "param", "event")
 """Tables whose rows never change; gc alone may delete from ``cache`` and ``artifact``, inside its own transaction."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["Baseline", "FeatureBaseline", "layout_digest"]
+__all__ = ["Apart", "Baseline", "FeatureBaseline", "Feed", "Segment", "layout_digest"]
 
 _MAGIC = b"MSBL"
 _VERSION = 1
@@ -91,7 +91,53 @@ class FeatureBaseline(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(BlockState.from_bytes(data) for data in self.blocks)
 
 
-class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """The reference of the rows that have one value in a column.
+
+    Args:
+        column: the column.
+        value: its value as text; None for the rows without one.
+        baseline: of these rows.
+    """
+
+    column: str
+    value: str | None
+    baseline: Baseline
+
+
+class Apart(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the values of a column are watched apart.
+
+    Args:
+        column: the column.
+        watched: how many values have a reference of their own.
+        values: how many the reference has, null among them.
+        rows_left: reference rows of the values that are not watched apart.
+    """
+
+    column: str
+    watched: int
+    values: int
+    rows_left: int
+
+
+class Feed(msgspec.Struct, frozen=True, kw_only=True):
+    """The reference of a source behind the features.
+
+    Args:
+        source: its name.
+        starts: start of each block that has rows, microseconds since 1970 UTC, rising.
+        rows: rows of each of them.
+        silence_us: how long it may bring nothing, in microseconds; 0 when that is not known.
+    """
+
+    source: str
+    starts: tuple[int, ...]
+    rows: tuple[int, ...]
+    silence_us: int
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The reference of a monitor: nonempty blocks in order of time, and each feature over them.
 
     Args:
@@ -99,12 +145,20 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         starts: start of each nonempty block, microseconds since 1970 UTC, rising.
         rows: rows of each block.
         features: the reference of each feature.
+        segments: the references of rows apart, by column and value.
+        apart: how far each column's values are watched apart.
+        horizon_us: how long it takes until 99 % of the labels are known, in microseconds.
+        feeds: the sources behind the features.
     """
 
     block_us: int
     starts: tuple[int, ...]
     rows: tuple[int, ...]
     features: tuple[FeatureBaseline, ...]
+    segments: tuple[Segment, ...] = ()
+    apart: tuple[Apart, ...] = ()
+    horizon_us: int = 0
+    feeds: tuple[Feed, ...] = ()
 
     def __getitem__(self, name: str) -> FeatureBaseline:
         for feature in self.features:

@@ -53,11 +53,12 @@ class Finding:
 
     Args:
         feature: the feature.
-        kind: shape, location, novelty, null, nan, zero or invalid.
+        kind: shape, location, novelty, null, nan, zero or invalid; of a source volume or freshness.
         window: blocks looked at.
         score: what is compared with the threshold.
         threshold: NaN when the score is off.
-        effect: the size of the change: Jensen-Shannon distance, reference standard deviations, or share of rows.
+        effect: the size of the change: Jensen-Shannon distance, reference standard deviations, share of rows, or of a
+            source the change of ln(1 + rows), or seconds.
         floor: effects up to this are recorded, not alarmed.
         mde: the least effect found 80 % of the time; NaN when not computed.
         state: ok; alarm; recorded (past the threshold, under the floor); off.

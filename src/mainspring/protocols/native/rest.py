@@ -47,7 +47,11 @@ class LabelSink(Protocol):
     """Takes labels of predictions."""
 
     def __call__(self, labels: Sequence[tuple[str, str, float, int]]) -> Mapping[str, int]:
-        """Record (id, name, value, at); says ``accepted``, ``duplicate``, ``unknown`` and ``late``."""
+        """Record (id, name, value, at); says how many were ``accepted`` and how many were ``duplicate``.
+
+        An id that is in no log yet is accepted: it is joined when its prediction is there by the time that its block's
+        labels are due.
+        """
 
 
 class NativeLimits(Protocol):
@@ -145,6 +149,7 @@ class _Routes:
                     {"name": c.name, "type": str(c.type), "from": "request" if c.feature is None else "features"}
                     for c in service.columns
                 ],
+                "logged": list(service.beside),
             }
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,15 +15,19 @@ from mainspring.serving.predlog.categories import read_categories
 from mainspring.serving.predlog.segment import open_segment, segment_name
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
 else:
-    pa, pq = lazy("pyarrow"), lazy("pyarrow.parquet")
+    np, pa, pq = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.parquet")
 
 __all__ = ["SEGMENT", "LogReader", "compact", "log_table"]
 
 SEGMENT = "segment"
 """The column of the lake that names the segment a row came from."""
+
+_SCORED = ("prediction_id", "score", "weight")
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
 
 def log_table(endpoint: str) -> str:
@@ -71,6 +75,32 @@ class LogReader:
             taken[entry["values"]] = entry["counts"]
         where = () if self.since is None else (("at", ">=", self.since),)
         yield self.tables.read(table, version=version, where=where).drop_columns([SEGMENT])
+
+    def between(self, start: datetime, stop: datetime) -> pa.Table:
+        """The rows of a span of event time (UTC), its stop left out, each once: `prediction_id`, `score`, `weight`."""
+        table, parts, moved = log_table(self.endpoint), [_nothing()], set[str]()
+        version = self.tables.version(table)
+        if version is not None:
+            where = (("at", ">=", start), ("at", "<", stop))
+            lake = self.tables.read(table, version=version, columns=[*_SCORED, SEGMENT], where=where)
+            moved = set(lake.column(SEGMENT).unique().to_pylist())
+            parts.append(lake.select(list(_SCORED)))
+        first, last = (round((moment - _EPOCH) / _MICROSECOND) for moment in (start, stop))
+        for path in [*self.folder.glob("seg-*.parquet"), *self.folder.glob("wal-*")]:
+            rows = None if segment_name(path) in moved else _read(path, 0)
+            if rows is None or not len(rows):
+                continue
+            moved.add(segment_name(path))  # one that is sealed between the two looks is in both
+            at = np.asarray(rows.column("at").cast(pa.int64()))
+            mine = np.flatnonzero((at >= first) & (at < last))
+            numbers = pa.Array.from_buffers(pa.int64(), len(mine), [None, pa.py_buffer(mine)])
+            parts.append(rows.select(list(_SCORED)).take(numbers))
+        return pa.concat_tables([part.cast(parts[0].schema) for part in parts])
+
+
+def _nothing() -> pa.Table:
+    kinds = (pa.string(), pa.float64(), pa.float32())
+    return pa.table({name: pa.array([], kind) for name, kind in zip(_SCORED, kinds, strict=True)})
 
 
 def _read(path: Path, first: int) -> pa.Table | None:

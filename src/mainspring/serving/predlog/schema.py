@@ -41,7 +41,7 @@ class LogSchema(msgspec.Struct, frozen=True):
     Attributes:
         endpoint: the endpoint's name.
         model: the model's name.
-        columns: the model's columns, in order.
+        columns: the model's columns, in order, then those that are logged beside them.
         kinds: the kind of each column; empty means that all are ``f8``.
         outputs: the model's outputs, in order, each one number.
     """

@@ -78,7 +78,7 @@ class PredictionLog:
         """Log one answer.
 
         Args:
-            values: the model's columns, in order, None for what is missing. A value that does not fit its column's
+            values: of the schema's columns, in order, None for what is missing. A value that does not fit its column's
                 kind is logged as missing, and the record is flagged.
             score: the score.
             version: the model version, a whole number as text.
