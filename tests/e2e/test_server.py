@@ -219,7 +219,8 @@ def test_a_page_that_the_actuator_does_not_have_is_refused(built: Path, tmp_path
     shutil.copytree(built, project, ignore=shutil.ignore_patterns("dev.lock", "server.log"))
     settings = project / "mainspring.toml"
     settings.write_text(f'{settings.read_text()}\n[management]\nexpose = ["health", "metrics"]\n')
-    done = mainspring("dev", "--no-watch", cwd=project, status=3)
+    ports = ("--port", str(free_port()), "--console-port", str(free_port()))
+    done = mainspring("dev", "--no-watch", *ports, cwd=project, status=3)
     assert "MS-3022" in done.stderr
     assert "mainspring.toml" in done.stderr
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from mainspring.adapters.delta.tables import open_tables
 from mainspring.errors import StoreError
 from mainspring.serving.predlog.arrow import to_arrow
 from mainspring.serving.predlog.categories import hash_text, read_categories
+from mainspring.serving.predlog.find import find_prediction
 from mainspring.serving.predlog.reader import LogReader, compact, log_table
 from mainspring.serving.predlog.recovery import recover
 from mainspring.serving.predlog.schema import UNFIT, LogSchema
@@ -311,6 +312,23 @@ def test_a_span_is_read_from_wal_segment_and_lake_each_row_once(tmp_path: Path) 
             assert span(0, 100) == sorted(put)
     log.close()
     assert span(0, 100) == sorted(put)
+
+
+def test_no_row_is_passed_over_while_segments_go_on(tmp_path: Path) -> None:
+    """Rows are read while others are sealed and compacted: each that was put before is there, once."""
+    folder, tables = tmp_path / "predictions", open_tables(DeltaSettings(), tmp_path)
+    reader, put = LogReader(folder, "shop", tables), list[str]()
+    log = PredictionLog(folder, SCHEMA)
+    first, last = (datetime.fromtimestamp(AT / 1e6, UTC) + timedelta(seconds=s) for s in (0, 10_000))
+    for turn in range(60):
+        put += [log.put((1, 2, 3), 0.5, "1", AT + turn) for _ in range(3)]
+        log.flush()
+        if turn % 3 == 2:
+            compact(folder, tables, "shop", keep=turn % 2)
+        assert sorted(reader.between(first, last).column("prediction_id").to_pylist()) == sorted(put)
+        assert find_prediction(folder, "shop", tables, put[0])["version"] == 1
+    log.close()
+    assert find_prediction(folder, "shop", tables, "nobody") is None
 
 
 def test_a_segment_is_in_the_lake_once(tmp_path: Path) -> None:

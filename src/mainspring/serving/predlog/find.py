@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mainspring.lazy import lazy
 from mainspring.ports.tables import TableStore
-from mainspring.serving.predlog.reader import LogReader, log_table
+from mainspring.serving.predlog.reader import LogReader
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,16 +29,10 @@ def find_prediction(folder: Path, endpoint: str, tables: TableStore, prediction:
         tables: where compacted segments are.
         prediction: the id that the answer gave.
     """
-    for rows in _parts(folder, endpoint, tables, prediction):
-        place = pc.index(rows.column(_ID), prediction).as_py()
-        if place >= 0:
-            found: dict[str, Any] = rows.slice(place, 1).to_pylist()[0]
-            return found
-    return None
 
+    def mine(rows: pa.Table) -> pa.Table:
+        return rows.filter(pc.equal(rows.column(_ID), prediction))
 
-def _parts(folder: Path, endpoint: str, tables: TableStore, prediction: str) -> Iterator[pa.Table]:
-    yield from LogReader(folder, endpoint, tables, taken={}).new_rows()
-    lake = log_table(endpoint)
-    if tables.version(lake) is not None:
-        yield tables.read(lake, where=[(_ID, "==", prediction)])
+    found = LogReader(folder, endpoint, tables).parts(((_ID, "==", prediction),), mine)
+    rows: list[dict[str, Any]] = [row for part in found for row in part.to_pylist()]
+    return rows[0] if rows else None

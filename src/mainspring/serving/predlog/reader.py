@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mainspring.lazy import lazy
-from mainspring.ports.tables import TableStore, Txn
+from mainspring.ports.tables import TableStore, Txn, Where
 from mainspring.serving.predlog.arrow import to_arrow
 from mainspring.serving.predlog.categories import read_categories
 from mainspring.serving.predlog.segment import open_segment, segment_name
@@ -26,6 +26,7 @@ __all__ = ["SEGMENT", "LogReader", "compact", "log_table"]
 SEGMENT = "segment"
 """The column of the lake that names the segment a row came from."""
 
+_LOOKS = 20
 _SCORED = ("prediction_id", "score", "weight")
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 
@@ -78,24 +79,57 @@ class LogReader:
 
     def between(self, start: datetime, stop: datetime) -> pa.Table:
         """The rows of a span of event time (UTC), its stop left out, each once: `prediction_id`, `score`, `weight`."""
-        table, parts, moved = log_table(self.endpoint), [_nothing()], set[str]()
+        first, last = (round((moment - _EPOCH) / _MICROSECOND) for moment in (start, stop))
+
+        def mine(rows: pa.Table) -> pa.Table:
+            at = np.asarray(rows.column("at").cast(pa.int64()))
+            places = np.flatnonzero((at >= first) & (at < last))
+            numbers = pa.Array.from_buffers(pa.int64(), len(places), [None, pa.py_buffer(places)])
+            return rows.select(list(_SCORED)).take(numbers)
+
+        parts = [_nothing(), *self.parts((("at", ">=", start), ("at", "<", stop)), mine, _SCORED)]
+        return pa.concat_tables([part.cast(parts[0].schema) for part in parts])
+
+    def parts(
+        self, where: Sequence[Where], mine: Callable[[pa.Table], pa.Table], columns: Sequence[str] | None = None
+    ) -> list[pa.Table]:
+        """The rows that meet a condition, each once, whatever is sealed and compacted meanwhile.
+
+        Args:
+            where: the condition, for the lake.
+            mine: the same condition, for the rows of a segment.
+            columns: the columns wanted of the lake; all when left out.
+        """
+        for _ in range(_LOOKS):
+            try:
+                return self._parts(where, mine, columns)
+            except FileNotFoundError:  # a segment went on between two looks: it is somewhere else now
+                continue
+        return self._parts(where, mine, columns)
+
+    def _parts(
+        self, where: Sequence[Where], mine: Callable[[pa.Table], pa.Table], columns: Sequence[str] | None
+    ) -> list[pa.Table]:
+        table, parts, moved = log_table(self.endpoint), [], set[str]()
+        # A row goes from a segment that is written to one that is sealed, and on into the lake, and is in the next
+        # place before it leaves the last one: looked for in this order, none is passed over.
+        paths = [*self.folder.glob("wal-*"), *self.folder.glob("seg-*.parquet")]
         version = self.tables.version(table)
         if version is not None:
-            where = (("at", ">=", start), ("at", "<", stop))
-            lake = self.tables.read(table, version=version, columns=[*_SCORED, SEGMENT], where=where)
-            moved = set(lake.column(SEGMENT).unique().to_pylist())
-            parts.append(lake.select(list(_SCORED)))
-        first, last = (round((moment - _EPOCH) / _MICROSECOND) for moment in (start, stop))
-        for path in [*self.folder.glob("seg-*.parquet"), *self.folder.glob("wal-*")]:
-            rows = None if segment_name(path) in moved else _read(path, 0)
-            if rows is None or not len(rows):
+            wanted = None if columns is None else [*columns, SEGMENT]
+            lake = self.tables.read(table, version=version, columns=wanted, where=where)
+            there = self.tables.read(table, version=version, columns=[SEGMENT])
+            moved = set(there.column(SEGMENT).unique().to_pylist())
+            parts.append(lake.drop_columns([SEGMENT]))
+        for path in paths:
+            name = segment_name(path)
+            if name in moved:
                 continue
-            moved.add(segment_name(path))  # one that is sealed between the two looks is in both
-            at = np.asarray(rows.column("at").cast(pa.int64()))
-            mine = np.flatnonzero((at >= first) & (at < last))
-            numbers = pa.Array.from_buffers(pa.int64(), len(mine), [None, pa.py_buffer(mine)])
-            parts.append(rows.select(list(_SCORED)).take(numbers))
-        return pa.concat_tables([part.cast(parts[0].schema) for part in parts])
+            rows = _rows(path, 0)
+            moved.add(name)  # one that is sealed between the two looks is in both
+            if rows is not None and len(rows):
+                parts.append(mine(rows))
+        return parts
 
 
 def _nothing() -> pa.Table:
@@ -106,15 +140,23 @@ def _nothing() -> pa.Table:
 def _read(path: Path, first: int) -> pa.Table | None:
     """The rows of a segment from the `first` on; None when it cannot be read now."""
     try:
-        if path.suffix == ".parquet":
-            return pq.read_table(path).slice(first)
-        segment = open_segment(path)
-        if segment is None:
-            return None
-        records = segment.records(first)
+        return _rows(path, first)
     except FileNotFoundError:  # it was sealed meanwhile: the next look finds it
         return None
-    return to_arrow(segment.schema, records, read_categories(path.parent))
+
+
+def _rows(path: Path, first: int) -> pa.Table | None:
+    """The rows of a segment from the `first` on; None when there is nothing whole yet.
+
+    Raises:
+        FileNotFoundError: it was sealed, or compacted, since its folder was looked at.
+    """
+    if path.suffix == ".parquet":
+        return pq.read_table(path).slice(first)
+    segment = open_segment(path)
+    if segment is None:
+        return None
+    return to_arrow(segment.schema, segment.records(first), read_categories(path.parent))
 
 
 def compact(folder: Path, tables: TableStore, endpoint: str, keep: int = 0) -> int:
