@@ -233,18 +233,14 @@ class MonitorWatch:
         """Count the rows of each segment of a column; those of no watched one are told of by the block."""
         there = column in rows.column_names
         values, places = partition(rows.column(column) if there else pa.nulls(len(rows)))
-        for place, value in enumerate(values):
-            mine = np.flatnonzero(places == place)
-            if not len(mine):
-                continue
-            if (scope := scopes.get(value)) is not None:
+        watched = {place: scopes[value] for place, value in enumerate(values) if value in scopes}
+        for place, scope in watched.items():
+            if len(mine := np.flatnonzero(places == place)):
                 self._keep(scope, scope.count(take(rows, mine)))
-                continue
-            for start, count in zip(
-                *(part.tolist() for part in np.unique(starts[mine], return_counts=True)), strict=True
-            ):
-                told = self._outside.setdefault(start, {}).setdefault(column, {"null": 0, "other": 0})
-                told["null" if value is None else "other"] += count
+        others = np.flatnonzero(~np.isin(places, np.array([*watched], dtype=np.int64)))
+        for start, null in zip(starts[others].tolist(), (places[others] == len(values) - 1).tolist(), strict=True):
+            told = self._outside.setdefault(start, {}).setdefault(column, {"null": 0, "other": 0})
+            told["null" if null else "other"] += 1
 
     def _keep(self, scope: Scope, touched: States) -> None:
         at = self._clock()

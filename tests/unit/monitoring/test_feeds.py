@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -16,10 +17,15 @@ from mainspring import App, Entity, Frame, Model, Record, avg, count
 from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.declare.declaration import spec_of
+from mainspring.declare.options import yearly_budget
 from mainspring.features.log import source_of
 from mainspring.monitoring.feeds import FeedJudge, arrivals, feed_of, sources_behind
 from mainspring.monitoring.stats.baseline import Baseline, Feed
+from mainspring.monitoring.stats.threshold import alpha
 from mainspring.ports.tables import Txn
+
+if TYPE_CHECKING:
+    from mainspring.metrics.arrays import Ints
 
 DAY, HOUR = 86_400_000_000, 3_600_000_000
 MONDAY = 19_723 * DAY
@@ -116,7 +122,7 @@ class Source:
         hours = [6 + half / 2 for half in range(32)]
         self.times = np.array([MONDAY + day * DAY + int(h * HOUR) for day in range(90) for h in hours], dtype=np.int64)
 
-    def came(self, name: str, start: int, stop: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    def came(self, name: str, start: int, stop: int) -> Ints:
         assert name == "weather"
         return self.times[(self.times >= start) & (self.times < stop)]
 
@@ -146,6 +152,30 @@ def test_a_source_that_goes_silent_or_thin_fails_and_a_usual_week_does_not() -> 
     source = Source()
     source.without(MONDAY + 62 * DAY, MONDAY + 90 * DAY)
     assert judged(source, 80)["freshness 1"] == "alarm"
+
+
+@pytest.mark.parametrize("a_day", [12, 200])
+def test_false_alarms_of_a_source_that_comes_at_random_stay_within_twice_the_budget(a_day: int) -> None:
+    """Blocks in which a source fails without a change, over eight simulated years, against 4 a year."""
+    random, years = np.random.default_rng(a_day), 8
+    failing = 0
+    for _ in range(years):
+        gaps = random.exponential(DAY / a_day, int(430 * a_day * 1.1))
+        times = (MONDAY + np.cumsum(gaps)).astype(np.int64)
+        past = times[times < MONDAY + 60 * DAY]
+        baseline = Baseline(block_us=DAY, starts=(), rows=(), features=(), feeds=(feed_of(past, "s", None, DAY),))
+
+        def came(name: str, start: int, stop: int, times: Ints = times) -> Ints:
+            return times[np.searchsorted(times, start) : np.searchsorted(times, stop)]
+
+        judge = FeedJudge(baseline, alpha(yearly_budget("1 per quarter"), 1, DAY), came)
+        spoilt: set[int] = set()
+        for day in range(60, 425):
+            start = MONDAY + day * DAY
+            if any(finding.state == "alarm" for finding in judge.judge(start, spoilt)):
+                spoilt.add(start)
+        failing += len(spoilt)
+    assert failing <= 2 * 4 * years
 
 
 def test_a_baseline_keeps_its_feeds() -> None:

@@ -183,6 +183,21 @@ def test_a_row_without_its_value_is_of_the_null_segment(tmp_path: Path, referenc
     assert MONDAY + (K + 2) * DAY not in states(bench, "origin=EWR", "x")
 
 
+def test_what_is_in_no_segment_is_told_of_by_block_whatever_its_values(tmp_path: Path, reference: Baseline) -> None:
+    bench = Bench(tmp_path, reference)
+    table, random = block(np.random.default_rng(18), 3, K), np.random.default_rng(18)
+    origin = [
+        None if draw < 0.2 else f"only{number}" if draw < 0.6 else "JFK"
+        for number, draw in enumerate(random.random(len(table)).tolist())
+    ]
+    bench.watch.take(table.set_column(5, "origin", pa.array(origin, pa.string())))
+    bench.watch.close_blocks()
+    for day, data in enumerate(bench.told("monitor.evaluated")):
+        mine = origin[day * ROWS : (day + 1) * ROWS]
+        null = mine.count(None)
+        assert data["outside"] == {"origin": {"null": null, "other": ROWS - null - mine.count("JFK")}}
+
+
 def test_the_null_segment_is_watched_where_the_reference_has_it(tmp_path: Path) -> None:
     table = block(np.random.default_rng(6), K)
     origin = [None if n % 3 else "JFK" for n in range(len(table))]
