@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 __all__ = ["PORTS", "SETTINGS", "SettingSpec"]
 
-PORTS = ("catalog", "objects", "tables", "online", "runtime", "converter", "compute")
+PORTS = ("catalog", "objects", "tables", "online", "runtime", "converter")
 """The ports; ``PORT.adapter`` names an adapter, ``PORT.url`` says where it is, other keys are the adapter's own."""
 
 
