@@ -39,7 +39,9 @@ def test_an_estimator_of_one_s_own_is_served_once_the_remedy_is_followed(built: 
     (project / "mine.py").write_text(MINE)
     app = (project / "shop.py").read_text()
     (project / "shop.py").write_text(
-        app.replace("    pipeline = make_pipeline", "    from mine import Mean\n\n    pipeline = Mean() or make_pipeline")
+        app.replace(
+            "    pipeline = make_pipeline", "    from mine import Mean\n\n    pipeline = Mean() or make_pipeline"
+        )
     )
     refused = mainspring("apply", cwd=project, status=1).stderr
     assert 'runtime.trust = ["mine.Mean"]' in refused, refused
@@ -53,3 +55,35 @@ def test_an_estimator_of_one_s_own_is_served_once_the_remedy_is_followed(built: 
         assert status == 200, body
     finally:
         assert served.stop() == 0, served.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "status"),
+    [
+        ('[server]\nkeys = ["env:NOBODY_SETS_THIS"]', "MS-3007", 3),
+        ("[online]\nsizee = 3", "MS-3014", 3),
+        ("[runtime]\nthread = 3", "MS-3014", 3),
+        ('[runtime]\nadapter = "onnx"', "MS-3010", 3),
+        ('[compute]\nadapter = "ray"', "MS-3004", 3),
+        ("[server]\nport = 99999", "MS-3006", 3),
+        ("[engine]\nworkers = -3", "MS-3006", 3),
+        ('[management]\nhost = "0.0.0.0"', "MS-3021", 3),
+        ('[management]\nexpose = ["heap"]', "MS-3022", 3),
+        ('[profiles.dev]\nsources.visits.path = "data/gone.csv"', "MS-2112", 1),
+        ('[profiles.dev]\nsources.visits.format = "xlsx"', "MS-3006", 3),
+    ],
+)
+def test_check_finds_what_apply_or_serve_would(built: Path, tmp_path: Path, text: str, code: str, status: int) -> None:
+    project = copy(built, tmp_path)
+    write(project, text)
+    done = mainspring("check", cwd=project, status=status)
+    assert done.stderr.startswith(f"error {code}"), done.stderr
+    assert "  fix " in done.stderr
+    assert "no fault" not in done.stdout
+
+
+def test_check_finds_a_source_that_nothing_here_reads(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    settings = project / "mainspring.toml"
+    settings.write_text(settings.read_text().replace('path = "data/visits.csv"', 'url = "oracle://db/visits"'))
+    assert mainspring("check", cwd=project, status=3).stderr.startswith("error MS-3020")
