@@ -87,3 +87,59 @@ def test_check_finds_a_source_that_nothing_here_reads(built: Path, tmp_path: Pat
     settings = project / "mainspring.toml"
     settings.write_text(settings.read_text().replace('path = "data/visits.csv"', 'url = "oracle://db/visits"'))
     assert mainspring("check", cwd=project, status=3).stderr.startswith("error MS-3020")
+
+
+PIPELINE = """
+
+import polars as pl
+
+
+@app.step()
+def counted(day: str, least: int = 1) -> int:
+    return len(day) + least
+
+
+@app.pipeline
+def nightly(day: str):
+    BODY
+
+
+class Spent(Record):
+    total: float
+
+
+@app.features(visits, entity=customer, returns=Spent)
+def spent(rows: pl.LazyFrame) -> pl.LazyFrame:
+    return rows.select("customer", "at", COLUMN=pl.col("amount"))
+
+SCHEDULE
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "column", "schedule", "code"),
+    [
+        ("counted(day, lesat=2)", "total", "", "MS-1022"),
+        ("counted()", "total", "", "MS-2040"),
+        ("counted(1)", "total", "", "MS-2041"),
+        ("return 1 if counted(day) else 2", "total", "", "MS-1020"),
+        ("counted(day)", "totle", "", "MS-2119"),
+        ("counted(day)", "total", 'app.schedule(nightly, "0 3 * * *")', "MS-1105"),
+        ("counted(day)", "total", 'app.schedule(nightly, "0 3 * * *", day="2025-01-01", dya=1)', "MS-1105"),
+        ("counted(day)", "total", 'app.schedule(nightly, "0 3 * * *", day=1)', "MS-2041"),
+        ("counted(day)", "total", 'app.schedule(nightly, "0 3 * * *", day={1})', "MS-1105"),
+        ("counted(day if day > '2025' else '')", "total", 'app.schedule(nightly, "0 3 * * *", day="2025-01-01")', ""),
+    ],
+)
+def test_check_wires_pipelines_schedules_and_views(
+    built: Path, tmp_path: Path, body: str, column: str, schedule: str, code: str
+) -> None:
+    project = copy(built, tmp_path)
+    text = PIPELINE.replace("BODY", body).replace("COLUMN", column).replace("SCHEDULE", schedule)
+    with open(project / "shop.py", "a") as file:
+        file.write(text)
+    done = mainspring("check", cwd=project, status=1 if code else 0)
+    if code:
+        assert done.stderr.startswith(f"error {code}"), done.stderr
+        assert "shop.py:" in done.stderr
+        assert "  fix " in done.stderr

@@ -9,7 +9,7 @@ import click
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import emit, lines
 from mainspring.server.planning import plan_of
-from mainspring.server.preflight import preflight
+from mainspring.server.preflight import check_wiring, preflight
 
 __all__ = ["command"]
 
@@ -20,6 +20,7 @@ def command(project: Path | None, profile: str | None, as_json: bool) -> int:
     """Check the app, its settings and the choice of adapters; nothing is written and no service is called."""
     services, app = open_app(project, profile)
     plan = plan_of(app)
+    check_wiring(plan)
     chosen = {port: ", ".join(names) or "none" for port, names in preflight(services, plan).items()}
     if as_json:
         emit({"app": plan.app, "nodes": [node.url for node in plan.nodes], "adapters": chosen})
