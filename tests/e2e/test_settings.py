@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -143,3 +144,21 @@ def test_check_wires_pipelines_schedules_and_views(
         assert done.stderr.startswith(f"error {code}"), done.stderr
         assert "shop.py:" in done.stderr
         assert "  fix " in done.stderr
+
+
+def test_conditions_tell_every_value_with_its_origin_and_no_secret(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    write(project, '[server]\nkeys = ["env:KEY", "letmein"]\n[online]\nurl = "env:CACHE"\n')
+    environment = {"KEY": "hunter2", "CACHE": f"lmdb://{tmp_path}/hunter2", "MAINSPRING_ENGINE_WORKERS": "3"}
+    told = mainspring("conditions", cwd=project, env=environment).stdout
+    assert '  server.keys = ["env:KEY","******"]  (mainspring.toml:7 [server])' in told
+    assert "  engine.workers = 3  (MAINSPRING_ENGINE_WORKERS)" in told
+    assert "  server.timeout = 30.0  (default)" in told
+    assert "  management.enabled = true  (default of profile dev)" in told
+    assert '  online.url = "env:CACHE"  (mainspring.toml:9 [online])' in told
+    as_json = mainspring("conditions", "online", "--json", cwd=project, env=environment).stdout
+    assert json.loads(as_json)["settings"] == [
+        {"key": "online.url", "value": "env:CACHE", "origin": "mainspring.toml:9 [online]"}
+    ]
+    assert "hunter2" not in told + as_json
+    assert "letmein" not in told

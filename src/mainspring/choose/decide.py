@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from mainspring.config.settings import Setting, Settings
+from mainspring.config.settings import Setting, Settings, reveal
 from mainspring.errors import ConfigError
 from mainspring.ports.adapter import Adapter
 
 __all__ = ["SHARED", "Condition", "Decision", "Outcome", "Rank", "decide", "outcomes_of", "serving"]
 
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 SHARED = frozenset({"runtime", "converter"})
 """Ports that every fitting adapter serves at once, each for what it reads; any other port has one adapter."""
 
@@ -63,7 +65,12 @@ def outcomes_of(
 ) -> tuple[Outcome, ...]:
     """Every candidate for the port with its conditions, the best first."""
     named, url = settings.setting(f"{port}.adapter"), settings.setting(f"{port}.url")
-    found = [_outcome(adapter, named, url, settings.profile, installed) for adapter in adapters if adapter.port == port]
+    scheme = "" if url is None else _scheme(url, settings)
+    found = [
+        _outcome(adapter, named, url, scheme, settings.profile, installed)
+        for adapter in adapters
+        if adapter.port == port
+    ]
     return tuple(
         sorted(found, key=lambda item: (not item.fits, -(item.rank or 0), item.adapter.order, item.adapter.name))
     )
@@ -80,8 +87,10 @@ def decide(port: str, adapters: Iterable[Adapter], settings: Settings, installed
 
     Raises:
         ConfigError: MS-3010, nothing fits; MS-3011, two fit equally well; MS-3012, only an embedded one is left
-            outside ``dev`` and it is not named.
+            outside ``dev`` and it is not named; MS-3007, the secret that the URL refers to is not there.
     """
+    if settings.setting(f"{port}.adapter") is None:
+        settings.secret(f"{port}.url")
     outcomes = outcomes_of(port, adapters, settings, installed)
     fitting = [outcome for outcome in outcomes if outcome.fits]
     if not fitting:
@@ -118,7 +127,12 @@ def serving(
 
 
 def _outcome(
-    adapter: Adapter, named: Setting | None, url: Setting | None, profile: str, installed: Callable[[str], bool]
+    adapter: Adapter,
+    named: Setting | None,
+    url: Setting | None,
+    scheme: str,
+    profile: str,
+    installed: Callable[[str], bool],
 ) -> Outcome:
     conditions = [_installed(adapter, installed)]
     rank: Rank | None
@@ -132,10 +146,7 @@ def _outcome(
         )
         rank = Rank.ORDER
     elif url is not None:
-        scheme = str(url.shown()).partition("://")[0]
-        conditions.append(
-            Condition("url", scheme in adapter.schemes, f"{url.key} has scheme {scheme!r} ({url.origin})")
-        )
+        conditions.append(_by_url(adapter, url, scheme))
         rank = Rank.URL
     elif adapter.embedded:
         dev = profile == "dev"
@@ -147,6 +158,25 @@ def _outcome(
         conditions.append(Condition("configured", False, f"needs {adapter.port}.url or {adapter.port}.adapter"))
         rank = None
     return Outcome(adapter, tuple(conditions), rank)
+
+
+def _scheme(url: Setting, settings: Settings) -> str:
+    """The scheme of a URL, which may be, or begin with, a reference to a secret; empty when it has none."""
+    text = str(url.value)
+    if url.secret and not _SCHEME.match(text):
+        try:
+            text = reveal(url, settings.project)
+        except ConfigError:
+            return ""  # `decide` says that the secret is not there
+    found = _SCHEME.match(text)
+    return found[1] if found else ""
+
+
+def _by_url(adapter: Adapter, url: Setting, scheme: str) -> Condition:
+    fits = scheme in adapter.schemes
+    known = f"a scheme that is not {' or '.join(adapter.schemes) or 'known'}"
+    told = f"scheme {scheme!r}" if fits or (scheme and not url.secret) else known
+    return Condition("url", fits, f"{url.key} has {told} ({url.origin})")
 
 
 def _installed(adapter: Adapter, installed: Callable[[str], bool]) -> Condition:

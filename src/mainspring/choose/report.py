@@ -49,7 +49,7 @@ class SettingReport(TypedDict):
 
 
 class ConditionsReport(TypedDict):
-    """Every port, and every setting with its origin."""
+    """Every port, or one; and every setting, or that port's, with its origin."""
 
     profile: str
     ports: list[PortReport]
@@ -71,6 +71,7 @@ def conditions_report(settings: Settings, port: str | None = None) -> Conditions
         settings=[
             SettingReport(key=key, value=item.shown(), origin=item.origin)
             for key, item in sorted(settings.values.items())
+            if port is None or key.startswith(f"{port}.")
         ],
     )
 

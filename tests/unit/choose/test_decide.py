@@ -115,3 +115,32 @@ def test_one_of_them_can_be_named_or_be_missing() -> None:
     with pytest.raises(ConfigError) as caught:
         names(settings(runtime__adapter="boster"))
     assert caught.value.code == "MS-3010"
+
+
+def test_the_scheme_of_a_url_is_that_of_the_secret_it_refers_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CACHE", "redis://:hunter2@cache:6379")
+    decision = decide("online", [LMDB, REDIS], settings("prod", online__url="env:CACHE"), everything)
+    assert decision.chosen is REDIS
+    told = " ".join(c.message for o in decision.outcomes for c in o.conditions)
+    assert "'redis'" in told
+    assert "hunter2" not in told
+    part = settings("prod", online__url="redis://:${env:NOT_SET}@cache")
+    assert outcomes_of("online", [REDIS], part, everything)[0].fits
+
+
+def test_a_secret_that_is_no_url_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CACHE", "hunter2")
+    with pytest.raises(ConfigError) as caught:
+        decide("online", [LMDB, REDIS], settings("prod", online__url="env:CACHE"), everything)
+    assert caught.value.code == "MS-3010"
+    assert "hunter2" not in caught.value.lines()
+    assert "redis" in caught.value.why
+
+
+def test_a_url_whose_secret_is_not_there_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CACHE", raising=False)
+    chosen = settings("prod", online__url="env:CACHE")
+    with pytest.raises(ConfigError) as caught:
+        decide("online", [LMDB, REDIS], chosen, everything)
+    assert (caught.value.code, caught.value.origin) == ("MS-3007", "file:online.url")
+    assert not any(outcome.fits for outcome in outcomes_of("online", [LMDB, REDIS], chosen, everything))
