@@ -20,7 +20,7 @@ from mainspring.declare.check import (
     time_zone,
 )
 from mainspring.declare.data import Column, Entity, FeatureView, FeatureViewSpec, Source, SourceSpec
-from mainspring.declare.declaration import Declaration, DeclaredKind, give_name, kind_of
+from mainspring.declare.declaration import Declaration, DeclaredKind, give_name, kind_of, name_of, spec_of
 from mainspring.declare.duration import Duration, microseconds
 from mainspring.declare.model import (
     Endpoint,
@@ -69,11 +69,17 @@ class App:
         return tuple(self._declared)
 
     def bind(self, namespace: Mapping[str, object]) -> None:
-        """Name what has no name after the variable that holds it; the loader calls this with the app's module."""
+        """Name what has no name after the variable that holds it; the loader calls this with the app's module.
+
+        A schedule that no variable holds bears its target's name, which a source or view has only now.
+        """
         mine = {id(declaration): declaration for declaration in self._declared}
         for variable, value in namespace.items():
             if id(value) in mine and not variable.startswith("_"):
                 give_name(mine[id(value)], variable)
+        for declaration in self._declared:
+            if isinstance(declaration, Schedule) and (target := spec_of(declaration).target)._name is not None:
+                give_name(declaration, name_of(target))
 
     # -- data ---------------------------------------------------------------------------------------------------
 

@@ -261,6 +261,15 @@ def test_a_schedule_of_a_step_gives_what_its_inputs_do_not() -> None:
     assert build_plan(house.app).of_kind("schedule")
 
 
+def test_a_schedule_that_nothing_holds_bears_its_targets_name() -> None:
+    app = App("named")
+    weather = app.source(Weather, time="observed")
+    app.schedule(weather, "0 3 * * *")
+    held = app.schedule(weather, "0 4 * * *")
+    app.bind({"weather": weather, "early": held})
+    assert [node.name for node in build_plan(app).of_kind("schedule")] == ["weather", "early"]
+
+
 def test_a_cycle_is_told_by_its_path() -> None:
     nodes = [Node("model", name, {}, (f"/model/{above}",)) for name, above in ("ab", "bc", "ca")]
     nodes.append(Node("model", "d", {}, ("/model/a",)))
