@@ -27,7 +27,7 @@ class Written:
 
 
 def read_toml(text: str, name: str) -> tuple[Written, ...]:
-    """All leaf values of a TOML text, with their lines.
+    """All leaf values of a TOML text, with their lines; an empty table is an empty mapping.
 
     Args:
         text: the file's content.
@@ -48,7 +48,7 @@ def read_toml(text: str, name: str) -> tuple[Written, ...]:
 
 def _leaves(tree: Mapping[str, object], path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], object]]:
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from _leaves(value, (*path, key))
         else:
             yield (*path, key), value
@@ -60,6 +60,7 @@ def _places(text: str) -> dict[tuple[str, ...], tuple[int, str]]:
     for number, line in enumerate(text.splitlines(), start=1):
         if header := _TABLE.fullmatch(line):
             table = _parts(header[1])
+            places.setdefault(table, (number, ".".join(table)))
         elif key := _KEY.match(line):
             places.setdefault((*table, *_parts(key[1])), (number, ".".join(table)))
     return places

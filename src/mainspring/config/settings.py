@@ -14,6 +14,7 @@ import msgspec
 
 from mainspring.config.lines import Written, read_toml
 from mainspring.config.schema import PORTS, SETTINGS, SettingSpec, misfit
+from mainspring.declare.data import did_you_mean
 from mainspring.errors import ConfigError
 
 __all__ = ["FILE", "Setting", "Settings", "find_project", "load_settings", "reveal"]
@@ -211,6 +212,8 @@ def _flag(key: str) -> str:
 def _from_file(written: Iterable[Written], profile: str) -> Iterator[Setting]:
     chosen: list[Setting] = []
     for item in written:
+        if item.value == {} and _is_section(item.path[2:] if item.path[0] == "profiles" else item.path):
+            continue  # an empty table sets nothing
         place = f"{FILE}:{item.line}" + (f" [{item.table}]" if item.table else "")
         if item.path[0] == "profiles":
             setting = _checked(Setting(".".join(item.path[2:]), item.value, place))
@@ -253,19 +256,41 @@ def _spec(key: str) -> SettingSpec | None:
     return None
 
 
+def _is_section(path: tuple[str, ...]) -> bool:
+    """Whether a table of that name may hold settings."""
+    if not path or (len(path) == 1 and path[0] in PORTS):
+        return True
+    patterns = [spec.key.split(".") for spec in SETTINGS]
+    return any(
+        len(pattern) > len(path) and all(a in ("*", b) for a, b in zip(pattern, path, strict=False))
+        for pattern in patterns
+    )
+
+
+def _nearest(key: str) -> str:
+    """The remedy for an unknown key: the nearest one, else those of its section, else the sections."""
+    head, *rest = key.split(".")
+    name = rest[0] if head == "sources" and len(rest) > 1 else "NAME"
+    known = [spec.key.replace("*", name) for spec in SETTINGS]
+    known += [f"{port}.{part}" for port in PORTS for part in ("adapter", "url")]
+    sections = list(dict.fromkeys(one.partition(".")[0] for one in known))
+    if head in sections:
+        return did_you_mean(key, [one for one in known if one.partition(".")[0] == head])
+    near = difflib.get_close_matches(head, sections, n=1, cutoff=0.75)
+    return f"did you mean {near[0]!r}?" if near else f"known sections: {', '.join(sections)}, profiles"
+
+
 def _checked(setting: Setting) -> Setting:
     head, _, rest = setting.key.partition(".")
     if head in PORTS and rest:
         return setting  # the adapter that is chosen checks its own
     spec = _spec(setting.key)
     if spec is None:
-        known = [item.key for item in SETTINGS] + [f"{port}.url" for port in PORTS] + [f"{p}.adapter" for p in PORTS]
-        near = difflib.get_close_matches(setting.key, known, n=1)
         raise ConfigError(
             f"setting {setting.key!r} is unknown",
             code="MS-3004",
             origin=setting.origin,
-            fix=f"did you mean {near[0]!r}?" if near else "docs/settings.md lists them all",
+            fix=_nearest(setting.key),
         )
     try:
         value: object = msgspec.convert(setting.value, spec.type, strict=not setting.origin.startswith("MAINSPRING_"))

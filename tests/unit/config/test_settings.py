@@ -121,10 +121,33 @@ def test_a_value_of_the_environment_or_a_flag_is_held_to_the_same_range(tmp_path
         assert (caught.value.code, caught.value.origin) == ("MS-3006", origin)
 
 
-def test_unknown_settings_suggest_the_nearest(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("[server]\nprot = 1\n", "did you mean 'server.port'?"),
+        ("[sources.visits]\npaht = 'x'\n", "did you mean 'sources.visits.path'?"),
+        ("[engine]\nthe_number_of_things = 1\n", "known: engine.workers"),
+        ("[servre]\nx = 1\n", "did you mean 'server'?"),
+        ("[servre]\n", "did you mean 'server'?"),
+        ("[compute]\nadapter = 'ray'\n", "known sections: app, sources, server, "),
+    ],
+)
+def test_unknown_settings_name_the_nearest_or_the_known_ones(tmp_path: Path, text: str, fix: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_settings(project(tmp_path, "[server]\nprot = 1\n"))
-    assert "server.port" in caught.value.fix
+        load_settings(project(tmp_path, text))
+    assert caught.value.code == "MS-3004"
+    assert caught.value.fix.startswith(fix)
+    assert caught.value.origin.startswith("mainspring.toml:")
+
+
+def test_an_empty_profile_is_one_and_empty_tables_set_nothing(tmp_path: Path) -> None:
+    folder = project(tmp_path, "[server]\n[sources.a]\n[online]\n[profiles.prod]\n[profiles.stage.server]\n")
+    settings = load_settings(folder, profile="prod")
+    assert settings.profiles == ("prod", "stage")
+    assert settings.whole("server.port") == 8080
+    with pytest.raises(ConfigError) as caught:
+        load_settings(project(tmp_path, "[server]\nport = {}\n"))
+    assert caught.value.code == "MS-3005"
 
 
 def test_unknown_profile(tmp_path: Path) -> None:
