@@ -153,7 +153,7 @@ def promote_now(catalog: Catalog, model: str, version: int, actor: str, *, force
             f"model {model!r} has no version {version}",
             code="MS-5040",
             why=f"versions: {', '.join(known) or 'none'}",
-            fix=f"mainspring show model/{model}",
+            fix=f"mainspring show model/{model}" if known else f"mainspring run model/{model}",
         )
     live, _ = champion_of(catalog, model)
     refusal = None if live is None else refusal_of(catalog, model, found, live)
