@@ -86,6 +86,16 @@ def test_show_lists_and_describes(built: Path) -> None:
     assert {alias["alias"] for alias in described["aliases"]} == {"champion", "challenger"}
     runs = json.loads(mainspring("show", "run", "--json", cwd=built).stdout)
     assert runs[0]["status"] == "ok"
+    for kind in ("run", "feature_view", "alias", "model"):
+        plural = {"alias": "aliases"}.get(kind, f"{kind}s")
+        assert mainspring("show", plural, cwd=built).stdout == mainspring("show", kind, cwd=built).stdout
+    assert mainspring("show", f"runs/{runs[0]['id']}", cwd=built).stdout.startswith(f"run {runs[0]['id']}")
+
+
+def test_promote_names_the_known_models(built: Path) -> None:
+    told = mainspring("promote", "model/retruns", "1", cwd=built, status=2).stderr
+    assert told.startswith("error MS-2602")
+    assert "did you mean 'returns'?" in told
 
 
 def test_conditions_are_the_decision(built: Path) -> None:
@@ -132,6 +142,8 @@ def test_errors_are_four_lines_with_the_user_s_place(built: Path, tmp_path: Path
         (("show", "nothing/here"), 2),
         (("run", "no_such_thing"), 2),
         (("promote", "returns", "99"), 5),
+        (("promote", "nope", "1"), 2),
+        (("show", "nothings"), 2),
         (("rollback", "returns"), 5),
         (("apply", "--profile", "production"), 3),
     ],

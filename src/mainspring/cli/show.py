@@ -25,6 +25,8 @@ _DECLARED = ("source", "feature_view", "model", "promotion", "endpoint", "monito
 _SEEN = ("reference_blocks", "weak", "alpha", "features", "sources", "segments", "not_watched_apart")
 _REPORTED = ("psi", "ks", "wasserstein", "chi2", "chi2_df", "chi2_p", "mean", "sd")
 _RECORDED = ("run", "alert", "event", "alias")
+_PLURAL = {kind + ("es" if kind.endswith("s") else "s"): kind for kind in (*_DECLARED, *_RECORDED, "prediction")}
+"""Kinds as people say them of many: ``mainspring show runs``."""
 
 
 @click.command(short_help="list or describe anything")
@@ -37,7 +39,8 @@ def command(what: str | None, project: Path | None, profile: str | None, as_json
     """
     services, app = open_app(project, profile)
     plan = plan_of(app)
-    kind, _, name = (what or "").strip("/").partition("/")
+    word, _, name = (what or "").strip("/").partition("/")
+    kind = _PLURAL.get(word, word)
     if not kind:
         _list(plan, _DECLARED, as_json)
     elif name:
@@ -47,9 +50,7 @@ def command(what: str | None, project: Path | None, profile: str | None, as_json
     elif kind in _DECLARED:
         _list(plan, (kind,), as_json)
     else:
-        raise UsageError(
-            f"nothing is called {kind!r}", code="MS-2602", fix=did_you_mean(kind, (*_DECLARED, *_RECORDED))
-        )
+        raise UsageError(f"there is no kind {kind!r}", code="MS-2602", fix=did_you_mean(kind, (*_DECLARED, *_RECORDED)))
     return 0
 
 

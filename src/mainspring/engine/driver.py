@@ -186,6 +186,6 @@ def _stored(services: EngineServices, of: StepReport | StoredResult | str) -> St
         raise StoreError(
             f"no result {digest[:12]!r} is recorded",
             code="MS-4121",
-            fix="mainspring show runs lists what has been computed",
+            fix="mainspring show run lists what has been computed",
         )
     return StoredResult(known.digest, known.kind, known.size, known.media_type, known.meta)

@@ -17,6 +17,7 @@ from mainspring.ports.catalog import Catalog, Run, StepRow
 __all__ = ["Difference", "LogLine", "RunDiff", "StepDiff", "Why", "diff", "logs", "why"]
 
 _RUNS = 200
+_MEANT = ("model", "step", "feature_view", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,8 @@ def why(services: EngineServices, name: str, *, run_id: str | None = None) -> Wh
 
     Args:
         services: where runs are recorded.
-        name: the task's name, or its last part: ``step/clean`` or ``clean``.
+        name: the task's name, or its last part: ``step/clean`` or ``clean``; of several tasks with that last part,
+            the model, else the step, the feature view, the source.
         run_id: the run to explain.
 
     Raises:
@@ -109,7 +111,7 @@ def why(services: EngineServices, name: str, *, run_id: str | None = None) -> Wh
             f"no run has a step {name!r}",
             code="MS-2611",
             why="only what has run, or was looked up by a run, can be explained",
-            fix="mainspring show runs lists runs and their steps",
+            fix="mainspring show run lists runs and their steps",
         )
     return _why(services.catalog, found[0], found[1] if len(found) > 1 else None, depth=0)
 
@@ -129,8 +131,12 @@ def _appearances(catalog: Catalog, name: str, run_id: str | None) -> list[StepRo
 
 
 def _row_of(rows: list[StepRow], name: str) -> StepRow | None:
-    own = [row for row in rows if row.map_idx < 0 and row.name in (name, f"step/{name}")]
-    own = own or [row for row in rows if row.map_idx < 0 and row.name.rpartition("/")[2] == name]
+    """The last attempt of a step; a bare name means the model, else the step, the view, the source of that name."""
+    whole = [row for row in rows if row.map_idx < 0]
+    for wanted in (name, *(f"{kind}/{name}" for kind in _MEANT)):
+        if own := [row for row in whole if row.name == wanted]:
+            return own[-1]
+    own = [row for row in whole if row.name.rpartition("/")[2] == name]
     return own[-1] if own else None
 
 
@@ -243,7 +249,7 @@ def _run(catalog: Catalog, run_id: str) -> Run:
         near = [run for run in catalog.runs(limit=_RUNS) if run.id.startswith(run_id)]
         found = near[0] if len(near) == 1 else None
     if found is None:
-        raise UsageError(f"there is no run {run_id!r}", code="MS-2612", fix="mainspring show runs lists them")
+        raise UsageError(f"there is no run {run_id!r}", code="MS-2612", fix="mainspring show run lists them")
     return found
 
 
@@ -317,7 +323,7 @@ def _logged(catalog: Catalog, name: str, run_id: str | None) -> tuple[Run, str]:
         if row is not None:
             return run, row.name
     raise UsageError(
-        f"no run has a step {name!r}", code="MS-2611", fix="mainspring show runs lists runs and their steps"
+        f"no run has a step {name!r}", code="MS-2611", fix="mainspring show run lists runs and their steps"
     )
 
 

@@ -36,6 +36,13 @@ def test_a_first_run_and_a_hit_have_words(services):
     assert answer.words == "step/total was not run: nothing it can reach has changed"
 
 
+@pytest.mark.parametrize("kinds", [("baseline", "model", "step"), ("step", "online", "feature_view")])
+def test_a_bare_name_means_the_model_or_step_and_not_what_is_made_of_it(services, kinds):
+    run(services, *(Task(f"{kind}/returns", steps.numbers, {"n": n}) for n, kind in enumerate(kinds, start=1)))
+    assert why(services, "returns").name == ("model/returns" if "model" in kinds else "step/returns")
+    assert why(services, f"{kinds[0]}/returns").name == f"{kinds[0]}/returns"
+
+
 def test_a_changed_param_is_named_and_followed_through_inputs(services):
     run(services, *graph(n=3))
     run(services, *graph(n=4))
