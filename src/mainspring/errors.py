@@ -53,16 +53,21 @@ class MainspringError(Exception):
         return _rebuild, (type(self), self.what, self.code, self.why, self.origin, self.fix)
 
     def lines(self) -> str:
-        """The error as the CLI prints it: four lines at most, empty parts left out."""
-        parts = [f"error {self.code}  {self.what}"]
+        """The error as the CLI prints it: four lines at most, empty parts left out, of each part its first line."""
+        parts = [f"error {self.code}  {_first_line(self.what)}"]
         for label, text in (("why", self.why), ("from", self.origin), ("fix", self.fix)):
             if text:
-                parts.append(f"  {label:<4}   {text}")
+                parts.append(f"  {label:<4}   {_first_line(text)}")
         return "\n".join(parts)
 
     def as_dict(self) -> dict[str, str]:
         """The error as ``--json`` prints it."""
         return {"code": self.code, "what": self.what, "why": self.why, "from": self.origin, "fix": self.fix}
+
+
+def _first_line(text: str) -> str:
+    first, _, more = text.strip().partition("\n")
+    return f"{first.rstrip()} ..." if more else first
 
 
 def _rebuild(kind: type[MainspringError], what: str, code: str, why: str, origin: str, fix: str) -> MainspringError:

@@ -29,9 +29,10 @@ class Frame:
     A frame is itself readable through the Arrow PyCapsule interface, without a copy.
     """
 
-    __slots__ = ("_table",)
+    __slots__ = ("_table", "_vector")
 
     def __init__(self, data: object) -> None:
+        self._vector = False
         if isinstance(data, pa.Table):
             self._table = data
         elif isinstance(data, Mapping):
@@ -56,8 +57,10 @@ class Frame:
     __hash__ = None  # type: ignore[assignment]
 
     def __getitem__(self, columns: str | list[str]) -> Frame:
-        """The named columns, as a frame."""
-        return Frame(self._table.select([columns] if isinstance(columns, str) else columns))
+        """The named columns, as a frame; of one name alone, ``frame["late"]``, `numpy` gives a vector."""
+        found = Frame(self._table.select([columns] if isinstance(columns, str) else columns))
+        found._vector = isinstance(columns, str)
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.columns)
@@ -80,7 +83,10 @@ class Frame:
         return self._table.to_pandas()
 
     def numpy(self) -> np.ndarray[Any, np.dtype[Any]]:
-        """The frame as a matrix (rows, columns) float64, or a vector (rows,) when there is one column.
+        """The frame as a matrix (rows, columns) float64; of one column by its name, a vector (rows,) float64.
+
+        A trainer's inputs are a matrix, however few they are, and its label is a vector: ``frame[["distance"]]`` and
+        ``frame["late"]``.
 
         Nulls become NaN, booleans 0 and 1, timestamps and dates microseconds and days since 1970. Text becomes
         the position of the value among the sorted distinct ones only through an encoder of the model's own, so
@@ -90,7 +96,7 @@ class Frame:
             TypeError: a column holds text, bytes or lists.
         """
         vectors = [_numbers(name, column) for name, column in zip(self.columns, self._table.columns, strict=True)]
-        if len(vectors) == 1:
+        if self._vector:
             return vectors[0]
         return np.column_stack(vectors) if vectors else np.empty((len(self), 0))
 

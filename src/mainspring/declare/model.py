@@ -100,8 +100,8 @@ class ModelDeclaration(Declaration[ModelSpec]):
         self.__doc__ = spec.function.__doc__
 
     def __call__(self, x: Frame, y: Frame, **params: object) -> Model:
-        """Train on these inputs (rows, columns) and this label (rows, 1), in process."""
-        return self._spec.function(x, y, **params)
+        """Train on these inputs (rows, columns) and this label, a frame of one column, in process."""
+        return self._spec.function(x, y[y.columns[0]], **params)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from mainspring.declare.model import ModelSpec
 from mainspring.errors import DataError, UserCodeError
 from mainspring.lazy import lazy
 from mainspring.ports.runtime import Card
-from mainspring.training.folder import FitReport, Fitted, Workshop, write_model
+from mainspring.training.folder import FitReport, Fitted, Workshop, one_line, write_model
 from mainspring.training.native import booster_of, native_scores
 from mainspring.training.sets import LABEL, TrainingShape, empty_columns, input_dtype, matrix
 from mainspring.training.split import parts, split
@@ -54,8 +54,8 @@ def fit(
     """
     train, judged = parts(frame, split(frame, spec.holdout, spec.gap_us))
     if shape.task == "binary":
-        _two_classes(shape, train, "to learn from")
-        _two_classes(shape, judged, "to judge on")
+        _two_classes(shape, train, frame, "to learn from", "a smaller holdout=")
+        _two_classes(shape, judged, frame, "to judge on", "a larger holdout=")
     noted = _noted(shape, train)
     dtype = input_dtype(frame, shape.columns)
     model = _call(spec, _typed(train, shape.columns, dtype), _label(train, shape), params, noted)
@@ -94,17 +94,18 @@ def _is_fraction(kind: pa.DataType) -> bool:
 
 def _label(frame: Frame, shape: TrainingShape) -> Frame:
     values = frame.arrow().column(LABEL)
-    return Frame({shape.label: values.cast(pa.int8()) if shape.task == "binary" else values})
+    return Frame({shape.label: values.cast(pa.int8()) if shape.task == "binary" else values})[shape.label]
 
 
-def _two_classes(shape: TrainingShape, frame: Frame, what: str) -> None:
-    classes = frame.arrow().column(LABEL).unique().to_pylist()
+def _two_classes(shape: TrainingShape, part: Frame, whole: Frame, what: str, otherwise: str) -> None:
+    """A part has rows of both classes; another share of the rows helps only where the whole has them."""
+    classes, all_classes = (frame.arrow().column(LABEL).unique().to_pylist() for frame in (part, whole))
     if len(classes) < 2:
         raise DataError(
             f"label {shape.label!r} has one class in the rows {what}",
             code="MS-2204",
-            why=f"all {len(frame)} rows are {bool(classes[0])}",
-            fix="bring rows of both classes, or a larger holdout=",
+            why=f"all {len(part)} rows are {bool(classes[0])}",
+            fix="bring rows of both classes" + (f", or try {otherwise}" if len(all_classes) > 1 else ""),
         )
 
 
@@ -119,7 +120,7 @@ def _call(spec: ModelSpec, x: Frame, y: Frame, params: Mapping[str, object], not
         raise UserCodeError(
             f"the trainer {spec.function.__name__!r} failed",
             code="MS-2210",
-            why="; ".join([f"{type(error).__name__}: {error}", *noted]),
+            why="; ".join([one_line(error), *noted]),
             origin=_line_of(error, spec),
             fix="mend the trainer; mainspring logs shows what it printed",
         ) from error
@@ -183,7 +184,7 @@ def _bad_scores(estimator: Any, rows: Any, shape: TrainingShape) -> str:
     try:
         scores = native_scores(estimator, rows, shape.task)
     except Exception as error:  # an estimator may raise anything when it is asked
-        return f"asked for {len(rows)} rows of {len(shape.columns)} columns it raises {type(error).__name__}: {error}"
+        return f"asked for {len(rows)} rows of {len(shape.columns)} columns it raises {one_line(error)}"
     if scores.shape != (len(rows),):
         return f"asked for {len(rows)} rows it gives {scores.shape}"
     if not np.isfinite(scores).all():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["REPORT", "FitReport", "Fitted", "Load", "Workshop", "read_report", "write_model"]
+__all__ = ["REPORT", "FitReport", "Fitted", "Load", "Workshop", "one_line", "read_report", "write_model"]
 
 Load = Callable[[Path], Predictor]
 """``Services.predictor``: a folder to a `Predictor`."""
@@ -145,11 +145,17 @@ def _converted(fitted: Fitted, blocks: list[NDArray[Any]], shop: Workshop) -> tu
         report = parity(fitted.scores, shop.load(folder).scores, blocks, fitted.tolerance, shape.task)
         why = report.text()
     except Exception as error:  # a converted model that its runtime refuses is one more reason to keep the native one
-        why = f"the converted model does not run: {type(error).__name__}: {error}"[:300]
+        why = f"the converted model does not run: {one_line(error)}"
     if report is not None and report.passed:
         return _because(card, why), report
     (folder / card.file).unlink()
     return _because(nothing, why), report
+
+
+def one_line(error: BaseException) -> str:
+    """An exception for people, without the arrays that some libraries print: its type and its first line."""
+    first = str(error).strip().partition("\n")[0].rstrip(" :")
+    return f"{type(error).__name__}: {first}"[:300]
 
 
 def _because(card: Card, why: str) -> Card:
@@ -162,7 +168,7 @@ def _stored(fitted: Fitted, card: Card, blocks: list[NDArray[Any]], shop: Worksh
     try:
         form, file, data = native_form(fitted.estimator)
     except Exception as error:  # whatever the estimator's own state raises
-        raise _unstorable(shape, card, f"skops: {type(error).__name__}: {error}") from error
+        raise _unstorable(shape, card, f"skops: {one_line(error)}") from error
     card = msgspec.structs.replace(card, format=form, file=file)
     (folder / file).write_bytes(data)
     _write(folder, CARD, card)

@@ -272,6 +272,9 @@ def test_the_example_of_the_design_is_accepted(monkeypatch: pytest.MonkeyPatch) 
 def test_frames_convert_without_guessing() -> None:
     frame = Frame({"a": [1, None, 3], "b": [True, False, None], "t": ["x", "y", "z"]})
     assert frame["a"].numpy().tolist()[0] == 1.0
+    assert frame["a"].numpy().shape == (3,)
+    assert frame[["a"]].numpy().shape == (3, 1)
+    assert Frame({"a": [1, 2]}).numpy().shape == (2, 1)
     assert frame[["a", "b"]].numpy().shape == (3, 2)
     assert frame[["a", "b"]].numpy()[1, 0] != frame[["a", "b"]].numpy()[1, 0]
     with pytest.raises(TypeError, match="'t'"):

@@ -52,6 +52,30 @@ def test_a_trainer_that_raises_inside_a_library_is_still_named_by_its_own_line(t
     assert "NaN" in error.why
 
 
+def test_of_what_a_library_says_one_line_is_told(tmp_path):
+    def late(x, y):
+        raise ValueError("Expected 2D array, got 1D array instead:\narray=[" + "0.1 " * 5000 + "].\nReshape your data.")
+
+    error = refused(late, tmp_path)
+    assert error.why == "ValueError: Expected 2D array, got 1D array instead"
+    assert len(error.lines().splitlines()) == 4
+
+
+def test_one_input_is_a_matrix_and_the_label_a_vector(tmp_path):
+    shape = shape_like("binary", columns=("a",), missing=())
+    seen = []
+
+    def late(x, y):
+        seen.append((x.numpy().shape, y.numpy().shape, x.columns))
+        return Model(LogisticRegression().fit(x.numpy(), y.numpy()))
+
+    card, _ = fit(spec_like(late, "binary"), shape, FRAME, {}, shop_in(tmp_path / "model"))
+    ((inputs, label, names),) = seen
+    assert (inputs, names) == ((label[0], 1), ["a"])
+    assert len(label) == 1
+    assert card.converted
+
+
 def test_a_trainer_that_runs_out_of_memory_is_left_to_the_engine(tmp_path):
     def late(x, y):
         raise MemoryError
@@ -115,16 +139,24 @@ def test_a_booster_of_raw_scores_is_refused(tmp_path):
 # -- data that cannot be learned from ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("since", "what"), [(0, "to learn from"), (480, "to judge on")])
-def test_a_label_of_one_class_is_refused_before_the_trainer_is_called(tmp_path, since, what):
+@pytest.mark.parametrize(
+    ("since", "to", "what", "fix"),
+    [
+        (0, 480, "to learn from", ", or try a smaller holdout="),
+        (480, 600, "to judge on", ", or try a larger holdout="),
+        (0, 600, "to learn from", ""),
+    ],
+)
+def test_a_label_of_one_class_is_refused_before_the_trainer_is_called(tmp_path, since, to, what, fix):
     label = np.arange(600) % 2.0
-    label[since : since + 480] = 1.0
+    label[since:to] = 1.0
     table = FRAME.arrow()
     frame = Frame(table.set_column(table.column_names.index(LABEL), LABEL, pa.array(label)))
     error = refused(fitting(None), tmp_path, DataError, frame=frame)
     assert error.code == "MS-2204"
     assert what in error.what
     assert "are True" in error.why
+    assert error.fix == f"bring rows of both classes{fix}"
 
 
 def test_too_few_rows_are_refused(tmp_path):
