@@ -16,6 +16,7 @@ import grimp
 import pytest
 
 import mainspring
+from mainspring import errors
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "mainspring"
@@ -192,6 +193,21 @@ def test_every_error_code_is_documented_and_belongs_to_one_room() -> None:
     used = codes()
     assert not sorted(set(used) - documented), "add these to docs/errors.md"
     assert not sorted(documented - set(used)), "documented, but nothing raises them"
+
+
+def test_every_error_has_a_remedy() -> None:
+    """Where it is made, not only once for its code; of our own bugs the remedy is to report them."""
+    classes = {name for name in vars(errors) if name.endswith("Error")} - {"InternalError"}
+    bare = [
+        f"{relative(path)}:{call.lineno}"
+        for path, tree in trees()
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        and getattr(call.func, "id", "") in classes
+        and not {"fix"} & {word.arg for word in call.keywords}
+        and {"code"} & {word.arg for word in call.keywords}
+    ]
+    assert not bare
 
 
 def test_every_setting_verb_and_port_is_documented() -> None:

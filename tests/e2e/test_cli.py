@@ -152,6 +152,30 @@ def test_exit_statuses(built: Path, words: tuple[str, ...], status: int) -> None
     mainspring(*words, cwd=built, status=status)
 
 
+@pytest.mark.parametrize(
+    ("words", "what", "fix"),
+    [
+        (("frobnicate",), "no verb is called 'frobnicate'", "mainspring --help lists the verbs"),
+        (("aply",), "no verb is called 'aply'", "did you mean apply?"),
+        (("show", "--bogus"), "mainspring show has no option --bogus", "mainspring show --help tells what it takes"),
+        (("show", "--profle", "x"), "mainspring show has no option --profle", "did you mean --profile?"),
+        (("--jsn",), "mainspring has no option --jsn", "mainspring --help tells what it takes"),
+        (("promote",), "mainspring promote: missing argument 'MODEL'", "mainspring promote --help tells what it takes"),
+        (
+            ("promote", "returns", "one"),
+            "mainspring promote: invalid value for 'VERSION': 'one' is not a valid integer",
+            "mainspring promote --help tells what it takes",
+        ),
+    ],
+)
+def test_a_misused_command_line_is_an_error_like_any_other(
+    tmp_path: Path, words: tuple[str, ...], what: str, fix: str
+) -> None:
+    done = mainspring(*words, "--json", cwd=tmp_path, status=2)
+    assert json.loads(done.stdout)["error"] == {"code": "MS-2608", "what": what, "why": "", "from": "", "fix": fix}
+    assert done.stderr.splitlines() == [f"error MS-2608  {what}", f"  fix    {fix}"]
+
+
 def test_outside_dev_nothing_falls_back_to_embedded(built: Path, tmp_path: Path) -> None:
     project = copy(built, tmp_path)
     with open(project / "mainspring.toml", "a") as file:

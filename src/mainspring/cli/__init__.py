@@ -42,6 +42,14 @@ class _Verbs(click.Group):
         command: click.Command = importlib.import_module(f"mainspring.cli.{cmd_name}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Names the nearest verb when there is no such one."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            raise importlib.import_module("mainspring.cli.fault").unknown_verb(args[0])
+        return super().resolve_command(ctx, args)
+
     def get_help(self, ctx: click.Context) -> str:
         """Plain text, laid out here: click's formatter costs twenty modules that no other verb needs."""
         width = max(len(verb) for verb in VERBS)
@@ -107,8 +115,7 @@ def _run(words: list[str]) -> int:
             raise
         return _failed(error, as_json)
     except click.ClickException as error:
-        error.show()
-        return 2
+        return _failed(importlib.import_module("mainspring.cli.fault").misused(error), as_json)
     except (KeyboardInterrupt, click.Abort):
         print("stopped", file=sys.stderr)
         return 130

@@ -30,6 +30,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The remedy for an unknown name: the nearest known one, or all of them."""
     names = list(known)
     near = difflib.get_close_matches(name, names, n=1)
+    if not names:
+        return "there is none yet: mainspring show lists what there is"
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 
