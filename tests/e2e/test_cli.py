@@ -230,6 +230,36 @@ def test_new_refuses_what_is_there(built: Path) -> None:
     assert mainspring("new", "9lives", cwd=built.parent, status=2).stderr.startswith("error MS-2606")
 
 
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("my-store", "my_store"), ("json", "json_app"), ("polars", "polars_app"), ("Class", "class_app")],
+)
+def test_new_names_app_and_module_after_the_project(tmp_path: Path, name: str, module: str) -> None:
+    files = json.loads(mainspring("new", name, "--json", cwd=tmp_path).stdout)["files"]
+    assert {file for file in files if "/" not in file} == {".gitignore", "mainspring.toml", f"{module}.py"}
+    assert mainspring("check", cwd=tmp_path / name).stdout.startswith(f"{name}: 1 source")
+
+
+def test_a_new_project_passes_its_tests_and_keeps_its_folder_clean(tmp_path: Path) -> None:
+    mainspring("new", "my-store", cwd=tmp_path)
+    project = tmp_path / "my-store"
+    tests = (project / "tests" / "test_app.py").read_text()
+    assert {line.split()[1] for line in tests.splitlines() if line.startswith("from mainspring")} == {
+        "mainspring.testing"
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+    assert not (project / ".mainspring").exists()
+
+
 def test_ctrl_c_leaves_nothing_half_written(built: Path, tmp_path: Path) -> None:
     project = copy(built, tmp_path)
     shutil.rmtree(project / ".mainspring")

@@ -8,16 +8,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mainspring.choose.services import Services
-from mainspring.config.project import load_app
-from mainspring.server.planning import plan_of
+from mainspring.testing import open_project
 
 PROJECT = Path(__file__).parent.parent
 
 
-def test_the_app_is_sound() -> None:
+def test_the_app_is_sound(tmp_path: Path) -> None:
     sys.modules.pop("flights", None)
-    plan = plan_of(load_app(Services.of_project(PROJECT).settings))
+    plan = open_project(PROJECT, state=tmp_path).plan
     assert plan.node("/model/late") is not None
     assert [node.name for node in plan.of_kind("feature_view")] == ["conditions", "congestion"]
 

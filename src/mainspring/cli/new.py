@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import keyword
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import click
 
+from mainspring.choose.discover import is_installed
 from mainspring.cli.options import json_option
 from mainspring.cli.output import emit, lines
 from mainspring.errors import UsageError
@@ -41,6 +44,8 @@ def command(name: str, kind: str, as_json: bool) -> int:
         shutil.copytree(_template(kind), part, ignore=_NOT_COPIED)
         if (part / "gitignore").exists():
             (part / "gitignore").rename(part / ".gitignore")
+        if kind == "blank":
+            _name(part, name)
         os.rename(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -57,3 +62,22 @@ def _template(kind: str) -> Path:
     """The template's folder: in the package, or in a checkout beside it."""
     packaged = _HERE / "projects" / kind
     return packaged if packaged.is_dir() else _HERE.parents[2] / "examples" / kind
+
+
+def _name(project: Path, name: str) -> None:
+    """Name the app and its module after the project; the template's are called shop."""
+    module = _module(name)
+    (project / "shop.py").rename(project / f"{module}.py")
+    for file, old, new in (
+        (f"{module}.py", 'App("shop")', f'App("{name}")'),
+        ("mainspring.toml", '"shop:app"', f'"{module}:app"'),
+    ):
+        path = project / file
+        path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
+
+
+def _module(name: str) -> str:
+    """The project's name as a module's that hides no other, and that nothing hides."""
+    module = name.replace("-", "_").lower()
+    taken = keyword.iskeyword(module) or module in sys.stdlib_module_names or module == "tests" or is_installed(module)
+    return f"{module}_app" if taken else module

@@ -1,14 +1,29 @@
-"""The app's declarations hold together, and a visit's features are what they should be."""
+"""The app's declarations hold together, and what it builds answers."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from mainspring.choose.services import Services
-from mainspring.config.project import load_app
-from mainspring.server.planning import plan_of
+import pytest
+
+from mainspring.testing import Project, open_project
 
 PROJECT = Path(__file__).parent.parent
 
 
-def test_the_app_is_sound() -> None:
-    plan = plan_of(load_app(Services.of_project(PROJECT).settings))
-    assert plan.node("/model/returns") is not None
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The app, with a state folder of its own."""
+    with open_project(PROJECT, state=tmp_path_factory.mktemp("state")) as opened:
+        yield opened
+
+
+def test_the_app_is_sound(project: Project) -> None:
+    project.check()
+    assert project.plan.node("/model/returns") is not None
+
+
+def test_the_endpoint_answers(project: Project) -> None:
+    project.build()
+    answer = project.ask("returns", {"customer": "c01", "amount": 20.0})
+    assert 0 <= answer.score <= 1
+    assert answer.statuses == {"habits": "PRESENT"}

@@ -1,0 +1,121 @@
+"""A project as its own tests see it: its graph, built and asked in the process of the test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+
+from mainspring.catalog.ids import now_us
+from mainspring.choose.services import Services
+from mainspring.config.project import load_app
+from mainspring.declare.data import did_you_mean
+from mainspring.engine.report import RunReport
+from mainspring.errors import UsageError
+from mainspring.plan.graph import Plan
+from mainspring.server.loop import apply
+from mainspring.server.planning import plan_of
+from mainspring.server.preflight import check_wiring, preflight
+from mainspring.server.state import WorkerState
+from mainspring.serving.endpoint import Answer
+
+__all__ = ["Project", "open_project"]
+
+
+class Project:
+    """An app with its settings; made by `open_project`, and closed by ``with``.
+
+    Attributes:
+        plan: the typed graph: ``plan.node("/model/late")``, ``plan.of_kind("endpoint")``.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._app = load_app(services.settings)
+        self.plan: Plan = plan_of(self._app)
+        self._state: WorkerState | None = None
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def check(self) -> None:
+        """What ``mainspring check`` does: wiring, settings, files, secrets; nothing is run.
+
+        Raises:
+            MainspringError: the first fault.
+        """
+        check_wiring(self.plan)
+        preflight(self._services, self.plan)
+
+    def build(self) -> RunReport:
+        """What ``mainspring apply`` does, step after step in this process.
+
+        Raises:
+            MainspringError: what made a step fail.
+        """
+        self._let_go()
+        report = apply(self._services, self._app, self.plan, inline=True, reason="test")
+        if report.error is not None:
+            raise report.error
+        return report
+
+    def ask(self, endpoint: str, row: Mapping[str, object], *, at: datetime | None = None) -> Answer:
+        """One answer of an endpoint, without HTTP.
+
+        Args:
+            endpoint: its name.
+            row: the keys and columns that a request carries.
+            at: the moment the features are read at, with a time zone; now when left out.
+
+        Raises:
+            UsageError: MS-2602, there is no such endpoint; MS-2609, the moment has no time zone.
+            DataError: MS-2301, MS-2302, the row does not fit.
+            ConfigError: MS-3019, the model has no champion: `build` first.
+        """
+        if self._state is None:
+            self._state = WorkerState(self._services, self.plan)
+            self._state.open()
+        service = self._state.endpoints.get(endpoint)
+        if service is None:
+            fix = did_you_mean(endpoint, self._state.endpoints)
+            raise UsageError(f"no endpoint is called {endpoint!r}", code="MS-2602", fix=fix)
+        (answer,) = service.answer([row], [now_us() if at is None else _moment(at)])
+        return answer
+
+    def close(self) -> None:
+        """Let go of files and connections."""
+        self._let_go()
+        self._services.close()
+
+    def _let_go(self) -> None:
+        if self._state is not None:
+            self._state.close()
+            self._state = None
+
+
+def _moment(at: datetime) -> int:
+    if at.tzinfo is None:
+        raise UsageError(f"at={at} has no time zone", code="MS-2609", fix="datetime(2025, 1, 1, tzinfo=UTC)")
+    return round(at.timestamp() * 1_000_000)
+
+
+def open_project(folder: Path, *, state: Path, profile: str | None = None) -> Project:
+    """A project's app, loaded and checked as a graph.
+
+    Args:
+        folder: the folder with mainspring.toml.
+        state: where everything that is built is kept instead of ``.mainspring``: pytest's ``tmp_path``.
+        profile: a profile of mainspring.toml; ``MAINSPRING_PROFILE`` or ``dev`` when left out.
+
+    Raises:
+        ConfigError: MS-3001 to MS-3009; DeclarationError: as the app's declarations raise.
+    """
+    services = Services.of_project(folder.resolve(), profile=profile)
+    services.state = state
+    return Project(services)
