@@ -195,6 +195,34 @@ def test_pushed_rows_are_answered_with_at_once(served: Served) -> None:
     assert call(f"{served.url}/sources/nothing/push", {"rows": []})[0] == 400
 
 
+def test_a_source_with_an_interval_is_read_again_while_it_is_served(built: Path, tmp_path: Path) -> None:
+    project = tmp_path / "shop"
+    shutil.copytree(built, project, ignore=shutil.ignore_patterns("dev.lock", "server.log"))
+    app = project / "shop.py"
+    app.write_text(app.read_text().replace('app.source(Visit, time="at")', 'app.source(Visit, time="at", every="1s")'))
+    mainspring("apply", cwd=project)
+    asked = {"customer": "newcomer", "amount": 20.0}
+    served = serve(project, "serve")
+    try:
+        assert json.loads(call(f"{served.url}/endpoint/returns", asked)[1])["status"] == {"habits": "MISSING"}
+        data = project / "data" / "visits.csv"
+        head, first, *rest = data.read_text().splitlines()
+        row = dict(zip(head.split(","), first.split(","), strict=True))
+        row |= {"customer": "newcomer", "at": "2024-01-01T00:00:00Z"}
+        whole = tmp_path / "visits.csv"
+        whole.write_text("\n".join([head, first, *rest, ",".join(row[name] for name in head.split(","))]) + "\n")
+        whole.replace(data)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            status = json.loads(call(f"{served.url}/endpoint/returns", asked)[1])["status"]
+            if status != {"habits": "MISSING"}:
+                break
+            time.sleep(0.2)
+        assert status == {"habits": "PRESENT"}
+    finally:
+        assert served.stop() == 0, served.log.read_text()
+
+
 def test_the_actuator(served: Served) -> None:
     index = json.loads(call(f"{served.console}/actuator")[1])
     assert index["_links"]["health"]["href"].startswith(served.console)
