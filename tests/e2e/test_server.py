@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -330,6 +331,37 @@ def test_keys_close_the_endpoints(built: Path, tmp_path: Path) -> None:
         assert call(f"{found.url}/v2/health/ready")[0] == 200
     finally:
         found.stop()
+
+
+def test_a_token_closes_everything_of_the_management_listener_but_health(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = copy(built, tmp_path)
+    with open(project / "mainspring.toml", "a") as file:
+        file.write('\n[management]\ntoken = "env:SHOP_TOKEN"\n')
+    monkeypatch.setenv("SHOP_TOKEN", "sesame:open")
+    found = serve(project, "dev")
+    basic = {who: base64.b64encode(f"{who}:sesame:open".encode()).decode() for who in ("", "ada")}
+    try:
+        for path in ("/", "/conditions", "/models/returns.json", "/static/console.css", "/nothing", "/actuator/info"):
+            status, body, headers = call(f"{found.console}{path}")
+            assert (status, headers["www-authenticate"].partition(" ")[0]) == (401, "Basic"), path
+            assert b"shop" not in body
+            for wrong in ("Bearer sesame", "Basic sesame", f"Basic {basic['ada'][:-4]}", "Bearer", "sesame:open"):
+                assert call(f"{found.console}{path}", headers={"Authorization": wrong})[0] == 401, (path, wrong)
+            for right in ("Bearer sesame:open", f"Basic {basic['']}", f"basic {basic['ada']}"):
+                status = call(f"{found.console}{path}", headers={"Authorization": right})[0]
+                assert status == (404 if path == "/nothing" else 200), (path, right)
+        form = f"{found.console}/serving/returns/try"
+        assert call(form, b"customer=c01&amount=1")[0] == 401
+        assert call(form, b"customer=c01&amount=1", {"Authorization": f"Basic {basic['ada']}"})[0] == 200
+        assert call(f"{found.console}/actuator/health")[0] == 200
+        assert call(f"{found.url}/endpoint/returns", KEYS)[0] == 200
+    finally:
+        assert found.stop() == 0
+    monkeypatch.setenv("SHOP_TOKEN", "")
+    refused = mainspring("serve", "--port", "0", cwd=project, status=3)
+    assert "MS-3023" in refused.stderr
 
 
 def test_a_port_in_use_and_a_second_dev_are_refused(served: Served) -> None:
