@@ -136,7 +136,7 @@ class ServerProcess:
             ("models", "catalog"),
             self._info,
             lambda: conditions_report(settings),
-            self.state.metrics.render,
+            self.state.metrics_page,
             lambda: self._management.url if self._management is not None else "",
         )
         add_actuator_routes(router, actuator, _exposed(settings))
@@ -237,8 +237,12 @@ class ServerProcess:
                 found[port] = ("UP", self.services.health(port))
             except MainspringError as error:
                 found[port] = ("DOWN", {"error": error.what})
-        dropped = sum(log.dropped for log in self.state.logs.values())
-        found["predictionLog"] = ("UP", {"rows": sum(log.rows for log in self.state.logs.values()), "dropped": dropped})
+        logs = self.state.logs.values()
+        facts: dict[str, object] = {"rows": sum(log.rows for log in logs), "dropped": sum(log.dropped for log in logs)}
+        faults = {name: log.fault for name, log in self.state.logs.items() if log.fault}
+        if faults:  # answers go on: readiness does not depend on it
+            facts["faults"] = faults
+        found["predictionLog"] = ("DOWN" if faults else "UP", facts)
         return found
 
     def _info(self) -> Mapping[str, object]:
