@@ -39,7 +39,12 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("management.host", str, "127.0.0.1", "address of the management listener"),
     SettingSpec("management.port", int, 8081, "port of the management listener; 0 takes a free one"),
     SettingSpec("management.expose", list, ["health"], "actuator pages shown over HTTP"),
-    SettingSpec("management.token", str, None, "secret reference; required when the listener is beyond loopback"),
+    SettingSpec(
+        "management.token",
+        str,
+        None,
+        "secret reference: what all of the listener but health needs; beyond loopback it must be set",
+    ),
     SettingSpec("console.enabled", bool, False, "whether the management listener shows the console"),
     SettingSpec("engine.workers", int, 0, "steps run at once; 0 is one a core"),
     SettingSpec("monitoring.every", float, 1.0, "seconds between two looks at the prediction log"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hmac
 import importlib.metadata
@@ -18,7 +19,7 @@ import uvloop
 from mainspring.catalog.ids import now_us
 from mainspring.choose.report import conditions_report
 from mainspring.choose.services import Services
-from mainspring.config.settings import Settings, reveal
+from mainspring.config.settings import Setting, Settings, reveal
 from mainspring.errors import ConfigError, MainspringError
 from mainspring.plan.graph import Plan
 from mainspring.protocols.actuator.rest import PAGES, Actuator, add_actuator_routes
@@ -35,6 +36,8 @@ from mainspring.server.state import WorkerState
 __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
+_MANAGED = 256
+"""The most requests under way at once at the management listener."""
 _ASKED = ("catalog", "online")
 """The stores that a served request needs; they are asked for the health page."""
 _OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/actuator/health"})
@@ -89,7 +92,7 @@ class ServerProcess:
 
         Raises:
             ConfigError: MS-3016, MS-3017, a port cannot be bound; MS-3021, the management listener needs a token;
-                MS-3022, a page of the actuator that is none is exposed.
+                MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty.
         """
         keys = [reveal_key(self._settings, text) for text in self._settings.words("server.keys")]
         self.state.open()
@@ -133,16 +136,17 @@ class ServerProcess:
             ("models", "catalog"),
             self._info,
             lambda: conditions_report(settings),
-            self.state.metrics.render,
+            self.state.metrics_page,
             lambda: self._management.url if self._management is not None else "",
         )
         add_actuator_routes(router, actuator, _exposed(settings))
         mounts: tuple[tuple[str, AsgiApp], ...] = ()
         if self._console is not None and settings.flag("console.enabled"):
             mounts = (("/", self._console(self.state, self._ask)),)
-        token = settings.secret("management.token")
+        token = settings.setting("management.token")
+        keys = [] if token is None or token.value is None else [_key(token, settings)]
         host = settings.text("management.host") or "127.0.0.1"
-        if token is None and host not in ("127.0.0.1", "::1", "localhost"):
+        if not keys and host not in ("127.0.0.1", "::1", "localhost"):
             raise ConfigError(
                 f"the management listener would be open at {host}",
                 code="MS-3021",
@@ -150,13 +154,12 @@ class ServerProcess:
                 origin=_origin(settings, "management.host"),
                 fix='management.token = "env:MANAGEMENT_TOKEN"',
             )
-        keys = [token.encode()] if token else []
         listener = Listener(
             router,
             limits,
             mounts=mounts,
             owned=("/actuator",),
-            guard=_guard(keys, 256, lambda: 0),
+            guard=_guard(keys, _MANAGED, lambda: listener.open, passwords=True),
             on_error=self._fault,
         )
         return _bind("management", listener, settings)
@@ -234,8 +237,12 @@ class ServerProcess:
                 found[port] = ("UP", self.services.health(port))
             except MainspringError as error:
                 found[port] = ("DOWN", {"error": error.what})
-        dropped = sum(log.dropped for log in self.state.logs.values())
-        found["predictionLog"] = ("UP", {"rows": sum(log.rows for log in self.state.logs.values()), "dropped": dropped})
+        logs = self.state.logs.values()
+        facts: dict[str, object] = {"rows": sum(log.rows for log in logs), "dropped": sum(log.dropped for log in logs)}
+        faults = {name: log.fault for name, log in self.state.logs.items() if log.fault}
+        if faults:  # answers go on: readiness does not depend on it
+            facts["faults"] = faults
+        found["predictionLog"] = ("DOWN" if faults else "UP", facts)
         return found
 
     def _info(self) -> Mapping[str, object]:
@@ -253,21 +260,63 @@ def _version() -> str:
 def reveal_key(settings: Settings, text: str) -> bytes:
     """An API key of the settings, its secret reference replaced."""
     found = settings.values["server.keys"]
-    return reveal(type(found)(found.key, text, found.origin), settings.project).encode()
+    return _key(Setting(found.key, text, found.origin), settings)
 
 
-def _guard(keys: Sequence[bytes], most: int, under_way: Callable[[], int]) -> Callable[[Request], None]:
-    """Refuse what has no key, where there are keys, and what comes when too much is under way."""
+def _key(setting: Setting, settings: Settings) -> bytes:
+    """A key with its secret reference replaced; an empty one would let everybody in.
+
+    Raises:
+        ConfigError: MS-3007, the secret is not there; MS-3023, it is empty.
+    """
+    key = reveal(setting, settings.project).encode()
+    if not key:
+        raise ConfigError(
+            f"a key of {setting.key} is empty",
+            code="MS-3023",
+            why=f"{setting.shown()} holds no text, and everybody would be let in",
+            origin=setting.origin,
+            fix="put a secret there, or remove the setting",
+        )
+    return key
+
+
+def _guard(
+    keys: Sequence[bytes], most: int, under_way: Callable[[], int], *, passwords: bool = False
+) -> Callable[[Request], None]:
+    """Refuse what has no key, where there are keys, and what comes when too much is under way.
+
+    Args:
+        keys: any one of them lets a request in.
+        most: requests under way at once.
+        under_way: how many are.
+        passwords: a key may also come as the password of Basic authentication, which browsers ask for.
+    """
+    challenge = 'Basic realm="mainspring", charset="UTF-8"' if passwords else "Bearer"
+    how = "Authorization: Bearer KEY" + (", or the key as the password of any user" if passwords else "")
 
     def guard(request: Request) -> None:
         if under_way() > most:
             raise Fault(429, "too many requests are under way", retry_after=1)
         if keys and request.path not in _OPEN:
-            given = request.headers.get(b"authorization", b"").removeprefix(b"Bearer ")
+            given = _given(request.headers.get(b"authorization", b""), passwords)
             if sum(hmac.compare_digest(given, key) for key in keys) == 0:  # all are compared, whichever fits
-                raise Fault(401, "a key is needed: Authorization: Bearer KEY")
+                raise Fault(401, f"a key is needed: {how}", challenge=challenge)
 
     return guard
+
+
+def _given(authorization: bytes, passwords: bool) -> bytes:
+    """The key that a header holds; empty when it holds none."""
+    scheme, _, rest = authorization.strip().partition(b" ")
+    if scheme.lower() == b"bearer":
+        return rest.strip()
+    if passwords and scheme.lower() == b"basic":
+        try:
+            return base64.b64decode(rest.strip(), validate=True).partition(b":")[2]
+        except ValueError:
+            return b""
+    return b""
 
 
 def _exposed(settings: Settings) -> tuple[str, ...]:
