@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from mainspring.choose.decide import SHARED
 from mainspring.cli import VERBS
 from mainspring.config.schema import PORTS, SETTINGS
 
@@ -149,21 +150,27 @@ def settings() -> str:
         "the environment (`server.port` is `MAINSPRING_SERVER_PORT`), then flags. A value may be a secret reference:",
         "`env:NAME` or `file:PATH`, or `${env:NAME}` inside a longer text.",
         "",
-        "| setting | type | default | meaning |",
-        "|---|---|---|---|",
+        "| setting | type | takes | default | meaning |",
+        "|---|---|---|---|---|",
     ]
     lines += [
-        f"| `{spec.key}` | {spec.type.__name__} | {shown(spec.default)} | {cell(spec.meaning)} |" for spec in SETTINGS
+        f"| `{spec.key}` | {spec.type.__name__} | {spec.range()} | {shown(spec.default)} | {cell(spec.meaning)} |"
+        for spec in SETTINGS
     ]
     lines += [
         "",
         "## Ports",
         "",
-        "Each port is served by one adapter. Besides these two keys, a port's section holds the",
-        "adapter's own settings.",
+        "Each port is served by one adapter, `runtime` and `converter` by all that are installed, each for what it",
+        "reads. Besides these keys, a port's section holds the adapter's own settings.",
         "",
     ]
-    lines += [f"- `{port}.adapter` names the adapter, `{port}.url` says where the service is." for port in PORTS]
+    lines += [
+        f"- `{port}.adapter` names the only adapter that shall serve."
+        if port in SHARED
+        else f"- `{port}.adapter` names the adapter, `{port}.url` says where the service is."
+        for port in PORTS
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -10,7 +10,10 @@ from mainspring.config.settings import Setting, Settings
 from mainspring.errors import ConfigError
 from mainspring.ports.adapter import Adapter
 
-__all__ = ["Condition", "Decision", "Outcome", "Rank", "decide", "outcomes_of"]
+__all__ = ["SHARED", "Condition", "Decision", "Outcome", "Rank", "decide", "outcomes_of", "serving"]
+
+SHARED = frozenset({"runtime", "converter"})
+"""Ports that every fitting adapter serves at once, each for what it reads; any other port has one adapter."""
 
 
 class Rank(enum.IntEnum):
@@ -97,6 +100,23 @@ def decide(port: str, adapters: Iterable[Adapter], settings: Settings, installed
     return Decision(port, best.adapter, _reason(best, settings), outcomes)
 
 
+def serving(
+    port: str, adapters: Iterable[Adapter], settings: Settings, installed: Callable[[str], bool]
+) -> tuple[Adapter, ...]:
+    """The adapters that serve a port together, in their order: those of a shared port that fit, else the one chosen.
+
+    Raises:
+        ConfigError: MS-3010 to MS-3012, as `decide`; a shared port may have none, unless one is named.
+    """
+    if port not in SHARED:
+        return (decide(port, adapters, settings, installed).chosen,)
+    outcomes = outcomes_of(port, adapters, settings, installed)
+    found = tuple(outcome.adapter for outcome in outcomes if outcome.fits)
+    if not found and settings.setting(f"{port}.adapter") is not None:
+        raise _nothing_fits(port, outcomes, settings)
+    return found
+
+
 def _outcome(
     adapter: Adapter, named: Setting | None, url: Setting | None, profile: str, installed: Callable[[str], bool]
 ) -> Outcome:
@@ -106,6 +126,11 @@ def _outcome(
         same = named.value == adapter.name
         conditions.append(Condition("named", same, f"{named.key} = {named.value!r} ({named.origin})"))
         rank = Rank.NAMED
+    elif adapter.port in SHARED and adapter.embedded:
+        conditions.append(
+            Condition("in process", True, "a library inside the process; it keeps nothing, so it is no fallback")
+        )
+        rank = Rank.ORDER
     elif url is not None:
         scheme = str(url.shown()).partition("://")[0]
         conditions.append(

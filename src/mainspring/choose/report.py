@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from mainspring.choose.decide import Outcome, decide, outcomes_of
+from mainspring.choose.decide import SHARED, Outcome, decide, outcomes_of
 from mainspring.choose.discover import adapters, is_installed
 from mainspring.config.settings import Settings
 from mainspring.declare.data import did_you_mean
 from mainspring.errors import ConfigError, UsageError
 
 __all__ = ["CandidateReport", "ConditionReport", "ConditionsReport", "PortReport", "SettingReport", "conditions_report"]
-
-_MANY = frozenset({"runtime", "converter"})
 
 
 class ConditionReport(TypedDict):
@@ -78,8 +76,8 @@ def conditions_report(settings: Settings, port: str | None = None) -> Conditions
 
 
 def _port(port: str, settings: Settings) -> PortReport:
-    if port in _MANY:
-        return _many(port, settings)
+    if port in SHARED:
+        return _shared(port, settings)
     outcomes = outcomes_of(port, adapters(), settings, is_installed)
     try:
         decision = decide(port, adapters(), settings, is_installed)
@@ -96,15 +94,15 @@ def _port(port: str, settings: Settings) -> PortReport:
     )
 
 
-def _many(port: str, settings: Settings) -> PortReport:
-    """A port whose installed adapters all serve, each for the artifacts it can read."""
+def _shared(port: str, settings: Settings) -> PortReport:
+    """A port whose fitting adapters all serve, each for the artifacts it can read."""
     outcomes = outcomes_of(port, adapters(), settings, is_installed)
-    usable = [outcome for outcome in outcomes if outcome.conditions[0].ok]
+    usable = [outcome for outcome in outcomes if outcome.fits]
     return PortReport(
         port=port,
         chosen=", ".join(outcome.adapter.name for outcome in usable) or None,
-        why="every installed one serves what it can read",
-        error=None if usable else f"no adapter for {port} is installed",
+        why="every one that fits serves what it can read",
+        error=None if usable else f"{port} has no adapter that fits",
         candidates=[_candidate(outcome) for outcome in outcomes],
     )
 

@@ -11,9 +11,10 @@ from typing import cast
 
 import msgspec
 
-from mainspring.choose.decide import Decision, decide
+from mainspring.choose.decide import SHARED, Decision, decide, serving
 from mainspring.choose.discover import adapters, is_installed, named_object, part_of
-from mainspring.config.settings import Settings, load_settings, reveal
+from mainspring.config.settings import Setting, Settings, load_settings, reveal
+from mainspring.declare.data import did_you_mean
 from mainspring.errors import ConfigError
 from mainspring.ports.adapter import Adapter
 from mainspring.ports.catalog import Catalog
@@ -23,7 +24,7 @@ from mainspring.ports.online import OnlineStore
 from mainspring.ports.runtime import ModelRuntime, Predictor, read_card
 from mainspring.ports.tables import TableStore
 
-__all__ = ["STORES", "Services", "ServicesSpec", "adapter_settings"]
+__all__ = ["STORES", "Services", "ServicesSpec", "adapter_settings", "port_settings"]
 
 STATE = ".mainspring"
 STORES = ("catalog", "objects", "tables", "online")
@@ -94,8 +95,8 @@ class Services:
 
     @property
     def converter(self) -> Converter | None:
-        """The converter, or None when none is installed."""
-        found = self._usable("converter")
+        """The converter, or None when none fits."""
+        found = self.serving("converter")
         return cast(Converter, self._open(found[0])) if found else None
 
     def predictor(self, folder: Path) -> Predictor:
@@ -106,7 +107,7 @@ class Services:
             StoreError: MS-4150; RefusedError: MS-5030, as the runtime raises.
         """
         card = read_card(folder)
-        for adapter in self._usable("runtime"):
+        for adapter in self.serving("runtime"):
             if card.format in cast("tuple[str, ...]", adapter.capabilities["formats"]):
                 return cast(ModelRuntime, self._open(adapter)).load(folder, card)
         raise ConfigError(
@@ -116,9 +117,13 @@ class Services:
             fix="mainspring conditions runtime",
         )
 
-    def _usable(self, port: str) -> list[Adapter]:
-        usable = [a for a in adapters() if a.port == port and all(is_installed(module) for module in a.modules)]
-        return sorted(usable, key=lambda adapter: (adapter.order, adapter.name))
+    def serving(self, port: str) -> tuple[Adapter, ...]:
+        """The adapters that serve a port: one, or every fitting one of a port that several serve at once.
+
+        Raises:
+            ConfigError: MS-3010 to MS-3013, as `decide`.
+        """
+        return serving(port, adapters(), self.settings, is_installed)
 
     def decision(self, port: str) -> Decision:
         """Which adapter serves a port, and why.
@@ -156,7 +161,7 @@ class Services:
         key = (os.getpid(), f"{adapter.port}.{adapter.name}")
         if key not in self._opened:
             opening = cast("Callable[[object, Path], object]", named_object(adapter.factory))
-            settings = adapter_settings(adapter.port, adapter.settings, self.settings)
+            settings = adapter_settings(adapter, self.settings)
             self._opened[key] = opening(settings, self.state)
         return self._opened[key]
 
@@ -169,29 +174,80 @@ class Services:
         self._opened.clear()
 
 
-def adapter_settings(port: str, kind: str, settings: Settings) -> object:
-    """The settings of a chosen adapter, from the port's section.
+def port_settings(port: str, settings: Settings) -> dict[str, object]:
+    """The settings of each adapter that serves a port, by its name, which checks them all; nothing is opened.
 
     Raises:
-        ConfigError: MS-3014, a key is unknown to the adapter or has the wrong type.
+        ConfigError: MS-3010 to MS-3014, as `decide` and `adapter_settings`.
     """
-    section = settings.section(port)
+    chosen = serving(port, adapters(), settings, is_installed)
+    return {adapter.name: adapter_settings(adapter, settings) for adapter in chosen}
+
+
+def adapter_settings(adapter: Adapter, settings: Settings) -> object:
+    """The settings of a chosen adapter, from its port's section.
+
+    A port that several adapters serve at once has one section for them all: each is handed the keys that it knows.
+
+    Raises:
+        ConfigError: MS-3014, a key is unknown to every adapter of the section, or a value does not fit;
+            MS-3007, a secret is not there.
+    """
+    section = settings.section(adapter.port)
     section.pop("adapter", None)
-    struct = cast("type[msgspec.Struct]", named_object(kind))
-    known = set(struct.__struct_fields__)
-    for key, setting in section.items():
-        if key not in known:
-            raise ConfigError(
-                f"setting {setting.key!r} is unknown to the adapter",
-                code="MS-3014",
-                origin=setting.origin,
-                fix=f"it knows {', '.join(sorted(known)) or 'none'}",
-            )
-    values = {key: reveal(item, settings.project) if item.secret else item.value for key, item in section.items()}
+    struct = cast("type[msgspec.Struct]", named_object(adapter.settings))
+    _all_known(section, _beside(adapter) if adapter.port in SHARED else {adapter.name: struct})
+    own = {key: item for key, item in section.items() if key in struct.__struct_fields__}
+    values = {key: reveal(item, settings.project) if item.secret else item.value for key, item in own.items()}
     try:
         return msgspec.convert(values, struct, strict=False)
     except msgspec.ValidationError as error:
-        origins = ", ".join(sorted({item.origin for item in section.values()}))
-        raise ConfigError(
-            f"the settings of {port} do not fit its adapter", code="MS-3014", why=str(error), origin=origins
-        ) from error
+        raise _unfit(own, struct, adapter, error) from error
+
+
+def _beside(adapter: Adapter) -> dict[str, type[msgspec.Struct]]:
+    """The settings' classes of all adapters of a shared port, by name."""
+    return {
+        other.name: cast("type[msgspec.Struct]", named_object(other.settings))
+        for other in adapters()
+        if other.port == adapter.port
+    }
+
+
+def _all_known(section: Mapping[str, Setting], structs: Mapping[str, type[msgspec.Struct]]) -> None:
+    known = sorted({name for struct in structs.values() for name in struct.__struct_fields__})
+    for key, setting in section.items():
+        if key not in known:
+            raise ConfigError(
+                f"setting {setting.key!r} is unknown to {', '.join(sorted(structs))}",
+                code="MS-3014",
+                origin=setting.origin,
+                fix=did_you_mean(key, known) if known else "remove it: no key is known there",
+            )
+
+
+def _unfit(
+    section: Mapping[str, Setting], struct: type[msgspec.Struct], adapter: Adapter, error: msgspec.ValidationError
+) -> ConfigError:
+    """The error of the first value that does not fit; a secret's value is not in it."""
+    types = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    for key, item in section.items():
+        if item.secret:
+            continue
+        try:
+            msgspec.convert(item.value, types[key], strict=False)
+        except msgspec.ValidationError as one:
+            return ConfigError(
+                f"setting {item.key} = {item.shown()!r} does not fit adapter {adapter.name!r}",
+                code="MS-3014",
+                why=str(one),
+                origin=item.origin,
+                fix=f"correct {item.key}, or leave it out",
+            )
+    return ConfigError(
+        f"the settings of {adapter.port} do not fit adapter {adapter.name!r}",
+        code="MS-3014",
+        why="a secret has the wrong form" if any(item.secret for item in section.values()) else str(error),
+        origin=", ".join(sorted({item.origin for item in section.values()})),
+        fix=f"correct the section [{adapter.port}]",
+    )

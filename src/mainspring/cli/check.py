@@ -8,7 +8,8 @@ import click
 
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import emit, lines
-from mainspring.server.planning import needed_ports, plan_of, sources_have_places
+from mainspring.server.planning import plan_of
+from mainspring.server.preflight import check_wiring, preflight
 
 __all__ = ["command"]
 
@@ -19,11 +20,8 @@ def command(project: Path | None, profile: str | None, as_json: bool) -> int:
     """Check the app, its settings and the choice of adapters; nothing is written and no service is called."""
     services, app = open_app(project, profile)
     plan = plan_of(app)
-    sources_have_places(plan, services.settings)
-    chosen = {port: services.decision(port).chosen.name for port in needed_ports(plan)}
-    for setting in services.settings.values.values():
-        if setting.secret:
-            services.settings.secret(setting.key)
+    check_wiring(plan)
+    chosen = {port: ", ".join(names) or "none" for port, names in preflight(services, plan).items()}
     if as_json:
         emit({"app": plan.app, "nodes": [node.url for node in plan.nodes], "adapters": chosen})
     else:
@@ -32,6 +30,6 @@ def command(project: Path | None, profile: str | None, as_json: bool) -> int:
             counts[node.kind] = counts.get(node.kind, 0) + 1
         found = ", ".join(f"{n} {kind.replace('_', ' ')}{'s' if n > 1 else ''}" for kind, n in counts.items())
         lines(
-            [f"{plan.app}: {found}", "adapters: " + ", ".join(f"{p} {a}" for p, a in chosen.items()), "no fault found"]
+            [f"{plan.app}: {found}", "adapters: " + "; ".join(f"{p} {a}" for p, a in chosen.items()), "no fault found"]
         )
     return 0

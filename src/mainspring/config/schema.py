@@ -2,51 +2,100 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-__all__ = ["PORTS", "SETTINGS", "SettingSpec"]
+__all__ = ["PORTS", "SETTINGS", "SettingSpec", "misfit"]
 
-PORTS = ("catalog", "objects", "tables", "online", "runtime", "converter", "compute")
+PORTS = ("catalog", "objects", "tables", "online", "runtime", "converter")
 """The ports; ``PORT.adapter`` names an adapter, ``PORT.url`` says where it is, other keys are the adapter's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class SettingSpec:
-    """A setting: ``*`` in its key stands for a name of the app's."""
+    """A setting: ``*`` in its key stands for a name of the app's.
+
+    Attributes:
+        key: its dotted path.
+        type: what its value is; the members of a list are texts.
+        default: its value when it is not written.
+        meaning: what it decides, with the unit.
+        least: the least number that it takes, or None.
+        most: the greatest, or None.
+        choices: the texts that it takes; empty is any.
+        secret: whether its value may be told only when it is a reference.
+    """
 
     key: str
     type: type
     default: object
     meaning: str
+    least: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+    secret: bool = False
+
+    def range(self) -> str:
+        """What it takes, for people: ``one of "us"``, ``0 to 65535``, ``at least 1``; empty when anything goes."""
+        if self.choices:
+            return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
+        if self.least is not None and self.most is not None:
+            return f"{self.least:g} to {self.most:g}"
+        return f"at least {self.least:g}" if self.least is not None else ""
+
+
+def misfit(spec: SettingSpec, value: object) -> str:
+    """Why a value of the right type cannot be: out of its range, none of the choices; empty when it can."""
+    if isinstance(value, list):
+        strange = [item for item in value if not isinstance(item, str)]
+        return f"{strange[0]!r} in it is no text" if strange else ""
+    if spec.choices:
+        return "" if value in spec.choices else f"it takes {spec.range()}"
+    if spec.least is None or not isinstance(value, (int, float)):
+        return ""
+    return "" if spec.least <= value <= (math.inf if spec.most is None else spec.most) else f"it takes {spec.range()}"
 
 
 SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("app", str, "", "the app: module:variable, the module relative to the project's folder"),
     SettingSpec("sources.*.path", str, None, "file, folder or glob of a source, relative to the project"),
     SettingSpec("sources.*.url", str, None, "where a source is, when it is no local file"),
-    SettingSpec("sources.*.format", str, None, "parquet, csv, json or arrow, when the file's name does not say"),
-    SettingSpec("sources.*.truncate", str, None, '"us" cuts nanoseconds off times instead of refusing them'),
+    SettingSpec(
+        "sources.*.format",
+        str,
+        None,
+        "the format of a source's files, when their names do not say",
+        choices=("parquet", "csv", "json", "arrow"),
+    ),
+    SettingSpec(
+        "sources.*.truncate",
+        str,
+        None,
+        '"us" cuts nanoseconds off times instead of refusing them',
+        choices=("us",),
+    ),
     SettingSpec("server.host", str, "127.0.0.1", "address the endpoints listen on"),
-    SettingSpec("server.port", int, 8080, "port the endpoints listen on; 0 takes a free one"),
-    SettingSpec("server.max_body", int, 8_388_608, "greatest request body, in bytes"),
-    SettingSpec("server.max_rows", int, 65_536, "most rows in one request"),
-    SettingSpec("server.queue", int, 1024, "most requests under way at once; beyond it the answer is 429"),
-    SettingSpec("server.drain", float, 25.0, "seconds that open requests may take after SIGTERM"),
-    SettingSpec("server.timeout", float, 30.0, "seconds that a request may take"),
-    SettingSpec("server.keys", list, [], "API keys as secret references; empty leaves the endpoints open"),
+    SettingSpec("server.port", int, 8080, "port the endpoints listen on; 0 takes a free one", 0, 65_535),
+    SettingSpec("server.max_body", int, 8_388_608, "greatest request body, in bytes", 1),
+    SettingSpec("server.max_rows", int, 65_536, "most rows in one request", 1),
+    SettingSpec("server.queue", int, 1024, "most requests under way at once; beyond it the answer is 429", 1),
+    SettingSpec("server.drain", float, 25.0, "seconds that open requests may take after SIGTERM", 0),
+    SettingSpec("server.timeout", float, 30.0, "seconds that a request may take", 0.001),
+    SettingSpec("server.keys", list, [], "API keys as secret references; empty leaves the endpoints open", secret=True),
     SettingSpec("serving.replay", bool, False, 'whether a request may set its own moment with "now"'),
     SettingSpec("management.enabled", bool, False, "whether the management listener (actuator, console) runs"),
     SettingSpec("management.host", str, "127.0.0.1", "address of the management listener"),
-    SettingSpec("management.port", int, 8081, "port of the management listener; 0 takes a free one"),
+    SettingSpec("management.port", int, 8081, "port of the management listener; 0 takes a free one", 0, 65_535),
     SettingSpec("management.expose", list, ["health"], "actuator pages shown over HTTP"),
     SettingSpec(
         "management.token",
         str,
         None,
         "secret reference: what all of the listener but health needs; beyond loopback it must be set",
+        secret=True,
     ),
     SettingSpec("console.enabled", bool, False, "whether the management listener shows the console"),
-    SettingSpec("engine.workers", int, 0, "steps run at once; 0 is one a core"),
-    SettingSpec("monitoring.every", float, 1.0, "seconds between two looks at the prediction log"),
+    SettingSpec("engine.workers", int, 0, "steps run at once; 0 is one a core", 0),
+    SettingSpec("monitoring.every", float, 1.0, "seconds between two looks at the prediction log", 0.01),
 )
 """The settings, in the order the docs show them."""

@@ -13,13 +13,14 @@ from types import MappingProxyType
 import msgspec
 
 from mainspring.config.lines import Written, read_toml
-from mainspring.config.schema import PORTS, SETTINGS, SettingSpec
+from mainspring.config.schema import PORTS, SETTINGS, SettingSpec, misfit
 from mainspring.errors import ConfigError
 
 __all__ = ["FILE", "Setting", "Settings", "find_project", "load_settings", "reveal"]
 
 FILE = "mainspring.toml"
 _SECRET = re.compile(r"^(env|file):(.+)$")
+_HIDDEN = "******"
 _INLINE = re.compile(r"\$\{(env|file):([^}]+)\}")
 _DEV = {
     "management.enabled": True,
@@ -42,11 +43,22 @@ class Setting:
         """Whether the value is, or holds, a reference to a secret."""
         return isinstance(self.value, str) and bool(_SECRET.match(self.value) or _INLINE.search(self.value))
 
+    def references(self) -> Iterator[Setting]:
+        """The value's references to secrets, each as a setting of its own: of a list, one by one."""
+        for value in self.value if isinstance(self.value, list) else [self.value]:
+            one = Setting(self.key, value, self.origin)
+            if one.secret:
+                yield one
+
     def shown(self) -> object:
-        """The value as people may see it: references stay references, passwords in URLs are hidden."""
-        if isinstance(self.value, str) and not self.secret:
-            return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", r"\1:******@", self.value)
-        return self.value
+        """The value as people may see it: references stay references, secrets and passwords in URLs are hidden."""
+        if isinstance(self.value, list):
+            return [Setting(self.key, item, self.origin).shown() for item in self.value]
+        if self.secret or not isinstance(self.value, str):
+            return self.value
+        if (spec := _spec(self.key)) is not None and spec.secret:
+            return _HIDDEN
+        return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", rf"\1:{_HIDDEN}@", self.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +175,7 @@ def load_settings(
         flags: settings given on the command line, by key.
 
     Raises:
-        ConfigError: MS-3001 to MS-3006: no TOML, unknown profile, unknown setting, wrong type.
+        ConfigError: MS-3001 to MS-3006: no TOML, unknown profile, unknown setting, wrong type, out of range.
     """
     path = project / FILE
     try:
@@ -259,10 +271,18 @@ def _checked(setting: Setting) -> Setting:
         value: object = msgspec.convert(setting.value, spec.type, strict=not setting.origin.startswith("MAINSPRING_"))
     except msgspec.ValidationError as error:
         raise ConfigError(
-            f"setting {setting.key} = {setting.value!r} has the wrong type",
+            f"setting {setting.key} = {_HIDDEN if spec.secret else repr(setting.value)} has the wrong type",
             code="MS-3005",
             why=str(error),
             origin=setting.origin,
             fix=f"it is {spec.meaning} ({spec.type.__name__})",
         ) from error
+    if why := misfit(spec, value):
+        raise ConfigError(
+            f"setting {setting.key} = {setting.shown()!r} cannot be",
+            code="MS-3006",
+            why=why,
+            origin=setting.origin,
+            fix=f"it is {spec.meaning}",
+        )
     return Setting(setting.key, value, setting.origin)

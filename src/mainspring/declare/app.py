@@ -13,6 +13,7 @@ from mainspring.declare.check import (
     cron_fits,
     default_name,
     label_fits,
+    rule_fits,
     segments_fit,
     share,
     takes_inputs,
@@ -36,7 +37,7 @@ from mainspring.declare.model import (
     Score,
     trainer,
 )
-from mainspring.declare.options import are, choice, is_a, known_options, not_a, number, texts, yearly_budget
+from mainspring.declare.options import are, choice, is_a, known_options, number, texts, yearly_budget
 from mainspring.declare.origin import here, of_function
 from mainspring.declare.record import Record, fields_of
 from mainspring.declare.step import Pipeline, PipelineSpec, Step, StepOptions, StepSpec
@@ -272,11 +273,11 @@ class App:
             called: its name; the model's when left out.
 
         Raises:
-            DeclarationError: MS-1033, MS-1035.
+            DeclarationError: MS-1029, MS-1033, MS-1035.
         """
         is_a("what app.promote takes", model, ModelDeclaration, "app.promote(MODEL, ...), with the decorated function")
-        if when is not None and not callable(when):
-            raise not_a("when", when, "function", "when=lambda new, live: new.roc_auc >= live.roc_auc")
+        if when is not None:
+            rule_fits(when)
         if margin is not None:
             number("margin", margin, least=0, whole=False)
         if when is None and margin is None:

@@ -13,7 +13,7 @@ from mainspring.declare.aggregate import Aggregate
 from mainspring.declare.data import Column, Entity, Feature, FeatureView, Source, did_you_mean
 from mainspring.declare.declaration import Declaration, spec_of
 from mainspring.declare.model import Input, ModelDeclaration
-from mainspring.declare.options import are, is_a
+from mainspring.declare.options import are, is_a, not_a
 from mainspring.declare.origin import Origin, here, of_function
 from mainspring.declare.record import FieldSpec, Kind, Record
 from mainspring.errors import DeclarationError
@@ -26,6 +26,7 @@ __all__ = [
     "cron_fits",
     "default_name",
     "label_fits",
+    "rule_fits",
     "segments_fit",
     "share",
     "takes_inputs",
@@ -287,6 +288,26 @@ def takes_inputs(function: Callable[..., object], count: int, *, others: bool = 
             origin=str(of_function(function)),
             fix="give it one parameter for each input",
         )
+
+
+def rule_fits(rule: object) -> None:
+    """A promotion rule can be called with two scores (MS-1029, MS-1033)."""
+    if not callable(rule):
+        raise not_a("when", rule, "function", "when=lambda new, live: new.roc_auc >= live.roc_auc")
+    try:
+        signature = inspect.signature(rule)
+    except ValueError:
+        return  # a function in C may not tell
+    try:
+        signature.bind(None, None)
+    except TypeError as error:
+        raise DeclarationError(
+            f"the rule of app.promote takes {len(signature.parameters)} arguments, and is given the scores of two",
+            code="MS-1029",
+            why=str(error),
+            origin=str(here()),
+            fix="write when=lambda new, live: new.roc_auc >= live.roc_auc",
+        ) from error
 
 
 def share(name: str, value: float, *, closed: bool = False) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Generic, Literal, ParamSpec, TypeVar, cast
+from typing import Generic, Literal, NoReturn, ParamSpec, TypeVar, cast
 
 from mainspring.declare.data import FeatureView, Source
 from mainspring.declare.declaration import Declaration, DeclaredKind, name_of
@@ -18,7 +18,7 @@ from mainspring.declare.duration import spell
 from mainspring.declare.origin import Origin, here
 from mainspring.errors import DeclarationError, MainspringError
 
-__all__ = ["Call", "Pipeline", "PipelineSpec", "Ref", "Step", "StepOptions", "StepSpec", "Trace", "trace"]
+__all__ = ["Call", "Pipeline", "PipelineSpec", "Ref", "Step", "StepOptions", "StepSpec", "Trace", "Unknown", "trace"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -91,6 +91,26 @@ class Ref:
             origin=str(here()),
             fix="use next_step.map(result)",
         )
+
+
+class UnknownArgumentError(Exception):
+    """A pipeline's body looked at an argument that nobody has given yet."""
+
+
+class Unknown:
+    """A pipeline's argument that nobody has given yet: the body can hand it to steps, and is left where it looks."""
+
+    __slots__ = ()
+
+    def _looked_at(self, *_: object) -> NoReturn:
+        raise UnknownArgumentError
+
+    __bool__ = __iter__ = __len__ = __getitem__ = __contains__ = __call__ = __getattr__ = _looked_at
+    __eq__ = __ne__ = __lt__ = __le__ = __gt__ = __ge__ = _looked_at
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _looked_at
+    __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = __neg__ = __abs__ = __and__ = __or__ = _looked_at
+    __str__ = __format__ = __int__ = __float__ = __index__ = _looked_at
+    __hash__ = object.__hash__
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +219,8 @@ class Pipeline(Declaration[PipelineSpec], Generic[P, R]):
 def trace(pipeline: Pipeline[..., object], arguments: Mapping[str, object]) -> Trace:
     """Wire a pipeline with these arguments: its body runs once, and each step call becomes a `Call`.
 
+    A body that looks at an `Unknown` argument is wired as far as that.
+
     Raises:
         DeclarationError: MS-1022, MS-1023, the arguments do not fit; MS-1020, MS-1021, the body looks at a result;
             MS-1040, the body raises.
@@ -219,6 +241,8 @@ def trace(pipeline: Pipeline[..., object], arguments: Mapping[str, object]) -> T
             wired.result = functools.partial(function, *bound.args, **bound.kwargs)()
         except MainspringError:
             raise
+        except UnknownArgumentError:
+            return wired
         except Exception as error:
             raise _fails(pipeline, error) from error
     return wired

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from mainspring.declare.data import FeatureView, Source
 from mainspring.declare.declaration import name_of, origin_of, spec_of
 from mainspring.declare.origin import Origin
-from mainspring.declare.step import Call, Pipeline, Ref, Step, trace
+from mainspring.declare.step import Call, Pipeline, Ref, Step, Unknown, trace
 from mainspring.engine.fitting import feeds, fits, spell_type
 from mainspring.engine.maps import gather
 from mainspring.engine.reference import annotations_of
@@ -176,7 +176,7 @@ class _Builder:
         for name, value in params.items():
             values = value if name == over and isinstance(value, list | tuple) else [value]
             for one in values:
-                if not fits(one, wanted.get(name, typing.Any)):
+                if not isinstance(one, Unknown) and not fits(one, wanted.get(name, typing.Any)):
                     raise _misfit(step, name, f"{type(one).__name__} {one!r:.60}", wanted[name], origin)
         for name, output in inputs.items():
             returned = self._returns.get(output.task, typing.Any)

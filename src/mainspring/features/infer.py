@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from mainspring.declare.data import FeatureView, Source
+from mainspring.declare.data import FeatureView, Source, did_you_mean
 from mainspring.declare.declaration import name_of, origin_of, spec_of
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
-from mainspring.errors import DataError
+from mainspring.errors import DataError, UserCodeError
 from mainspring.features.decorated import call, described
 from mainspring.features.log import record_schema
 from mainspring.lazy import lazy
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     pa = lazy("pyarrow")
 
-__all__ = ["infer", "time_of"]
+__all__ = ["check_returns", "infer", "time_of"]
 
 
 def infer(view: FeatureView, fields: Mapping[str, Sequence[FieldSpec]]) -> tuple[FieldSpec, ...]:
@@ -54,6 +54,32 @@ def infer(view: FeatureView, fields: Mapping[str, Sequence[FieldSpec]]) -> tuple
             raise _wrong(view, f"returns {field.name!r} as {field.type}", "no column can hold that")
         found.append(FieldSpec(field.name, kind))
     return tuple(found)
+
+
+def check_returns(view: FeatureView, fields: Mapping[str, Sequence[FieldSpec]]) -> None:
+    """A decorated view that declares ``returns=`` returns those columns, as far as empty tables show.
+
+    Args:
+        view: the view.
+        fields: as for `infer`.
+
+    Raises:
+        DataError: MS-2119, a column is missing.
+    """
+    spec = spec_of(view)
+    try:
+        found = [field.name for field in infer(view, fields)]
+    except UserCodeError:
+        return  # it needs rows; this is what returns= is for, and its run will tell
+    for field in spec.returns:
+        if field.name not in (*found, *spec.keys, time_of(view)):
+            raise DataError(
+                f"feature view {name_of(view)!r} returns no column {field.name!r}",
+                code="MS-2119",
+                why=f"returns= promises it, and its function returns {', '.join(found) or 'nothing else'}",
+                origin=str(origin_of(view)),
+                fix=did_you_mean(field.name, found),
+            )
 
 
 def time_of(view: FeatureView) -> str:

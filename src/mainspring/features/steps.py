@@ -35,6 +35,7 @@ __all__ = [
     "TableVersion",
     "aggregate_rows",
     "derive_rows",
+    "files_of",
     "ingest_files",
     "sources_of",
     "tasks_for",
@@ -98,39 +99,47 @@ def tasks_for(plan: Plan, services: Services) -> tuple[Task, ...]:
     return tuple(tasks)
 
 
+def files_of(name: str, settings: Settings) -> list[Path]:
+    """The files that a source is read from; none of them is opened.
+
+    Raises:
+        ConfigError: MS-3015, the source has no path; MS-3020, its url has no reader here.
+        DataError: MS-2112, its path leads to no file.
+    """
+    setting = settings.setting(f"sources.{name}.path")
+    if setting is None or setting.value is None:
+        raise _placeless(name, settings)
+    format = settings.text(f"sources.{name}.format")
+    return find_files(str(setting.value), settings.project, source=name, format=format, origin=setting.origin)
+
+
 def _source_task(source: SourceTable, services: Services) -> Task:
     prefix = f"sources.{source.name}"
-    setting = services.settings.setting(f"{prefix}.path")
-    if setting is None or setting.value is None:
-        raise _placeless(source, services.settings)
-    format = services.settings.text(f"{prefix}.format")
-    origin = setting.origin
-    files = find_files(str(setting.value), services.project, source=source.name, format=format, origin=origin)
     params = {
         "source": source,
-        "files": [File(path) for path in files],
-        "format": format,
+        "files": [File(path) for path in files_of(source.name, services.settings)],
+        "format": services.settings.text(f"{prefix}.format"),
         "truncate": services.settings.text(f"{prefix}.truncate") == "us",
         "pushed": services.tables.mark(source.log, PUSH_MARK),
     }
     return Task(f"source/{source.name}", ingest_files, params, title=f"source {source.name}")
 
 
-def _placeless(source: SourceTable, settings: Settings) -> ConfigError:
-    url = settings.setting(f"sources.{source.name}.url")
+def _placeless(name: str, settings: Settings) -> ConfigError:
+    url = settings.setting(f"sources.{name}.url")
     if url is not None and url.value is not None:
         return ConfigError(
-            f"source {source.name!r} is at a url, and nothing here reads it",
+            f"source {name!r} is at a url, and nothing here reads it",
             code="MS-3020",
             why=f"{str(url.value).partition('://')[0]} is no file",
             origin=url.origin,
-            fix=f'export it to a file: sources.{source.name}.path = "data/{source.name}.parquet"',
+            fix=f'export it to a file: sources.{name}.path = "data/{name}.parquet"',
         )
     return ConfigError(
-        f"source {source.name!r} has no place in profile {settings.profile!r}",
+        f"source {name!r} has no place in profile {settings.profile!r}",
         code="MS-3015",
         why="neither a path nor a url is set for it",
-        fix=f'add [sources.{source.name}] with path = "data/{source.name}.parquet" to mainspring.toml',
+        fix=f'add [sources.{name}] with path = "data/{name}.parquet" to mainspring.toml',
     )
 
 

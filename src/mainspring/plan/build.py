@@ -23,7 +23,7 @@ from mainspring.declare.model import (
 from mainspring.declare.record import FieldSpec
 from mainspring.declare.step import PipelineSpec, StepSpec
 from mainspring.errors import DeclarationError
-from mainspring.plan.checks import check_model, check_monitor, check_promotion, unique_names
+from mainspring.plan.checks import check_model, check_monitor, check_promotion, check_schedule, unique_names
 from mainspring.plan.closure import closure_of
 from mainspring.plan.encoding import digest, encode
 from mainspring.plan.graph import Node, Plan, in_order
@@ -303,6 +303,8 @@ def _check(node: Node, fields: Mapping[str, tuple[FieldSpec, ...]]) -> None:
         check_model(node, spec, names, views)
     elif isinstance(spec, PromotionSpec):
         check_promotion(node, spec)
+    elif isinstance(spec, ScheduleSpec):
+        check_schedule(node, spec)
     elif isinstance(spec, MonitorSpec):
         model = spec_of(spec.model)
         check_monitor(node, spec, [name for item in model.inputs for name in feature_names(item, fields)])

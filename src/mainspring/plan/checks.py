@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 
 from mainspring.declare.check import CLASSIFICATION, METRICS
 from mainspring.declare.data import Column, Feature, FeatureView, did_you_mean
 from mainspring.declare.declaration import Declaration, kind_of, name_of, origin_of, spec_of
-from mainspring.declare.model import Input, ModelSpec, MonitorSpec, PromotionSpec, Score
+from mainspring.declare.model import Input, ModelSpec, MonitorSpec, PromotionSpec, ScheduleSpec, Score
 from mainspring.declare.record import FieldSpec, Kind
+from mainspring.declare.step import Pipeline, Step
 from mainspring.errors import DeclarationError
 from mainspring.plan.graph import Node
 
-__all__ = ["check_model", "check_monitor", "check_promotion", "unique_names"]
+__all__ = ["check_model", "check_monitor", "check_promotion", "check_schedule", "unique_names"]
 
 _NUMBERS = frozenset({Kind.INTEGER, Kind.FLOAT, Kind.BOOLEAN, Kind.DECIMAL, Kind.TIMESTAMP, Kind.DATE})
 
@@ -173,3 +175,26 @@ def check_monitor(node: Node, spec: MonitorSpec, columns: Sequence[str]) -> None
                 origin=str(node.origin),
                 fix=did_you_mean(name, known),
             )
+
+
+def check_schedule(node: Node, spec: ScheduleSpec) -> None:
+    """A schedule gives its target the arguments that it takes (MS-1105)."""
+    what = f"{kind_of(spec.target).value.replace('_', ' ')} {name_of(spec.target)!r}"
+    signature = inspect.Signature()
+    if isinstance(spec.target, Pipeline):
+        signature = inspect.signature(spec_of(spec.target).function)
+    elif isinstance(spec.target, Step):  # its declared inputs fill the first parameters that are not given
+        step = spec_of(spec.target)
+        signature = inspect.signature(step.function)
+        filled = set(list(signature.parameters)[: len(step.inputs)]) - spec.arguments.keys()
+        signature = signature.replace(parameters=[p for name, p in signature.parameters.items() if name not in filled])
+    try:
+        signature.bind(**spec.arguments)
+    except TypeError as error:
+        raise DeclarationError(
+            f"schedule {node.name!r} does not give {what} the arguments that it takes",
+            code="MS-1105",
+            why=str(error),
+            origin=str(node.origin),
+            fix=f"app.schedule(..., NAME=VALUE); it takes {', '.join(signature.parameters) or 'no arguments'}",
+        ) from error

@@ -119,7 +119,7 @@ def run_named(
 
 def _workers(services: Services) -> int | None:
     """How many steps run at once; None is one a core."""
-    return max(services.settings.whole("engine.workers"), 0) or None
+    return services.settings.whole("engine.workers") or None
 
 
 def _own(node: Node, task: Task) -> bool:

@@ -32,7 +32,9 @@ def needed_ports(plan: Plan) -> tuple[str, ...]:
     ports = ["catalog", "objects"]
     if kinds & {"source", "feature_view"}:
         ports.append("tables")
-    if kinds & {"endpoint"}:
+    if "model" in kinds:
+        ports += ["converter", "runtime"]
+    if "endpoint" in kinds:
         ports.append("online")
     return tuple(ports)
 

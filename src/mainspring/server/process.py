@@ -19,16 +19,17 @@ import uvloop
 from mainspring.catalog.ids import now_us
 from mainspring.choose.report import conditions_report
 from mainspring.choose.services import Services
-from mainspring.config.settings import Setting, Settings, reveal
-from mainspring.errors import ConfigError, MainspringError
+from mainspring.config.settings import Settings
+from mainspring.errors import MainspringError
 from mainspring.plan.graph import Plan
-from mainspring.protocols.actuator.rest import PAGES, Actuator, add_actuator_routes
+from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
 from mainspring.protocols.http import Fault, Request, Router, error_response
 from mainspring.protocols.native.rest import add_native_routes
 from mainspring.protocols.oip.rest import add_oip_routes
 from mainspring.server.asgi import AsgiApp, Limits, Listener
 from mainspring.server.host import Bound, bind, run_listeners
 from mainspring.server.labels import read_labels
+from mainspring.server.listening import api_keys, exposed_pages, management_keys, origin_of_setting
 from mainspring.server.schedules import Schedules
 from mainspring.server.served import ServedModels
 from mainspring.server.state import WorkerState
@@ -94,7 +95,7 @@ class ServerProcess:
             ConfigError: MS-3016, MS-3017, a port cannot be bound; MS-3021, the management listener needs a token;
                 MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty.
         """
-        keys = [reveal_key(self._settings, text) for text in self._settings.words("server.keys")]
+        keys = api_keys(self._settings)
         self.state.open()
         try:
             self._bound = self._listeners(keys)
@@ -139,27 +140,16 @@ class ServerProcess:
             self.state.metrics_page,
             lambda: self._management.url if self._management is not None else "",
         )
-        add_actuator_routes(router, actuator, _exposed(settings))
+        add_actuator_routes(router, actuator, exposed_pages(settings))
         mounts: tuple[tuple[str, AsgiApp], ...] = ()
         if self._console is not None and settings.flag("console.enabled"):
             mounts = (("/", self._console(self.state, self._ask)),)
-        token = settings.setting("management.token")
-        keys = [] if token is None or token.value is None else [_key(token, settings)]
-        host = settings.text("management.host") or "127.0.0.1"
-        if not keys and host not in ("127.0.0.1", "::1", "localhost"):
-            raise ConfigError(
-                f"the management listener would be open at {host}",
-                code="MS-3021",
-                why="beyond loopback it needs a token",
-                origin=_origin(settings, "management.host"),
-                fix='management.token = "env:MANAGEMENT_TOKEN"',
-            )
         listener = Listener(
             router,
             limits,
             mounts=mounts,
             owned=("/actuator",),
-            guard=_guard(keys, _MANAGED, lambda: listener.open, passwords=True),
+            guard=_guard(management_keys(settings), _MANAGED, lambda: listener.open, passwords=True),
             on_error=self._fault,
         )
         return _bind("management", listener, settings)
@@ -257,30 +247,6 @@ def _version() -> str:
     return importlib.metadata.version("mainspring")
 
 
-def reveal_key(settings: Settings, text: str) -> bytes:
-    """An API key of the settings, its secret reference replaced."""
-    found = settings.values["server.keys"]
-    return _key(Setting(found.key, text, found.origin), settings)
-
-
-def _key(setting: Setting, settings: Settings) -> bytes:
-    """A key with its secret reference replaced; an empty one would let everybody in.
-
-    Raises:
-        ConfigError: MS-3007, the secret is not there; MS-3023, it is empty.
-    """
-    key = reveal(setting, settings.project).encode()
-    if not key:
-        raise ConfigError(
-            f"a key of {setting.key} is empty",
-            code="MS-3023",
-            why=f"{setting.shown()} holds no text, and everybody would be let in",
-            origin=setting.origin,
-            fix="put a secret there, or remove the setting",
-        )
-    return key
-
-
 def _guard(
     keys: Sequence[bytes], most: int, under_way: Callable[[], int], *, passwords: bool = False
 ) -> Callable[[Request], None]:
@@ -319,23 +285,6 @@ def _given(authorization: bytes, passwords: bool) -> bytes:
     return b""
 
 
-def _exposed(settings: Settings) -> tuple[str, ...]:
-    pages = settings.words("management.expose")
-    if unknown := [page for page in pages if page not in PAGES]:
-        raise ConfigError(
-            f"the actuator has no page {unknown[0]!r}",
-            code="MS-3022",
-            origin=_origin(settings, "management.expose"),
-            fix=f"management.expose takes {', '.join(PAGES)}",
-        )
-    return pages
-
-
-def _origin(settings: Settings, key: str) -> str:
-    found = settings.setting(key)
-    return "" if found is None else found.origin
-
-
 def _bind(name: str, listener: Listener, settings: Settings) -> Bound:
     host = settings.text(f"{name}.host") or "127.0.0.1"
-    return bind(name, listener, host, settings.whole(f"{name}.port"), _origin(settings, f"{name}.port"))
+    return bind(name, listener, host, settings.whole(f"{name}.port"), origin_of_setting(settings, f"{name}.port"))

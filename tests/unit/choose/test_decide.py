@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mainspring.choose.decide import decide
+from mainspring.choose.decide import decide, outcomes_of, serving
 from mainspring.config.settings import Setting, Settings
 from mainspring.errors import ConfigError
 from mainspring.ports.adapter import Adapter
@@ -90,3 +91,27 @@ def test_every_candidate_is_reported_with_its_conditions() -> None:
         "lmdb": {"installed": True, "profile": True},
         "redis": {"installed": False, "configured": False},
     }
+
+
+ONNX = Adapter("runtime", "onnx", "m:f", "m:S", embedded=True, modules=("onnxruntime",), extra="tabular", order=1)
+BOOSTER = Adapter("runtime", "booster", "m:f", "m:S", embedded=True, modules=("lightgbm",), extra="tabular", order=2)
+
+
+def names(chosen: Settings, installed: Callable[[str], bool] = everything) -> list[str]:
+    return [adapter.name for adapter in serving("runtime", [BOOSTER, ONNX], chosen, installed)]
+
+
+@pytest.mark.parametrize("profile", ["dev", "prod"])
+def test_libraries_in_the_process_serve_together_in_every_profile_and_say_why(profile: str) -> None:
+    assert names(settings(profile)) == ["onnx", "booster"]
+    report = outcomes_of("runtime", [BOOSTER, ONNX], settings(profile), everything)
+    assert all(outcome.fits for outcome in report)
+    assert "no fallback" in report[0].conditions[-1].message
+
+
+def test_one_of_them_can_be_named_or_be_missing() -> None:
+    assert names(settings("prod", runtime__adapter="booster")) == ["booster"]
+    assert names(settings(), lambda module: module != "lightgbm") == ["onnx"]
+    with pytest.raises(ConfigError) as caught:
+        names(settings(runtime__adapter="boster"))
+    assert caught.value.code == "MS-3010"

@@ -8,7 +8,7 @@ import pytest
 
 from mainspring.config.lines import read_toml
 from mainspring.config.project import load_app
-from mainspring.config.schema import SETTINGS
+from mainspring.config.schema import SETTINGS, misfit
 from mainspring.config.settings import Setting, Settings, find_project, load_settings
 from mainspring.errors import ConfigError, DeclarationError, MainspringError
 
@@ -86,6 +86,41 @@ def test_faults_name_their_line(tmp_path: Path, text: str, code: str, line: str)
     assert (caught.value.code, caught.value.origin) == (code, line)
 
 
+@pytest.mark.parametrize(
+    ("text", "takes"),
+    [
+        ("[server]\nport = 99999\n", "0 to 65535"),
+        ("[management]\nport = -1\n", "0 to 65535"),
+        ("[engine]\nworkers = -3\n", "at least 0"),
+        ("[server]\nqueue = 0\n", "at least 1"),
+        ("[server]\ntimeout = nan\n", "at least 0.001"),
+        ("[sources.a]\nformat = 'xlsx'\n", 'one of "parquet", "csv", "json", "arrow"'),
+        ("[sources.a]\ntruncate = 'ns'\n", 'one of "us"'),
+        ("[server]\nkeys = [1]\n", "no text"),
+    ],
+)
+def test_values_out_of_range_are_refused_when_they_are_loaded(tmp_path: Path, text: str, takes: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(project(tmp_path, text))
+    assert (caught.value.code, caught.value.origin[:17]) == ("MS-3006", "mainspring.toml:2")
+    assert takes in caught.value.why
+    assert caught.value.fix
+
+
+def test_every_default_is_in_its_range() -> None:
+    assert not [spec.key for spec in SETTINGS if spec.default is not None and misfit(spec, spec.default)]
+
+
+def test_a_value_of_the_environment_or_a_flag_is_held_to_the_same_range(tmp_path: Path) -> None:
+    for environment, flags, origin in (
+        ({"MAINSPRING_SERVER_PORT": "70000"}, {}, "MAINSPRING_SERVER_PORT"),
+        ({}, {"server.port": 70_000}, "--port"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            load_settings(project(tmp_path), environment=environment, flags=flags)
+        assert (caught.value.code, caught.value.origin) == ("MS-3006", origin)
+
+
 def test_unknown_settings_suggest_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(project(tmp_path, "[server]\nprot = 1\n"))
@@ -129,6 +164,20 @@ def test_a_secret_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("abc\n")
     settings = load_settings(project(tmp_path, '[management]\ntoken = "file:token"\n'))
     assert settings.secret("management.token") == "abc"
+
+
+def test_secrets_that_are_written_out_are_not_shown() -> None:
+    assert Setting("server.keys", ["env:A", "letmein"], "x").shown() == ["env:A", "******"]
+    assert Setting("management.token", "letmein", "x").shown() == "******"
+    assert [item.value for item in Setting("server.keys", ["env:A", "letmein"], "x").references()] == ["env:A"]
+
+
+@pytest.mark.parametrize("text", ["[server]\nkeys = 'letmein'\n", "[management]\ntoken = ['letmein']\n"])
+def test_a_secret_of_the_wrong_type_is_not_told(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(project(tmp_path, text))
+    assert caught.value.code == "MS-3005"
+    assert "letmein" not in caught.value.lines()
 
 
 def test_passwords_in_urls_are_not_shown() -> None:

@@ -50,6 +50,8 @@ def refused(code: str, action: Callable[[], object]) -> DeclarationError:
     [
         ("MS-1033", "app.promote", lambda a, f, m: a.promote(f)),
         ("MS-1033", "when", lambda a, f, m: a.promote(m, when=0.002)),
+        ("MS-1029", "takes 1", lambda a, f, m: a.promote(m, when=lambda new: True)),
+        ("MS-1029", "takes 3", lambda a, f, m: a.promote(m, when=lambda new, live, more: True)),
         ("MS-1035", "margin", lambda a, f, m: a.promote(m, margin=-0.1)),
         ("MS-1035", "margin", lambda a, f, m: a.promote(m, margin="a little")),
         ("MS-1033", "app.endpoint", lambda a, f, m: a.endpoint("late")),

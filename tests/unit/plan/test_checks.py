@@ -171,6 +171,30 @@ def another_apps_source(house: House) -> None:
     house.app.features(House().weather, entity=house.airport, called="else", gale=last("wind"))
 
 
+def build(house: House) -> object:
+    @house.app.step()
+    def count_days(days: int) -> int:
+        return days
+
+    @house.app.pipeline
+    def nightly(days: int) -> object:
+        return count_days(days)
+
+    return nightly
+
+
+def schedule_without_an_argument(house: House) -> None:
+    house.app.schedule(build(house), "0 3 * * *")
+
+
+def schedule_with_an_unknown_argument(house: House) -> None:
+    house.app.schedule(build(house), "0 3 * * *", days=1, weeks=2)
+
+
+def schedule_with_an_argument_for_a_model(house: House) -> None:
+    house.app.schedule(house.model(house.wind), "0 3 * * *", days=1)
+
+
 def nameless(house: House) -> None:
     house.app.source(Plane, time="built")
 
@@ -193,6 +217,9 @@ def nameless(house: House) -> None:
         ("MS-1107", unknown_feature, "anything"),
         ("MS-1027", another_apps_view, "feature view"),
         ("MS-1027", another_apps_source, "source of another app"),
+        ("MS-1105", schedule_without_an_argument, "days"),
+        ("MS-1105", schedule_with_an_unknown_argument, "weeks"),
+        ("MS-1105", schedule_with_an_argument_for_a_model, "days"),
         ("MS-1010", nameless, "source"),
     ],
 )
@@ -221,6 +248,17 @@ def test_promotion_rules_over_metrics_that_are_there(rule: object) -> None:
     house = House()
     house.app.promote(house.model(house.wind), when=rule, margin=0.01)
     assert build_plan(house.app).of_kind("promotion")
+
+
+def test_a_schedule_of_a_step_gives_what_its_inputs_do_not() -> None:
+    house = House()
+
+    @house.app.step(house.weather)
+    def windy(weather: Frame, least: float) -> int:
+        """Never called."""
+
+    house.app.schedule(windy, "0 3 * * *", least=3.0)
+    assert build_plan(house.app).of_kind("schedule")
 
 
 def test_a_cycle_is_told_by_its_path() -> None:

@@ -1,5 +1,7 @@
 """Settings of the Delta tables."""
 
+from typing import Annotated
+
 import msgspec
 
 __all__ = ["DeltaSettings"]
@@ -18,8 +20,8 @@ class DeltaSettings(msgspec.Struct, frozen=True):
     """
 
     url: str | None = None
-    history_days: int = 3650
-    row_group: int = 131_072
-    tidy_every: int = 64
-    tidy_bytes: int = 8 << 20
-    tries: int = 20
+    history_days: Annotated[int, msgspec.Meta(ge=0)] = 3650
+    row_group: Annotated[int, msgspec.Meta(ge=1)] = 131_072
+    tidy_every: Annotated[int, msgspec.Meta(ge=1)] = 64
+    tidy_bytes: Annotated[int, msgspec.Meta(ge=0)] = 8 << 20
+    tries: Annotated[int, msgspec.Meta(ge=1)] = 20

@@ -1,5 +1,7 @@
 """Settings of the LightGBM adapter."""
 
+from typing import Annotated
+
 import msgspec
 
 __all__ = ["LightgbmSettings"]
@@ -8,4 +10,4 @@ __all__ = ["LightgbmSettings"]
 class LightgbmSettings(msgspec.Struct, frozen=True):
     """How many threads one call may use."""
 
-    threads: int = 1
+    threads: Annotated[int, msgspec.Meta(ge=1)] = 1

@@ -1,5 +1,7 @@
 """Settings of the LMDB online store."""
 
+from typing import Annotated
+
 import msgspec
 
 __all__ = ["LmdbSettings"]
@@ -10,8 +12,8 @@ class LmdbSettings(msgspec.Struct, frozen=True):
 
     Attributes:
         url: ``lmdb:///absolute/folder``; ``online`` in the app's state folder when left out.
-        map_size: bytes of address space at first; it doubles when full.
+        map_size: bytes of address space at first, at least 1 MiB; it doubles when full.
     """
 
     url: str | None = None
-    map_size: int = 1 << 28
+    map_size: Annotated[int, msgspec.Meta(ge=1 << 20)] = 1 << 28

@@ -1,5 +1,7 @@
 """Settings of the converter."""
 
+from typing import Annotated
+
 import msgspec
 
 __all__ = ["ConverterSettings"]
@@ -8,4 +10,4 @@ __all__ = ["ConverterSettings"]
 class ConverterSettings(msgspec.Struct, frozen=True):
     """The ONNX operator set that is written."""
 
-    opset: int = 17
+    opset: Annotated[int, msgspec.Meta(ge=9)] = 17

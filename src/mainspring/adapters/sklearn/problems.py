@@ -23,5 +23,5 @@ def untrusted(file: str, types: list[str]) -> RefusedError:
         f"model file {file!r} holds types that are not trusted",
         code="MS-5030",
         why=", ".join(types[:5]),
-        fix="add them to runtime.trust if they are yours",
+        fix='if they are yours: runtime.trust = ["' + '", "'.join(types[:5]) + '"]',
     )

@@ -1,5 +1,7 @@
 """Settings of the SQLite catalog."""
 
+from typing import Annotated
+
 import msgspec
 
 __all__ = ["SqliteSettings"]
@@ -15,5 +17,5 @@ class SqliteSettings(msgspec.Struct, frozen=True):
     """
 
     url: str | None = None
-    busy_seconds: float = 15.0
+    busy_seconds: Annotated[float, msgspec.Meta(ge=0)] = 15.0
     allow_network_disk: bool = False

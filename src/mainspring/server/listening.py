@@ -1,0 +1,80 @@
+"""What the listeners take from the settings: keys, tokens and pages, as ``serve`` and ``check`` see them."""
+
+from __future__ import annotations
+
+from mainspring.config.settings import Setting, Settings, reveal
+from mainspring.errors import ConfigError
+from mainspring.protocols.actuator.rest import PAGES
+
+__all__ = ["api_keys", "exposed_pages", "management_keys", "origin_of_setting"]
+
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def api_keys(settings: Settings) -> list[bytes]:
+    """The API keys of the endpoints, their secret references replaced; empty leaves them open.
+
+    Raises:
+        ConfigError: MS-3007, a secret is not there; MS-3023, it is empty.
+    """
+    found = settings.values["server.keys"]
+    return [_key(Setting(found.key, text, found.origin), settings) for text in settings.words("server.keys")]
+
+
+def management_keys(settings: Settings) -> list[bytes]:
+    """The token of the management listener, if there is one.
+
+    Raises:
+        ConfigError: MS-3007, the secret is not there; MS-3021, the listener would be open beyond loopback; MS-3023,
+            the secret is empty.
+    """
+    token = settings.setting("management.token")
+    host = settings.text("management.host") or "127.0.0.1"
+    if token is not None and token.value is not None:
+        return [_key(token, settings)]
+    if host not in _LOOPBACK:
+        raise ConfigError(
+            f"the management listener would be open at {host}",
+            code="MS-3021",
+            why="beyond loopback it needs a token",
+            origin=origin_of_setting(settings, "management.host"),
+            fix='management.token = "env:MANAGEMENT_TOKEN"',
+        )
+    return []
+
+
+def _key(setting: Setting, settings: Settings) -> bytes:
+    """A key with its secret reference replaced; an empty one would let everybody in."""
+    key = reveal(setting, settings.project).encode()
+    if not key:
+        raise ConfigError(
+            f"a key of {setting.key} is empty",
+            code="MS-3023",
+            why=f"{setting.shown()} holds no text, and everybody would be let in",
+            origin=setting.origin,
+            fix="put a secret there, or remove the setting",
+        )
+    return key
+
+
+def exposed_pages(settings: Settings) -> tuple[str, ...]:
+    """The actuator's pages that are shown over HTTP.
+
+    Raises:
+        ConfigError: MS-3022, a page is none of the actuator's.
+    """
+    pages = settings.words("management.expose")
+    if unknown := [page for page in pages if page not in PAGES]:
+        raise ConfigError(
+            f"the actuator has no page {unknown[0]!r}",
+            code="MS-3022",
+            origin=origin_of_setting(settings, "management.expose"),
+            fix=f"management.expose takes {', '.join(PAGES)}",
+        )
+    return pages
+
+
+def origin_of_setting(settings: Settings, key: str) -> str:
+    """Where a setting was written; empty when it is not there."""
+    found = settings.setting(key)
+    return "" if found is None else found.origin
