@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -15,6 +16,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.conftest import Served, call, free_port, mainspring, serve
@@ -74,7 +77,11 @@ def test_bad_requests_are_refused_with_a_reason(served: Served) -> None:
     url = f"{served.url}/endpoint/returns"
     for body, status, words in [
         (b"{", 400, "not JSON"),
-        (b"[]", 400, "no JSON object"),
+        (b"[]", 400, "a JSON list, no JSON object: one question is"),
+        ([KEYS], 400, '{"rows": [{..}, ..]}'),
+        ({"rows": []}, 400, "rows is empty"),
+        ({**KEYS, "now": 2**63}, 400, "between 1970 and 2262"),
+        ({**KEYS, "now": "0001-01-01T00:00:00+14:00"}, 400, "between 1970 and 2262"),
         ({"amount": 1.0}, 400, "customer"),
         ({"customer": 7, "amount": 1.0}, 400, "customer"),
         ({"customer": "c", "amount": "lots"}, 400, "amount"),
@@ -131,6 +138,12 @@ def test_oip_refuses_what_does_not_fit(served: Served) -> None:
         ({"data": ["a", 2, 3]}, 400),
         ({"data": [[1, 2], 3]}, 400),
         ({"name": "x"}, 400),
+        ({"name": ["input"]}, 400),
+        ({"datatype": "BYTES", "data": ["a", "b", "c"]}, 400),
+        ({"datatype": ["FP32"]}, 400),
+        ({"datatype": {}}, 400),
+        ({"shape": [0, 3], "data": []}, 400),
+        ({"data": [1e308, 2, 3]}, 400),
     ]:
         assert call(url, {"inputs": [{**good, **change}]})[0] == status, change
     assert call(url, {"inputs": [good, good]})[0] == 400
@@ -138,6 +151,64 @@ def test_oip_refuses_what_does_not_fit(served: Served) -> None:
     assert call(url, {"inputs": [good], "outputs": [{"name": "none"}]})[0] == 400
     assert call(f"{served.url}/v2/models/nothing/infer", {"inputs": [good]})[0] == 404
     assert call(f"{served.url}/v2/models/returns/versions/99/infer", {"inputs": [good]})[0] == 404
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**64), 2**64) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+"""Any JSON, with bare NaN and Infinity, surrogates and numbers that no 64 bits hold."""
+
+
+def near(valid: dict[str, st.SearchStrategy[object]], extra: str) -> st.SearchStrategy[dict[str, object]]:
+    """Objects of which each part is as it should be, anything else, or not there."""
+    parts = {name: usual | usual | usual | JSON for name, usual in valid.items()}
+    return st.fixed_dictionaries({}, optional={**parts, extra: JSON}) | st.fixed_dictionaries(parts)
+
+
+MOMENTS = st.sampled_from(["2025-12-01T00:00:00Z", "9999-12-31T23:59:59-14:00", -1, 0, 2**62, "x"])
+ROWS = near({"customer": st.sampled_from(["c01", "nobody"]), "amount": st.floats(), "now": MOMENTS}, "colour")
+QUESTIONS = JSON | ROWS | near({"rows": st.lists(ROWS, max_size=3), "now": MOMENTS}, "colour")
+TENSORS = near(
+    {
+        "name": st.just("input"),
+        "datatype": st.sampled_from(["FP32", "FP64", "INT8", "UINT64", "BOOL", "BYTES", "FP16"]),
+        "shape": st.lists(st.sampled_from([0, 1, 2, 3, -1]), min_size=2, max_size=2),
+        "data": st.lists(st.floats() | st.integers(-(2**70), 2**70) | st.text(max_size=2), min_size=3, max_size=3),
+    },
+    "parameters",
+)
+INFERENCES = JSON | near(
+    {
+        "id": st.text(max_size=3),
+        "inputs": st.lists(TENSORS, max_size=2),
+        "outputs": st.lists(near({"name": st.just("score")}, "parameters"), max_size=2),
+    },
+    "parameters",
+)
+LABELS = JSON | near(
+    {"labels": st.lists(near({"id": st.just("a"), "value": st.booleans(), "at": MOMENTS}, "name"), max_size=2)}, "x"
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "bodies"),
+    [("/endpoint/returns", QUESTIONS), ("/v2/models/returns/infer", INFERENCES), ("/labels", LABELS)],
+)
+def test_nothing_that_a_client_sends_is_an_internal_error(
+    served: Served, path: str, bodies: st.SearchStrategy[object]
+) -> None:
+    @settings(max_examples=250, deadline=None)
+    @given(bodies | st.binary(max_size=30))
+    def fuzz(body: object) -> None:
+        sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+        status, answer, _ = call(f"{served.url}{path}", sent)
+        assert status < 500, (sent, answer)
+        json.loads(answer)
+
+    fuzz()
+    assert "Warning" not in served.log.read_text()
 
 
 def test_labels_arrive_later(served: Served) -> None:
@@ -193,6 +264,34 @@ def test_pushed_rows_are_answered_with_at_once(served: Served) -> None:
     assert answer["features"]["amount_30d"] == 12.5
     assert call(f"{served.url}/sources/visits/push", {"rows": [{"colour": "red"}]})[0] == 400
     assert call(f"{served.url}/sources/nothing/push", {"rows": []})[0] == 400
+
+
+def test_a_source_with_an_interval_is_read_again_while_it_is_served(built: Path, tmp_path: Path) -> None:
+    project = tmp_path / "shop"
+    shutil.copytree(built, project, ignore=shutil.ignore_patterns("dev.lock", "server.log"))
+    app = project / "shop.py"
+    app.write_text(app.read_text().replace('app.source(Visit, time="at")', 'app.source(Visit, time="at", every="1s")'))
+    mainspring("apply", cwd=project)
+    asked = {"customer": "newcomer", "amount": 20.0}
+    served = serve(project, "serve")
+    try:
+        assert json.loads(call(f"{served.url}/endpoint/returns", asked)[1])["status"] == {"habits": "MISSING"}
+        data = project / "data" / "visits.csv"
+        head, first, *rest = data.read_text().splitlines()
+        row = dict(zip(head.split(","), first.split(","), strict=True))
+        row |= {"customer": "newcomer", "at": "2024-01-01T00:00:00Z"}
+        whole = tmp_path / "visits.csv"
+        whole.write_text("\n".join([head, first, *rest, ",".join(row[name] for name in head.split(","))]) + "\n")
+        whole.replace(data)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            status = json.loads(call(f"{served.url}/endpoint/returns", asked)[1])["status"]
+            if status != {"habits": "MISSING"}:
+                break
+            time.sleep(0.2)
+        assert status == {"habits": "PRESENT"}
+    finally:
+        assert served.stop() == 0, served.log.read_text()
 
 
 def test_the_actuator(served: Served) -> None:
@@ -330,6 +429,37 @@ def test_keys_close_the_endpoints(built: Path, tmp_path: Path) -> None:
         assert call(f"{found.url}/v2/health/ready")[0] == 200
     finally:
         found.stop()
+
+
+def test_a_token_closes_everything_of_the_management_listener_but_health(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = copy(built, tmp_path)
+    with open(project / "mainspring.toml", "a") as file:
+        file.write('\n[management]\ntoken = "env:SHOP_TOKEN"\n')
+    monkeypatch.setenv("SHOP_TOKEN", "sesame:open")
+    found = serve(project, "dev")
+    basic = {who: base64.b64encode(f"{who}:sesame:open".encode()).decode() for who in ("", "ada")}
+    try:
+        for path in ("/", "/conditions", "/models/returns.json", "/static/console.css", "/nothing", "/actuator/info"):
+            status, body, headers = call(f"{found.console}{path}")
+            assert (status, headers["www-authenticate"].partition(" ")[0]) == (401, "Basic"), path
+            assert b"shop" not in body
+            for wrong in ("Bearer sesame", "Basic sesame", f"Basic {basic['ada'][:-4]}", "Bearer", "sesame:open"):
+                assert call(f"{found.console}{path}", headers={"Authorization": wrong})[0] == 401, (path, wrong)
+            for right in ("Bearer sesame:open", f"Basic {basic['']}", f"basic {basic['ada']}"):
+                status = call(f"{found.console}{path}", headers={"Authorization": right})[0]
+                assert status == (404 if path == "/nothing" else 200), (path, right)
+        form = f"{found.console}/serving/returns/try"
+        assert call(form, b"customer=c01&amount=1")[0] == 401
+        assert call(form, b"customer=c01&amount=1", {"Authorization": f"Basic {basic['ada']}"})[0] == 200
+        assert call(f"{found.console}/actuator/health")[0] == 200
+        assert call(f"{found.url}/endpoint/returns", KEYS)[0] == 200
+    finally:
+        assert found.stop() == 0
+    monkeypatch.setenv("SHOP_TOKEN", "")
+    refused = mainspring("serve", "--port", "0", cwd=project, status=3)
+    assert "MS-3023" in refused.stderr
 
 
 def test_a_port_in_use_and_a_second_dev_are_refused(served: Served) -> None:

@@ -91,7 +91,7 @@ SETTINGS: tuple[SettingSpec, ...] = (
         "management.token",
         str,
         None,
-        "secret reference; required when the listener is beyond loopback",
+        "secret reference: what all of the listener but health needs; beyond loopback it must be set",
         secret=True,
     ),
     SettingSpec("console.enabled", bool, False, "whether the management listener shows the console"),

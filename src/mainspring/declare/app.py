@@ -106,7 +106,7 @@ class App:
             id: the column that identifies an event over its corrections.
             deleted: a boolean column; true marks a deletion.
             zone: the IANA time zone of naive times; without it they are refused.
-            every: how often a batch source is read.
+            every: how often a server reads the source again and brings its views up to date.
             called: its name, when no variable holds it.
 
         Raises:
@@ -162,7 +162,7 @@ class App:
             sources: what they are computed from.
             entity: whose they are; several make a composite key, in this order.
             ttl: how long the newest row answers ``last``; for ever when left out. Windows do not know it.
-            every: how often the view is published.
+            every: how often a server brings the view up to date, in place of its source's `every`.
             online: whether it is materialised for serving.
             rows: ``each`` when f(A + B) = f(A) + f(B); ``whole`` recomputes everything.
             returns: the record that a function returns, besides keys and time; inferred when left out.

@@ -1,46 +1,34 @@
 """What a step reads without saying so: files, environment variables, the network, programs.
 
 Python announces what it opens to audit hooks, and `os.environ` is watched; native readers announce nothing, so those
-of polars and pyarrow are wrapped. An undeclared read does no harm to the result, but nobody can know when it
+that are known are wrapped (`mainspring.engine.natives`), and for the others a file counts as read when the step's code
+names it. An undeclared read does no harm to the result, but nobody can know when it
 changes, so the result is not kept for another run.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.abc
-import importlib.machinery
 import os
 import site
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import Any
 
-__all__ = ["Guard", "libraries", "watching"]
+from mainspring.engine.natives import Natives, probing
+
+__all__ = ["Guard", "libraries", "prepare", "watching"]
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 # A `File` reads on behalf of who calls it; the rest of the package answers for itself.
 _ON_BEHALF = (_PACKAGE + "declare" + os.sep, _PACKAGE + "lazy.py")
-_SELF = _PACKAGE + "engine" + os.sep + "guard.py"
+_SELF = tuple(_PACKAGE + "engine" + os.sep + name for name in ("guard.py", "natives.py"))
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib/", "/lib64/", "/bin/", "/run/")
 _CODE = (".py", ".pyc", ".pyi", ".so", ".pth")
-_ENVIRONMENT = ("environ", "environb", "getenv", "getenvb")
-_NATIVE = {
-    "polars": (
-        *("read_csv", "read_parquet", "read_ipc", "read_ipc_stream", "read_json", "read_ndjson", "read_avro"),
-        *("scan_csv", "scan_parquet", "scan_ipc", "scan_ndjson", "read_delta", "scan_delta", "read_excel"),
-    ),
-    "pyarrow": ("memory_map", "OSFile"),
-    "pyarrow.parquet": ("read_table", "read_schema", "read_metadata", "ParquetFile"),
-    "pyarrow.csv": ("read_csv", "open_csv"),
-    "pyarrow.json": ("read_json",),
-    "pyarrow.feather": ("read_table", "read_feather"),
-    "pyarrow.dataset": ("dataset",),
-    "duckdb": ("read_csv", "read_parquet", "read_json", "from_csv_auto", "from_parquet"),
-}
+_ENVIRONMENT = ("environ", "environb", "getenv", "getenvb", "expandvars", "expanduser", "home")
 _IMPORT = "<frozen importlib"
 
 
@@ -87,6 +75,25 @@ class Guard:
             self._note("reads", name, direct=False)
             if writes:
                 self._written.add(name)
+
+    def given(self, text: str) -> None:
+        """A native reader was given the name of a file, or an address."""
+        if "://" in text and not text.startswith("file://"):
+            self._note("reads", text, direct=False)
+        else:
+            self.opened(text.removeprefix("file://"), "r", 0)
+
+    def looked(self, path: str, caller: FrameType) -> None:
+        """It was asked for whether, or since when, a file is there; what libraries ask for is their own business."""
+        name = os.path.abspath(path)
+        if self._class_of(caller.f_code.co_filename) == "project" and self._is_foreign(name):
+            self._note("looks at", name, direct=True)
+
+    def named(self, files: Mapping[str, str]) -> None:
+        """The step's code holds the names of these files (with the line); it may have read them by native code."""
+        for name, place in files.items():
+            if self._is_foreign(name) and not any(f" {name} at " in found for found in self._found):
+                self._found[f"may read {name}, which is named at {place}"] = None
 
     def listed(self, path: object) -> None:
         """A folder was listed."""
@@ -161,7 +168,7 @@ class Guard:
         if file.startswith("<"):
             return "stdlib"
         full = os.path.abspath(file)
-        if full == _SELF:
+        if full in _SELF:
             return "stdlib"
         if full.startswith(_PACKAGE):
             return "on behalf" if full.startswith(_ON_BEHALF) else "ours"
@@ -210,7 +217,7 @@ _hooked: list[bool] = []
 
 def _hook(event: str, args: tuple[Any, ...]) -> None:
     handle = _EVENTS.get(event)
-    if handle is not None and _active:
+    if handle is not None and _active and not probing:
         handle(_active[-1], args)
 
 
@@ -228,62 +235,47 @@ class _Watched(type(os.environ)):  # type: ignore[misc]
         return super().__iter__()  # type: ignore[no-any-return]
 
 
-def _wrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function, updated=())
-    def reading(*args: Any, **kwargs: Any) -> Any:
-        if _active and args:
-            for one in args[0] if isinstance(args[0], list | tuple) else [args[0]]:
-                if isinstance(one, str | os.PathLike) and "://" not in str(one):
-                    _active[-1].opened(one, "r", 0)
-        return function(*args, **kwargs)
-
-    return reading
+def _read(text: str) -> None:
+    if _active:
+        _active[-1].given(text)
 
 
-def _wrap_natives(module: ModuleType) -> None:
-    for name in _NATIVE[module.__name__]:
-        function = getattr(module, name, None)
-        if function is not None and not isinstance(function, type):
-            setattr(module, name, _wrapped(function))
+def _looked(text: str) -> None:
+    if _active:
+        _active[-1].looked(text, sys._getframe(2))
 
 
-class _AfterImport(importlib.abc.MetaPathFinder):
-    """Wraps the native readers of a module that the step imports itself."""
+@functools.lru_cache(maxsize=4096)
+def _is_project_file(file: str) -> bool:
+    full = os.path.abspath(file)
+    return not full.startswith((_PACKAGE, *libraries()))
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname not in _NATIVE:
-            return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
-        loader = None if spec is None else spec.loader
-        if loader is None:
-            return None
-        execute = loader.exec_module
 
-        def execute_and_wrap(module: ModuleType) -> None:
-            execute(module)
-            _wrap_natives(module)
+def _is_project(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and _is_project_file(file)
 
-        loader.exec_module = execute_and_wrap  # type: ignore[method-assign]
-        return spec
+
+_natives = Natives(_read, _looked, _is_project)
+
+
+def prepare() -> None:
+    """Wrap native readers before workers are forked, so that none of them has to; they stay wrapped."""
+    _natives.wrap()
 
 
 @contextmanager
-def watching(guard: Guard, *, natives: bool) -> Iterator[Guard]:
+def watching(guard: Guard, *, stays: bool) -> Iterator[Guard]:
     """Collect what this process reads during a block.
 
     Args:
         guard: where to.
-        natives: wrap native readers, for the rest of the process's life: for workers, which end soon.
+        stays: native readers stay wrapped for the rest of the process's life: for workers, which end soon.
     """
     if not _hooked:
         sys.addaudithook(_hook)
         _hooked.append(True)
-    if natives:
-        for name in _NATIVE.keys() & sys.modules.keys():
-            _wrap_natives(sys.modules[name])
-        sys.meta_path.insert(0, _AfterImport())
+    _natives.wrap()
     plain = type(os.environ)
     os.environ.__class__ = _Watched
     _active.append(guard)
@@ -292,3 +284,5 @@ def watching(guard: Guard, *, natives: bool) -> Iterator[Guard]:
     finally:
         _active.remove(guard)
         os.environ.__class__ = plain
+        if not stays and not _active:
+            _natives.unwrap()

@@ -16,6 +16,7 @@ import msgspec
 
 from mainspring.declare.artifact import File
 from mainspring.engine.files import FileDigests, files_in
+from mainspring.engine.natives import names_file
 from mainspring.engine.reference import reference
 from mainspring.engine.task import Task
 from mainspring.engine.wire import StoredResult
@@ -27,6 +28,8 @@ __all__ = ["Keyed", "Keys", "content", "suspects"]
 _FUNCTION = "(function)"
 _MAP = "(map over)"
 _SHOWN = 80
+_CLOCK = "pass the moment as a parameter, or declare cache=False"
+_DRAW = "declare seed=, or cache=False"
 
 
 def content(result: StoredResult) -> str:
@@ -60,6 +63,7 @@ class Keys:
         self._files = files
         self._environ = environ
         self._closures: dict[int, tuple[object, Closure]] = {}
+        self._named: dict[str, dict[str, str]] = {}
 
     def closures(self, task: Task) -> list[Closure]:
         """What the task's function, and what it is said to reach, can reach.
@@ -140,6 +144,42 @@ class Keys:
     def declared(self, task: Task, item: object = None) -> tuple[str, ...]:
         """The files and folders that a task says it reads, as absolute paths."""
         return tuple(os.path.abspath(file.path) for file in files_in([dict(task.params), item]))
+
+    def remarks(self, task: Task) -> list[str]:
+        """What of the task's code gives another result each time, which a kept result hides."""
+        if not task.options.cache and not task.options.once:
+            return []
+        found = {remark for closure in self.closures(task) for remark in closure.remarks}
+        kinds = {remark.kind for remark in found}
+        told = [f"{one.place} asks the clock ({one.what}): {_CLOCK}" for one in sorted(found) if one.kind == "clock"]
+        if task.options.seed is None and "seeds" not in kinds:
+            told += [
+                f"{one.place} draws at random ({one.what}): {_DRAW}" for one in sorted(found) if one.kind == "random"
+            ]
+        return told
+
+    def named_files(self, task: Task) -> dict[str, str]:
+        """The files that the task's code names as text and may read by native code, each with the place.
+
+        A name that is no absolute path is taken from the working folder, as the step takes it.
+        """
+        if not task.options.cache:
+            return {}
+        found: dict[str, str] = {}
+        for closure in self.closures(task):
+            if closure.native:
+                found |= self._named_by(closure)
+        return found
+
+    def _named_by(self, closure: Closure) -> dict[str, str]:
+        known = self._named.get(closure.digest)
+        if known is None:
+            known = self._named[closure.digest] = {
+                os.path.abspath(one.what): one.place
+                for one in closure.remarks
+                if one.kind == "text" and not os.path.isdir(one.what) and names_file(one.what)
+            }
+        return known
 
     def save(self) -> None:
         """Remember digests of files for the next run."""

@@ -107,4 +107,5 @@ class Launcher:
             job.declared,
             "" if job.secrets else str(job.log_path),
             crowded,
+            self._keys.named_files(task),
         )

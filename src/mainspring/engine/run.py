@@ -177,7 +177,7 @@ class GraphRun:
         if node.task.function is gather:
             self._maps.gather(node)
             return
-        for note in suspects(node.task, self.wiring.services.project):
+        for note in (*suspects(node.task, self.wiring.services.project), *self.keys.remarks(node.task)):
             node.notes[note] = None
         node.keyed = self.keys.of(node.task, node.inputs)
         node.keyed.detail["from"] = {name: output.task for name, output in node.task.inputs.items()}

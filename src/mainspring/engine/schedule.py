@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     cronsim = lazy("cronsim")
 
-__all__ = ["Due", "due_times", "next_due", "take_due"]
+__all__ = ["Due", "due_times", "every_times", "next_due", "take_due"]
 
 _MOST = 10_000
 
@@ -67,11 +67,16 @@ def due_times(cron: str, zone: str, after_us: int, until_us: int) -> list[int]:
     return found[-_MOST:]
 
 
+def every_times(every_us: int, after_us: int, until_us: int) -> list[int]:
+    """The multiples of a length of time since 1970 in (after, until]; at most ten thousand, the latest ones."""
+    first = max(after_us // every_us + 1, until_us // every_us - _MOST + 1)
+    return [number * every_us for number in range(first, until_us // every_us + 1)]
+
+
 def take_due(
     catalog: Catalog,
     schedule: str,
-    cron: str,
-    zone: str,
+    times: Callable[[int, int], list[int]],
     *,
     now_us: int,
     since_us: int,
@@ -83,15 +88,14 @@ def take_due(
     Args:
         catalog: where due times are taken, by insertion.
         schedule: its name.
-        cron: five fields.
-        zone: the IANA time zone that they are read in.
+        times: gives its due times after one moment and up to another, as `due_times` and `every_times` do.
         now_us: the clock.
         since_us: when the schedule began to count, for one that has never fired.
         missed: after a pause ``latest`` takes the last due time only, ``all`` each of them.
         new_id: makes the id of a run.
     """
     last = catalog.last_tick(schedule)
-    due = due_times(cron, zone, since_us if last is None else last, now_us)
+    due = times(since_us if last is None else last, now_us)
     if missed == "latest":
         due = due[-1:]
     taken = []

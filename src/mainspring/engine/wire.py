@@ -56,6 +56,7 @@ class Order(msgspec.Struct, frozen=True):
         declared: the files that it may read, as absolute paths.
         log: the file that its output goes to; empty when a pipe comes with the order.
         crowded: whether others wait for the core, so that it is worth saying when the function has returned.
+        named: files that the step's code names as text and may read unseen, as absolute paths, each with the place.
     """
 
     task: str
@@ -69,6 +70,7 @@ class Order(msgspec.Struct, frozen=True):
     declared: tuple[str, ...] = ()
     log: str = ""
     crowded: bool = False
+    named: dict[str, str] = {}
 
 
 class Launch(msgspec.Struct, frozen=True, tag="launch"):

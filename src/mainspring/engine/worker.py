@@ -99,8 +99,9 @@ def _attempt(
     arguments = _arguments(order, task, objects)
     if not isolated:
         arguments = copy.deepcopy(arguments)  # a step may change what it is handed, and others are handed it too
-    with entered(context), watching(guard, natives=isolated):
+    with entered(context), watching(guard, stays=isolated):
         value = task.function(**arguments)
+    guard.named(order.named)
     if order.crowded:
         send(Computed())
     _check(value, task)

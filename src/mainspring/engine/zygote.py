@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from mainspring.engine.context import EngineServices
-from mainspring.engine.guard import libraries
+from mainspring.engine.guard import prepare
 from mainspring.engine.processes import (
     adopt_orphans,
     children,
@@ -54,7 +54,7 @@ def warmed(tasks: Iterable[Task], services: EngineServices) -> Objects | None:
     Returns:
         The object store, opened, when opening it has started no thread and opened no file; else None.
     """
-    libraries()
+    prepare()
     for task in tasks:
         annotations_of(task.function)
     before = len(os.listdir("/dev/fd")), native_threads()

@@ -35,7 +35,7 @@ def call(function: Callable[..., object], frames: Mapping[str, pa.Table], view: 
         view: the view's name, for errors.
 
     Raises:
-        UserCodeError: MS-2118, the function raised, its SQL failed, or it returned something else.
+        UserCodeError: MS-2118, the function raised, its SQL failed or reads a file, or it returned something else.
     """
     try:
         taken = len(inspect.signature(function).parameters)
@@ -71,6 +71,7 @@ def _query(sql: str, frames: Mapping[str, pa.Table]) -> pa.Table:
     with connection() as opened:
         for name, table in frames.items():
             opened.register(name, table)
+        opened.execute("set enable_external_access = false")  # a file would be an input that no key knows of
         return opened.sql(sql).to_arrow_table()
 
 

@@ -21,6 +21,7 @@ from typing import Any
 from mainspring.plan.distributions import distributions_of, is_project_module
 from mainspring.plan.encoding import digest, encode, module_name
 from mainspring.plan.reach import Piece, Reach
+from mainspring.plan.remarks import Remark
 
 __all__ = [
     "Closure",
@@ -37,6 +38,9 @@ __all__ = [
 SCHEMA = 1
 """The version of the key itself; a change of these rules changes every key."""
 
+_SEEN = frozenset({"mainspring", "numpy", "builtins"})
+"""Libraries that open files by Python's own ways alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class Closure:
@@ -46,11 +50,15 @@ class Closure:
         digest: over the entry and all labels with their local digests.
         labels: local digest of each piece of project code, by ``module:qualname``, sorted.
         distributions: ``name==version`` of the distributions reached and of all they require, sorted.
+        remarks: what is worth saying about the code, sorted; no part of the key.
+        native: whether a library is used that may read files without Python seeing it.
     """
 
     digest: str
     labels: Mapping[str, str]
     distributions: tuple[str, ...]
+    remarks: tuple[Remark, ...] = ()
+    native: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +105,9 @@ def closure_of(function: Callable[..., Any] | type, reach: Reach | None = None) 
     labels = dict(sorted(labels.items()))
     packages = entry.packages.union(*(found.pieces[label].packages for label in reached))
     names = sorted({name for package in packages for name in distributions_of(package)})
-    return Closure(digest(entry.digest.encode(), encode(labels)), labels, tuple(names))
+    remarks = sorted(entry.remarks.union(*(found.pieces[label].remarks for label in reached)))
+    native = not packages <= _SEEN | sys.stdlib_module_names
+    return Closure(digest(entry.digest.encode(), encode(labels)), labels, tuple(names), tuple(remarks), native)
 
 
 def _reached(reach: Reach, entry: Piece) -> set[str]:

@@ -38,6 +38,7 @@ from mainspring.errors import DeclarationError
 from mainspring.plan.bytecode import Chain, Import, parse
 from mainspring.plan.distributions import is_project_module
 from mainspring.plan.encoding import Encoder, Unencodable, digest, encode, label_of, module_name, tagged
+from mainspring.plan.remarks import Remark, of_function, of_value
 
 __all__ = ["Piece", "Reach"]
 
@@ -70,11 +71,13 @@ class Piece:
         digest: of its content.
         labels: of the pieces that it uses.
         packages: the top-level modules outside the project that it uses.
+        remarks: what is worth saying about its code, which is not in its content.
     """
 
     digest: str
     labels: frozenset[str]
     packages: frozenset[str]
+    remarks: frozenset[Remark] = frozenset()
 
 
 @dataclass(slots=True)
@@ -114,12 +117,13 @@ class _Content:
         self._waiting = waiting
         self._labels: set[str] = set()
         self._packages: set[str] = set()
+        self._remarks: set[Remark] = set()
         self._written: dict[int, tuple[int, object]] = {}
         self._encode = Encoder(self._special)
 
     def piece(self, value: object, write: _Writer) -> Piece:
         body = write(self, value)
-        return Piece(digest(body), frozenset(self._labels), frozenset(self._packages))
+        return Piece(digest(body), frozenset(self._labels), frozenset(self._packages), frozenset(self._remarks))
 
     def value(self, value: object) -> bytes:
         return self._encode(value)
@@ -257,6 +261,9 @@ class _Content:
         if module in sys.modules and not is_project_module(module):
             return self._library_wrapper(value, module)
         parsed = parse(value.__code__)
+        self._remarks.update(
+            of_function(value, f"{os.path.basename(value.__code__.co_filename)}:{value.__code__.co_firstlineno}")
+        )
         reached = [encode((chain.root, chain.attributes)) + self._chain(value, chain) for chain in parsed.chains]
         reached += [self._import(value, item) for item in parsed.imports]
         attributes = {name: part for name, part in vars(value).items() if name not in _NAMING - {"__wrapped__"}}
@@ -312,7 +319,9 @@ class _Content:
             named = _resolved(value.__module__ or "", value.__qualname__) is value
         if named or not module:
             return self._encode(value)
-        return self._ref(f"{module_name(module)}:{name}", value, _Content.value)
+        label = f"{module_name(module)}:{name}"
+        self._remarks.update(of_value(value, label))
+        return self._ref(label, value, _Content.value)
 
     def _import(self, function: Any, item: Import) -> bytes:
         space = function.__globals__

@@ -60,13 +60,21 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Fault(Exception):  # noqa: N818 - it becomes a response, not a traceback
-    """Ends a request with a status; the text is shown to the client and holds no internals."""
+    """Ends a request with a status; the text is shown to the client and holds no internals.
 
-    def __init__(self, status: int, message: str, *, retry_after: int | None = None) -> None:
+    Args:
+        status: of HTTP.
+        message: for the client.
+        retry_after: seconds after which another try makes sense.
+        challenge: how a caller may say who it is (RFC 9110, section 11.6.1), where the status is 401.
+    """
+
+    def __init__(self, status: int, message: str, *, retry_after: int | None = None, challenge: str = "") -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.retry_after = retry_after
+        self.challenge = challenge
 
 
 def json_response(
@@ -89,8 +97,10 @@ _STATUS: tuple[tuple[type[MainspringError], int], ...] = (
 def error_response(error: Exception) -> Response:
     """The response of a failed request: ``{"error": text}``; faults of ours say only that they are ours."""
     if isinstance(error, Fault):
-        headers = () if error.retry_after is None else ((b"retry-after", str(error.retry_after).encode()),)
-        return json_response({"error": error.message}, error.status, headers=headers)
+        headers = [] if error.retry_after is None else [(b"retry-after", str(error.retry_after).encode())]
+        if error.challenge:
+            headers.append((b"www-authenticate", error.challenge.encode()))
+        return json_response({"error": error.message}, error.status, headers=tuple(headers))
     if isinstance(error, MainspringError):
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
         if status < 500:

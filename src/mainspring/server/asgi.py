@@ -43,7 +43,8 @@ class Listener:
         limits: what a request may cost.
         mounts: other applications by path prefix; the longest prefix wins.
         owned: path prefixes that stay the router's whatever is mounted.
-        guard: called with the request before its handler; raises `Fault` to refuse.
+        guard: called with the request before its handler, or before the application that owns its path; raises `Fault`
+            to refuse.
         watch: told of every finished request: the request, its route's name, the status, seconds.
         on_error: told of unexpected exceptions.
     """
@@ -74,17 +75,40 @@ class Listener:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
-        for prefix, app in self._mounts:
-            if scope["path"].startswith(prefix) and not scope["path"].startswith(self._owned or ("\0",)):
-                await app(scope, receive, send)
-                return
         if scope["type"] != "http":
             return
         self.open += 1
         try:
-            await self._answer(scope, receive, send)
+            app = self._mounted(scope["path"])
+            if app is None:
+                await self._answer(scope, receive, send)
+            else:
+                await self._pass_on(app, scope, receive, send)
         finally:
             self.open -= 1
+
+    def _mounted(self, path: str) -> AsgiApp | None:
+        """The application that owns a path."""
+        if self._owned and path.startswith(self._owned):
+            return None
+        return next((app for prefix, app in self._mounts if path.startswith(prefix)), None)
+
+    async def _pass_on(self, app: AsgiApp, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let another application answer what the guard lets through."""
+
+        async def closing(message: MutableMapping[str, Any]) -> None:
+            if self.draining and message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        headers = dict(scope["headers"])
+        try:
+            if self._guard is not None:
+                self._guard(Request(scope["method"], scope["path"], scope["query_string"], headers, b""))
+        except Fault as fault:
+            await self._write(error_response(fault), send, head=scope["method"] == "HEAD")
+            return
+        await app(scope, receive, closing)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()

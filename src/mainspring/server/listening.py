@@ -15,22 +15,24 @@ def api_keys(settings: Settings) -> list[bytes]:
     """The API keys of the endpoints, their secret references replaced; empty leaves them open.
 
     Raises:
-        ConfigError: MS-3007, a secret is not there.
+        ConfigError: MS-3007, a secret is not there; MS-3023, it is empty.
     """
     found = settings.values["server.keys"]
-    texts = settings.words("server.keys")
-    return [reveal(Setting(found.key, text, found.origin), settings.project).encode() for text in texts]
+    return [_key(Setting(found.key, text, found.origin), settings) for text in settings.words("server.keys")]
 
 
 def management_keys(settings: Settings) -> list[bytes]:
     """The token of the management listener, if there is one.
 
     Raises:
-        ConfigError: MS-3007, the secret is not there; MS-3021, the listener would be open beyond loopback.
+        ConfigError: MS-3007, the secret is not there; MS-3021, the listener would be open beyond loopback; MS-3023,
+            the secret is empty.
     """
-    token = settings.secret("management.token")
+    token = settings.setting("management.token")
     host = settings.text("management.host") or "127.0.0.1"
-    if token is None and host not in _LOOPBACK:
+    if token is not None and token.value is not None:
+        return [_key(token, settings)]
+    if host not in _LOOPBACK:
         raise ConfigError(
             f"the management listener would be open at {host}",
             code="MS-3021",
@@ -38,7 +40,21 @@ def management_keys(settings: Settings) -> list[bytes]:
             origin=origin_of_setting(settings, "management.host"),
             fix='management.token = "env:MANAGEMENT_TOKEN"',
         )
-    return [token.encode()] if token else []
+    return []
+
+
+def _key(setting: Setting, settings: Settings) -> bytes:
+    """A key with its secret reference replaced; an empty one would let everybody in."""
+    key = reveal(setting, settings.project).encode()
+    if not key:
+        raise ConfigError(
+            f"a key of {setting.key} is empty",
+            code="MS-3023",
+            why=f"{setting.shown()} holds no text, and everybody would be let in",
+            origin=setting.origin,
+            fix="put a secret there, or remove the setting",
+        )
+    return key
 
 
 def exposed_pages(settings: Settings) -> tuple[str, ...]:

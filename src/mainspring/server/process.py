@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import hmac
 import importlib.metadata
@@ -36,6 +37,8 @@ from mainspring.server.state import WorkerState
 __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
+_MANAGED = 256
+"""The most requests under way at once at the management listener."""
 _ASKED = ("catalog", "online")
 """The stores that a served request needs; they are asked for the health page."""
 _OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/actuator/health"})
@@ -90,7 +93,7 @@ class ServerProcess:
 
         Raises:
             ConfigError: MS-3016, MS-3017, a port cannot be bound; MS-3021, the management listener needs a token;
-                MS-3022, a page of the actuator that is none is exposed.
+                MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty.
         """
         keys = api_keys(self._settings)
         self.state.open()
@@ -134,7 +137,7 @@ class ServerProcess:
             ("models", "catalog"),
             self._info,
             lambda: conditions_report(settings),
-            self.state.metrics.render,
+            self.state.metrics_page,
             lambda: self._management.url if self._management is not None else "",
         )
         add_actuator_routes(router, actuator, exposed_pages(settings))
@@ -146,7 +149,7 @@ class ServerProcess:
             limits,
             mounts=mounts,
             owned=("/actuator",),
-            guard=_guard(management_keys(settings), 256, lambda: 0),
+            guard=_guard(management_keys(settings), _MANAGED, lambda: listener.open, passwords=True),
             on_error=self._fault,
         )
         return _bind("management", listener, settings)
@@ -224,8 +227,12 @@ class ServerProcess:
                 found[port] = ("UP", self.services.health(port))
             except MainspringError as error:
                 found[port] = ("DOWN", {"error": error.what})
-        dropped = sum(log.dropped for log in self.state.logs.values())
-        found["predictionLog"] = ("UP", {"rows": sum(log.rows for log in self.state.logs.values()), "dropped": dropped})
+        logs = self.state.logs.values()
+        facts: dict[str, object] = {"rows": sum(log.rows for log in logs), "dropped": sum(log.dropped for log in logs)}
+        faults = {name: log.fault for name, log in self.state.logs.items() if log.fault}
+        if faults:  # answers go on: readiness does not depend on it
+            facts["faults"] = faults
+        found["predictionLog"] = ("DOWN" if faults else "UP", facts)
         return found
 
     def _info(self) -> Mapping[str, object]:
@@ -240,18 +247,42 @@ def _version() -> str:
     return importlib.metadata.version("mainspring")
 
 
-def _guard(keys: Sequence[bytes], most: int, under_way: Callable[[], int]) -> Callable[[Request], None]:
-    """Refuse what has no key, where there are keys, and what comes when too much is under way."""
+def _guard(
+    keys: Sequence[bytes], most: int, under_way: Callable[[], int], *, passwords: bool = False
+) -> Callable[[Request], None]:
+    """Refuse what has no key, where there are keys, and what comes when too much is under way.
+
+    Args:
+        keys: any one of them lets a request in.
+        most: requests under way at once.
+        under_way: how many are.
+        passwords: a key may also come as the password of Basic authentication, which browsers ask for.
+    """
+    challenge = 'Basic realm="mainspring", charset="UTF-8"' if passwords else "Bearer"
+    how = "Authorization: Bearer KEY" + (", or the key as the password of any user" if passwords else "")
 
     def guard(request: Request) -> None:
         if under_way() > most:
             raise Fault(429, "too many requests are under way", retry_after=1)
         if keys and request.path not in _OPEN:
-            given = request.headers.get(b"authorization", b"").removeprefix(b"Bearer ")
+            given = _given(request.headers.get(b"authorization", b""), passwords)
             if sum(hmac.compare_digest(given, key) for key in keys) == 0:  # all are compared, whichever fits
-                raise Fault(401, "a key is needed: Authorization: Bearer KEY")
+                raise Fault(401, f"a key is needed: {how}", challenge=challenge)
 
     return guard
+
+
+def _given(authorization: bytes, passwords: bool) -> bytes:
+    """The key that a header holds; empty when it holds none."""
+    scheme, _, rest = authorization.strip().partition(b" ")
+    if scheme.lower() == b"bearer":
+        return rest.strip()
+    if passwords and scheme.lower() == b"basic":
+        try:
+            return base64.b64decode(rest.strip(), validate=True).partition(b":")[2]
+        except ValueError:
+            return b""
+    return b""
 
 
 def _bind(name: str, listener: Listener, settings: Settings) -> Bound:

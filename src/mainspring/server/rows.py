@@ -41,7 +41,7 @@ def rows_to_table(source: SourceTable, rows: Sequence[Mapping[str, Any]]) -> pa.
             if field.type.kind is Kind.TIMESTAMP:
                 values = [None if value is None else _moment(value) for value in values]
             columns[field.name] = pa.array(values, arrow_type(field.type))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError) as error:
+        except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, OverflowError) as error:
             raise DataError(
                 f"column {field.name!r} of the rows is not {field.type}",
                 code="MS-2304",

@@ -1,70 +1,124 @@
-"""Schedules at work: what is due is taken once over all replicas, and run in a process of its own."""
+"""Schedules at work: what is due is taken once over all replicas, and run in a process of its own.
+
+Besides declared schedules, ``every=`` of a source or a feature view is one: the view is brought up to date, or all
+views of the source are.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Literal, cast
 
 import orjson
 
 from mainspring.catalog.ids import new_id, now_us
 from mainspring.choose.services import Services
+from mainspring.declare.data import FeatureView, Source
 from mainspring.declare.declaration import kind_of, name_of, spec_of
-from mainspring.declare.model import Schedule, ScheduleSpec
-from mainspring.engine.schedule import take_due
+from mainspring.declare.model import Schedule
+from mainspring.engine.schedule import due_times, every_times, take_due
 from mainspring.plan.graph import Plan
 
-__all__ = ["Schedules"]
+__all__ = ["Schedules", "Timetable", "timetables"]
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """Something that is run at given times.
+
+    Attributes:
+        name: by which due times are taken: the schedule's name, or the URL of what has ``every=``.
+        target: what is run, as ``KIND/NAME``.
+        times: its due times after one moment and up to another, in UTC microseconds.
+        missed: after a pause ``latest`` takes the last due time only, ``all`` each of them.
+        arguments: of the pipeline, as ``key=JSON``.
+    """
+
+    name: str
+    target: str
+    times: Callable[[int, int], list[int]]
+    missed: Literal["latest", "all"] = "latest"
+    arguments: tuple[str, ...] = ()
+
+
+def timetables(plan: Plan) -> Iterator[Timetable]:
+    """The timetables of an app: its schedules, and what has ``every=``."""
+    for node in plan.of_kind("schedule"):
+        spec = spec_of(cast(Schedule, node.declaration))
+        target = f"{kind_of(spec.target).value}/{name_of(spec.target)}"
+        arguments = tuple(f"{key}={orjson.dumps(value).decode()}" for key, value in spec.arguments.items())
+        yield Timetable(node.name, target, functools.partial(due_times, spec.cron, spec.zone), spec.missed, arguments)
+    own = {node.url: node for node in plan.of_kind("feature_view") if _every(node.declaration) is not None}
+    for node in own.values():
+        yield _regular(node.url, node.url, _every(node.declaration))
+    for node in plan.of_kind("source"):
+        every = _every(node.declaration)
+        if every is not None:
+            views = [view.url for view in plan.of_kind("feature_view") if node.url in view.inputs]
+            for target in [url for url in views if url not in own] or ([] if views else [node.url]):
+                yield _regular(" ".join(dict.fromkeys((node.url, target))), target, every)
+
+
+def _every(declaration: object) -> int | None:
+    if isinstance(declaration, Source):
+        return spec_of(declaration).every_us
+    return spec_of(declaration).every_us if isinstance(declaration, FeatureView) else None
+
+
+def _regular(name: str, url: str, every_us: int | None) -> Timetable:
+    assert every_us is not None
+    return Timetable(name, url.strip("/"), functools.partial(every_times, every_us))
 
 
 @dataclass(slots=True)
 class Schedules:
-    """The schedules of an app.
+    """The timetables of an app at work.
 
     Attributes:
         services: the project's ports.
         plan: the app's graph.
         since: the moment from which a schedule that never fired counts.
-        running: the processes that were started.
+        running: the processes that were started, each with the name of its timetable.
     """
 
     services: Services
     plan: Plan
     since: int = field(default_factory=now_us)
-    running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    running: list[tuple[str, subprocess.Popen[bytes]]] = field(default_factory=list)
 
     def fire(self) -> int:
-        """Start what is due; how many runs were started."""
-        self.running = [process for process in self.running if process.poll() is None]
+        """Start what is due, unless it still runs since the last time; how many runs were started."""
+        self.running = [(name, process) for name, process in self.running if process.poll() is None]
+        busy = {name for name, _ in self.running}
         started = 0
-        for node in self.plan.of_kind("schedule"):
-            spec = spec_of(cast(Schedule, node.declaration))
+        for table in timetables(self.plan):
+            if table.missed == "latest" and table.name in busy:
+                continue
             due = take_due(
                 self.services.catalog,
-                node.name,
-                spec.cron,
-                spec.zone,
+                table.name,
+                table.times,
                 now_us=now_us(),
                 since_us=self.since,
-                missed=spec.missed,
+                missed=table.missed,
                 new_id=new_id,
             )
             for moment in due:
-                self.running.append(self._start(spec, node.name, moment.at))
+                self.running.append((table.name, self._start(table, moment.at)))
                 started += 1
         return started
 
-    def _start(self, spec: ScheduleSpec, name: str, due: int) -> subprocess.Popen[bytes]:
-        target = spec.target
-        arguments = [f"{key}={orjson.dumps(value).decode()}" for key, value in spec.arguments.items()]
+    def _start(self, table: Timetable, due: int) -> subprocess.Popen[bytes]:
         where = ["--profile", self.services.settings.profile, "--project", str(self.services.project)]
-        command = [sys.executable, "-m", "mainspring.cli", "run", f"{kind_of(target).value}/{name_of(target)}"]
+        command = [sys.executable, "-m", "mainspring.cli", "run", table.target, *table.arguments, *where]
         with open(self.services.state / "schedules.log", "ab") as output:
             return subprocess.Popen(
-                [*command, *arguments, *where, "--reason", f"schedule {name} due {due}"],
+                [*command, "--reason", f"schedule {table.name} due {due}"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -92,6 +92,8 @@ class WorkerState:
         self._plans: dict[str, ReadPlan] = {}
         self._pushing = threading.Lock()
         self._monitoring = threading.Lock()
+        self._counting = threading.Lock()
+        self._counted: dict[tuple[str, str], int] = {}
 
     # -- starting -----------------------------------------------------------------------------------------------
 
@@ -290,6 +292,7 @@ class WorkerState:
     def monitor_once(self) -> int:
         """Follow the prediction logs, judge closed blocks, compact old segments; how many blocks were judged."""
         judged = 0
+        self.count_logged()
         with self._monitoring:
             for watched in self.monitors.values():
                 for rows in watched.reader.new_rows():
@@ -350,7 +353,22 @@ class WorkerState:
             self.retraining.wait(timeout=30)
         for log in self.logs.values():
             log.close()
+        self.count_logged()
         self.services.close()
+
+    def metrics_page(self, accept: bytes) -> tuple[bytes, bytes]:
+        """The metrics page for an Accept header, content type and text, with what the prediction logs have counted."""
+        self.count_logged()
+        return self.metrics.render(accept)
+
+    def count_logged(self) -> None:
+        """Add to the metrics what the prediction logs have written and dropped since the last time."""
+        with self._counting:
+            for endpoint, log in self.logs.items():
+                for part, count in (("rows", log.rows), ("dropped", log.dropped)):
+                    add = self.metrics.counter(f"mainspring_predlog_{part}_total", app=self.plan.app, endpoint=endpoint)
+                    add(count - self._counted.get((endpoint, part), 0))
+                    self._counted[endpoint, part] = count
 
     def report(self) -> list[dict[str, object]]:
         """A row for each endpoint, as the console shows it."""

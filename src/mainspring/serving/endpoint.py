@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, Protocol
 
 from mainspring.declare.record import ColumnType, Kind
@@ -80,6 +81,44 @@ _ACCEPTED: Mapping[Kind, tuple[type, ...]] = {
     Kind.FLOAT: (float, int),
     Kind.BOOLEAN: (bool,),
 }
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_INT64 = 1 << 63
+
+
+def _microseconds(value: object) -> float:
+    """RFC 3339 with a zone, or microseconds since 1970, as trainers see moments."""
+    if not isinstance(value, str):
+        return _plain_number(value)
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
+        raise ValueError
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def _days(value: object) -> float:
+    """``2025-06-01``, or days since 1970."""
+    if not isinstance(value, str):
+        return _plain_number(value)
+    return (date.fromisoformat(value) - _EPOCH.date()).days
+
+
+def _decimal(value: object) -> float:
+    """A number, or its digits as text."""
+    return _plain_number(float(value) if isinstance(value, str) else value)
+
+
+def _plain_number(value: object) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
+        raise ValueError
+    return value  # type: ignore[return-value]
+
+
+_READ: Mapping[Kind, tuple[Callable[[object], float], str]] = {
+    Kind.TIMESTAMP: (_microseconds, "2025-06-01T00:00:00Z, or microseconds since 1970"),
+    Kind.DATE: (_days, "2025-06-01, or days since 1970"),
+    Kind.DECIMAL: (_decimal, "12.50, as a number or as text"),
+}
+"""How columns that JSON has no type for become the number that the model was trained on, and how they are written."""
 
 
 class EndpointService:
@@ -122,6 +161,7 @@ class EndpointService:
         self._boolean = boolean
         self.beside = tuple(beside)
         self._request = {column.name: column.type for column in columns if column.feature is None}
+        self._read = {name: kind for name, kind in self._request.items() if kind.kind in _READ}
         self._taken = sorted({*self._request, *self.keys})
         self._known = frozenset(self._taken) | ignored
 
@@ -141,7 +181,8 @@ class EndpointService:
             self._check(row)
             features, status = reader.read_one(row, now_us)
             statuses.append(status)
-            vectors.append(tuple(row.get(c.name) if c.feature is None else features[c.feature] for c in self.columns))
+            sent = self._numbers(row) if self._read else row
+            vectors.append(tuple(sent.get(c.name) if c.feature is None else features[c.feature] for c in self.columns))
         scores = scorer.score(vectors)
         version = scorer.version
         return [
@@ -182,6 +223,24 @@ class EndpointService:
                 fix=f"send {', '.join(self._taken)}",
             )
 
+    def _numbers(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The row, its moments, dates and decimals as numbers."""
+        found = dict(row)
+        for name, kind in self._read.items():
+            value = row.get(name)
+            if value is None:
+                continue
+            read, written = _READ[kind.kind]
+            try:
+                found[name] = read(value)
+            except (ValueError, OverflowError):
+                raise DataError(
+                    f"column {name!r} of the request is {value!r}, not a {kind.kind.value}",
+                    code="MS-2302",
+                    fix=f"send {name} as {written}",
+                ) from None
+        return found
+
     def _wrong(self, name: str, why: str) -> DataError:
         return DataError(
             f"column {name!r} of the request {why}",
@@ -193,7 +252,9 @@ class EndpointService:
         accepted = _ACCEPTED.get(kind.kind)
         if accepted is None:
             return
-        fits = type(value) in accepted and not (isinstance(value, float) and math.isinf(value))
+        fits = type(value) in accepted
+        if fits and isinstance(value, (int, float)):
+            fits = -_INT64 <= value < _INT64 if kind.kind is Kind.INTEGER else math.isfinite(value)
         if not fits:
             raise DataError(
                 f"column {name!r} of the request is {value!r}, not a {kind.kind.value}",

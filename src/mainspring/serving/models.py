@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mainspring.errors import DataError
 from mainspring.lazy import lazy
 from mainspring.ports.runtime import Card, Predictor, read_card
 
@@ -38,14 +39,43 @@ class LiveModel:
     predictor: Predictor
 
     def score(self, rows: Sequence[Sequence[object]]) -> Sequence[float]:
-        """One score a row of the model's columns; None is missing."""
-        matrix = np.array([[np.nan if value is None else value for value in row] for row in rows], self.card.dtype)
-        scores: list[float] = self.predictor.scores(matrix).tolist()
+        """One score a row of the model's columns; None is missing.
+
+        Raises:
+            DataError: MS-2306, the model takes no missing or infinite value, and there is one.
+        """
+        matrix = np.array([[np.nan if value is None else value for value in row] for row in rows], np.float64)
+        scores: list[float] = self.scores(matrix).tolist()
         return scores
 
     def scores(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
-        """Scores of a matrix (rows, columns)."""
-        return self.predictor.scores(np.ascontiguousarray(matrix, dtype=self.card.dtype))
+        """Scores of a matrix (rows, columns); a number beyond what the model's dtype holds counts as its greatest.
+
+        Raises:
+            DataError: MS-2306, the model takes no missing or infinite value, and there is one.
+        """
+        fitted = _fitted(matrix, self.card.dtype)
+        try:
+            return self.predictor.scores(fitted)
+        except ValueError as error:
+            if np.isfinite(fitted).all():
+                raise
+            raise DataError(
+                "the model takes no missing and no infinite value",
+                code="MS-2306",
+                why="a column of the request, or a feature of its keys, is missing or infinite",
+                fix="send every column, or train a model that takes missing values",
+            ) from error
+
+
+def _fitted(matrix: NDArray[Any], dtype: str) -> NDArray[Any]:
+    """A matrix in a dtype, rows together in memory; what was finite stays finite."""
+    with np.errstate(over="ignore"):
+        found = np.ascontiguousarray(matrix, dtype=dtype)
+    if found.dtype.itemsize < matrix.dtype.itemsize and np.isinf(found).any():
+        most = np.finfo(found.dtype).max
+        found = np.where(np.isfinite(matrix), np.clip(found, -most, most), found)
+    return found
 
 
 def load_live(version: int, entity: str, folder: Path, load: Callable[[Path], Predictor]) -> LiveModel:

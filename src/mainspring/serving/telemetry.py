@@ -5,6 +5,7 @@ Text 0.0.4 and OpenMetrics 1.0 as Prometheus reads them; labels beyond 1,000 val
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -24,7 +25,7 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_request_seconds": ("histogram", "time from the first byte of a request to the last of its answer"),
     "mainspring_predictions_total": ("counter", "rows scored"),
     "mainspring_predlog_rows_total": ("counter", "answers written to the prediction log"),
-    "mainspring_predlog_dropped_total": ("counter", "answers dropped because the disk stalled"),
+    "mainspring_predlog_dropped_total": ("counter", "answers lost to the log: the disk was full or stalled"),
     "mainspring_labels_total": ("counter", "labels taken"),
     "mainspring_features_pushed_total": ("counter", "rows pushed"),
     "mainspring_monitor_score": ("gauge", "a monitor's score"),
@@ -51,9 +52,10 @@ class Metrics:
         self._slots: dict[tuple[str, Labels], int] = {}
         self._values: dict[str, set[str]] = {}
         self._names = path.with_suffix(".names")
+        self._unwritten: list[bytes] = []
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            os.ftruncate(descriptor, _SLOTS * 8)
+            os.posix_fallocate(descriptor, 0, _SLOTS * 8)  # a full disk must not take the room away later: SIGBUS
             self._map = memoryview(mmap.mmap(descriptor, _SLOTS * 8)).cast("d")
         finally:
             os.close(descriptor)
@@ -61,13 +63,16 @@ class Metrics:
         self._resume()
 
     def _resume(self) -> None:
-        if self._names.exists():
-            for line in self._names.read_text("utf-8").splitlines():
-                try:
-                    name, labels = json.loads(line)
-                except ValueError:  # a line that was being written when the process died
-                    continue
-                self._slots[name, tuple(map(tuple, labels))] = len(self._slots)
+        """Take the names of the slots: line n names slot n. A last line that was cut short is removed."""
+        if not self._names.exists():
+            return
+        written = self._names.read_bytes()
+        whole = written[: written.rfind(b"\n") + 1]
+        if len(whole) < len(written):
+            os.truncate(self._names, len(whole))
+        for line in whole.splitlines():
+            name, labels = json.loads(line)
+            self._slots[name, tuple(map(tuple, labels))] = len(self._slots)
 
     def counter(self, name: str, **labels: str) -> Callable[[float], None]:
         """A function that adds to a counter or gauge; keep it where it is called often."""
@@ -115,9 +120,29 @@ class Metrics:
                 if slot >= _SLOTS:
                     return _SLOTS - 1
                 self._slots[name, labels] = slot
-                with open(self._names, "a", encoding="utf-8") as file:
-                    file.write(json.dumps([name, labels]) + "\n")
+                self._map[slot] = 0.0
+                self._unwritten.append(json.dumps([name, labels]).encode() + b"\n")
+                self._write_names()
         return slot
+
+    def _write_names(self) -> None:
+        """Write down the names that are not yet, whole and in their order; on a full disk they wait for the next one.
+
+        The numbers themselves need no room, so that a disk without any fails no request.
+        """
+        lines = b"".join(self._unwritten)
+        with contextlib.suppress(OSError):
+            descriptor = os.open(self._names, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                end = os.fstat(descriptor).st_size
+                try:
+                    if os.write(descriptor, lines) == len(lines):
+                        self._unwritten.clear()
+                finally:
+                    if self._unwritten:
+                        os.ftruncate(descriptor, end)
+            finally:
+                os.close(descriptor)
 
     def _bounded(self, name: str, labels: Labels) -> Labels:
         found = []

@@ -1,5 +1,6 @@
 """What the guard sees and what it leaves alone."""
 
+import importlib
 import os
 import socket
 import subprocess
@@ -26,7 +27,7 @@ def look(tmp_path):
 
     def look(act, declared=(), env=()):
         guard = Guard([str(path) for path in declared], [str(tmp_path / "work")], env)
-        with watching(guard, natives=False):
+        with watching(guard, stays=False):
             act(tmp_path)
         return guard.undeclared()
 
@@ -138,7 +139,7 @@ import sys
 sys.path[:0] = {path!r}
 from mainspring.engine.guard import Guard, watching
 guard = Guard([], [], [])
-with watching(guard, natives=True):
+with watching(guard, stays=True):
     exec(compile({act!r}, "step.py", "exec"))
 print(guard.undeclared())
 """
@@ -149,7 +150,13 @@ print(guard.undeclared())
     [
         "import polars\npolars.read_parquet({file!r})",
         "import polars as pl\npl.scan_parquet([{file!r}]).collect()",
+        "import polars as pl\npl.read_parquet(source={file!r})",
         "import pyarrow.parquet as pq\npq.read_table({file!r})",
+        "import pyarrow.parquet as pq\npq.ParquetFile({file!r})",
+        'import duckdb\nduckdb.connect().execute("select * from {file!r}")',
+        "import duckdb\nduckdb.sql('from read_parquet(?)', params=[{file!r}])",
+        "from pathlib import Path\nPath({file!r}).exists()",
+        "import os\nos.path.getmtime({file!r})",
     ],
 )
 def test_native_readers_are_seen_even_when_the_step_imports_them(look, tmp_path, act):
@@ -157,7 +164,52 @@ def test_native_readers_are_seen_even_when_the_step_imports_them(look, tmp_path,
     assert pq.read_table(file).num_rows == 1
     code = NATIVE.format(path=sys.path, act=act.format(file=file))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert f"reads {file} at step.py:2" in done.stdout
+    verb = "looks at" if "exists" in act or "getmtime" in act else "reads"
+    assert f"{verb} {file} at step.py:2" in done.stdout
+
+
+BOUND_EARLY = """
+from polars import read_parquet
+from pyarrow.parquet import ParquetFile, read_table
+
+def whole(file): return read_parquet(file)
+def table(file): return read_table(file)
+def opened(file): return ParquetFile(file)
+"""
+
+
+@pytest.mark.parametrize("name", ["whole", "table", "opened"])
+def test_a_reader_that_the_project_bound_by_name_is_seen(look, tmp_path, name, monkeypatch):
+    (tmp_path / "early.py").write_text(BOUND_EARLY)
+    monkeypatch.syspath_prepend(tmp_path)
+    early = importlib.import_module("early")
+    monkeypatch.delitem(sys.modules, "early")
+    sys.modules["early"] = early
+    line = 4 + ["whole", "table", "opened"].index(name) + 1
+    file = tmp_path / "data" / "in.parquet"
+    assert look(lambda root: getattr(early, name)(file))[0] == f"reads {file} at early.py:{line}"
+    assert early.read_parquet is pl.read_parquet  # as it was
+
+
+def expands_a_variable(root):
+    os.path.expandvars("$HOME/data")
+
+
+def looks_inside_a_library_call(root):
+    (root / "data" / "in.csv").resolve()
+    os.makedirs(root / "work" / "a" / "b", exist_ok=True)
+
+
+def test_what_expands_variables_reads_them_and_what_resolves_a_path_reads_nothing(look):
+    assert "reads environment variable HOME" in look(expands_a_variable)[0]
+    assert look(looks_inside_a_library_call) == ()
+
+
+def test_a_file_that_the_code_names_may_have_been_read(tmp_path):
+    guard = Guard([str(tmp_path / "declared.csv")], [], [])
+    guard.opened(str(tmp_path / "mine.csv"), "w", 0)
+    guard.named({str(tmp_path / name): "shop.py:3" for name in ("declared.csv", "mine.csv", "other.csv")})
+    assert guard.undeclared() == (f"may read {tmp_path}/other.csv, which is named at shop.py:3",)
 
 
 def test_nothing_is_watched_afterwards(look, tmp_path):

@@ -1,5 +1,6 @@
 """Due times against a clock that is walked minute by minute, over both changes of the clock."""
 
+import functools
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mainspring.engine.schedule import due_times, next_due, take_due
+from mainspring.engine.schedule import due_times, every_times, next_due, take_due
 
 ZONE = "Europe/Berlin"
 SPRING = datetime(2026, 3, 28, 12, tzinfo=UTC)  # the clock goes from 2 to 3 on the 29th
@@ -76,13 +77,25 @@ def test_the_next_due_time_is_later_than_the_moment():
     assert next_due("0 3 * * *", "UTC", us(moment) - 1) == us(moment)
 
 
+@given(st.integers(1, 50), st.integers(0, 400), st.integers(0, 400))
+def test_regular_times_are_the_multiples_between_two_moments(every, after, length):
+    assert every_times(every, after, after + length) == [
+        t for t in range(after + 1, after + length + 1) if not t % every
+    ]
+
+
+def test_a_long_pause_of_a_short_interval_is_cut_to_its_end():
+    found = every_times(1_000_000, 0, 86_400_000_000)
+    assert len(found) == 10_000
+    assert found[-1] == 86_400_000_000
+
+
 def take(services, now, missed, since=datetime(2026, 5, 1, tzinfo=UTC)):
     ids = iter(f"run{number}" for number in range(100))
     return take_due(
         services.catalog,
         "nightly",
-        "0 3 * * *",
-        "UTC",
+        functools.partial(due_times, "0 3 * * *", "UTC"),
         now_us=us(now),
         since_us=us(since),
         missed=missed,

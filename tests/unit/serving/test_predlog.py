@@ -10,9 +10,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,8 +23,9 @@ from hypothesis import strategies as st
 from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.errors import StoreError
+from mainspring.serving.predlog import recovery, writer
 from mainspring.serving.predlog.arrow import to_arrow
-from mainspring.serving.predlog.categories import hash_text, read_categories
+from mainspring.serving.predlog.categories import Categories, hash_text, read_categories
 from mainspring.serving.predlog.find import find_prediction
 from mainspring.serving.predlog.reader import LogReader, compact, log_table
 from mainspring.serving.predlog.recovery import recover
@@ -50,8 +54,6 @@ def rows(folder: Path) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for path in sorted([*folder.glob("seg-*.parquet"), *folder.glob("wal-*")]):
         if path.suffix == ".parquet":
-            import pyarrow.parquet as pq
-
             found += pq.read_table(path).to_pylist()
         else:
             segment = open_segment(path)
@@ -361,3 +363,102 @@ def test_a_reader_passes_over_what_is_too_old_in_the_lake_and_takes_the_rest_onc
     seen = [i for table in reader.new_rows() for i in table.column("prediction_id").to_pylist()]
     assert sorted(seen) == ids[6:]
     assert not list(reader.new_rows())
+
+
+class Disk:
+    """A disk that can be full: no room for a segment, and no Parquet file can be written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full = False
+        monkeypatch.setattr(writer, "_RETRY_S", 0.01)
+        allocate, write_table = os.posix_fallocate, pq.write_table
+
+        def allocated(descriptor: int, start: int, length: int) -> None:
+            self._ask()
+            allocate(descriptor, start, length)
+
+        def written(table: pa.Table, path: Path, **options: object) -> None:
+            if self.full:
+                Path(path).write_bytes(b"PAR1")
+            self._ask()
+            write_table(table, path, **options)
+
+        monkeypatch.setattr(os, "posix_fallocate", allocated)
+        monkeypatch.setattr(recovery.pq, "write_table", written)
+
+    def _ask(self) -> None:
+        if self.full:
+            raise OSError(28, "No space left on device")
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_full_disk_drops_and_counts_and_logging_recovers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = Disk(monkeypatch)
+    log = PredictionLog(tmp_path, SCHEMA)
+    wait_for(lambda: len(list(tmp_path.glob("wal-*"))) == 3)  # the one that is written, and two spares
+    disk.full = True
+    total = 5 * CAPACITY
+    ids = [log.put((n, n, n), 0.5, "1", AT + n) for n in range(total)]
+    assert len(set(ids)) == total
+    assert log.rows == 3 * CAPACITY
+    assert log.dropped == total - log.rows
+    wait_for(lambda: log.fault == "the disk is full")
+    assert not list(tmp_path.glob("*.tmp")), "half a file takes the room that is waited for"
+    disk.full = False
+    wait_for(lambda: log.fault == "")
+    later = [log.put((n, n, n), 0.5, "1", AT + n) for n in range(CAPACITY + 5)]
+    log.close()
+    kept = [str(row["prediction_id"]) for row in rows(tmp_path)]
+    assert sorted(kept) == sorted(ids[: 3 * CAPACITY] + later)
+    assert log.dropped == total - 3 * CAPACITY
+    assert not list(tmp_path.glob("wal-*"))
+
+
+def test_a_log_is_closed_on_a_full_disk_and_sealed_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch)
+    log = PredictionLog(tmp_path, SCHEMA)
+    ids = [log.put((n, n, n), 0.5, "1", AT + n) for n in range(10)]
+    disk.full = True
+    log.close()
+    assert recover(tmp_path) == 0, "still full: left as it is"
+    assert sorted(str(row["prediction_id"]) for row in rows(tmp_path)) == ids
+    disk.full = False
+    assert recover(tmp_path) == 10
+    assert sorted(str(row["prediction_id"]) for row in rows(tmp_path)) == ids
+
+
+def test_a_segment_that_can_never_be_sealed_holds_no_other_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = pq.write_table
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError
+
+    log = PredictionLog(tmp_path, SCHEMA)
+    log.put((1, 2, 3), 0.5, "1", AT)
+    monkeypatch.setattr(recovery.pq, "write_table", broken)
+    log.flush()
+    wait_for(lambda: log.fault != "")
+    assert (log.dropped, len(list(tmp_path.glob("unreadable-wal-*")))) == (1, 1)
+    monkeypatch.setattr(recovery.pq, "write_table", kept)
+    after = log.put((1, 2, 3), 0.5, "1", AT)
+    log.close()
+    assert (log.fault, [row["prediction_id"] for row in rows(tmp_path)]) == ("", [after])
+
+
+def test_a_category_that_could_not_be_written_is_written_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names, write = Categories(tmp_path), os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:5]))
+    assert names.code("red") == hash_text("red")
+    monkeypatch.setattr(os, "write", write)
+    assert names.code("red") == hash_text("red")
+    assert read_categories(tmp_path) == {hash_text("red"): "red"}

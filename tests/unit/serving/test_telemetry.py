@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics import parser as openmetrics
@@ -77,3 +79,23 @@ def test_quantiles_are_bounds_of_buckets(tmp_path: Path) -> None:
     observe(3.0)
     assert metrics.quantile("mainspring_request_seconds", 0.5) == BUCKETS[0]
     assert metrics.quantile("mainspring_request_seconds", 0.995) == 4.096
+
+
+def test_a_full_disk_fails_no_count_and_the_names_are_written_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, write = Metrics(tmp_path / "m.bin"), os.write
+    first.counter("mainspring_requests_total", code="200")(1)
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:9]))
+    first.counter("mainspring_requests_total", code="500")(2)
+    monkeypatch.setattr(os, "write", write)
+    first.counter("mainspring_requests_total", code="503")(3)
+    again = Metrics(tmp_path / "m.bin")
+    assert [again.read("mainspring_requests_total", code=code) for code in ("200", "500", "503")] == [1, 2, 3]
+
+
+def test_the_file_has_its_room_from_the_start(tmp_path: Path) -> None:
+    """A sparse file would be a SIGBUS for the first count on a full disk."""
+    Metrics(tmp_path / "m.bin")
+    stat = (tmp_path / "m.bin").stat()
+    assert stat.st_blocks * 512 >= stat.st_size > 0

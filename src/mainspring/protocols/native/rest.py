@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol
 
 import orjson
@@ -97,23 +97,30 @@ def add_native_routes(
 
 
 def moment_us(value: object) -> int:
-    """A moment in a request: RFC 3339 with a zone, or whole microseconds since 1970.
+    """A moment in a request: RFC 3339 with a zone, or whole microseconds since 1970; after 1970 and before 2262.
 
     Raises:
         Fault: 400.
     """
-    if type(value) is int:
-        return value
+    found = value if type(value) is int else _read_moment(value)
+    if not 0 < found < _LAST:
+        raise Fault(400, f"{value!r} is no moment between 1970 and 2262")
+    return found
+
+
+def _read_moment(value: object) -> int:
     try:
         found = datetime.fromisoformat(str(value))
     except ValueError:
         raise Fault(400, f"{value!r} is no moment; write 2013-07-01T12:00:00Z") from None
     if found.tzinfo is None:
         raise Fault(400, f"{value!r} has no time zone; write 2013-07-01T12:00:00Z")
-    return round((found.astimezone(UTC) - _EPOCH).total_seconds() * 1_000_000)
+    return (found - _EPOCH) // timedelta(microseconds=1)
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST = (1 << 63) // 1000
+"""Where nanoseconds leave 64 bits, in microseconds: in the year 2262."""
 
 
 class _Routes:
@@ -155,7 +162,7 @@ class _Routes:
 
     async def endpoint(self, request: Request) -> Response:
         service = self._service(request)
-        body = _object(request.body)
+        body = _object(request.body, 'one question is {"COLUMN": value, ..}, many are {"rows": [{..}, ..]}')
         now = self._moment(body)
         rows = body.pop("rows", None)
         if rows is None:
@@ -163,6 +170,8 @@ class _Routes:
             return Response(200, orjson.dumps(_plain(service, answer, request.query)))
         if body or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise Fault(400, 'a batch is {"rows": [{..}, ..], "now"?}')
+        if not rows:
+            raise Fault(400, "rows is empty: a batch has a row or more")
         if len(rows) > self._limits.rows:
             raise Fault(413, f"{len(rows)} rows; at most {self._limits.rows} are served at once")
         moments = [self._moment(row, now) for row in rows]
@@ -189,18 +198,20 @@ class _Routes:
         if kind is not None and self._read_labels is not None:
             rows = await self._run(self._read_labels, kind, request.body)
             return json_response(await self._run(self._labels, rows), 202)
-        items = _object(request.body).get("labels")
+        shape = 'labels come as {"labels": [{"id", "value", "at", "name"?}]}'
+        items = _object(request.body, shape).get("labels")
         if not isinstance(items, list):
-            raise Fault(400, 'labels come as {"labels": [{"id", "value", "at", "name"?}]}')
+            raise Fault(400, shape)
         found = [_label(item) for item in items]
         return json_response(await self._run(self._labels, found), 202)
 
     async def push(self, request: Request) -> Response:
         (source,) = request.parameters
-        body = _object(request.body)
+        shape = 'rows come as {"rows": [{..}]}'
+        body = _object(request.body, shape)
         rows = body.get("rows")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise Fault(400, 'rows come as {"rows": [{..}]}')
+            raise Fault(400, shape)
         if len(rows) > self._limits.rows:
             raise Fault(413, f"{len(rows)} rows; at most {self._limits.rows} are taken at once")
         now = body.get("now")
@@ -208,7 +219,7 @@ class _Routes:
             raise Fault(400, '"now" is allowed only where serving.replay is true')
         moment = now if now in (None, "event") else moment_us(now)
         key = request.headers.get(b"idempotency-key")
-        return json_response(await self._run(self._push, source, rows, moment, key.decode() if key else None))
+        return json_response(await self._run(self._push, source, rows, moment, key.decode("latin-1") if key else None))
 
 
 def _plain(service: EndpointService, answer: Answer, query: bytes) -> dict[str, object]:
@@ -225,14 +236,24 @@ def _plain(service: EndpointService, answer: Answer, query: bytes) -> dict[str, 
     return plain
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def _object(body: bytes, shape: str) -> dict[str, Any]:
     try:
         found = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise Fault(400, f"the body is not JSON: {error.msg} at byte {error.pos}") from None
     if not isinstance(found, dict):
-        raise Fault(400, "the body is no JSON object")
+        raise Fault(400, f"the body is a JSON {_JSON_NAMES[type(found)]}, no JSON object: {shape}")
     return found
+
+
+_JSON_NAMES: Mapping[type, str] = {
+    list: "list",
+    str: "string",
+    bool: "boolean",
+    int: "number",
+    float: "number",
+    type(None): "null",
+}
 
 
 def _label(item: Any) -> tuple[str, str, float, int]:

@@ -120,6 +120,8 @@ class _Routes:
         body = decode_json(request.body)
         if not isinstance(body, dict):
             raise Fault(400, "the body is no object")
+        if not isinstance(body.get("id", ""), str):
+            raise Fault(400, "the id is no text")
         inputs = _inputs(body, model)
         wanted = _wanted(body, model)
         answers = await model.infer(inputs)
@@ -151,7 +153,7 @@ def _inputs(body: Mapping[str, Any], model: OipModel) -> dict[str, np.ndarray[An
     found: dict[str, np.ndarray[Any, Any]] = {}
     for item in items:
         name = item.get("name")
-        if name not in declared:
+        if not isinstance(name, str) or name not in declared:
             raise Fault(400, f"model {model.name!r} has no input {name!r}; it takes {', '.join(declared)}")
         if name in found:
             raise Fault(400, f"input {name!r} is there twice")
@@ -161,6 +163,8 @@ def _inputs(body: Mapping[str, Any], model: OipModel) -> dict[str, np.ndarray[An
         raise Fault(400, f"inputs are missing: {', '.join(missing)}")
     if len({array.shape[0] for array in found.values() if array.ndim}) > 1:
         raise Fault(400, "the inputs have different numbers of rows")
+    if any(array.ndim and not array.shape[0] for array in found.values()):
+        raise Fault(400, "the inputs have no rows")
     return found
 
 
@@ -173,6 +177,6 @@ def _wanted(body: Mapping[str, Any], model: OipModel) -> list[Tensor]:
         [item.get("name") if isinstance(item, dict) else None for item in asked] if isinstance(asked, list) else [None]
     )
     for name in names:
-        if name not in declared:
+        if not isinstance(name, str) or name not in declared:
             raise Fault(400, f"model {model.name!r} has no output {name!r}; it gives {', '.join(declared)}")
     return [declared[str(name)] for name in names]

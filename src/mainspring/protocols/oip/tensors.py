@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -53,10 +54,8 @@ def decode_json(body: bytes) -> Any:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         if any(word in body for word in (b"NaN", b"Infinity")):
-            try:
+            with contextlib.suppress(ValueError, RecursionError):
                 return json.loads(body)
-            except ValueError:
-                pass
         raise Fault(400, f"the body is not JSON: {error.msg} at byte {error.pos}") from None
 
 
@@ -73,8 +72,10 @@ def read_tensor(item: Any, declared: Tensor) -> np.ndarray[Any, Any]:
     """
     name = declared.name
     datatype, shape, data = item.get("datatype"), item.get("shape"), item.get("data")
-    if datatype not in DATATYPES:
+    if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise Fault(400, f"input {name!r} has datatype {datatype!r}; known: {', '.join(DATATYPES)}")
+    if (datatype == "BYTES") != (declared.datatype == "BYTES"):
+        raise Fault(400, f"input {name!r} has datatype {datatype}; the model takes {declared.datatype}")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise Fault(400, f"input {name!r} has no shape of whole numbers")
     _shape_fits(name, shape, declared)
@@ -115,12 +116,13 @@ def _array(name: str, datatype: str, flat: list[Any]) -> np.ndarray[Any, Any]:
     for value in flat:
         if type(value) not in allowed:
             raise Fault(400, f"input {name!r} holds {value!r}, which is no {datatype}")
-    if kind[0] == "f":
-        return np.array([math.nan if value is None else value for value in flat], dtype=kind)
-    try:
-        return np.array(flat, dtype=kind)
-    except OverflowError:
-        raise Fault(400, f"input {name!r} holds a value outside {datatype}") from None
+    values = [math.nan if value is None else value for value in flat] if kind[0] == "f" else flat
+    with np.errstate(over="ignore"), contextlib.suppress(OverflowError):
+        found = np.array(values, dtype=kind)
+        grown = kind == "f4" and np.isinf(found) & np.isfinite(np.array(values, dtype="f8"))
+        if not np.any(grown):
+            return found
+    raise Fault(400, f"input {name!r} holds a value outside {datatype}")
 
 
 def write_tensor(tensor: Tensor, values: np.ndarray[Any, Any]) -> tuple[dict[str, Any], bool]:

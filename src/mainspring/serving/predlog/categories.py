@@ -37,6 +37,7 @@ class Categories:
     def __init__(self, folder: Path, most: int = _MOST) -> None:
         self._most = most
         self._path = folder / _FILE
+        self._cut = False
         self._known: dict[str, int] = {text: code for code, text in read_categories(folder).items()}
 
     def code(self, text: str) -> int:
@@ -46,17 +47,27 @@ class Categories:
 
     def _new(self, text: str) -> int:
         code = hash_text(text)
-        if len(self._known) < self._most and len(text) <= _LONGEST:
+        # A name that cannot be written is a name that monitors show as a hash: no reason to fail a request.
+        if len(self._known) < self._most and len(text) <= _LONGEST and self._written(code, text):
             self._known[text] = code
-            # A name that cannot be written is a name that monitors show as a hash: no reason to fail a request.
-            with contextlib.suppress(OSError, orjson.JSONEncodeError):
-                line = orjson.dumps([f"{code:016x}", text]) + b"\n"
-                descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-                try:
-                    os.write(descriptor, line)  # one short append: lines of several workers do not mix
-                finally:
-                    os.close(descriptor)
         return code
+
+    def _written(self, code: int, text: str) -> bool:
+        """Write a name down; False when the disk refuses it now, and the next time may be better."""
+        try:
+            line = orjson.dumps([f"{code:016x}", text]) + b"\n"
+        except orjson.JSONEncodeError:
+            return True
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                # One short append: lines of several workers do not mix. An empty line ends one that was cut short.
+                self._cut = os.write(descriptor, b"\n" * self._cut + line) < self._cut + len(line)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            self._cut = True
+        return not self._cut
 
 
 def read_categories(folder: Path) -> Mapping[int, str]:

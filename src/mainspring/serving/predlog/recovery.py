@@ -15,6 +15,7 @@ from mainspring.serving.predlog.categories import read_categories
 from mainspring.serving.predlog.segment import open_segment, segment_name
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 else:
     pq = lazy("pyarrow.parquet")
@@ -29,6 +30,9 @@ def seal(path: Path) -> int:
 
     Returns:
         How many rows were written; 0 when its Parquet file was there already.
+
+    Raises:
+        OSError: the Parquet file cannot be written; the segment stays, and can be sealed later.
     """
     target = path.with_name(f"seg-{segment_name(path)}.parquet")
     rows = 0
@@ -40,22 +44,35 @@ def seal(path: Path) -> int:
         records = segment.records()
         rows = len(records)
         if rows:
-            part = target.with_suffix(".parquet.tmp")
-            pq.write_table(to_arrow(segment.schema, records, read_categories(path.parent)), part, compression="zstd")
-            with open(part, "rb") as file:
-                os.fsync(file.fileno())
-            os.rename(part, target)
+            _write(to_arrow(segment.schema, records, read_categories(path.parent)), target)
     path.unlink(missing_ok=True)
     return rows
 
 
+def _write(table: pa.Table, target: Path) -> None:
+    """Write a Parquet file that is whole or not there."""
+    part = target.with_suffix(".parquet.tmp")
+    try:
+        pq.write_table(table, part, compression="zstd")
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        os.rename(part, target)
+    except OSError:
+        part.unlink(missing_ok=True)  # on a full disk its room is what others wait for
+        raise
+
+
 def recover(folder: Path) -> int:
-    """Seal the segments whose writers are dead; how many rows were saved. Segments in use are left alone."""
+    """Seal the segments whose writers are dead; how many rows were saved. Segments in use are left alone.
+
+    One that cannot be sealed now, because the disk is full, stays as it is for the next time: readers read it there.
+    """
     saved = 0
     for path in sorted(folder.glob("wal-*")):
         with _locked(path) as ours:
             if ours:
-                saved += seal(path)
+                with contextlib.suppress(OSError):
+                    saved += seal(path)
     for path in folder.glob(".new-*"):
         with _locked(path) as ours:
             if ours:

@@ -27,10 +27,12 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["CAPACITY", "PAGE", "Segment", "SegmentFile", "open_segment", "segment_name"]
+__all__ = ["CAPACITY", "FULL", "PAGE", "Segment", "SegmentFile", "open_segment", "segment_name"]
 
 CAPACITY = 8192
 PAGE = 4096
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What a disk without room says."""
 _MAGIC = b"MSPL"
 _VERSION = 2
 _HEAD = struct.Struct("<4sHIIH16s32sI")
@@ -80,7 +82,7 @@ class Segment:
         try:
             descriptor, view = _allocated(path, head, start + capacity * size)
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            full = error.errno in FULL
             raise StoreError(
                 "the disk is full" if full else "the prediction log cannot be written",
                 code="MS-4101" if full else "MS-4160",

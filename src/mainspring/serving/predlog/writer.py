@@ -1,4 +1,8 @@
-"""Writing the prediction log: a put is one pack into mapped memory; a thread seals, and keeps spares ready."""
+"""Writing the prediction log: a put is one pack into mapped memory; a thread seals, and keeps spares ready.
+
+A disk that is full or fails stops no put: what cannot be logged is dropped and counted, and the thread tries again
+until there is room.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from mainspring.serving.predlog.categories import Categories, hash_text
 from mainspring.serving.predlog.ids import PredictionIds
 from mainspring.serving.predlog.recovery import recover, seal
 from mainspring.serving.predlog.schema import NUMERIC, UNFIT, ColumnKind, LogSchema
-from mainspring.serving.predlog.segment import Segment
+from mainspring.serving.predlog.segment import FULL, Segment
 
 __all__ = ["PredictionLog"]
 
@@ -25,6 +29,8 @@ _SPARES = 2
 _WAITING = 8
 _BOOT = 16
 _STOP_S = 30
+_RETRY_S = 1.0
+"""Seconds between two tries on a disk that has refused something."""
 _WORD = 64
 _MASK = (1 << _WORD) - 1
 
@@ -38,6 +44,10 @@ class PredictionLog:
         worker: the worker's number.
         share: the share of answers that is kept; kept ones weigh 1 / share.
         on_seal: told of the rows of each sealed segment.
+
+    Attributes:
+        rows: answers that were written to a segment.
+        dropped: answers that were lost, because there was no room for a segment or the disk stalled.
 
     Raises:
         StoreError: MS-4101, the disk is full; MS-4160, the folder cannot be written.
@@ -69,10 +79,18 @@ class PredictionLog:
         self.rows = 0
         self._spares: deque[Segment] = deque()
         self._sealing: queue.Queue[Segment | None] = queue.Queue(_WAITING)
-        self._segment = self._fresh()
+        self._segment: Segment | None = self._fresh()
+        self._stopping = threading.Event()
+        self._no_room = ""
+        self._unsealed = ""
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._work, name=f"predlog-{schema.endpoint}", daemon=True)
         self._thread.start()
+
+    @property
+    def fault(self) -> str:
+        """Why answers cannot be logged or sealed now; empty when they can."""
+        return self._no_room or self._unsealed
 
     def put(self, values: Sequence[object], score: float, version: str, ts_us: int) -> str:
         """Log one answer.
@@ -85,7 +103,8 @@ class PredictionLog:
             ts_us: the moment of the question, UTC microseconds, above 0.
 
         Returns:
-            The prediction id, a UUIDv7 in 32 hex digits; also when sampling leaves the answer out.
+            The prediction id, a UUIDv7 in 32 hex digits; also when sampling leaves the answer out, or when there is no
+            room for it and it is dropped.
         """
         with self._lock:
             identity = self._ids.next()
@@ -93,7 +112,10 @@ class PredictionLog:
             if self._sampled < 1.0:
                 return identity.hex()
             self._sampled -= 1.0
-            segment = self._segment
+            segment = self._segment or self._spare()
+            if segment is None:
+                self.dropped += 1
+                return identity.hex()
             at = segment.start + segment.rows * segment.size
             # The moment is packed last: a record without it does not exist.
             head, moment = (identity, self._weight, int(version)), ts_us * 1000
@@ -106,13 +128,15 @@ class PredictionLog:
             segment.rows += 1
             self.rows += 1
             if segment.rows == segment.capacity:
-                self._roll()
+                self._roll(segment)
         return identity.hex()
 
     def close(self) -> None:
-        """Seal what is there and stop."""
+        """Seal what is there and stop; what cannot be sealed now stays as it is, for the next start."""
+        self._stopping.set()
         with self._lock:
-            self._sealing.put(self._segment)
+            if self._segment is not None:
+                self._sealing.put(self._segment)
             self._sealing.put(None)
         self._thread.join(timeout=_STOP_S)
         for spare in self._spares:
@@ -122,12 +146,17 @@ class PredictionLog:
     def flush(self) -> None:
         """Seal the rows so far, so that readers find them in a file; used between tests and at a hand-over."""
         with self._lock:
-            if self._segment.rows:
-                self._roll()
+            if self._segment is not None and self._segment.rows:
+                self._roll(self._segment)
 
-    def _roll(self) -> None:
-        full = self._segment
-        self._segment = self._spares.popleft() if self._spares else self._fresh()
+    def _spare(self) -> Segment | None:
+        """Go on with a segment that the thread has made ready; None while there is none."""
+        self._segment = self._spares.popleft() if self._spares else None
+        return self._segment
+
+    def _roll(self, full: Segment) -> None:
+        if self._spare() is None and not self._no_room:
+            self._segment = self._made()
         try:
             self._sealing.put_nowait(full)
         except queue.Full:  # the disk has stalled: lose a whole segment, and say so, rather than wait or grow
@@ -139,20 +168,52 @@ class PredictionLog:
         name = f"wal-{self._worker}-{self._boot.hex()}-{next(self._numbers):06d}"
         return Segment.create(self._folder / name, self._schema, self._worker, self._boot)
 
+    def _made(self) -> Segment | None:
+        """A fresh segment, or None when there is no room for one."""
+        try:
+            return self._fresh()
+        except StoreError as error:
+            self._no_room = error.what
+            return None
+
     def _work(self) -> None:
-        self._prepare()
-        while (segment := self._sealing.get()) is not None:
+        while True:
             self._prepare()
+            try:
+                segment = self._sealing.get(timeout=_RETRY_S if self._no_room else None)
+            except queue.Empty:
+                continue
+            if segment is None:
+                return
+            while not self._sealed(segment) and not self._stopping.wait(_RETRY_S):
+                self._prepare()
             # Its lock is held until the file is gone, so that no other process recovers it meanwhile.
-            self._on_seal(seal(segment.path))
             segment.close()
 
+    def _sealed(self, segment: Segment) -> bool:
+        """Seal a segment; False when the disk refuses it now."""
+        try:
+            rows = seal(segment.path)
+        except OSError as error:
+            self._unsealed = "the disk is full" if error.errno in FULL else "the prediction log cannot be written"
+            return False
+        except Exception as error:  # it would fail again and again, and hold all others up: set aside, never removed
+            self.dropped += segment.rows
+            self._unsealed = f"a segment cannot be sealed: {type(error).__name__}"
+            os.rename(segment.path, segment.path.with_name(f"unreadable-{segment.path.name}"))
+            return True
+        self._unsealed = ""
+        self._on_seal(rows)
+        return True
+
     def _prepare(self) -> None:
+        """Make spares, as far as there is room."""
         while len(self._spares) < _SPARES:
-            try:
-                self._spares.append(self._fresh())
-            except StoreError:  # the put that needs it will say so
+            spare = self._made()
+            if spare is None:
                 return
+            self._spares.append(spare)
+        self._no_room = ""
 
 
 class _Fields:

@@ -206,6 +206,8 @@ def declared(function, **options):
         (lambda rows: 1 / 0, "ZeroDivisionError"),
         (lambda rows: 5, "not a LazyFrame or SQL"),
         (lambda: "select nothing from nowhere", "nowhere"),
+        (lambda: "from read_csv('other.csv')", "disabled"),
+        (lambda: "from 'other.parquet'", "disabled"),
         (lambda rows: rows.select("no_such_column"), "no_such_column"),
     ],
 )

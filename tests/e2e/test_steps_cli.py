@@ -1,0 +1,99 @@
+"""Steps and pipelines by the real command line: what is kept, what is refused, and which line an error names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from e2e.conftest import mainspring
+
+HEAD = """
+import os
+import signal
+import time
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import duckdb
+import polars as pl
+from polars import read_parquet
+
+from mainspring import App
+
+app = App("work")
+HIDDEN = partial(read_parquet)
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "mainspring.toml").write_text('app = "work:app"\n')
+
+    def write(body: str) -> Path:
+        (tmp_path / "work.py").write_text(HEAD + body)
+        return tmp_path
+
+    return write
+
+
+def line_of(project: Path, text: str) -> str:
+    """The place of the first line of work.py that holds a text."""
+    lines = (project / "work.py").read_text().splitlines()
+    return f"work.py:{next(number for number, line in enumerate(lines, 1) if text in line)}"
+
+
+READS = """
+@app.step()
+def queried() -> int:
+    return duckdb.connect().execute("select sum(x) from 'data/f.csv'").fetchone()[0]
+
+@app.step()
+def by_keyword() -> int:
+    return pl.read_csv(source="data/f.csv")["x"].sum()
+
+@app.step()
+def bound_by_name() -> int:
+    return read_parquet("data/f.parquet")["x"].sum()
+
+@app.step()
+def out_of_sight() -> int:
+    return HIDDEN("data/f.parquet")["x"].sum()
+
+@app.step()
+def looked_at() -> int:
+    return 6 if Path("data/more").exists() else 3
+"""
+
+
+@pytest.mark.parametrize("name", ["queried", "by_keyword", "bound_by_name", "out_of_sight", "looked_at"])
+def test_what_native_code_reads_is_told_and_never_stale(project, name):
+    root = project(READS)
+    (root / "data").mkdir()
+    for values in ([1, 2], [1, 2, 3]):
+        frame = pl.DataFrame({"x": values})
+        frame.write_csv(root / "data" / "f.csv")
+        frame.write_parquet(root / "data" / "f.parquet")
+        done = mainspring("run", name, cwd=root)
+        assert "not kept for other runs" in done.stderr
+        assert f"{root}/data/" in done.stderr
+        assert done.stdout.splitlines()[-1] == str(sum(values))
+        (root / "data" / "more").touch()
+
+
+def test_a_clock_is_pointed_out_and_its_result_kept(project):
+    root = project("@app.step()\ndef stamped() -> str:\n    return str(datetime.now())\n")
+    first, second = (mainspring("run", "stamped", cwd=root) for _ in range(2))
+    assert f"{line_of(root, '@app.step')} asks the clock (datetime.datetime.now)" in first.stderr
+    assert "stamped unchanged" in second.stderr
+    assert first.stdout.splitlines()[-1] == second.stdout.splitlines()[-1]
+
+
+def test_a_step_that_writes_the_file_it_names_is_kept(project):
+    root = project(
+        "@app.step()\ndef writes() -> int:\n    Path('out.csv').write_text(str(pl.__version__))\n    return 1\n"
+    )
+    assert "not kept" not in mainspring("run", "writes", cwd=root).stderr
+    assert "unchanged" in mainspring("run", "writes", cwd=root).stderr
