@@ -172,8 +172,8 @@ def test_a_misused_command_line_is_an_error_like_any_other(
     tmp_path: Path, words: tuple[str, ...], what: str, fix: str
 ) -> None:
     done = mainspring(*words, "--json", cwd=tmp_path, status=2)
-    assert json.loads(done.stdout)["error"] == {"code": "MS-2608", "what": what, "why": "", "from": "", "fix": fix}
-    assert done.stderr.splitlines() == [f"error MS-2608  {what}", f"  fix    {fix}"]
+    assert json.loads(done.stdout)["error"] == {"code": "MS-2620", "what": what, "why": "", "from": "", "fix": fix}
+    assert done.stderr.splitlines() == [f"error MS-2620  {what}", f"  fix    {fix}"]
 
 
 def test_outside_dev_nothing_falls_back_to_embedded(built: Path, tmp_path: Path) -> None:

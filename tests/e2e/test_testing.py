@@ -41,7 +41,7 @@ def test_what_cannot_be_asked_is_told(project: Project) -> None:
     assert caught.value.fix == "did you mean 'returns'?"
     with pytest.raises(UsageError) as caught:
         project.ask("returns", {}, at=datetime(2025, 1, 1))
-    assert caught.value.code == "MS-2609"
+    assert caught.value.code == "MS-2621"
 
 
 def test_a_step_that_fails_raises_what_made_it_fail(

@@ -34,7 +34,7 @@ def unknown_verb(word: str) -> UsageError:
 
 
 def _misused(what: str, fix: str) -> UsageError:
-    return UsageError(what, code="MS-2608", fix=fix)
+    return UsageError(what, code="MS-2620", fix=fix)
 
 
 def _near(word: str, known: Iterable[str]) -> str:

@@ -90,17 +90,18 @@ def check_wiring(plan: Plan) -> None:
 
 
 def _as_run(schedule: Node, arguments: Mapping[str, object]) -> dict[str, object]:
-    """A schedule's arguments as its run receives them: through JSON."""
+    """A schedule's arguments, which go to its run as JSON."""
     try:
-        return {name: orjson.loads(orjson.dumps(value)) for name, value in arguments.items()}
+        orjson.dumps(list(arguments.values()))
     except TypeError as error:
         raise DeclarationError(
             f"schedule {schedule.name!r} has an argument that cannot be handed to a run",
             code="MS-1105",
             why=str(error),
             origin=str(schedule.origin),
-            fix="give it numbers, texts, truths, and lists and mappings of them",
+            fix="give it numbers, texts, truths, moments, and lists and mappings of them",
         ) from error
+    return dict(arguments)
 
 
 def _needed(parameter: inspect.Parameter) -> bool:

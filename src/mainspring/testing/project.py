@@ -74,7 +74,7 @@ class Project:
             at: the moment the features are read at, with a time zone; now when left out.
 
         Raises:
-            UsageError: MS-2602, there is no such endpoint; MS-2609, the moment has no time zone.
+            UsageError: MS-2602, there is no such endpoint; MS-2621, the moment has no time zone.
             DataError: MS-2301, MS-2302, the row does not fit.
             ConfigError: MS-3019, the model has no champion: `build` first.
         """
@@ -101,7 +101,7 @@ class Project:
 
 def _moment(at: datetime) -> int:
     if at.tzinfo is None:
-        raise UsageError(f"at={at} has no time zone", code="MS-2609", fix="datetime(2025, 1, 1, tzinfo=UTC)")
+        raise UsageError(f"at={at} has no time zone", code="MS-2621", fix="datetime(2025, 1, 1, tzinfo=UTC)")
     return round(at.timestamp() * 1_000_000)
 
 
