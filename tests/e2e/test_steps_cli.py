@@ -21,7 +21,7 @@ import duckdb
 import polars as pl
 from polars import read_parquet
 
-from mainspring import App
+from mainspring import App, current
 
 app = App("work")
 HIDDEN = partial(read_parquet)
@@ -97,3 +97,52 @@ def test_a_step_that_writes_the_file_it_names_is_kept(project):
     )
     assert "not kept" not in mainspring("run", "writes", cwd=root).stderr
     assert "unchanged" in mainspring("run", "writes", cwd=root).stderr
+
+
+SECRETS = """
+@app.step(secrets=["values.token"])
+def uses() -> int:
+    print("token", current().secret("values.token"))
+    return len(current().secret("values.token"))
+
+@app.step(secrets=["values.token"])
+def returns() -> dict[str, str]:
+    return {"Authorization": "Bearer " + current().secret("values.token")}
+
+@app.step(secrets=["values.token"])
+def returns_rows() -> pl.DataFrame:
+    return pl.DataFrame({"who": ["a", current().secret("values.token")]})
+
+@app.step(secrets=["values.{other}"])
+def other() -> int:
+    return 1
+"""
+
+
+def test_a_step_reads_its_secret_and_cannot_give_it_away(project):
+    root = project(SECRETS.replace("{other}", "token"))
+    (root / "mainspring.toml").write_text('app = "work:app"\n[values]\ntoken = "env:WORK_TOKEN"\n')
+    env = {"WORK_TOKEN": 'se"cret-\u00fc-42'}
+    mainspring("check", cwd=root, env=env)
+    assert mainspring("run", "uses", cwd=root, env=env).stdout.splitlines()[-1] == "12"
+    assert mainspring("logs", "uses", cwd=root).stdout == "token ******\n"
+    for name in ("returns", "returns_rows"):
+        done = mainspring("run", name, cwd=root, env=env, status=5)
+        assert f"error MS-5024  the result of {name} holds the secret values.token" in done.stderr
+    secret = env["WORK_TOKEN"].encode()
+    stored = [path.read_bytes() for path in (root / ".mainspring").rglob("*") if path.is_file()]
+    assert not any(form in data for data in stored for form in (secret, secret.replace(b'"', b'\\"')))
+
+
+def test_a_secret_that_is_not_set_or_is_a_list_is_refused_before_anything_runs(project):
+    root = project(SECRETS.replace("{other}", "absent"))
+    (root / "mainspring.toml").write_text('app = "work:app"\n[values]\ntoken = "t"\n')
+    for words in (("check",), ("run", "other")):
+        done = mainspring(*words, cwd=root, status=3)
+        assert "error MS-3030  secret 'values.absent' is not set" in done.stderr
+        assert f"from   {line_of(root, 'absent')}" in done.stderr
+        assert 'values.absent = "env:ABSENT"' in done.stderr
+    (root / "mainspring.toml").write_text('app = "work:app"\n[values]\ntoken = "t"\nabsent = ["env:A", "env:B"]\n')
+    assert "error MS-3031" in mainspring("run", "other", cwd=root, status=3).stderr
+    (root / "mainspring.toml").write_text('app = "work:app"\n[my]\ntoken = "env:T"\n')
+    assert "your own go below [values]" in mainspring("run", "uses", cwd=root, status=3).stderr

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import click
 
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import emit, lines
+from mainspring.declare.declaration import DeclaredKind, origin_of, spec_of
+from mainspring.declare.step import StepSpec
+from mainspring.engine.secrets import declared_secret
 from mainspring.server.planning import needed_ports, plan_of, sources_have_places
 
 __all__ = ["command"]
@@ -21,6 +25,9 @@ def command(project: Path | None, profile: str | None, as_json: bool) -> int:
     plan = plan_of(app)
     sources_have_places(plan, services.settings)
     chosen = {port: services.decision(port).chosen.name for port in needed_ports(plan)}
+    for step in app.of_kind(DeclaredKind.STEP):
+        for name in cast("StepSpec", spec_of(step)).options.secrets:
+            declared_secret(name, services, str(origin_of(step)))
     for setting in services.settings.values.values():
         if setting.secret:
             services.settings.secret(setting.key)

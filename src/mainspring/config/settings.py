@@ -224,7 +224,7 @@ def _key_of(words: str, known: Mapping[str, Setting]) -> str | None:
         if key.replace(".", "_") == words:
             return key
     head, _, rest = words.partition("_")
-    if head in PORTS and rest:
+    if (head in PORTS or head == "values") and rest:
         return f"{head}.{rest}"
     if head == "sources":
         name, _, last = rest.rpartition("_")
@@ -243,8 +243,8 @@ def _spec(key: str) -> SettingSpec | None:
 
 def _checked(setting: Setting) -> Setting:
     head, _, rest = setting.key.partition(".")
-    if head in PORTS and rest:
-        return setting  # the adapter that is chosen checks its own
+    if (head in PORTS or head == "values") and rest:
+        return setting  # the adapter that is chosen checks its own, and what the user's own are is the user's business
     spec = _spec(setting.key)
     if spec is None:
         known = [item.key for item in SETTINGS] + [f"{port}.url" for port in PORTS] + [f"{p}.adapter" for p in PORTS]
@@ -253,7 +253,7 @@ def _checked(setting: Setting) -> Setting:
             f"setting {setting.key!r} is unknown",
             code="MS-3004",
             origin=setting.origin,
-            fix=f"did you mean {near[0]!r}?" if near else "docs/settings.md lists them all",
+            fix=f"did you mean {near[0]!r}?" if near else "docs/settings.md lists them all; your own go below [values]",
         )
     try:
         value: object = msgspec.convert(setting.value, spec.type, strict=not setting.origin.startswith("MAINSPRING_"))

@@ -12,13 +12,13 @@ import traceback
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mainspring.engine.context import EngineServices, StepContext, entered
 from mainspring.engine.fitting import fits, spell_type
 from mainspring.engine.guard import Guard, watching
 from mainspring.engine.reference import annotations_of, origin_of_code
-from mainspring.engine.secrets import revealed
+from mainspring.engine.secrets import Screened, revealed
 from mainspring.engine.task import Task
 from mainspring.engine.values import load, save
 from mainspring.engine.wire import Computed, Done, Failed, Fault, Measured, Moved, Order, Reply
@@ -86,13 +86,14 @@ def _attempt(
 ) -> Done:
     _seed(task.options.seed)
     guard = Guard(order.declared, [order.work_dir, str(services.state)], task.options.env)
+    secrets = revealed(services, task.options.secrets)
     context = StepContext(
         services,
         task,
         order.run_id,
         order.attempt,
         Path(order.work_dir),
-        revealed(services, task.options.secrets),
+        secrets,
         lambda name, value, step, at: send(Measured(name, value, step, at)),
         lambda done, total: send(Moved(done, total)),
     )
@@ -105,7 +106,8 @@ def _attempt(
     if order.crowded:
         send(Computed())
     _check(value, task)
-    return Done(save(value, objects, task.function), guard.undeclared())
+    store = cast(Objects, Screened(objects, secrets, task.title or task.name)) if secrets else objects
+    return Done(save(value, store, task.function), guard.undeclared())
 
 
 def _arguments(order: Order, task: Task, objects: Objects) -> dict[str, object]:
