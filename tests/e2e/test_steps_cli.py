@@ -146,3 +146,62 @@ def test_a_secret_that_is_not_set_or_is_a_list_is_refused_before_anything_runs(p
     assert "error MS-3031" in mainspring("run", "other", cwd=root, status=3).stderr
     (root / "mainspring.toml").write_text('app = "work:app"\n[my]\ntoken = "env:T"\n')
     assert "your own go below [values]" in mainspring("run", "uses", cwd=root, status=3).stderr
+
+
+FAILS = """
+@app.step(timeout="300ms")
+def slow() -> int:
+    time.sleep(60)
+    return 1
+
+@app.step()
+def killed() -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 1
+
+@app.step()
+def left() -> int:
+    os._exit(3)
+
+@app.step()
+def deep() -> int:
+    return inner()
+
+def inner() -> int:
+    os.kill(os.getpid(), signal.SIGSEGV)  # here
+    return 1
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("slow", "MS-2032"), ("killed", "MS-2035"), ("left", "MS-2037")])
+def test_a_worker_that_ends_without_a_word_names_the_declaration(project, name, code):
+    root = project(FAILS)
+    done = mainspring("run", name, cwd=root, status=1)
+    assert f"error {code}" in done.stderr
+    lines = (root / "work.py").read_text().splitlines()
+    assert f"from   work.py:{lines.index(f'def {name}() -> int:')}\n" in done.stderr
+
+
+def test_a_crash_names_the_line_that_ran(project):
+    root = project(FAILS)
+    done = mainspring("run", "deep", cwd=root, status=1)
+    assert "error MS-2036" in done.stderr
+    assert f"from   {line_of(root, '# here')}" in done.stderr
+    assert "Extension modules" not in done.stderr
+    assert "mainspring/cli" not in done.stderr
+
+
+def test_what_a_model_comes_to_names_the_models_declaration(tmp_path):
+    mainspring("new", "shop", "--from", "blank", cwd=tmp_path)
+    app = tmp_path / "shop" / "shop.py"
+    text = app.read_text().replace(
+        "    from sklearn.impute", "    import os\n\n    os._exit(3)\n    from sklearn.impute"
+    )
+    app.write_text(text)
+    place = (
+        text.splitlines().index('@app.model(inputs=[habits, visits.amount], label=visits.returned, metric="roc_auc")')
+        + 1
+    )
+    done = mainspring("run", "returns", cwd=tmp_path / "shop", status=1)
+    assert "error MS-2037  model returns left" in done.stderr
+    assert f"from   shop.py:{place}\n" in done.stderr

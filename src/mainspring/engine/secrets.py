@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 from mainspring.config.settings import Setting, Settings, reveal
 from mainspring.engine.context import EngineServices
-from mainspring.engine.reference import origin_of_code
+from mainspring.engine.reference import place_of
 from mainspring.engine.task import TaskGraph
 from mainspring.errors import ConfigError, RefusedError
 from mainspring.ports.objects import Blob, BlobWriter, Objects
@@ -82,7 +82,7 @@ def refuse_secrets(graph: TaskGraph, services: EngineServices) -> None:
     """
     for task in graph.tasks:
         for name in task.options.secrets:
-            declared_secret(name, services, origin_of_code(task.function))
+            declared_secret(name, services, place_of(task))
     secrets = {key: value for key, value in _known_secrets(services.settings, services).items() if value}
     if not secrets:
         return

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, cast
 from mainspring.engine.context import EngineServices, StepContext, entered
 from mainspring.engine.fitting import fits, spell_type
 from mainspring.engine.guard import Guard, watching
-from mainspring.engine.reference import annotations_of, origin_of_code
+from mainspring.engine.reference import annotations_of, is_users, place_of
 from mainspring.engine.secrets import Screened, revealed
 from mainspring.engine.task import Task
 from mainspring.engine.values import load, save
@@ -34,8 +34,6 @@ else:
     np, importlib_util = lazy("numpy"), lazy("importlib.util")
 
 __all__ = ["carry_out", "fault_of"]
-
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 def carry_out(
@@ -148,7 +146,7 @@ def _check(value: object, task: Task) -> None:
             f"{task.title or task.name} returned {_kind(value)}, not {spell_type(wanted)}",
             code="MS-2025",
             why="its annotation says what it returns, and the steps after it rely on that",
-            origin=origin_of_code(task.function),
+            origin=place_of(task),
             fix="return what the annotation says, or change the annotation",
         )
 
@@ -163,7 +161,7 @@ def _kind(value: object) -> str:
 def fault_of(error: BaseException, task: Task) -> Fault:
     """An exception as plain data, with the line of the user's file that it came from."""
     text = "".join(traceback.format_exception(error))
-    place = _origin(error) or origin_of_code(task.function)
+    place = _origin(error) or place_of(task)
     if isinstance(error, MainspringError):
         kind = next(base.__name__ for base in type(error).__mro__ if base.__module__ == MainspringError.__module__)
         return Fault(kind, error.what, error.code, error.why, error.origin or place, error.fix, text)
@@ -185,8 +183,6 @@ def _origin(error: BaseException) -> str:
     """The innermost line outside the package, Python and its libraries; empty when there is none."""
     found = ""
     for frame in traceback.extract_tb(error.__traceback__):
-        file = os.path.abspath(frame.filename)
-        foreign = file.startswith((_PACKAGE, sys.base_prefix + os.sep, sys.prefix + os.sep))
-        if not foreign and not frame.filename.startswith("<"):
-            found = f"{os.path.basename(file)}:{frame.lineno}"
+        if is_users(frame.filename):
+            found = f"{os.path.basename(frame.filename)}:{frame.lineno}"
     return found
