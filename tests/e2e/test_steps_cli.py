@@ -205,3 +205,39 @@ def test_what_a_model_comes_to_names_the_models_declaration(tmp_path):
     done = mainspring("run", "returns", cwd=tmp_path / "shop", status=1)
     assert "error MS-2037  model returns left" in done.stderr
     assert f"from   shop.py:{place}\n" in done.stderr
+
+
+ARGUMENTS = """
+from datetime import date
+
+@app.step()
+def told(n: int, day: date, name: str = "x", rates: list[float] = [0.5]) -> str:
+    return f"{n!r} {day!r} {name!r} {rates!r}"
+
+@app.pipeline
+def p(n: int, day: date = date(2013, 7, 1), name: str = "x"):
+    return told(n + 1, day, name)
+"""
+
+
+def test_arguments_become_what_the_annotations_say(project):
+    root = project(ARGUMENTS)
+    done = mainspring("run", "p", "n=4", "day=2013-07-02", "name=5", cwd=root)
+    assert done.stdout.splitlines()[-1] == "5 datetime.date(2013, 7, 2) '5' [0.5]"
+    done = mainspring("run", "told", "n=4", "day=2013-07-02", "rates=[1, 2]", cwd=root)
+    assert done.stdout.splitlines()[-1] == "4 datetime.date(2013, 7, 2) 'x' [1.0, 2.0]"
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("p", "n=x"), "n=x is not int"),
+        (("p", "n=1", "day=soon"), "day=soon is not date"),
+        (("p",), "p needs n=..."),
+        (("told", "n=1", "day=2013-07-01", "m=2"), "told has no parameter 'm'"),
+    ],
+)
+def test_an_argument_that_does_not_fit_is_the_commands_fault(project, words, what):
+    done = mainspring("run", *words, cwd=project(ARGUMENTS), status=2)
+    assert f"error MS-2608  {what}\n" in done.stderr
+    assert "n: int" in done.stderr
