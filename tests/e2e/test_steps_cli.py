@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import polars as pl
@@ -241,3 +242,43 @@ def test_an_argument_that_does_not_fit_is_the_commands_fault(project, words, wha
     done = mainspring("run", *words, cwd=project(ARGUMENTS), status=2)
     assert f"error MS-2608  {what}\n" in done.stderr
     assert "n: int" in done.stderr
+
+
+BRANCHES = """
+@app.step()
+def a_fails() -> int:
+    raise ValueError("no rows")
+
+@app.step(a_fails)
+def b_needs_it(n: int) -> int:
+    return n
+
+@app.step()
+def c_fails() -> int:
+    raise KeyError("no column")
+
+@app.step()
+def d_first() -> int:
+    return 1
+
+@app.step(d_first)
+def e_second(n: int) -> int:
+    return n + 1
+"""
+
+
+def test_apply_finishes_what_does_not_depend_on_a_failure(project):
+    root = project(BRANCHES)
+    done = mainspring("apply", "--json", cwd=root, status=1)
+    report = json.JSONDecoder().raw_decode(done.stdout)[0]
+    assert {step["name"]: step["status"] for step in report["steps"]} == {
+        "step/a_fails": "failed",
+        "step/b_needs_it": "skipped",
+        "step/c_fails": "failed",
+        "step/d_first": "ok",
+        "step/e_second": "ok",
+    }
+    assert report["status"] == "failed"
+    assert "why    ValueError: no rows" in done.stderr
+    assert "why    KeyError: 'no column'" in done.stderr
+    assert "a_fails" in mainspring("plan", cwd=root, status=2).stdout  # it is not remembered as applied

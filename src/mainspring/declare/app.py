@@ -385,7 +385,7 @@ class App:
             seed: seeds `random` and NumPy; enters the cache key.
             resources: ``{"cpu": 2, "gpu": 1, "memory": 4e9}``.
             max_parallel: how many items of a map run at once.
-            on_error: whether other items and branches go on after a failure.
+            on_error: ``continue``: other items and branches go on after a failure; in ``apply`` branches always do.
             secrets: settings it is handed; redacted from its log.
             called: its name, when not the function's.
 

@@ -49,6 +49,8 @@ def apply(
 ) -> RunReport:
     """Build all that the app declares and is not built yet; remember the plan when everything is.
 
+    What fails holds up nothing but what is made from it: another model's version is built all the same.
+
     Args:
         services: the project's ports.
         app: the loaded app.
@@ -59,7 +61,8 @@ def apply(
     """
     graph = graph_for(services, plan, f"app/{app.name}", None)
     mode: Mode = "inline" if inline else "pool"
-    report = run_graph(graph, services, watch=watch, mode=mode, workers=_workers(services), reason=reason)
+    workers = _workers(services)
+    report = run_graph(graph, services, watch=watch, mode=mode, workers=workers, reason=reason, keep_going=True)
     if report.status == "ok":
         remember(services, plan, now_us())
     return report
