@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mainspring.declare.data import Entity
     from mainspring.declare.frame import Frame
     from mainspring.declare.record import Field, Record
+    from mainspring.engine.context import current
     from mainspring.errors import MainspringError
 
 _HOMES = {
@@ -23,6 +24,7 @@ _HOMES = {
     "Record": "declare.record",
     "avg": "declare.aggregate",
     "count": "declare.aggregate",
+    "current": "engine.context",
     "highest": "declare.aggregate",
     "last": "declare.aggregate",
     "lowest": "declare.aggregate",
@@ -42,6 +44,7 @@ __all__ = [
     "Record",
     "avg",
     "count",
+    "current",
     "highest",
     "last",
     "lowest",

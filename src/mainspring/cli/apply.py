@@ -34,6 +34,9 @@ def command(project: Path | None, profile: str | None, as_json: bool, inline: bo
         hits = sum(step.status == "hit" for step in report.steps)
         done = f"run {report.run_id} {report.status}: {len(report.steps)} steps, {hits} unchanged"
         lines([f"{done}, {report.wall_seconds:.1f} s"])
-    if report.error is not None:
-        raise report.error
+    failed = [step.error for step in report.steps if step.error is not None]
+    for error in failed[1:]:
+        tell(error.lines())
+    if failed:
+        raise failed[0]
     return 0

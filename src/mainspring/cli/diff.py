@@ -20,7 +20,7 @@ __all__ = ["command"]
 @click.argument("after")
 @project_options
 def command(project: Path | None, profile: str | None, as_json: bool, before: str, after: str) -> int:
-    """Compare run BEFORE with run AFTER: steps, results, metrics, environment."""
+    """Compare run BEFORE with run AFTER: steps, results, metrics, environment; each is an id, its start, or latest."""
     found = diff(open_services(project, profile), before, after)
     if as_json:
         emit(_plain(found))
@@ -36,9 +36,13 @@ def command(project: Path | None, profile: str | None, as_json: bool, before: st
         for s in found.steps
     ]
     table(("step", "before", "after", "result", "because"), rows)
-    lines(f"{key}: {old} -> {new}" for key, old, new in found.metrics if old != new)
+    lines(f"{key}: {_spelled(old)} -> {_spelled(new)}" for key, old, new in found.metrics if old != new)
     lines(str(item) for item in found.environment)
     return 0
+
+
+def _spelled(value: float | None) -> str:
+    return "not measured" if value is None else str(value)
 
 
 def _plain(found: RunDiff) -> dict[str, object]:

@@ -18,7 +18,7 @@ __all__ = ["command"]
 @click.command(short_help="what a step printed")
 @click.argument("name")
 @click.option("-f", "--follow", is_flag=True, help="go on until the run ends")
-@click.option("--run", "run_id", help="the run; the latest when left out")
+@click.option("--run", "run_id", help="the run; an id or its start; the latest when left out")
 @project_options
 def command(
     project: Path | None, profile: str | None, as_json: bool, name: str, follow: bool, run_id: str | None

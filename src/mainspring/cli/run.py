@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import click
-import msgspec
 
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import emit, lines
 from mainspring.cli.progress import report_as_dict, watching
+from mainspring.declare.declaration import spec_of
+from mainspring.declare.step import Pipeline, Step
+from mainspring.engine.arguments import converted
 from mainspring.errors import UsageError
-from mainspring.server.loop import run_named
+from mainspring.server.loop import named_node, run_named
 from mainspring.server.planning import plan_of
 
 __all__ = ["command"]
@@ -34,13 +37,12 @@ def command(
     force: bool,
     reason: str,
 ) -> int:
-    """Build NAME (or KIND/NAME) and what it is made from; a pipeline takes its arguments as KEY=VALUE, in JSON."""
+    """Build NAME (or KIND/NAME) and what it is made from; arguments are KEY=VALUE: JSON, or plain text."""
     services, app = open_app(project, profile)
     plan = plan_of(app)
+    given = _converted(named_node(plan, name).declaration, _parsed(arguments))
     with watching(quiet=as_json) as watch:
-        done = run_named(
-            services, app, plan, name, _parsed(arguments), watch=watch, inline=inline, force=force, reason=reason
-        )
+        done = run_named(services, app, plan, name, given, watch=watch, inline=inline, force=force, reason=reason)
     report = done.report
     if as_json:
         emit({**report_as_dict(report), "result": done.result})
@@ -53,14 +55,20 @@ def command(
     return 0
 
 
-def _parsed(arguments: tuple[str, ...]) -> dict[str, object]:
-    found: dict[str, object] = {}
+def _converted(target: object, texts: dict[str, str]) -> dict[str, object]:
+    if isinstance(target, Pipeline):
+        return converted(spec_of(target).function, texts)
+    if isinstance(target, Step):
+        spec = spec_of(cast("Step[..., object]", target))
+        return converted(spec.function, texts, filled=len(spec.inputs))
+    return {**texts}
+
+
+def _parsed(arguments: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
     for text in arguments:
         key, sign, value = text.partition("=")
         if not sign or not key:
             raise UsageError(f"argument {text!r} is not KEY=VALUE", code="MS-2603", fix="write n=4 or day=2013-07-01")
-        try:
-            found[key] = msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            found[key] = value
+        found[key] = value
     return found

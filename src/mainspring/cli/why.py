@@ -16,7 +16,7 @@ __all__ = ["command"]
 
 @click.command(short_help="why a step ran again, or did not")
 @click.argument("step")
-@click.option("--run", "run_id", help="the run to explain; the latest when left out")
+@click.option("--run", "run_id", help="the run to explain; an id or its start; the latest when left out")
 @project_options
 def command(project: Path | None, profile: str | None, as_json: bool, step: str, run_id: str | None) -> int:
     """Say why STEP (model/late, or late) ran in its latest run: the code, parameter or input that differs."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mainspring.config.settings import Settings
 from mainspring.declare.app import App
-from mainspring.declare.misuse import unknown_option
+from mainspring.declare.misuse import misused
 from mainspring.errors import ConfigError, DeclarationError, MainspringError
 
 __all__ = ["load_app"]
@@ -70,7 +70,7 @@ def _failed(name: str, error: Exception, project: Path) -> DeclarationError:
     place = f"{Path(own[-1].filename).name}:{own[-1].lineno}" if own else name
     if isinstance(error, SyntaxError) and error.filename:
         place = f"{Path(error.filename).name}:{error.lineno}"
-    if (misspelt := unknown_option(error, place)) is not None:
+    if (misspelt := misused(error, place)) is not None:
         return misspelt
     return DeclarationError(
         f"module {name!r} fails when it is imported",

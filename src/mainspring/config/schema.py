@@ -96,6 +96,7 @@ SETTINGS: tuple[SettingSpec, ...] = (
     ),
     SettingSpec("console.enabled", bool, False, "whether the management listener shows the console"),
     SettingSpec("engine.workers", int, 0, "steps run at once; 0 is one a core", 0),
+    SettingSpec("values.*", object, None, "a value of your own, such as a secret that a step declares by this key"),
     SettingSpec("monitoring.every", float, 1.0, "seconds between two looks at the prediction log", 0.01),
 )
 """The settings, in the order the docs show them."""

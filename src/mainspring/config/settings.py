@@ -239,7 +239,7 @@ def _key_of(words: str, known: Mapping[str, Setting]) -> str | None:
         if key.replace(".", "_") == words:
             return key
     head, _, rest = words.partition("_")
-    if head in PORTS and rest:
+    if (head in PORTS or head == "values") and rest:
         return f"{head}.{rest}"
     if head == "sources":
         name, _, last = rest.rpartition("_")
@@ -277,13 +277,13 @@ def _nearest(key: str) -> str:
     if head in sections:
         return did_you_mean(key, [one for one in known if one.partition(".")[0] == head])
     near = difflib.get_close_matches(head, sections, n=1, cutoff=0.75)
-    return f"did you mean {near[0]!r}?" if near else f"known sections: {', '.join(sections)}, profiles"
+    return f"did you mean {near[0]!r}?" if near else f"your own go below [values]; known sections: {', '.join(sections)}"
 
 
 def _checked(setting: Setting) -> Setting:
     head, _, rest = setting.key.partition(".")
-    if head in PORTS and rest:
-        return setting  # the adapter that is chosen checks its own
+    if (head in PORTS or head == "values") and rest:
+        return setting  # the adapter that is chosen checks its own, and what the user's own are is the user's business
     spec = _spec(setting.key)
     if spec is None:
         raise ConfigError(

@@ -37,7 +37,17 @@ from mainspring.declare.model import (
     Score,
     trainer,
 )
-from mainspring.declare.options import are, choice, is_a, known_options, number, texts, yearly_budget
+from mainspring.declare.options import (
+    amounts,
+    are,
+    choice,
+    flag,
+    is_a,
+    known_options,
+    number,
+    texts,
+    yearly_budget,
+)
 from mainspring.declare.origin import here, of_function
 from mainspring.declare.record import Record, fields_of
 from mainspring.declare.step import Pipeline, PipelineSpec, Step, StepOptions, StepSpec
@@ -177,6 +187,7 @@ class App:
         known_options(App.features, features)
         entities = () if entity is None else entity if isinstance(entity, tuple) else (entity,)
         choice("rows", rows, ("each", "whole"))
+        flag("online", online)
         ttl_us = None if ttl is None else microseconds(ttl, what="ttl")
         every_us = None if every is None else microseconds(every, what="every")
         described = () if returns is None else fields_of(returns)
@@ -380,7 +391,7 @@ class App:
             seed: seeds `random` and NumPy; enters the cache key.
             resources: ``{"cpu": 2, "gpu": 1, "memory": 4e9}``.
             max_parallel: how many items of a map run at once.
-            on_error: whether other items and branches go on after a failure.
+            on_error: ``continue``: other items and branches go on after a failure; in ``apply`` branches always do.
             secrets: settings it is handed; redacted from its log.
             called: its name, when not the function's.
 
@@ -394,6 +405,13 @@ class App:
             "write @app.step() above the function, and name its inputs in ()",
         )
         number("retries", retries, least=0)
+        flag("cache", cache)
+        flag("once", once)
+        if seed is not None:
+            number("seed", seed, least=0)
+        if max_parallel is not None:
+            number("max_parallel", max_parallel, least=1)
+        amounts("resources", resources)
         choice("on_error", on_error, ("fail", "continue"))
         texts("env", env)
         texts("secrets", secrets)

@@ -14,7 +14,7 @@ from mainspring.declare.data import did_you_mean
 from mainspring.declare.origin import here
 from mainspring.errors import DeclarationError
 
-__all__ = ["are", "choice", "is_a", "known_options", "not_a", "number", "texts", "yearly_budget"]
+__all__ = ["amounts", "are", "choice", "flag", "is_a", "known_options", "not_a", "number", "texts", "yearly_budget"]
 
 _BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s+(?:per|a|an)\s+(day|week|month|quarter|year)\s*")
 _PER_YEAR = {"day": 365.25, "week": 365.25 / 7, "month": 12.0, "quarter": 4.0, "year": 1.0}
@@ -71,6 +71,8 @@ def texts(name: str, values: object) -> None:
             origin=str(here()),
             fix=f"write {name}=[{values!r}]",
         )
+    for value in values:
+        is_a(f"one of {name}", value, str, f'write {name}=["..."]')
 
 
 def choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -92,6 +94,24 @@ def number(name: str, value: object, *, least: float = -math.inf, whole: bool = 
         raise DeclarationError(
             f"{name}={value!r} is not {wanted}", code="MS-1035", origin=str(here()), fix=f"give {name} {wanted}"
         )
+
+
+def flag(name: str, value: object) -> None:
+    """The value is True or False (MS-1033): a text would count as true, whatever it says."""
+    is_a(name, value, bool, f"write {name}=True or {name}=False")
+
+
+RESOURCES = ("cpu", "gpu", "memory")
+
+
+def amounts(name: str, values: object) -> None:
+    """The values are amounts of what a machine has (MS-1033 to MS-1035); None is nothing."""
+    if values is None:
+        return
+    is_a(name, values, Mapping, f'write {name}={{"cpu": 2, "gpu": 1, "memory": 4e9}}')
+    for key, amount in cast("Mapping[object, object]", values).items():
+        choice(f"a key of {name}", key, RESOURCES)
+        number(f"{name}[{key!r}]", amount, least=0, whole=False)
 
 
 def yearly_budget(text: object) -> float:

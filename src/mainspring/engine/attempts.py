@@ -14,7 +14,7 @@ from pathlib import Path
 
 import mainspring.errors as errors
 from mainspring.declare.duration import spell
-from mainspring.engine.reference import origin_of_code
+from mainspring.engine.reference import is_users, place_of
 from mainspring.engine.secrets import Redactor
 from mainspring.engine.task import Task
 from mainspring.engine.wire import Exited, Fault
@@ -23,7 +23,9 @@ from mainspring.errors import MainspringError, UserCodeError
 __all__ = ["Death", "Log", "backoff_seconds", "death", "error_of", "folder_name", "log_path", "oom_kills", "tail"]
 
 _LONGEST_BACKOFF = 60.0
-_TAIL_LINES, _TAIL_BYTES = 4, 4096
+_TAIL_LINES, _TAIL_BYTES = 4, 1 << 16
+_DUMP = "Fatal Python error:"
+_FRAME = re.compile(r'\s*File "(.+)", line (\d+) in ')
 
 
 @functools.lru_cache(maxsize=4096)
@@ -38,15 +40,25 @@ def log_path(folder: Path, idx: int, name: str, item: int, attempt: int) -> Path
     return folder / f"{idx:03d}-{folder_name(name)}{place}.{attempt}.log"
 
 
-def tail(path: Path) -> list[str]:
-    """The last lines of a log."""
+def tail(path: Path) -> tuple[list[str], str]:
+    """The last lines that a step wrote to its log, and the user's line in the dump that Python left at a crash.
+
+    Returns:
+        The lines before the dump, and its first line; and ``shop.py:31``, empty when there is no dump, or only
+        libraries in it.
+    """
     try:
         with open(path, "rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            lines = file.read().decode("utf-8", "replace").splitlines()
+            lines = [line for line in file.read().decode("utf-8", "replace").splitlines() if line.strip()]
     except OSError:
-        return []
-    return [line for line in lines if line.strip()][-_TAIL_LINES:]
+        return [], ""
+    start = max((number for number, line in enumerate(lines) if line.startswith(_DUMP)), default=None)
+    if start is None:
+        return lines[-_TAIL_LINES:], ""
+    frames = [found for line in lines[start:] if (found := _FRAME.match(line)) is not None]
+    own = [f"{os.path.basename(found[1])}:{found[2]}" for found in frames if is_users(found[1])]
+    return lines[: start + 1][-_TAIL_LINES:], own[0] if own else ""
 
 
 class Log:
@@ -135,8 +147,9 @@ class Death:
 
 def death(task: Task, title: str, log: Path, how: Death) -> Fault:
     """The error of a worker that ended without a result."""
-    place = origin_of_code(task.function)
-    last = "".join(f"\n         | {text}" for text in tail(log))
+    lines, line = tail(log)
+    place = line or place_of(task)
+    last = "".join(f"\n         | {text}" for text in lines)
     if how.timed_out:
         limit = spell(task.options.timeout_us or 0)
         fix = "give it a longer timeout=, or less to do"

@@ -42,6 +42,7 @@ def run_graph(
     reason: str = "",
     force: frozenset[str] = frozenset(),
     stop: Callable[[], bool] = lambda: False,
+    keep_going: bool = False,
 ) -> RunReport:
     """Carry out a graph. What is finished is not run again, whatever happened to earlier runs.
 
@@ -54,6 +55,7 @@ def run_graph(
         reason: why the run was started, for the record.
         force: names of tasks whose kept results are not used.
         stop: asked several times a second; when it says so the run is stopped.
+        keep_going: after a failure, finish what does not depend on it, whatever the failed step's ``on_error`` says.
 
     Returns:
         What each step came to; failures of steps are in it and are not raised.
@@ -82,7 +84,16 @@ def run_graph(
     git = GitState(services.project, os.environ)
     with _interrupts(stop) as stopped:
         wiring = Wiring(
-            services, keys, ledger, executor, Capacity(capacity_of(workers)), watch, force, stopped, git.begin
+            services,
+            keys,
+            ledger,
+            executor,
+            Capacity(capacity_of(workers)),
+            watch,
+            force,
+            stopped,
+            git.begin,
+            keep_going,
         )
         run = GraphRun(layout, wiring)
         watch(Progress("run", ledger.run_id, steps=len(layout.tasks), text=graph.name))

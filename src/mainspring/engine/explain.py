@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from mainspring.errors import UsageError
 from mainspring.plan.closure import explain
 from mainspring.ports.catalog import Catalog, Run, StepRow
 
-__all__ = ["Difference", "LogLine", "RunDiff", "StepDiff", "Why", "diff", "logs", "why"]
+__all__ = ["Difference", "LogLine", "RunDiff", "StepDiff", "Why", "diff", "logs", "run_called", "why"]
 
 _RUNS = 200
 _MEANT = ("model", "step", "feature_view", "source")
@@ -100,12 +100,13 @@ def why(services: EngineServices, name: str, *, run_id: str | None = None) -> Wh
         services: where runs are recorded.
         name: the task's name, or its last part: ``step/clean`` or ``clean``; of several tasks with that last part,
             the model, else the step, the feature view, the source.
-        run_id: the run to explain.
+        run_id: the run to explain: its id, the start of it, or ``latest``.
 
     Raises:
-        UsageError: MS-2611, no run knows the step.
+        UsageError: MS-2611, no run knows the step; MS-2612, there is no such run.
     """
-    found = _appearances(services.catalog, name, run_id)
+    chosen = None if run_id is None else run_called(services.catalog, run_id).id
+    found = _appearances(services.catalog, name, chosen)
     if not found:
         raise UsageError(
             f"no run has a step {name!r}",
@@ -153,7 +154,12 @@ def _why(catalog: Catalog, row: StepRow, before: StepRow | None, depth: int) -> 
             rows = [_row_of(catalog.steps(one.run_id), reason.by) for one in (row, before)]
             if rows[0] is not None and rows[1] is not None:
                 causes.append(_why(catalog, rows[0], rows[1], depth + 1))
-    words = f"{row.name} has a new key: " + ("; ".join(map(str, reasons)) or "its parts are no longer recorded")
+    differs = "; ".join(map(str, reasons)) or "its parts are no longer recorded"
+    words = f"{row.name} has a new key: {differs}"
+    if row.status == "hit":
+        kept = catalog.cached([row.cache_key]).get(row.cache_key)
+        by = f"run {kept.run_id}" if kept is not None else "an earlier run"
+        words = f"{row.name} was not run: {by} has left a result of the same key; since the run before, {differs}"
     return Why(row.name, row.run_id, row.status, against, tuple(reasons), words, tuple(causes))
 
 
@@ -226,31 +232,61 @@ def _pairs(
 def diff(services: EngineServices, before: str, after: str) -> RunDiff:
     """What differs between two runs.
 
+    Args:
+        services: where runs are recorded.
+        before: a run's id, the start of it, or ``latest``.
+        after: likewise.
+
     Raises:
         UsageError: MS-2612, there is no such run.
     """
     catalog = services.catalog
-    first, second = _run(catalog, before), _run(catalog, after)
+    first, second = run_called(catalog, before), run_called(catalog, after)
     rows = [{row.name: row for row in catalog.steps(run.id) if row.map_idx < 0} for run in (first, second)]
     names = list(dict.fromkeys([*rows[0], *rows[1]]))
     steps = tuple(_step_diff(catalog, name, rows[0].get(name), rows[1].get(name)) for name in names)
-    numbers = [{metric.key: metric.value for metric in catalog.metrics(run.id)} for run in (first, second)]
-    metrics = tuple(
-        (key, numbers[0].get(key), numbers[1].get(key)) for key in dict.fromkeys([*numbers[0], *numbers[1]])
-    )
+    metrics = _metrics(*(_numbers(catalog, run, by.values()) for run, by in zip((first, second), rows, strict=True)))
     sides = [{key: str(value) for key, value in run.environment.items()} for run in (first, second)]
     return RunDiff(first, second, steps, metrics, tuple(_pairs("environment", *sides, *sides)))
 
 
-def _run(catalog: Catalog, run_id: str) -> Run:
-    """A run by its id, or by the start of it when only one begins so."""
-    found = catalog.run(run_id)
-    if found is None and len(run_id) >= 4:
-        near = [run for run in catalog.runs(limit=_RUNS) if run.id.startswith(run_id)]
-        found = near[0] if len(near) == 1 else None
-    if found is None:
-        raise UsageError(f"there is no run {run_id!r}", code="MS-2612", fix="mainspring show run lists them")
-    return found
+def _numbers(catalog: Catalog, run: Run, rows: Iterable[StepRow]) -> tuple[dict[str, float], dict[str, float]]:
+    """The numbers that a run has measured, and those of the runs whose kept results it has used."""
+    own = {metric.key: metric.value for metric in catalog.metrics(run.id)}
+    kept = catalog.cached({row.cache_key for row in rows if row.status == "hit" and row.cache_key})
+    used: dict[str, float] = {}
+    for run_id in sorted({row.run_id for row in kept.values()} - {run.id}):
+        used |= {metric.key: metric.value for metric in catalog.metrics(run_id)}
+    return own, {**used, **own}
+
+
+def _metrics(
+    before: tuple[dict[str, float], dict[str, float]], after: tuple[dict[str, float], dict[str, float]]
+) -> tuple[tuple[str, float | None, float | None], ...]:
+    """What either run has measured, and what both have taken over, side by side."""
+    keys = dict.fromkeys([*before[0], *after[0], *(key for key in before[1] if key in after[1])])
+    return tuple((key, before[1].get(key), after[1].get(key)) for key in keys)
+
+
+def run_called(catalog: Catalog, text: str) -> Run:
+    """A run by its id, by the start of it when only one begins so, or by ``latest``.
+
+    Raises:
+        UsageError: MS-2612, there is no such run, or several begin so.
+    """
+    found = catalog.run(text)
+    if found is not None:
+        return found
+    runs = catalog.runs(limit=1 if text == "latest" else _RUNS)
+    near = [run for run in runs if run.id.startswith(text) or text == "latest"]
+    if len(near) == 1:
+        return near[0]
+    raise UsageError(
+        f"there is no run {text!r}" if not near else f"{len(near)} runs begin with {text!r}",
+        code="MS-2612",
+        why=f"such as {near[0].id} and {near[1].id}" if near else "",
+        fix="mainspring show run lists them; the start of an id is enough, and latest is the newest",
+    )
 
 
 def _step_diff(catalog: Catalog, name: str, before: StepRow | None, after: StepRow | None) -> StepDiff:
@@ -299,13 +335,14 @@ def logs(
         services: where runs are recorded.
         name: the task's name, or its last part; of a run's name or id, the lines of all its steps.
         follow: go on until the run ends.
-        run_id: the run.
+        run_id: the run: its id, the start of it, or ``latest``.
         sleep: waits between two looks.
 
     Raises:
-        UsageError: MS-2611, no run knows the step.
+        UsageError: MS-2611, no run knows the step; MS-2612, there is no such run.
     """
-    chosen, step = _logged(services.catalog, name, run_id)
+    wanted = None if run_id is None else run_called(services.catalog, run_id).id
+    chosen, step = _logged(services.catalog, name, wanted)
     folder = Path(services.state, "log", chosen.id)
     if not follow:
         return read_logs(folder, step)

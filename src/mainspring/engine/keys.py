@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any
 
@@ -220,7 +220,10 @@ def suspects(task: Task, project: Path) -> list[str]:
 
 def _is_short(value: object) -> bool:
     """Whether a param's value is worth showing beside its digest."""
-    return isinstance(value, bool | int | float | str | date | File | None) and len(str(value)) <= _SHOWN
+    if isinstance(value, list | tuple | set | frozenset | dict):
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        return len(value) <= _SHOWN and all(map(_is_short, parts)) and len(str(value)) <= _SHOWN
+    return isinstance(value, bool | int | float | str | date | File | PurePath | None) and len(str(value)) <= _SHOWN
 
 
 def _names_file(text: str, project: Path) -> bool:

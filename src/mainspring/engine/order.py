@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mainspring.engine.reference import origin_of_code
+from mainspring.engine.reference import place_of
 from mainspring.engine.task import Task, TaskGraph
 from mainspring.errors import DeclarationError, UserCodeError
 
@@ -90,7 +90,7 @@ def _sorted(graph: TaskGraph, by_name: Mapping[str, Task]) -> tuple[Task, ...]:
 
 
 def _wrong(task: Task, what: str, fix: str) -> DeclarationError:
-    return DeclarationError(what, code="MS-2030", origin=origin_of_code(task.function), fix=fix)
+    return DeclarationError(what, code="MS-2030", origin=place_of(task), fix=fix)
 
 
 class Capacity:
@@ -122,7 +122,7 @@ class Capacity:
                 raise UserCodeError(
                     f"{task.title or task.name} needs {amount:g} {name}, and this machine has {there:g}",
                     code="MS-2031",
-                    origin=origin_of_code(task.function),
+                    origin=place_of(task),
                     fix="run it on a larger machine, or ask for less in resources=",
                 )
         return wanted

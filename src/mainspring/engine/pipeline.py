@@ -85,7 +85,9 @@ class _Builder:
         self._note_returns(name, spec.function)
         if over is not None:
             self._returns[name] = list
-        self._tasks[name] = Task(name, spec.function, params, inputs, (), spec.options, over, name_of(step))
+        self._tasks[name] = Task(
+            name, spec.function, params, inputs, (), spec.options, over, name_of(step), origin=str(origin_of(step))
+        )
         return name
 
     def _note_returns(self, name: str, function: Callable[..., object]) -> None:
@@ -145,7 +147,7 @@ class _Builder:
                 fix="pass the values as another argument",
             )
         inputs = {str(n): Output(self._calls[part.index]) for n, part in enumerate(parts) if isinstance(part, Ref)}
-        self._tasks[name] = Task(name, gather, inputs=inputs)
+        self._tasks[name] = Task(name, gather, inputs=inputs, origin=str(origin))
         self._returns[name] = list
         return Output(name)
 

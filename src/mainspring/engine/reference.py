@@ -7,6 +7,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +15,22 @@ from types import MappingProxyType, ModuleType
 from typing import Any, cast
 
 from mainspring.declare.declaration import Declaration, spec_of
+from mainspring.engine.task import Task
 from mainspring.errors import UserCodeError
 
-__all__ = ["annotations_of", "callable_named", "dereference", "module_name", "origin_of_code", "reference", "unwrapped"]
+__all__ = [
+    "annotations_of",
+    "callable_named",
+    "dereference",
+    "is_users",
+    "module_name",
+    "origin_of_code",
+    "place_of",
+    "reference",
+    "unwrapped",
+]
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 def module_name(module: str) -> str:
@@ -98,6 +112,17 @@ def origin_of_code(function: Callable[..., object]) -> str:
     """Where a function is written: ``flights.py:31``."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code is not None else ""
+
+
+def place_of(task: Task) -> str:
+    """Where a task was declared, for errors that know no line of their own."""
+    return task.origin or origin_of_code(task.function)
+
+
+def is_users(file: str) -> bool:
+    """Whether a source file is neither this package's nor Python's nor a library's."""
+    full = os.path.abspath(file)
+    return not (file.startswith("<") or full.startswith((_PACKAGE, sys.base_prefix + os.sep, sys.prefix + os.sep)))
 
 
 def callable_named(name: str, file: str = "") -> Callable[..., object]:

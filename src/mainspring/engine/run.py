@@ -53,6 +53,7 @@ class Wiring:
         force: names of the tasks whose kept results are not used.
         stop: asked now and then whether to stop.
         begun: called before the first attempt; not called when all is kept.
+        keep_going: after a failure, finish what does not depend on it, whatever the failed step's ``on_error`` says.
     """
 
     services: EngineServices
@@ -64,6 +65,7 @@ class Wiring:
     force: frozenset[str]
     stop: Callable[[], bool]
     begun: Callable[[], None]
+    keep_going: bool = False
 
 
 class GraphRun:
@@ -465,7 +467,7 @@ class GraphRun:
         node.seconds = time.monotonic() - node.started if node.started else 0.0
         self._maps.end_failed(node, error)
         self._settle(node, "unknown" if error.code == "MS-5023" else "failed")
-        if node.task.options.on_error == "fail":
+        if node.task.options.on_error == "fail" and not self.wiring.keep_going:
             self.stopping = True
         waiting = [self.nodes[index] for index in node.feeds]
         while waiting:

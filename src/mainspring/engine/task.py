@@ -43,6 +43,8 @@ class Task:
         holds: for a task that changes what lies outside the kept results (an alias, the online store): given the
             services, the params and a kept result, whether all is still as that result says. The result stands for
             another run only then. It is called in the driver and must be quick. None when nothing can have changed.
+        origin: where the user declared what the task is for: ``flights.py:31``; errors that know no line of their own
+            name it. The line of `function` when empty.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Task:
     over: str | None = None
     title: str = ""
     holds: Holds | None = None
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)

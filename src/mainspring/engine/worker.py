@@ -12,13 +12,13 @@ import traceback
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mainspring.engine.context import EngineServices, StepContext, entered
 from mainspring.engine.fitting import fits, spell_type
 from mainspring.engine.guard import Guard, watching
-from mainspring.engine.reference import annotations_of, origin_of_code
-from mainspring.engine.secrets import revealed
+from mainspring.engine.reference import annotations_of, is_users, place_of
+from mainspring.engine.secrets import Screened, revealed
 from mainspring.engine.task import Task
 from mainspring.engine.values import load, save
 from mainspring.engine.wire import Computed, Done, Failed, Fault, Measured, Moved, Order, Reply
@@ -34,8 +34,6 @@ else:
     np, importlib_util = lazy("numpy"), lazy("importlib.util")
 
 __all__ = ["carry_out", "fault_of"]
-
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 def carry_out(
@@ -86,13 +84,14 @@ def _attempt(
 ) -> Done:
     _seed(task.options.seed)
     guard = Guard(order.declared, [order.work_dir, str(services.state)], task.options.env)
+    secrets = revealed(services, task.options.secrets)
     context = StepContext(
         services,
         task,
         order.run_id,
         order.attempt,
         Path(order.work_dir),
-        revealed(services, task.options.secrets),
+        secrets,
         lambda name, value, step, at: send(Measured(name, value, step, at)),
         lambda done, total: send(Moved(done, total)),
     )
@@ -105,7 +104,8 @@ def _attempt(
     if order.crowded:
         send(Computed())
     _check(value, task)
-    return Done(save(value, objects, task.function), guard.undeclared())
+    store = cast(Objects, Screened(objects, secrets, task.title or task.name)) if secrets else objects
+    return Done(save(value, store, task.function), guard.undeclared())
 
 
 def _arguments(order: Order, task: Task, objects: Objects) -> dict[str, object]:
@@ -146,7 +146,7 @@ def _check(value: object, task: Task) -> None:
             f"{task.title or task.name} returned {_kind(value)}, not {spell_type(wanted)}",
             code="MS-2025",
             why="its annotation says what it returns, and the steps after it rely on that",
-            origin=origin_of_code(task.function),
+            origin=place_of(task),
             fix="return what the annotation says, or change the annotation",
         )
 
@@ -161,7 +161,7 @@ def _kind(value: object) -> str:
 def fault_of(error: BaseException, task: Task) -> Fault:
     """An exception as plain data, with the line of the user's file that it came from."""
     text = "".join(traceback.format_exception(error))
-    place = _origin(error) or origin_of_code(task.function)
+    place = _origin(error) or place_of(task)
     if isinstance(error, MainspringError):
         kind = next(base.__name__ for base in type(error).__mro__ if base.__module__ == MainspringError.__module__)
         return Fault(kind, error.what, error.code, error.why, error.origin or place, error.fix, text)
@@ -183,8 +183,6 @@ def _origin(error: BaseException) -> str:
     """The innermost line outside the package, Python and its libraries; empty when there is none."""
     found = ""
     for frame in traceback.extract_tb(error.__traceback__):
-        file = os.path.abspath(frame.filename)
-        foreign = file.startswith((_PACKAGE, sys.base_prefix + os.sep, sys.prefix + os.sep))
-        if not foreign and not frame.filename.startswith("<"):
-            found = f"{os.path.basename(file)}:{frame.lineno}"
+        if is_users(frame.filename):
+            found = f"{os.path.basename(frame.filename)}:{frame.lineno}"
     return found

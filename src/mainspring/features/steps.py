@@ -14,7 +14,7 @@ import msgspec
 from mainspring.config.settings import Settings
 from mainspring.declare.artifact import File
 from mainspring.declare.data import FeatureView, Source
-from mainspring.declare.declaration import Declaration, name_of, spec_of
+from mainspring.declare.declaration import Declaration, name_of, origin_of, spec_of
 from mainspring.declare.origin import of_function
 from mainspring.engine import context
 from mainspring.engine.task import Output, Task
@@ -93,7 +93,8 @@ def tasks_for(plan: Plan, services: Services) -> tuple[Task, ...]:
         DeclarationError: MS-2106, a view is made from a view of aggregates.
     """
     sources, views = sources_of(plan), views_of(plan)
-    tasks = [_source_task(source, services) for source in sources.values()]
+    origins = {node.name: str(node.origin) for node in plan.of_kind("source")}
+    tasks = [_source_task(source, services, origins[source.name]) for source in sources.values()]
     for node in plan.of_kind("feature_view"):
         tasks.append(_view_task(views[node.name], cast(FeatureView, node.declaration), sources, views))
     return tuple(tasks)
@@ -113,7 +114,7 @@ def files_of(name: str, settings: Settings) -> list[Path]:
     return find_files(str(setting.value), settings.project, source=name, format=format, origin=setting.origin)
 
 
-def _source_task(source: SourceTable, services: Services) -> Task:
+def _source_task(source: SourceTable, services: Services, declared: str) -> Task:
     prefix = f"sources.{source.name}"
     params = {
         "source": source,
@@ -122,7 +123,7 @@ def _source_task(source: SourceTable, services: Services) -> Task:
         "truncate": services.settings.text(f"{prefix}.truncate") == "us",
         "pushed": services.tables.mark(source.log, PUSH_MARK),
     }
-    return Task(f"source/{source.name}", ingest_files, params, title=f"source {source.name}")
+    return Task(f"source/{source.name}", ingest_files, params, title=f"source {source.name}", origin=declared)
 
 
 def _placeless(name: str, settings: Settings) -> ConfigError:
@@ -148,10 +149,12 @@ def _view_task(
 ) -> Task:
     spec = spec_of(declaration)
     name, title = f"feature_view/{view.name}", f"feature view {view.name}"
+    declared = str(origin_of(declaration))
     inputs = {f"at{index}": Output(_task_name(item)) for index, item in enumerate(spec.sources)}
     if spec.function is None:
         (source,) = (sources[item] for item in view.sources)
-        return Task(name, aggregate_rows, {"view": view, "source": source}, {"at": inputs["at0"]}, title=title)
+        params = {"view": view, "source": source}
+        return Task(name, aggregate_rows, params, {"at": inputs["at0"]}, title=title, origin=declared)
     upstream = [sources[name_of(item)] if isinstance(item, Source) else views[name_of(item)] for item in spec.sources]
     for item in upstream:
         if isinstance(item, View) and not item.decorated:
@@ -163,7 +166,7 @@ def _view_task(
                 fix="use the source itself, or compute the aggregate in the function",
             )
     params = {"view": view, "function": spec.function, "upstream": upstream}
-    return Task(name, derive_rows, params, inputs, reaches=(spec.function,), title=title)
+    return Task(name, derive_rows, params, inputs, reaches=(spec.function,), title=title, origin=declared)
 
 
 def _task_name(declaration: Declaration[object]) -> str:

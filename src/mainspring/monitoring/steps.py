@@ -11,7 +11,7 @@ import msgspec
 from mainspring.choose.services import Services
 from mainspring.declare.artifact import File
 from mainspring.declare.data import Column
-from mainspring.declare.declaration import name_of, spec_of
+from mainspring.declare.declaration import name_of, origin_of, spec_of
 from mainspring.declare.frame import Frame
 from mainspring.declare.model import Monitor
 from mainspring.declare.record import Field
@@ -64,6 +64,7 @@ def tasks_of_monitor(monitor: Monitor, views: Mapping[str, View]) -> tuple[Task,
                 "behind": list(behind),
             },
             {"frame": Output(f"training_set/{model}"), "folder": Output(f"model/{model}"), **apart, **logs},
+            origin=str(origin_of(monitor)),
         ),
     )
 

@@ -49,6 +49,8 @@ def apply(
 ) -> RunReport:
     """Build all that the app declares and is not built yet; remember the plan when everything is.
 
+    What fails holds up nothing but what is made from it: another model's version is built all the same.
+
     Args:
         services: the project's ports.
         app: the loaded app.
@@ -59,7 +61,8 @@ def apply(
     """
     graph = graph_for(services, plan, f"app/{app.name}", None)
     mode: Mode = "inline" if inline else "pool"
-    report = run_graph(graph, services, watch=watch, mode=mode, workers=_workers(services), reason=reason)
+    workers = _workers(services)
+    report = run_graph(graph, services, watch=watch, mode=mode, workers=workers, reason=reason, keep_going=True)
     if report.status == "ok":
         remember(services, plan, now_us())
     return report
@@ -197,7 +200,8 @@ def _all_tasks(services: Services, plan: Plan) -> list[Task]:
         if isinstance(item := node.declaration, Promotion)
     }
     tasks = list(tasks_for(plan, services))
-    tasks += [_online_task(view) for view in views.values() if view.online]
+    origins = {node.name: str(node.origin) for node in plan.of_kind("feature_view")}
+    tasks += [_online_task(view, origins[view.name]) for view in views.values() if view.online]
     for node in plan.of_kind("model"):
         model = cast(ModelDeclaration, node.declaration)
         tasks += tasks_of_model(model, views, promotions.get(node.name), segments_of(plan, node))
@@ -232,7 +236,7 @@ def online_views(services: Services, plan: Plan) -> dict[str, View]:
     return views_of(plan, {name: online_id(services.catalog, view) for name, view in plain.items()})
 
 
-def _online_task(view: View) -> Task:
+def _online_task(view: View, origin: str) -> Task:
     return Task(
         f"online/{view.name}",
         published,
@@ -240,6 +244,7 @@ def _online_task(view: View) -> Task:
         {"at": Output(f"feature_view/{view.name}")},
         title=f"{view.name} online",
         holds=still_online,
+        origin=origin,
     )
 
 
@@ -266,6 +271,7 @@ def _resolver(services: Services, plan: Plan) -> Resolve:
             rows_of,
             {"log": f"{kind}/{name_of(declaration)}"},
             {"at": Output(wanted.name)},
+            origin=wanted.origin,
         )
         return [*above, wanted, frame]
 

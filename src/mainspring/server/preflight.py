@@ -16,6 +16,7 @@ from mainspring.declare.model import Schedule
 from mainspring.declare.record import FieldSpec
 from mainspring.declare.step import Pipeline, Step, Unknown
 from mainspring.engine.pipeline import graph_of
+from mainspring.engine.secrets import declared_secret
 from mainspring.engine.task import Task
 from mainspring.errors import DeclarationError
 from mainspring.features.infer import check_returns
@@ -48,6 +49,9 @@ def preflight(services: Services, plan: Plan) -> Mapping[str, tuple[str, ...]]:
         files_of(node.name, settings)
     chosen = {port: tuple(port_settings(port, settings)) for port in needed_ports(plan)}
     _secrets_are_there(settings)
+    for node in plan.of_kind("step"):
+        for secret in spec_of(cast("Step[..., object]", node.declaration)).options.secrets:
+            declared_secret(secret, services, str(node.origin))
     _listeners_can_open(settings)
     return chosen
 

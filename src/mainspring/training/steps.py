@@ -14,7 +14,7 @@ from mainspring.choose.services import Services
 from mainspring.config.project import load_app
 from mainspring.declare.app import parameters
 from mainspring.declare.artifact import File
-from mainspring.declare.declaration import DeclaredKind, name_of, spec_of
+from mainspring.declare.declaration import DeclaredKind, name_of, origin_of, spec_of
 from mainspring.declare.frame import Frame
 from mainspring.declare.model import ModelDeclaration, ModelSpec, Promotion, PromotionSpec
 from mainspring.engine.context import current
@@ -68,12 +68,14 @@ def tasks_of_model(
     judged = {**made, "folder": Output(f"model/{name}")}
     spine = {"spine": Output(f"source/{shape.source.name}")}
     dividing: dict[str, Any] = {"holdout": spec.holdout, "gap_us": spec.gap_us}
+    declared_at = str(origin_of(model))
     further = Task(
         f"segments/{name}",
         segment_columns,
         {"shape": shape, "columns": list(segments)},
         spine,
         title=f"segments of {name}",
+        origin=declared_at,
     )
     return (
         *((further,) if segments else ()),
@@ -83,6 +85,7 @@ def tasks_of_model(
             {"shape": shape},
             {**spine, **tables},
             title=f"training set of {name}",
+            origin=declared_at,
         ),
         Task(
             f"model/{name}",
@@ -92,6 +95,7 @@ def tasks_of_model(
             reaches=(spec.function,),
             options=spec.options,
             title=f"model {name}",
+            origin=declared_at,
         ),
         Task(
             f"evaluation/{name}",
@@ -99,6 +103,7 @@ def tasks_of_model(
             {"shape": shape, "metric": spec.metric, **dividing},
             judged,
             title=f"evaluation of {name}",
+            origin=declared_at,
         ),
         Task(
             f"version/{name}",
@@ -106,6 +111,7 @@ def tasks_of_model(
             {"shape": shape, "metric": spec.metric, "rule": rule_digest(declared), **dividing},
             {**judged, "evaluation": Output(f"evaluation/{name}"), **spine, **tables},
             title=f"version of {name}",
+            origin=declared_at,
             holds=still_stands,
         ),
     )

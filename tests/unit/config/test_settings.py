@@ -238,6 +238,13 @@ def app_module(tmp_path: Path, name: str, body: str) -> Settings:
         ),
         ("app_window", "from mainspring import avg\navg('x', widnow='1h')\n", "MS-1032", "app_window.py:2"),
         ("app_field", "from mainspring import Field\nField(gee=1)\n", "MS-1032", "app_field.py:2"),
+        (
+            "app_bare",
+            "from mainspring import App\napp = App('a')\n\n@app.model\ndef f(x, y):\n    return x\n",
+            "MS-1042",
+            "app_bare.py:4",
+        ),
+        ("app_called", "from mainspring import App\napp = App('a')\napp.pipeline()\n", "MS-1042", "app_called.py:3"),
         ("app_own", "def f():\n    pass\nf(x=1)\n", "MS-1031", "app_own.py:3"),
     ],
 )

@@ -61,6 +61,24 @@ def test_a_change_is_seen_over_a_run_that_was_all_hits(services):
     assert reasons(why(services, "numbers")) == [("param", "n", "3", "4")]
 
 
+def test_a_hit_after_another_key_was_not_run(services):
+    first, *_ = (run(services, *graph(n=n)) for n in (3, 4, 3))
+    answer = why(services, "numbers")
+    assert answer.status == "hit"
+    assert f"was not run: run {first.run_id} has left a result" in answer.words
+    assert reasons(answer) == [("param", "n", "4", "3")]
+
+
+def test_lists_are_shown_as_they_are_when_they_are_short(services):
+    for values in ([1, 2], [1, 3], list(range(99))):
+        run(services, Task("step/total", steps.total, {"values": values}))
+        latest = reasons(why(services, "total"))
+        if values == [1, 3]:
+            assert latest == [("param", "values", "[1, 2]", "[1, 3]")]
+    assert latest[0][2] == "[1, 3]"
+    assert len(latest[0][3]) == 12
+
+
 def test_changed_code_is_named(services):
     run(services, *graph(last=steps.doubled))
     run(services, *graph(last=steps.tripled))
@@ -138,3 +156,28 @@ def test_logs_are_read_by_step_item_and_attempt(services, tmp_path):
     assert lines == list(logs(services, "pipeline/test"))
     with pytest.raises(UsageError):
         logs(services, "nothing")
+
+
+def test_numbers_of_kept_results_are_those_that_were_measured(services):
+    def measured(steps_, n):
+        return run(services, Task("step/measured", steps.measured, {"steps": steps_}), *graph(n=n))
+
+    first, second, third = measured(2, 3), measured(2, 4), measured(4, 4)
+    assert diff(services, first.run_id, second.run_id).metrics == (("loss", 1 / 2, 1 / 2),)
+    assert diff(services, second.run_id, third.run_id).metrics == (("loss", 1 / 2, 1 / 4),)
+    only = run(services, *graph(n=5))
+    assert diff(services, only.run_id, third.run_id).metrics == (("loss", None, 1 / 4),)
+
+
+def test_a_run_is_known_by_the_start_of_its_id_and_as_the_latest(services):
+    first, second = run(services, *graph(n=3)), run(services, *graph(n=4))
+    pairs = enumerate(zip(first.run_id, second.run_id, strict=True))
+    common = next(number for number, (one, other) in pairs if one != other)
+    found = diff(services, first.run_id[: common + 1], "latest")
+    assert (found.before.id, found.after.id) == (first.run_id, second.run_id)
+    assert why(services, "numbers", run_id=first.run_id[: common + 1]).run_id == first.run_id
+    assert why(services, "numbers", run_id="latest").run_id == second.run_id
+    for text, what in ((first.run_id[:common], "2 runs begin"), ("nothing", "no run")):
+        with pytest.raises(UsageError, match=what) as caught:
+            logs(services, "numbers", run_id=text)
+        assert caught.value.code == "MS-2612"
