@@ -12,9 +12,10 @@ from e2e.conftest import call, mainspring, serve
 
 MINE = """\
 import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 
-class Mean:
+class Mean(ClassifierMixin, BaseEstimator):
     def fit(self, x, y):
         self.classes_, self.mean_ = np.array([0, 1]), float(np.mean(y))
         return self

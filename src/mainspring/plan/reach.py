@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import inspect
 import os
 import sys
 import typing
@@ -170,7 +171,11 @@ class _Content:
             return self._outside("os", "environ")
         if is_project_module(type(value).__module__):
             return self._instance(value)
-        return self._wrapper(value) if callable(value) else None
+        if callable(value):
+            return self._wrapper(value)
+        if inspect.ismethoddescriptor(value) and hasattr(value, "__dict__"):  # a library's, put into a class of ours
+            return tagged(b"instance", self._encode(type(value)) + self._encode.state(vars(value)))
+        return None
 
     def _bound(self, value: MethodType) -> bytes:
         return tagged(b"method", self._encode.all((value.__func__, value.__self__)))

@@ -327,3 +327,24 @@ def test_values_without_a_form_are_refused(odd: object) -> None:
 
 def test_a_partial_of_a_builtin_is_fine(project: Project) -> None:
     assert closure_of(functools.partial(int, base=2)).digest != closure_of(functools.partial(int, base=3)).digest
+
+
+def test_an_estimator_of_ones_own_has_a_key_that_follows_its_code(project: Project) -> None:
+    """scikit-learn puts descriptors of its own into every class that derives from it."""
+    text = """
+from sklearn.base import BaseEstimator, ClassifierMixin
+
+class Mean(ClassifierMixin, BaseEstimator):
+    def fit(self, x, y, sample_weight=None):
+        return self
+
+    def predict(self, x):
+        return [0.5 for _ in x]
+
+def f(x, y):
+    return Mean().fit(x, y)
+"""
+    plain = project.digest(text)
+    assert plain == project.digest(text)
+    assert plain != project.digest(text.replace("0.5", "0.6"))
+    assert plain != project.digest(text.replace("sample_weight", "weight"))
