@@ -92,6 +92,12 @@ def test_a_clock_is_pointed_out_and_its_result_kept(project):
     assert first.stdout.splitlines()[-1] == second.stdout.splitlines()[-1]
 
 
+def test_a_draw_is_pointed_out_unless_it_is_seeded(project):
+    body = "def drawn() -> float:\n    import random\n    return random.random()\n"
+    assert "draws at random (random.random)" in mainspring("run", "drawn", cwd=project(f"@app.step()\n{body}")).stderr
+    assert "draws" not in mainspring("run", "drawn", cwd=project(f"@app.step(seed=7)\n{body}")).stderr
+
+
 def test_a_step_that_writes_the_file_it_names_is_kept(project):
     root = project(
         "@app.step()\ndef writes() -> int:\n    Path('out.csv').write_text(str(pl.__version__))\n    return 1\n"
