@@ -92,6 +92,12 @@ def test_a_clock_is_pointed_out_and_its_result_kept(project):
     assert first.stdout.splitlines()[-1] == second.stdout.splitlines()[-1]
 
 
+def test_a_draw_is_pointed_out_unless_it_is_seeded(project):
+    body = "def drawn() -> float:\n    import random\n    return random.random()\n"
+    assert "draws at random (random.random)" in mainspring("run", "drawn", cwd=project(f"@app.step()\n{body}")).stderr
+    assert "draws" not in mainspring("run", "drawn", cwd=project(f"@app.step(seed=7)\n{body}")).stderr
+
+
 def test_a_step_that_writes_the_file_it_names_is_kept(project):
     root = project(
         "@app.step()\ndef writes() -> int:\n    Path('out.csv').write_text(str(pl.__version__))\n    return 1\n"
@@ -282,3 +288,24 @@ def test_apply_finishes_what_does_not_depend_on_a_failure(project):
     assert "why    ValueError: no rows" in done.stderr
     assert "why    KeyError: 'no column'" in done.stderr
     assert "a_fails" in mainspring("plan", cwd=root, status=2).stdout  # it is not remembered as applied
+
+
+VIEW = """
+
+import polars as pl
+
+
+@app.features(visits, entity=customer)
+def rated(rows):
+    return rows.select("customer", "at", rate=pl.lit(pl.read_csv(source="data/rates.csv")["rate"][0]))  # here
+"""
+
+
+def test_a_feature_view_reads_its_sources_only(tmp_path):
+    mainspring("new", "shop", "--from", "blank", cwd=tmp_path)
+    root = tmp_path / "shop"
+    (root / "data" / "rates.csv").write_text("rate\n1.5\n")
+    (root / "shop.py").write_text((root / "shop.py").read_text() + VIEW)
+    done = mainspring("run", "rated", cwd=root, status=1)
+    assert f"error MS-2122  the function of feature view 'rated' reads {root}/data/rates.csv at shop.py:" in done.stderr
+    assert "declare the file as a source" in done.stderr

@@ -16,11 +16,11 @@ from mainspring.ports.catalog import Catalog
 from mainspring.ports.objects import Objects
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mainspring.engine.task import Task
 
-__all__ = ["EngineServices", "StepContext", "current", "entered"]
+__all__ = ["EngineServices", "StepContext", "current", "entered", "running"]
 
 
 class EngineServices(Protocol):
@@ -68,6 +68,7 @@ class StepContext:
         task: the task that runs.
         run_id: the run it belongs to.
         attempt: 1 for the first attempt.
+        undeclared: what the attempt has read so far without declaring it, each with the line that did it.
     """
 
     services: EngineServices
@@ -78,6 +79,7 @@ class StepContext:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     measured: Callable[[str, float, int, int], None] = field(default=lambda *_: None, repr=False)
     moved: Callable[[float, float], None] = field(default=lambda *_: None, repr=False)
+    undeclared: Callable[[], Sequence[str]] = field(default=tuple, repr=False)
 
     @property
     def work_dir(self) -> Path:
@@ -110,6 +112,11 @@ class StepContext:
 
 
 _current: ContextVar[StepContext | None] = ContextVar("mainspring_step", default=None)
+
+
+def running() -> StepContext | None:
+    """The step that runs in this process, or None."""
+    return _current.get()
 
 
 def current() -> StepContext:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path, PurePath
@@ -22,14 +22,15 @@ from mainspring.engine.task import Task
 from mainspring.engine.wire import StoredResult
 from mainspring.plan.closure import Closure, KeyParts, closure_of, is_code, key_parts, step_key
 from mainspring.plan.encoding import Unencodable, digest, encode
+from mainspring.plan.remarks import Remark
 
 __all__ = ["Keyed", "Keys", "content", "suspects"]
 
 _FUNCTION = "(function)"
 _MAP = "(map over)"
 _SHOWN = 80
-_CLOCK = "pass the moment as a parameter, or declare cache=False"
-_DRAW = "declare seed=, or cache=False"
+_CLOCK = "a kept result has the moment of its first run; a step may take it as a parameter"
+_DRAW = "a kept result repeats its first draw; a step may declare seed="
 
 
 def content(result: StoredResult) -> str:
@@ -64,6 +65,7 @@ class Keys:
         self._environ = environ
         self._closures: dict[int, tuple[object, Closure]] = {}
         self._named: dict[str, dict[str, str]] = {}
+        self._remarks: dict[tuple[object, ...], tuple[str, ...]] = {}
 
     def closures(self, task: Task) -> list[Closure]:
         """What the task's function, and what it is said to reach, can reach.
@@ -145,18 +147,16 @@ class Keys:
         """The files and folders that a task says it reads, as absolute paths."""
         return tuple(os.path.abspath(file.path) for file in files_in([dict(task.params), item]))
 
-    def remarks(self, task: Task) -> list[str]:
+    def remarks(self, task: Task) -> tuple[str, ...]:
         """What of the task's code gives another result each time, which a kept result hides."""
         if not task.options.cache and not task.options.once:
-            return []
-        found = {remark for closure in self.closures(task) for remark in closure.remarks}
-        kinds = {remark.kind for remark in found}
-        told = [f"{one.place} asks the clock ({one.what}): {_CLOCK}" for one in sorted(found) if one.kind == "clock"]
-        if task.options.seed is None and "seeds" not in kinds:
-            told += [
-                f"{one.place} draws at random ({one.what}): {_DRAW}" for one in sorted(found) if one.kind == "random"
-            ]
-        return told
+            return ()
+        closures = self.closures(task)
+        known = (task.options.seed is None, *(closure.digest for closure in closures))
+        if known not in self._remarks:
+            found = sorted({remark for closure in closures for remark in closure.remarks})
+            self._remarks[known] = tuple(_told(found, seeded=task.options.seed is not None))
+        return self._remarks[known]
 
     def named_files(self, task: Task) -> dict[str, str]:
         """The files that the task's code names as text and may read by native code, each with the place.
@@ -206,6 +206,15 @@ def _bound(task: Task) -> dict[str, object]:
         if parameter.default is not inspect.Parameter.empty and name not in task.inputs
     }
     return {**defaults, **task.params}
+
+
+def _told(remarks: Sequence[Remark], *, seeded: bool) -> Iterator[str]:
+    seeded = seeded or any(one.kind == "seeds" for one in remarks)
+    for one in remarks:
+        if one.kind == "clock":
+            yield f"{one.place} asks the clock ({one.what}): {_CLOCK}"
+        elif one.kind == "random" and not seeded:
+            yield f"{one.place} draws at random ({one.what}): {_DRAW}"
 
 
 def suspects(task: Task, project: Path) -> list[str]:

@@ -94,6 +94,7 @@ def _attempt(
         secrets,
         lambda name, value, step, at: send(Measured(name, value, step, at)),
         lambda done, total: send(Moved(done, total)),
+        guard.undeclared,
     )
     arguments = _arguments(order, task, objects)
     if not isolated:

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mainspring.declare.origin import of_function
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
+from mainspring.engine.context import running
+from mainspring.errors import UserCodeError
 from mainspring.features.decorated import call, conform
 from mainspring.features.duck import connection, quoted
 from mainspring.features.log import (
@@ -89,7 +92,7 @@ def derive_view(
         upstream: what it is made from, in declared order.
 
     Raises:
-        UserCodeError: MS-2118, the function failed.
+        UserCodeError: MS-2118, the function failed; MS-2122, it read what is none of its sources.
         DataError: MS-2119, it returned other columns than it should.
     """
     with tables.writing(view.log):
@@ -142,6 +145,20 @@ def _whole(tables: TableStore, view: View, function: Callable[..., object], upst
     return _append(tables, view, made, txn, max(item.at.through for item in upstream))
 
 
+def _refuse_unseen(view: View, function: Callable[..., object]) -> None:
+    """Rows that stay in a log must not hang on what nobody sees change: a file, a variable, the network."""
+    step = running()
+    read = () if step is None else step.undeclared()
+    if read:
+        raise UserCodeError(
+            f"the function of feature view {view.name!r} {read[0]}",
+            code="MS-2122",
+            why="rows that are made once are not made again, so a change of what is no source would never be seen",
+            origin=str(of_function(function)),
+            fix="declare the file as a source, and name it in app.features(...)",
+        )
+
+
 def _made(
     view: View,
     function: Callable[..., object],
@@ -153,6 +170,7 @@ def _made(
     """What the function makes of the rows, as rows of the view's log, in an order that does not depend on threads."""
     alive = {item.name: frames[item.name].filter(pc.invert(frames[item.name].column(DELETED))) for item in upstream}
     found = call(function, {item.name: _seen(item, alive[item.name]) for item in upstream}, view.name)
+    _refuse_unseen(view, function)
     first = upstream[0].of
     ingested = first.ingested if isinstance(first, SourceTable) else None
     roles = [FieldSpec(view.time, _MOMENT)]
