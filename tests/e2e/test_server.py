@@ -220,6 +220,33 @@ def test_labels_arrive_later(served: Served) -> None:
     assert call(f"{served.url}/labels", {"labels": [{"id": 1}]})[0] == 400
 
 
+def test_what_cannot_be_a_label_is_refused_and_the_right_one_counts_afterwards(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    with open(project / "mainspring.toml", "a") as file:
+        file.write("\n[serving]\nreplay = false\n")
+    found = serve(project, "serve")
+    try:
+        identity = json.loads(call(f"{found.url}/endpoint/returns", KEYS)[1])["id"]
+        now = time.time_ns() // 1000
+        good = {"id": identity, "value": True, "at": now}
+        for change, words in [
+            ({"value": 7}, "returned (bool)"),
+            ({"value": 0.5}, "returned (bool)"),
+            ({"name": "colour"}, "returned"),
+            ({"at": "2099-01-01T00:00:00Z"}, "future"),
+        ]:
+            status, body, _ = call(f"{found.url}/labels", {"labels": [good, {**good, **change}]})
+            assert status == 422, (change, body)
+            assert words in json.loads(body)["error"]
+        late = f"id,value,at\n{identity},true,2099-01-01T00:00:00Z\n".encode()
+        assert call(f"{found.url}/labels", late, {"Content-Type": "text/csv"})[0] == 422
+        for change in ({"at": now + 30_000_000}, {"name": "returned"}):
+            status, body, _ = call(f"{found.url}/labels", {"labels": [{**good, **change}]})
+            assert (status, json.loads(body)) == (202, {"accepted": 1, "duplicate": 0})
+    finally:
+        assert found.stop() == 0
+
+
 def test_labels_arrive_as_a_file(served: Served) -> None:
     ids = [json.loads(call(f"{served.url}/endpoint/returns", KEYS)[1])["id"] for _ in range(4)]
     csv = f"id,value,at\n{ids[0]},true,2025-12-01T00:00:00Z\n{ids[1]},false,1764547200000000\n".encode()

@@ -35,6 +35,7 @@ from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alert, Label
+from mainspring.server.labels import LabelRules
 from mainspring.server.loop import online_views, segments_of
 from mainspring.server.rows import rows_to_table
 from mainspring.serving.endpoint import EndpointService, ModelColumn
@@ -105,9 +106,13 @@ class WorkerState:
         """
         self._sources = sources_of(self.plan)
         self._views = online_views(self.services, self.plan)
-        for node in self.plan.of_kind("endpoint"):
+        for node in self._served():
             self._open_endpoint(node)
         self.refresh()
+
+    def _served(self) -> Sequence[Node]:
+        """The endpoints that this process answers for."""
+        return list(self.plan.of_kind("endpoint"))
 
     def _open_endpoint(self, node: Node) -> None:
         declaration = cast(Endpoint, node.declaration)
@@ -242,8 +247,15 @@ class WorkerState:
         }
 
     def take_labels(self, labels: Sequence[tuple[str, str, float, int]]) -> Mapping[str, int]:
-        """Record labels of predictions; the latest of each wins."""
+        """Record labels of predictions; the latest of each wins.
+
+        Raises:
+            Fault: 422, one of them cannot be a label of a served model.
+        """
         received = now_us()
+        served = [spec_of(spec_of(cast(Endpoint, node.declaration)).model) for node in self._served()]
+        rules = LabelRules(tuple(model.label for model in served), self.services.settings.flag("serving.replay"))
+        rules.check(labels, received)
         fresh = self.services.catalog.add_labels(
             [Label(identity, name, value, at, received) for identity, name, value, at in labels]
         )
