@@ -461,6 +461,39 @@ def test_a_token_closes_everything_of_the_management_listener_but_health(
     assert "MS-3023" in refused.stderr
 
 
+def test_serve_shows_the_console_where_it_is_enabled(built: Path, tmp_path: Path) -> None:
+    project, port = copy(built, tmp_path), free_port()
+    settings = project / "mainspring.toml"
+    text = settings.read_text()
+    settings.write_text(f"{text}\n[console]\nenabled = true\n[management]\nenabled = true\nport = {port}\n")
+    found = serve(project, "serve")
+    try:
+        shown = json.loads(call(f"http://127.0.0.1:{port}/models/returns.json")[1])
+        assert shown["name"] == "returns"
+    finally:
+        assert found.stop() == 0
+    settings.write_text(f"{text}\n[console]\nenabled = true\n[management]\nenabled = false\n")
+    refused = mainspring("serve", "--port", "0", cwd=project, status=3)
+    assert "MS-3024" in refused.stderr
+    assert "mainspring.toml" in refused.stderr
+
+
+def test_serve_answers_for_the_endpoints_that_are_named(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    app = project / "shop.py"
+    app.write_text(app.read_text() + '\napp.endpoint(returns, called="again")\n')
+    found = serve(project, "serve", "again")
+    try:
+        assert json.loads(call(f"{found.url}/endpoint")[1]) == {"endpoints": ["again"]}
+        assert call(f"{found.url}/endpoint/again", KEYS)[0] == 200
+        assert call(f"{found.url}/endpoint/returns", KEYS)[0] == 404
+        assert json.loads(call(f"{found.url}/v2/models")[1]) == {"models": ["returns"]}
+    finally:
+        assert found.stop() == 0
+    unknown = mainspring("serve", "agian", "--port", "0", cwd=project, status=2)
+    assert "did you mean 'again'?" in unknown.stderr
+
+
 def test_a_port_in_use_and_a_second_dev_are_refused(served: Served) -> None:
     port = served.url.rpartition(":")[2]
     taken = mainspring("serve", "--port", port, cwd=served.project, status=3)

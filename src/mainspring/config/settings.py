@@ -16,9 +16,11 @@ from mainspring.config.lines import Written, read_toml
 from mainspring.config.schema import PORTS, SETTINGS, SettingSpec
 from mainspring.errors import ConfigError
 
-__all__ = ["FILE", "Setting", "Settings", "find_project", "load_settings", "reveal"]
+__all__ = ["DEV_DEFAULT", "FILE", "Setting", "Settings", "find_project", "load_settings", "reveal"]
 
 FILE = "mainspring.toml"
+DEV_DEFAULT = "default of profile dev"
+"""The origin of values that nobody wrote and that profile dev has otherwise than others."""
 _SECRET = re.compile(r"^(env|file):(.+)$")
 _INLINE = re.compile(r"\$\{(env|file):([^}]+)\}")
 _DEV = {
@@ -185,7 +187,7 @@ def load_settings(
         )
     values = {spec.key: Setting(spec.key, spec.default, "default") for spec in SETTINGS if "*" not in spec.key}
     if active == "dev":
-        values |= {key: Setting(key, value, "default of profile dev") for key, value in _DEV.items()}
+        values |= {key: Setting(key, value, DEV_DEFAULT) for key, value in _DEV.items()}
     values |= {item.key: item for item in _from_file(written, active)}
     values |= {item.key: item for item in _from_environment(environment, values)}
     values |= {key: _checked(Setting(key, value, _flag(key))) for key, value in flags.items() if value is not None}

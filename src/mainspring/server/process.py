@@ -19,7 +19,7 @@ import uvloop
 from mainspring.catalog.ids import now_us
 from mainspring.choose.report import conditions_report
 from mainspring.choose.services import Services
-from mainspring.config.settings import Setting, Settings, reveal
+from mainspring.config.settings import DEV_DEFAULT, Setting, Settings, reveal
 from mainspring.errors import ConfigError, MainspringError
 from mainspring.plan.graph import Plan
 from mainspring.protocols.actuator.rest import PAGES, Actuator, add_actuator_routes
@@ -61,6 +61,7 @@ class ServerProcess:
         plan: the app's graph.
         console: builds the console, or None.
         told: told what a person should know, a line at a time.
+        only: the names of the endpoints to serve, with their models; empty is all of them.
 
     Attributes:
         serving: set when the listeners answer and signals are taken.
@@ -73,13 +74,14 @@ class ServerProcess:
         *,
         console: MakeConsole | None = None,
         told: Callable[[str], None] = lambda line: None,
+        only: Sequence[str] = (),
     ) -> None:
         self.services = services
         self.plan = plan
         self._told = told
         self._console = console
         self._settings = services.settings
-        self.state = WorkerState(services, plan)
+        self.state = WorkerState(services, plan, only=only)
         self._tasks: list[asyncio.Task[None]] = []
         self._routes: dict[tuple[str, int], tuple[Callable[[float], None], Callable[[float], None]]] = {}
         self._bound: list[Bound] = []
@@ -92,7 +94,8 @@ class ServerProcess:
 
         Raises:
             ConfigError: MS-3016, MS-3017, a port cannot be bound; MS-3021, the management listener needs a token;
-                MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty.
+                MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty; MS-3024, the
+                console is enabled and the management listener is not.
         """
         keys = [reveal_key(self._settings, text) for text in self._settings.words("server.keys")]
         self.state.open()
@@ -127,6 +130,14 @@ class ServerProcess:
         if settings.flag("management.enabled"):
             self._management = self._bind_management(settings, limits)
             found.append(self._management)
+        elif settings.flag("console.enabled") and _origin(settings, "console.enabled") != DEV_DEFAULT:
+            raise ConfigError(
+                "the console has no listener to be shown on",
+                code="MS-3024",
+                why="console.enabled is true and management.enabled is false",
+                origin=_origin(settings, "console.enabled"),
+                fix="management.enabled = true, or console.enabled = false",
+            )
         return found
 
     def _bind_management(self, settings: Settings, limits: Limits) -> Bound:

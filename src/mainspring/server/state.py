@@ -75,12 +75,14 @@ class WorkerState:
         services: the project's ports.
         plan: the app's graph.
         worker: the worker's number.
+        only: the names of the endpoints to answer for, with their models; empty is all of them.
     """
 
-    def __init__(self, services: Services, plan: Plan, worker: int = 0) -> None:
+    def __init__(self, services: Services, plan: Plan, worker: int = 0, only: Sequence[str] = ()) -> None:
         self.services = services
         self.plan = plan
-        self.metrics = Metrics(services.state / "metrics" / f"worker-{worker}.bin")
+        self.metrics = Metrics(services.state / "metrics" / f"{'-'.join(['worker', str(worker), *sorted(only)])}.bin")
+        self._only = frozenset(only)
         self.models = ModelTable()
         self.endpoints: dict[str, EndpointService] = {}
         self.logs: dict[str, PredictionLog] = {}
@@ -112,7 +114,7 @@ class WorkerState:
 
     def _served(self) -> Sequence[Node]:
         """The endpoints that this process answers for."""
-        return list(self.plan.of_kind("endpoint"))
+        return [node for node in self.plan.of_kind("endpoint") if not self._only or node.name in self._only]
 
     def _open_endpoint(self, node: Node) -> None:
         declaration = cast(Endpoint, node.declaration)
@@ -182,7 +184,10 @@ class WorkerState:
     def refresh(self) -> list[str]:
         """Take over champions that have moved, old ones answering until new ones are warm; the models that changed."""
         changed = []
+        behind = {url for node in self._served() for url in node.inputs}
         for node in self.plan.of_kind("model"):
+            if self._only and node.url not in behind:
+                continue
             alias = self.services.catalog.alias("model", node.name, _CHAMPION)
             live = self.models.get(node.name)
             if alias is None or (live is not None and live.entity == alias.entity_id):
