@@ -478,10 +478,41 @@ def test_serve_shows_the_console_where_it_is_enabled(built: Path, tmp_path: Path
     assert "mainspring.toml" in refused.stderr
 
 
-def test_serve_answers_for_the_endpoints_that_are_named(built: Path, tmp_path: Path) -> None:
+def with_two_endpoints(built: Path, tmp_path: Path) -> Path:
     project = copy(built, tmp_path)
     app = project / "shop.py"
-    app.write_text(app.read_text() + '\napp.endpoint(returns, called="again")\n')
+    app.write_text(app.read_text() + '\napp.endpoint(returns, called="again", latency="1us")\n')
+    return project
+
+
+def test_each_endpoint_has_its_own_requests_errors_and_latency(built: Path, tmp_path: Path) -> None:
+    found = serve(with_two_endpoints(built, tmp_path), "dev")
+
+    def rows() -> dict[str, dict[str, float]]:
+        return {row["name"]: row for row in json.loads(call(f"{found.console}/serving.json")[1])["endpoints"]}
+
+    try:
+        before = rows()
+        for endpoint, right, wrong in (("returns", 5, 0), ("again", 2, 3)):
+            for body in [KEYS] * right + [{"colour": "red"}] * wrong:
+                call(f"{found.url}/endpoint/{endpoint}", body)
+        call(f"{found.url}/endpoint/nobody", KEYS)
+        after = rows()
+        counted = {n: tuple(after[n][part] - before[n][part] for part in ("requests", "errors")) for n in after}
+        assert counted == {"returns": (5, 0), "again": (2, 3)}
+        assert all(0 < row["p50"] <= row["p99"] for row in after.values())
+        assert [(row["promised"], row["late"]) for row in after.values()] == [(None, False), (0.001, True)]
+        shown = call(f"{found.console}/serving", headers={"Accept": "text/html"})[1].decode()
+        assert shown.count("p99 is above the promised latency") == 1
+        text = call(f"{found.console}/actuator/prometheus")[1].decode()
+        assert 'mainspring_endpoint_latency_seconds{app="shop",endpoint="again"} 1e-06' in text
+        assert "nobody" not in text
+    finally:
+        assert found.stop() == 0, found.log.read_text()
+
+
+def test_serve_answers_for_the_endpoints_that_are_named(built: Path, tmp_path: Path) -> None:
+    project = with_two_endpoints(built, tmp_path)
     found = serve(project, "serve", "again")
     try:
         assert json.loads(call(f"{found.url}/endpoint")[1]) == {"endpoints": ["again"]}

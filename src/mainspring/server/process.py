@@ -36,12 +36,15 @@ from mainspring.server.state import WorkerState
 __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
+_COUNTED = 4096
+"""The most kinds of request whose counters are kept at hand."""
 _MANAGED = 256
 """The most requests under way at once at the management listener."""
 _ASKED = ("catalog", "online")
 """The stores that a served request needs; they are asked for the health page."""
 _OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/actuator/health"})
 
+_Add = Callable[[float], None]
 Ask = Callable[[str, bytes], Any]
 MakeConsole = Callable[[WorkerState, Ask], AsgiApp]
 """Builds the console over the state; given by whoever may know the console."""
@@ -83,7 +86,7 @@ class ServerProcess:
         self._settings = services.settings
         self.state = WorkerState(services, plan, only=only)
         self._tasks: list[asyncio.Task[None]] = []
-        self._routes: dict[tuple[str, int], tuple[Callable[[float], None], Callable[[float], None]]] = {}
+        self._routes: dict[tuple[str, tuple[str, ...], int], tuple[_Add, _Add]] = {}
         self._bound: list[Bound] = []
         self._management: Bound | None = None
         self._router = Router()
@@ -214,14 +217,25 @@ class ServerProcess:
             await asyncio.sleep(seconds)
 
     def _count(self, request: Request | None, name: str, status: int, seconds: float) -> None:
-        found = self._routes.get((name, status))
+        asked = request.parameters[:1] if request is not None else ()
+        found = self._routes.get((name, asked, status))
         if found is None:
-            app = self.plan.app
-            add = self.state.metrics.counter("mainspring_requests_total", app=app, route=name, code=str(status))
-            observe = self.state.metrics.histogram("mainspring_request_seconds", app=app, route=name)
-            found = self._routes[name, status] = (add, observe)
+            labels = {"app": self.plan.app, "route": name} | self._asked(name, asked)
+            add = self.state.metrics.counter("mainspring_requests_total", code=str(status), **labels)
+            observe = self.state.metrics.histogram("mainspring_request_seconds", **labels)
+            found = (add, observe)
+            if len(self._routes) < _COUNTED:
+                self._routes[name, asked, status] = found
         found[0](1.0)
         found[1](seconds)
+
+    def _asked(self, route: str, asked: tuple[str, ...]) -> dict[str, str]:
+        """What a request was for, as labels: only names that there are, so that clients make up no series."""
+        if route == "endpoint" and asked and asked[0] in self.state.endpoints:
+            return {"endpoint": asked[0]}
+        if route == "infer" and asked and self.state.models.get(asked[0]) is not None:
+            return {"model": asked[0]}
+        return {}
 
     def _fault(self, error: Exception) -> None:
         if not isinstance(error, MainspringError):

@@ -54,6 +54,7 @@ __all__ = ["Watched", "WorkerState"]
 
 _KEEP_SEGMENTS = 4
 _CHAMPION = "champion"
+_SECONDS = "mainspring_request_seconds"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOGGED_AS: Mapping[Kind, ColumnKind] = {Kind.INTEGER: "i8", Kind.BOOLEAN: "bool", Kind.STRING: "category"}
 
@@ -96,6 +97,7 @@ class WorkerState:
         self._pushing = threading.Lock()
         self._monitoring = threading.Lock()
         self._counting = threading.Lock()
+        self._promised: dict[str, float] = {}
         self._counted: dict[tuple[str, str], int] = {}
 
     # -- starting -----------------------------------------------------------------------------------------------
@@ -155,6 +157,10 @@ class WorkerState:
             spec.log or 1.0,
         )
         self.logs[node.name] = log
+        if spec.latency_us is not None:
+            self._promised[node.name] = spec.latency_us / 1e3
+            promised = spec.latency_us / 1e6
+            self.metrics.set("mainspring_endpoint_latency_seconds", promised, app=self.plan.app, endpoint=node.name)
         self.endpoints[node.name] = EndpointService(
             node.name,
             model_name,
@@ -392,14 +398,12 @@ class WorkerState:
         rows: list[dict[str, object]] = []
         for service in self.endpoints.values():
             live = self.models.get(service.model)
-            seconds = "mainspring_request_seconds"
-            labels = {"app": self.plan.app, "route": "endpoint"}
-            p50, p99 = (self.metrics.quantile(seconds, share, **labels) for share in (0.5, 0.99))
-            done = self.metrics.read("mainspring_requests_total", code="200", **labels)
-            failed = sum(
-                self.metrics.read("mainspring_requests_total", code=code, **labels)
-                for code in ("400", "500", "503", "504")
-            )
+            labels = {"app": self.plan.app, "endpoint": service.name}
+            seconds = (self.metrics.quantile(_SECONDS, share, route="endpoint", **labels) for share in (0.5, 0.99))
+            p50, p99 = (None if found is None else found * 1e3 for found in seconds)
+            answered = self.metrics.total("mainspring_requests_total", **labels)
+            done = sum(count for series, count in answered.items() if ("code", "200") in series)
+            promised = self._promised.get(service.name)
             rows.append(
                 {
                     "name": service.name,
@@ -407,9 +411,11 @@ class WorkerState:
                     "version": "" if live is None else live.version,
                     "state": "ok" if live is not None else "pending",
                     "requests": int(done),
-                    "errors": int(failed),
-                    "p50": None if p50 is None else p50 * 1e3,
-                    "p99": None if p99 is None else p99 * 1e3,
+                    "errors": int(sum(answered.values()) - done),
+                    "p50": p50,
+                    "p99": p99,
+                    "promised": promised,
+                    "late": promised is not None and p99 is not None and p99 > promised,
                 }
             )
         return rows
