@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import json
 import os
@@ -350,6 +351,47 @@ def test_sigterm_drains_and_exits_0_and_the_log_is_kept(built: Path, tmp_path: P
 
     kept = [row for path in sealed for row in pq.read_table(path).column("prediction_id").to_pylist()]
     assert set(ids) <= set(kept)
+
+
+def test_sigterm_under_load_resets_no_connection(built: Path, tmp_path: Path) -> None:
+    """Keep-alive clients are told to leave by an answer; only then, and when they are idle, are they closed."""
+    found = serve(copy(built, tmp_path), "serve")
+    port = int(found.url.rpartition(":")[2])
+    ends: list[str] = []
+    begun: set[int] = set()
+
+    def ask(pause: float) -> None:
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        while True:
+            try:
+                client.request("POST", "/endpoint/returns", json.dumps(KEYS))
+                answer = client.getresponse()
+                answer.read()
+            except OSError as error:
+                ends.append(type(error).__name__)
+                break
+            begun.add(threading.get_ident())
+            if answer.getheader("connection") == "close":
+                ends.append(f"{answer.status} close")
+                break
+            time.sleep(pause)
+        client.close()
+
+    clients = [threading.Thread(target=ask, args=(pause,)) for pause in (0, 0, 0, 0, 0.1, 0.2)]
+    idle = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    idle.request("GET", "/v2/health/live")
+    idle.getresponse().read()
+    for client in clients:
+        client.start()
+    wait_for(lambda: len(begun) == 6)
+    assert found.stop() == 0, found.log.read_text()
+    for client in clients:
+        client.join()
+    assert ends == ["200 close"] * 6
+    assert idle.sock.recv(1) == b"", "closed in order, not reset"
+    idle.close()
+    with pytest.raises(OSError, match="refused"):
+        call(found.url)
 
 
 def test_nothing_acknowledged_is_lost_on_sigkill(built: Path, tmp_path: Path) -> None:

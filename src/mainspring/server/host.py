@@ -16,6 +16,9 @@ from mainspring.server.asgi import Listener
 
 __all__ = ["Bound", "bind", "run_listeners"]
 
+_IDLE_S = 1.0
+"""How long a connection may send nothing before it is closed, when the server stops."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -73,7 +76,8 @@ async def run_listeners(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
-    On the signal new connections are refused, requests under way are answered (at most `drain_seconds`), then
+    On the signal the listening sockets are closed, requests under way and those that connections still send are
+    answered with ``Connection: close`` (at most `drain_seconds`), connections that send nothing are closed, then
     `stopping` runs. A second signal does not wait for them.
 
     Args:
@@ -109,6 +113,7 @@ async def run_listeners(
         waiting = asyncio.create_task(stop.wait())
         await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
+        await _close_in_order(servers, min(_IDLE_S, drain_seconds))
         for server in servers:
             server.should_exit = True
         await asyncio.gather(*running)
@@ -116,6 +121,23 @@ async def run_listeners(
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+async def _close_in_order(servers: Sequence[uvicorn.Server], seconds: float) -> None:
+    """Take no new connection, and let those that are open end with an answer that says so.
+
+    A connection that is closed while its client sends is reset under the client's hands; after an answer with
+    ``Connection: close`` it sends nothing more.
+    """
+    for server in servers:
+        for listening in server.servers:
+            listening.close()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while any(server.server_state.connections for server in servers) and loop.time() < end:
+        if any(server.force_exit for server in servers):
+            return
+        await asyncio.sleep(0.01)
 
 
 def _server(bound: Bound, drain_seconds: float) -> uvicorn.Server:

@@ -115,7 +115,7 @@ class ServerProcess:
     def _listeners(self, keys: Sequence[bytes]) -> list[Bound]:
         settings = self._settings
         router = self._router
-        add_oip_routes(router, ServedModels(self.state.models), self.state.ready, ("mainspring", _version()))
+        add_oip_routes(router, ServedModels(self.state.models), self._ready, ("mainspring", _version()))
         add_native_routes(
             router,
             lambda: self.state.endpoints,
@@ -199,6 +199,10 @@ class ServerProcess:
                     await task
 
         await run_listeners(listeners, self._settings.number("server.drain"), started, stopping)
+
+    def _ready(self) -> bool:
+        """Whether to send requests here: every endpoint has a warm model, and nobody has asked the server to stop."""
+        return self.state.ready() and not any(bound.listener.draining for bound in self._bound)
 
     def _refresh(self) -> None:
         for name in self.state.refresh():
