@@ -30,8 +30,8 @@ _POLL_SECONDS = 0.1
 
 @click.command(short_help="the whole loop: build what is stale, serve, watch files, console")
 @click.option("--host", help="address the endpoints listen on")
-@click.option("--port", type=int, help="port of the endpoints; 0 takes a free one")
-@click.option("--console-port", type=int, help="port of the console; 0 takes a free one")
+@click.option("--port", type=click.IntRange(0, 65_535), help="port of the endpoints; 0 takes a free one")
+@click.option("--console-port", type=click.IntRange(0, 65_535), help="port of the console; 0 takes a free one")
 @click.option(
     "--watch/--no-watch", default=True, help="build again when the app or its data changes, and serve the new app"
 )

@@ -20,7 +20,7 @@ __all__ = ["command"]
 @click.command(short_help="the production server only")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--host", help="address to listen on")
-@click.option("--port", type=int, help="port to listen on; 0 takes a free one")
+@click.option("--port", type=click.IntRange(0, 65_535), help="port to listen on; 0 takes a free one")
 @project_options
 def command(
     names: tuple[str, ...], project: Path | None, profile: str | None, as_json: bool, host: str | None, port: int | None

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import cast
 
 import msgspec
 
@@ -21,6 +22,7 @@ __all__ = ["DEV_DEFAULT", "FILE", "Setting", "Settings", "find_project", "load_s
 FILE = "mainspring.toml"
 DEV_DEFAULT = "default of profile dev"
 """The origin of values that nobody wrote and that profile dev has otherwise than others."""
+_PORTS = 65_535
 _SECRET = re.compile(r"^(env|file):(.+)$")
 _INLINE = re.compile(r"\$\{(env|file):([^}]+)\}")
 _DEV = {
@@ -165,7 +167,8 @@ def load_settings(
         flags: settings given on the command line, by key.
 
     Raises:
-        ConfigError: MS-3001 to MS-3006: no TOML, unknown profile, unknown setting, wrong type.
+        ConfigError: MS-3001 to MS-3006: no TOML, unknown profile, unknown setting, wrong type; MS-3025, a port that is
+            none.
     """
     path = project / FILE
     try:
@@ -267,4 +270,12 @@ def _checked(setting: Setting) -> Setting:
             origin=setting.origin,
             fix=f"it is {spec.meaning} ({spec.type.__name__})",
         ) from error
+    if setting.key.endswith(".port") and not 0 <= cast(int, value) <= _PORTS:
+        raise ConfigError(
+            f"setting {setting.key} = {value} is no port",
+            code="MS-3025",
+            why=f"ports are 0 to {_PORTS}",
+            origin=setting.origin,
+            fix=f"it is {spec.meaning}",
+        )
     return Setting(setting.key, value, setting.origin)

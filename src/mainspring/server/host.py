@@ -16,6 +16,8 @@ from mainspring.server.asgi import Listener
 
 __all__ = ["Bound", "bind", "run_listeners"]
 
+_HOW = {"server": "--port, or ", "management": "--console-port of mainspring dev, or "}
+"""How the port of a listener is chosen on the command line."""
 _IDLE_S = 1.0
 """How long a connection may send nothing before it is closed, when the server stops."""
 
@@ -56,7 +58,7 @@ def bind(name: str, listener: Listener, host: str, port: int, origin: str) -> Bo
                 code="MS-3016",
                 why=f"another process listens at {host}:{port}",
                 origin=origin,
-                fix=f"stop it, or choose another: --port, or {name}.port in mainspring.toml",
+                fix=f"stop it, or choose another: {_HOW.get(name, '')}{name}.port in mainspring.toml",
             ) from error
         raise ConfigError(
             f"cannot listen at {host}:{port}",

@@ -36,6 +36,7 @@ from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alert, Label
 from mainspring.server.labels import LabelRules
+from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
 from mainspring.server.rows import rows_to_table
 from mainspring.serving.endpoint import EndpointService, ModelColumn
@@ -77,12 +78,15 @@ class WorkerState:
         plan: the app's graph.
         worker: the worker's number.
         only: the names of the endpoints to answer for, with their models; empty is all of them.
+
+    Raises:
+        StoreError: MS-4101, the disk is full; MS-4111, the state folder cannot be written.
     """
 
     def __init__(self, services: Services, plan: Plan, worker: int = 0, only: Sequence[str] = ()) -> None:
         self.services = services
         self.plan = plan
-        self.metrics = Metrics(services.state / "metrics" / f"{'-'.join(['worker', str(worker), *sorted(only)])}.bin")
+        self.metrics = _metrics(services.state, "-".join(["worker", str(worker), *sorted(only)]))
         self._only = frozenset(only)
         self.models = ModelTable()
         self.endpoints: dict[str, EndpointService] = {}
@@ -419,6 +423,13 @@ class WorkerState:
                 }
             )
         return rows
+
+
+def _metrics(state: Path, name: str) -> Metrics:
+    try:
+        return Metrics(state / "metrics" / f"{name}.bin")
+    except OSError as error:
+        raise unwritable(state, error) from error
 
 
 def _spans_of(reader: LogReader) -> Predictions:
