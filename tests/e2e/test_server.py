@@ -127,6 +127,27 @@ def test_oip_v2(served: Served) -> None:
     assert call(f"{base}/models/returns/infer", bare)[0] == 200
 
 
+def test_what_oip_answers_is_in_the_prediction_log(served: Served) -> None:
+    tensor = {"name": "input", "datatype": "FP64", "shape": [3, 3], "data": [[1, 2.5, 3], [None, 5, 6], [7, 8, 9]]}
+    answer = json.loads(call(f"{served.url}/v2/models/returns/infer", {"inputs": [tensor]})[1])
+    ids = answer["parameters"]["prediction_ids"].split(",")
+    assert len(set(ids)) == 3
+    for identity, score, row in zip(ids, answer["outputs"][0]["data"], tensor["data"], strict=True):
+        found = json.loads(mainspring("show", f"prediction/{identity}", "--json", cwd=served.project).stdout)
+        assert (found["score"], found["endpoint"]) == (score, "returns")
+        assert list(found["values"].values()) == row
+    label = {"id": ids[0], "value": True, "at": "2025-12-01T00:00:00Z"}
+    assert call(f"{served.url}/labels", {"labels": [label]})[0] == 202
+    found = json.loads(mainspring("show", f"prediction/{ids[0]}", "--json", cwd=served.project).stdout)
+    assert [label["value"] for label in found["labels"]] == [1.0]
+
+
+def test_oip_takes_as_many_rows_as_the_settings_allow(served: Served) -> None:
+    tensor = {"name": "input", "datatype": "FP32", "shape": [65_537, 3], "data": [0] * (65_537 * 3)}
+    status, body, _ = call(f"{served.url}/v2/models/returns/infer", {"inputs": [tensor]})
+    assert (status, "at most 65536" in json.loads(body)["error"]) == (413, True)
+
+
 def test_oip_refuses_what_does_not_fit(served: Served) -> None:
     url = f"{served.url}/v2/models/returns/infer"
     good = {"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}

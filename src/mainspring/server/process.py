@@ -115,13 +115,14 @@ class ServerProcess:
     def _listeners(self, keys: Sequence[bytes]) -> list[Bound]:
         settings = self._settings
         router = self._router
-        add_oip_routes(router, ServedModels(self.state.models), self._ready, ("mainspring", _version()))
+        models, most = ServedModels(self.state.models, lambda: self.state.endpoints, now_us), "server.max_rows"
+        add_oip_routes(router, models, self._ready, ("mainspring", _version()), settings.whole(most))
         add_native_routes(
             router,
             lambda: self.state.endpoints,
             self.state.push,
             self.state.take_labels,
-            _NativeLimits(settings.whole("server.max_rows"), settings.flag("serving.replay")),
+            _NativeLimits(settings.whole(most), settings.flag("serving.replay")),
             now_us,
             asyncio.to_thread,
             read_labels,
