@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.conftest import mainspring
+from e2e.conftest import mainspring, serve
 from mainspring.cli import new
 from mainspring.errors import StoreError
 
@@ -259,3 +259,22 @@ def test_a_folder_that_cannot_be_written_is_no_fault_of_ours(
         new.command.main(["other"], standalone_mode=False)
     assert caught.value.code == "MS-4101"
     assert not list(tmp_path.glob("*other*"))
+
+
+def test_ctrl_c_of_dev_is_130_until_it_serves_and_0_afterwards(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    found = serve(project, "dev")
+    found.process.send_signal(signal.SIGINT)
+    assert found.process.wait(timeout=60) == 0, found.log.read_text()
+    shutil.rmtree(project / ".mainspring")
+    edit(project, "    pipeline = make", "    import time\n\n    time.sleep(600)\n    pipeline = make")
+    words = ["dev", "--no-watch", "--port", "0", "--console-port", "0"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mainspring.cli", *words], cwd=project, stderr=subprocess.PIPE, text=True
+    ) as building:
+        assert building.stderr is not None
+        for line in building.stderr:
+            if line.startswith("not ready"):
+                break
+        building.send_signal(signal.SIGINT)
+        assert building.wait(timeout=60) == 130

@@ -45,7 +45,10 @@ def command(
     console_port: int | None,
     watch: bool,
 ) -> int:
-    """Build what is stale, serve the endpoints, show the console, and build again when a file changes."""
+    """Build what is stale, serve the endpoints, show the console, and build again when a file changes.
+
+    Stopped while it serves it drains and exits 0; interrupted before all endpoints have a model it exits 130.
+    """
     flags = {"server.host": host, "server.port": port, "management.port": console_port}
     services, app = open_app(project, profile, flags)
     plan = plan_of(app)
@@ -62,6 +65,8 @@ def command(
         if "management" in ports:
             again += ["--console-port", str(ports["management"])]
         os.execv(sys.executable, [sys.executable, "-m", "mainspring.cli", *sys.argv[1:], *again])
+    if process.interrupted:
+        raise KeyboardInterrupt
     return 0
 
 

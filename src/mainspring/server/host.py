@@ -75,6 +75,7 @@ async def run_listeners(
     drain_seconds: float,
     started: Callable[[], Awaitable[None]],
     stopping: Callable[[], Awaitable[None]],
+    asked: Callable[[int], None] = lambda number: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
@@ -87,12 +88,14 @@ async def run_listeners(
         drain_seconds: how long requests under way may take.
         started: called when all listeners answer.
         stopping: called when no request is under way.
+        asked: told of the number of each signal, before anything is closed.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     servers = [_server(bound, drain_seconds) for bound in listeners]
 
-    def on_signal() -> None:
+    def on_signal(number: int) -> None:
+        asked(number)
         for bound in listeners:
             bound.listener.draining = True
         if stop.is_set():
@@ -101,7 +104,7 @@ async def run_listeners(
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal, number)
     try:
         running = [
             asyncio.create_task(server._serve(sockets=[bound.socket]))  # serve() would take the signals for itself

@@ -8,6 +8,7 @@ import contextlib
 import hmac
 import importlib.metadata
 import os
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ class ServerProcess:
 
     Attributes:
         serving: set when the listeners answer and signals are taken.
+        interrupted: whether Ctrl-C stopped it before all endpoints had a model to answer with.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class ServerProcess:
         self._management: Bound | None = None
         self._router = Router()
         self.serving = threading.Event()
+        self.interrupted = False
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; returns when everything is drained and sealed.
@@ -199,7 +202,10 @@ class ServerProcess:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
 
-        await run_listeners(listeners, self._settings.number("server.drain"), started, stopping)
+        def asked(number: int) -> None:
+            self.interrupted = self.interrupted or (number == signal.SIGINT and not self.state.ready())
+
+        await run_listeners(listeners, self._settings.number("server.drain"), started, stopping, asked)
 
     def _ready(self) -> bool:
         """Whether to send requests here: every endpoint has a warm model, and nobody has asked the server to stop."""
