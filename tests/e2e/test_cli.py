@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.conftest import mainspring
+from e2e.conftest import mainspring, serve
+from mainspring.cli import new
+from mainspring.errors import StoreError
 
 
 def copy(built: Path, tmp_path: Path) -> Path:
@@ -274,3 +277,70 @@ def test_ctrl_c_leaves_nothing_half_written(built: Path, tmp_path: Path) -> None
     runs = json.loads(mainspring("show", "run", "--json", cwd=project).stdout)
     assert runs[0]["status"] == "ok"
     assert not [run for run in runs if run["status"] == "running"]
+
+
+@pytest.mark.parametrize(
+    "words", [("serve", "--port", "70000"), ("dev", "--port", "-1"), ("dev", "--console-port", "70000")]
+)
+def test_a_port_that_is_none_is_wrong_usage(built: Path, words: tuple[str, ...]) -> None:
+    assert "0<=x<=65535" in mainspring(*words, cwd=built, status=2).stderr
+
+
+@pytest.mark.parametrize("verb", ["serve", "doctor"])
+def test_a_port_setting_that_is_none_is_named_with_its_origin(built: Path, verb: str) -> None:
+    done = mainspring(verb, cwd=built, status=3, env={"MAINSPRING_SERVER_PORT": "99999"})
+    assert "setting server.port = 99999 is no port" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_management_port_that_is_taken_is_answered_with_its_own_remedy(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        env = {"MAINSPRING_MANAGEMENT_PORT": port}
+        done = mainspring("serve", "--port", "0", cwd=project, status=3, env=env)
+    fix = done.stderr.splitlines()[-1]
+    assert f"port {port} is taken" in done.stderr
+    assert "management.port" in fix
+    assert "--port" not in fix
+
+
+def test_a_folder_that_cannot_be_written_is_no_fault_of_ours(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "error MS-4171" in mainspring("new", "shop", cwd=Path("/proc"), status=4).stderr
+    project = tmp_path / "shop"
+    shutil.copytree(built, project, ignore=shutil.ignore_patterns(".mainspring", "server.log"))
+    (project / ".mainspring").write_text("in the way of the state folder")
+    assert "error MS-4111" in mainspring("serve", "--port", "0", cwd=project, status=4).stderr
+
+    def full(*_: object, **__: object) -> None:
+        raise shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")])
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(shutil, "copytree", full)
+    with pytest.raises(StoreError) as caught:
+        new.command.main(["other"], standalone_mode=False)
+    assert caught.value.code == "MS-4101"
+    assert not list(tmp_path.glob("*other*"))
+
+
+def test_ctrl_c_of_dev_is_130_until_it_serves_and_0_afterwards(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    found = serve(project, "dev")
+    found.process.send_signal(signal.SIGINT)
+    assert found.process.wait(timeout=60) == 0, found.log.read_text()
+    shutil.rmtree(project / ".mainspring")
+    edit(project, "    pipeline = make", "    import time\n\n    time.sleep(600)\n    pipeline = make")
+    words = ["dev", "--no-watch", "--port", "0", "--console-port", "0"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "mainspring.cli", *words], cwd=project, stderr=subprocess.PIPE, text=True
+    ) as building:
+        assert building.stderr is not None
+        for line in building.stderr:
+            if line.startswith("not ready"):
+                break
+        building.send_signal(signal.SIGINT)
+        assert building.wait(timeout=60) == 130

@@ -13,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from e2e.conftest import Served, call
+from e2e.conftest import Served, call, mainspring, serve
 from mainspring.catalog.ids import new_id, now_us
 from mainspring.choose.services import Services
 from mainspring.ports.catalog import Alert
@@ -186,6 +186,57 @@ def test_slash_opens_the_palette(served: Served, browser: Browser) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url("**/models/returns")
     page.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "page"),
+    [
+        ("/source/visits", "/data/source/visits"),
+        ("/feature_view/habits", "/data/feature_view/habits"),
+        ("/model/returns", "/models/returns"),
+        ("/endpoint/returns", "/serving#returns"),
+        ("/monitor/returns", "/monitors/returns"),
+        ("/run/RUN", "/runs/RUN"),
+    ],
+)
+def test_every_object_has_the_url_that_the_command_line_calls_it_by(
+    served: Served, browser: Browser, url: str, page: str
+) -> None:
+    run = json.loads(call(f"{served.console}/runs.json")[1])["runs"][0]["id"]
+    shown = opened(browser, served.console + url.replace("RUN", run))
+    assert shown.url == served.console + page.replace("RUN", run)
+    shown.close()
+    plain = page.replace("RUN", run).partition("#")[0]
+    assert call(f"{served.console}{url.replace('RUN', run)}.json")[1] == call(f"{served.console}{plain}.json")[1]
+    assert call(f"{served.console}{url[:-1]}x")[0] == 404
+
+
+def test_the_data_pages_tell_rows_quarantine_builds_and_lineage(built: Path, tmp_path: Path) -> None:
+    project = tmp_path / "shop"
+    shutil.copytree(built, project, ignore=shutil.ignore_patterns("dev.lock", "server.log", ".mainspring"))
+    visits = project / "data" / "visits.csv"
+    lines = visits.read_text().splitlines()
+    head, broken = lines[0].split(","), lines[1].split(",")
+    broken[head.index("amount")] = "-1"
+    visits.write_text("\n".join([*lines, ",".join(broken)]) + "\n")
+    mainspring("apply", cwd=project)
+    mainspring("apply", cwd=project)
+    found = serve(project)
+    try:
+        items = {item["name"]: item for item in json.loads(call(f"{found.console}/data.json")[1])["items"]}
+        held = items["visits"]["held"]
+        assert (held["rows"], held["quarantined"]) == (len(lines) - 1, 1)
+        assert {item["status"] for item in items.values()} == {"hit"}
+        assert all(item["built"] < item["looked"] for item in items.values())
+        row = {"customer": "new", "amount": 12.5, "at": "2025-12-05T10:00:00Z", "returned": None}
+        assert call(f"{found.url}/sources/visits/push", {"rows": [row]})[0] == 200
+        after = json.loads(call(f"{found.console}/data/source/visits.json")[1])["held"]
+        assert after["rows"] == held["rows"] + 1
+        shown = call(f"{found.console}/data/source/visits", headers={"Accept": "text/html"})[1].decode()
+        assert '<a class="id" href="/feature_view/habits">/feature_view/habits</a>' in shown
+        assert '<a class="id" href="/model/returns">/model/returns</a>' in shown
+    finally:
+        assert found.stop() == 0, found.log.read_text()
 
 
 def test_pages_that_are_not_there(served: Served) -> None:

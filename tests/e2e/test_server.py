@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import io
 import json
 import os
@@ -126,6 +127,27 @@ def test_oip_v2(served: Served) -> None:
     assert call(f"{base}/models/returns/infer", bare)[0] == 200
 
 
+def test_what_oip_answers_is_in_the_prediction_log(served: Served) -> None:
+    tensor = {"name": "input", "datatype": "FP64", "shape": [3, 3], "data": [[1, 2.5, 3], [None, 5, 6], [7, 8, 9]]}
+    answer = json.loads(call(f"{served.url}/v2/models/returns/infer", {"inputs": [tensor]})[1])
+    ids = answer["parameters"]["prediction_ids"].split(",")
+    assert len(set(ids)) == 3
+    for identity, score, row in zip(ids, answer["outputs"][0]["data"], tensor["data"], strict=True):
+        found = json.loads(mainspring("show", f"prediction/{identity}", "--json", cwd=served.project).stdout)
+        assert (found["score"], found["endpoint"]) == (score, "returns")
+        assert list(found["values"].values()) == row
+    label = {"id": ids[0], "value": True, "at": "2025-12-01T00:00:00Z"}
+    assert call(f"{served.url}/labels", {"labels": [label]})[0] == 202
+    found = json.loads(mainspring("show", f"prediction/{ids[0]}", "--json", cwd=served.project).stdout)
+    assert [label["value"] for label in found["labels"]] == [1.0]
+
+
+def test_oip_takes_as_many_rows_as_the_settings_allow(served: Served) -> None:
+    tensor = {"name": "input", "datatype": "FP32", "shape": [65_537, 3], "data": [0] * (65_537 * 3)}
+    status, body, _ = call(f"{served.url}/v2/models/returns/infer", {"inputs": [tensor]})
+    assert (status, "at most 65536" in json.loads(body)["error"]) == (413, True)
+
+
 def test_oip_refuses_what_does_not_fit(served: Served) -> None:
     url = f"{served.url}/v2/models/returns/infer"
     good = {"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
@@ -218,6 +240,33 @@ def test_labels_arrive_later(served: Served) -> None:
     assert (status, json.loads(body)["accepted"]) == (202, 1)
     assert json.loads(call(f"{served.url}/labels", {"labels": [label]})[1])["accepted"] == 0
     assert call(f"{served.url}/labels", {"labels": [{"id": 1}]})[0] == 400
+
+
+def test_what_cannot_be_a_label_is_refused_and_the_right_one_counts_afterwards(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    with open(project / "mainspring.toml", "a") as file:
+        file.write("\n[serving]\nreplay = false\n")
+    found = serve(project, "serve")
+    try:
+        identity = json.loads(call(f"{found.url}/endpoint/returns", KEYS)[1])["id"]
+        now = time.time_ns() // 1000
+        good = {"id": identity, "value": True, "at": now}
+        for change, words in [
+            ({"value": 7}, "returned (bool)"),
+            ({"value": 0.5}, "returned (bool)"),
+            ({"name": "colour"}, "returned"),
+            ({"at": "2099-01-01T00:00:00Z"}, "future"),
+        ]:
+            status, body, _ = call(f"{found.url}/labels", {"labels": [good, {**good, **change}]})
+            assert status == 422, (change, body)
+            assert words in json.loads(body)["error"]
+        late = f"id,value,at\n{identity},true,2099-01-01T00:00:00Z\n".encode()
+        assert call(f"{found.url}/labels", late, {"Content-Type": "text/csv"})[0] == 422
+        for change in ({"at": now + 30_000_000}, {"name": "returned"}):
+            status, body, _ = call(f"{found.url}/labels", {"labels": [{**good, **change}]})
+            assert (status, json.loads(body)) == (202, {"accepted": 1, "duplicate": 0})
+    finally:
+        assert found.stop() == 0
 
 
 def test_labels_arrive_as_a_file(served: Served) -> None:
@@ -353,6 +402,47 @@ def test_sigterm_drains_and_exits_0_and_the_log_is_kept(built: Path, tmp_path: P
     assert set(ids) <= set(kept)
 
 
+def test_sigterm_under_load_resets_no_connection(built: Path, tmp_path: Path) -> None:
+    """Keep-alive clients are told to leave by an answer; only then, and when they are idle, are they closed."""
+    found = serve(copy(built, tmp_path), "serve")
+    port = int(found.url.rpartition(":")[2])
+    ends: list[str] = []
+    begun: set[int] = set()
+
+    def ask(pause: float) -> None:
+        client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        while True:
+            try:
+                client.request("POST", "/endpoint/returns", json.dumps(KEYS))
+                answer = client.getresponse()
+                answer.read()
+            except OSError as error:
+                ends.append(type(error).__name__)
+                break
+            begun.add(threading.get_ident())
+            if answer.getheader("connection") == "close":
+                ends.append(f"{answer.status} close")
+                break
+            time.sleep(pause)
+        client.close()
+
+    clients = [threading.Thread(target=ask, args=(pause,)) for pause in (0, 0, 0, 0, 0.1, 0.2)]
+    idle = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    idle.request("GET", "/v2/health/live")
+    idle.getresponse().read()
+    for client in clients:
+        client.start()
+    wait_for(lambda: len(begun) == 6)
+    assert found.stop() == 0, found.log.read_text()
+    for client in clients:
+        client.join()
+    assert ends == ["200 close"] * 6
+    assert idle.sock.recv(1) == b"", "closed in order, not reset"
+    idle.close()
+    with pytest.raises(OSError, match="refused"):
+        call(found.url)
+
+
 def test_nothing_acknowledged_is_lost_on_sigkill(built: Path, tmp_path: Path) -> None:
     found = serve(copy(built, tmp_path), "serve")
     ids = [json.loads(call(f"{found.url}/endpoint/returns", KEYS)[1])["id"] for _ in range(30)]
@@ -460,6 +550,70 @@ def test_a_token_closes_everything_of_the_management_listener_but_health(
     monkeypatch.setenv("SHOP_TOKEN", "")
     refused = mainspring("serve", "--port", "0", cwd=project, status=3)
     assert "MS-3023" in refused.stderr
+
+
+def test_serve_shows_the_console_where_it_is_enabled(built: Path, tmp_path: Path) -> None:
+    project, port = copy(built, tmp_path), free_port()
+    settings = project / "mainspring.toml"
+    text = settings.read_text()
+    settings.write_text(f"{text}\n[console]\nenabled = true\n[management]\nenabled = true\nport = {port}\n")
+    found = serve(project, "serve")
+    try:
+        shown = json.loads(call(f"http://127.0.0.1:{port}/models/returns.json")[1])
+        assert shown["name"] == "returns"
+    finally:
+        assert found.stop() == 0
+    settings.write_text(f"{text}\n[console]\nenabled = true\n[management]\nenabled = false\n")
+    refused = mainspring("serve", "--port", "0", cwd=project, status=3)
+    assert "MS-3024" in refused.stderr
+    assert "mainspring.toml" in refused.stderr
+
+
+def with_two_endpoints(built: Path, tmp_path: Path) -> Path:
+    project = copy(built, tmp_path)
+    app = project / "shop.py"
+    app.write_text(app.read_text() + '\napp.endpoint(returns, called="again", latency="1us")\n')
+    return project
+
+
+def test_each_endpoint_has_its_own_requests_errors_and_latency(built: Path, tmp_path: Path) -> None:
+    found = serve(with_two_endpoints(built, tmp_path), "dev")
+
+    def rows() -> dict[str, dict[str, float]]:
+        return {row["name"]: row for row in json.loads(call(f"{found.console}/serving.json")[1])["endpoints"]}
+
+    try:
+        before = rows()
+        for endpoint, right, wrong in (("returns", 5, 0), ("again", 2, 3)):
+            for body in [KEYS] * right + [{"colour": "red"}] * wrong:
+                call(f"{found.url}/endpoint/{endpoint}", body)
+        call(f"{found.url}/endpoint/nobody", KEYS)
+        after = rows()
+        counted = {n: tuple(after[n][part] - before[n][part] for part in ("requests", "errors")) for n in after}
+        assert counted == {"returns": (5, 0), "again": (2, 3)}
+        assert all(0 < row["p50"] <= row["p99"] for row in after.values())
+        assert [(row["promised"], row["late"]) for row in after.values()] == [(None, False), (0.001, True)]
+        shown = call(f"{found.console}/serving", headers={"Accept": "text/html"})[1].decode()
+        assert shown.count("p99 is above the promised latency") == 1
+        text = call(f"{found.console}/actuator/prometheus")[1].decode()
+        assert 'mainspring_endpoint_latency_seconds{app="shop",endpoint="again"} 1e-06' in text
+        assert "nobody" not in text
+    finally:
+        assert found.stop() == 0, found.log.read_text()
+
+
+def test_serve_answers_for_the_endpoints_that_are_named(built: Path, tmp_path: Path) -> None:
+    project = with_two_endpoints(built, tmp_path)
+    found = serve(project, "serve", "again")
+    try:
+        assert json.loads(call(f"{found.url}/endpoint")[1]) == {"endpoints": ["again"]}
+        assert call(f"{found.url}/endpoint/again", KEYS)[0] == 200
+        assert call(f"{found.url}/endpoint/returns", KEYS)[0] == 404
+        assert json.loads(call(f"{found.url}/v2/models")[1]) == {"models": ["returns"]}
+    finally:
+        assert found.stop() == 0
+    unknown = mainspring("serve", "agian", "--port", "0", cwd=project, status=2)
+    assert "did you mean 'again'?" in unknown.stderr
 
 
 def test_a_port_in_use_and_a_second_dev_are_refused(served: Served) -> None:

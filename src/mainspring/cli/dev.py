@@ -11,21 +11,16 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import cast
 
 import click
 
-from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
+from mainspring.cli.console import console_of
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import tell
-from mainspring.console.app import console_app
-from mainspring.console.state import ConsoleState
-from mainspring.server.asgi import AsgiApp
 from mainspring.server.lock import ProjectLock
 from mainspring.server.planning import plan_of, sources_have_places
-from mainspring.server.process import Ask, MakeConsole, ServerProcess
-from mainspring.server.state import WorkerState
+from mainspring.server.process import ServerProcess
 
 __all__ = ["command"]
 
@@ -35,8 +30,8 @@ _POLL_SECONDS = 0.1
 
 @click.command(short_help="the whole loop: build what is stale, serve, watch files, console")
 @click.option("--host", help="address the endpoints listen on")
-@click.option("--port", type=int, help="port of the endpoints; 0 takes a free one")
-@click.option("--console-port", type=int, help="port of the console; 0 takes a free one")
+@click.option("--port", type=click.IntRange(0, 65_535), help="port of the endpoints; 0 takes a free one")
+@click.option("--console-port", type=click.IntRange(0, 65_535), help="port of the console; 0 takes a free one")
 @click.option(
     "--watch/--no-watch", default=True, help="build again when the app or its data changes, and serve the new app"
 )
@@ -50,14 +45,16 @@ def command(
     console_port: int | None,
     watch: bool,
 ) -> int:
-    """Build what is stale, serve the endpoints, show the console, and build again when a file changes."""
-    flags = {"server.host": host, "server.port": port, "management.port": console_port}
+    """Build what is stale, serve the endpoints, show the console, and build again when a file changes.
+
+    Stopped while it serves it drains and exits 0; interrupted before all endpoints have a model it exits 130.
+    """
     flags = {"server.host": host, "server.port": port, "management.port": console_port}
     services, app = open_app(project, profile, flags)
     plan = plan_of(app)
     sources_have_places(plan, services.settings)
     with ProjectLock(services.state):
-        process = ServerProcess(services, plan, console=_console(services), told=tell)
+        process = ServerProcess(services, plan, console=console_of(services), told=tell)
         builder = _Builder(services, watch, process.serving)
         with builder.at_work():
             process.run()
@@ -68,15 +65,9 @@ def command(
         if "management" in ports:
             again += ["--console-port", str(ports["management"])]
         os.execv(sys.executable, [sys.executable, "-m", "mainspring.cli", *sys.argv[1:], *again])
+    if process.interrupted:
+        raise KeyboardInterrupt
     return 0
-
-
-def _console(services: Services) -> MakeConsole:
-    def make(state: WorkerState, ask: Ask) -> AsgiApp:
-        app = console_app(ConsoleState(services, lambda: state.plan, state.report, ask, now_us))
-        return cast(AsgiApp, app)
-
-    return make
 
 
 class _Builder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import keyword
 import os
 import re
@@ -14,7 +15,7 @@ import click
 from mainspring.choose.discover import is_installed
 from mainspring.cli.options import json_option
 from mainspring.cli.output import emit, lines
-from mainspring.errors import UsageError
+from mainspring.errors import StoreError, UsageError
 
 __all__ = ["command"]
 
@@ -47,6 +48,8 @@ def command(name: str, kind: str, as_json: bool) -> int:
         if kind == "blank":
             _name(part, name)
         os.rename(part, target)
+    except OSError as error:
+        raise _unwritable(name, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     files = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
@@ -56,6 +59,20 @@ def command(name: str, kind: str, as_json: bool) -> int:
         data = "python data.py && " if kind == "flights" else ""
         lines([f"{name}: {', '.join(files)}", f"next: cd {name} && {data}mainspring dev"])
     return 0
+
+
+def _unwritable(name: str, error: OSError) -> StoreError:
+    """The error of a project that cannot be made; copying a tree collects what it meets, and keeps only the text."""
+    text, full = str(error.strerror or error), os.strerror(errno.ENOSPC)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or full in text:
+        return StoreError("the disk is full", code="MS-4101", why=full, fix="free some space and run it again")
+    return StoreError(
+        f"project {name} cannot be made here",
+        code="MS-4171",
+        why=text,
+        origin=Path.cwd().name,
+        fix="change into a folder that you may write to",
+    )
 
 
 def _template(kind: str) -> Path:

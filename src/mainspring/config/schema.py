@@ -82,7 +82,12 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("server.drain", float, 25.0, "seconds that open requests may take after SIGTERM", 0),
     SettingSpec("server.timeout", float, 30.0, "seconds that a request may take", 0.001),
     SettingSpec("server.keys", list, [], "API keys as secret references; empty leaves the endpoints open", secret=True),
-    SettingSpec("serving.replay", bool, False, 'whether a request may set its own moment with "now"'),
+    SettingSpec(
+        "serving.replay",
+        bool,
+        False,
+        'whether a request may set its own moment with "now", and a label may be dated ahead',
+    ),
     SettingSpec("management.enabled", bool, False, "whether the management listener (actuator, console) runs"),
     SettingSpec("management.host", str, "127.0.0.1", "address of the management listener"),
     SettingSpec("management.port", int, 8081, "port of the management listener; 0 takes a free one", 0, 65_535),

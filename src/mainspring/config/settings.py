@@ -17,9 +17,11 @@ from mainspring.config.schema import PORTS, SETTINGS, SettingSpec, misfit
 from mainspring.declare.data import did_you_mean
 from mainspring.errors import ConfigError
 
-__all__ = ["FILE", "Setting", "Settings", "find_project", "load_settings", "reveal"]
+__all__ = ["DEV_DEFAULT", "FILE", "Setting", "Settings", "find_project", "load_settings", "reveal"]
 
 FILE = "mainspring.toml"
+DEV_DEFAULT = "default of profile dev"
+"""The origin of values that nobody wrote and that profile dev has otherwise than others."""
 _SECRET = re.compile(r"^(env|file):(.+)$")
 _HIDDEN = "******"
 _INLINE = re.compile(r"\$\{(env|file):([^}]+)\}")
@@ -198,7 +200,7 @@ def load_settings(
         )
     values = {spec.key: Setting(spec.key, spec.default, "default") for spec in SETTINGS if "*" not in spec.key}
     if active == "dev":
-        values |= {key: Setting(key, value, "default of profile dev") for key, value in _DEV.items()}
+        values |= {key: Setting(key, value, DEV_DEFAULT) for key, value in _DEV.items()}
     values |= {item.key: item for item in _from_file(written, active)}
     values |= {item.key: item for item in _from_environment(environment, values)}
     values |= {key: _checked(Setting(key, value, _flag(key))) for key, value in flags.items() if value is not None}
@@ -277,7 +279,9 @@ def _nearest(key: str) -> str:
     if head in sections:
         return did_you_mean(key, [one for one in known if one.partition(".")[0] == head])
     near = difflib.get_close_matches(head, sections, n=1, cutoff=0.75)
-    return f"did you mean {near[0]!r}?" if near else f"your own go below [values]; known sections: {', '.join(sections)}"
+    return (
+        f"did you mean {near[0]!r}?" if near else f"your own go below [values]; known sections: {', '.join(sections)}"
+    )
 
 
 def _checked(setting: Setting) -> Setting:

@@ -86,6 +86,7 @@ def console_app(state: ConsoleState) -> Litestar:
     return Litestar(
         [
             *(_page(show, path, page) for page in _PAGES for path in _paths(page.path)),
+            *(_object(state, kind) for kind in _HOMES),
             _log(state),
             _attempt(state, show),
             _alarm(state, show),
@@ -224,15 +225,35 @@ class _Shower:
         }
 
 
+_HOMES = {
+    "source": "/data/source/{name}",
+    "feature_view": "/data/feature_view/{name}",
+    "model": "/models/{name}",
+    "endpoint": "/serving",
+    "monitor": "/monitors/{name}",
+    "run": "/runs/{name}",
+}
+"""The page that shows an object of a kind; the object's own URL, ``/kind/name``, leads there."""
+
+
 def _page_of(kind: str, name: str) -> str:
-    homes = {
-        "source": f"/data/source/{name}",
-        "feature_view": f"/data/feature_view/{name}",
-        "model": f"/models/{name}",
-        "endpoint": "/serving",
-        "monitor": f"/monitors/{name}",
-    }
-    return homes.get(kind, "/runs")
+    if kind not in _HOMES:
+        return "/runs"
+    return _HOMES[kind].format(name=quote(name)) + (f"#{quote(name)}" if kind == "endpoint" else "")
+
+
+def _object(state: ConsoleState, kind: str) -> HTTPRouteHandler:
+    @get(f"/{kind}/{{name:str}}", sync_to_thread=False)
+    def lead(name: str) -> Response[bytes]:
+        """Lead from an object's URL, the same in CLI and API, to the page that shows it; to its twin from ``.json``."""
+        plain = name.removesuffix(".json")
+        if kind != "run" and state.plan().node(f"/{kind}/{plain}") is None:
+            raise NotFoundException(detail=f"/{kind}/{plain} is not here")
+        home, _, place = _page_of(kind, plain).partition("#")
+        ending = ".json" if plain != name else f"#{place}" if place else ""
+        return Response(b"", status_code=302, headers={**_HEADERS, "location": home + ending})
+
+    return lead
 
 
 def _json(page: object) -> bytes:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+import msgspec
 
 from mainspring.choose.report import conditions_report
 from mainspring.console.graph import layout
 from mainspring.console.state import ConsoleState
+from mainspring.errors import StoreError
+from mainspring.features.log import TableVersion, newest
 from mainspring.plan.graph import Node
 from mainspring.ports.catalog import Alert, Entity, Run, StepRow
 
@@ -256,13 +260,45 @@ def _version(item: Entity, alias: str) -> dict[str, object]:
 
 def _data_row(state: ConsoleState, node: Node) -> dict[str, object]:
     steps = state.services.catalog.step_history(f"{node.kind}/{node.name}", limit=1)
-    last: Mapping[str, object] = {} if not steps else _step(steps[0], steps[0].started, 1)
+    last = steps[0] if steps else None
+    built = None if last is None else _builder(state, last)
+    held = None if built is None else _held(state, built)
     return {
         "name": node.name,
         "kind": node.kind,
         "url": f"/data{node.url}",
         "columns": len(node.fields),
-        "status": last.get("status", "none"),
-        "built": last.get("started"),
-        "note": last.get("note", ""),
+        "status": "none" if last is None else last.status,
+        "built": None if built is None else built.started,
+        "looked": None if last is None else last.started,
+        "note": "" if last is None else last.note,
+        "held": None
+        if held is None
+        else {"rows": held.rows, "quarantined": held.quarantined, "newest": held.max_event_us},
     }
+
+
+def _builder(state: ConsoleState, step: StepRow) -> StepRow | None:
+    """The step that made what a step has: itself, or the earlier one whose result was taken again."""
+    if step.status != "hit":
+        return step if step.status == "ok" else None
+    kept = state.services.catalog.cached([step.cache_key]).get(step.cache_key)
+    if kept is None:
+        return None
+    made = (kept.run_id, kept.idx, kept.map_idx)
+    return next(
+        (s for s in state.services.catalog.steps(kept.run_id) if (s.run_id, s.idx, s.map_idx) == made and s.outputs),
+        None,
+    )
+
+
+def _held(state: ConsoleState, built: StepRow) -> TableVersion | None:
+    """What the log of a source or view holds now, with what was pushed after it was built; None where it is gone."""
+    for output in built.outputs:
+        if output.kind.endswith(":TableVersion"):
+            try:
+                log = msgspec.json.decode(state.services.objects.get(output.digest), type=TableVersion).table
+                return newest(state.services.tables, log)
+            except StoreError:
+                return None
+    return None

@@ -18,7 +18,8 @@ class ConsoleState:
     Attributes:
         services: the project's ports and settings.
         plan: the graph that is loaded now.
-        endpoints: a row for each endpoint: name, model, version, state, requests, errors, p50 and p99 in milliseconds.
+        endpoints: a row for each endpoint: name, model, version, state, requests, errors, p50, p99 and the promised
+            latency in milliseconds, and whether p99 is later than promised.
         ask: sends a request body to an endpoint and returns status and body, as HTTP would.
         now: the clock, UTC microseconds.
     """

@@ -308,7 +308,7 @@ class App:
 
         Args:
             model: what answers.
-            latency: the promise, for the monitor and the benchmark.
+            latency: what is promised for 99 requests in 100; the console and the metrics show it beside what is.
             log: the share of answers kept in the prediction log.
             called: its name; the model's when left out.
 

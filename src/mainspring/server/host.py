@@ -16,6 +16,11 @@ from mainspring.server.asgi import Listener
 
 __all__ = ["Bound", "bind", "run_listeners"]
 
+_HOW = {"server": "--port, or ", "management": "--console-port of mainspring dev, or "}
+"""How the port of a listener is chosen on the command line."""
+_IDLE_S = 1.0
+"""How long a connection may send nothing before it is closed, when the server stops."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bound:
@@ -53,7 +58,7 @@ def bind(name: str, listener: Listener, host: str, port: int, origin: str) -> Bo
                 code="MS-3016",
                 why=f"another process listens at {host}:{port}",
                 origin=origin,
-                fix=f"stop it, or choose another: --port, or {name}.port in mainspring.toml",
+                fix=f"stop it, or choose another: {_HOW.get(name, '')}{name}.port in mainspring.toml",
             ) from error
         raise ConfigError(
             f"cannot listen at {host}:{port}",
@@ -70,10 +75,12 @@ async def run_listeners(
     drain_seconds: float,
     started: Callable[[], Awaitable[None]],
     stopping: Callable[[], Awaitable[None]],
+    asked: Callable[[int], None] = lambda number: None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain.
 
-    On the signal new connections are refused, requests under way are answered (at most `drain_seconds`), then
+    On the signal the listening sockets are closed, requests under way and those that connections still send are
+    answered with ``Connection: close`` (at most `drain_seconds`), connections that send nothing are closed, then
     `stopping` runs. A second signal does not wait for them.
 
     Args:
@@ -81,12 +88,14 @@ async def run_listeners(
         drain_seconds: how long requests under way may take.
         started: called when all listeners answer.
         stopping: called when no request is under way.
+        asked: told of the number of each signal, before anything is closed.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     servers = [_server(bound, drain_seconds) for bound in listeners]
 
-    def on_signal() -> None:
+    def on_signal(number: int) -> None:
+        asked(number)
         for bound in listeners:
             bound.listener.draining = True
         if stop.is_set():
@@ -95,7 +104,7 @@ async def run_listeners(
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+        loop.add_signal_handler(number, on_signal, number)
     try:
         running = [
             asyncio.create_task(server._serve(sockets=[bound.socket]))  # serve() would take the signals for itself
@@ -109,6 +118,7 @@ async def run_listeners(
         waiting = asyncio.create_task(stop.wait())
         await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
+        await _close_in_order(servers, min(_IDLE_S, drain_seconds))
         for server in servers:
             server.should_exit = True
         await asyncio.gather(*running)
@@ -116,6 +126,23 @@ async def run_listeners(
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+async def _close_in_order(servers: Sequence[uvicorn.Server], seconds: float) -> None:
+    """Take no new connection, and let those that are open end with an answer that says so.
+
+    A connection that is closed while its client sends is reset under the client's hands; after an answer with
+    ``Connection: close`` it sends nothing more.
+    """
+    for server in servers:
+        for listening in server.servers:
+            listening.close()
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while any(server.server_state.connections for server in servers) and loop.time() < end:
+        if any(server.force_exit for server in servers):
+            return
+        await asyncio.sleep(0.01)
 
 
 def _server(bound: Bound, drain_seconds: float) -> uvicorn.Server:

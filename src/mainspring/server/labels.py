@@ -1,14 +1,18 @@
-"""Labels that arrive as a file: CSV or Parquet with the columns ``id``, ``value``, ``at`` and perhaps ``name``."""
+"""Labels that arrive: read out of a file (CSV or Parquet), and held against what the served models can be labelled."""
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from mainspring.declare.data import Column
+from mainspring.declare.record import Kind
 from mainspring.errors import DataError
 from mainspring.lazy import lazy
+from mainspring.protocols.http import Fault
 from mainspring.protocols.native.rest import moment_us
 
 if TYPE_CHECKING:
@@ -20,9 +24,51 @@ else:
     pa, pc = lazy("pyarrow"), lazy("pyarrow.compute")
     pa_csv, pq = lazy("pyarrow.csv"), lazy("pyarrow.parquet")
 
-__all__ = ["read_labels"]
+__all__ = ["LabelRules", "read_labels"]
 
 _WANTED = ("id", "value", "at")
+_SKEW_US = 60_000_000
+"""How far the clock of who sends a label may be ahead."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRules:
+    """What can be a label of the models that are served.
+
+    Attributes:
+        columns: the label of each model. A label without a name may be that of any of them.
+        future: whether a label may be dated in the future, as a replay dates it.
+    """
+
+    columns: tuple[Column, ...]
+    future: bool
+
+    def check(self, labels: Iterable[tuple[str, str, float, int]], now: int) -> None:
+        """Refuse what cannot be a label: it would be counted, and one from the future would outlive each correction.
+
+        Args:
+            labels: (prediction id, name, value, at in UTC microseconds).
+            now: the clock, UTC microseconds.
+
+        Raises:
+            Fault: 422; nothing of them is recorded then.
+        """
+        for number, (_, name, value, at) in enumerate(labels):
+            named = [column for column in self.columns if name in ("", column.name)]
+            if not named:
+                names = ", ".join(sorted({column.name for column in self.columns})) or "none"
+                raise Fault(422, f"label {number} is called {name!r}; the labels of the models here are: {names}")
+            if not any(_fits(column.field.type.kind, value) for column in named):
+                wanted = " or ".join(sorted({f"{column.name} ({column.field.type.kind.value})" for column in named}))
+                raise Fault(422, f"label {number} is {value:g}, which is no {wanted}")
+            if at > now + _SKEW_US and not self.future:
+                raise Fault(422, f"label {number} became known in the future; labels are dated by when they were known")
+
+
+def _fits(kind: Kind, value: float) -> bool:
+    if kind is Kind.BOOLEAN:
+        return value in (0.0, 1.0)
+    return kind is not Kind.INTEGER or value == math.floor(value)
 
 
 def read_labels(kind: Literal["csv", "parquet"], data: bytes) -> list[tuple[str, str, float, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -9,7 +10,22 @@ from types import TracebackType
 
 from mainspring.errors import StoreError
 
-__all__ = ["ProjectLock"]
+__all__ = ["ProjectLock", "unwritable"]
+
+
+def unwritable(state: Path, error: OSError) -> StoreError:
+    """The error of a state folder in which nothing can be made."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StoreError(
+            "the disk is full", code="MS-4101", why=str(error.strerror), fix="free some space and run it again"
+        )
+    return StoreError(
+        "the state folder cannot be written",
+        code="MS-4111",
+        why=str(error.strerror),
+        origin=state.name,
+        fix="make the project's folder writable",
+    )
 
 
 class ProjectLock:
@@ -19,7 +35,7 @@ class ProjectLock:
         state: the project's state folder.
 
     Raises:
-        StoreError: MS-4170, another process holds it; MS-4111, the folder cannot be written.
+        StoreError: MS-4170, another process holds it; MS-4101, the disk is full; MS-4111, the folder cannot be written.
     """
 
     def __init__(self, state: Path) -> None:
@@ -30,13 +46,7 @@ class ProjectLock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise StoreError(
-                "the state folder cannot be written",
-                code="MS-4111",
-                why=str(error.strerror),
-                origin=self._path.parent.name,
-                fix="make the project's folder writable",
-            ) from error
+            raise unwritable(self._path.parent, error) from error
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -8,6 +8,7 @@ import contextlib
 import hmac
 import importlib.metadata
 import os
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ import uvloop
 from mainspring.catalog.ids import now_us
 from mainspring.choose.report import conditions_report
 from mainspring.choose.services import Services
-from mainspring.config.settings import Settings
-from mainspring.errors import MainspringError
+from mainspring.config.settings import DEV_DEFAULT, Settings
+from mainspring.errors import ConfigError, MainspringError
 from mainspring.plan.graph import Plan
 from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
 from mainspring.protocols.http import Fault, Request, Router, error_response
@@ -37,12 +38,15 @@ from mainspring.server.state import WorkerState
 __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
+_COUNTED = 4096
+"""The most kinds of request whose counters are kept at hand."""
 _MANAGED = 256
 """The most requests under way at once at the management listener."""
 _ASKED = ("catalog", "online")
 """The stores that a served request needs; they are asked for the health page."""
 _OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/actuator/health"})
 
+_Add = Callable[[float], None]
 Ask = Callable[[str, bytes], Any]
 MakeConsole = Callable[[WorkerState, Ask], AsgiApp]
 """Builds the console over the state; given by whoever may know the console."""
@@ -62,9 +66,11 @@ class ServerProcess:
         plan: the app's graph.
         console: builds the console, or None.
         told: told what a person should know, a line at a time.
+        only: the names of the endpoints to serve, with their models; empty is all of them.
 
     Attributes:
         serving: set when the listeners answer and signals are taken.
+        interrupted: whether Ctrl-C stopped it before all endpoints had a model to answer with.
     """
 
     def __init__(
@@ -74,26 +80,29 @@ class ServerProcess:
         *,
         console: MakeConsole | None = None,
         told: Callable[[str], None] = lambda line: None,
+        only: Sequence[str] = (),
     ) -> None:
         self.services = services
         self.plan = plan
         self._told = told
         self._console = console
         self._settings = services.settings
-        self.state = WorkerState(services, plan)
+        self.state = WorkerState(services, plan, only=only)
         self._tasks: list[asyncio.Task[None]] = []
-        self._routes: dict[tuple[str, int], tuple[Callable[[float], None], Callable[[float], None]]] = {}
+        self._routes: dict[tuple[str, tuple[str, ...], int], tuple[_Add, _Add]] = {}
         self._bound: list[Bound] = []
         self._management: Bound | None = None
         self._router = Router()
         self.serving = threading.Event()
+        self.interrupted = False
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; returns when everything is drained and sealed.
 
         Raises:
             ConfigError: MS-3016, MS-3017, a port cannot be bound; MS-3021, the management listener needs a token;
-                MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty.
+                MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty; MS-3024, the
+                console is enabled and the management listener is not.
         """
         keys = api_keys(self._settings)
         self.state.open()
@@ -110,13 +119,14 @@ class ServerProcess:
     def _listeners(self, keys: Sequence[bytes]) -> list[Bound]:
         settings = self._settings
         router = self._router
-        add_oip_routes(router, ServedModels(self.state.models), self.state.ready, ("mainspring", _version()))
+        models, most = ServedModels(self.state.models, lambda: self.state.endpoints, now_us), "server.max_rows"
+        add_oip_routes(router, models, self._ready, ("mainspring", _version()), settings.whole(most))
         add_native_routes(
             router,
             lambda: self.state.endpoints,
             self.state.push,
             self.state.take_labels,
-            _NativeLimits(settings.whole("server.max_rows"), settings.flag("serving.replay")),
+            _NativeLimits(settings.whole(most), settings.flag("serving.replay")),
             now_us,
             asyncio.to_thread,
             read_labels,
@@ -128,6 +138,14 @@ class ServerProcess:
         if settings.flag("management.enabled"):
             self._management = self._bind_management(settings, limits)
             found.append(self._management)
+        elif settings.flag("console.enabled") and origin_of_setting(settings, "console.enabled") != DEV_DEFAULT:
+            raise ConfigError(
+                "the console has no listener to be shown on",
+                code="MS-3024",
+                why="console.enabled is true and management.enabled is false",
+                origin=origin_of_setting(settings, "console.enabled"),
+                fix="management.enabled = true, or console.enabled = false",
+            )
         return found
 
     def _bind_management(self, settings: Settings, limits: Limits) -> Bound:
@@ -174,7 +192,14 @@ class ServerProcess:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
 
-        await run_listeners(listeners, self._settings.number("server.drain"), started, stopping)
+        def asked(number: int) -> None:
+            self.interrupted = self.interrupted or (number == signal.SIGINT and not self.state.ready())
+
+        await run_listeners(listeners, self._settings.number("server.drain"), started, stopping, asked)
+
+    def _ready(self) -> bool:
+        """Whether to send requests here: every endpoint has a warm model, and nobody has asked the server to stop."""
+        return self.state.ready() and not any(bound.listener.draining for bound in self._bound)
 
     def _refresh(self) -> None:
         for name in self.state.refresh():
@@ -193,14 +218,25 @@ class ServerProcess:
             await asyncio.sleep(seconds)
 
     def _count(self, request: Request | None, name: str, status: int, seconds: float) -> None:
-        found = self._routes.get((name, status))
+        asked = request.parameters[:1] if request is not None else ()
+        found = self._routes.get((name, asked, status))
         if found is None:
-            app = self.plan.app
-            add = self.state.metrics.counter("mainspring_requests_total", app=app, route=name, code=str(status))
-            observe = self.state.metrics.histogram("mainspring_request_seconds", app=app, route=name)
-            found = self._routes[name, status] = (add, observe)
+            labels = {"app": self.plan.app, "route": name} | self._asked(name, asked)
+            add = self.state.metrics.counter("mainspring_requests_total", code=str(status), **labels)
+            observe = self.state.metrics.histogram("mainspring_request_seconds", **labels)
+            found = (add, observe)
+            if len(self._routes) < _COUNTED:
+                self._routes[name, asked, status] = found
         found[0](1.0)
         found[1](seconds)
+
+    def _asked(self, route: str, asked: tuple[str, ...]) -> dict[str, str]:
+        """What a request was for, as labels: only names that there are, so that clients make up no series."""
+        if route == "endpoint" and asked and asked[0] in self.state.endpoints:
+            return {"endpoint": asked[0]}
+        if route == "infer" and asked and self.state.models.get(asked[0]) is not None:
+            return {"model": asked[0]}
+        return {}
 
     def _fault(self, error: Exception) -> None:
         if not isinstance(error, MainspringError):

@@ -35,6 +35,8 @@ from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alert, Label
+from mainspring.server.labels import LabelRules
+from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
 from mainspring.server.rows import rows_to_table
 from mainspring.serving.endpoint import EndpointService, ModelColumn
@@ -53,6 +55,7 @@ __all__ = ["Watched", "WorkerState"]
 
 _KEEP_SEGMENTS = 4
 _CHAMPION = "champion"
+_SECONDS = "mainspring_request_seconds"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOGGED_AS: Mapping[Kind, ColumnKind] = {Kind.INTEGER: "i8", Kind.BOOLEAN: "bool", Kind.STRING: "category"}
 
@@ -74,12 +77,17 @@ class WorkerState:
         services: the project's ports.
         plan: the app's graph.
         worker: the worker's number.
+        only: the names of the endpoints to answer for, with their models; empty is all of them.
+
+    Raises:
+        StoreError: MS-4101, the disk is full; MS-4111, the state folder cannot be written.
     """
 
-    def __init__(self, services: Services, plan: Plan, worker: int = 0) -> None:
+    def __init__(self, services: Services, plan: Plan, worker: int = 0, only: Sequence[str] = ()) -> None:
         self.services = services
         self.plan = plan
-        self.metrics = Metrics(services.state / "metrics" / f"worker-{worker}.bin")
+        self.metrics = _metrics(services.state, "-".join(["worker", str(worker), *sorted(only)]))
+        self._only = frozenset(only)
         self.models = ModelTable()
         self.endpoints: dict[str, EndpointService] = {}
         self.logs: dict[str, PredictionLog] = {}
@@ -93,6 +101,7 @@ class WorkerState:
         self._pushing = threading.Lock()
         self._monitoring = threading.Lock()
         self._counting = threading.Lock()
+        self._promised: dict[str, float] = {}
         self._counted: dict[tuple[str, str], int] = {}
 
     # -- starting -----------------------------------------------------------------------------------------------
@@ -105,9 +114,13 @@ class WorkerState:
         """
         self._sources = sources_of(self.plan)
         self._views = online_views(self.services, self.plan)
-        for node in self.plan.of_kind("endpoint"):
+        for node in self._served():
             self._open_endpoint(node)
         self.refresh()
+
+    def _served(self) -> Sequence[Node]:
+        """The endpoints that this process answers for."""
+        return [node for node in self.plan.of_kind("endpoint") if not self._only or node.name in self._only]
 
     def _open_endpoint(self, node: Node) -> None:
         declaration = cast(Endpoint, node.declaration)
@@ -148,6 +161,10 @@ class WorkerState:
             spec.log or 1.0,
         )
         self.logs[node.name] = log
+        if spec.latency_us is not None:
+            self._promised[node.name] = spec.latency_us / 1e3
+            promised = spec.latency_us / 1e6
+            self.metrics.set("mainspring_endpoint_latency_seconds", promised, app=self.plan.app, endpoint=node.name)
         self.endpoints[node.name] = EndpointService(
             node.name,
             model_name,
@@ -177,7 +194,10 @@ class WorkerState:
     def refresh(self) -> list[str]:
         """Take over champions that have moved, old ones answering until new ones are warm; the models that changed."""
         changed = []
+        behind = {url for node in self._served() for url in node.inputs}
         for node in self.plan.of_kind("model"):
+            if self._only and node.url not in behind:
+                continue
             alias = self.services.catalog.alias("model", node.name, _CHAMPION)
             live = self.models.get(node.name)
             if alias is None or (live is not None and live.entity == alias.entity_id):
@@ -242,8 +262,15 @@ class WorkerState:
         }
 
     def take_labels(self, labels: Sequence[tuple[str, str, float, int]]) -> Mapping[str, int]:
-        """Record labels of predictions; the latest of each wins."""
+        """Record labels of predictions; the latest of each wins.
+
+        Raises:
+            Fault: 422, one of them cannot be a label of a served model.
+        """
         received = now_us()
+        served = [spec_of(spec_of(cast(Endpoint, node.declaration)).model) for node in self._served()]
+        rules = LabelRules(tuple(model.label for model in served), self.services.settings.flag("serving.replay"))
+        rules.check(labels, received)
         fresh = self.services.catalog.add_labels(
             [Label(identity, name, value, at, received) for identity, name, value, at in labels]
         )
@@ -375,14 +402,12 @@ class WorkerState:
         rows: list[dict[str, object]] = []
         for service in self.endpoints.values():
             live = self.models.get(service.model)
-            seconds = "mainspring_request_seconds"
-            labels = {"app": self.plan.app, "route": "endpoint"}
-            p50, p99 = (self.metrics.quantile(seconds, share, **labels) for share in (0.5, 0.99))
-            done = self.metrics.read("mainspring_requests_total", code="200", **labels)
-            failed = sum(
-                self.metrics.read("mainspring_requests_total", code=code, **labels)
-                for code in ("400", "500", "503", "504")
-            )
+            labels = {"app": self.plan.app, "endpoint": service.name}
+            seconds = (self.metrics.quantile(_SECONDS, share, route="endpoint", **labels) for share in (0.5, 0.99))
+            p50, p99 = (None if found is None else found * 1e3 for found in seconds)
+            answered = self.metrics.total("mainspring_requests_total", **labels)
+            done = sum(count for series, count in answered.items() if ("code", "200") in series)
+            promised = self._promised.get(service.name)
             rows.append(
                 {
                     "name": service.name,
@@ -390,12 +415,21 @@ class WorkerState:
                     "version": "" if live is None else live.version,
                     "state": "ok" if live is not None else "pending",
                     "requests": int(done),
-                    "errors": int(failed),
-                    "p50": None if p50 is None else p50 * 1e3,
-                    "p99": None if p99 is None else p99 * 1e3,
+                    "errors": int(sum(answered.values()) - done),
+                    "p50": p50,
+                    "p99": p99,
+                    "promised": promised,
+                    "late": promised is not None and p99 is not None and p99 > promised,
                 }
             )
         return rows
+
+
+def _metrics(state: Path, name: str) -> Metrics:
+    try:
+        return Metrics(state / "metrics" / f"{name}.bin")
+    except OSError as error:
+        raise unwritable(state, error) from error
 
 
 def _spans_of(reader: LogReader) -> Predictions:

@@ -190,6 +190,23 @@ class EndpointService:
             for row, vector, score, status, now_us in zip(rows, vectors, scores, statuses, moments, strict=True)
         ]
 
+    def record(self, rows: Sequence[Sequence[object]], scores: Sequence[float], version: str, now_us: int) -> list[str]:
+        """Log answers that were given to the model's own columns, not to keys; their prediction ids.
+
+        Args:
+            rows: the model's columns of each, in order, None for what is missing.
+            scores: one a row.
+            version: the model version that answered.
+            now_us: the moment of the question, UTC microseconds.
+
+        Returns:
+            An id a row; none where the endpoint does not log.
+        """
+        if self._sink is None:
+            return []
+        put, beside = self._sink.put, (None,) * len(self.beside)
+        return [put((*row, *beside), score, version, now_us) for row, score in zip(rows, scores, strict=True)]
+
     def _log(
         self,
         row: Mapping[str, Any],

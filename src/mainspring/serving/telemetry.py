@@ -15,13 +15,14 @@ from pathlib import Path
 
 __all__ = ["BUCKETS", "Metrics"]
 
-BUCKETS = tuple(0.0005 * 2**power for power in range(16))
+BUCKETS: tuple[float, ...] = tuple(0.0005 * 2**power for power in range(16))
 """Upper bounds of the histograms, in seconds."""
 
 _SLOTS = 65_536
 _MOST = 1000
 _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_requests_total": ("counter", "requests answered"),
+    "mainspring_endpoint_latency_seconds": ("gauge", "the latency that an endpoint promises for 99 requests in 100"),
     "mainspring_request_seconds": ("histogram", "time from the first byte of a request to the last of its answer"),
     "mainspring_predictions_total": ("counter", "rows scored"),
     "mainspring_predlog_rows_total": ("counter", "answers written to the prediction log"),
@@ -155,18 +156,31 @@ class Metrics:
         return tuple(found)
 
     def quantile(self, name: str, share: float, **labels: str) -> float | None:
-        """A quantile of a histogram, in seconds, by the upper bound of its bucket; None without observations."""
+        """A quantile of a histogram, in seconds; None without observations.
+
+        Within its bucket it is interpolated, as Prometheus's ``histogram_quantile`` does; beyond the last bound it is
+        that bound.
+        """
         key = tuple(sorted(labels.items()))
-        counts = [self.read(f"{name}_bucket", **dict(key), le=_bound(bound)) for bound in (*BUCKETS, float("inf"))]
-        total = sum(counts)
-        if not total:
+        slots = [self._slots.get((f"{name}_bucket", (*key, ("le", _bound(bound))))) for bound in BUCKETS]
+        rank, below, lower = share * self.read(f"{name}_count", **labels), 0.0, 0.0
+        if not rank:
             return None
-        reached = 0.0
-        for bound, count in zip((*BUCKETS, BUCKETS[-1] * 2), counts, strict=True):
-            reached += count
-            if reached >= share * total:
-                return float(bound)
-        return None
+        for bound, slot in zip(BUCKETS, slots, strict=True):
+            count = 0.0 if slot is None else float(self._map[slot])
+            if count and below + count >= rank:
+                return lower + (bound - lower) * (rank - below) / count
+            below, lower = below + count, bound
+        return BUCKETS[-1]
+
+    def total(self, name: str, **labels: str) -> dict[Labels, float]:
+        """The numbers under a name of all series that have these labels, by all of their labels."""
+        wanted = set(labels.items())
+        return {
+            series: float(self._map[slot])
+            for (known, series), slot in list(self._slots.items())
+            if known == name and wanted.issubset(series)
+        }
 
     def render(self, accept: bytes = b"") -> tuple[bytes, bytes]:
         """The page for an Accept header: content type and text."""

@@ -43,7 +43,7 @@ def test_moments_dates_and_decimals_are_the_numbers_that_a_trainer_sees() -> Non
     at, day = datetime(2025, 6, 1, 12, 30, 0, 250_000, UTC), date(2025, 6, 1)
     row = {"at": "2025-06-01T14:30:00.25+02:00", "day": "2025-06-01", "price": "12.50"}
     (answer,) = asked.answer([row], [1])
-    trained = [Frame(pa.table({"x": [value]})).numpy()[0] for value in (at, day, 12.5)]
+    trained = [Frame(pa.table({"x": [value]})).numpy()[0, 0] for value in (at, day, 12.5)]
     assert list(answer.values) == trained
     numbers = {"at": float(trained[0]), "day": int(trained[1]), "price": 12.5}
     assert list(asked.answer([numbers], [1])[0].values) == trained

@@ -70,15 +70,30 @@ def test_labels_beyond_a_thousand_become_other(tmp_path: Path) -> None:
     assert 'route="r1100"' not in text
 
 
-def test_quantiles_are_bounds_of_buckets(tmp_path: Path) -> None:
+@pytest.mark.parametrize("labels", [{}, {"app": "x", "route": "z"}], ids=["no labels", "labels on both sides of le"])
+def test_quantiles_are_interpolated_within_their_bucket(tmp_path: Path, labels: dict[str, str]) -> None:
     metrics = Metrics(tmp_path / "m.bin")
-    assert metrics.quantile("mainspring_request_seconds", 0.5) is None
-    observe = metrics.histogram("mainspring_request_seconds")
-    for _ in range(99):
-        observe(0.0004)
-    observe(3.0)
-    assert metrics.quantile("mainspring_request_seconds", 0.5) == BUCKETS[0]
-    assert metrics.quantile("mainspring_request_seconds", 0.995) == 4.096
+    name = "mainspring_request_seconds"
+    assert metrics.quantile(name, 0.5, **labels) is None
+    metrics.histogram(name, other="series", **labels)(100.0)
+    observe = metrics.histogram(name, **labels)
+    for _ in range(98):
+        observe(0.0015)
+    for seconds in (3.0, 1e6):
+        observe(seconds)
+    assert metrics.quantile(name, 0.49, **labels) == pytest.approx(0.0015)  # half-way through (0.001, 0.002]
+    assert metrics.quantile(name, 0.98, **labels) == pytest.approx(0.002)
+    assert metrics.quantile(name, 0.99, **labels) == pytest.approx(4.096)
+    assert metrics.quantile(name, 1.0, **labels) == BUCKETS[-1]
+
+
+def test_a_total_is_of_the_series_that_have_the_labels(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path / "m.bin")
+    for endpoint, code, count in (("a", "200", 3), ("a", "400", 2), ("b", "200", 5)):
+        metrics.counter("mainspring_requests_total", endpoint=endpoint, code=code)(count)
+    found = metrics.total("mainspring_requests_total", endpoint="a")
+    assert sorted(found.values()) == [2.0, 3.0]
+    assert metrics.total("mainspring_requests_total", endpoint="c") == {}
 
 
 def test_a_full_disk_fails_no_count_and_the_names_are_written_later(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,9 +11,24 @@ import numpy as np
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 from mainspring.protocols.oip.tensors import Tensor, decode_json, encode_json, read_tensor, write_tensor
 
-__all__ = ["OipModel", "OipModels", "add_oip_routes"]
+__all__ = ["PREDICTION_IDS", "Inference", "OipModel", "OipModels", "add_oip_routes"]
 
+PREDICTION_IDS = "prediction_ids"
+"""The answer's parameter with the prediction ids of its rows, with commas between, as parameters are no lists."""
 EXTENSIONS: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What a model has answered.
+
+    Attributes:
+        outputs: the arrays by the outputs' names; rows are the first dimension.
+        ids: the prediction id of each row; empty when they are not logged.
+    """
+
+    outputs: Mapping[str, np.ndarray[Any, Any]]
+    ids: Sequence[str] = ()
 
 
 class OipModel(Protocol):
@@ -38,7 +54,7 @@ class OipModel(Protocol):
     def outputs(self) -> tuple[Tensor, ...]:
         """What it gives."""
 
-    async def infer(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> Mapping[str, np.ndarray[Any, Any]]:
+    async def infer(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> Inference:
         """All outputs for these inputs; rows are the first dimension."""
 
 
@@ -59,7 +75,9 @@ class OipModels(Protocol):
         """
 
 
-def add_oip_routes(router: Router, models: OipModels, ready: Callable[[], bool], server: tuple[str, str]) -> None:
+def add_oip_routes(
+    router: Router, models: OipModels, ready: Callable[[], bool], server: tuple[str, str], max_rows: int
+) -> None:
     """Serve OIP v2 on a router.
 
     Args:
@@ -67,8 +85,9 @@ def add_oip_routes(router: Router, models: OipModels, ready: Callable[[], bool],
         models: the models of this process.
         ready: whether every required model is warm.
         server: the server's name and version.
+        max_rows: most rows in one request.
     """
-    routes = _Routes(models, ready, server)
+    routes = _Routes(models, ready, server, max_rows)
     router.add("GET", "/v2/health/live", routes.live)
     router.add("GET", "/v2/health/ready", routes.server_ready)
     router.add("GET", "/v2", routes.server_metadata)
@@ -80,8 +99,9 @@ def add_oip_routes(router: Router, models: OipModels, ready: Callable[[], bool],
 
 
 class _Routes:
-    def __init__(self, models: OipModels, ready: Callable[[], bool], server: tuple[str, str]) -> None:
+    def __init__(self, models: OipModels, ready: Callable[[], bool], server: tuple[str, str], max_rows: int) -> None:
         self._models = models
+        self._max_rows = max_rows
         self._ready = ready
         self._server = server
 
@@ -122,17 +142,19 @@ class _Routes:
             raise Fault(400, "the body is no object")
         if not isinstance(body.get("id", ""), str):
             raise Fault(400, "the id is no text")
-        inputs = _inputs(body, model)
+        inputs = _inputs(body, model, self._max_rows)
         wanted = _wanted(body, model)
         answers = await model.infer(inputs)
         outputs, finite = [], True
         for tensor in wanted:
-            written, all_finite = write_tensor(tensor, answers[tensor.name])
+            written, all_finite = write_tensor(tensor, answers.outputs[tensor.name])
             outputs.append(written)
             finite = finite and all_finite
         answer: dict[str, Any] = {"model_name": model.name, "model_version": model.version}
         if "id" in body:
             answer["id"] = body["id"]
+        if answers.ids:
+            answer["parameters"] = {PREDICTION_IDS: ",".join(answers.ids)}
         answer["outputs"] = outputs
         return Response(200, encode_json(answer, finite=finite))
 
@@ -145,7 +167,7 @@ def _described(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
 
 
-def _inputs(body: Mapping[str, Any], model: OipModel) -> dict[str, np.ndarray[Any, Any]]:
+def _inputs(body: Mapping[str, Any], model: OipModel, max_rows: int) -> dict[str, np.ndarray[Any, Any]]:
     items = body.get("inputs")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise Fault(400, "the body has no list of inputs")
@@ -157,7 +179,7 @@ def _inputs(body: Mapping[str, Any], model: OipModel) -> dict[str, np.ndarray[An
             raise Fault(400, f"model {model.name!r} has no input {name!r}; it takes {', '.join(declared)}")
         if name in found:
             raise Fault(400, f"input {name!r} is there twice")
-        found[name] = read_tensor(item, declared[name])
+        found[name] = read_tensor(item, declared[name], max_rows)
     missing = [name for name in declared if name not in found]
     if missing:
         raise Fault(400, f"inputs are missing: {', '.join(missing)}")

@@ -64,11 +64,12 @@ def encode_json(value: Any, *, finite: bool) -> bytes:
     return orjson.dumps(value) if finite else json.dumps(value, separators=(",", ":")).encode()
 
 
-def read_tensor(item: Any, declared: Tensor) -> np.ndarray[Any, Any]:
-    """A request's tensor as an array of its shape.
+def read_tensor(item: Any, declared: Tensor, max_rows: int = MAX_ELEMENTS) -> np.ndarray[Any, Any]:
+    """A request's tensor as an array of its shape, (rows, ..).
 
     Raises:
-        Fault: 400, the datatype, shape or data do not fit; nothing is allocated for a shape that lies.
+        Fault: 400, the datatype, shape or data do not fit; nothing is allocated for a shape that lies. 413, it has more
+            than `max_rows` rows or 2^26 elements.
     """
     name = declared.name
     datatype, shape, data = item.get("datatype"), item.get("shape"), item.get("data")
@@ -81,6 +82,8 @@ def read_tensor(item: Any, declared: Tensor) -> np.ndarray[Any, Any]:
     _shape_fits(name, shape, declared)
     if not isinstance(data, list):
         raise Fault(400, f"input {name!r} has no data")
+    if shape and shape[0] > max_rows:
+        raise Fault(413, f"input {name!r} has {shape[0]} rows; at most {max_rows} are served at once")
     count = math.prod(shape)
     if count > MAX_ELEMENTS:
         raise Fault(413, f"input {name!r} has {count} elements; at most {MAX_ELEMENTS} are served")
