@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import io
 import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -378,10 +380,11 @@ def test_the_prometheus_page_parses(served: Served) -> None:
     text = call(f"{served.console}/actuator/prometheus")[1].decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     seconds = families["mainspring_request_seconds"]
-    buckets = [s for s in seconds.samples if s.name.endswith("_bucket") and s.labels["route"] == "endpoint"]
+    mine = [s for s in seconds.samples if s.labels.get("endpoint") == "returns"]
+    buckets = [s for s in mine if s.name.endswith("_bucket")]
     assert [s.value for s in buckets] == sorted(s.value for s in buckets)
     assert buckets[-1].labels["le"] == "+Inf"
-    count = next(s for s in seconds.samples if s.name.endswith("_count") and s.labels["route"] == "endpoint")
+    count = next(s for s in mine if s.name.endswith("_count"))
     assert count.value == buckets[-1].value > 0
 
 
@@ -400,6 +403,49 @@ def test_sigterm_drains_and_exits_0_and_the_log_is_kept(built: Path, tmp_path: P
 
     kept = [row for path in sealed for row in pq.read_table(path).column("prediction_id").to_pylist()]
     assert set(ids) <= set(kept)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 12 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(place)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted: run as root, with CAP_SYS_ADMIN")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_full_disk_stops_no_answer_and_is_told(built: Path, small_disk: Path) -> None:
+    found = serve(copy(built, small_disk), "dev")
+
+    def log() -> tuple[int, str, int]:
+        status, body, _ = call(f"{found.console}/actuator/health")
+        part = json.loads(body)["components"]["predictionLog"]
+        return status, part["status"], part["details"]["dropped"]
+
+    def ask(batches: int) -> set[int]:
+        return {call(f"{found.url}/endpoint/returns", {"rows": [KEYS] * 5000})[0] for _ in range(batches)}
+
+    try:
+        filler = small_disk / "filler"
+        with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        assert ask(7) == {200}
+        assert log()[:2] == (503, "DOWN")
+        assert log()[2] > 0
+        assert call(f"{found.url}/v2/health/ready")[0] == 200
+        filler.unlink()
+        wait_for(lambda: log()[:2] == (200, "UP"))
+        dropped = log()[2]
+        assert ask(2) == {200}
+        assert log()[2] == dropped
+    finally:
+        assert found.stop() == 0, found.log.read_text()
 
 
 def test_sigterm_under_load_resets_no_connection(built: Path, tmp_path: Path) -> None:
