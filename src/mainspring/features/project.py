@@ -14,6 +14,7 @@ from mainspring.features.view import (
     EVENT,
     HASH,
     INGEST,
+    RETRACTS,
     SEQ,
     VALID_TO,
     VERSION_ID,
@@ -31,7 +32,7 @@ else:
 
 __all__ = ["ViewUpdate", "project", "update_view"]
 
-_COPIED = (EVENT, INGEST, SEQ, DELETED, ASSUMED, BATCH)
+_COPIED = (EVENT, INGEST, SEQ, DELETED, ASSUMED, BATCH, RETRACTS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,7 +230,7 @@ class WorkerState:
             )
             for view in views:
                 if view.online:
-                    upsert(view, self.services.online, done.logged[view.name])
+                    upsert(view, self.services.online, done.logged[view.name], now_us())
         self.metrics.counter("mainspring_features_pushed_total", app=self.plan.app, source=source)(done.accepted)
         return {
             "accepted": done.accepted,
