@@ -87,6 +87,7 @@ class TableVersion(msgspec.Struct, frozen=True):
         assumed: rows whose ingest time is not known, so that the event time stands for it.
         tidy: whether surely no row became known after it happened, and no two rows of an entity happened at once;
             such a log needs no search for the newest row known.
+        files: how often the source's files had brought something, in a source's log.
     """
 
     table: str
@@ -98,6 +99,7 @@ class TableVersion(msgspec.Struct, frozen=True):
     quarantined: int = 0
     assumed: int = 0
     tidy: bool = False
+    files: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +274,7 @@ def append_to_log(
     *,
     through: int,
     quarantined: int = 0,
+    files: int | None = None,
     marks: Mapping[str, int] | None = None,
     notes: Mapping[str, str] | None = None,
     keys: Sequence[str] = (),
@@ -285,6 +288,7 @@ def append_to_log(
         txn: makes it happen once.
         through: the greatest `_seq` that the log reaches then.
         quarantined: rows set aside with these.
+        files: how often files have brought something with these; as often as before when left out.
         marks: further marks of the commit.
         notes: further notes of the commit.
         keys: the columns that tell entities apart, in a view's log.
@@ -302,6 +306,7 @@ def append_to_log(
         before.quarantined + quarantined,
         before.assumed + (pc.sum(rows.column(ASSUMED)).as_py() or 0),
         before.tidy and _stays_tidy(before, rows, keys),
+        before.files if files is None else files,
     )
     commit = tables.append(
         table,

@@ -26,7 +26,7 @@ from mainspring.features.log import SourceTable, TableVersion, source_of
 from mainspring.features.project import update_view
 from mainspring.features.sources.files import find_files
 from mainspring.features.view import View, view_of
-from mainspring.features.write import PUSH_MARK, ingest_batch
+from mainspring.features.write import FILES_MARK, PUSH_MARK, Changes, ingest_batch
 from mainspring.plan.closure import closure_of
 from mainspring.plan.graph import Plan
 from mainspring.ports.tables import TableStore
@@ -34,9 +34,12 @@ from mainspring.ports.tables import TableStore
 __all__ = [
     "TableVersion",
     "aggregate_rows",
+    "changes_in_words",
     "derive_rows",
     "ingest_files",
     "sources_of",
+    "still_filed",
+    "still_there",
     "tasks_for",
     "views_of",
 ]
@@ -113,7 +116,7 @@ def _source_task(source: SourceTable, services: Services) -> Task:
         "truncate": services.settings.text(f"{prefix}.truncate") == "us",
         "pushed": services.tables.mark(source.log, PUSH_MARK),
     }
-    return Task(f"source/{source.name}", ingest_files, params, title=f"source {source.name}")
+    return Task(f"source/{source.name}", ingest_files, params, title=f"source {source.name}", holds=still_filed)
 
 
 def _placeless(source: SourceTable, settings: Settings) -> ConfigError:
@@ -142,7 +145,8 @@ def _view_task(
     inputs = {f"at{index}": Output(_task_name(item)) for index, item in enumerate(spec.sources)}
     if spec.function is None:
         (source,) = (sources[item] for item in view.sources)
-        return Task(name, aggregate_rows, {"view": view, "source": source}, {"at": inputs["at0"]}, title=title)
+        params = {"view": view, "source": source}
+        return Task(name, aggregate_rows, params, {"at": inputs["at0"]}, title=title, holds=still_there)
     upstream = [sources[name_of(item)] if isinstance(item, Source) else views[name_of(item)] for item in spec.sources]
     for item in upstream:
         if isinstance(item, View) and not item.decorated:
@@ -154,7 +158,7 @@ def _view_task(
                 fix="use the source itself, or compute the aggregate in the function",
             )
     params = {"view": view, "function": spec.function, "upstream": upstream}
-    return Task(name, derive_rows, params, inputs, reaches=(spec.function,), title=title)
+    return Task(name, derive_rows, params, inputs, reaches=(spec.function,), title=title, holds=still_there)
 
 
 def _task_name(declaration: Declaration[object]) -> str:
@@ -169,6 +173,7 @@ def ingest_files(
     source: SourceTable, files: list[File], format: str | None, truncate: bool, pushed: int | None
 ) -> TableVersion:
     """Bring a source's log up to its files; pushed rows are in it already."""
+    step = context.current()
     paths = [file.path for file in files]
     prepared = read_source(source, paths, format=format, truncate=truncate)
     done = ingest_batch(
@@ -178,10 +183,34 @@ def ingest_files(
         content=_content(paths),
         now_us=time.time_ns() // 1000,
         pushed=-1 if pushed is None else pushed,
+        tell=lambda changes: step.note(changes_in_words(changes)),
     )
     for reason, count in prepared.report.items():
         sys.stderr.write(f"{source.name}: set aside {count} rows: {reason}\n")
+    if prepared.report:
+        aside = f"{len(prepared.set_aside):,} of {len(prepared.set_aside) + len(prepared.rows):,} rows set aside"
+        step.note(f"{aside} ({', '.join(prepared.report)}): mainspring show source/{source.name}")
     return done
+
+
+def changes_in_words(changes: Changes) -> str:
+    """What files brought to a log, as people read it; empty when nothing."""
+    parts = {"added": changes.added, "corrected": changes.corrected, "removed": changes.removed}
+    return ", ".join(f"{count:,} rows {what}" for what, count in parts.items() if count)
+
+
+def still_filed(services: Services, params: Mapping[str, object], kept: object) -> bool:
+    """Whether a source's log is there at the version of a kept result, and no other files were read since."""
+    version = msgspec.convert(kept, TableVersion)
+    if not services.tables.has(version.table, version.version):
+        return False
+    return (services.tables.mark(version.table, FILES_MARK) or 0) == version.files
+
+
+def still_there(services: Services, params: Mapping[str, object], kept: object) -> bool:
+    """Whether a view's log is there at the version of a kept result."""
+    version = msgspec.convert(kept, TableVersion)
+    return services.tables.has(version.table, version.version)
 
 
 def aggregate_rows(view: View, source: SourceTable, at: TableVersion) -> TableVersion:
@@ -195,7 +224,9 @@ def derive_rows(
     """Bring a decorated view's log up to versions of what it is made from."""
     versions = [msgspec.convert(at[f"at{index}"], TableVersion) for index in range(len(upstream))]
     items = [Upstream(item.name, item, version) for item, version in zip(upstream, versions, strict=True)]
-    return derive_view(_tables(), view, function, items).version
+    step = context.current()
+    made = derive_view(_tables(), view, function, items, anew=step.forced, outside=lambda: bool(step.undeclared()))
+    return made.version
 
 
 def _tables() -> TableStore:

@@ -228,6 +228,7 @@ def ingest_batch(
             Txn(FILES_MARK, number + 1),
             through=seq[-1].as_py() if len(seq) else -1,
             quarantined=len(aside),
+            files=number + 1,
             notes={_CONTENT: content},
         )
 
