@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from e2e.conftest import mainspring
+from e2e.conftest import call, mainspring, serve
 
 
 @pytest.fixture
@@ -118,3 +118,44 @@ def test_a_view_that_reads_beside_its_sources_is_computed_anew(shop: Path) -> No
         (shop / "extra.csv").write_text(f"customer,level\nc01,{level}\n")
         assert apply(shop)["feature_view/lz"]["status"] == "ok"
         assert level_now() == level
+
+
+FOLLOWING = """
+
+
+@app.features(visits, entity=customer)
+def spent(v):
+    return 'select customer, "at", amount * 2 as double, amount + 1 as more from visits'
+
+
+@app.model(inputs=[spent], label=visits.returned, metric="roc_auc")
+def doubles(x: Frame, y: Frame) -> Model:
+    from sklearn.tree import DecisionTreeClassifier
+
+    return Model(DecisionTreeClassifier(max_depth=2).fit(x.numpy(), y.numpy()))
+
+
+app.promote(doubles)
+app.endpoint(doubles)
+"""
+
+
+def test_a_push_reaches_decorated_views(shop: Path) -> None:
+    with open(shop / "shop.py", "a") as file:
+        file.write(FOLLOWING)
+    apply(shop)
+    served = serve(shop)
+    try:
+        asked = {"customer": "newcomer"}
+        before = json.loads(call(f"{served.url}/endpoint/doubles?features=true", asked)[1])
+        assert before["status"] == {"spent": "MISSING"}
+        for number, amount in enumerate((12.5, 13.5)):
+            row = {"customer": "newcomer", "amount": amount, "at": f"2025-12-0{number + 5}T10:00:00Z"}
+            status, body, _ = call(f"{served.url}/sources/visits/push", {"rows": [row]})
+            assert (status, json.loads(body)["accepted"]) == (200, 1)
+            after = json.loads(call(f"{served.url}/endpoint/doubles?features=true", asked)[1])
+            assert (after["status"], after["features"]) == ({"spent": "PRESENT"}, {"double": 2 * amount, "more": amount + 1})
+    finally:
+        assert served.stop() == 0, served.log.read_text()
+    assert apply(shop)["feature_view/spent"]["status"] == "ok"
+    assert all(step["status"] == "hit" for step in apply(shop).values())

@@ -6,6 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -32,10 +33,13 @@ from mainspring.plan.graph import Plan
 from mainspring.ports.tables import TableStore
 
 __all__ = [
+    "Derived",
     "TableVersion",
     "aggregate_rows",
     "changes_in_words",
+    "derive_pushed",
     "derive_rows",
+    "derived_from",
     "ingest_files",
     "sources_of",
     "still_filed",
@@ -164,6 +168,41 @@ def _view_task(
 def _task_name(declaration: Declaration[object]) -> str:
     kind = "source" if isinstance(declaration, Source) else "feature_view"
     return f"{kind}/{name_of(declaration)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A decorated view that follows pushes to its source: one source, and ``rows="each"``.
+
+    Attributes:
+        view: the view.
+        function: as `derive_view` takes it.
+        source: the source.
+    """
+
+    view: View
+    function: Callable[..., object]
+    source: SourceTable
+
+
+def derived_from(plan: Plan, views: Mapping[str, View], sources: Mapping[str, SourceTable]) -> dict[str, list[Derived]]:
+    """The decorated views that a push brings up to date, by the name of their source."""
+    found: dict[str, list[Derived]] = {name: [] for name in sources}
+    for node in plan.of_kind("feature_view"):
+        spec, view = spec_of(cast(FeatureView, node.declaration)), views[node.name]
+        if spec.function is not None and view.rows == "each" and len(spec.sources) == 1:
+            (above,) = spec.sources
+            if isinstance(above, Source):
+                found[name_of(above)].append(Derived(view, spec.function, sources[name_of(above)]))
+    return found
+
+
+def derive_pushed(tables: TableStore, derived: Derived, at: TableVersion) -> TableVersion | None:
+    """Bring a decorated view's log up to a version of its source's; None when it was never made."""
+    if tables.version(derived.view.log) is None:
+        return None
+    upstream = Upstream(derived.source.name, derived.source, at)
+    return derive_view(tables, derived.view, derived.function, [upstream]).version
 
 
 # -- what the engine calls --------------------------------------------------------------------------------------------

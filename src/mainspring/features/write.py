@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from mainspring.errors import DataError
 from mainspring.features.duck import connection, quoted
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import REASON, Prepared, prepare_rows
@@ -17,6 +18,7 @@ from mainspring.features.log import (
     SourceTable,
     TableVersion,
     append_to_log,
+    content_digest,
     newest,
     noted,
     reaching,
@@ -44,6 +46,7 @@ PUSH_MARK = "push"
 FILES_MARK = "files"
 """The mark of a source's log that counts how often its files brought something."""
 _CONTENT = "content"
+_REQUEST = "request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +91,11 @@ def append_rows(
         rows: its record's columns, as the client sent them.
         now_us: the moment of arrival, in microseconds since 1970.
         views: the views of declared aggregates of this source; their logs are brought up to date too.
-        request_id: makes a repeated request harmless.
+        request_id: makes a repeated request harmless; it is of these rows, and of no others.
 
     Raises:
-        DataError: MS-2110, MS-2111, the rows are not of the record's types; nothing is appended.
+        DataError: MS-2110, MS-2111, the rows are not of the record's types; MS-2121, the `request_id` came with other
+            rows before; nothing is appended.
         StoreError: as the table store raises; the same push with the same `request_id` then goes on where it stopped.
     """
     tables = services.tables
@@ -102,9 +106,13 @@ def append_rows(
         aside = tables.version(source.quarantine)
         batch = f"request/{request_id}" if request_id else f"push/{before}/{-1 if aside is None else aside}"
         earlier = tables.commit_of(source.log, batch, 1) if request_id else None
+        asked = content_digest(prepared.rows) + content_digest(prepared.set_aside)
         if earlier is None:
             stamped = _stamp(source, prepared.rows, sequence(head, len(prepared.rows), PUSH_WRITER), batch, now_us)
-            version = _append_pushed(tables, source, prepared, stamped, batch, request=bool(request_id))
+            notes = {_REQUEST: asked} if request_id else {}
+            version = _append_pushed(tables, source, prepared, stamped, batch, notes)
+        elif earlier.notes.get(_REQUEST, asked) != asked:
+            raise _another(source, str(request_id))
         else:
             stamped = tables.read(source.log, where=[(BATCH, "==", batch)]).sort_by(SEQ)
             version = noted(source.log, earlier) or TableVersion(source.log, earlier.version)
@@ -129,7 +137,12 @@ def append_rows(
 
 
 def _append_pushed(
-    tables: TableStore, source: SourceTable, prepared: Prepared, stamped: pa.Table, batch: str, *, request: bool
+    tables: TableStore,
+    source: SourceTable,
+    prepared: Prepared,
+    stamped: pa.Table,
+    batch: str,
+    notes: Mapping[str, str],
 ) -> TableVersion:
     _set_aside(tables, source, prepared.set_aside, batch)
     known = newest(tables, source.log)
@@ -140,10 +153,20 @@ def _append_pushed(
         tables,
         source.log,
         stamped,
-        _push_of(batch, through, request=request),
+        _push_of(batch, through, request=bool(notes)),
         through=through,
         quarantined=len(prepared.set_aside),
         marks={PUSH_MARK: through} if len(stamped) else {},
+        notes=notes,
+    )
+
+
+def _another(source: SourceTable, request_id: str) -> DataError:
+    return DataError(
+        f"request {request_id!r} was another one",
+        code="MS-2121",
+        why=f"other rows came to source {source.name!r} under this name before",
+        fix="send each request under a name of its own (Idempotency-Key), and a repeated one as it was",
     )
 
 

@@ -199,6 +199,9 @@ def test_a_repeated_request_gets_its_first_answer(services):
     assert again.repeated
     assert (again.accepted, again.seq, again.source) == (first.accepted, first.seq, first.source)
     assert again.logged["heats"].equals(first.logged["heats"])
+    with pytest.raises(DataError) as caught:
+        append_rows(services, PLAIN, rows(("a", 1.0, 1), ("b", 2.5, 2)), NOW + 6, [HEATS], request_id="r1")
+    assert caught.value.code == "MS-2121"
     assert services.tables.read(PLAIN.log).num_rows == 3
 
 
