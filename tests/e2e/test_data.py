@@ -154,7 +154,10 @@ def test_a_push_reaches_decorated_views(shop: Path) -> None:
             status, body, _ = call(f"{served.url}/sources/visits/push", {"rows": [row]})
             assert (status, json.loads(body)["accepted"]) == (200, 1)
             after = json.loads(call(f"{served.url}/endpoint/doubles?features=true", asked)[1])
-            assert (after["status"], after["features"]) == ({"spent": "PRESENT"}, {"double": 2 * amount, "more": amount + 1})
+            assert (after["status"], after["features"]) == (
+                {"spent": "PRESENT"},
+                {"double": 2 * amount, "more": amount + 1},
+            )
     finally:
         assert served.stop() == 0, served.log.read_text()
     assert apply(shop)["feature_view/spent"]["status"] == "ok"

@@ -22,7 +22,7 @@ from mainspring.features.log import (
     sequence,
     standing,
 )
-from mainspring.features.project import ViewUpdate
+from mainspring.features.project import ViewUpdate, forget_another
 from mainspring.features.view import (
     ASSUMED,
     BATCH,
@@ -107,6 +107,8 @@ def derive_view(
     """
     with tables.writing(view.log):
         work = _Work(tables, view, function, upstream, outside)
+        if work.by_increments:
+            forget_another(tables, view.log, upstream[0].at)
         if work.by_increments and not anew and not tables.mark(view.log, _OUTSIDE_MARK):
             update = _increments(work, upstream[0])
             if update is not None:
@@ -126,6 +128,10 @@ class _Work:
     def by_increments(self) -> bool:
         # A view's log numbers its rows by itself, so that what is new in it is not told by the source's numbers.
         return self.view.rows == "each" and len(self.upstream) == 1 and isinstance(self.upstream[0].of, SourceTable)
+
+    @property
+    def made(self) -> int:
+        return self.upstream[0].at.made if self.by_increments else 0
 
     @property
     def through(self) -> int:
@@ -278,7 +284,10 @@ def _append(work: _Work, made: pa.Table, txn: Txn) -> ViewUpdate:
     marks = {_ROW_MARK: seq[-1].as_py()} if len(seq) else {}
     marks |= {_OUTSIDE_MARK: 1} if work.outside() else {}
     return ViewUpdate(
-        append_to_log(tables, view.log, made, txn, through=work.through, marks=marks, keys=view.key_names), made
+        append_to_log(
+            tables, view.log, made, txn, through=work.through, made=work.made, marks=marks, keys=view.key_names
+        ),
+        made,
     )
 
 

@@ -41,6 +41,8 @@ else:
     np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
 
 __all__ = [
+    "FILES_MARK",
+    "MADE_MARK",
     "PUSH_WRITER",
     "SEQ_MARK",
     "WRITERS",
@@ -63,6 +65,13 @@ __all__ = [
 
 SEQ_MARK = "seq"
 """The mark of a log that holds the greatest `_seq` it reaches."""
+
+FILES_MARK = "files"
+"""The mark of a source's log that counts how often its files brought something."""
+
+MADE_MARK = "made"
+"""The mark of a source's log that says when it was made, and of a view's log, of which source's log it speaks: one that
+was lost and made anew counts its rows from the beginning."""
 
 PUSH_WRITER = 1
 """The writer in the low 15 bits of `_seq` for pushed rows; rows read from files have 0."""
@@ -88,6 +97,7 @@ class TableVersion(msgspec.Struct, frozen=True):
         tidy: whether surely no row became known after it happened, and no two rows of an entity happened at once;
             such a log needs no search for the newest row known.
         files: how often the source's files had brought something, in a source's log.
+        made: when the log, or a view's source's log, was made, in microseconds since 1970; 0 when that is not known.
     """
 
     table: str
@@ -100,6 +110,7 @@ class TableVersion(msgspec.Struct, frozen=True):
     assumed: int = 0
     tidy: bool = False
     files: int = 0
+    made: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +286,7 @@ def append_to_log(
     through: int,
     quarantined: int = 0,
     files: int | None = None,
+    made: int = 0,
     marks: Mapping[str, int] | None = None,
     notes: Mapping[str, str] | None = None,
     keys: Sequence[str] = (),
@@ -289,6 +301,7 @@ def append_to_log(
         through: the greatest `_seq` that the log reaches then.
         quarantined: rows set aside with these.
         files: how often files have brought something with these; as often as before when left out.
+        made: the `MADE_MARK` of the log, if it has none yet.
         marks: further marks of the commit.
         notes: further notes of the commit.
         keys: the columns that tell entities apart, in a view's log.
@@ -307,12 +320,16 @@ def append_to_log(
         before.assumed + (pc.sum(rows.column(ASSUMED)).as_py() or 0),
         before.tidy and _stays_tidy(before, rows, keys),
         before.files if files is None else files,
+        before.made if before.version >= 0 else made,
     )
+    # The marks that a driver asks for are in every commit, so that it need not look at more than the last.
+    own = {MADE_MARK: after.made, **({FILES_MARK: after.files} if after.files else {})}
+    own |= {SEQ_MARK: after.through} if after.through >= 0 else {}
     commit = tables.append(
         table,
         rows,
         txn,
-        marks={**(marks or {}), **({SEQ_MARK: after.through} if after.through >= 0 else {})},
+        marks={**(marks or {}), **own},
         notes={**(notes or {}), "log": msgspec.json.encode(after).decode()},
     )
     return noted(table, commit) or after

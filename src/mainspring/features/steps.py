@@ -23,11 +23,11 @@ from mainspring.errors import ConfigError, DeclarationError
 from mainspring.features.derive import Upstream, derive_view
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import read_source
-from mainspring.features.log import SourceTable, TableVersion, source_of
+from mainspring.features.log import FILES_MARK, MADE_MARK, SourceTable, TableVersion, source_of
 from mainspring.features.project import update_view
 from mainspring.features.sources.files import find_files
 from mainspring.features.view import View, view_of
-from mainspring.features.write import FILES_MARK, PUSH_MARK, Changes, ingest_batch
+from mainspring.features.write import PUSH_MARK, Changes, ingest_batch
 from mainspring.plan.closure import closure_of
 from mainspring.plan.graph import Plan
 from mainspring.ports.tables import TableStore
@@ -243,13 +243,16 @@ def still_filed(services: Services, params: Mapping[str, object], kept: object) 
     version = msgspec.convert(kept, TableVersion)
     if not services.tables.has(version.table, version.version):
         return False
-    return (services.tables.mark(version.table, FILES_MARK) or 0) == version.files
+    marks = [services.tables.mark(version.table, name) or 0 for name in (FILES_MARK, MADE_MARK)]
+    return marks == [version.files, version.made]
 
 
 def still_there(services: Services, params: Mapping[str, object], kept: object) -> bool:
-    """Whether a view's log is there at the version of a kept result."""
+    """Whether a view's log is there at the version of a kept result, and still speaks of the same log of its source."""
     version = msgspec.convert(kept, TableVersion)
-    return services.tables.has(version.table, version.version)
+    if not services.tables.has(version.table, version.version):
+        return False
+    return (services.tables.mark(version.table, MADE_MARK) or 0) == version.made
 
 
 def aggregate_rows(view: View, source: SourceTable, at: TableVersion) -> TableVersion:

@@ -12,6 +12,7 @@ from mainspring.features.duck import connection, quoted
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import REASON, Prepared, prepare_rows
 from mainspring.features.log import (
+    FILES_MARK,
     PUSH_WRITER,
     SEQ_MARK,
     WRITERS,
@@ -39,12 +40,10 @@ if TYPE_CHECKING:
 else:
     np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["FILES_MARK", "PUSH_MARK", "Changes", "PushResult", "append_rows", "ingest_batch"]
+__all__ = ["PUSH_MARK", "Changes", "PushResult", "append_rows", "ingest_batch"]
 
 PUSH_MARK = "push"
 """The mark of a source's log that holds the greatest `_seq` of a pushed row."""
-FILES_MARK = "files"
-"""The mark of a source's log that counts how often its files brought something."""
 _CONTENT = "content"
 _REQUEST = "request"
 
@@ -110,7 +109,7 @@ def append_rows(
         if earlier is None:
             stamped = _stamp(source, prepared.rows, sequence(head, len(prepared.rows), PUSH_WRITER), batch, now_us)
             notes = {_REQUEST: asked} if request_id else {}
-            version = _append_pushed(tables, source, prepared, stamped, batch, notes)
+            version = _append_pushed(tables, source, prepared, stamped, batch, notes, now_us)
         elif earlier.notes.get(_REQUEST, asked) != asked:
             raise _another(source, str(request_id))
         else:
@@ -143,6 +142,7 @@ def _append_pushed(
     stamped: pa.Table,
     batch: str,
     notes: Mapping[str, str],
+    now_us: int,
 ) -> TableVersion:
     _set_aside(tables, source, prepared.set_aside, batch)
     known = newest(tables, source.log)
@@ -156,6 +156,7 @@ def _append_pushed(
         _push_of(batch, through, request=bool(notes)),
         through=through,
         quarantined=len(prepared.set_aside),
+        made=now_us,
         marks={PUSH_MARK: through} if len(stamped) else {},
         notes=notes,
     )
@@ -252,6 +253,7 @@ def ingest_batch(
             through=seq[-1].as_py() if len(seq) else -1,
             quarantined=len(aside),
             files=number + 1,
+            made=now_us,
             notes={_CONTENT: content},
         )
 

@@ -251,7 +251,9 @@ def published(view: View, at: TableVersion) -> Materialised:
 
 def still_online(services: Services, params: Mapping[str, object], kept: object) -> bool:
     """Whether the online store has what a `Materialised` says; one that was removed has not."""
-    return reaches(cast(View, params["view"]), services.online, msgspec.convert(kept, Materialised).through)
+    return reaches(
+        cast(View, params["view"]), services.tables, services.online, msgspec.convert(kept, Materialised).through
+    )
 
 
 def _resolver(services: Services, plan: Plan) -> Resolve:

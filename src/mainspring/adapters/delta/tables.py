@@ -369,6 +369,7 @@ class DeltaTables:
     def drop(self, table: str) -> None:
         """Delete a table and its history."""
         self._open.pop(table, None)
+        self._heads.pop(table, None)
         folder = self._folder(table)
         if folder.exists():
             shutil.rmtree(folder)

@@ -8,7 +8,8 @@ import msgspec
 
 from mainspring.catalog.ids import new_id
 from mainspring.catalog.ids import now_us as present
-from mainspring.features.log import read_log, standing
+from mainspring.features.log import MADE_MARK, read_log, standing
+from mainspring.features.online.keys import view_prefix
 from mainspring.features.online.rows import BODY, head
 from mainspring.features.online.write import rewrite, upsert
 from mainspring.features.view import RETRACTS, SEQ, View
@@ -66,13 +67,16 @@ def materialise(
     """
     key = _mark_of(view)
     (mark,) = store.get_many([key])
-    through = _through(mark)
+    made = tables.mark(view.log, MADE_MARK) or 0
+    through = _through(mark, made)
+    if mark is not None and through < 0:
+        store.drop(view_prefix(view.id))  # they were of a log that is gone
     rows = read_log(tables, view.log, version, where=[(SEQ, ">", through)] if through >= 0 else [])
     if not len(rows):
         return Materialised(view.name, 0, 0, through)
     entities = _bring(view, tables, store, rows, now_us)
     reached = max(rows.column(SEQ).to_pylist())
-    store.swap(key, mark, head(0, 0, 0, 0) + reached.to_bytes(8, "big", signed=True))
+    store.swap(key, mark, head(0, 0, 0, 0) + _reached(reached, made))
     return Materialised(view.name, len(rows), entities, reached)
 
 
@@ -87,15 +91,21 @@ def _bring(view: View, tables: TableStore, store: OnlineStore, rows: pa.Table, n
     )
 
 
-def reaches(view: View, store: OnlineStore, through: int) -> bool:
-    """Whether the online store has a view's log up to a `_seq`."""
+def reaches(view: View, tables: TableStore, store: OnlineStore, through: int) -> bool:
+    """Whether the online store has a view's log up to a `_seq`, and that log is the one that is there."""
     (mark,) = store.get_many([_mark_of(view)])
-    return _through(mark) >= through
+    return _through(mark, tables.mark(view.log, MADE_MARK) or 0) >= through
 
 
 def _mark_of(view: View) -> bytes:
     return _MARKS + view.id.to_bytes(4, "big")
 
 
-def _through(mark: bytes | None) -> int:
-    return -1 if mark is None else int.from_bytes(mark[BODY:], "big", signed=True)
+def _reached(through: int, made: int) -> bytes:
+    return through.to_bytes(8, "big", signed=True) + made.to_bytes(8, "big", signed=True)
+
+
+def _through(mark: bytes | None, made: int) -> int:
+    if mark is None or mark[BODY + 8 :] != _reached(0, made)[8:]:
+        return -1
+    return int.from_bytes(mark[BODY : BODY + 8], "big", signed=True)

@@ -234,3 +234,16 @@ def test_nothing_but_future(project):
     project.push(("z", 9.0, 10_000, "1"))
     assert project.both("z", NOW) == ({"n": 0, "sum": None, "recent": None, "amount": None}, ["MISSING"] * 2)
     assert project.both("z", START + 10_000 * SECOND)[0]["amount"] == 9.0
+
+
+def test_a_source_that_was_lost_with_its_pushes_is_followed_again(project):
+    project.read_files(("a", 1.0, 900, "1"))
+    project.push(("a", 2.0, 950, "2"))
+    project.publish()
+    project.tables.drop(project.source.log)
+    again = NOW + SECOND
+    project.read_files(("a", 1.0, 900, "1"), now=again)
+    project.publish(again)
+    assert project.both("a", again)[0] == {"n": 1, "sum": 1.0, "recent": 1.0, "amount": 1.0}
+    project.push(("a", 4.0, 940, "3"), now=again)
+    assert project.both("a", again)[0] == {"n": 2, "sum": 5.0, "recent": 4.0, "amount": 4.0}
