@@ -80,9 +80,9 @@ def main() -> int:
         plain, windowed = view(False), view(True)
         table = rows(plain, ENTITIES, 1)
         began = time.process_time()
-        upsert(plain, store, table)
+        upsert(plain, store, table, time.time_ns() // 1000)
         seconds = time.process_time() - began
-        upsert(windowed, store, rows(windowed, 50, 350))
+        upsert(windowed, store, rows(windowed, 50, 350), time.time_ns() // 1000)
         raw = lmdb.open(str(Path(folder) / "raw"), map_size=1 << 28)
         encode, decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
         pack = key_packer(plain.id, plain.keys)

@@ -309,6 +309,14 @@ def test_pushed_rows_are_answered_with_at_once(served: Served) -> None:
     assert (status, json.loads(body)["accepted"]) == (200, 1)
     repeated = json.loads(call(f"{served.url}/sources/visits/push", {"rows": [row]}, {"Idempotency-Key": "k1"})[1])
     assert repeated["seq"] == json.loads(body)["seq"]
+    other = {"rows": [{**row, "customer": "somebody-else"}]}
+    status, body, _ = call(f"{served.url}/sources/visits/push", other, {"Idempotency-Key": "k1"})
+    assert (status, json.loads(body)["code"]) == (409, "MS-2121")
+    assert call(f"{served.url}/sources/visits/push", other, {"Idempotency-Key": "k2"})[0] == 200
+    fine = {"rows": [{**row, "at": "2025-12-05T10:00:00.123456789Z"}]}
+    status, body, _ = call(f"{served.url}/sources/visits/push", fine)
+    assert (status, json.loads(body)["code"]) == (400, "MS-2304")
+    assert 'sources.visits.truncate = "us"' in json.loads(body)["fix"]
     question = {"customer": "brand-new", "amount": 1.0, "now": "2025-12-05T10:00:00Z"}
     answer = json.loads(call(f"{served.url}/endpoint/returns?features=true", question)[1])
     assert answer["features"]["visits_30d"] == 1

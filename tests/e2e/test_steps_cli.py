@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from e2e.conftest import mainspring
+from mainspring.choose.services import Services
 
 HEAD = """
 import os
@@ -301,11 +302,18 @@ def rated(rows):
 """
 
 
-def test_a_feature_view_reads_its_sources_only(tmp_path):
+def test_a_feature_view_that_reads_what_is_no_source_is_computed_whole_each_time(tmp_path):
     mainspring("new", "shop", "--from", "blank", cwd=tmp_path)
     root = tmp_path / "shop"
-    (root / "data" / "rates.csv").write_text("rate\n1.5\n")
     (root / "shop.py").write_text((root / "shop.py").read_text() + VIEW)
-    done = mainspring("run", "rated", cwd=root, status=1)
-    assert f"error MS-2122  the function of feature view 'rated' reads {root}/data/rates.csv at shop.py:" in done.stderr
-    assert "declare the file as a source" in done.stderr
+    rates = []
+    for rate in ("1.5", "2.5"):
+        (root / "data" / "rates.csv").write_text(f"rate\n{rate}\n")
+        done = mainspring("run", "rated", cwd=root)
+        assert "not kept for other runs" in done.stderr
+        assert "data/rates.csv" in done.stderr
+        services = Services.of_project(root)
+        (log,) = [name for name in services.tables.tables() if name.startswith("feature_view/rated/")]
+        rates.append(services.tables.read(log).sort_by("_seq").column("rate").to_pylist()[-1])
+        services.close()
+    assert rates == [1.5, 2.5]

@@ -1,4 +1,4 @@
-"""What ``mainspring show`` says of a prediction and of a model's versions."""
+"""What ``mainspring show`` says of a prediction, of a model's versions and of a source's rows."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from typing import Any, cast
 
+from mainspring.choose.services import Services
 from mainspring.cli.output import moment
+from mainspring.features.ingest import REASON
+from mainspring.features.log import newest
+from mainspring.features.steps import sources_of
+from mainspring.features.view import BATCH
+from mainspring.plan.graph import Plan
 from mainspring.ports.catalog import Alias, Entity
 from mainspring.server.trace import TracedPrediction
 
-__all__ = ["prediction_lines", "version_rows"]
+__all__ = ["prediction_lines", "source_lines", "table_of", "version_rows"]
+
+_SHOWN = 5
 
 
 def prediction_lines(found: TracedPrediction) -> Iterator[str]:
@@ -56,3 +64,32 @@ def _estimate(found: Mapping[str, Any] | None) -> str:
     if not found or found["value"] is None:
         return ""
     return f"{found['value']:.4f} [{found['low']:.4f}, {found['high']:.4f}] on {found['n']:,}"
+
+
+def table_of(services: Services, plan: Plan, name: str) -> dict[str, Any] | None:
+    """A source's table and what was set aside so far, with the last rows of it; None before it was ever read."""
+    source = sources_of(plan)[name]
+    version = newest(services.tables, source.log)
+    if version is None:
+        return None
+    found: dict[str, Any] = {"table": source.log, "version": version.version, "rows": version.rows, "set_aside": None}
+    if services.tables.version(source.quarantine) is not None:
+        rows = services.tables.read(source.quarantine)
+        reasons = {item["values"]: item["counts"] for item in rows.column(REASON).value_counts().to_pylist()}
+        last = rows.drop_columns([BATCH]).slice(max(len(rows) - _SHOWN, 0)).to_pylist()
+        shown = [{key: value if value is None else str(value) for key, value in row.items()} for row in last]
+        found["set_aside"] = {"table": source.quarantine, "rows": len(rows), "reasons": reasons, "last": shown}
+    return found
+
+
+def source_lines(found: Mapping[str, Any] | None) -> Iterator[str]:
+    """A source's table, and the rows that were set aside with the reason of each."""
+    if found is None:
+        return
+    yield f"  table {found['table']} version {found['version']}: {found['rows']:,} rows"
+    aside = found["set_aside"]
+    if aside is None:
+        return
+    yield f"  {aside['rows']:,} rows set aside so far, in table {aside['table']}; the last of them:"
+    for row in aside["last"]:
+        yield f"    {row[REASON]}: " + ", ".join(f"{name} {value}" for name, value in row.items() if name != REASON)

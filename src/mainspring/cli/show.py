@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from mainspring.choose.services import Services
-from mainspring.cli.describe import prediction_lines, version_rows
+from mainspring.cli.describe import prediction_lines, source_lines, table_of, version_rows
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import ago, emit, lines, moment, table
 from mainspring.declare.data import did_you_mean
@@ -124,6 +124,7 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
                 "aliases": [_plain(item) for item in services.catalog.aliases(kind, name)],
                 "steps": [_plain(item) for item in history],
                 **({"monitor": _watched(services, name)} if kind == "monitor" else {}),
+                **({"table": table_of(services, plan, name)} if kind == "source" else {}),
             }
         )
         return
@@ -136,6 +137,8 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
     for step in history:
         took = "" if step.ended is None else ago(step.ended - step.started)
         print(f"  {moment(step.started)}  {step.status}  {took}  {step.note or step.error}")
+    if kind == "source":
+        lines(source_lines(table_of(services, plan, name)))
     if kind == "monitor":
         _describe_monitor(_watched(services, name))
 

@@ -69,6 +69,7 @@ class StepContext:
         run_id: the run it belongs to.
         attempt: 1 for the first attempt.
         undeclared: what the attempt has read so far without declaring it, each with the line that did it.
+        forced: whether kept results of the step were not to be used: what it keeps itself is to be made anew too.
     """
 
     services: EngineServices
@@ -79,7 +80,9 @@ class StepContext:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     measured: Callable[[str, float, int, int], None] = field(default=lambda *_: None, repr=False)
     moved: Callable[[float, float], None] = field(default=lambda *_: None, repr=False)
+    noted: Callable[[str], None] = field(default=lambda *_: None, repr=False)
     undeclared: Callable[[], Sequence[str]] = field(default=tuple, repr=False)
+    forced: bool = False
 
     @property
     def work_dir(self) -> Path:
@@ -90,6 +93,10 @@ class StepContext:
     def log_metric(self, name: str, value: float, step: int = 0) -> None:
         """Record a number of this run; it appears in the console at once."""
         self.measured(name, float(value), step, _now_us())
+
+    def note(self, text: str) -> None:
+        """Say something of this attempt, in a few words, where its end is told and recorded."""
+        self.noted(text)
 
     def progress(self, done: float, total: float) -> None:
         """Tell how far the step is."""

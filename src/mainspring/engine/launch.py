@@ -43,8 +43,8 @@ class Launcher:
         self._numbers = itertools.count(1)
         self._logs = Path(services.state, "log", ledger.run_id)
 
-    def prepare(self, job: Job, *, crowded: bool) -> None:
-        """Number and record the next attempt of a job; `crowded` says whether others wait.
+    def prepare(self, job: Job, *, crowded: bool, forced: bool = False) -> None:
+        """Number and record the next attempt of a job; `crowded` if others wait, `forced` if kept results do not count.
 
         Raises:
             ConfigError: MS-3030, MS-3007, a secret of the step is not there.
@@ -63,7 +63,7 @@ class Launcher:
         job.declared = self._keys.declared(task, job.value)
         job.log_path = log_path(self._logs, job.node.index, task.name, job.item, job.attempt)
         job.log = Log(job.log_path, job.secrets)
-        job.order = self._order(job, crowded)
+        job.order = self._order(job, crowded, forced)
         limit = task.options.timeout_us
         job.deadline = None if limit is None else job.started + limit / 1e6
         self._ledger.start(row_of(self._ledger.run_id, job, "running", job.started_us, detail=detail_of(job)))
@@ -91,7 +91,7 @@ class Launcher:
             self._executor.unwatch(log.reading)
         return log.close()
 
-    def _order(self, job: Job, crowded: bool) -> Order:
+    def _order(self, job: Job, crowded: bool, forced: bool) -> Order:
         task = job.node.task
         leave_out = task.over if job.item >= 0 else None
         inputs = {n: self._kept.with_meta(result) for n, result in job.node.inputs.items() if n != leave_out}
@@ -108,4 +108,5 @@ class Launcher:
             "" if job.secrets else str(job.log_path),
             crowded,
             self._keys.named_files(task),
+            forced,
         )

@@ -23,7 +23,7 @@ from mainspring.engine.report import StepResult
 from mainspring.engine.rows import detail_of, event_of, row_of, unknown, winner
 from mainspring.engine.task import Task
 from mainspring.engine.values import load as load_value
-from mainspring.engine.wire import Computed, Done, Exited, Failed, Fault, Measured, Reply, StoredResult
+from mainspring.engine.wire import Computed, Done, Exited, Failed, Fault, Measured, Noted, Reply, StoredResult
 from mainspring.engine.worker import fault_of
 from mainspring.errors import ConfigError, DataError, DeclarationError, MainspringError, RefusedError, UserCodeError
 from mainspring.ports.catalog import Metric, StepStatus
@@ -273,7 +273,7 @@ class GraphRun:
                 self.wiring.capacity.give_back(job.need)
 
     def _start(self, job: Job) -> None:
-        self._launcher.prepare(job, crowded=bool(self.queue))
+        self._launcher.prepare(job, crowded=bool(self.queue), forced=job.node.task.name in self.wiring.force)
         self._running[job.number] = job
         if job.node.mapped is not None and job.item >= 0:
             job.node.mapped.running += 1
@@ -327,6 +327,8 @@ class GraphRun:
         elif isinstance(message, Measured):
             self.ledger.measure(Metric(message.name, message.value, message.step, message.at))
             self.tell("metric", job, text=f"{message.name} {message.value:g}")
+        elif isinstance(message, Noted):
+            job.node.notes[message.text] = None
         else:
             self.tell("moved", job, done=message.done, total=message.total)
 

@@ -21,6 +21,7 @@ __all__ = [
     "Launch",
     "Measured",
     "Moved",
+    "Noted",
     "Order",
     "Reply",
     "StoredResult",
@@ -57,6 +58,7 @@ class Order(msgspec.Struct, frozen=True):
         log: the file that its output goes to; empty when a pipe comes with the order.
         crowded: whether others wait for the core, so that it is worth saying when the function has returned.
         named: files that the step's code names as text and may read unseen, as absolute paths, each with the place.
+        forced: whether kept results of the task were not to be used.
     """
 
     task: str
@@ -71,6 +73,7 @@ class Order(msgspec.Struct, frozen=True):
     log: str = ""
     crowded: bool = False
     named: dict[str, str] = {}
+    forced: bool = False
 
 
 class Launch(msgspec.Struct, frozen=True, tag="launch"):
@@ -133,6 +136,12 @@ class Moved(msgspec.Struct, frozen=True, tag="moved"):
     total: float
 
 
+class Noted(msgspec.Struct, frozen=True, tag="noted"):
+    """Worker to driver: what the step wants said of this attempt, in its line and its row."""
+
+    text: str
+
+
 class Computed(msgspec.Struct, frozen=True, tag="computed"):
     """Worker to driver: the function has returned; what remains is to store its result, which waits for the disk."""
 
@@ -150,7 +159,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     fault: Fault
 
 
-Reply = Measured | Moved | Computed | Done | Failed
+Reply = Measured | Moved | Noted | Computed | Done | Failed
 _REPLY = msgspec.msgpack.Decoder(Reply)
 _ORDER = msgspec.msgpack.Decoder(Order)
 _COMMAND = msgspec.msgpack.Decoder(Launch | Kill)

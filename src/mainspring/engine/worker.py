@@ -21,7 +21,7 @@ from mainspring.engine.reference import annotations_of, is_users, place_of
 from mainspring.engine.secrets import Screened, revealed
 from mainspring.engine.task import Task
 from mainspring.engine.values import load, save
-from mainspring.engine.wire import Computed, Done, Failed, Fault, Measured, Moved, Order, Reply
+from mainspring.engine.wire import Computed, Done, Failed, Fault, Measured, Moved, Noted, Order, Reply
 from mainspring.errors import MainspringError, UserCodeError
 from mainspring.lazy import lazy
 from mainspring.ports.objects import Objects
@@ -94,7 +94,9 @@ def _attempt(
         secrets,
         lambda name, value, step, at: send(Measured(name, value, step, at)),
         lambda done, total: send(Moved(done, total)),
+        lambda text: send(Noted(text)),
         guard.undeclared,
+        order.forced,
     )
     arguments = _arguments(order, task, objects)
     if not isolated:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mainspring.features.duck import quoted
-from mainspring.features.view import DELETED, EVENT, INGEST, SEQ, VALID_TO, View
+from mainspring.features.view import DELETED, EVENT, INGEST, RETRACTS, SEQ, VALID_TO, View
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
@@ -22,13 +22,28 @@ if TYPE_CHECKING:
 else:
     duckdb, pa = lazy("duckdb"), lazy("pyarrow")
 
-__all__ = ["EXPIRED", "MISSING", "PRESENT", "SPINE", "Shape", "asof_sql", "narrow_sql", "spine_keys"]
+__all__ = [
+    "EXPIRED",
+    "MISSING",
+    "PRESENT",
+    "SPINE",
+    "STEPS",
+    "Shape",
+    "asof_sql",
+    "narrow_sql",
+    "retracted_sql",
+    "spine_keys",
+]
 
 MISSING, EXPIRED, PRESENT = 0, 1, 2
 """The states of an answer: no row or a tombstone; a row too old or no longer valid; a row, null values too."""
 
 SPINE = "spine"
 """The relation that the statement reads: ``rid`` int64, ``k0`` .. by the view's keys, ``t`` int64 microseconds."""
+
+
+STEPS = "retracted_steps"
+"""The relation that the statement reads where rows were taken away: `newest_steps` of `retracted_sql`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +58,7 @@ class Shape:
         has_valid_to: whether rows end.
         tidy: whether no row is late and no two of an entity happen at once, so that each is the best from its event
             on until the next.
+        retracted: whether rows of the log take others away.
     """
 
     keys: tuple[str, ...]
@@ -51,11 +67,14 @@ class Shape:
     ttl_us: int | None
     has_valid_to: bool
     tidy: bool = False
+    retracted: bool = False
 
     @classmethod
-    def of(cls, view: View, columns: Sequence[str], as_known: bool, tidy: bool = False) -> Shape:
+    def of(
+        cls, view: View, columns: Sequence[str], as_known: bool, tidy: bool = False, retracted: bool = False
+    ) -> Shape:
         """The shape for some columns of a view."""
-        return cls(view.key_names, tuple(columns), as_known, view.ttl_us, view.has_valid_to, tidy)
+        return cls(view.key_names, tuple(columns), as_known, view.ttl_us, view.has_valid_to, tidy, retracted)
 
 
 def spine_keys(count: int) -> tuple[str, ...]:
@@ -65,14 +84,43 @@ def spine_keys(count: int) -> tuple[str, ...]:
 
 def narrow_sql(shape: Shape, log: str) -> str:
     """The narrow columns of a log, for the entities that the spine names and the moments up to its last."""
+    rows = f"{_narrow(shape, log)} where {RETRACTS} is null{_standing(shape, log)})"
+    return f"{rows} semi join {SPINE} using ({_known(shape)})"
+
+
+def retracted_sql(shape: Shape, log: str) -> str:
+    """The narrow columns of a log's rows that were taken away again, with ``ended``, for `newest_steps`; sorted."""
+    keys = _known(shape)
+    ended = (
+        f"select {RETRACTS} as seq, epoch_us(min({INGEST})) as ended from {log} where {RETRACTS} is not null group by 1"
+    )
+    return (
+        f"select *, dense_rank() over (order by {keys}) - 1 as entity from ({_narrow(shape, log)} "
+        f"where {RETRACTS} is null) semi join {SPINE} using ({keys})) join ({ended}) using (seq) "
+        f"where vis < ended order by entity"
+    )
+
+
+def _narrow(shape: Shape, log: str) -> str:
+    """The beginning of a statement; the condition on the log's rows and a parenthesis are to follow."""
     keys = ", ".join(f"{quoted(key)} as {name}" for key, name in _renamed(shape.keys))
-    known = ", ".join(spine_keys(len(shape.keys)))
     visible = "greatest(event, ingest)" if shape.as_known else "event"
     until = f", epoch_us({quoted(VALID_TO)}) as until" if shape.has_valid_to else ""
     return (
         f"select *, {visible} as vis from (select {keys}, epoch_us({EVENT}) as event, epoch_us({INGEST}) as ingest, "
-        f"{SEQ} as seq, {DELETED} as dead{until} from {log}) semi join {SPINE} using ({known})"
+        f"{SEQ} as seq, {DELETED} as dead{until} from {log}"
     )
+
+
+def _known(shape: Shape) -> str:
+    return ", ".join(spine_keys(len(shape.keys)))
+
+
+def _standing(shape: Shape, log: str) -> str:
+    """Leaves out what was taken away: asked for as known, it comes from the steps instead."""
+    if not shape.retracted:
+        return ""
+    return f" and {SEQ} not in (select {RETRACTS} from {log} where {RETRACTS} is not null)"
 
 
 def asof_sql(shape: Shape, log: str) -> str:
@@ -89,17 +137,23 @@ def asof_sql(shape: Shape, log: str) -> str:
     wide = "".join(f", l.{quoted(column)} as c{index}" for index, column in enumerate(shape.columns))
     gather = f"left join {log} l on l.{SEQ} = m.seq and m.status = {PRESENT}" if shape.columns else ""
     best = f"""
-  select {keys}, vis, event, seq, dead{until}
+  select {keys}, vis, event, ingest, seq, dead{until}
   from (select *, max(event) over past as newest, lead(vis) over past as next_vis from narrow
         window past as (partition by {keys} order by vis, event, ingest, seq
                         rows between unbounded preceding and current row))
   where event = newest and next_vis is distinct from vis"""
+    answer = (
+        f"select s.rid, s.t, b.event, b.ingest, b.seq, b.dead{until.replace(' until', ' b.until')} from {SPINE} s asof"
+    )
+    hit = f"{answer} left join best b on {same} and s.t >= b.vis"
+    if shape.retracted and shape.as_known:
+        hit = f"""
+  select * from ({hit} union all {answer} join {STEPS} b on {same} and s.t >= b.vis where b.event is not null)
+  qualify row_number() over (partition by rid order by event desc nulls last, ingest desc, seq desc) = 1"""
     return f"""
 with narrow as ({narrow_sql(shape, log)}),
 best as ({"from narrow" if shape.tidy else best}),
-hit as (
-  select s.rid, s.t, b.event, b.seq, b.dead{until.replace(" until", " b.until")}
-  from {SPINE} s asof left join best b on {same} and s.t >= b.vis),
+hit as ({hit}),
 marked as (
   select rid, event, seq, cast(case {_cases(shape)} else {PRESENT} end as tinyint) as status from hit)
 select m.status, m.event{wide} from marked m {gather} order by m.rid

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     pa, pc = lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["NOTHING", "Reading", "UnfitError", "bad_rows", "cast_column"]
+__all__ = ["NOTHING", "Reading", "TooFineError", "UnfitError", "bad_rows", "cast_column"]
 
 NOTHING = ("", "NA", "N/A", "NULL", "null", "None")
 """Texts that stand for no value in a column that holds no text; in a column of text they are what they say."""
@@ -27,6 +27,10 @@ _ZONED = r"(Z|z|[+-]\d\d(:?\d\d)?)$"
 
 class UnfitError(Exception):
     """A column cannot be brought into its type without loss; the message says why, in the user's terms."""
+
+
+class TooFineError(UnfitError):
+    """Times have digits beyond microseconds, and nobody has said that those may be cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +153,7 @@ def _timestamp(column: pa.ChunkedArray, kind: ColumnType, how: Reading) -> pa.Ch
         raise _refuse(column, kind)
     if held.unit == "ns":
         if not how.truncate:
-            raise UnfitError('its times are in nanoseconds, which would be cut; allow it with truncate = "us"')
+            raise TooFineError('its times are in nanoseconds, which would be cut; allow it with truncate = "us"')
         column = pc.floor_temporal(column, unit="microsecond")
     column = column.cast(pa.timestamp("us", held.tz))
     return column.cast(arrow_type(kind)) if held.tz is not None else _zoned(column, how)
@@ -166,8 +170,9 @@ def _zoned(column: pa.ChunkedArray, how: Reading) -> pa.ChunkedArray:
 
 
 def _written_time(column: pa.ChunkedArray, kind: ColumnType, how: Reading) -> pa.ChunkedArray:
-    if how.truncate:
-        column = pc.replace_substring_regex(column, r"(\.\d{6})\d+", r"\1")
+    if not how.truncate and pc.any(pc.match_substring_regex(column, r"\.\d{6}0*[1-9]"), min_count=0).as_py():
+        raise TooFineError('its times have digits beyond microseconds; have them cut with truncate = "us"')
+    column = pc.replace_substring_regex(column, r"(\.\d{6})\d+", r"\1")
     zoned = pc.match_substring_regex(column, _ZONED)
     # A date has no zone, and its "-01" looks like one.
     zoned = pc.and_(zoned, pc.match_substring(column, ":"))

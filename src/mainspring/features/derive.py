@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mainspring.declare.origin import of_function
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
-from mainspring.engine.context import running
-from mainspring.errors import UserCodeError
 from mainspring.features.decorated import call, conform
 from mainspring.features.duck import connection, quoted
 from mainspring.features.log import (
@@ -20,12 +16,13 @@ from mainspring.features.log import (
     append_to_log,
     key_hashes,
     newest,
-    noted,
     reaching,
+    read_log,
     rows_since,
     sequence,
+    standing,
 )
-from mainspring.features.project import ViewUpdate
+from mainspring.features.project import ViewUpdate, forget_another
 from mainspring.features.view import (
     ASSUMED,
     BATCH,
@@ -34,6 +31,7 @@ from mainspring.features.view import (
     EVENT,
     HASH,
     INGEST,
+    RETRACTS,
     SEQ,
     View,
     log_schema,
@@ -50,6 +48,9 @@ else:
 __all__ = ["Upstream", "derive_view"]
 
 _ROW_MARK = "row"
+_WHOLE = "whole"
+_OUTSIDE_MARK = "outside"
+"""The mark of a log whose function read what is no input of it, so that nothing tells when its rows are others."""
 _MOMENT = ColumnType(Kind.TIMESTAMP)
 
 
@@ -76,43 +77,86 @@ class Upstream:
 
 
 def derive_view(
-    tables: TableStore, view: View, function: Callable[..., object], upstream: Sequence[Upstream]
+    tables: TableStore,
+    view: View,
+    function: Callable[..., object],
+    upstream: Sequence[Upstream],
+    *,
+    anew: bool = False,
+    outside: Callable[[], bool] = lambda: False,
 ) -> ViewUpdate:
     """Bring a decorated view's log up to versions of what it is made from; the same whoever does it.
 
     A view of one source with ``rows="each"`` runs its function over what is new: the history first, then each batch
-    that arrived since. Any other view is computed whole, and the rows that differ from what its log answers are
-    appended. A row became known when its batch did, or, where the function keeps the source's ``ingested`` column,
-    when that says.
+    that arrived since. Any other view is computed whole, and so is one whose source has lost rows, or whose function
+    reads what is no input of it; then the rows that differ from what the log answers are appended, and those that the
+    function returns no more are taken away. A row became known when its batch did, or, where the function keeps the
+    source's ``ingested`` column, when that says.
 
     Args:
         tables: the table store.
         view: the view.
         function: as `decorated.call` takes it.
         upstream: what it is made from, in declared order.
+        anew: compute it whole, whatever is there.
+        outside: asked after the function has run: whether it read what is no input of it.
 
     Raises:
-        UserCodeError: MS-2118, the function failed; MS-2122, it read what is none of its sources.
+        UserCodeError: MS-2118, the function failed.
         DataError: MS-2119, it returned other columns than it should.
     """
     with tables.writing(view.log):
-        if view.rows == "each" and len(upstream) == 1:
-            return _increments(tables, view, function, upstream[0])
-        return _whole(tables, view, function, upstream)
+        work = _Work(tables, view, function, upstream, outside)
+        if work.by_increments:
+            forget_another(tables, view.log, upstream[0].at)
+        if work.by_increments and not anew and not tables.mark(view.log, _OUTSIDE_MARK):
+            update = _increments(work, upstream[0])
+            if update is not None:
+                return update
+        return _whole(work)
 
 
-def _increments(tables: TableStore, view: View, function: Callable[..., object], upstream: Upstream) -> ViewUpdate:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    tables: TableStore
+    view: View
+    function: Callable[..., object]
+    upstream: Sequence[Upstream]
+    outside: Callable[[], bool]
+
+    @property
+    def by_increments(self) -> bool:
+        # A view's log numbers its rows by itself, so that what is new in it is not told by the source's numbers.
+        return self.view.rows == "each" and len(self.upstream) == 1 and isinstance(self.upstream[0].of, SourceTable)
+
+    @property
+    def made(self) -> int:
+        return self.upstream[0].at.made if self.by_increments else 0
+
+    @property
+    def through(self) -> int:
+        return max(item.at.through for item in self.upstream)
+
+
+def _increments(work: _Work, upstream: Upstream) -> ViewUpdate | None:
+    """What is new, through the function; None when that does not do, and the whole must be computed."""
+    tables, view = work.tables, work.view
     mark = tables.mark(view.log, SEQ_MARK)
     reached = -1 if mark is None else mark
-    if tables.version(view.log) is not None and reached >= upstream.at.through:
+    there = tables.version(view.log) is not None
+    if there and reached >= upstream.at.through:
         return ViewUpdate(reaching(tables, view.log, upstream.at.through), log_schema(view).empty_table())
     rows = rows_since(tables, upstream.of.log, upstream.at.version, reached)
+    if there and rows.column(RETRACTS).null_count < len(rows):
+        return None
     parts = [
-        _made(view, function, {upstream.name: batch}, [upstream], history=history)
-        for batch, history in _batches(upstream, rows)
+        _made(view, work.function, {upstream.name: batch}, [upstream], None if history else _arrival([batch]))
+        for batch, history in _batches(upstream, standing(rows))
     ]
     made = pa.concat_tables([log_schema(view).empty_table(), *parts])
-    return _append(tables, view, made, Txn("rows", upstream.at.through + 1), upstream.at.through)
+    if there and work.outside():
+        return None
+    return _append(work, made, Txn("rows", upstream.at.through + 1))
 
 
 def _batches(upstream: Upstream, rows: pa.Table) -> Iterator[tuple[pa.Table, bool]]:
@@ -128,35 +172,21 @@ def _batches(upstream: Upstream, rows: pa.Table) -> Iterator[tuple[pa.Table, boo
         yield arrived.filter(pc.equal(arrived.column(BATCH), batch)), False
 
 
-def _whole(tables: TableStore, view: View, function: Callable[..., object], upstream: Sequence[Upstream]) -> ViewUpdate:
-    inputs = "\0".join(f"{item.name}\0{item.at.digest}" for item in upstream)
-    txn = Txn(f"whole/{hashlib.blake2b(inputs.encode(), digest_size=16).hexdigest()}", 1)
-    earlier = tables.commit_of(view.log, txn.app_id, 1)
-    if earlier is not None:
-        version = noted(view.log, earlier) or TableVersion(view.log, earlier.version)
-        return ViewUpdate(version, log_schema(view).empty_table())
-    frames = {item.name: rows_since(tables, item.of.log, item.at.version, -1) for item in upstream}
+def _whole(work: _Work) -> ViewUpdate:
+    """All of it; what differs from what the log answers is appended, what is gone is taken away."""
+    tables, view = work.tables, work.view
+    frames = {item.name: rows_since(tables, item.of.log, item.at.version, -1) for item in work.upstream}
     before = newest(tables, view.log)
-    made = _made(view, function, frames, upstream, history=before is None)
+    arrival = _arrival(frames.values())
+    frames = {name: standing(rows) for name, rows in frames.items()}
+    made = _made(view, work.function, frames, work.upstream, None if before is None else arrival)
     if before is not None:
-        made = made.take(_changed(view, made, tables.read(view.log)))
-        if not len(made):
+        log = standing(read_log(tables, view.log))
+        gone = _retracting(view, log.take(_vanished(view, made, log)), arrival)
+        made = pa.concat_tables([gone, made.take(_changed(view, made, log))])
+        if not len(made) and (before.through >= work.through or not work.by_increments):
             return ViewUpdate(before, made)
-    return _append(tables, view, made, txn, max(item.at.through for item in upstream))
-
-
-def _refuse_unseen(view: View, function: Callable[..., object]) -> None:
-    """Rows that stay in a log must not hang on what nobody sees change: a file, a variable, the network."""
-    step = running()
-    read = () if step is None else step.undeclared()
-    if read:
-        raise UserCodeError(
-            f"the function of feature view {view.name!r} {read[0]}",
-            code="MS-2122",
-            why="rows that are made once are not made again, so a change of what is no source would never be seen",
-            origin=str(of_function(function)),
-            fix="declare the file as a source, and name it in app.features(...)",
-        )
+    return _append(work, made, Txn(_WHOLE, (tables.mark(view.log, _WHOLE) or 0) + 1))
 
 
 def _made(
@@ -164,13 +194,11 @@ def _made(
     function: Callable[..., object],
     frames: Mapping[str, pa.Table],
     upstream: Sequence[Upstream],
-    *,
-    history: bool,
+    arrival: pa.Scalar | None,
 ) -> pa.Table:
     """What the function makes of the rows, as rows of the view's log, in an order that does not depend on threads."""
     alive = {item.name: frames[item.name].filter(pc.invert(frames[item.name].column(DELETED))) for item in upstream}
     found = call(function, {item.name: _seen(item, alive[item.name]) for item in upstream}, view.name)
-    _refuse_unseen(view, function)
     first = upstream[0].of
     ingested = first.ingested if isinstance(first, SourceTable) else None
     roles = [FieldSpec(view.time, _MOMENT)]
@@ -181,7 +209,6 @@ def _made(
     for key in view.key_names:
         known = pc.and_(known, pc.is_valid(columns[key]))
     given = columns.get(ingested) if ingested is not None else None
-    arrival = None if history else _arrival(frames.values())
     table = _stamped(view, columns, given, arrival).filter(known)
     return _ordered(view, table)
 
@@ -216,6 +243,7 @@ def _stamped(
         HASH: pa.array([0] * count, pa.int32()),
         DEFINITION: pa.repeat(pa.scalar(view.version), count),
         BATCH: pa.repeat(pa.scalar(""), count),
+        RETRACTS: pa.nulls(count, pa.int64()),
     }
     schema = log_schema(view)
     found = {**columns, **system}
@@ -231,7 +259,22 @@ def _ordered(view: View, rows: pa.Table) -> pa.Table:
     return rows.sort_by(order).cast(log_schema(view))
 
 
-def _append(tables: TableStore, view: View, made: pa.Table, txn: Txn, through: int) -> ViewUpdate:
+def _retracting(view: View, gone: pa.Table, arrival: pa.Scalar) -> pa.Table:
+    """Rows that take away others of the log, from a moment on."""
+    count = len(gone)
+    taking = {
+        INGEST: pa.repeat(arrival, count),
+        DELETED: pa.repeat(pa.scalar(True), count),
+        ASSUMED: pa.repeat(pa.scalar(False), count),
+        DEFINITION: pa.repeat(pa.scalar(view.version), count),
+        RETRACTS: gone.column(SEQ),
+    }
+    schema = log_schema(view)
+    return pa.table([taking.get(field.name, gone.column(field.name)) for field in schema], schema=schema)
+
+
+def _append(work: _Work, made: pa.Table, txn: Txn) -> ViewUpdate:
+    tables, view = work.tables, work.view
     seq = sequence(tables.mark(view.log, _ROW_MARK), len(made))
     schema = made.schema
     for name, column in ((SEQ, seq), (HASH, key_hashes(made, view.keys))):
@@ -239,8 +282,12 @@ def _append(tables: TableStore, view: View, made: pa.Table, txn: Txn, through: i
     batch = pa.repeat(pa.scalar(f"{txn.app_id}/{txn.n}"), len(made))
     made = made.set_column(schema.get_field_index(BATCH), schema.field(BATCH), batch)
     marks = {_ROW_MARK: seq[-1].as_py()} if len(seq) else {}
+    marks |= {_OUTSIDE_MARK: 1} if work.outside() else {}
     return ViewUpdate(
-        append_to_log(tables, view.log, made, txn, through=through, marks=marks, keys=view.key_names), made
+        append_to_log(
+            tables, view.log, made, txn, through=work.through, made=work.made, marks=marks, keys=view.key_names
+        ),
+        made,
     )
 
 
@@ -261,3 +308,13 @@ def _changed(view: View, made: pa.Table, log: pa.Table) -> pa.Array:
             f"select n.rid from n anti join h on {same} order by n.rid"
         ).to_arrow_table()
     return found.column("rid")
+
+
+def _vanished(view: View, made: pa.Table, log: pa.Table) -> pa.Array:
+    """Places of the log's rows whose keys and moment the function returns no more."""
+    same = " and ".join(f"n.{quoted(name)} is not distinct from h.{quoted(name)}" for name in (*view.key_names, EVENT))
+    with connection() as opened:
+        opened.register("made", made)
+        opened.register("log", log.append_column("place", pa.array(range(len(log)), pa.int64())))
+        found = opened.sql(f"select h.place from log h anti join made n on {same} order by h.place").to_arrow_table()
+    return found.column("place")

@@ -11,10 +11,11 @@ from mainspring.declare.data import did_you_mean
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError
-from mainspring.features.asof import SPINE, Shape, asof_sql, spine_keys
+from mainspring.features.asof import SPINE, STEPS, Shape, asof_sql, retracted_sql, spine_keys
 from mainspring.features.cast import Reading, UnfitError, bad_rows, cast_column
 from mainspring.features.duck import connection, scan
 from mainspring.features.log import TableVersion, noted
+from mainspring.features.retract import has_retractions, newest_steps
 from mainspring.features.view import FeatureDef, Pick, View, arrow_type, log_schema
 from mainspring.features.windows.answer import answer
 from mainspring.features.windows.load import load_events, load_moments
@@ -160,9 +161,14 @@ def _answer(opened: duckdb.DuckDBPyConnection, asked: _Asked) -> _Answer:
     windowed = [feature for feature in asked.features if feature.window_us is not None]
     columns: dict[str, pa.ChunkedArray] = {}
     state = event = None
+    retracted = not asked.tidy and has_retractions(opened, log)
     if last or asked.status:
         read = list(dict.fromkeys(str(feature.column) for feature in last))
-        found = opened.sql(asof_sql(Shape.of(view, read, asked.as_known, asked.tidy), log)).to_arrow_table()
+        shape = Shape.of(view, read, asked.as_known, asked.tidy, retracted)
+        if retracted and asked.as_known:
+            gone = opened.sql(retracted_sql(shape, log)).to_arrow_table()
+            opened.register(STEPS, newest_steps(gone, spine_keys(len(view.keys))))
+        found = opened.sql(asof_sql(shape, log)).to_arrow_table()
         state, event = found.column("status"), found.column("event").cast(arrow_type(_MOMENT.type))
         for feature in last:
             column = found.column(f"c{read.index(str(feature.column))}")
@@ -172,7 +178,9 @@ def _answer(opened: duckdb.DuckDBPyConnection, asked: _Asked) -> _Answer:
         moments = load_moments(opened, len(view.keys))
         read = list(dict.fromkeys(feature.column for feature in windowed if feature.column is not None))
         longest = max(feature.window_us or 0 for feature in windowed)
-        events = load_events(opened, view, read, log, moments, as_known=asked.as_known, window_us=longest)
+        events = load_events(
+            opened, view, read, log, moments, as_known=asked.as_known, window_us=longest, retracted=retracted
+        )
         question = Question(events, moments, longest)
         kernel = question.kernel.name
         for feature in windowed:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mainspring.declare.data import did_you_mean
 from mainspring.declare.record import FieldSpec
 from mainspring.errors import DataError
-from mainspring.features.cast import Reading, UnfitError, bad_rows, cast_column
+from mainspring.features.cast import Reading, TooFineError, UnfitError, bad_rows, cast_column
 from mainspring.features.log import SourceTable, record_schema
 from mainspring.features.sources.files import RawFile, read_file
 from mainspring.features.view import arrow_type
@@ -76,7 +76,7 @@ def prepare_rows(source: SourceTable, rows: pa.Table) -> Prepared:
     Raises:
         DataError: MS-2110, MS-2111.
     """
-    return prepare(source, [RawFile(Path("the pushed rows"), rows, text=False)])
+    return prepare(source, [RawFile(Path("the pushed rows"), rows, False, tuple(rows.column_names))])
 
 
 def prepare(source: SourceTable, raw: Sequence[RawFile], *, truncate: bool = False) -> Prepared:
@@ -84,7 +84,8 @@ def prepare(source: SourceTable, raw: Sequence[RawFile], *, truncate: bool = Fal
     held = {name for file in raw for name in file.table.column_names}
     for field in source.fields:
         if field.name not in held:
-            raise _missing(source, field, [file.path.name for file in raw], sorted(held))
+            named = dict.fromkeys(name for file in raw for name in file.names)
+            raise _missing(source, field, [file.path.name for file in raw], list(named))
     schema = record_schema(source.fields)
     loose = pa.schema([field.with_nullable(True) for field in schema])
     table = pa.concat_tables([_conform(source, file, loose, truncate) for file in raw])
@@ -103,7 +104,7 @@ def _conform(source: SourceTable, file: RawFile, schema: pa.Schema, truncate: bo
     for field in source.fields:
         if field.name not in file.table.column_names:
             if not field.type.nullable:
-                raise _missing(source, field, [file.path.name], file.table.column_names)
+                raise _missing(source, field, [file.path.name], file.names)
             columns.append(pa.chunked_array([pa.nulls(len(file.table), arrow_type(field.type))]))
             continue
         column = file.table.column(field.name)
@@ -173,7 +174,9 @@ def _misfit(
         code="MS-2110",
         why=f"{rows[0][2] if rows else error} ({shown}; in {file})" if rows else f"{error} (in {file})",
         origin=source.origin,
-        fix="correct the data, or declare the column as what it is",
+        fix=f'sources.{source.name}.truncate = "us" cuts them off'
+        if isinstance(error, TooFineError)
+        else "correct the data, or declare the column as what it is",
     )
 
 

@@ -24,13 +24,14 @@ from mainspring.features.view import (
     DELETED,
     EVENT,
     INGEST,
+    RETRACTS,
     SEQ,
     arrow_type,
     source_digest,
     stored_field,
 )
 from mainspring.lazy import lazy
-from mainspring.ports.tables import Commit, TableStore, Txn
+from mainspring.ports.tables import Commit, TableStore, Txn, Where
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,8 +41,11 @@ else:
     np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
 
 __all__ = [
+    "FILES_MARK",
+    "MADE_MARK",
     "PUSH_WRITER",
     "SEQ_MARK",
+    "WRITERS",
     "SourceTable",
     "TableVersion",
     "append_to_log",
@@ -50,20 +54,31 @@ __all__ = [
     "newest",
     "noted",
     "reaching",
+    "read_log",
     "record_schema",
     "rows_since",
     "sequence",
     "source_of",
     "source_schema",
+    "standing",
 ]
 
 SEQ_MARK = "seq"
 """The mark of a log that holds the greatest `_seq` it reaches."""
 
+FILES_MARK = "files"
+"""The mark of a source's log that counts how often its files brought something."""
+
+MADE_MARK = "made"
+"""The mark of a source's log that says when it was made, and of a view's log, of which source's log it speaks: one that
+was lost and made anew counts its rows from the beginning."""
+
 PUSH_WRITER = 1
 """The writer in the low 15 bits of `_seq` for pushed rows; rows read from files have 0."""
 
 _WRITER_BITS = 15
+WRITERS = (1 << _WRITER_BITS) - 1
+"""The bits of `_seq` that tell the writer."""
 _VIEW_BYTES = 4
 
 
@@ -73,7 +88,7 @@ class TableVersion(msgspec.Struct, frozen=True):
     Attributes:
         table: the log's name in the table store.
         version: its version there.
-        rows: rows in it.
+        rows: rows that stand in it: those that were taken away again, and what took them away, do not count.
         digest: of all rows up to this version, in the order they came, 32 hex digits.
         through: the greatest `_seq` that is in it, or -1; in a view's log, the greatest of its source's.
         max_event_us: the newest event in it, in microseconds, or None when it is empty.
@@ -81,6 +96,8 @@ class TableVersion(msgspec.Struct, frozen=True):
         assumed: rows whose ingest time is not known, so that the event time stands for it.
         tidy: whether surely no row became known after it happened, and no two rows of an entity happened at once;
             such a log needs no search for the newest row known.
+        files: how often the source's files had brought something, in a source's log.
+        made: when the log, or a view's source's log, was made, in microseconds since 1970; 0 when that is not known.
     """
 
     table: str
@@ -92,6 +109,8 @@ class TableVersion(msgspec.Struct, frozen=True):
     quarantined: int = 0
     assumed: int = 0
     tidy: bool = False
+    files: int = 0
+    made: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +191,7 @@ def source_schema(source: SourceTable) -> pa.Schema:
             pa.field(DELETED, pa.bool_(), nullable=False),
             pa.field(ASSUMED, pa.bool_(), nullable=False),
             pa.field(BATCH, pa.string(), nullable=False),
+            pa.field(RETRACTS, pa.int64()),
         ]
     )
 
@@ -187,10 +207,35 @@ def rows_since(
 ) -> pa.Table:
     """The rows of a version of a log beyond a `_seq`, in the order of `_seq`."""
     where = [(SEQ, ">", after)] if after >= 0 else []
-    rows = tables.read(log, version=version, columns=columns, where=where)
+    rows = read_log(tables, log, version, columns, where)
     seq = rows.column(SEQ).to_numpy()
     # A log of one file is in order, and sorting wide rows costs more than reading them.
     return rows if bool(np.all(seq[1:] > seq[:-1])) else rows.sort_by(SEQ)
+
+
+def read_log(
+    tables: TableStore,
+    log: str,
+    version: int | None = None,
+    columns: Sequence[str] | None = None,
+    where: Sequence[Where] = (),
+) -> pa.Table:
+    """The rows of a version of a log that meet all conditions, in no order; an old log's `RETRACTS` are nulls."""
+    held = tables.schema(log, version).names
+    if RETRACTS in held:
+        return tables.read(log, version=version, columns=columns, where=where)
+    known = None if columns is None else [name for name in columns if name != RETRACTS]
+    rows = tables.read(log, version=version, columns=known, where=where)
+    return rows.append_column(RETRACTS, pa.nulls(len(rows), pa.int64()))
+
+
+def standing(rows: pa.Table) -> pa.Table:
+    """The rows that nothing has taken away, without those that only take away; `rows` have `SEQ` and `RETRACTS`."""
+    retracts = rows.column(RETRACTS)
+    if retracts.null_count == len(rows):
+        return rows
+    gone = pc.is_in(rows.column(SEQ), pc.unique(retracts.drop_null()))
+    return rows.filter(pc.and_(pc.is_null(retracts), pc.invert(gone)))
 
 
 # -- versions by content ----------------------------------------------------------------------------------------------
@@ -240,7 +285,10 @@ def append_to_log(
     *,
     through: int,
     quarantined: int = 0,
+    files: int | None = None,
+    made: int = 0,
     marks: Mapping[str, int] | None = None,
+    notes: Mapping[str, str] | None = None,
     keys: Sequence[str] = (),
 ) -> TableVersion:
     """Append rows to a log in one commit that notes the version's content; hold ``tables.writing(table)``.
@@ -252,7 +300,10 @@ def append_to_log(
         txn: makes it happen once.
         through: the greatest `_seq` that the log reaches then.
         quarantined: rows set aside with these.
+        files: how often files have brought something with these; as often as before when left out.
+        made: the `MADE_MARK` of the log, if it has none yet.
         marks: further marks of the commit.
+        notes: further notes of the commit.
         keys: the columns that tell entities apart, in a view's log.
     """
     before = newest(tables, table) or TableVersion(table, -1, tidy=bool(keys))
@@ -261,22 +312,33 @@ def append_to_log(
     after = TableVersion(
         table,
         before.version + 1,
-        before.rows + len(rows),
+        before.rows + _more(rows),
         _rolled(before.digest, rows) if len(rows) or not before.digest else before.digest,
         max(through, before.through),
         max(events, default=None),
         before.quarantined + quarantined,
         before.assumed + (pc.sum(rows.column(ASSUMED)).as_py() or 0),
         before.tidy and _stays_tidy(before, rows, keys),
+        before.files if files is None else files,
+        before.made if before.version >= 0 else made,
     )
+    # The marks that a driver asks for are in every commit, so that it need not look at more than the last.
+    own = {MADE_MARK: after.made, **({FILES_MARK: after.files} if after.files else {})}
+    own |= {SEQ_MARK: after.through} if after.through >= 0 else {}
     commit = tables.append(
         table,
         rows,
         txn,
-        marks={**(marks or {}), **({SEQ_MARK: after.through} if after.through >= 0 else {})},
-        notes={"log": msgspec.json.encode(after).decode()},
+        marks={**(marks or {}), **own},
+        notes={**(notes or {}), "log": msgspec.json.encode(after).decode()},
     )
     return noted(table, commit) or after
+
+
+def _more(rows: pa.Table) -> int:
+    """How many more rows stand after these: each that takes one away is one less."""
+    taken = len(rows) - rows.column(RETRACTS).null_count
+    return int(len(rows) - 2 * taken)
 
 
 def _stays_tidy(before: TableVersion, rows: pa.Table, keys: Sequence[str]) -> bool:

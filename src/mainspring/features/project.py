@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mainspring.features.log import SEQ_MARK, SourceTable, TableVersion, append_to_log, key_hashes, reaching, rows_since
+from mainspring.features.log import (
+    MADE_MARK,
+    SEQ_MARK,
+    SourceTable,
+    TableVersion,
+    append_to_log,
+    key_hashes,
+    reaching,
+    rows_since,
+)
 from mainspring.features.view import (
     ASSUMED,
     BATCH,
@@ -14,6 +23,7 @@ from mainspring.features.view import (
     EVENT,
     HASH,
     INGEST,
+    RETRACTS,
     SEQ,
     VALID_TO,
     VERSION_ID,
@@ -29,9 +39,9 @@ if TYPE_CHECKING:
 else:
     pa, pc = lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["ViewUpdate", "project", "update_view"]
+__all__ = ["ViewUpdate", "forget_another", "project", "update_view"]
 
-_COPIED = (EVENT, INGEST, SEQ, DELETED, ASSUMED, BATCH)
+_COPIED = (EVENT, INGEST, SEQ, DELETED, ASSUMED, BATCH, RETRACTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +75,7 @@ def update_view(
         arrived: rows just appended to the source's log and the greatest `SEQ` before them, to spare reading them.
     """
     with tables.writing(view.log):
+        forget_another(tables, view.log, at)
         mark = tables.mark(view.log, SEQ_MARK)
         reached = -1 if mark is None else mark
         there = tables.version(view.log) is not None
@@ -76,9 +87,22 @@ def update_view(
             rows = rows_since(tables, source.log, at.version, reached, _needed(view, source))
         rows = project(view, source, rows)
         done = append_to_log(
-            tables, view.log, rows, Txn("rows", at.through + 1), through=at.through, keys=view.key_names
+            tables,
+            view.log,
+            rows,
+            Txn("rows", at.through + 1),
+            through=at.through,
+            made=at.made,
+            keys=view.key_names,
         )
         return ViewUpdate(done, rows)
+
+
+def forget_another(tables: TableStore, log: str, at: TableVersion) -> None:
+    """Drop a view's log that was made from a source's log which is gone: another one counts its rows anew."""
+    made = tables.mark(log, MADE_MARK)
+    if made is not None and made != at.made:
+        tables.drop(log)
 
 
 def project(view: View, source: SourceTable, rows: pa.Table) -> pa.Table:

@@ -6,6 +6,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -22,22 +23,28 @@ from mainspring.errors import ConfigError, DeclarationError
 from mainspring.features.derive import Upstream, derive_view
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import read_source
-from mainspring.features.log import SourceTable, TableVersion, source_of
+from mainspring.features.log import FILES_MARK, MADE_MARK, SourceTable, TableVersion, source_of
 from mainspring.features.project import update_view
 from mainspring.features.sources.files import find_files
 from mainspring.features.view import View, view_of
-from mainspring.features.write import PUSH_MARK, ingest_batch
+from mainspring.features.write import PUSH_MARK, Changes, ingest_batch
 from mainspring.plan.closure import closure_of
 from mainspring.plan.graph import Plan
 from mainspring.ports.tables import TableStore
 
 __all__ = [
+    "Derived",
     "TableVersion",
     "aggregate_rows",
+    "changes_in_words",
+    "derive_pushed",
     "derive_rows",
+    "derived_from",
     "files_of",
     "ingest_files",
     "sources_of",
+    "still_filed",
+    "still_there",
     "tasks_for",
     "views_of",
 ]
@@ -123,7 +130,14 @@ def _source_task(source: SourceTable, services: Services, declared: str) -> Task
         "truncate": services.settings.text(f"{prefix}.truncate") == "us",
         "pushed": services.tables.mark(source.log, PUSH_MARK),
     }
-    return Task(f"source/{source.name}", ingest_files, params, title=f"source {source.name}", origin=declared)
+    return Task(
+        f"source/{source.name}",
+        ingest_files,
+        params,
+        title=f"source {source.name}",
+        origin=declared,
+        holds=still_filed,
+    )
 
 
 def _placeless(name: str, settings: Settings) -> ConfigError:
@@ -154,7 +168,9 @@ def _view_task(
     if spec.function is None:
         (source,) = (sources[item] for item in view.sources)
         params = {"view": view, "source": source}
-        return Task(name, aggregate_rows, params, {"at": inputs["at0"]}, title=title, origin=declared)
+        return Task(
+            name, aggregate_rows, params, {"at": inputs["at0"]}, title=title, origin=declared, holds=still_there
+        )
     upstream = [sources[name_of(item)] if isinstance(item, Source) else views[name_of(item)] for item in spec.sources]
     for item in upstream:
         if isinstance(item, View) and not item.decorated:
@@ -166,12 +182,48 @@ def _view_task(
                 fix="use the source itself, or compute the aggregate in the function",
             )
     params = {"view": view, "function": spec.function, "upstream": upstream}
-    return Task(name, derive_rows, params, inputs, reaches=(spec.function,), title=title, origin=declared)
+    reaches = (spec.function,)
+    return Task(name, derive_rows, params, inputs, reaches=reaches, title=title, origin=declared, holds=still_there)
 
 
 def _task_name(declaration: Declaration[object]) -> str:
     kind = "source" if isinstance(declaration, Source) else "feature_view"
     return f"{kind}/{name_of(declaration)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """A decorated view that follows pushes to its source: one source, and ``rows="each"``.
+
+    Attributes:
+        view: the view.
+        function: as `derive_view` takes it.
+        source: the source.
+    """
+
+    view: View
+    function: Callable[..., object]
+    source: SourceTable
+
+
+def derived_from(plan: Plan, views: Mapping[str, View], sources: Mapping[str, SourceTable]) -> dict[str, list[Derived]]:
+    """The decorated views that a push brings up to date, by the name of their source."""
+    found: dict[str, list[Derived]] = {name: [] for name in sources}
+    for node in plan.of_kind("feature_view"):
+        spec, view = spec_of(cast(FeatureView, node.declaration)), views[node.name]
+        if spec.function is not None and view.rows == "each" and len(spec.sources) == 1:
+            (above,) = spec.sources
+            if isinstance(above, Source):
+                found[name_of(above)].append(Derived(view, spec.function, sources[name_of(above)]))
+    return found
+
+
+def derive_pushed(tables: TableStore, derived: Derived, at: TableVersion) -> TableVersion | None:
+    """Bring a decorated view's log up to a version of its source's; None when it was never made."""
+    if tables.version(derived.view.log) is None:
+        return None
+    upstream = Upstream(derived.source.name, derived.source, at)
+    return derive_view(tables, derived.view, derived.function, [upstream]).version
 
 
 # -- what the engine calls --------------------------------------------------------------------------------------------
@@ -181,6 +233,7 @@ def ingest_files(
     source: SourceTable, files: list[File], format: str | None, truncate: bool, pushed: int | None
 ) -> TableVersion:
     """Bring a source's log up to its files; pushed rows are in it already."""
+    step = context.current()
     paths = [file.path for file in files]
     prepared = read_source(source, paths, format=format, truncate=truncate)
     done = ingest_batch(
@@ -190,10 +243,37 @@ def ingest_files(
         content=_content(paths),
         now_us=time.time_ns() // 1000,
         pushed=-1 if pushed is None else pushed,
+        tell=lambda changes: step.note(changes_in_words(changes)),
     )
     for reason, count in prepared.report.items():
         sys.stderr.write(f"{source.name}: set aside {count} rows: {reason}\n")
+    if prepared.report:
+        aside = f"{len(prepared.set_aside):,} of {len(prepared.set_aside) + len(prepared.rows):,} rows set aside"
+        step.note(f"{aside} ({', '.join(prepared.report)}): mainspring show source/{source.name}")
     return done
+
+
+def changes_in_words(changes: Changes) -> str:
+    """What files brought to a log, as people read it; empty when nothing."""
+    parts = {"added": changes.added, "corrected": changes.corrected, "removed": changes.removed}
+    return ", ".join(f"{count:,} rows {what}" for what, count in parts.items() if count)
+
+
+def still_filed(services: Services, params: Mapping[str, object], kept: object) -> bool:
+    """Whether a source's log is there at the version of a kept result, and no other files were read since."""
+    version = msgspec.convert(kept, TableVersion)
+    if not services.tables.has(version.table, version.version):
+        return False
+    marks = [services.tables.mark(version.table, name) or 0 for name in (FILES_MARK, MADE_MARK)]
+    return marks == [version.files, version.made]
+
+
+def still_there(services: Services, params: Mapping[str, object], kept: object) -> bool:
+    """Whether a view's log is there at the version of a kept result, and still speaks of the same log of its source."""
+    version = msgspec.convert(kept, TableVersion)
+    if not services.tables.has(version.table, version.version):
+        return False
+    return (services.tables.mark(version.table, MADE_MARK) or 0) == version.made
 
 
 def aggregate_rows(view: View, source: SourceTable, at: TableVersion) -> TableVersion:
@@ -207,7 +287,9 @@ def derive_rows(
     """Bring a decorated view's log up to versions of what it is made from."""
     versions = [msgspec.convert(at[f"at{index}"], TableVersion) for index in range(len(upstream))]
     items = [Upstream(item.name, item, version) for item, version in zip(upstream, versions, strict=True)]
-    return derive_view(_tables(), view, function, items).version
+    step = context.current()
+    made = derive_view(_tables(), view, function, items, anew=step.forced, outside=lambda: bool(step.undeclared()))
+    return made.version
 
 
 def _tables() -> TableStore:

@@ -32,6 +32,7 @@ __all__ = [
     "EVENT",
     "HASH",
     "INGEST",
+    "RETRACTS",
     "SEQ",
     "SYSTEM",
     "VALID_TO",
@@ -64,12 +65,18 @@ DEFINITION = "_def"
 """The version of the view's definition that wrote the row: string."""
 BATCH = "_batch"
 """The commit that the row came with: string."""
+RETRACTS = "_retracts"
+"""The `_seq` of the row that this one takes away, because a source's files hold it no more: int64, null in all other
+rows. Such a row is deleted itself, repeats the other's columns, and takes it away from its own ingest time on."""
 VALID_TO = "_valid_to"
 """When the row stops being valid: timestamp[us, UTC], null is open; only where the source declares ``valid_to``."""
 VERSION_ID = "_id"
 """The event that the row is a version of, within its keys; only where the source declares ``id``."""
-SYSTEM = (EVENT, INGEST, SEQ, DELETED, ASSUMED, HASH, DEFINITION, BATCH, VALID_TO, VERSION_ID)
+SYSTEM = (EVENT, INGEST, SEQ, DELETED, ASSUMED, HASH, DEFINITION, BATCH, RETRACTS, VALID_TO, VERSION_ID)
 """The names that no column of the user's may have."""
+
+_LAYOUT = 2
+"""Of a view's log: with `RETRACTS` since 2; a log of an older layout is made anew from its source's."""
 
 _ORDERED = frozenset({Function.LOWEST, Function.HIGHEST})
 
@@ -257,7 +264,7 @@ def view_of(
     has_valid_to = plain and source.valid_to is not None
     sources = tuple(name_of(item) for item in spec.sources)
     read = [source_digest(spec_of(item)) for item in spec.sources if isinstance(item, Source)]
-    content = [sources, read, keys, columns, spec.rows if not plain else "each", code, upstream]
+    content = [_LAYOUT, sources, read, keys, columns, spec.rows if not plain else "each", code, upstream]
     log = f"feature_view/{name}/{_digest(content)[:16]}"
     return View(
         id=id,
@@ -425,6 +432,7 @@ def log_schema(view: View) -> pa.Schema:
         pa.field(HASH, pa.int32(), nullable=False),
         pa.field(DEFINITION, pa.string(), nullable=False),
         pa.field(BATCH, pa.string(), nullable=False),
+        pa.field(RETRACTS, pa.int64()),
     ]
     if view.has_valid_to:
         system.append(pa.field(VALID_TO, moment))

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from mainspring.errors import DataError
 from mainspring.features.duck import connection, quoted
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import REASON, Prepared, prepare_rows
 from mainspring.features.log import (
+    FILES_MARK,
     PUSH_WRITER,
     SEQ_MARK,
+    WRITERS,
     SourceTable,
     TableVersion,
     append_to_log,
+    content_digest,
     newest,
     noted,
     reaching,
+    read_log,
     sequence,
     source_schema,
+    standing,
 )
 from mainspring.features.project import update_view
-from mainspring.features.view import BATCH, SEQ, View, stored_field
+from mainspring.features.view import BATCH, RETRACTS, SEQ, View, stored_field
 from mainspring.lazy import lazy
 from mainspring.ports.tables import Commit, TableStore, Txn
 
@@ -34,10 +40,12 @@ if TYPE_CHECKING:
 else:
     np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["PUSH_MARK", "PushResult", "append_rows", "ingest_batch"]
+__all__ = ["PUSH_MARK", "Changes", "PushResult", "append_rows", "ingest_batch"]
 
 PUSH_MARK = "push"
 """The mark of a source's log that holds the greatest `_seq` of a pushed row."""
+_CONTENT = "content"
+_REQUEST = "request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +90,11 @@ def append_rows(
         rows: its record's columns, as the client sent them.
         now_us: the moment of arrival, in microseconds since 1970.
         views: the views of declared aggregates of this source; their logs are brought up to date too.
-        request_id: makes a repeated request harmless.
+        request_id: makes a repeated request harmless; it is of these rows, and of no others.
 
     Raises:
-        DataError: MS-2110, MS-2111, the rows are not of the record's types; nothing is appended.
+        DataError: MS-2110, MS-2111, the rows are not of the record's types; MS-2121, the `request_id` came with other
+            rows before; nothing is appended.
         StoreError: as the table store raises; the same push with the same `request_id` then goes on where it stopped.
     """
     tables = services.tables
@@ -96,9 +105,13 @@ def append_rows(
         aside = tables.version(source.quarantine)
         batch = f"request/{request_id}" if request_id else f"push/{before}/{-1 if aside is None else aside}"
         earlier = tables.commit_of(source.log, batch, 1) if request_id else None
+        asked = content_digest(prepared.rows) + content_digest(prepared.set_aside)
         if earlier is None:
             stamped = _stamp(source, prepared.rows, sequence(head, len(prepared.rows), PUSH_WRITER), batch, now_us)
-            version = _append_pushed(tables, source, prepared, stamped, batch, request=bool(request_id))
+            notes = {_REQUEST: asked} if request_id else {}
+            version = _append_pushed(tables, source, prepared, stamped, batch, notes, now_us)
+        elif earlier.notes.get(_REQUEST, asked) != asked:
+            raise _another(source, str(request_id))
         else:
             stamped = tables.read(source.log, where=[(BATCH, "==", batch)]).sort_by(SEQ)
             version = noted(source.log, earlier) or TableVersion(source.log, earlier.version)
@@ -123,7 +136,13 @@ def append_rows(
 
 
 def _append_pushed(
-    tables: TableStore, source: SourceTable, prepared: Prepared, stamped: pa.Table, batch: str, *, request: bool
+    tables: TableStore,
+    source: SourceTable,
+    prepared: Prepared,
+    stamped: pa.Table,
+    batch: str,
+    notes: Mapping[str, str],
+    now_us: int,
 ) -> TableVersion:
     _set_aside(tables, source, prepared.set_aside, batch)
     known = newest(tables, source.log)
@@ -134,10 +153,21 @@ def _append_pushed(
         tables,
         source.log,
         stamped,
-        _push_of(batch, through, request=request),
+        _push_of(batch, through, request=bool(notes)),
         through=through,
         quarantined=len(prepared.set_aside),
+        made=now_us,
         marks={PUSH_MARK: through} if len(stamped) else {},
+        notes=notes,
+    )
+
+
+def _another(source: SourceTable, request_id: str) -> DataError:
+    return DataError(
+        f"request {request_id!r} was another one",
+        code="MS-2121",
+        why=f"other rows came to source {source.name!r} under this name before",
+        fix="send each request under a name of its own (Idempotency-Key), and a repeated one as it was",
     )
 
 
@@ -148,13 +178,42 @@ def _push_of(batch: str, through: int, *, request: bool) -> Txn:
     return Txn(batch, 1) if request else Txn(PUSH_MARK, through)
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a source's files brought to its log.
+
+    Attributes:
+        added: rows that are new.
+        corrected: events whose row is another one now; they are told by the source's ``id``.
+        removed: rows that the files do not hold any more.
+    """
+
+    added: int = 0
+    corrected: int = 0
+    removed: int = 0
+
+
+def _unheard(changes: Changes) -> None:
+    """Tell nobody."""
+
+
 def ingest_batch(
-    tables: TableStore, source: SourceTable, prepared: Prepared, *, content: str, now_us: int, pushed: int = -1
+    tables: TableStore,
+    source: SourceTable,
+    prepared: Prepared,
+    *,
+    content: str,
+    now_us: int,
+    pushed: int = -1,
+    tell: Callable[[Changes], None] = _unheard,
 ) -> TableVersion:
-    """Append what a source's files hold and its log does not, exactly once for each content.
+    """Append what a source's files hold and its log does not, take away what they do not hold any more; once.
 
     The first batch of a log is history: without an ``ingested`` column its rows count as known from their event
-    time on, and are marked as assumed. Rows of later batches became known when they arrived.
+    time on, and are marked as assumed. Rows of later batches became known when they arrived. A row that an earlier
+    batch brought and the files do not hold any more is taken away, from now on, by a row that names it in `RETRACTS`;
+    who asks about a moment before still sees it. Pushed rows are never taken away. Rows are the same when all their
+    columns are, and are counted; where the source has an ``id``, all rows of an event that lost one are written anew.
 
     Args:
         tables: the table store.
@@ -163,31 +222,39 @@ def ingest_batch(
         content: digest of the files.
         now_us: the moment of arrival, in microseconds since 1970.
         pushed: the `PUSH_MARK` that the version must reach.
+        tell: is told what changed, if anything did.
     """
     batch = f"file/{content}"
     with tables.writing(source.log):
         before = newest(tables, source.log)
-        earlier = tables.commit_of(source.log, batch, 1)
-        if earlier is not None:
+        number = tables.mark(source.log, FILES_MARK) or 0
+        earlier = tables.commit_of(source.log, FILES_MARK, number) if number else None
+        if earlier is not None and earlier.notes.get(_CONTENT) == content:
             return _with_pushes(tables, source, earlier, pushed)
-        rows, aside = prepared.rows, prepared.set_aside
+        rows, gone, aside = prepared.rows, None, prepared.set_aside
         if before is not None:
-            rows = _unknown(tables, source.log, rows, source)
+            rows, gone = _difference(tables, rows, source)
             aside = _unknown(tables, source.quarantine, aside, source) if len(aside) else aside
         _set_aside(tables, source, aside, batch)
-        if before is not None and not len(rows):
-            return before
+        if before is not None and not len(rows) and gone is None:
+            return before if earlier is None else _with_pushes(tables, source, earlier, pushed)
         # Pushed rows that came first do not make the files news: what they tell is older.
-        history = tables.mark(source.log, "files") is None
-        seq = sequence(tables.mark(source.log, SEQ_MARK), len(rows))
+        taken = 0 if gone is None else len(gone)
+        seq = sequence(tables.mark(source.log, SEQ_MARK), taken + len(rows))
+        stamped = _stamp(source, rows, seq[taken:], batch, now_us if number else None)
+        if gone is not None:
+            stamped = pa.concat_tables([_retracting(source, gone, seq[:taken], batch, now_us), stamped])
+        tell(_changes(source, rows, gone))
         return append_to_log(
             tables,
             source.log,
-            _stamp(source, rows, seq, batch, None if history else now_us),
-            Txn(batch, 1),
+            stamped,
+            Txn(FILES_MARK, number + 1),
             through=seq[-1].as_py() if len(seq) else -1,
             quarantined=len(aside),
-            marks={"files": 1},
+            files=number + 1,
+            made=now_us,
+            notes={_CONTENT: content},
         )
 
 
@@ -209,7 +276,27 @@ def _stamp(source: SourceTable, rows: pa.Table, seq: pa.Array, batch: str, arriv
     assumed = pc.is_null(given) if arrived_us is None else _constant(False, rows)
     system = [event, pc.coalesce(given, arrival), seq, deleted, assumed, _constant(batch, rows)]
     columns = [rows.column(item.name).cast(stored_field(item).type) for item in source.fields]
-    return pa.table([*columns, *system], schema=source_schema(source))
+    retracts = pa.nulls(len(rows), pa.int64())
+    return pa.table([*columns, *system, retracts], schema=source_schema(source))
+
+
+def _retracting(source: SourceTable, gone: pa.Table, seq: pa.Array, batch: str, now_us: int) -> pa.Table:
+    """Rows that take away others, from now on."""
+    now = pa.repeat(pa.scalar(now_us, pa.int64()).cast(pa.timestamp("us", "UTC")), len(gone))
+    columns = [gone.column(item.name) for item in source.fields]
+    system = [gone.column(source.time), now, seq, _constant(True, gone), _constant(False, gone), _constant(batch, gone)]
+    return pa.table([*columns, *system, gone.column(SEQ)], schema=source_schema(source))
+
+
+def _changes(source: SourceTable, rows: pa.Table, gone: pa.Table | None) -> Changes:
+    if gone is None:
+        return Changes(len(rows))
+    if source.id is None:
+        return Changes(len(rows), 0, len(gone))
+    new, old = rows.column(source.id), gone.column(source.id)
+    both = pc.unique(new.filter(pc.is_in(new, pc.unique(old)))).drop_null()
+    kept = [len(ids) - (pc.sum(pc.is_in(ids, both)).as_py() or 0) for ids in (new, old)]
+    return Changes(kept[0], len(both), kept[1])
 
 
 def _constant(value: object, rows: pa.Table) -> pa.Array:
@@ -226,6 +313,42 @@ def _set_aside(tables: TableStore, source: SourceTable, rows: pa.Table, batch: s
         pa.table([*stored, rows.column(REASON), _constant(batch, rows)], names=names),
         Txn(batch, 1),
     )
+
+
+def _difference(tables: TableStore, rows: pa.Table, source: SourceTable) -> tuple[pa.Table, pa.Table | None]:
+    """What files hold and a log does not, and the log's rows that came from files and are not in them any more.
+
+    Rows are compared with those that stand, each as often as it is there; a pushed row stands for one of the files.
+    """
+    names = [item.name for item in source.fields]
+    held = standing(read_log(tables, source.log, columns=[*names, SEQ, RETRACTS]))
+    stored = [rows.column(item.name).cast(stored_field(item).type) for item in source.fields]
+    listed = ", ".join(quoted(name) for name in names)
+    same = " and ".join(f"a.{quoted(name)} is not distinct from b.{quoted(name)}" for name in names)
+    with connection() as opened:
+        opened.register("incoming", pa.table([*stored, pa.array(np.arange(len(rows)))], names=[*names, "rid"]))
+        opened.register("held", held.select([*names, SEQ]).append_column("place", pa.array(np.arange(len(held)))))
+        new = opened.sql(
+            f"with a as (select *, row_number() over (partition by {listed} order by rid) as copy from incoming), "
+            f"b as (select {listed}, count(*) as copies from held group by all) "
+            f"select a.rid from a left join b on {same} where a.copy > coalesce(b.copies, 0) order by a.rid"
+        ).to_arrow_table()
+        old = opened.sql(
+            f"with a as (select *, row_number() over (partition by {listed} order by {SEQ}) as copy from held "
+            f"where {SEQ} & {WRITERS} = 0), "
+            f"b as (select {listed}, count(*) as copies from incoming group by all) "
+            f"select a.place from a left join b on {same} where a.copy > coalesce(b.copies, 0) order by a.place"
+        ).to_arrow_table()
+    added, gone = rows.take(new.column("rid")), held.take(old.column("place"))
+    if source.id is not None and len(gone):
+        ids = pc.unique(gone.column(source.id)).drop_null()
+        touched = pc.is_in(rows.column(source.id), ids)
+        news = pc.is_in(pa.array(np.arange(len(rows))), new.column("rid").combine_chunks())
+        added = rows.filter(pc.or_(touched, news))
+        filed = pc.equal(pc.bit_wise_and(held.column(SEQ), WRITERS), 0)
+        lost = pc.is_in(pa.array(np.arange(len(held))), old.column("place").combine_chunks())
+        gone = held.filter(pc.or_(pc.and_(filed, pc.is_in(held.column(source.id), ids)), lost))
+    return added, gone if len(gone) else None
 
 
 def _unknown(tables: TableStore, table: str, rows: pa.Table, source: SourceTable) -> pa.Table:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from mainspring.declare.data import Column, Feature, FeatureView, Source
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import ModelSpec
-from mainspring.features.log import SourceTable, source_of
-from mainspring.features.view import DELETED, EVENT
+from mainspring.features.log import SourceTable, read_log, source_of, standing
+from mainspring.features.view import DELETED, EVENT, RETRACTS, SEQ
 from mainspring.lazy import lazy
 from mainspring.monitoring.stats.baseline import Baseline, Feed
 from mainspring.monitoring.stats.decide import WINDOWS, Finding
@@ -88,8 +88,8 @@ def arrivals(tables: TableStore, source: SourceTable, start: int, stop: int, ver
     if tables.version(source.log) is None:
         return np.empty(0, np.int64)
     where = ((EVENT, ">=", _moment(start)), (EVENT, "<", _moment(stop)))
-    columns = [EVENT, DELETED, *([source.id] if source.id else [])]
-    rows = tables.read(source.log, version=version, columns=columns, where=where)
+    columns = [EVENT, DELETED, SEQ, RETRACTS, *([source.id] if source.id else [])]
+    rows = standing(read_log(tables, source.log, version, columns, where))  # what takes a row away bears its time
     rows = rows.filter(_not(rows.column(DELETED))).sort_by(EVENT)
     times: Ints = np.asarray(rows.column(EVENT).cast(pa.int64()), dtype=np.int64)
     if source.id and len(times):

@@ -71,6 +71,9 @@ class TableStore(Protocol):
     def version(self, table: str) -> int | None:
         """The newest version, or None when there is no such table."""
 
+    def has(self, table: str, version: int) -> bool:
+        """Whether a version can still be read, as far as a look without opening the table tells; quick."""
+
     def schema(self, table: str, version: int | None = None) -> pa.Schema:
         """The Arrow schema of a version, the newest when left out."""
 

@@ -94,6 +94,10 @@ _STATUS: tuple[tuple[type[MainspringError], int], ...] = (
 )
 
 
+_CONFLICTS = ("MS-2121",)
+"""Codes of requests that are at odds with an earlier one: 409."""
+
+
 def error_response(error: Exception) -> Response:
     """The response of a failed request: ``{"error": text}``; faults of ours say only that they are ours."""
     if isinstance(error, Fault):
@@ -103,6 +107,7 @@ def error_response(error: Exception) -> Response:
         return json_response({"error": error.message}, error.status, headers=tuple(headers))
     if isinstance(error, MainspringError):
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+        status = 409 if error.code in _CONFLICTS else status
         if status < 500:
             return json_response({"error": error.what, "code": error.code, "fix": error.fix}, status)
         return json_response({"error": "the server cannot answer now", "code": error.code}, status)

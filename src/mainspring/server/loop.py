@@ -22,7 +22,7 @@ from mainspring.engine.progress import Watch, silent
 from mainspring.engine.report import RunReport
 from mainspring.engine.task import Output, Task, TaskGraph
 from mainspring.errors import UsageError
-from mainspring.features.log import TableVersion
+from mainspring.features.log import TableVersion, read_log, standing
 from mainspring.features.online.materialise import Materialised, materialise, online_id, reaches
 from mainspring.features.steps import tasks_for, views_of
 from mainspring.features.view import View
@@ -251,12 +251,14 @@ def _online_task(view: View, origin: str) -> Task:
 def published(view: View, at: TableVersion) -> Materialised:
     """Bring the online store up to a version of a view's log."""
     services = cast(Services, current().services)
-    return materialise(view, services.tables, services.online, at.version)
+    return materialise(view, services.tables, services.online, at.version, now_us=now_us())
 
 
 def still_online(services: Services, params: Mapping[str, object], kept: object) -> bool:
     """Whether the online store has what a `Materialised` says; one that was removed has not."""
-    return reaches(cast(View, params["view"]), services.online, msgspec.convert(kept, Materialised).through)
+    return reaches(
+        cast(View, params["view"]), services.tables, services.online, msgspec.convert(kept, Materialised).through
+    )
 
 
 def _resolver(services: Services, plan: Plan) -> Resolve:
@@ -281,5 +283,5 @@ def _resolver(services: Services, plan: Plan) -> Resolve:
 def rows_of(log: str, at: TableVersion) -> object:
     """The rows of a source or view at a version, as the frame that a step receives."""
     services = cast(Services, current().services)
-    table = services.tables.read(at.table, version=at.version)
+    table = standing(read_log(services.tables, at.table, at.version))
     return table.select([name for name in table.column_names if not name.startswith("_")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -19,9 +20,16 @@ else:
 
 __all__ = ["rows_to_table"]
 
+_FINE = re.compile(r"[.,]\d{6}0*[1-9]")
 
-def rows_to_table(source: SourceTable, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+
+def rows_to_table(source: SourceTable, rows: Sequence[Mapping[str, Any]], *, truncate: bool = False) -> pa.Table:
     """JSON rows as a table in the source's types; absent columns are null, unknown ones are refused.
+
+    Args:
+        source: what the rows should look like.
+        rows: as they were sent.
+        truncate: whether digits beyond microseconds are cut off times, instead of refused.
 
     Raises:
         DataError: MS-2304, a row does not fit the record.
@@ -39,8 +47,15 @@ def rows_to_table(source: SourceTable, rows: Sequence[Mapping[str, Any]]) -> pa.
         values = [row.get(field.name) for row in rows]
         try:
             if field.type.kind is Kind.TIMESTAMP:
-                values = [None if value is None else _moment(value) for value in values]
+                values = [None if value is None else _moment(value, truncate) for value in values]
             columns[field.name] = pa.array(values, arrow_type(field.type))
+        except _TooFineError as error:
+            raise DataError(
+                f"column {field.name!r} of the rows is not {field.type}",
+                code="MS-2304",
+                why=str(error),
+                fix=f'send microseconds at most, or have them cut off: sources.{source.name}.truncate = "us"',
+            ) from error
         except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, TypeError, OverflowError) as error:
             raise DataError(
                 f"column {field.name!r} of the rows is not {field.type}",
@@ -51,7 +66,13 @@ def rows_to_table(source: SourceTable, rows: Sequence[Mapping[str, Any]]) -> pa.
     return pa.table(columns)
 
 
-def _moment(value: object) -> datetime:
+class _TooFineError(Exception):
+    """A moment has digits beyond microseconds."""
+
+
+def _moment(value: object, truncate: bool) -> datetime:
+    if not truncate and _FINE.search(str(value)):
+        raise _TooFineError(f"{value!r} has digits beyond microseconds, which would be lost")
     found = datetime.fromisoformat(str(value))
     if found.tzinfo is None:
         raise ValueError(f"{value!r} has no time zone")

@@ -23,11 +23,12 @@ from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import Endpoint, EndpointSpec, Monitor
 from mainspring.declare.record import Kind
 from mainspring.engine.driver import load
-from mainspring.errors import ConfigError, DataError
-from mainspring.features.log import SourceTable
+from mainspring.errors import ConfigError, DataError, UserCodeError
+from mainspring.features.log import SourceTable, TableVersion
+from mainspring.features.online.materialise import materialise
 from mainspring.features.online.plan import ReadPlan, compile_plan
 from mainspring.features.online.write import upsert
-from mainspring.features.steps import sources_of
+from mainspring.features.steps import Derived, derive_pushed, derived_from, sources_of
 from mainspring.features.view import View, picks_of
 from mainspring.features.write import append_rows
 from mainspring.monitoring.feeds import arrivals
@@ -97,6 +98,7 @@ class WorkerState:
         self._worker = worker
         self._views: dict[str, View] = {}
         self._sources: dict[str, SourceTable] = {}
+        self._derived: dict[str, list[Derived]] = {}
         self._plans: dict[str, ReadPlan] = {}
         self._pushing = threading.Lock()
         self._monitoring = threading.Lock()
@@ -114,6 +116,7 @@ class WorkerState:
         """
         self._sources = sources_of(self.plan)
         self._views = online_views(self.services, self.plan)
+        self._derived = derived_from(self.plan, self._views, self._sources)
         for node in self._served():
             self._open_endpoint(node)
         self.refresh()
@@ -236,6 +239,9 @@ class WorkerState:
     ) -> Mapping[str, object]:
         """Commit rows to a source's log and its views' logs, then bring the online store up to them.
 
+        Views of declared aggregates follow, and decorated views of that one source with ``rows="each"``; other
+        decorated views follow when they are built. A view whose function fails is named in ``not_derived``.
+
         Raises:
             DataError: MS-2303, no such source; MS-2304, a row does not fit; as `append_rows` raises.
         """
@@ -245,21 +251,36 @@ class WorkerState:
                 f"no source is called {source!r}", code="MS-2303", fix=f"there are: {', '.join(self._sources)}"
             )
         views = [view for view in self._views.values() if view.sources == (source,) and not view.decorated]
-        arrow = rows_to_table(table, rows)
+        failed: dict[str, str] = {}
+        cut = self.services.settings.text(f"sources.{source}.truncate") == "us"
+        arrow = rows_to_table(table, rows, truncate=cut)
         with self._pushing:
             done = append_rows(
                 self.services, table, arrow, now if isinstance(now, int) else now_us(), views, request_id=request_id
             )
             for view in views:
                 if view.online:
-                    upsert(view, self.services.online, done.logged[view.name])
+                    upsert(view, self.services.online, done.logged[view.name], now_us())
+            for derived in self._derived[source]:
+                try:
+                    self._derive(derived, done.source)
+                except UserCodeError as error:  # the rows are in the source's log, and the next apply says it again
+                    failed[derived.view.name] = f"{error.code} {error.what}"
+                    sys.stderr.write(error.lines() + "\n")
         self.metrics.counter("mainspring_features_pushed_total", app=self.plan.app, source=source)(done.accepted)
         return {
             "accepted": done.accepted,
             "quarantined": done.quarantined,
             "seq": list(done.seq) if done.seq else None,
             "report": dict(done.report),
+            **({"not_derived": failed} if failed else {}),
         }
+
+    def _derive(self, derived: Derived, at: TableVersion) -> None:
+        version = derive_pushed(self.services.tables, derived, at)
+        if version is not None and derived.view.online:
+            tables, online = self.services.tables, self.services.online
+            materialise(derived.view, tables, online, version.version, now_us=now_us())
 
     def take_labels(self, labels: Sequence[tuple[str, str, float, int]]) -> Mapping[str, int]:
         """Record labels of predictions; the latest of each wins.

@@ -47,6 +47,7 @@ class TableStoreContract:
         """It has no version, no mark and no commit, and reading it says what to do."""
         store = opening()
         assert store.version("t") is None
+        assert not store.has("t", 0)
         assert store.mark("t", "w") is None
         assert store.commit_of("t", "w") is None
         assert store.commits("t") == ()

@@ -13,8 +13,8 @@ from mainspring.declare.model import ModelSpec
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import DataError
 from mainspring.features.history import KERNELS, HasTables, history
-from mainspring.features.log import SourceTable, TableVersion, source_of
-from mainspring.features.view import DELETED, EVENT, SEQ, Pick, View, picks_of
+from mainspring.features.log import SourceTable, TableVersion, read_log, source_of, standing
+from mainspring.features.view import DELETED, EVENT, RETRACTS, SEQ, Pick, View, picks_of
 from mainspring.lazy import lazy
 from mainspring.plan.encoding import digest, encode
 
@@ -207,7 +207,7 @@ def _examples(services: HasTables, shape: TrainingShape, spine: TableVersion) ->
     source = shape.source
     roles = {shape.label, shape.known_at or shape.label, source.id or shape.label}
     wanted = sorted({*_keys(shape), *shape.own, *shape.slices, *roles})
-    rows = services.tables.read(source.log, version=spine.version, columns=[*wanted, EVENT, SEQ, DELETED])
+    rows = standing(read_log(services.tables, source.log, spine.version, [*wanted, EVENT, SEQ, DELETED, RETRACTS]))
     if source.id:
         rows = _last_versions(rows, source.id)
     mask = pc.and_(pc.invert(rows.column(DELETED)), pc.is_valid(rows.column(shape.label)))

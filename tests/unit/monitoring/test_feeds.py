@@ -85,6 +85,7 @@ def test_an_event_counts_once_whatever_its_corrections(
                 "flight_id": list(ids),
                 "_event_time": pa.array(times, pa.timestamp("us", "UTC")),
                 "_deleted": list(dead),
+                "_seq": list(range(start, start + len(ids))),
             }
         )
         tables.append(source.log, table, Txn("t", part + 1))
@@ -190,9 +191,8 @@ def test_moments_are_utc(tmp_path: Path) -> None:
     source = source_of(app.source(Weather, time="observed", called="weather"))
     tables = open_tables(DeltaSettings(), tmp_path)
     at = datetime(2024, 1, 1, tzinfo=UTC)
-    table = pa.table(
-        {"_event_time": pa.array([at, at + timedelta(hours=1)], pa.timestamp("us", "UTC")), "_deleted": [False, None]}
-    )
+    times = pa.array([at, at + timedelta(hours=1)], pa.timestamp("us", "UTC"))
+    table = pa.table({"_event_time": times, "_deleted": [False, None], "_seq": [0, 1]})
     tables.append(source.log, table, Txn("t", 1))
     assert arrivals(tables, source, MONDAY, MONDAY + HOUR).tolist() == [MONDAY]
     assert arrivals(tables, source, MONDAY, MONDAY + HOUR + 1).tolist() == [MONDAY, MONDAY + HOUR]

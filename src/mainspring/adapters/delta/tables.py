@@ -117,6 +117,13 @@ class DeltaTables:
         handle = self._newest(table)
         return None if handle is None else int(handle.version())
 
+    def has(self, table: str, version: int) -> bool:
+        """Whether the commit of a version is there; the table is not opened, as in `mark`."""
+        try:
+            return (self._folder(table) / "_delta_log" / f"{version:020}.json").exists()
+        except OSError as error:
+            raise turned(error, table) from error
+
     @_guarded
     def schema(self, table: str, version: int | None = None) -> pa.Schema:
         """The Arrow schema of a version."""
@@ -233,7 +240,7 @@ class DeltaTables:
         if table not in self._open:
             try:
                 sure, found = _mark_in_log(self._folder(table) / "_delta_log", app_id)
-            except OSError as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise turned(error, table) from error
             if sure:
                 return found
@@ -362,6 +369,7 @@ class DeltaTables:
     def drop(self, table: str) -> None:
         """Delete a table and its history."""
         self._open.pop(table, None)
+        self._heads.pop(table, None)
         folder = self._folder(table)
         if folder.exists():
             shutil.rmtree(folder)

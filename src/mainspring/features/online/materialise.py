@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from mainspring.catalog.ids import new_id, now_us
+from mainspring.catalog.ids import new_id
+from mainspring.catalog.ids import now_us as present
+from mainspring.features.log import MADE_MARK, read_log, standing
+from mainspring.features.online.keys import view_prefix
 from mainspring.features.online.rows import BODY, head
-from mainspring.features.online.write import upsert
-from mainspring.features.view import SEQ, View
+from mainspring.features.online.write import rewrite, upsert
+from mainspring.features.view import RETRACTS, SEQ, View
+from mainspring.lazy import lazy
 from mainspring.ports.catalog import Catalog, Entity
 from mainspring.ports.online import OnlineStore
 from mainspring.ports.tables import TableStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+else:
+    pa, pc = lazy("pyarrow"), lazy("pyarrow.compute")
 
 __all__ = ["Materialised", "materialise", "online_id", "reaches"]
 
@@ -35,11 +47,13 @@ class Materialised(msgspec.Struct, frozen=True):
 
 def online_id(catalog: Catalog, view: View) -> int:
     """The number under which a view's rows are kept online: one a log, never reused."""
-    offered = Entity(new_id(), "online_view", "all", 0, view.log, {"view": view.name, "log": view.log}, now_us())
+    offered = Entity(new_id(), "online_view", "all", 0, view.log, {"view": view.name, "log": view.log}, present())
     return catalog.add_entity(offered).version
 
 
-def materialise(view: View, tables: TableStore, store: OnlineStore, version: int | None = None) -> Materialised:
+def materialise(
+    view: View, tables: TableStore, store: OnlineStore, version: int | None = None, *, now_us: int
+) -> Materialised:
     """Bring the online store up to a version of a view's log; doing it again changes nothing.
 
     The watermark is written after the rows, so that a run that is killed is repeated, never skipped.
@@ -49,28 +63,49 @@ def materialise(view: View, tables: TableStore, store: OnlineStore, version: int
         tables: where its log is.
         store: the online store.
         version: the log's version; the newest when left out.
+        now_us: the present, in microseconds since 1970: what happens later is kept beside what answers until then.
     """
     key = _mark_of(view)
     (mark,) = store.get_many([key])
-    through = _through(mark)
-    rows = tables.read(view.log, version=version, where=[(SEQ, ">", through)] if through >= 0 else [])
+    made = tables.mark(view.log, MADE_MARK) or 0
+    through = _through(mark, made)
+    if mark is not None and through < 0:
+        store.drop(view_prefix(view.id))  # they were of a log that is gone
+    rows = read_log(tables, view.log, version, where=[(SEQ, ">", through)] if through >= 0 else [])
     if not len(rows):
         return Materialised(view.name, 0, 0, through)
-    entities = upsert(view, store, rows)
+    entities = _bring(view, tables, store, rows, now_us)
     reached = max(rows.column(SEQ).to_pylist())
-    store.swap(key, mark, head(0, 0, 0, 0) + reached.to_bytes(8, "big", signed=True))
+    store.swap(key, mark, head(0, 0, 0, 0) + _reached(reached, made))
     return Materialised(view.name, len(rows), entities, reached)
 
 
-def reaches(view: View, store: OnlineStore, through: int) -> bool:
-    """Whether the online store has a view's log up to a `_seq`."""
+def _bring(view: View, tables: TableStore, store: OnlineStore, rows: pa.Table, now_us: int) -> int:
+    """Upsert what is new; entities that lost rows are written anew from the log."""
+    taking = rows.filter(pc.is_valid(rows.column(RETRACTS)))
+    if not len(taking):
+        return upsert(view, store, rows, now_us)
+    lost = taking.group_by(list(view.key_names)).aggregate([])
+    return upsert(view, store, rows, now_us) + rewrite(
+        view, store, lambda: standing(read_log(tables, view.log)), lost, now_us
+    )
+
+
+def reaches(view: View, tables: TableStore, store: OnlineStore, through: int) -> bool:
+    """Whether the online store has a view's log up to a `_seq`, and that log is the one that is there."""
     (mark,) = store.get_many([_mark_of(view)])
-    return _through(mark) >= through
+    return _through(mark, tables.mark(view.log, MADE_MARK) or 0) >= through
 
 
 def _mark_of(view: View) -> bytes:
     return _MARKS + view.id.to_bytes(4, "big")
 
 
-def _through(mark: bytes | None) -> int:
-    return -1 if mark is None else int.from_bytes(mark[BODY:], "big", signed=True)
+def _reached(through: int, made: int) -> bytes:
+    return through.to_bytes(8, "big", signed=True) + made.to_bytes(8, "big", signed=True)
+
+
+def _through(mark: bytes | None, made: int) -> int:
+    if mark is None or mark[BODY + 8 :] != _reached(0, made)[8:]:
+        return -1
+    return int.from_bytes(mark[BODY : BODY + 8], "big", signed=True)

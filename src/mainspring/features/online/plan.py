@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from mainspring.features.online.keys import key_packer
-from mainspring.features.online.rows import BODY, ORDER, TOMBSTONE, read_windows
+from mainspring.features.online.rows import BODY, ORDER, TOMBSTONE, read_plain, read_windows
 from mainspring.features.online.windows import empty_windows, layout_of, window_answers
 from mainspring.features.view import Pick, View
 from mainspring.ports.online import OnlineStore
@@ -117,16 +117,26 @@ def _plain_reader(pick: Pick) -> Reader:
             return [None] * width, "MISSING"
         event, flags = _event_and_flags(row)
         event -= _SIGN
-        if event > now_us or flags & TOMBSTONE:
-            return [None] * width, "MISSING"
+        if event > now_us or flags:
+            found = _due(row, now_us)
+            if found is None:
+                return [None] * width, "MISSING"
+            event, values = found
+        else:
+            values = _unpack(row[BODY:])
         if ttl is not None and event < now_us - ttl:
             return [None] * width, "EXPIRED"
-        values = _unpack(row[BODY:])
         if has_valid_to and values[-1] is not None and values[-1] <= now_us:
             return [None] * width, "EXPIRED"
         return values if whole else [values[place] for place in places], "PRESENT"
 
     return read
+
+
+def _due(row: bytes, now_us: int) -> tuple[int, list[Any]] | None:
+    """Of a row that is ahead of time or deleted: the event and the values of the newest that has happened, if any."""
+    newest = next((one for one in read_plain(row) if one.event <= now_us), None)
+    return None if newest is None or newest.flags & TOMBSTONE else (newest.event, list(newest.values))
 
 
 def _window_reader(pick: Pick) -> Reader:

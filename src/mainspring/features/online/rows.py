@@ -1,9 +1,10 @@
 """Online rows as bytes, both ways.
 
 A row begins with event, ingest and seq as three u64 big endian of value + 2^63, so that comparing bytes compares rows
-by rule 1; then a layout and flags (1 tombstone, 2 window rows). A plain row goes on with a msgpack array of the
-values. A window row goes on with the rows of the longest window by column: events, then values and a byte a value
-that says whether it is null. One read thus answers every window exactly, and numbers are never unpacked one by one.
+by rule 1; then a layout and flags (1 tombstone, 2 window rows, 4 ahead of time). A plain row goes on with a msgpack
+array of the values; one that happens in the future with the rows that answer until then. A window row goes on with the
+rows of the longest window by column: events, then values and a byte a value that says whether it is null. One read
+thus answers every window exactly, and numbers are never unpacked one by one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -23,13 +24,27 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["BODY", "ORDER", "PLAIN", "TOMBSTONE", "WINDOWS", "WindowRows", "head", "order_of", "read_windows"]
+__all__ = [
+    "AHEAD",
+    "BODY",
+    "ORDER",
+    "PLAIN",
+    "TOMBSTONE",
+    "WINDOWS",
+    "PlainRow",
+    "WindowRows",
+    "head",
+    "order_of",
+    "read_plain",
+    "read_windows",
+    "write_plain",
+]
 
 ORDER = struct.Struct(">QQQ")
 _HEAD = struct.Struct(">QQQBB")
 BODY = _HEAD.size
 """Where a row's body begins."""
-PLAIN, TOMBSTONE, WINDOWS = 0, 1, 2
+PLAIN, TOMBSTONE, WINDOWS, AHEAD = 0, 1, 2, 4
 _SIGN = 1 << 63
 _COUNT = struct.Struct("<II")
 
@@ -46,6 +61,42 @@ def order_of(row: bytes) -> tuple[int, int, int]:
     """Event, ingest and seq of a row."""
     event, ingest, seq = ORDER.unpack_from(row)
     return event - _SIGN, ingest - _SIGN, seq - _SIGN
+
+
+class PlainRow(NamedTuple):
+    """One row of an entity; ordered as rule 1 orders rows.
+
+    Attributes:
+        event: microseconds.
+        ingest: microseconds.
+        seq: its `_seq`.
+        flags: `PLAIN` or `TOMBSTONE`.
+        values: the view's columns as the store has them.
+    """
+
+    event: int
+    ingest: int
+    seq: int
+    flags: int
+    values: Sequence[Any]
+
+
+def write_plain(rows: Sequence[PlainRow]) -> bytes:
+    """The stored row for rows of one entity, the newest first: those ahead of time, and the newest that is not."""
+    first, rest = rows[0], rows[1:]
+    order = (first.event, first.ingest, first.seq)
+    if not rest:
+        return head(*order, first.flags) + _pack(first.values)
+    return head(*order, AHEAD) + _pack([first.flags, first.values, rest])
+
+
+def read_plain(row: bytes) -> list[PlainRow]:
+    """The rows of an entity in a stored row, the newest first."""
+    order, flags = order_of(row), row[BODY - 1]
+    body = _unpack(row[BODY:])
+    if flags & AHEAD:
+        return [PlainRow(*order, body[0], body[1]), *(PlainRow(*older) for older in body[2])]
+    return [PlainRow(*order, flags, body)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ class WindowLayout:
         numbers: the columns kept as arrays, in order.
         kinds: their NumPy kinds.
         texts: the columns kept as lists.
-        keep_us: rows older than the newest by more than this are dropped.
+        keep_us: rows older than the newest that has happened by more than this are dropped.
         identified: whether rows carry the hash of their version id.
     """
 
@@ -74,7 +74,9 @@ def empty_windows(layout: WindowLayout) -> WindowRows:
     )
 
 
-def merge_windows(old: WindowRows, new: WindowRows, gone: Sequence[int], layout: WindowLayout) -> WindowRows:
+def merge_windows(
+    old: WindowRows, new: WindowRows, gone: Sequence[int], layout: WindowLayout, now_us: int
+) -> WindowRows:
     """Stored rows and later ones: once each, a corrected version in place of the one before, old rows dropped.
 
     Args:
@@ -82,6 +84,7 @@ def merge_windows(old: WindowRows, new: WindowRows, gone: Sequence[int], layout:
         new: rows that arrived later, in order of arrival.
         gone: hashes of the version ids that were deleted.
         layout: of both.
+        now_us: rows later than this are ahead of time, and push none out.
     """
     repeated = np.isin(new.seqs, old.seqs)
     both = _joined(old, _taken(new, np.flatnonzero(~repeated)))
@@ -93,7 +96,8 @@ def merge_windows(old: WindowRows, new: WindowRows, gone: Sequence[int], layout:
         keep[list(last.values())] = True
         keep &= ~np.isin(both.ids, np.array(list(gone), np.uint64))
     if len(both.events):
-        keep &= both.events > both.events.max() - layout.keep_us
+        due = both.events[both.events <= now_us]
+        keep &= both.events > (due.max() if len(due) else both.events.min()) - layout.keep_us
     order = np.lexsort((both.seqs, both.events))
     return _taken(both, order[keep[order]])
 

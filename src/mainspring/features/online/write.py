@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from mainspring.declare.record import FieldSpec, Kind
+from mainspring.features.duck import connection, quoted
+from mainspring.features.log import standing
 from mainspring.features.online.keys import key_packer
 from mainspring.features.online.rows import (
     PLAIN,
     TOMBSTONE,
     WINDOWS,
+    PlainRow,
     WindowRows,
     head,
     order_of,
+    read_plain,
     read_windows,
+    write_plain,
 )
 from mainspring.features.online.windows import (
     WindowLayout,
@@ -36,27 +41,100 @@ if TYPE_CHECKING:
 else:
     np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["upsert"]
+__all__ = ["rewrite", "upsert"]
 
 _BATCH = 20_000
+_NEVER = -(1 << 62)
+"""Before all events: an entity of which nothing is left, so that whatever comes is newer."""
 _pack = msgspec.msgpack.Encoder().encode
 _WIRE: Mapping[Kind, Callable[[Any], object]] = {Kind.DATE: lambda value: value.toordinal(), Kind.DECIMAL: str}
 
 
-def upsert(view: View, store: OnlineStore, rows: pa.Table) -> int:
+def upsert(view: View, store: OnlineStore, rows: pa.Table, now_us: int) -> int:
     """Bring the online store up to some rows of a view's log; rows that are there already change nothing.
+
+    A row of the future lies beside the one that answers until it is due. Rows that take others away are left to
+    `materialise`, which has the log to see what remains.
 
     Args:
         view: the view.
         store: the online store.
         rows: of the view's log, with the system columns, in any order.
+        now_us: the present, in microseconds since 1970.
 
     Returns:
         How many entities were written.
     """
+    rows = standing(rows)
     if not len(rows):
         return 0
-    return _upsert_windows(view, store, rows) if view.windowed else _upsert_plain(view, store, rows)
+    if view.windowed:
+        return _upsert_windows(view, store, rows, now_us)
+    return _upsert_plain(view, store, rows, now_us)
+
+
+def rewrite(view: View, store: OnlineStore, log: Callable[[], pa.Table], entities: pa.Table, now_us: int) -> int:
+    """Write some entities anew from a view's log, because rows of theirs were taken away.
+
+    Args:
+        view: the view.
+        store: the online store.
+        log: reads the rows of the newest version of the view's log that stand; asked again when another writer was
+            at an entity meanwhile, for that one's rows are in the log before they are online.
+        entities: the keys, one row an entity.
+        now_us: the present, in microseconds since 1970.
+
+    Returns:
+        How many entities were written.
+    """
+    pack = key_packer(view.id, view.keys)
+    layout = layout_of(view)
+    waiting = {pack(keys) for keys in entities.to_pylist()}
+    written = 0
+    while waiting:
+        keys = sorted(waiting)
+        there = dict(zip(keys, store.get_many(keys), strict=True))
+        ordered = _ordered(view, _of_entities(view, log(), entities))
+        made = dict.fromkeys(keys, head(_NEVER, _NEVER, 0, TOMBSTONE) + _pack(()))
+        if view.windowed:
+            made = dict.fromkeys(keys, head(_NEVER, _NEVER, 0, WINDOWS) + empty_windows(layout).body())
+        if len(ordered):
+            made |= _windows_of(view, layout, ordered, now_us) if view.windowed else _plain_of(view, ordered, now_us)
+        done = {key for key in keys if made[key] == there[key] or store.swap(key, there[key], made[key])}
+        written += len(done)
+        waiting -= done
+    return written
+
+
+def _of_entities(view: View, rows: pa.Table, entities: pa.Table) -> pa.Table:
+    names = ", ".join(quoted(name) for name in view.key_names)
+    with connection() as opened:
+        opened.register("entities", entities)
+        places = pa.array(np.arange(len(rows)))
+        opened.register("log", rows.select(list(view.key_names)).append_column("place", places))
+        found = opened.sql(f"select place from log semi join entities using ({names}) order by place").to_arrow_table()
+    return rows.take(found.column("place"))
+
+
+def _windows_of(view: View, layout: WindowLayout, ordered: pa.Table, now_us: int) -> dict[bytes, bytes]:
+    pack, arrays, made = key_packer(view.id, view.keys), _Arrays(view, layout, ordered), {}
+    for start, stop in _groups(view, ordered):
+        new, gone, newest = arrays.slice(start, stop)
+        rows = merge_windows(empty_windows(layout), new, gone, layout, now_us)
+        made[pack(_keys_at(view, ordered, start))] = head(*newest, WINDOWS) + rows.body()
+    return made
+
+
+def _plain_of(view: View, ordered: pa.Table, now_us: int) -> dict[bytes, bytes]:
+    pack, rows = key_packer(view.id, view.keys), _plain_rows(view, ordered)
+    return {
+        pack(_keys_at(view, ordered, start)): write_plain(_answering(rows[start:stop], now_us))
+        for start, stop in _groups(view, ordered)
+    }
+
+
+def _keys_at(view: View, rows: pa.Table, place: int) -> dict[str, Any]:
+    return {name: rows.column(name)[place].as_py() for name in view.key_names}
 
 
 def _ordered(view: View, rows: pa.Table) -> pa.Table:
@@ -75,28 +153,63 @@ def _groups(view: View, rows: pa.Table) -> Iterator[tuple[int, int]]:
     yield from zip(starts, [*starts[1:], len(rows)], strict=True)
 
 
-def _upsert_plain(view: View, store: OnlineStore, rows: pa.Table) -> int:
+def _upsert_plain(view: View, store: OnlineStore, rows: pa.Table, now_us: int) -> int:
     ordered = _ordered(view, rows)
-    last = pa.array([stop - 1 for _, stop in _groups(view, ordered)])
-    newest = ordered.take(last)
+    groups = list(_groups(view, ordered))
+    newest = ordered.take(pa.array([stop - 1 for _, stop in groups]))
     pack = key_packer(view.id, view.keys)
-    keys = newest.select(list(view.key_names)).to_pylist()
-    events, ingests = (_micros(newest.column(name)) for name in (EVENT, INGEST))
-    seqs, deleted = newest.column(SEQ).to_pylist(), newest.column(DELETED).to_pylist()
-    names = [field.name for field in view.columns]
-    values: list[list[Any]] = [_wire(newest.column(field.name), field) for field in view.columns]
-    if view.has_valid_to:
-        names.append(VALID_TO)
-        values.append(_micros(newest.column(VALID_TO)))
-    bodies = zip(*values, strict=True) if values else iter([()] * len(newest))
+    packed = [pack(keys) for keys in newest.select(list(view.key_names)).to_pylist()]
     written = 0
-    batch: list[tuple[bytes, bytes]] = []
-    for key, event, ingest, seq, gone, body in zip(keys, events, ingests, seqs, deleted, bodies, strict=True):
-        batch.append((pack(key), head(event, ingest, seq, TOMBSTONE if gone else PLAIN) + _pack(body)))
+    batch: dict[bytes, PlainRow] = {}
+    for key, row, (start, stop) in zip(packed, _plain_rows(view, newest), groups, strict=True):
+        if row.event > now_us:
+            written += _stack(store, key, _plain_rows(view, ordered.slice(start, stop - start)), now_us)
+            continue
+        batch[key] = row
         if len(batch) >= _BATCH:
-            written += store.put_newer(batch)
-            batch = []
-    return written + store.put_newer(batch)
+            written += _put(store, batch, now_us)
+            batch = {}
+    return written + _put(store, batch, now_us)
+
+
+def _put(store: OnlineStore, batch: Mapping[bytes, PlainRow], now_us: int) -> int:
+    """Write rows that are due; where one ahead of time is in the way, beside it."""
+    written = store.put_newer([(key, write_plain([row])) for key, row in batch.items()])
+    if written == len(batch):
+        return written
+    keys = list(batch)
+    for key, there in zip(keys, store.get_many(keys), strict=True):
+        if there is not None and order_of(there)[0] > now_us:
+            written += _stack(store, key, [batch[key]], now_us)
+    return written
+
+
+def _stack(store: OnlineStore, key: bytes, rows: Sequence[PlainRow], now_us: int) -> int:
+    while True:
+        (there,) = store.get_many([key])
+        known = [] if there is None else read_plain(there)
+        row = write_plain(_answering([*known, *rows], now_us))
+        if row == there:
+            return 0
+        if store.swap(key, there, row):
+            return 1
+
+
+def _answering(rows: Sequence[PlainRow], now_us: int) -> list[PlainRow]:
+    """Those that are ahead of time and the newest that is not, the newest first, each once."""
+    ordered = sorted({row[:3]: row for row in rows}.values(), key=lambda row: row[:3], reverse=True)
+    ahead = sum(row.event > now_us for row in ordered)
+    return ordered[: ahead + 1]
+
+
+def _plain_rows(view: View, rows: pa.Table) -> list[PlainRow]:
+    values: list[list[Any]] = [_wire(rows.column(field.name), field) for field in view.columns]
+    if view.has_valid_to:
+        values.append(_micros(rows.column(VALID_TO)))
+    bodies = zip(*values, strict=True) if values else iter([()] * len(rows))
+    flags = [TOMBSTONE if gone else PLAIN for gone in rows.column(DELETED).to_pylist()]
+    events, ingests = (_micros(rows.column(name)) for name in (EVENT, INGEST))
+    return [PlainRow(*row) for row in zip(events, ingests, rows.column(SEQ).to_pylist(), flags, bodies, strict=True)]
 
 
 def _micros(column: pa.ChunkedArray) -> list[int]:
@@ -112,30 +225,33 @@ def _wire(column: pa.ChunkedArray, field: FieldSpec) -> list[object]:
     return values if convert is None else [None if value is None else convert(value) for value in values]
 
 
-def _upsert_windows(view: View, store: OnlineStore, rows: pa.Table) -> int:
+def _upsert_windows(view: View, store: OnlineStore, rows: pa.Table, now_us: int) -> int:
     layout = layout_of(view)
     ordered = _ordered(view, rows)
     pack = key_packer(view.id, view.keys)
     arrays = _Arrays(view, layout, ordered)
     written = 0
     for start, stop in _groups(view, ordered):
-        key = pack({name: ordered.column(name)[start].as_py() for name in view.key_names})
-        written += _merge_into(store, key, arrays, start, stop, layout)
+        key = pack(_keys_at(view, ordered, start))
+        written += _merge_into(store, key, arrays.slice(start, stop), layout, now_us)
     return written
 
 
-def _merge_into(store: OnlineStore, key: bytes, arrays: _Arrays, start: int, stop: int, layout: WindowLayout) -> int:
-    new, gone, newest = arrays.slice(start, stop)
+def _merge_into(store: OnlineStore, key: bytes, part: _Part, layout: WindowLayout, now_us: int) -> int:
+    new, gone, newest = part
     while True:
         (there,) = store.get_many([key])
         old = empty_windows(layout) if there is None else read_windows(there, layout.kinds)
-        merged = merge_windows(old, new, gone, layout)
+        merged = merge_windows(old, new, gone, layout, now_us)
         order = newest if there is None else max(newest, order_of(there))
         row = head(*order, WINDOWS) + merged.body()
         if row == there:
             return 0
         if store.swap(key, there, row):
             return 1
+
+
+_Part = tuple[WindowRows, list[int], tuple[int, int, int]]
 
 
 class _Arrays:
@@ -158,7 +274,7 @@ class _Arrays:
             self._columns.append(np.asarray(column.cast(plain).fill_null(0)))
         self._texts = [rows.column(name).to_pylist() for name in layout.texts]
 
-    def slice(self, start: int, stop: int) -> tuple[WindowRows, list[int], tuple[int, int, int]]:
+    def slice(self, start: int, stop: int) -> _Part:
         """The rows of one entity, the version ids that were deleted, and the order of the newest row."""
         here = np.arange(start, stop)
         alive = here[self._deleted[start:stop] == 0]

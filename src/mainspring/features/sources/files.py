@@ -47,11 +47,17 @@ class RawFile:
         path: the file.
         table: those of the record's columns that it has, as it has them.
         text: whether all values are text, so that ``"1"`` may be a number.
+        names: all columns of the file.
     """
 
     path: Path
     table: pa.Table
     text: bool
+    names: tuple[str, ...]
+
+
+_Read = tuple["pa.Table", Sequence[str]]
+"""The record's columns of a file, and the names of all its columns."""
 
 
 def find_files(path: str, project: Path, *, source: str, format: str | None = None, origin: str = "") -> list[Path]:
@@ -102,7 +108,8 @@ def read_file(path: Path, fields: Sequence[FieldSpec], *, source: str, format: s
             fix=f'say it: sources.{source}.format = "parquet", "csv", "json" or "arrow"',
         )
     try:
-        return RawFile(path, _READERS[kind](path, fields), kind in ("csv", "json"))
+        table, names = _READERS[kind](path, fields)
+        return RawFile(path, table, kind in ("csv", "json"), tuple(names))
     except (pa.ArrowException, OSError, msgspec.MsgspecError, ValueError) as error:
         raise DataError(
             f"source {source!r} cannot be read",
@@ -122,12 +129,13 @@ def _format(path: Path) -> str | None:
     return next((kind for end, kind in FORMATS.items() if name.endswith(end)), None)
 
 
-def _parquet(path: Path, fields: Sequence[FieldSpec]) -> pa.Table:
+def _parquet(path: Path, fields: Sequence[FieldSpec]) -> _Read:
     file = parquet.ParquetFile(path)
-    return file.read([field.name for field in fields if field.name in file.schema_arrow.names])
+    names = file.schema_arrow.names
+    return file.read([field.name for field in fields if field.name in names]), names
 
 
-def _csv(path: Path, fields: Sequence[FieldSpec]) -> pa.Table:
+def _csv(path: Path, fields: Sequence[FieldSpec]) -> _Read:
     """All columns as text; an empty field is null, a quoted empty one is an empty text."""
     parsing = csv.ParseOptions(delimiter="\t" if path.name.lower().endswith(".tsv") else ",", newlines_in_values=True)
     if path.stat().st_size == 0:
@@ -144,10 +152,10 @@ def _csv(path: Path, fields: Sequence[FieldSpec]) -> pa.Table:
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    return csv.read_csv(path, parse_options=parsing, convert_options=converting)
+    return csv.read_csv(path, parse_options=parsing, convert_options=converting), names
 
 
-def _json(path: Path, fields: Sequence[FieldSpec]) -> pa.Table:
+def _json(path: Path, fields: Sequence[FieldSpec]) -> _Read:
     """An array of objects, or an object a line; what the record calls text or a time must be text in the file."""
     texts = {Kind.STRING, Kind.TIMESTAMP, Kind.DATE, Kind.BYTES}
     schema = pa.schema([pa.field(field.name, pa.string()) for field in fields if field.type.kind in texts])
@@ -157,29 +165,30 @@ def _json(path: Path, fields: Sequence[FieldSpec]) -> pa.Table:
         names = dict.fromkeys(name for row in rows for name in row)
         kept = [field.name for field in fields if field.name in names]
         known = {name: schema.field(name).type for name in schema.names}
-        return pa.table({name: pa.array([row.get(name) for row in rows], known.get(name)) for name in kept})
+        return pa.table({name: pa.array([row.get(name) for row in rows], known.get(name)) for name in kept}), [*names]
     if not data.strip():
         raise ValueError("the file is empty")
     table = json.read_json(pa.BufferReader(data), parse_options=json.ParseOptions(explicit_schema=schema))
     present = {name for line in data.splitlines()[:1] for name in msgspec.json.decode(line)}
-    return table.select([field.name for field in fields if field.name in present or _filled(table, field.name)])
+    kept = [field.name for field in fields if field.name in present or _filled(table, field.name)]
+    return table.select(kept), [name for name in table.column_names if name in present or _filled(table, name)]
 
 
 def _filled(table: pa.Table, name: str) -> bool:
     return name in table.column_names and table.column(name).null_count < len(table)
 
 
-def _arrow(path: Path, fields: Sequence[FieldSpec]) -> pa.Table:
+def _arrow(path: Path, fields: Sequence[FieldSpec]) -> _Read:
     names = [field.name for field in fields]
     try:
         table = feather.read_table(path, memory_map=False)
     except pa.ArrowInvalid:
         with pa.OSFile(str(path)) as file:
             table = pa.ipc.open_stream(file).read_all()
-    return table.select([name for name in names if name in table.column_names])
+    return table.select([name for name in names if name in table.column_names]), table.column_names
 
 
-_READERS: Mapping[str, Callable[[Path, Sequence[FieldSpec]], pa.Table]] = {
+_READERS: Mapping[str, Callable[[Path, Sequence[FieldSpec]], _Read]] = {
     "parquet": _parquet,
     "csv": _csv,
     "json": _json,

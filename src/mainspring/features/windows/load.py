@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mainspring.declare.record import FieldSpec, Kind
 from mainspring.features.asof import SPINE, spine_keys
 from mainspring.features.duck import quoted
-from mainspring.features.view import DELETED, EVENT, INGEST, SEQ, VERSION_ID, View
+from mainspring.features.view import DELETED, EVENT, INGEST, RETRACTS, SEQ, VERSION_ID, View
 from mainspring.features.windows.timeline import FAR, Array, Events, Moments, Values
 from mainspring.lazy import lazy
 
@@ -40,7 +40,16 @@ def load_moments(opened: duckdb.DuckDBPyConnection, keys: int) -> Moments:
     return Moments(*(_numbers(found.column(name)) for name in ("entity", "t", "rid")))
 
 
-def rows_sql(view: View, columns: Sequence[str], log: str, *, as_known: bool, since_us: int, until_us: int) -> str:
+def rows_sql(
+    view: View,
+    columns: Sequence[str],
+    log: str,
+    *,
+    as_known: bool,
+    since_us: int,
+    until_us: int,
+    retracted: bool = False,
+) -> str:
     """SQL for the rows that may count, sorted: entity, event, visible, until, then the columns as ``c0`` ..
 
     Where the source names events (``id=``), only the version of each event that was known at the moment counts:
@@ -53,6 +62,7 @@ def rows_sql(view: View, columns: Sequence[str], log: str, *, as_known: bool, si
         as_known: whether rows count only from their ingest time on.
         since_us: rows at this moment or before are in no window.
         until_us: rows after this moment are in no window.
+        retracted: whether rows of the log take others away: those count until then.
     """
     names = spine_keys(len(view.keys))
     keys = ", ".join(f"{quoted(key)} as {name}" for key, name in zip(view.key_names, names, strict=True))
@@ -63,7 +73,16 @@ def rows_sql(view: View, columns: Sequence[str], log: str, *, as_known: bool, si
         same = f"partition by entity, {VERSION_ID}, case when {VERSION_ID} is null then seq end order by ingest, seq"
         versions = f", {VERSION_ID}"
         until = f"coalesce(lead(ingest) over ({same}), {FAR})"
-        last = "" if as_known else f"and until = {FAR}"
+    mine = f"select *, {FAR} as ended from log join {_ENTITIES} using ({', '.join(names)})"
+    if retracted:
+        taken = (
+            f"select {RETRACTS} as seq, epoch_us(min({INGEST})) as gone from {log} "
+            f"where {RETRACTS} is not null group by 1"
+        )
+        mine = f"from ({mine}) left join ({taken}) using (seq)"
+        mine = f"select * exclude (ended, gone), coalesce(gone, ended) as ended {mine}"
+    if not as_known and (retracted or view.version_id is not None):
+        last = f"and until = {FAR}"
     visible = "greatest(event, ingest)" if as_known else "event"
     carried = "".join(f", c{index}" for index in range(len(columns)))
     return f"""
@@ -71,8 +90,8 @@ with log as (
   select {keys}, epoch_us({EVENT}) as event, epoch_us({INGEST}) as ingest, {SEQ} as seq, {DELETED} as dead
          {versions}{wide}
   from {log}),
-mine as (select * from log join {_ENTITIES} using ({", ".join(names)})),
-versions as (select *, {visible} as visible, {until} as until from mine)
+mine as ({mine}),
+versions as (select *, {visible} as visible, least({until}, ended) as until from mine)
 select entity, event, visible, {"until" if as_known else FAR} as until{carried} from versions
 where not dead and event > {since_us} and event <= {until_us} and visible <= {until_us} and visible < until {last}
 order by entity, event, ingest, seq
@@ -88,10 +107,13 @@ def load_events(
     *,
     as_known: bool,
     window_us: int,
+    retracted: bool = False,
 ) -> Events:
     """The log's rows that can be in a window of some moment, for the entities that ask."""
     since, until = (int(moments.t.min()) - window_us, int(moments.t.max())) if len(moments.t) else (0, 0)
-    found = opened.sql(rows_sql(view, columns, log, as_known=as_known, since_us=since, until_us=until)).to_arrow_table()
+    found = opened.sql(
+        rows_sql(view, columns, log, as_known=as_known, since_us=since, until_us=until, retracted=retracted)
+    ).to_arrow_table()
     values = {column: _values(found.column(f"c{index}"), view.column(column)) for index, column in enumerate(columns)}
     entity, event, visible, end = (
         _numbers(found.column(name).cast(pa.int64())) for name in ("entity", "event", "visible", "until")

@@ -22,6 +22,7 @@ class Row:
     deleted: bool = False
     valid_to: int | None = None
     id: object = None
+    retracts: int | None = None
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,16 @@ class Answer:
     values: dict[str, object]
 
 
+def standing(rows, t, as_known):
+    """Without what had been taken away at t, and what only takes away; without `as_known`, whenever it was."""
+    gone = {row.retracts for row in rows if row.retracts is not None and (row.ingest <= t or not as_known)}
+    return [row for row in rows if row.retracts is None and row.seq not in gone]
+
+
 def known(rows, key, t, as_known):
     if key is None or t is None:
         return []
+    rows = standing(rows, t, as_known)
     return [row for row in rows if row.key == key and row.event <= t and (row.ingest <= t or not as_known)]
 
 
@@ -54,12 +62,13 @@ def in_window(rows, key, t, window, *, as_known=True, versioned=False):
     if key is None or t is None:
         return []
     seen = [row for row in rows if row.key == key and (row.ingest <= t or not as_known)]
+    gone = {row.retracts for row in seen}
     if versioned:
         latest = {}
         for row in sorted(seen, key=lambda row: (row.ingest, row.seq)):
             latest[row.seq if row.id is None else ("id", row.id)] = row
         seen = list(latest.values())
-    return [row for row in seen if not row.deleted and t - window < row.event <= t]
+    return [row for row in seen if not row.deleted and row.seq not in gone and t - window < row.event <= t]
 
 
 def aggregate(rows, what: Aggregate):

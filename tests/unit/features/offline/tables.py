@@ -50,7 +50,15 @@ def log_table(view: View, rows: list[Row]) -> pa.Table:
         parts = row.key if isinstance(row.key, tuple) else (row.key,)
         values = dict(zip(view.key_names, parts, strict=True)) | row.values
         values |= {"_event_time": row.event, "_ingest_time": row.ingest, "_seq": row.seq, "_deleted": row.deleted}
-        values |= {"_assumed": False, "_hash": 0, "_def": "", "_batch": "", "_valid_to": row.valid_to, "_id": row.id}
+        values |= {
+            "_retracts": row.retracts,
+            "_assumed": False,
+            "_hash": 0,
+            "_def": "",
+            "_batch": "",
+            "_valid_to": row.valid_to,
+            "_id": row.id,
+        }
         for name in schema.names:
             columns[name].append(values.get(name))
     return pa.table({name: pa.array(columns[name], schema.field(name).type) for name in schema.names}, schema=schema)

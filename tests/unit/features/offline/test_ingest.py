@@ -106,6 +106,32 @@ def test_a_column_that_one_file_lacks(tmp_path):
         read_source(SOURCE, files)
 
 
+def test_a_missing_column_of_a_file_is_told_the_nearest_of_the_file(tmp_path):
+    (tmp_path / "w.csv").write_text(CSV.replace("wind,", "wnd,"))
+    pq.write_table(table().rename_columns(["origin", "wnd", "code", "observed"]), tmp_path / "w.parquet")
+    (tmp_path / "w.jsonl").write_text('{"origin": "JFK", "wnd": 1, "code": 1, "observed": "2013-01-01T06:00:00Z"}')
+    feather.write_feather(table().rename_columns(["origin", "wnd", "code", "observed"]), tmp_path / "w.arrow")
+    for name in ("w.csv", "w.parquet", "w.jsonl", "w.arrow"):
+        with pytest.raises(DataError) as caught:
+            read_source(SOURCE, [tmp_path / name])
+        assert caught.value.code == "MS-2111"
+        assert "wnd" in caught.value.why, name
+        assert "wnd" in caught.value.fix, name
+
+
+def test_nanoseconds_in_a_text_name_the_setting_that_cuts_them(tmp_path):
+    (tmp_path / "w.csv").write_text(CSV.replace("06:00:00Z", "06:00:00.123456789Z"))
+    with pytest.raises(DataError) as caught:
+        read_source(SOURCE, [tmp_path / "w.csv"])
+    assert caught.value.code == "MS-2110"
+    assert "row 0" in caught.value.why
+    assert 'sources.weather.truncate = "us"' in caught.value.fix
+    (row, _) = read_source(SOURCE, [tmp_path / "w.csv"], truncate=True).rows.to_pylist()
+    assert row["observed"].microsecond == 123456
+    (tmp_path / "w.csv").write_text(CSV.replace("06:00:00Z", "06:00:00.123456000Z"))  # nothing would be lost
+    assert read_source(SOURCE, [tmp_path / "w.csv"]).rows.to_pylist()[0] == row
+
+
 def test_a_column_of_another_type_names_rows_and_file(tmp_path):
     (tmp_path / "w.csv").write_text(CSV + "strong,EWR,2013-01-01T08:00:00Z,1,z\n")
     with pytest.raises(DataError) as caught:

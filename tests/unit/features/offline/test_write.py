@@ -199,6 +199,9 @@ def test_a_repeated_request_gets_its_first_answer(services):
     assert again.repeated
     assert (again.accepted, again.seq, again.source) == (first.accepted, first.seq, first.source)
     assert again.logged["heats"].equals(first.logged["heats"])
+    with pytest.raises(DataError) as caught:
+        append_rows(services, PLAIN, rows(("a", 1.0, 1), ("b", 2.5, 2)), NOW + 6, [HEATS], request_id="r1")
+    assert caught.value.code == "MS-2121"
     assert services.tables.read(PLAIN.log).num_rows == 3
 
 
@@ -236,17 +239,19 @@ class CrashError(Exception):
 def test_whatever_is_cut_short_and_repeated_ends_the_same(services, tmp_path, calls, monkeypatch):
     """A process that dies between any two commits, then the same work again: the versions of an undisturbed run."""
 
-    def work(on):
-        first = ingest_batch(
-            on.tables, PLAIN, prepare_rows(PLAIN, rows(("a", 1.0, 5), ("b", 2000.0, 6))), content="a", now_us=NOW
-        )
-        view = update_view(on.tables, HEATS, PLAIN, first).version
-        pushed = append_rows(on, PLAIN, rows(("a", 3.0, 8)), NOW, [HEATS], request_id="r")
-        second = ingest(on, rows(("a", 1.0, 5), ("c", 2.0, 7)), "b")
-        later = update_view(on.tables, HEATS, PLAIN, second).version
-        return first, view, pushed.source, pushed.views, second, later
+    tables_of = {"a": rows(("a", 1.0, 5), ("b", 2000.0, 6)), "b": rows(("c", 2.0, 7))}
 
-    undisturbed = work(SimpleNamespace(tables=open_tables(DeltaSettings(), tmp_path / "calm")))
+    def work(on, state):
+        while True:
+            source = ingest(on, tables_of[state["files"]], state["files"])
+            view = update_view(on.tables, HEATS, PLAIN, source).version
+            pushed = append_rows(on, PLAIN, rows(("a", 3.0, 8)), NOW, [HEATS], request_id="r")
+            if state["files"] == "b":
+                return pushed.source, pushed.views, source, view
+            state["files"] = "b"  # and that is what they are when the work is repeated
+
+    undisturbed = work(SimpleNamespace(tables=open_tables(DeltaSettings(), tmp_path / "calm")), {"files": "a"})
+    state = {"files": "a"}
     tables = services.tables
     left = iter(range(calls))
 
@@ -262,9 +267,9 @@ def test_whatever_is_cut_short_and_repeated_ends_the_same(services, tmp_path, ca
     with monkeypatch.context() as patch:
         patch.setattr(tables, "append", dying(tables.append))
         with contextlib.suppress(CrashError):
-            work(services)
+            work(services, state)
     tables.close()
-    assert work(services) == undisturbed
+    assert work(services, state) == undisturbed
 
 
 ACTIONS = st.lists(st.sampled_from(["push", "late", "file", "compact", "view", "reopen"]), max_size=8)
