@@ -289,7 +289,8 @@ def test_a_port_that_is_none_is_wrong_usage(built: Path, words: tuple[str, ...])
 @pytest.mark.parametrize("verb", ["serve", "doctor"])
 def test_a_port_setting_that_is_none_is_named_with_its_origin(built: Path, verb: str) -> None:
     done = mainspring(verb, cwd=built, status=3, env={"MAINSPRING_SERVER_PORT": "99999"})
-    assert "setting server.port = 99999 is no port" in done.stdout + done.stderr
+    assert "setting server.port = 99999 is not possible" in done.stdout + done.stderr
+    assert "it takes 0 to 65535" in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -85,7 +85,8 @@ def kept(folder: Path) -> dict[str, object]:
     finally:
         services.close()
     with lmdb.open(str(folder / ".mainspring" / "online"), readonly=True) as store, store.begin() as transaction:
-        found["online"] = list(transaction.cursor())
+        # The marks say when the logs were made, too.
+        found["online"] = [pair for pair in transaction.cursor() if not bytes(pair[0]).startswith(b"\xff\xff\xff\xff")]
     return found
 
 

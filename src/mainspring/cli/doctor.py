@@ -43,7 +43,7 @@ def command(project: Path | None, profile: str | None, as_json: bool) -> int:
         services = open_services(project, profile)
         findings += [*_project(services.settings), *_stores(services)]
     except ConfigError as error:
-        findings.append(Finding("project", error.what, error.fix))
+        findings.append(Finding("project", ": ".join(filter(None, (error.what, error.why))), error.fix))
     if as_json:
         emit([asdict(finding) for finding in findings])
     else:

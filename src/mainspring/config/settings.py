@@ -308,7 +308,7 @@ def _checked(setting: Setting) -> Setting:
         ) from error
     if why := misfit(spec, value):
         raise ConfigError(
-            f"setting {setting.key} = {setting.shown()!r} cannot be",
+            f"setting {setting.key} = {setting.shown()} is not possible",
             code="MS-3006",
             why=why,
             origin=setting.origin,

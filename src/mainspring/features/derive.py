@@ -10,6 +10,7 @@ from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.features.decorated import call, conform
 from mainspring.features.duck import connection, quoted
 from mainspring.features.log import (
+    MADE_MARK,
     SEQ_MARK,
     SourceTable,
     TableVersion,
@@ -108,7 +109,7 @@ def derive_view(
     with tables.writing(view.log):
         work = _Work(tables, view, function, upstream, outside)
         if work.by_increments:
-            forget_another(tables, view.log, upstream[0].at)
+            forget_another(tables, view.log, upstream[0].of.log)
         if work.by_increments and not anew and not tables.mark(view.log, _OUTSIDE_MARK):
             update = _increments(work, upstream[0])
             if update is not None:
@@ -131,7 +132,7 @@ class _Work:
 
     @property
     def made(self) -> int:
-        return self.upstream[0].at.made if self.by_increments else 0
+        return (self.tables.mark(self.upstream[0].of.log, MADE_MARK) or 0) if self.by_increments else 0
 
     @property
     def through(self) -> int:

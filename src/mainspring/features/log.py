@@ -41,7 +41,7 @@ else:
     np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
 
 __all__ = [
-    "FILES_MARK",
+    "CONTENT_MARK",
     "MADE_MARK",
     "PUSH_WRITER",
     "SEQ_MARK",
@@ -66,8 +66,8 @@ __all__ = [
 SEQ_MARK = "seq"
 """The mark of a log that holds the greatest `_seq` it reaches."""
 
-FILES_MARK = "files"
-"""The mark of a source's log that counts how often its files brought something."""
+CONTENT_MARK = "content"
+"""The mark of a source's log with a number for the content of the files that it speaks of."""
 
 MADE_MARK = "made"
 """The mark of a source's log that says when it was made, and of a view's log, of which source's log it speaks: one that
@@ -96,8 +96,7 @@ class TableVersion(msgspec.Struct, frozen=True):
         assumed: rows whose ingest time is not known, so that the event time stands for it.
         tidy: whether surely no row became known after it happened, and no two rows of an entity happened at once;
             such a log needs no search for the newest row known.
-        files: how often the source's files had brought something, in a source's log.
-        made: when the log, or a view's source's log, was made, in microseconds since 1970; 0 when that is not known.
+        files: a number for the content of the files that a source's log speaks of; 0 before it had any.
     """
 
     table: str
@@ -110,7 +109,6 @@ class TableVersion(msgspec.Struct, frozen=True):
     assumed: int = 0
     tidy: bool = False
     files: int = 0
-    made: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,8 +298,9 @@ def append_to_log(
         txn: makes it happen once.
         through: the greatest `_seq` that the log reaches then.
         quarantined: rows set aside with these.
-        files: how often files have brought something with these; as often as before when left out.
-        made: the `MADE_MARK` of the log, if it has none yet.
+        files: a number for the content of the files that the log speaks of then; as before when left out.
+        made: the `MADE_MARK` of the log, if it has none yet. It is no part of the version, which is the same
+            whenever it is made.
         marks: further marks of the commit.
         notes: further notes of the commit.
         keys: the columns that tell entities apart, in a view's log.
@@ -320,10 +319,11 @@ def append_to_log(
         before.assumed + (pc.sum(rows.column(ASSUMED)).as_py() or 0),
         before.tidy and _stays_tidy(before, rows, keys),
         before.files if files is None else files,
-        before.made if before.version >= 0 else made,
     )
     # The marks that a driver asks for are in every commit, so that it need not look at more than the last.
-    own = {MADE_MARK: after.made, **({FILES_MARK: after.files} if after.files else {})}
+    known = tables.mark(table, MADE_MARK)
+    own = {MADE_MARK: made if before.version < 0 and known is None else known or 0}
+    own |= {CONTENT_MARK: after.files} if after.files else {}
     own |= {SEQ_MARK: after.through} if after.through >= 0 else {}
     commit = tables.append(
         table,

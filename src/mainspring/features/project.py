@@ -75,7 +75,7 @@ def update_view(
         arrived: rows just appended to the source's log and the greatest `SEQ` before them, to spare reading them.
     """
     with tables.writing(view.log):
-        forget_another(tables, view.log, at)
+        made = forget_another(tables, view.log, source.log)
         mark = tables.mark(view.log, SEQ_MARK)
         reached = -1 if mark is None else mark
         there = tables.version(view.log) is not None
@@ -92,17 +92,21 @@ def update_view(
             rows,
             Txn("rows", at.through + 1),
             through=at.through,
-            made=at.made,
+            made=made,
             keys=view.key_names,
         )
         return ViewUpdate(done, rows)
 
 
-def forget_another(tables: TableStore, log: str, at: TableVersion) -> None:
-    """Drop a view's log that was made from a source's log which is gone: another one counts its rows anew."""
-    made = tables.mark(log, MADE_MARK)
-    if made is not None and made != at.made:
+def forget_another(tables: TableStore, log: str, source_log: str) -> int:
+    """Drop a view's log that was made from a source's log which is gone; when the source's was made.
+
+    Another one counts its rows from the beginning again.
+    """
+    made = tables.mark(source_log, MADE_MARK) or 0
+    if (tables.mark(log, MADE_MARK) or made) != made:
         tables.drop(log)
+    return made
 
 
 def project(view: View, source: SourceTable, rows: pa.Table) -> pa.Table:

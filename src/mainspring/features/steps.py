@@ -23,7 +23,7 @@ from mainspring.errors import ConfigError, DeclarationError
 from mainspring.features.derive import Upstream, derive_view
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import read_source
-from mainspring.features.log import FILES_MARK, MADE_MARK, SourceTable, TableVersion, source_of
+from mainspring.features.log import CONTENT_MARK, MADE_MARK, SourceTable, TableVersion, source_of
 from mainspring.features.project import update_view
 from mainspring.features.sources.files import find_files
 from mainspring.features.view import View, view_of
@@ -123,12 +123,14 @@ def files_of(name: str, settings: Settings) -> list[Path]:
 
 def _source_task(source: SourceTable, services: Services, declared: str) -> Task:
     prefix = f"sources.{source.name}"
+    pushed = services.tables.mark(source.log, PUSH_MARK)
     params = {
         "source": source,
         "files": [File(path) for path in files_of(source.name, services.settings)],
         "format": services.settings.text(f"{prefix}.format"),
         "truncate": services.settings.text(f"{prefix}.truncate") == "us",
-        "pushed": services.tables.mark(source.log, PUSH_MARK),
+        # A log that was lost and made anew numbers its pushes from the beginning again.
+        "pushed": None if pushed is None else (pushed, services.tables.mark(source.log, MADE_MARK) or 0),
     }
     return Task(
         f"source/{source.name}",
@@ -230,7 +232,7 @@ def derive_pushed(tables: TableStore, derived: Derived, at: TableVersion) -> Tab
 
 
 def ingest_files(
-    source: SourceTable, files: list[File], format: str | None, truncate: bool, pushed: int | None
+    source: SourceTable, files: list[File], format: str | None, truncate: bool, pushed: tuple[int, int] | None
 ) -> TableVersion:
     """Bring a source's log up to its files; pushed rows are in it already."""
     step = context.current()
@@ -242,7 +244,7 @@ def ingest_files(
         prepared,
         content=_content(paths),
         now_us=time.time_ns() // 1000,
-        pushed=-1 if pushed is None else pushed,
+        pushed=-1 if pushed is None else pushed[0],
         tell=lambda changes: step.note(changes_in_words(changes)),
     )
     for reason, count in prepared.report.items():
@@ -264,8 +266,7 @@ def still_filed(services: Services, params: Mapping[str, object], kept: object) 
     version = msgspec.convert(kept, TableVersion)
     if not services.tables.has(version.table, version.version):
         return False
-    marks = [services.tables.mark(version.table, name) or 0 for name in (FILES_MARK, MADE_MARK)]
-    return marks == [version.files, version.made]
+    return (services.tables.mark(version.table, CONTENT_MARK) or 0) == version.files
 
 
 def still_there(services: Services, params: Mapping[str, object], kept: object) -> bool:
@@ -273,7 +274,10 @@ def still_there(services: Services, params: Mapping[str, object], kept: object) 
     version = msgspec.convert(kept, TableVersion)
     if not services.tables.has(version.table, version.version):
         return False
-    return (services.tables.mark(version.table, MADE_MARK) or 0) == version.made
+    above = params["source"] if "source" in params else cast("Sequence[SourceTable | View]", params["upstream"])[0]
+    source = cast("SourceTable | View", above).log
+    made = services.tables.mark(version.table, MADE_MARK)
+    return not made or made == services.tables.mark(source, MADE_MARK)
 
 
 def aggregate_rows(view: View, source: SourceTable, at: TableVersion) -> TableVersion:

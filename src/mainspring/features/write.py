@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -12,7 +13,6 @@ from mainspring.features.duck import connection, quoted
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import REASON, Prepared, prepare_rows
 from mainspring.features.log import (
-    FILES_MARK,
     PUSH_WRITER,
     SEQ_MARK,
     WRITERS,
@@ -44,6 +44,8 @@ __all__ = ["PUSH_MARK", "Changes", "PushResult", "append_rows", "ingest_batch"]
 
 PUSH_MARK = "push"
 """The mark of a source's log that holds the greatest `_seq` of a pushed row."""
+_FILES = "files"
+"""The writer of what files bring; it counts how often they brought something."""
 _CONTENT = "content"
 _REQUEST = "request"
 
@@ -178,6 +180,11 @@ def _push_of(batch: str, through: int, *, request: bool) -> Txn:
     return Txn(batch, 1) if request else Txn(PUSH_MARK, through)
 
 
+def number_of(content: str) -> int:
+    """A number for the content of files, as a mark holds it: above 0, below 2^62."""
+    return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "big") >> 2 | 1
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """What a source's files brought to its log.
@@ -227,8 +234,8 @@ def ingest_batch(
     batch = f"file/{content}"
     with tables.writing(source.log):
         before = newest(tables, source.log)
-        number = tables.mark(source.log, FILES_MARK) or 0
-        earlier = tables.commit_of(source.log, FILES_MARK, number) if number else None
+        number = tables.mark(source.log, _FILES) or 0
+        earlier = tables.commit_of(source.log, _FILES, number) if number else None
         if earlier is not None and earlier.notes.get(_CONTENT) == content:
             return _with_pushes(tables, source, earlier, pushed)
         rows, gone, aside = prepared.rows, None, prepared.set_aside
@@ -249,10 +256,10 @@ def ingest_batch(
             tables,
             source.log,
             stamped,
-            Txn(FILES_MARK, number + 1),
+            Txn(_FILES, number + 1),
             through=seq[-1].as_py() if len(seq) else -1,
             quarantined=len(aside),
-            files=number + 1,
+            files=number_of(content),
             made=now_us,
             notes={_CONTENT: content},
         )
