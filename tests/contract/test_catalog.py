@@ -17,10 +17,10 @@ from mainspring.adapters.sqlite.entities import _WAYS
 from mainspring.adapters.sqlite.schema import VERSION
 from mainspring.adapters.sqlite.settings import SqliteSettings
 from mainspring.errors import StoreError
+from mainspring.testing.atonce import in_children
 from mainspring.testing.catalog import CatalogContract
 from mainspring.testing.catalog_rows import an_alert
 from mainspring.testing.crew import Crew
-from mainspring.testing.online import in_children
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from mainspring.adapters.lmdb.health import health
 from mainspring.adapters.lmdb.online_store import LmdbStore, open_store
 from mainspring.adapters.lmdb.settings import LmdbSettings
 from mainspring.errors import StoreError
-from mainspring.testing.online import OnlineStoreContract, in_children, number_of, row
+from mainspring.testing.atonce import in_children
+from mainspring.testing.online import OnlineStoreContract, number_of, row
 
 SMALL = 1 << 16
 

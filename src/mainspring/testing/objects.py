@@ -8,11 +8,8 @@ import functools
 import hashlib
 import os
 import signal
-import threading
 import time
-import traceback
 import tracemalloc
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -20,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from mainspring.errors import StoreError
 from mainspring.lazy import lazy
 from mainspring.ports.objects import Blob, BlobWriter, Fault, Objects
+from mainspring.testing.atonce import fork, in_children, together
 
 if TYPE_CHECKING:
     import pytest
@@ -47,35 +45,6 @@ Damage = Callable[[str, bytes], None]
 def digest_of(data: bytes) -> str:
     """The name of a content: blake2b-160 in hex."""
     return hashlib.blake2b(data, digest_size=20).hexdigest()
-
-
-def in_children(work: Sequence[Callable[[], object]]) -> list[int]:
-    """Do things in forked children at the same time.
-
-    Returns:
-        Their exit statuses: 0 when nothing was raised, negative when killed by that signal.
-    """
-    children = []
-    for one in work:
-        child = fork()
-        if child == 0:
-            status = 1
-            try:
-                one()
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(status)
-        children.append(child)
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
-def fork() -> int:
-    """Fork, whatever threads libraries have: the children of these tests use none of them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        return os.fork()
 
 
 def held(store: Objects) -> dict[str, int]:
@@ -459,22 +428,3 @@ def assert_whole(store: Objects, content: bytes) -> None:
         assert store.get(digest_of(content)) == content
     else:
         assert digest_of(content) not in held(store)
-
-
-def together(work: Sequence[Callable[[], object]]) -> None:
-    """Do things at the same time, and raise what one of them raises."""
-    failed: list[BaseException] = []
-
-    def run(one: Callable[[], object]) -> None:
-        try:
-            one()
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=run, args=(one,)) for one in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]

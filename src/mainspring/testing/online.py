@@ -7,20 +7,20 @@ import os
 import random
 import signal
 import threading
-import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from mainspring.errors import StoreError
 from mainspring.lazy import lazy
 from mainspring.ports.online import OnlineStore
+from mainspring.testing.atonce import forked, in_children, together
 
 if TYPE_CHECKING:
     import pytest
 else:
     pytest = lazy("pytest")
 
-__all__ = ["OnlineStoreContract", "Opening", "in_children", "number_of", "row", "together"]
+__all__ = ["OnlineStoreContract", "Opening", "number_of", "row"]
 
 Opening = Callable[[], OnlineStore]
 
@@ -36,49 +36,6 @@ def row(event: int, ingest: int = 0, seq: int = 0, body: bytes = b"") -> bytes:
 def number_of(stored: bytes | None) -> int | None:
     """The event of a row."""
     return None if stored is None else int.from_bytes(stored[:8], "big") - _SIGN
-
-
-def in_children(work: Sequence[Callable[[], object]]) -> list[int]:
-    """Do things in forked children at the same time.
-
-    Returns:
-        Their exit statuses: 0 when nothing was raised, negative when killed by that signal.
-    """
-    children = [_forked(one) for one in work]
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-
-
-def _forked(work: Callable[[], object]) -> int:
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            work()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return child
-
-
-def together(work: Sequence[Callable[[], object]]) -> None:
-    """Do things in threads at the same time; raises what one of them raised."""
-    failed: list[BaseException] = []
-
-    def run(one: Callable[[], object]) -> None:
-        try:
-            one()
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=run, args=(one,)) for one in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
 
 
 def _newest(rows: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -359,7 +316,7 @@ class OnlineStoreContract:
                 number += 1
                 mine.put_newer([(b"a", row(number)), (b"b", row(number))])
 
-        child = _forked(write)
+        child = forked(write)
         seen: set[bytes | None] = set()
         try:
             while len(seen) < 20:
@@ -441,7 +398,7 @@ class OnlineStoreContract:
 
         for pause in (1, 5, 8):
             read, pipe = os.pipe()
-            child = _forked(functools.partial(write, pipe))
+            child = forked(functools.partial(write, pipe))
             os.close(pipe)
             for _ in range(pause):
                 acknowledged = int.from_bytes(os.read(read, 8), "big")

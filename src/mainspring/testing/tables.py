@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from mainspring.errors import StoreError
 from mainspring.lazy import lazy
 from mainspring.ports.tables import Commit, TableStore, Txn
+from mainspring.testing.atonce import together
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -225,7 +225,7 @@ class TableStoreContract:
             done.append(store.append("t", numbers(0), Txn("same", 1)))
             store.append("t", numbers(number), Txn(f"own{number}", 1))
 
-        _together([functools.partial(save, number) for number in range(1, 5)])
+        together([functools.partial(save, number) for number in range(1, 5)])
         assert held(opening()) == [-1, 0, 1, 2, 3, 4]
         assert sum(not commit.repeated for commit in done) == 1
 
@@ -239,7 +239,7 @@ class TableStoreContract:
                     after = (store.mark("t", "seq") or 0) + 1
                     store.append("t", numbers(after), Txn(f"w{after}", 1), marks={"seq": after})
 
-        _together([count] * 3)
+        together([count] * 3)
         assert held(opening()) == list(range(1, 10))
 
 
@@ -248,21 +248,3 @@ def _read(files: Sequence[str]) -> list[int]:
     for file in files:
         found += parquet.read_table(re.sub(r"\[([\[*?])\]", r"\1", file)).column("n").to_pylist()
     return found
-
-
-def _together(work: Sequence[Callable[[], None]]) -> None:
-    failed: list[BaseException] = []
-
-    def run(one: Callable[[], None]) -> None:
-        try:
-            one()
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=run, args=(one,)) for one in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
