@@ -64,6 +64,7 @@ def rows(of: View, entities: int, each: int, seed: int = 0) -> pa.Table:
         "_def": [""] * count,
         "_batch": [""] * count,
     }
+    system["_retracts"] = pa.nulls(count, pa.int64())
     return pa.table(columns | system).cast(log_schema(of))
 
 

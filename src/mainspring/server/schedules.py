@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal, cast
 
 import orjson
@@ -116,9 +117,10 @@ class Schedules:
     def _start(self, table: Timetable, due: int) -> subprocess.Popen[bytes]:
         where = ["--profile", self.services.settings.profile, "--project", str(self.services.project)]
         command = [sys.executable, "-m", "mainspring.cli", "run", table.target, *table.arguments, *where]
+        moment = datetime.fromtimestamp(due / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         with open(self.services.state / "schedules.log", "ab") as output:
             return subprocess.Popen(
-                [*command, "--reason", f"schedule {table.name} due {due}"],
+                [*command, "--reason", f"schedule {table.name} due {moment}"],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
