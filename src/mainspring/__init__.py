@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mainspring.declare.artifact import File, Model
     from mainspring.declare.data import Entity
     from mainspring.declare.frame import Frame
+    from mainspring.declare.identity import Identity
     from mainspring.declare.record import Field, Record
     from mainspring.engine.context import current
     from mainspring.errors import MainspringError
@@ -19,6 +20,7 @@ _HOMES = {
     "Field": "declare.record",
     "File": "declare.artifact",
     "Frame": "declare.frame",
+    "Identity": "declare.identity",
     "MainspringError": "errors",
     "Model": "declare.artifact",
     "Record": "declare.record",
@@ -39,6 +41,7 @@ __all__ = [
     "Field",
     "File",
     "Frame",
+    "Identity",
     "MainspringError",
     "Model",
     "Record",

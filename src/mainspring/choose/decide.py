@@ -61,13 +61,18 @@ class Decision:
 
 
 def outcomes_of(
-    port: str, adapters: Iterable[Adapter], settings: Settings, installed: Callable[[str], bool]
+    port: str,
+    adapters: Iterable[Adapter],
+    settings: Settings,
+    installed: Callable[[str], bool],
+    section: str | None = None,
 ) -> tuple[Outcome, ...]:
-    """Every candidate for the port with its conditions, the best first."""
-    named, url = settings.setting(f"{port}.adapter"), settings.setting(f"{port}.url")
+    """Every candidate for the port with its conditions, the best first; `section` is where its settings are."""
+    place = section or port
+    named, url = settings.setting(f"{place}.adapter"), settings.setting(f"{place}.url")
     scheme = "" if url is None else _scheme(url, settings)
     found = [
-        _outcome(adapter, named, url, scheme, settings.profile, installed)
+        _outcome(adapter, place, named, url, scheme, settings.profile, installed)
         for adapter in adapters
         if adapter.port == port
     ]
@@ -76,7 +81,13 @@ def outcomes_of(
     )
 
 
-def decide(port: str, adapters: Iterable[Adapter], settings: Settings, installed: Callable[[str], bool]) -> Decision:
+def decide(
+    port: str,
+    adapters: Iterable[Adapter],
+    settings: Settings,
+    installed: Callable[[str], bool],
+    section: str | None = None,
+) -> Decision:
     """Choose the adapter for a port: named by the user > configured by URL > explicit order > embedded.
 
     Args:
@@ -84,27 +95,29 @@ def decide(port: str, adapters: Iterable[Adapter], settings: Settings, installed
         adapters: all adapters known, of every port.
         settings: the settings of the active profile.
         installed: whether a module can be imported.
+        section: where its settings are, of a port that has several instances: ``llms.chat``.
 
     Raises:
         ConfigError: MS-3010, nothing fits; MS-3011, two fit equally well; MS-3012, only an embedded one is left
             outside ``dev`` and it is not named; MS-3007, the secret that the URL refers to is not there.
     """
-    if settings.setting(f"{port}.adapter") is None:
-        settings.secret(f"{port}.url")
-    outcomes = outcomes_of(port, adapters, settings, installed)
+    place = section or port
+    if settings.setting(f"{place}.adapter") is None:
+        settings.secret(f"{place}.url")
+    outcomes = outcomes_of(port, adapters, settings, installed, section)
     fitting = [outcome for outcome in outcomes if outcome.fits]
     if not fitting:
-        raise _nothing_fits(port, outcomes, settings)
+        raise _nothing_fits(place, outcomes, settings)
     best = fitting[0]
     rivals = [o for o in fitting[1:] if (o.rank, o.adapter.order) == (best.rank, best.adapter.order)]
     if rivals:
         names = ", ".join(sorted(o.adapter.name for o in [best, *rivals]))
         raise ConfigError(
-            f"{port}: {names} fit equally well",
+            f"{place}: {names} fit equally well",
             code="MS-3011",
             why="a tie is never broken by chance",
-            origin=_origin(settings, port),
-            fix=f'name one: {port}.adapter = "{best.adapter.name}"',
+            origin=_origin(settings, place),
+            fix=f'name one: {place}.adapter = "{best.adapter.name}"',
         )
     return Decision(port, best.adapter, _reason(best, settings), outcomes)
 
@@ -128,6 +141,7 @@ def serving(
 
 def _outcome(
     adapter: Adapter,
+    place: str,
     named: Setting | None,
     url: Setting | None,
     scheme: str,
@@ -155,7 +169,7 @@ def _outcome(
         )
         rank = Rank.EMBEDDED
     else:
-        conditions.append(Condition("configured", False, f"needs {adapter.port}.url or {adapter.port}.adapter"))
+        conditions.append(Condition("configured", False, f"needs {place}.url or {place}.adapter"))
         rank = None
     return Outcome(adapter, tuple(conditions), rank)
 
@@ -190,31 +204,31 @@ def _reason(best: Outcome, settings: Settings) -> str:
     return best.conditions[-1].message
 
 
-def _origin(settings: Settings, port: str) -> str:
-    for key in (f"{port}.adapter", f"{port}.url"):
+def _origin(settings: Settings, place: str) -> str:
+    for key in (f"{place}.adapter", f"{place}.url"):
         if (setting := settings.setting(key)) is not None:
             return setting.origin
     return f"profile {settings.profile}"
 
 
-def _nothing_fits(port: str, outcomes: tuple[Outcome, ...], settings: Settings) -> ConfigError:
+def _nothing_fits(place: str, outcomes: tuple[Outcome, ...], settings: Settings) -> ConfigError:
     fallback = [o for o in outcomes if o.rank is Rank.EMBEDDED and o.conditions[0].ok]
     if fallback and settings.profile != "dev":
         name = fallback[0].adapter.name
         return ConfigError(
-            f"{port} has no adapter in profile {settings.profile!r}",
+            f"{place} has no adapter in profile {settings.profile!r}",
             code="MS-3012",
             why=f"only the embedded {name!r} is left, and outside dev nothing falls back to embedded unless named",
             origin=f"profile {settings.profile}",
-            fix=f'set {port}.url, or name it: {port}.adapter = "{name}"',
+            fix=f'set {place}.url, or name it: {place}.adapter = "{name}"',
         )
     reasons = "; ".join(
         f"{o.adapter.name}: {next(c.message for c in o.conditions if not c.ok)}" for o in outcomes if not o.fits
     )
     return ConfigError(
-        f"{port} has no adapter that fits",
+        f"{place} has no adapter that fits",
         code="MS-3010",
         why=reasons or "no adapter for it is installed",
-        origin=_origin(settings, port),
-        fix=f"mainspring conditions {port}",
+        origin=_origin(settings, place),
+        fix=f"mainspring conditions {outcomes[0].adapter.port if outcomes else place}",
     )

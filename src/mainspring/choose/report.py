@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from mainspring.choose.decide import SHARED, Outcome, decide, outcomes_of
 from mainspring.choose.discover import adapters, is_installed
+from mainspring.config.schema import NAMED
 from mainspring.config.settings import Settings
 from mainspring.declare.data import did_you_mean
 from mainspring.errors import ConfigError, UsageError
@@ -67,27 +68,40 @@ def conditions_report(settings: Settings, port: str | None = None) -> Conditions
         raise UsageError(f"no port is called {port!r}", code="MS-2601", fix=did_you_mean(port, ports))
     return ConditionsReport(
         profile=settings.profile,
-        ports=[_port(name, settings) for name in ([port] if port else ports)],
+        ports=[
+            _port(name, settings, section)
+            for name in ([port] if port else ports)
+            for section in _places(name, settings)
+        ],
         settings=[
             SettingReport(key=key, value=item.shown(), origin=item.origin)
             for key, item in sorted(settings.values.items())
-            if port is None or key.startswith(f"{port}.")
+            if port is None or NAMED.get(key.partition(".")[0], key.partition(".")[0]) == port
         ],
     )
 
 
-def _port(port: str, settings: Settings) -> PortReport:
+def _places(port: str, settings: Settings) -> list[str]:
+    """The sections with a port's instances: its own, or one for each name that is configured."""
+    section = next((section for section, of in NAMED.items() if of == port), None)
+    if section is None:
+        return [port]
+    names = dict.fromkeys(key.split(".")[1] for key in settings.values if key.startswith(f"{section}."))
+    return [f"{section}.{name}" for name in names] or [port]
+
+
+def _port(port: str, settings: Settings, place: str) -> PortReport:
     if port in SHARED:
         return _shared(port, settings)
-    outcomes = outcomes_of(port, adapters(), settings, is_installed)
+    outcomes = outcomes_of(port, adapters(), settings, is_installed, place)
     try:
-        decision = decide(port, adapters(), settings, is_installed)
+        decision = decide(port, adapters(), settings, is_installed, place)
     except ConfigError as error:
         return PortReport(
-            port=port, chosen=None, why=error.why, error=error.what, candidates=[_candidate(o) for o in outcomes]
+            port=place, chosen=None, why=error.why, error=error.what, candidates=[_candidate(o) for o in outcomes]
         )
     return PortReport(
-        port=port,
+        port=place,
         chosen=decision.chosen.name,
         why=decision.why,
         error=None,

@@ -19,6 +19,7 @@ from mainspring.errors import ConfigError
 from mainspring.ports.adapter import Adapter
 from mainspring.ports.catalog import Catalog
 from mainspring.ports.converter import Converter
+from mainspring.ports.llm import Engine
 from mainspring.ports.objects import Objects
 from mainspring.ports.online import OnlineStore
 from mainspring.ports.runtime import ModelRuntime, Predictor, read_card
@@ -125,13 +126,13 @@ class Services:
         """
         return serving(port, adapters(), self.settings, is_installed)
 
-    def decision(self, port: str) -> Decision:
-        """Which adapter serves a port, and why.
+    def decision(self, port: str, section: str | None = None) -> Decision:
+        """Which adapter serves a port, or the instance of it whose settings are in that section, and why.
 
         Raises:
             ConfigError: MS-3010 to MS-3013, as `decide`.
         """
-        return decide(port, adapters(), self.settings, is_installed)
+        return decide(port, adapters(), self.settings, is_installed, section)
 
     def health(self, port: str) -> Mapping[str, object]:
         """What the chosen adapter's ``health.py`` finds when it asks the opened port.
@@ -145,6 +146,18 @@ class Services:
         )
         return ask(self.get(port))
 
+    def engine(self, name: str) -> Engine:
+        """The engine of the language model of that name, whose settings are in ``[llms.NAME]``.
+
+        Raises:
+            ConfigError: MS-3010 to MS-3014, as `get`.
+        """
+        section = f"llms.{name}"
+        key = (os.getpid(), section)
+        if key not in self._opened:
+            self._opened[key] = self._open(self.decision("llm", section).chosen, section)
+        return cast(Engine, self._opened[key])
+
     def get(self, port: str) -> object:
         """The opened port.
 
@@ -157,11 +170,11 @@ class Services:
             self._opened[key] = self._open(self.decision(port).chosen)
         return self._opened[key]
 
-    def _open(self, adapter: Adapter) -> object:
-        key = (os.getpid(), f"{adapter.port}.{adapter.name}")
+    def _open(self, adapter: Adapter, section: str | None = None) -> object:
+        key = (os.getpid(), section or f"{adapter.port}.{adapter.name}")
         if key not in self._opened:
             opening = cast("Callable[[object, Path], object]", named_object(adapter.factory))
-            settings = adapter_settings(adapter, self.settings)
+            settings = adapter_settings(adapter, self.settings, section)
             self._opened[key] = opening(settings, self.state)
         return self._opened[key]
 
@@ -174,18 +187,23 @@ class Services:
         self._opened.clear()
 
 
-def port_settings(port: str, settings: Settings) -> dict[str, object]:
+def port_settings(port: str, settings: Settings, section: str | None = None) -> dict[str, object]:
     """The settings of each adapter that serves a port, by its name, which checks them all; nothing is opened.
+
+    A port with several instances is asked for each by its `section`: ``llms.chat``.
 
     Raises:
         ConfigError: MS-3010 to MS-3014, as `decide` and `adapter_settings`.
     """
+    if section is not None:
+        adapter = decide(port, adapters(), settings, is_installed, section).chosen
+        return {adapter.name: adapter_settings(adapter, settings, section)}
     chosen = serving(port, adapters(), settings, is_installed)
     return {adapter.name: adapter_settings(adapter, settings) for adapter in chosen}
 
 
-def adapter_settings(adapter: Adapter, settings: Settings) -> object:
-    """The settings of a chosen adapter, from its port's section.
+def adapter_settings(adapter: Adapter, settings: Settings, place: str | None = None) -> object:
+    """The settings of a chosen adapter, from its port's section, or from the one of its instance.
 
     A port that several adapters serve at once has one section for them all: each is handed the keys that it knows.
 
@@ -193,7 +211,7 @@ def adapter_settings(adapter: Adapter, settings: Settings) -> object:
         ConfigError: MS-3014, a key is unknown to every adapter of the section, or a value does not fit;
             MS-3007, a secret is not there.
     """
-    section = settings.section(adapter.port)
+    section = settings.section(place or adapter.port)
     section.pop("adapter", None)
     struct = cast("type[msgspec.Struct]", named_object(adapter.settings))
     _all_known(section, _beside(adapter) if adapter.port in SHARED else {adapter.name: struct})

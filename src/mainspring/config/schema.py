@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["PORTS", "SETTINGS", "SettingSpec", "misfit"]
+__all__ = ["NAMED", "PORTS", "SETTINGS", "SettingSpec", "misfit"]
 
 PORTS = ("catalog", "objects", "tables", "online", "runtime", "converter")
 """The ports; ``PORT.adapter`` names an adapter, ``PORT.url`` says where it is, other keys are the adapter's own."""
+
+NAMED = {"llms": "llm"}
+"""Sections with an instance of a port for each name: ``llms.chat.url`` is where the language model ``chat`` is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ SETTINGS: tuple[SettingSpec, ...] = (
         '"us" cuts nanoseconds off times instead of refusing them',
         choices=("us",),
     ),
+    SettingSpec("documents.*.path", str, None, "folder of documents, when it is not the one in the code"),
+    SettingSpec("documents.*.url", str, None, "where documents are, when they are in no local folder"),
     SettingSpec("server.host", str, "127.0.0.1", "address the endpoints listen on"),
     SettingSpec("server.port", int, 8080, "port the endpoints listen on; 0 takes a free one", 0, 65_535),
     SettingSpec("server.max_body", int, 8_388_608, "greatest request body, in bytes", 1),

@@ -13,7 +13,7 @@ from types import MappingProxyType
 import msgspec
 
 from mainspring.config.lines import Written, read_toml
-from mainspring.config.schema import PORTS, SETTINGS, SettingSpec, misfit
+from mainspring.config.schema import NAMED, PORTS, SETTINGS, SettingSpec, misfit
 from mainspring.declare.data import did_you_mean
 from mainspring.errors import ConfigError
 
@@ -243,9 +243,11 @@ def _key_of(words: str, known: Mapping[str, Setting]) -> str | None:
     head, _, rest = words.partition("_")
     if (head in PORTS or head == "values") and rest:
         return f"{head}.{rest}"
-    if head == "sources":
-        name, _, last = rest.rpartition("_")
-        return f"sources.{name}.{last}" if name and _spec(f"sources.{name}.{last}") else None
+    name, _, last = rest.rpartition("_")
+    if head in NAMED and name:  # a key of two words cannot be told from a name of two
+        return f"{head}.{name}.{last}"
+    if head in ("sources", "documents"):
+        return f"{head}.{name}.{last}" if name and _spec(f"{head}.{name}.{last}") else None
     return None
 
 
@@ -260,7 +262,7 @@ def _spec(key: str) -> SettingSpec | None:
 
 def _is_section(path: tuple[str, ...]) -> bool:
     """Whether a table of that name may hold settings."""
-    if not path or (len(path) == 1 and path[0] in PORTS):
+    if not path or (len(path) == 1 and path[0] in PORTS) or (len(path) < 3 and path[0] in NAMED):
         return True
     patterns = [spec.key.split(".") for spec in SETTINGS]
     return any(
@@ -272,9 +274,10 @@ def _is_section(path: tuple[str, ...]) -> bool:
 def _nearest(key: str) -> str:
     """The remedy for an unknown key: the nearest one, else those of its section, else the sections."""
     head, *rest = key.split(".")
-    name = rest[0] if head == "sources" and len(rest) > 1 else "NAME"
+    name = rest[0] if head in ("sources", "documents", *NAMED) and len(rest) > 1 else "NAME"
     known = [spec.key.replace("*", name) for spec in SETTINGS]
     known += [f"{port}.{part}" for port in PORTS for part in ("adapter", "url")]
+    known += [f"{section}.{name}.{part}" for section in NAMED for part in ("adapter", "url")]
     sections = list(dict.fromkeys(one.partition(".")[0] for one in known))
     if head in sections:
         return did_you_mean(key, [one for one in known if one.partition(".")[0] == head])
@@ -286,7 +289,7 @@ def _nearest(key: str) -> str:
 
 def _checked(setting: Setting) -> Setting:
     head, _, rest = setting.key.partition(".")
-    if (head in PORTS or head == "values") and rest:
+    if ((head in PORTS or head == "values") and rest) or (head in NAMED and "." in rest):
         return setting  # the adapter that is chosen checks its own, and what the user's own are is the user's business
     spec = _spec(setting.key)
     if spec is None:

@@ -34,7 +34,7 @@ def monitors(state: ConsoleState) -> Page:
                 "false_alarms": node.spec["false_alarms"],
                 "on_alarm": node.spec["on_alarm"],
             }
-            for node in state.plan().of_kind("monitor")
+            for node in state.plan().of_kind("monitor", over="model")
         ],
         "alarms": [alarm_row(alert) for alert in catalog.alerts()],
     }

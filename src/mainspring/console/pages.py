@@ -159,7 +159,7 @@ def _request_fields(state: ConsoleState, endpoint: Node) -> list[dict[str, str]]
     if model_node is None:
         return []
     wanted = set(_names(model_node.spec["inputs"]))
-    for watching in plan.of_kind("monitor"):
+    for watching in plan.of_kind("monitor", over="model"):
         if model_node.url in watching.inputs:
             wanted |= set(_names(watching.spec["segments"]))
     spine = plan.node(model_node.inputs[0])

@@ -7,6 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, ParamSpec, TypeVar, overload
 
 from mainspring.declare.aggregate import Aggregate
+from mainspring.declare.answering import Answering
+from mainspring.declare.assistant import (
+    Assistant,
+    AssistantEndpoint,
+    AssistantEndpointSpec,
+    AssistantMonitor,
+    AssistantMonitorSpec,
+    Served,
+)
 from mainspring.declare.check import (
     aggregates_fit,
     columns_exist,
@@ -20,8 +29,9 @@ from mainspring.declare.check import (
     time_zone,
 )
 from mainspring.declare.data import Column, Entity, FeatureView, FeatureViewSpec, Source, SourceSpec
-from mainspring.declare.declaration import Declaration, DeclaredKind, give_name, kind_of, name_of, spec_of
+from mainspring.declare.documents import Index
 from mainspring.declare.duration import Duration, microseconds
+from mainspring.declare.llm import LLM, Route
 from mainspring.declare.model import (
     Endpoint,
     EndpointSpec,
@@ -51,7 +61,6 @@ from mainspring.declare.options import (
 from mainspring.declare.origin import here, of_function
 from mainspring.declare.record import Record, fields_of
 from mainspring.declare.step import Pipeline, PipelineSpec, Step, StepOptions, StepSpec
-from mainspring.errors import DeclarationError
 
 __all__ = ["App"]
 
@@ -59,37 +68,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App:
+class App(Answering):
     """What an application declares. Nothing runs, opens or reads when something is declared.
 
     Args:
         name: the app's name, as it appears in metrics, logs and the catalog.
     """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.origin = here()
-        self._declared: list[Declaration[object]] = []
-
-    def __repr__(self) -> str:
-        return f"App({self.name!r}, {len(self._declared)} declared)"
-
-    def declared(self) -> tuple[Declaration[object], ...]:
-        """All declarations, in the order they were made."""
-        return tuple(self._declared)
-
-    def bind(self, namespace: Mapping[str, object]) -> None:
-        """Name what has no name after the variable that holds it; the loader calls this with the app's module.
-
-        A schedule that no variable holds bears its target's name, which a source or view has only now.
-        """
-        mine = {id(declaration): declaration for declaration in self._declared}
-        for variable, value in namespace.items():
-            if id(value) in mine and not variable.startswith("_"):
-                give_name(mine[id(value)], variable)
-        for declaration in self._declared:
-            if isinstance(declaration, Schedule) and (target := spec_of(declaration).target)._name is not None:
-                give_name(declaration, name_of(target))
 
     # -- data ---------------------------------------------------------------------------------------------------
 
@@ -301,28 +285,71 @@ class App:
             margin = 0.002
         return self._add(Promotion(PromotionSpec(model, when, margin), here(), default_name(called, model)))
 
+    @overload
     def endpoint(
-        self, model: ModelDeclaration, *, latency: Duration | None = None, log: float = 1.0, called: str | None = None
-    ) -> Endpoint:
+        self,
+        model: ModelDeclaration,
+        *,
+        latency: Duration | None = ...,
+        log: float = ...,
+        called: str | None = ...,
+    ) -> Endpoint: ...
+    @overload
+    def endpoint(
+        self, model: Served, *, latency: Duration | None = ..., log: float = ..., called: str | None = ...
+    ) -> AssistantEndpoint: ...
+    def endpoint(
+        self,
+        model: ModelDeclaration | Served,
+        *,
+        latency: Duration | None = None,
+        log: float = 1.0,
+        called: str | None = None,
+    ) -> Endpoint | AssistantEndpoint:
         """A model behind HTTP; features are looked up by the keys in the request.
 
+        An assistant is served as a model of the OpenAI API, over MCP and on a page of the console; an index as a
+        search; a language model as itself.
+
         Args:
-            model: what answers.
-            latency: what is promised for 99 requests in 100; the console and the metrics show it beside what is.
-            log: the share of answers kept in the prediction log.
+            model: what answers: a model, an assistant, an index or a language model.
+            latency: what is promised for 99 requests in 100; the console and the metrics show it beside what is. Of
+                what answers in words it is the time to the first token.
+            log: the share of answers kept in the prediction log, or in the trace store.
             called: its name; the model's when left out.
 
         Raises:
             DeclarationError: MS-1001, MS-1030, MS-1033.
         """
-        is_a("what app.endpoint takes", model, ModelDeclaration, "app.endpoint(MODEL), with the decorated function")
+        kinds = (ModelDeclaration, Assistant, Index, LLM, Route)
+        is_a("what app.endpoint takes", model, kinds, "app.endpoint(MODEL), with the decorated function")
         share("log", log, closed=True)
         latency_us = None if latency is None else microseconds(latency, what="latency")
-        return self._add(Endpoint(EndpointSpec(model, latency_us, log), here(), default_name(called, model)))
+        name = default_name(called, model)
+        if isinstance(model, ModelDeclaration):
+            return self._add(Endpoint(EndpointSpec(model, latency_us, log), here(), name))
+        return self._add(AssistantEndpoint(AssistantEndpointSpec(model, latency_us, log), here(), name))
 
+    @overload
     def monitor(
         self,
         model: ModelDeclaration,
+        *,
+        false_alarms: str = ...,
+        on_alarm: Literal["retrain", "notify"] = ...,
+        block: Literal["hour", "day"] = ...,
+        watch: Iterable[str] = ...,
+        segments: Sequence[Column] = ...,
+        cooldown: Duration = ...,
+        called: str | None = ...,
+    ) -> Monitor: ...
+    @overload
+    def monitor(
+        self, model: Assistant, *, false_alarms: str = ..., watch: Iterable[str] = ..., called: str | None = ...
+    ) -> AssistantMonitor: ...
+    def monitor(
+        self,
+        model: ModelDeclaration | Assistant,
         *,
         false_alarms: str = "1 per quarter",
         on_alarm: Literal["retrain", "notify"] = "notify",
@@ -331,15 +358,16 @@ class App:
         segments: Sequence[Column] = (),
         cooldown: Duration = "1d",
         called: str | None = None,
-    ) -> Monitor:
+    ) -> Monitor | AssistantMonitor:
         """Watch a model's inputs, scores and, when labels arrive, its performance.
 
         Args:
-            model: whose prediction log is watched.
+            model: whose prediction log is watched, or the assistant whose traces are.
             false_alarms: the budget: ``1 per quarter``, ``2 per year``, ``1 per month``, ``1 per week``.
             on_alarm: ``retrain`` starts a training; its gate decides.
             block: the length of the blocks that are compared, in event time.
-            watch: input columns and metrics; all when left out.
+            watch: input columns and metrics; of an assistant its evaluations by name, ``latency``, ``cost``,
+                ``errors`` and ``refusals``; all when left out.
             segments: columns of the label's source (texts, truths, whole numbers) by whose values rows are watched
                 apart too: of each column the 16 commonest with 30 rows a block. A request may carry such a column;
                 rows of requests that do not are those of the null segment.
@@ -349,11 +377,15 @@ class App:
         Raises:
             DeclarationError: MS-1001, MS-1024, MS-1033, MS-1034, MS-1036, MS-1041, MS-1091.
         """
-        is_a("what app.monitor takes", model, ModelDeclaration, "app.monitor(MODEL), with the decorated function")
+        kinds = (ModelDeclaration, Assistant)
+        is_a("what app.monitor takes", model, kinds, "app.monitor(MODEL), with the decorated function")
         yearly_budget(false_alarms)
         choice("on_alarm", on_alarm, ("retrain", "notify"))
         choice("block", block, ("hour", "day"))
         texts("watch", watch)
+        if isinstance(model, Assistant):
+            watching = AssistantMonitorSpec(model, tuple(watch), false_alarms)
+            return self._add(AssistantMonitor(watching, here(), default_name(called, model)))
         segments_fit(segments, model)
         spec = MonitorSpec(
             model, false_alarms, on_alarm, block, tuple(watch), tuple(segments), microseconds(cooldown, what="cooldown")
@@ -477,17 +509,6 @@ class App:
         spec = ScheduleSpec(target, cron, zone, missed, dict(arguments))
         return self._add(Schedule(spec, here(), default_name(called, target)))
 
-    def _add(self, declaration: D) -> D:
-        self._declared.append(declaration)
-        return declaration
-
-    def of_kind(self, kind: DeclaredKind) -> tuple[Declaration[object], ...]:
-        """The declarations of one kind, in order."""
-        return tuple(declaration for declaration in self._declared if kind_of(declaration) is kind)
-
-
-D = TypeVar("D", bound=Declaration[object])
-
 
 def parameters(function: Callable[..., object]) -> Mapping[str, object]:
     """The parameters of a trainer or step that have defaults, by name."""
@@ -496,20 +517,3 @@ def parameters(function: Callable[..., object]) -> Mapping[str, object]:
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.default is not inspect.Parameter.empty
     }
-
-
-def same_app(declarations: Iterable[Declaration[object]], app: App) -> None:
-    """Refuse references to another app's declarations.
-
-    Raises:
-        DeclarationError: MS-1027.
-    """
-    known = {id(declaration) for declaration in app.declared()}
-    for declaration in declarations:
-        if id(declaration) not in known and kind_of(declaration) is not DeclaredKind.ENTITY:
-            raise DeclarationError(
-                f"{declaration!r} belongs to another app",
-                code="MS-1027",
-                origin=str(here()),
-                fix="declare it on this app",
-            )

@@ -26,6 +26,14 @@ class DeclaredKind(enum.StrEnum):
     STEP = "step"
     PIPELINE = "pipeline"
     SCHEDULE = "schedule"
+    LLM = "llm"
+    ROUTE = "route"
+    PROMPT = "prompt"
+    DOCUMENTS = "documents"
+    INDEX = "index"
+    TOOL = "tool"
+    ASSISTANT = "assistant"
+    EVALUATION = "evaluation"
 
 
 class Declaration(Generic[S]):

@@ -27,6 +27,7 @@ from mainspring.plan.checks import check_model, check_monitor, check_promotion, 
 from mainspring.plan.closure import closure_of
 from mainspring.plan.encoding import digest, encode
 from mainspring.plan.graph import Node, Plan, in_order
+from mainspring.plan.language import check_language, describe_language, uses_of_language
 
 __all__ = ["Infer", "build_plan", "feature_names", "url_of"]
 
@@ -63,8 +64,13 @@ def build_plan(app: App, infer: Infer | None = None) -> Plan:
         node = _node(declaration, fields, infer)
         fields[node.url] = node.fields
         nodes.append(node)
+    evaluations: dict[str, list[str]] = {}
+    for node in nodes:
+        if node.kind == DeclaredKind.EVALUATION.value:
+            evaluations.setdefault(node.inputs[0], []).append(node.name)
     for node in nodes:
         _check(node, fields)
+        check_language(node, evaluations)
     return Plan(app.name, _with_fingerprints(in_order(nodes)))
 
 
@@ -95,7 +101,7 @@ def _node(declaration: Declaration[object], fields: Mapping[str, tuple[FieldSpec
 @functools.singledispatch
 def _uses(spec: object) -> Iterable[Declaration[object]]:
     """What a declaration is made from."""
-    return ()
+    return uses_of_language(spec)
 
 
 @_uses.register
@@ -132,7 +138,7 @@ _Description = tuple[Mapping[str, object], tuple[FieldSpec, ...]]
 def _describe(
     spec: object, declaration: Declaration[object], fields: Mapping[str, tuple[FieldSpec, ...]], infer: Infer | None
 ) -> _Description:
-    raise TypeError(f"no description of {type(spec).__name__}")
+    return describe_language(spec), ()
 
 
 @_describe.register

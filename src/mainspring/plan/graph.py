@@ -18,8 +18,7 @@ class Node:
     """One declared thing, as the plan sees it.
 
     Attributes:
-        kind: ``source``, ``feature_view``, ``model``, ``promotion``, ``endpoint``, ``monitor``, ``step``, ``pipeline``
-            or ``schedule``.
+        kind: ``source``, ``model``, ``assistant``, ...: a value of `DeclaredKind`.
         name: unique within its kind.
         spec: what was declared, as plain data; two equal specs are the same thing.
         inputs: the URLs of what it is made from.
@@ -55,9 +54,13 @@ class Plan:
         """The node of that URL (``/model/late``), or None."""
         return next((node for node in self.nodes if node.url == url), None)
 
-    def of_kind(self, kind: str) -> tuple[Node, ...]:
-        """The nodes of one kind, in order."""
-        return tuple(node for node in self.nodes if node.kind == kind)
+    def of_kind(self, kind: str, *, over: str = "") -> tuple[Node, ...]:
+        """The nodes of one kind, in order; with `over`, those that are made from a thing of that kind first of all.
+
+        ``plan.of_kind("endpoint", over="model")`` leaves out the endpoints of assistants.
+        """
+        found = (node for node in self.nodes if node.kind == kind)
+        return tuple(node for node in found if not over or node.inputs[0].startswith(f"/{over}/"))
 
     def upstream(self, urls: Iterable[str]) -> tuple[Node, ...]:
         """These nodes and all they are made from, inputs first."""

@@ -205,7 +205,7 @@ def _all_tasks(services: Services, plan: Plan) -> list[Task]:
     for node in plan.of_kind("model"):
         model = cast(ModelDeclaration, node.declaration)
         tasks += tasks_of_model(model, views, promotions.get(node.name), segments_of(plan, node))
-    for node in plan.of_kind("monitor"):
+    for node in plan.of_kind("monitor", over="model"):
         tasks += tasks_of_monitor(cast(Monitor, node.declaration), views)
     for node in plan.of_kind("step"):
         step = cast("Step[..., object]", node.declaration)
@@ -218,7 +218,7 @@ def _all_tasks(services: Services, plan: Plan) -> list[Task]:
 def segments_of(plan: Plan, model: Node) -> tuple[str, ...]:
     """The columns that the monitors of a model tell its rows apart by, sorted."""
     found: set[str] = set()
-    for node in plan.of_kind("monitor"):
+    for node in plan.of_kind("monitor", over="model"):
         if model.url in node.inputs:
             found |= {column.name for column in spec_of(cast(Monitor, node.declaration)).segments}
     return tuple(sorted(found))

@@ -34,8 +34,14 @@ def needed_ports(plan: Plan) -> tuple[str, ...]:
         ports.append("tables")
     if "model" in kinds:
         ports += ["converter", "runtime"]
-    if "endpoint" in kinds:
+    if plan.of_kind("endpoint", over="model"):
         ports.append("online")
+    if "documents" in kinds:
+        ports.append("parser")
+    if "index" in kinds:
+        ports += ["embedder", "vectors"]
+    if any(node.spec["rerank"] for node in plan.of_kind("index")):
+        ports.append("reranker")
     return tuple(ports)
 
 

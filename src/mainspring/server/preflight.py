@@ -48,6 +48,8 @@ def preflight(services: Services, plan: Plan) -> Mapping[str, tuple[str, ...]]:
     for node in plan.of_kind("source"):
         files_of(node.name, settings)
     chosen = {port: tuple(port_settings(port, settings)) for port in needed_ports(plan)}
+    for node in plan.of_kind("llm"):
+        chosen[f"llms.{node.name}"] = tuple(port_settings("llm", settings, f"llms.{node.name}"))
     _secrets_are_there(settings)
     for node in plan.of_kind("step"):
         for secret in spec_of(cast("Step[..., object]", node.declaration)).options.secrets:

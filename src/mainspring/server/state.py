@@ -123,7 +123,9 @@ class WorkerState:
 
     def _served(self) -> Sequence[Node]:
         """The endpoints that this process answers for."""
-        return [node for node in self.plan.of_kind("endpoint") if not self._only or node.name in self._only]
+        return [
+            node for node in self.plan.of_kind("endpoint", over="model") if not self._only or node.name in self._only
+        ]
 
     def _open_endpoint(self, node: Node) -> None:
         declaration = cast(Endpoint, node.declaration)
@@ -301,7 +303,7 @@ class WorkerState:
     # -- monitors -----------------------------------------------------------------------------------------------
 
     def _open_monitors(self, models: Sequence[str]) -> None:
-        for node in self.plan.of_kind("monitor"):
+        for node in self.plan.of_kind("monitor", over="model"):
             declaration = cast(Monitor, node.declaration)
             spec = spec_of(declaration)
             model = name_of(spec.model)

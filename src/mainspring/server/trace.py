@@ -75,7 +75,7 @@ def trace_prediction(services: Services, plan: Plan, prediction: str) -> TracedP
         plan: the app's graph.
         prediction: the id that the answer gave.
     """
-    for node in plan.of_kind("endpoint"):
+    for node in plan.of_kind("endpoint", over="model"):
         folder = services.state / "predictions" / node.name
         row = find_prediction(folder, node.name, services.tables, prediction)
         if row is not None:

@@ -1,0 +1,150 @@
+"""Language models, how requests are routed over them, and prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from mainspring.declare.declaration import Declaration, DeclaredKind
+from mainspring.declare.duration import Duration, microseconds
+from mainspring.declare.options import are, is_a, number
+from mainspring.declare.origin import Origin, here
+from mainspring.declare.record import Record
+from mainspring.errors import DeclarationError
+
+__all__ = ["LLM", "AnyLLM", "LLMSpec", "Need", "Prompt", "PromptSpec", "Route", "RouteSpec", "Variable"]
+
+Need = Literal["tools", "images", "schema", "logprobs", "embeddings"]
+
+
+@dataclass(frozen=True, slots=True)
+class LLMSpec:
+    """A language model; which one, and where, is the profile's business (``[llms.NAME]``).
+
+    Attributes:
+        max_tokens: most tokens of an answer that does not ask for a number, or None.
+        temperature: of requests that do not say, or None for the engine's own.
+        needs: what the engine must be able to do; checked before it serves.
+    """
+
+    max_tokens: int | None = None
+    temperature: float | None = None
+    needs: tuple[Need, ...] = ()
+
+
+class LLM(Declaration[LLMSpec]):
+    """A declared language model."""
+
+    __slots__ = ("_add",)
+
+    def __init__(self, spec: LLMSpec, origin: Origin, name: str, add: Callable[[Route], Route]) -> None:
+        super().__init__(DeclaredKind.LLM, spec, origin, name)
+        self._add = add
+
+    def route(
+        self,
+        *fallback: LLM,
+        split: Mapping[LLM, float] | None = None,
+        cache: Duration | None = None,
+        called: str | None = None,
+    ) -> Route:
+        """A model's name of its own that clients use, answered by this model unless something else is said.
+
+        Args:
+            fallback: asked in this order when one before does not answer, before the first byte is sent.
+            split: other models with the share of users, by a hash of the user's id, that each of them answers.
+            cache: how long the answer to an equal request of temperature 0 may be given again.
+            called: its name, when no variable holds it.
+
+        Raises:
+            DeclarationError: MS-1033, something is no declared LLM; MS-1035; MS-1044, the shares exceed 1.
+        """
+        are("fallback", fallback, LLM, 'strong = app.llm("strong"), then chat.route(strong)')
+        shares = tuple((split or {}).items())
+        for model, share in shares:
+            is_a("a key of split", model, LLM, 'app.llm("...") makes one')
+            number("a share of split", share, least=0, whole=False)
+        if sum(share for _, share in shares) > 1:
+            raise DeclarationError(
+                "the shares of split are more than 1 together",
+                code="MS-1044",
+                why="what they leave is answered by the model itself",
+                origin=str(here()),
+                fix="split={canary: 0.1}",
+            )
+        cache_us = None if cache is None else microseconds(cache, what="cache")
+        return self._add(Route(RouteSpec(self, fallback, shares, cache_us), here(), called))
+
+
+@dataclass(frozen=True, slots=True)
+class RouteSpec:
+    """How requests for one name are answered.
+
+    Attributes:
+        first: the model that answers.
+        fallback: the models that are asked when it does not, in order.
+        split: models that answer a share of the users instead.
+        cache_us: how long an equal request's answer may be given again, in microseconds, or None.
+    """
+
+    first: LLM
+    fallback: tuple[LLM, ...]
+    split: tuple[tuple[LLM, float], ...]
+    cache_us: int | None
+
+    @property
+    def models(self) -> tuple[LLM, ...]:
+        """Every model that may answer, each once."""
+        return tuple(dict.fromkeys((self.first, *(model for model, _ in self.split), *self.fallback)))
+
+
+class Route(Declaration[RouteSpec]):
+    """A declared route."""
+
+    __slots__ = ()
+
+    def __init__(self, spec: RouteSpec, origin: Origin, name: str | None) -> None:
+        super().__init__(DeclaredKind.ROUTE, spec, origin, name)
+
+
+AnyLLM: TypeAlias = LLM | Route
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """A variable of a prompt, with its type and its value when none is given (None: it must be given)."""
+
+    name: str
+    type: type
+    default: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSpec:
+    """A prompt: a template with typed variables, and how its answer is drawn.
+
+    Attributes:
+        template: Jinja text; every variable in it is declared.
+        llm: who answers, or None when the caller decides.
+        variables: in the order they were declared.
+        temperature: None is the model's own.
+        max_tokens: None is the model's own.
+        answer: the record that the answer must be, or None for text.
+    """
+
+    template: str
+    llm: AnyLLM | None
+    variables: tuple[Variable, ...]
+    temperature: float | None = None
+    max_tokens: int | None = None
+    answer: type[Record] | None = None
+
+
+class Prompt(Declaration[PromptSpec]):
+    """A declared prompt."""
+
+    __slots__ = ()
+
+    def __init__(self, spec: PromptSpec, origin: Origin, name: str | None) -> None:
+        super().__init__(DeclaredKind.PROMPT, spec, origin, name)
