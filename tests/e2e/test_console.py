@@ -235,6 +235,12 @@ def test_the_data_pages_tell_rows_quarantine_builds_and_lineage(built: Path, tmp
         shown = call(f"{found.console}/data/source/visits", headers={"Accept": "text/html"})[1].decode()
         assert '<a class="id" href="/feature_view/habits">/feature_view/habits</a>' in shown
         assert '<a class="id" href="/model/returns">/model/returns</a>' in shown
+        aside = json.loads(call(f"{found.console}/data/source/visits.json")[1])["quarantine"]
+        (reason,) = aside["reasons"]
+        assert (aside["rows"], aside["reasons"][reason]) == (1, 1)
+        assert aside["last"][0]["amount"] == "-1.0"
+        assert reason in shown
+        assert '<td title="-1.0">-1.0</td>' in shown
     finally:
         assert found.stop() == 0, found.log.read_text()
 

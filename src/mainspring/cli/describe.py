@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from typing import Any, cast
@@ -10,8 +11,8 @@ from mainspring.choose.services import Services
 from mainspring.cli.output import moment
 from mainspring.features.ingest import REASON
 from mainspring.features.log import newest
+from mainspring.features.quarantine import set_aside
 from mainspring.features.steps import sources_of
-from mainspring.features.view import BATCH
 from mainspring.plan.graph import Plan
 from mainspring.ports.catalog import Alias, Entity
 from mainspring.server.trace import TracedPrediction
@@ -72,14 +73,9 @@ def table_of(services: Services, plan: Plan, name: str) -> dict[str, Any] | None
     version = newest(services.tables, source.log)
     if version is None:
         return None
-    found: dict[str, Any] = {"table": source.log, "version": version.version, "rows": version.rows, "set_aside": None}
-    if services.tables.version(source.quarantine) is not None:
-        rows = services.tables.read(source.quarantine)
-        reasons = {item["values"]: item["counts"] for item in rows.column(REASON).value_counts().to_pylist()}
-        last = rows.drop_columns([BATCH]).slice(max(len(rows) - _SHOWN, 0)).to_pylist()
-        shown = [{key: value if value is None else str(value) for key, value in row.items()} for row in last]
-        found["set_aside"] = {"table": source.quarantine, "rows": len(rows), "reasons": reasons, "last": shown}
-    return found
+    aside = set_aside(services.tables, source, _SHOWN)
+    shown = None if aside is None else dataclasses.asdict(aside)
+    return {"table": source.log, "version": version.version, "rows": version.rows, "set_aside": shown}
 
 
 def source_lines(found: Mapping[str, Any] | None) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from mainspring.console.graph import layout
 from mainspring.console.state import ConsoleState
 from mainspring.errors import StoreError
 from mainspring.features.log import TableVersion, newest
+from mainspring.features.quarantine import set_aside
+from mainspring.features.steps import sources_of
 from mainspring.plan.graph import Node
 from mainspring.ports.catalog import Alert, Entity, Run, StepRow
 
@@ -29,6 +32,9 @@ __all__ = [
     "runs",
     "serving",
 ]
+
+_ASIDE = 20
+"""How many rows of a source's quarantine its page shows."""
 
 PAGES = (
     ("/", "Overview"),
@@ -135,6 +141,7 @@ def data_detail(state: ConsoleState, kind: str, name: str) -> Page | None:
         "upstream": [n.url for n in plan.upstream([node.url]) if n.url != node.url],
         "downstream": [n.url for n in plan.downstream([node.url]) if n.url != node.url],
         "history": [_step(step, step.started, 1) for step in state.services.catalog.step_history(f"{kind}/{name}")],
+        "quarantine": _quarantine(state, node),
     }
 
 
@@ -276,6 +283,14 @@ def _data_row(state: ConsoleState, node: Node) -> dict[str, object]:
         if held is None
         else {"rows": held.rows, "quarantined": held.quarantined, "newest": held.max_event_us},
     }
+
+
+def _quarantine(state: ConsoleState, node: Node) -> dict[str, object] | None:
+    """The rows of a source that were set aside, with their reasons; None for views and clean sources."""
+    if node.kind != "source":
+        return None
+    found = set_aside(state.services.tables, sources_of(state.plan())[node.name], _ASIDE)
+    return None if found is None else dataclasses.asdict(found)
 
 
 def _builder(state: ConsoleState, step: StepRow) -> StepRow | None:

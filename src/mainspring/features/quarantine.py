@@ -1,0 +1,68 @@
+"""The rows of a source that were set aside, with the reason of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mainspring.features.ingest import REASON
+from mainspring.features.log import SourceTable
+from mainspring.features.view import BATCH
+from mainspring.lazy import lazy
+from mainspring.ports.tables import TableStore
+
+if TYPE_CHECKING:
+    import pyarrow.compute as pc
+else:
+    pc = lazy("pyarrow.compute")
+
+__all__ = ["SetAside", "set_aside"]
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """What is in a source's quarantine.
+
+    Attributes:
+        table: its table's name.
+        rows: how many rows.
+        reasons: how many of each reason, the commonest first.
+        last: the rows that came last, the newest batch first, as texts by column; the reason is one of them.
+    """
+
+    table: str
+    rows: int
+    reasons: dict[str, int]
+    last: list[dict[str, str | None]]
+
+
+def set_aside(tables: TableStore, source: SourceTable, limit: int) -> SetAside | None:
+    """The quarantine of a source with at most `limit` rows of it; None when nothing was ever set aside.
+
+    All rows' reasons are read, and of the rows themselves only the newest batches.
+    """
+    name = source.quarantine
+    if tables.version(name) is None:
+        return None
+    counts = pc.value_counts(tables.read(name, columns=[REASON]).column(REASON)).to_pylist()
+    reasons = {str(item["values"]): int(item["counts"]) for item in counts}
+    return SetAside(
+        name,
+        sum(reasons.values()),
+        dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        _newest(tables, name, limit),
+    )
+
+
+def _newest(tables: TableStore, name: str, limit: int) -> list[dict[str, str | None]]:
+    found: list[dict[str, str | None]] = []
+    for commit in tables.commits(name):
+        if len(found) >= limit:
+            break
+        if commit.txn is not None:
+            rows = tables.read(name, where=[(BATCH, "==", commit.txn.app_id)]).drop_columns([BATCH])
+            found += [
+                {column: value if value is None else str(value) for column, value in row.items()}
+                for row in rows.slice(0, limit - len(found)).to_pylist()
+            ]
+    return found
