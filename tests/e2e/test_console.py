@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import shutil
 from collections.abc import Iterator
@@ -239,7 +240,7 @@ def test_the_data_pages_tell_rows_quarantine_builds_and_lineage(built: Path, tmp
         (reason,) = aside["reasons"]
         assert (aside["rows"], aside["reasons"][reason]) == (1, 1)
         assert aside["last"][0]["amount"] == "-1.0"
-        assert reason in shown
+        assert html.escape(reason) in shown
         assert '<td title="-1.0">-1.0</td>' in shown
     finally:
         assert found.stop() == 0, found.log.read_text()
