@@ -1,0 +1,1 @@
+"""Documents to answers: sync, chunks, vectors, index versions, retrieval."""
