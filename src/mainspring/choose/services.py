@@ -20,6 +20,7 @@ from mainspring.ports.adapter import Adapter
 from mainspring.ports.catalog import Catalog
 from mainspring.ports.converter import Converter
 from mainspring.ports.llm import Engine
+from mainspring.ports.manifest import Manifest
 from mainspring.ports.objects import Objects
 from mainspring.ports.online import OnlineStore
 from mainspring.ports.runtime import ModelRuntime, Predictor, read_card
@@ -93,6 +94,11 @@ class Services:
     def online(self) -> OnlineStore:
         """The online store."""
         return cast(OnlineStore, self.get("online"))
+
+    @property
+    def manifest(self) -> Manifest:
+        """What indexes hold."""
+        return cast(Manifest, self.get("manifest"))
 
     @property
     def converter(self) -> Converter | None:
