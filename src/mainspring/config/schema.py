@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 __all__ = ["NAMED", "PORTS", "SETTINGS", "SettingSpec", "misfit"]
 
-PORTS = ("catalog", "objects", "tables", "online", "runtime", "converter", "manifest")
+PORTS = ("catalog", "objects", "tables", "online", "runtime", "converter", "manifest", "vectors")
 """The ports; ``PORT.adapter`` names an adapter, ``PORT.url`` says where it is, other keys are the adapter's own."""
 
 NAMED = {"llms": "llm"}
@@ -87,6 +87,9 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("server.drain", float, 25.0, "seconds that open requests may take after SIGTERM", 0),
     SettingSpec("server.timeout", float, 30.0, "seconds that a request may take", 0.001),
     SettingSpec("server.keys", list, [], "API keys as secret references; empty leaves the endpoints open", secret=True),
+    SettingSpec("callers.*.key", str, None, "secret reference: the API key by which a caller is known", secret=True),
+    SettingSpec("callers.*.groups", list, None, "groups that the caller is in; documents may name them"),
+    SettingSpec("callers.*.tenant", str, None, "the tenant whose data the caller sees, besides what is no tenant's"),
     SettingSpec(
         "serving.replay",
         bool,

@@ -163,6 +163,9 @@ class Manifest(Protocol):
     def documents(self, index: str) -> list[DocumentRow]:
         """All documents of an index that are not gone, in order of source and uri."""
 
+    def document(self, index: str, document_id: str) -> DocumentRow | None:
+        """The document of that id, unless it is gone."""
+
     def put_documents(self, index: str, rows: Sequence[DocumentRow]) -> None:
         """Write rows, each in place of the one with its id."""
 

@@ -13,6 +13,7 @@ from mainspring.choose.services import Services
 from mainspring.declare.app import App, parameters
 from mainspring.declare.data import FeatureView, Source
 from mainspring.declare.declaration import name_of, spec_of
+from mainspring.declare.documents import Index
 from mainspring.declare.model import ModelDeclaration, Monitor, Promotion
 from mainspring.declare.step import Pipeline, Step
 from mainspring.engine.context import current
@@ -28,6 +29,7 @@ from mainspring.features.steps import tasks_for, views_of
 from mainspring.features.view import View
 from mainspring.monitoring.steps import tasks_of_monitor
 from mainspring.plan.graph import Node, Plan
+from mainspring.rag.steps import task_of_index
 from mainspring.server.planning import remember
 from mainspring.training.steps import tasks_of_model
 
@@ -149,7 +151,7 @@ def named_node(plan: Plan, name: str) -> Node:
     if "/" in text:
         found = [node for node in plan.nodes if node.url == f"/{text}"]
     else:
-        order = {"model": 0, "pipeline": 1, "step": 2, "feature_view": 3, "source": 4, "monitor": 5}
+        order = {"model": 0, "pipeline": 1, "step": 2, "feature_view": 3, "source": 4, "monitor": 5, "index": 6}
         found = sorted((n for n in plan.nodes if n.name == text and n.kind in order), key=lambda n: order[n.kind])
         if found and found[0].kind == "model":
             found = found[:1]  # its endpoint, promotion and monitor bear its name
@@ -207,6 +209,7 @@ def _all_tasks(services: Services, plan: Plan) -> list[Task]:
         tasks += tasks_of_model(model, views, promotions.get(node.name), segments_of(plan, node))
     for node in plan.of_kind("monitor", over="model"):
         tasks += tasks_of_monitor(cast(Monitor, node.declaration), views)
+    tasks += [task_of_index(cast(Index, node.declaration), services.settings) for node in plan.of_kind("index")]
     for node in plan.of_kind("step"):
         step = cast("Step[..., object]", node.declaration)
         if not _needs_arguments(step):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import hmac
 import importlib.metadata
 import os
 import signal
@@ -21,13 +20,16 @@ from mainspring.catalog.ids import now_us
 from mainspring.choose.report import conditions_report
 from mainspring.choose.services import Services
 from mainspring.config.settings import DEV_DEFAULT, Settings
+from mainspring.declare.identity import ANYONE, Identity
 from mainspring.errors import ConfigError, MainspringError
 from mainspring.plan.graph import Plan
 from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
 from mainspring.protocols.http import Fault, Request, Router, error_response
 from mainspring.protocols.native.rest import add_native_routes
 from mainspring.protocols.oip.rest import add_oip_routes
+from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.server.asgi import AsgiApp, Limits, Listener
+from mainspring.server.callers import Callers, callers_of, digest_of, key_of
 from mainspring.server.host import Bound, bind, run_listeners
 from mainspring.server.labels import read_labels
 from mainspring.server.listening import api_keys, exposed_pages, management_keys, origin_of_setting
@@ -104,10 +106,10 @@ class ServerProcess:
                 MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty; MS-3024, the
                 console is enabled and the management listener is not.
         """
-        keys = api_keys(self._settings)
+        callers = callers_of(self._settings, api_keys(self._settings))
         self.state.open()
         try:
-            self._bound = self._listeners(keys)
+            self._bound = self._listeners(callers)
             uvloop.run(self._serve(self._bound))
         finally:
             self.state.close()
@@ -116,7 +118,7 @@ class ServerProcess:
         """The port of each listener, by its name; empty before `run`."""
         return {bound.name: bound.port for bound in self._bound}
 
-    def _listeners(self, keys: Sequence[bytes]) -> list[Bound]:
+    def _listeners(self, callers: Callers) -> list[Bound]:
         settings = self._settings
         router = self._router
         models, most = ServedModels(self.state.models, lambda: self.state.endpoints, now_us), "server.max_rows"
@@ -131,8 +133,10 @@ class ServerProcess:
             asyncio.to_thread,
             read_labels,
         )
+        knowledge = self.state.knowledge
+        add_retrieval_routes(router, knowledge.searchers, knowledge.described, _identify(callers), asyncio.to_thread)
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
-        guard = _guard(keys, settings.whole("server.queue"), lambda: main.open)
+        guard = _guard(callers, settings.whole("server.queue"), lambda: main.open)
         main = Listener(router, limits, guard=guard, watch=self._count, on_error=self._fault)
         found = [_bind("server", main, settings)]
         if settings.flag("management.enabled"):
@@ -162,12 +166,13 @@ class ServerProcess:
         mounts: tuple[tuple[str, AsgiApp], ...] = ()
         if self._console is not None and settings.flag("console.enabled"):
             mounts = (("/", self._console(self.state, self._ask)),)
+        token = Callers([(digest_of(key), ANYONE) for key in management_keys(settings)])
         listener = Listener(
             router,
             limits,
             mounts=mounts,
             owned=("/actuator",),
-            guard=_guard(management_keys(settings), _MANAGED, lambda: listener.open, passwords=True),
+            guard=_guard(token, _MANAGED, lambda: listener.open, passwords=True),
             on_error=self._fault,
         )
         return _bind("management", listener, settings)
@@ -284,12 +289,12 @@ def _version() -> str:
 
 
 def _guard(
-    keys: Sequence[bytes], most: int, under_way: Callable[[], int], *, passwords: bool = False
+    callers: Callers, most: int, under_way: Callable[[], int], *, passwords: bool = False
 ) -> Callable[[Request], None]:
     """Refuse what has no key, where there are keys, and what comes when too much is under way.
 
     Args:
-        keys: any one of them lets a request in.
+        callers: the key of any one of them lets a request in.
         most: requests under way at once.
         under_way: how many are.
         passwords: a key may also come as the password of Basic authentication, which browsers ask for.
@@ -300,25 +305,26 @@ def _guard(
     def guard(request: Request) -> None:
         if under_way() > most:
             raise Fault(429, "too many requests are under way", retry_after=1)
-        if keys and request.path not in _OPEN:
-            given = _given(request.headers.get(b"authorization", b""), passwords)
-            if sum(hmac.compare_digest(given, key) for key in keys) == 0:  # all are compared, whichever fits
-                raise Fault(401, f"a key is needed: {how}", challenge=challenge)
+        if callers and request.path not in _OPEN and callers.of(_given(request.headers, passwords)) is None:
+            raise Fault(401, f"a key is needed: {how}", challenge=challenge)
 
     return guard
 
 
-def _given(authorization: bytes, passwords: bool) -> bytes:
-    """The key that a header holds; empty when it holds none."""
-    scheme, _, rest = authorization.strip().partition(b" ")
-    if scheme.lower() == b"bearer":
-        return rest.strip()
+def _given(headers: Mapping[bytes, bytes], passwords: bool) -> bytes:
+    """The key that a request brings; empty when it brings none."""
+    scheme, _, rest = headers.get(b"authorization", b"").strip().partition(b" ")
     if passwords and scheme.lower() == b"basic":
         try:
             return base64.b64decode(rest.strip(), validate=True).partition(b":")[2]
         except ValueError:
             return b""
-    return b""
+    return key_of(headers)
+
+
+def _identify(callers: Callers) -> Callable[[Request], Identity]:
+    """Who asks, by the key that the request brings: somebody known, or anyone."""
+    return lambda request: callers.of(key_of(request.headers)) or ANYONE
 
 
 def _bind(name: str, listener: Listener, settings: Settings) -> Bound:

@@ -85,6 +85,8 @@ class ManifestContract:
         assert reopen().documents("library") == [rows[1], rows[0]]
         manifest.put_documents("library", [document(2, status="gone"), document(1, title="New")])
         assert [row.title for row in reopen().documents("library")] == ["New"]
+        assert manifest.document("library", rows[1].document_id) == document(1, title="New")
+        assert manifest.document("library", rows[0].document_id) is None
         assert [row.document_id for row in manifest.documents("other")] == [document(9).document_id]
 
     def test_members_replace_all_chunks(self, manifest: Manifest, reopen: Callable[[], Manifest]) -> None:

@@ -95,6 +95,12 @@ class SqliteManifest:
         sql = f"select {_DOCUMENT} from rag_document where idx = ? and status <> 'gone' order by source, uri"
         return [_document(row) for row in self._db.read(sql, (index,))]
 
+    def document(self, index: str, document_id: str) -> DocumentRow | None:
+        """The document of that id."""
+        sql = f"select {_DOCUMENT} from rag_document where idx = ? and document_id = ? and status <> 'gone'"
+        found = self._db.read(sql, (index, document_id))
+        return _document(found[0]) if found else None
+
     def put_documents(self, index: str, rows: Sequence[DocumentRow]) -> None:
         """Write rows in place of those of the same id."""
         values = [(index, *_document_values(row)) for row in rows]
