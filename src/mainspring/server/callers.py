@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from mainspring.config.settings import Setting, Settings
 from mainspring.declare.identity import ANYONE, Identity
 from mainspring.errors import ConfigError
-from mainspring.server.listening import key_of_setting
+from mainspring.server.listening import api_keys, key_of_setting
 
-__all__ = ["Callers", "callers_of", "digest_of", "key_of"]
+__all__ = ["Callers", "callers_of", "digest_of", "key_of", "named_keys"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +38,24 @@ class Callers:
         return bool(self.known)
 
 
-def callers_of(settings: Settings, keys: Sequence[bytes]) -> Callers:
+def callers_of(settings: Settings) -> Callers:
     """The callers of ``[callers.NAME]``, and the keys of ``server.keys``, which stand for nobody in particular.
 
     Raises:
         ConfigError: MS-3007, a secret is not there; MS-3023, it is empty; MS-3027, a caller has no key.
     """
-    found = [(digest_of(key), ANYONE) for key in keys]
+    return Callers([(digest_of(key), identity) for _, key, identity in named_keys(settings)])
+
+
+def named_keys(settings: Settings) -> list[tuple[str, bytes, Identity]]:
+    """Every key with a name for logs and whom it stands for; never print what this returns.
+
+    Raises:
+        ConfigError: as `callers_of`.
+    """
+    found = [(f"server.keys[{place}]", key, ANYONE) for place, key in enumerate(api_keys(settings))]
     names = dict.fromkeys(key.split(".")[1] for key in settings.values if key.startswith("callers."))
-    found += [_caller(name, settings) for name in names]
-    return Callers(tuple(found))
+    return found + [_caller(name, settings) for name in names]
 
 
 def key_of(headers: Mapping[bytes, bytes]) -> bytes:
@@ -58,7 +66,7 @@ def key_of(headers: Mapping[bytes, bytes]) -> bytes:
     return headers.get(b"x-api-key", b"").strip()
 
 
-def _caller(name: str, settings: Settings) -> tuple[bytes, Identity]:
+def _caller(name: str, settings: Settings) -> tuple[str, bytes, Identity]:
     section = settings.section(f"callers.{name}")
     key = section.get("key")
     if key is None:
@@ -71,9 +79,8 @@ def _caller(name: str, settings: Settings) -> tuple[bytes, Identity]:
         )
     groups = section.get("groups", Setting("", [], ""))
     tenant = section.get("tenant", Setting("", "", ""))
-    return digest_of(key_of_setting(key, settings)), Identity(
-        name, tuple(map(str, _list(groups.value))), str(tenant.value)
-    )
+    identity = Identity(name, tuple(map(str, _list(groups.value))), str(tenant.value))
+    return name, key_of_setting(key, settings), identity
 
 
 def _list(value: object) -> Sequence[object]:

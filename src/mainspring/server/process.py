@@ -9,6 +9,7 @@ import importlib.metadata
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -22,9 +23,11 @@ from mainspring.choose.services import Services
 from mainspring.config.settings import DEV_DEFAULT, Settings
 from mainspring.declare.identity import ANYONE, Identity
 from mainspring.errors import ConfigError, MainspringError
+from mainspring.llm.stored import StoredResponses
 from mainspring.plan.graph import Plan
 from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
 from mainspring.protocols.http import Fault, Request, Router, error_response
+from mainspring.protocols.llm.mount import add_llm_routes
 from mainspring.protocols.native.rest import add_native_routes
 from mainspring.protocols.oip.rest import add_oip_routes
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
@@ -32,7 +35,8 @@ from mainspring.server.asgi import AsgiApp, Limits, Listener
 from mainspring.server.callers import Callers, callers_of, digest_of, key_of
 from mainspring.server.host import Bound, bind, run_listeners
 from mainspring.server.labels import read_labels
-from mainspring.server.listening import api_keys, exposed_pages, management_keys, origin_of_setting
+from mainspring.server.language import Language, keys_of
+from mainspring.server.listening import exposed_pages, management_keys, origin_of_setting
 from mainspring.server.schedules import Schedules
 from mainspring.server.served import ServedModels
 from mainspring.server.state import WorkerState
@@ -90,6 +94,7 @@ class ServerProcess:
         self._console = console
         self._settings = services.settings
         self.state = WorkerState(services, plan, only=only)
+        self.language = Language(services, plan, told)
         self._tasks: list[asyncio.Task[None]] = []
         self._routes: dict[tuple[str, tuple[str, ...], int], tuple[_Add, _Add]] = {}
         self._bound: list[Bound] = []
@@ -106,7 +111,7 @@ class ServerProcess:
                 MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty; MS-3024, the
                 console is enabled and the management listener is not.
         """
-        callers = callers_of(self._settings, api_keys(self._settings))
+        callers = callers_of(self._settings)
         self.state.open()
         try:
             self._bound = self._listeners(callers)
@@ -135,6 +140,9 @@ class ServerProcess:
         )
         knowledge = self.state.knowledge
         add_retrieval_routes(router, knowledge.searchers, knowledge.described, _identify(callers), asyncio.to_thread)
+        if self.language:
+            kept = StoredResponses(self.services.state / "log" / "responses.db", time.time)
+            add_llm_routes(router, self.language.outer(keys_of(settings)), kept)
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
         guard = _guard(callers, settings.whole("server.queue"), lambda: main.open)
         main = Listener(router, limits, guard=guard, watch=self._count, on_error=self._fault)
@@ -184,6 +192,7 @@ class ServerProcess:
                 self._told(f"{bound.name:<11} {bound.url}")
             if not self.state.ready():
                 self._told("not ready: an endpoint's model has no champion yet")
+            self._tasks.append(asyncio.create_task(self.language.start()))
             schedules = Schedules(self.services, self.plan)
             self._tasks.append(asyncio.create_task(self._every(_ALIAS_SECONDS, self._refresh)))
             seconds = self._settings.number("monitoring.every")
@@ -196,6 +205,7 @@ class ServerProcess:
             for task in self._tasks:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+            await self.language.stop(self._settings.number("server.drain"))
 
         def asked(number: int) -> None:
             self.interrupted = self.interrupted or (number == signal.SIGINT and not self.state.ready())
@@ -203,8 +213,9 @@ class ServerProcess:
         await run_listeners(listeners, self._settings.number("server.drain"), started, stopping, asked)
 
     def _ready(self) -> bool:
-        """Whether to send requests here: every endpoint has a warm model, and nobody has asked the server to stop."""
-        return self.state.ready() and not any(bound.listener.draining for bound in self._bound)
+        """Whether to send requests here: every endpoint has a warm model or engine, and nobody has asked the server to stop."""
+        able = self.state.ready() and self.language.ready()
+        return able and not any(bound.listener.draining for bound in self._bound)
 
     def _refresh(self) -> None:
         for name in self.state.refresh():
