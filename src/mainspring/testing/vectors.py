@@ -147,6 +147,11 @@ class VectorStoreContract(VectorSearchContract, VectorKeepingContract):
             (Point(id_of(2), good, {"acl": "group:a"}), "MS-2653"),
             (Point(id_of(2), good, {"lang": "\ud800"}), "MS-2653"),
             (Point(id_of(2), good, {"lang": "a\u0000"}), "MS-2653"),
+            (Point(id_of(2), good, {"free": {"a": [b"bytes"]}}), "MS-2653"),
+            (Point(id_of(2), good, {"free": {1: 2}}), "MS-2653"),
+            (Point(id_of(2), good, {"free": [float("nan")]}), "MS-2653"),
+            (Point(id_of(2), good, {"free": "\ud800"}), "MS-2653"),
+            (Point(id_of(2), good, {"free": 2**63}), "MS-2653"),
             (Point(id_of(2), good[:-1]), "MS-2654"),
             (Point(id_of(2), [float("nan")] * DIMS), "MS-2654"),
             (Point(id_of(2), [float("inf")] * DIMS), "MS-2654"),
@@ -157,7 +162,7 @@ class VectorStoreContract(VectorSearchContract, VectorKeepingContract):
         assert store.count("i") == 0
         for query in (Query(dense=good[:-1]), Query(dense=[float("nan")] * DIMS), Query(dense=[0.0] * DIMS)):
             assert code_of(store.search, "i", query) == "MS-2654"
-        for k in (0, 10_001, True, 1.5):
+        for k in (0, 10_001, True):
             assert code_of(store.search, "i", Query(dense=good, k=k)) == "MS-2655"
 
     def test_vectors_are_brought_to_unit_length(self, store: VectorStore) -> None:
@@ -256,11 +261,12 @@ class VectorStoreContract(VectorSearchContract, VectorKeepingContract):
     def test_any_sequence_of_writes(self, store: VectorStore) -> None:
         """Is what a dictionary would hold afterwards, whatever is written, patched and removed."""
         store.create("i", schema_of())
-        vector = st.just(units(1, DIMS)[0])
+        vector = units(1, DIMS)[0]
         versions = st.sampled_from([None, 1, 2])
         ids = st.integers(0, 5).map(id_of)
+        points = st.tuples(ids, payloads()).map(lambda pair: Point(pair[0], vector, pair[1]))
         where = st.lists(ids, max_size=3) | filters()
-        upserts = st.builds(_upsert, st.lists(st.builds(Point, ids, vector, payloads()), max_size=4), versions)
+        upserts = st.builds(_upsert, st.lists(points, max_size=4), versions)
         steps = st.lists(upserts | st.builds(_patch, where, payloads()) | st.builds(_delete, where), max_size=6)
 
         @hypothesis.settings(max_examples=40)

@@ -38,7 +38,7 @@ def pack(folder: Path, file: Path, members: Sequence[str]) -> None:
 def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
     with path.open("rb") as source:
         info = archive.gettarinfo(arcname=name, fileobj=source)
-        parts = list(_data(source, info.size))
+        parts = [*_data(source, info.size), (info.size, 0)]  # the last says where a hole at the end stops
         # Its own head names the parts that hold data; readers make holes of the rest.
         numbers = [len(parts), *(number for part in parts for number in part)]
         head = "".join(f"{number}\n" for number in numbers).encode()

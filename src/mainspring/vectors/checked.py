@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mainspring.errors import UsageError
 from mainspring.lazy import lazy
-from mainspring.vectors.filters import FieldType, misfit
+from mainspring.vectors.filters import FieldType, misfit, no_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,13 +101,15 @@ def payload_of(payload: Mapping[str, object], types: Mapping[str, FieldType]) ->
     """
     kept = {key: value for key, value in payload.items() if value is not None}
     keys_of(kept)
-    for key, kind in types.items():
-        if key in kept and (why := misfit(kept[key], kind)):
+    for key, value in kept.items():
+        kind = types.get(key)
+        if why := no_json(value) if kind is None else misfit(value, kind):
+            what = f"field {key!r}, which is {kind}" if kind else f"key {key!r}"
             raise UsageError(
-                f"the payload does not fit field {key!r}, which is {kind}",
+                f"the payload does not fit {what}",
                 code="MS-2653",
                 why=why,
-                fix=f"give {key} a value that is {kind}, or leave it out",
+                fix=f"give {key} a value that is {kind or 'JSON'}, or leave it out",
             )
     return kept
 
@@ -128,14 +130,14 @@ def vectors_of(vectors: Sequence[object], dims: int, *, unit: bool) -> npt.NDArr
     Raises:
         UsageError: MS-2654, wrong number of dimensions, not finite, or of no length where unit length is asked for.
     """
+    if not len(vectors):
+        return np.empty((0, dims), np.float32)
     try:
         found = np.asarray(vectors, dtype=np.float32).reshape(len(vectors), -1)
     except (TypeError, ValueError) as error:
         raise _no_vector(f"not every one is {dims} numbers: {error}", dims) from error
-    if len(vectors) and found.shape[1] != dims:
+    if found.shape[1] != dims:
         raise _no_vector(f"it has {found.shape[1]} numbers", dims)
-    if not len(vectors):
-        return np.empty((0, dims), np.float32)
     lengths = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
     if not np.isfinite(lengths).all():
         raise _no_vector("a number in it is not finite", dims)

@@ -55,7 +55,7 @@ def owned(name: str, owner: str, place: str) -> StoreError:
         code="MS-4182",
         why=f"{owner or 'a process that did not say its name'} has it open, and an index has one owner at a time",
         origin=place,
-        fix="ask that process over its API, or stop it; several processes need vectors.url: Postgres or a Qdrant server",
+        fix="ask that process over its API, or stop it; several need vectors.url: Postgres, or a Qdrant server",
     )
 
 

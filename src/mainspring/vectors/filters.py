@@ -28,6 +28,7 @@ __all__ = [
     "filter_to_json",
     "fits",
     "misfit",
+    "no_json",
 ]
 
 Scalar: TypeAlias = str | int | float | bool
@@ -214,21 +215,40 @@ def _no_filter(at: str, why: str) -> UsageError:
 # -- what an index allows ---------------------------------------------------------------------------------------------
 
 
-def check_filter(filter: Filter, fields: Mapping[str, FieldType]) -> None:
+def check_filter(filter: Filter, fields: Mapping[str, FieldType]) -> Filter:
     """Refuse a filter that the fields of an index do not allow, before any store sees it.
+
+    Returns:
+        The filter, with floats for what a ``number`` is compared with.
 
     Raises:
         UsageError: MS-2650, too large; MS-2651, a field that the index does not have; MS-2652, a value of the wrong
             type, or a comparison that the field's type does not have.
     """
-    nodes = values = 0
-    for node, depth in _nodes(filter, 1):
-        nodes += 1
+    values = 0
+    for nodes, (node, depth) in enumerate(_nodes(filter, 1), 1):
         values += len(node.values) if isinstance(node, (In, Any)) else 0
         if nodes > _NODES or values > _VALUES or depth > _DEPTH:
             raise _no_filter("filter", f"it has over {_NODES} parts or {_VALUES} values, or is deeper than {_DEPTH}")
         if not isinstance(node, (And, Or, Not)):
             _check_leaf(node, fields)
+    return _exact(filter, fields)
+
+
+def _exact(filter: Filter, fields: Mapping[str, FieldType]) -> Filter:
+    match filter:
+        case And(parts):
+            return And(tuple(_exact(part, fields) for part in parts))
+        case Or(parts):
+            return Or(tuple(_exact(part, fields) for part in parts))
+        case Not(part):
+            return Not(_exact(part, fields))
+        case Eq(field, value) if fields[field] == "number":
+            return Eq(field, float(value))
+        case In(field, values) if fields[field] == "number":
+            return In(field, tuple(float(value) for value in values))
+        case _:
+            return filter
 
 
 def _nodes(filter: Filter, depth: int) -> Iterator[tuple[Filter, int]]:
@@ -300,11 +320,37 @@ def misfit(value: object, kind: FieldType) -> str:
 def _no_string(value: object) -> str:
     if not isinstance(value, str):
         return f"{value!r:.40} is no text"
-    if value.isascii():
-        return "it holds a NUL character" if "\0" in value else ""
-    if "\0" in value:
-        return "it holds a NUL character"
-    return "it holds half a character" if any("\ud800" <= letter <= "\udfff" for letter in value) else ""
+    return "it holds a NUL character" if "\0" in value else _half(value)
+
+
+def _half(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "it holds half a character"
+    return ""
+
+
+def no_json(value: object) -> str:
+    """Why a value is no JSON that every store gives back as it was; empty when it is."""
+    if value is None or isinstance(value, bool):
+        return ""
+    if isinstance(value, str):
+        return _half(value)
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else f"{value!r} is not finite"
+    if isinstance(value, int):
+        return "" if abs(value) < 1 << 63 else f"{value} is beyond 2^63"
+    return _no_nested(value)
+
+
+def _no_nested(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return next((why for item in value if (why := no_json(item))), "")
+    if isinstance(value, dict):
+        strange = [key for key in value if not isinstance(key, str) or _half(key)]
+        return f"{strange[0]!r:.40} is no key" if strange else _no_nested(list(value.values()))
+    return f"{type(value).__name__} is no JSON"
 
 
 def _wrong(field: str, kind: FieldType, why: str, fix: str) -> UsageError:

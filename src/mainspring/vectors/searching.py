@@ -12,6 +12,9 @@ __all__ = ["Found", "Legs", "Row", "exactly", "find"]
 Row: TypeAlias = tuple[str, float, Mapping[str, object] | None]
 """Id, the leg's own score, and the payload where it came along."""
 
+Answered: TypeAlias = tuple[str, float, Mapping[str, object], Mapping[str, int]]
+"""Id, score, payload and ranks of a hit."""
+
 
 class Legs(Protocol):
     """What a store can be asked while it answers one query."""
@@ -73,17 +76,15 @@ def find(legs: Sequence[str], asked: Legs, *, k: int, candidates: int, recall_ta
     if short and (matching := asked.matching()) > len(rows["dense"]):
         rows["dense"] = asked.rows(("dense",), limit, exact=True)["dense"]
         notes.append(("exact_fallback", f"the index found too few of {matching} rows, so each was looked at"))
-    hits = (
-        _fused(rows, k) if len(legs) > 1 else [(id, score, {legs[0]: n}) for n, (id, score, _) in _nth(rows, legs, k)]
-    )
+    hits = _fused(rows, k) if len(legs) > 1 else _ranked(legs[0], rows[legs[0]][:k])
     answered = _with_payloads(hits, rows, asked)
     if len(answered) < k:
         notes.append(("fewer_than_k", _why_fewer(len(answered), legs)))
     return Found(answered, notes, k)
 
 
-def _nth(rows: Mapping[str, Sequence[Row]], legs: Sequence[str], k: int) -> list[tuple[int, Row]]:
-    return list(enumerate(rows[legs[0]][:k], 1))
+def _ranked(leg: str, rows: Sequence[Row]) -> list[tuple[str, float, dict[str, int]]]:
+    return [(id, score, {leg: rank}) for rank, (id, score, _) in enumerate(rows, 1)]
 
 
 def _fused(rows: Mapping[str, Sequence[Row]], k: int) -> list[tuple[str, float, dict[str, int]]]:
@@ -92,7 +93,7 @@ def _fused(rows: Mapping[str, Sequence[Row]], k: int) -> list[tuple[str, float, 
 
 def _with_payloads(
     hits: list[tuple[str, float, dict[str, int]]], rows: Mapping[str, Sequence[Row]], asked: Legs
-) -> list[tuple[str, float, Mapping[str, object], Mapping[str, int]]]:
+) -> list[Answered]:
     came = {id: payload for found in rows.values() for id, _, payload in found if payload is not None}
     missing = [id for id, _, _ in hits if id not in came]
     if missing:

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from mainspring.lazy import lazy
-from mainspring.ports.vector_store import And, Any, Eq, Exists, Filter, In, Not, Or, Range
+from mainspring.ports.vector_store import And, Any, Eq, Exists, FieldType, Filter, In, Not, Or, Range
 
 if TYPE_CHECKING:
     import qdrant_edge as edge
 else:
     edge = lazy("qdrant_edge")
 
-__all__ = ["having", "key_of", "native"]
+__all__ = ["having", "key_of", "native", "shadow_of", "shadowed"]
 
 
 def key_of(field: str) -> str:
     """The path of a payload's key: in quotes, for a dot does not nest."""
     return f'"{field}"'
+
+
+def shadow_of(field: str) -> str:
+    """The key beside a boolean's, where it is a text: the engine's Python binding makes 1 of a true in a filter."""
+    return f"_is.{field}"
+
+
+def shadowed(payload: dict[str, object], types: Mapping[str, FieldType]) -> dict[str, object]:
+    """A payload with a text beside each boolean that filters may name."""
+    booleans = [key for key, kind in types.items() if kind == "boolean" and key in payload]
+    return {**payload, **{shadow_of(key): str(payload[key]) for key in booleans}} if booleans else payload
 
 
 def having(ids: Sequence[str]) -> edge.Filter:
@@ -44,20 +55,18 @@ def native(filter: Filter) -> edge.Filter:
 
 
 def _condition(leaf: Eq | In | Any | Range) -> edge.FieldCondition | edge.Filter:
-    key = key_of(leaf.field)
     if isinstance(leaf, Range):
-        return edge.FieldCondition(key, range=edge.RangeFloat(**dict(leaf.bounds)))
+        return edge.FieldCondition(key_of(leaf.field), range=edge.RangeFloat(**dict(leaf.bounds)))
     values = (leaf.value,) if isinstance(leaf, Eq) else leaf.values
     if not values:
         return having(())
-    if any(isinstance(value, (bool, float)) for value in values):  # those have no list of alternatives
-        return edge.Filter(should=[_equal(key, value) for value in values])
-    if len(values) == 1:
-        return _equal(key, values[0])
-    return edge.FieldCondition(key, match=edge.MatchAny(cast("list[str]", list(values))))
+    if any(isinstance(value, float) for value in values):  # those have no list of alternatives
+        return edge.Filter(should=[_equal(leaf.field, value) for value in values])
+    if isinstance(values[0], bool):
+        return edge.FieldCondition(key_of(shadow_of(leaf.field)), match=edge.MatchAny([str(value) for value in values]))
+    return edge.FieldCondition(key_of(leaf.field), match=edge.MatchAny(cast("list[str]", list(values))))
 
 
-def _equal(key: str, value: str | int | float | bool) -> edge.FieldCondition:
-    if isinstance(value, float):
-        return edge.FieldCondition(key, range=edge.RangeFloat(gte=value, lte=value))
-    return edge.FieldCondition(key, match=edge.MatchValue(value))
+def _equal(field: str, value: object) -> edge.FieldCondition:
+    number = float(cast(float, value))
+    return edge.FieldCondition(key_of(field), range=edge.RangeFloat(gte=number, lte=number))

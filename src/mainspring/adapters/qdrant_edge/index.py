@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from mainspring.adapters.qdrant_edge.filters import having, key_of, native
+from mainspring.adapters.qdrant_edge.filters import having, key_of, native, shadow_of, shadowed
 from mainspring.adapters.qdrant_edge.legs import EdgeLegs, shown, wanted
 from mainspring.adapters.qdrant_edge.optimizing import optimized_apart
 from mainspring.adapters.qdrant_edge.problems import turned
@@ -50,6 +50,9 @@ from mainspring.vectors.searching import find
 if TYPE_CHECKING:
     import numpy as np
     import qdrant_edge as edge
+
+    Vectors = dict[str, list[float] | edge.SparseVector | list[list[float]]]
+    Kind = edge.KeywordIndexParams | edge.IntegerIndexParams | edge.FloatIndexParams | edge.BoolIndexParams
 else:
     edge = lazy("qdrant_edge")
     np = lazy("numpy")
@@ -83,25 +86,34 @@ def made_shard(folder: Path, schema: Schema, settings: QdrantEdgeSettings) -> No
         ),
         max_search_threads=settings.search_threads or None,
     )
-    kinds = {
-        "string": edge.KeywordIndexParams(),
-        "strings": edge.KeywordIndexParams(),
-        "integer": edge.IntegerIndexParams(lookup=True, range=True),
-        "integers": edge.IntegerIndexParams(lookup=True, range=False),
-        "number": edge.FloatIndexParams(),
-        "boolean": edge.BoolIndexParams(),
-    }
-    name = "shard-1"
-    (folder / name).mkdir()
+    first = folder / "shard-1"
+    first.mkdir()
     try:
-        shard = edge.EdgeShard.create(str(folder / name), config)
-        for field in schema.fields:
-            shard.update(edge.UpdateOperation.create_field_index(key_of(field.name), kinds[field.type]))
+        shard = edge.EdgeShard.create(str(first), config)
+        for name, kind in _indexed(schema):
+            shard.update(edge.UpdateOperation.create_field_index(key_of(name), kind))
         shard.flush()
         shard.close()
     except Exception as error:
         raise turned(error, folder.name) from error
-    replace_file(folder / _CURRENT, name.encode())
+    replace_file(folder / _CURRENT, first.name.encode())
+
+
+def _indexed(schema: Schema) -> Iterator[tuple[str, Kind]]:
+    """The keys of the payload that are indexed, and how."""
+    words, whole = edge.KeywordIndexParams(), edge.IntegerIndexParams(lookup=True, range=True)
+    kinds: dict[str, Kind] = {
+        "string": words,
+        "strings": words,
+        "integer": whole,
+        "integers": whole,
+        "number": edge.FloatIndexParams(),
+        "boolean": edge.BoolIndexParams(),
+    }
+    for field in schema.fields:
+        yield field.name, kinds[field.type]
+        if field.type == "boolean":
+            yield shadow_of(field.name), words
 
 
 class _Shard:
@@ -202,8 +214,9 @@ class EdgeIndex:
             written += len(batch)
         return written
 
-    def _vectors(self, point: Point, vector: object) -> dict[str, object]:
-        found: dict[str, object] = {"dense": vector}
+    def _vectors(self, point: Point, vector: object) -> Vectors:
+        # The binding takes the array itself, which spares a list of its numbers.
+        found: Vectors = {"dense": cast("list[float]", vector)}
         if self._words is not None and point.text:
             found["text"] = self._words.embed_document(point.text)
         if point.sparse is not None:
@@ -217,7 +230,7 @@ class EdgeIndex:
         if version is not None:
             between("version", version, 0, (1 << 53) - 1)
             kept[_VERSION] = version
-        return kept
+        return shadowed(kept, self._types)
 
     def set_payload(self, where: Where, patch: Mapping[str, object]) -> None:
         """Put keys into payloads, and take keys out."""
@@ -230,9 +243,10 @@ class EdgeIndex:
             if gone:
                 # By id where the filter reads what changes: the second step must find the same points.
                 chosen = having(list(self._ids(shard, chosen)))
-                shard.update(edge.UpdateOperation.delete_payload_by_filter(chosen, [key_of(key) for key in gone]))
+                keys = [key_of(name) for key in gone for name in (key, shadow_of(key))]
+                shard.update(edge.UpdateOperation.delete_payload_by_filter(chosen, keys))
             if put:
-                shard.update(edge.UpdateOperation.set_payload_by_filter(chosen, put))
+                shard.update(edge.UpdateOperation.set_payload_by_filter(chosen, shadowed(put, self._types)))
 
     def delete(self, where: Where) -> None:
         """Remove points."""
@@ -244,8 +258,7 @@ class EdgeIndex:
     def _chosen(self, where: Where) -> edge.Filter:
         if isinstance(where, (list, tuple, set, frozenset)):
             return having([point_id(id) for id in where])
-        check_filter(cast(Filter, where), self._types)
-        return native(cast(Filter, where))
+        return native(check_filter(cast(Filter, where), self._types))
 
     def _touch(self, ids: Iterator[str]) -> None:
         if self._touched is not None:
@@ -263,6 +276,9 @@ class EdgeIndex:
             if cursor is None:
                 return
 
+    def _native(self, filter: Filter | None) -> edge.Filter | None:
+        return None if filter is None else native(check_filter(filter, self._types))
+
     # -- reading ----------------------------------------------------------------------------------------------------
 
     def search(self, query: Query) -> Hits:
@@ -272,10 +288,9 @@ class EdgeIndex:
         between("recall_target", query.recall_target, 0.0, 1.0)
         if not query.legs:
             raise nothing_sought()
-        if query.filter is not None:
-            check_filter(query.filter, self._types)
+        chosen = self._native(query.filter)
         shard = self._shard  # the holder: its shard stays open for as long as this search
-        legs = EdgeLegs(shard.engine, self.schema, self._words, query)
+        legs = EdgeLegs(shard.engine, self.schema, self._words, query, chosen)
         try:
             found = find(query.legs, legs, k=query.k, candidates=query.candidates, recall_target=query.recall_target)
         except Exception as error:
@@ -289,12 +304,10 @@ class EdgeIndex:
     ) -> Page:
         """A page of points."""
         between("limit", limit, 1, MOST)
-        if filter is not None:
-            check_filter(filter, self._types)
         request = edge.ScrollRequest(
             offset=None if cursor is None else point_id(cursor),
             limit=limit,
-            filter=None if filter is None else native(filter),
+            filter=self._native(filter),
             with_payload=wanted(fields),
             with_vector=["dense"] if vectors else False,
         )
@@ -308,11 +321,10 @@ class EdgeIndex:
 
     def count(self, filter: Filter | None) -> int:
         """How many points fulfil the filter."""
-        if filter is not None:
-            check_filter(filter, self._types)
+        chosen = self._native(filter)
         shard = self._shard
         try:
-            return shard.engine.count(edge.CountRequest(True, None if filter is None else native(filter)))
+            return shard.engine.count(edge.CountRequest(True, chosen))
         except Exception as error:
             raise turned(error, self.name) from error
 
@@ -416,7 +428,7 @@ def _brought_over(old: edge.EdgeShard, new: edge.EdgeShard, ids: list[str]) -> N
         if gone:
             new.update(edge.UpdateOperation.delete_points_by_filter(having(gone)))
         if there:
-            points = [edge.Point(record.id, record.vector, record.payload) for record in there]
+            points = [edge.Point(record.id, cast("Vectors", record.vector), record.payload) for record in there]
             new.update(edge.UpdateOperation.upsert_points(points))
 
 

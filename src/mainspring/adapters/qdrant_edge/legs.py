@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from mainspring.adapters.qdrant_edge.filters import key_of, native
+from mainspring.adapters.qdrant_edge.filters import key_of
 from mainspring.lazy import lazy
 from mainspring.ports.vector_store import Query, Schema
 from mainspring.vectors.checked import keys_of, sparse_of, vectors_of
@@ -31,11 +31,19 @@ class EdgeLegs:
         schema: the index's.
         words: what makes terms of a text, or None.
         query: what is looked for.
+        chosen: its filter in the engine's terms.
     """
 
-    def __init__(self, shard: edge.EdgeShard, schema: Schema, words: edge.Bm25 | None, query: Query) -> None:
+    def __init__(
+        self,
+        shard: edge.EdgeShard,
+        schema: Schema,
+        words: edge.Bm25 | None,
+        query: Query,
+        chosen: edge.Filter | None,
+    ) -> None:
         self._shard, self._schema, self._words, self._query = shard, schema, words, query
-        self._filter = None if query.filter is None else native(query.filter)
+        self._filter = chosen
         keys_of(query.fields or ())
         self._payload = wanted(query.fields)
 
@@ -75,7 +83,8 @@ class EdgeLegs:
     def _sought(self, leg: str) -> edge.SparseVector | list[float]:
         if leg == "dense":
             unit = self._schema.metric == "cosine"
-            return vectors_of([self._query.dense], self._schema.dims, unit=unit)[0]  # type: ignore[return-value]
+            # The binding takes the array itself, which spares a list of its numbers.
+            return cast("list[float]", vectors_of([self._query.dense], self._schema.dims, unit=unit)[0])
         if leg == "text":
             if self._words is None:
                 raise not_pushed_down("the index", "words: it was made without them")

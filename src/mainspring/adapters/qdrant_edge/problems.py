@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from mainspring.errors import MainspringError, StoreError, UsageError
+from mainspring.errors import StoreError
 from mainspring.vectors.faults import closed, owned, unreadable
 
 __all__ = ["turned"]
 
 
-def turned(error: Exception, name: str) -> MainspringError:
-    """The error as people should see it."""
-    text = str(error)
-    if isinstance(error, MainspringError):
+def turned(error: Exception, name: str) -> Exception:
+    """The error as people should see it; ours, and programming errors, stay what they are."""
+    if type(error) is not Exception:
         return error
-    if isinstance(error, (TypeError, ValueError)):
-        return UsageError(
-            "a payload holds what no JSON could",
-            code="MS-2653",
-            why=text,
-            fix="give texts, numbers, truth values, lists and objects",
-        )
+    text = str(error)
     if "WouldBlock" in text:
         return owned(name, "", name)
     if "not initialized" in text:
