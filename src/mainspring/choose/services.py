@@ -13,6 +13,7 @@ import msgspec
 
 from mainspring.choose.decide import SHARED, Decision, decide, serving
 from mainspring.choose.discover import adapters, is_installed, named_object, part_of
+from mainspring.choose.sharing import SharedStore
 from mainspring.config.settings import Setting, Settings, load_settings, reveal
 from mainspring.declare.data import did_you_mean
 from mainspring.errors import ConfigError
@@ -29,7 +30,6 @@ from mainspring.ports.reranker import Reranker
 from mainspring.ports.runtime import ModelRuntime, Predictor, read_card
 from mainspring.ports.tables import TableStore
 from mainspring.ports.vector_store import VectorStore
-from mainspring.vectors.shared import SharedStore
 
 __all__ = ["STORES", "Services", "ServicesSpec", "adapter_settings", "port_settings"]
 

@@ -11,7 +11,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import cast
 
 import click
 
@@ -19,11 +18,7 @@ from mainspring.choose.services import Services
 from mainspring.cli.console import console_of
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import tell
-from mainspring.declare.documents import Index
-from mainspring.errors import MainspringError
 from mainspring.plan.graph import Plan
-from mainspring.rag.listing import list_folder
-from mainspring.rag.steps import folders_of
 from mainspring.server.lock import ProjectLock
 from mainspring.server.planning import plan_of, sources_have_places
 from mainspring.server.process import ServerProcess

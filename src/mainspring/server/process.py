@@ -213,7 +213,7 @@ class ServerProcess:
         await run_listeners(listeners, self._settings.number("server.drain"), started, stopping, asked)
 
     def _ready(self) -> bool:
-        """Whether to send requests here: every endpoint has a warm model or engine, and nobody has asked the server to stop."""
+        """Whether to send requests here: all endpoints can answer, and nobody has asked the server to stop."""
         able = self.state.ready() and self.language.ready()
         return able and not any(bound.listener.draining for bound in self._bound)
 

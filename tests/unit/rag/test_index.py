@@ -19,6 +19,7 @@ from mainspring.adapters.qdrant_edge.settings import QdrantEdgeSettings
 from mainspring.adapters.qdrant_edge.vector_store import open_store
 from mainspring.adapters.sqlite.manifest import open_manifest
 from mainspring.adapters.sqlite.settings import SqliteSettings
+from mainspring.choose.sharing import SharedStore
 from mainspring.declare.identity import ANYONE, Identity
 from mainspring.errors import MainspringError, RefusedError, UsageError
 from mainspring.ports.parser import Parsed, Refused
@@ -29,7 +30,6 @@ from mainspring.rag.shape import IndexShape, collection
 from mainspring.rag.sync import Folder
 from mainspring.rag.versions import IndexPorts, Judgement, bring_up, roll_back
 from mainspring.testing.atonce import fork
-from mainspring.vectors.shared import SharedStore
 
 ANIMALS = ("otter", "heron", "badger", "lynx", "adder", "stoat", "osprey", "marten")
 

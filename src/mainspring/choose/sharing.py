@@ -20,6 +20,7 @@ from typing import TypeVar, cast
 
 import msgspec
 
+from mainspring.choose.sharing_wire import Call, Reply, answer, call_of, decode_call, decode_reply, encode, result_of
 from mainspring.errors import MainspringError
 from mainspring.ports.vector_store import (
     Capabilities,
@@ -35,7 +36,6 @@ from mainspring.ports.vector_store import (
     Where,
 )
 from mainspring.vectors.faults import owned
-from mainspring.vectors.wire import Call, Reply, answer, call_of, decode_call, decode_reply, encode, result_of
 
 __all__ = ["SharedStore"]
 
