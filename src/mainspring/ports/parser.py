@@ -20,13 +20,15 @@ class Parsed(msgspec.Struct, frozen=True):
         text: Markdown; all offsets are characters of it.
         title: what the document calls itself; empty when it does not say.
         pages: where each page begins, as character offsets, rising; page 1 is the first. Empty without pages.
-        metadata: what else the document says of itself: ``author``, ``created``, ``language``, ...
+        metadata: what else the document says of itself: ``authors``, ``created_at``, ``language``, ...
+        plain: whether the text is no Markdown: a line that begins with ``#`` is no heading.
     """
 
     text: str
     title: str = ""
     pages: tuple[int, ...] = ()
     metadata: dict[str, str] = {}
+    plain: bool = False
 
     def page_at(self, offset: int) -> int | None:
         """The number, from 1, of the page that a character is on; None without pages."""
@@ -69,7 +71,7 @@ class Parser(Protocol):
             media_type: its format, where that is known otherwise.
 
         Raises:
-            StoreError: MS-4210, the file itself cannot be read.
+            StoreError: MS-4180, the file itself cannot be read.
         """
 
     def close(self) -> None:

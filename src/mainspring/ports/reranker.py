@@ -28,7 +28,7 @@ class Reranker(Protocol):
             The scores, or None when the deadline has passed: the caller keeps the order that it has.
 
         Raises:
-            ServiceError: MS-4200 to MS-4205, the model does not answer as it should.
+            ServiceError: MS-4061 to MS-4066, the model does not answer as it should.
         """
 
     def close(self) -> None:

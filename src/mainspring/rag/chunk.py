@@ -113,7 +113,8 @@ class Chunker:
         """
         text = parsed.text
         measured = Measured(text, self._ruler.starts(text).tolist())
-        work = _Cutting(measured, parsed.title, self._ruler, self._spec, self._cap - self._specials)
+        blocks = [Block("prose", 0, len(text))] if parsed.plain else blocks_of(text)
+        work = _Cutting(measured, blocks, parsed.title, self._ruler, self._spec, self._cap - self._specials)
         fitting = self._fitting(work, [work.trimmed(part) for part in work.packed()])
         return [
             Chunk(
@@ -147,9 +148,12 @@ class Chunker:
 class _Cutting:
     """One document being cut."""
 
-    def __init__(self, measured: Measured, title: str, ruler: Ruler, spec: ChunkSpec, room: int) -> None:
+    def __init__(
+        self, measured: Measured, blocks: Sequence[Block], title: str, ruler: Ruler, spec: ChunkSpec, room: int
+    ) -> None:
         self._measured = measured
         self._text = measured.text
+        self._blocks = blocks
         self._title = title.strip()
         self._ruler = ruler
         self._spec = spec
@@ -209,7 +213,7 @@ class _Cutting:
 
     def _parts(self) -> Iterator[_Part]:
         last: _Part | None = None
-        for section in _sections(blocks_of(self._text)):
+        for section in _sections(self._blocks):
             for part in self._parts_of(section) if section.blocks else self._headings_alone(section, last):
                 if last is not None and part.start > last.start:
                     yield last
