@@ -61,15 +61,7 @@ class Language:
         self._plan = plan
         self._told = told
         self._recorder = recorder
-        self._engines = {
-            node.name: _Served(
-                node.name,
-                services.engine(node.name),
-                self._settings.text(f"llms.{node.name}.model") or node.name,
-                services.decision("llm", f"llms.{node.name}").chosen.name,
-            )
-            for node in plan.of_kind("llm")
-        }
+        self._engines = {node.name: _served(services, node.name) for node in plan.of_kind("llm")}
         self.prices = prices_of(
             self._settings, {name: (one.provider, one.model) for name, one in self._engines.items()}
         )
@@ -156,6 +148,13 @@ class Language:
         spec, one = spec_of(model), self._engines[name_of(model)]
         target = Target(name=one.name, engine=one.engine, model=one.model, provider=one.provider)
         return Route(name=name, targets=(target,), max_tokens=spec.max_tokens, temperature=spec.temperature)
+
+
+def _served(services: Services, name: str) -> _Served:
+    engine = services.engine(name)
+    known = engine.capabilities().models
+    model = known[0] if known else services.settings.text(f"llms.{name}.model") or name
+    return _Served(name, engine, model, services.decision("llm", f"llms.{name}").chosen.name)
 
 
 def keys_of(settings: Settings) -> list[Key]:
