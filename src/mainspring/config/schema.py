@@ -78,6 +78,7 @@ SETTINGS: tuple[SettingSpec, ...] = (
         choices=("us",),
     ),
     SettingSpec("documents.*.path", str, None, "folder of documents, when it is not the one in the code"),
+    SettingSpec("documents.*.may_be_empty", bool, None, "whether an empty folder deletes all its documents"),
     SettingSpec("documents.*.url", str, None, "where documents are, when they are in no local folder"),
     SettingSpec("server.host", str, "127.0.0.1", "address the endpoints listen on"),
     SettingSpec("server.port", int, 8080, "port the endpoints listen on; 0 takes a free one", 0, 65_535),

@@ -79,7 +79,7 @@ def list_folder(
             code="MS-2411",
             why="an empty folder is more often one that is not mounted",
             origin=f"documents.{name}",
-            fix=f"put the files back; when they are really gone: mainspring run documents/{name} --empty",
+            fix=f"put the files back; when they are really gone, set documents.{name}.may_be_empty = true",
         )
     return found
 

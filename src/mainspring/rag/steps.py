@@ -81,7 +81,16 @@ def _folder(documents: Documents, settings: Settings) -> Folder:
             fix=f"mount or copy them, and set documents.{name}.path",
         )
     place = settings.text(f"documents.{name}.path") or spec.place
-    return Folder(name, settings.project / place, spec.include, spec.exclude, spec.access, spec.max_bytes)
+    empty = settings.setting(f"documents.{name}.may_be_empty")
+    return Folder(
+        name,
+        settings.project / place,
+        spec.include,
+        spec.exclude,
+        spec.access,
+        spec.max_bytes,
+        may_be_empty=empty is not None and bool(empty.value),
+    )
 
 
 def task_of_index(index: Index, settings: Settings) -> Task:
@@ -116,6 +125,7 @@ def _plain(folder: Folder) -> dict[str, object]:
         "exclude": list(folder.exclude),
         "access": "code" if callable(folder.access) else folder.access,
         "max_bytes": folder.max_bytes,
+        "may_be_empty": folder.may_be_empty,
     }
 
 
@@ -140,7 +150,7 @@ def _same(folder: Mapping[str, object], rows: list[DocumentRow]) -> bool:
         cast("list[str]", folder["include"]),
         cast("list[str]", folder["exclude"]),
         name=str(folder["name"]),
-        known=len(rows),
+        known=0 if folder["may_be_empty"] else len(rows),
     )
     change = difference(rows, found)
     return not change.look and not change.gone
