@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 from mainspring.ports.llm import Error
 from mainspring.upstream.faults import BrokenError, late
 
-__all__ = ["Exchange", "PlainReply", "Reply", "body_of", "pieces_of"]
+__all__ = ["Exchange", "PlainReply", "Reply", "body_of"]
 
 HIGH = 256 << 10
 LOW = 64 << 10
@@ -219,12 +219,3 @@ async def body_of(reply: Reply, seconds: float, most: int) -> bytes:
             raise BrokenError(Error("upstream", f"the upstream's answer is larger than {most} bytes"))
         pieces.append(piece)
     return b"".join(pieces)
-
-
-async def pieces_of(reply: Reply, seconds: float) -> AsyncIterator[bytes]:
-    """The body as it comes; the reply is closed with the iterator."""
-    try:
-        while piece := await reply.piece(seconds):
-            yield piece
-    finally:
-        reply.close()

@@ -11,33 +11,34 @@ class StopScanner:
     Holds back no more than the beginning of a stop text that the end so far may be.
 
     Attributes:
+        held: what is held back.
         stopped_by: the text that was found, or empty.
     """
 
-    __slots__ = ("_held", "_stops", "stopped_by")
+    __slots__ = ("_stops", "held", "stopped_by")
 
     def __init__(self, stops: tuple[str, ...]) -> None:
         self._stops = stops
-        self._held = ""
+        self.held = ""
         self.stopped_by = ""
 
     def feed(self, piece: str) -> str:
         """What of all that came is certainly before any stop text."""
         if not self._stops:
             return piece
-        text = self._held + piece
+        text = self.held + piece
         found = [(place, -len(stop), stop) for stop in self._stops if (place := text.find(stop)) >= 0]
         if found:
             place, _, self.stopped_by = min(found)
-            self._held = ""
+            self.held = ""
             return text[:place]
         held = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - held :]
+        self.held = text[len(text) - held :]
         return text[: len(text) - held]
 
     def finish(self) -> str:
         """What was held back, when no stop text came."""
-        held, self._held = self._held, ""
+        held, self.held = self.held, ""
         return held
 
 
