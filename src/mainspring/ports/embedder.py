@@ -86,7 +86,7 @@ class Embedder(Protocol):
         """The vectors of documents, float32 (texts, dims), in their order; (0, dims) for none.
 
         Raises:
-            ServiceError: MS-4061 to MS-4066, a remote model does not answer as it should.
+            ServiceError: MS-4061 to MS-4067, a remote model does not answer as it should.
         """
 
     def embed_query(self, text: str) -> NDArray[np.float32]:
