@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkabl
 
 import msgspec
 
-from mainspring.vectors.filters import (
+from mainspring.ports.vector_filter import (
     And,
     Any,
     Eq,

@@ -42,6 +42,7 @@ __all__ = [
     "FIELDS",
     "Opening",
     "Oracle",
+    "clustered",
     "code_of",
     "everything",
     "filled",
@@ -93,6 +94,20 @@ def id_of(number: int) -> str:
 def units(count: int, dims: int, seed: int = 0) -> npt.NDArray[np.float32]:
     """Vectors of unit length, float32[count, dims]."""
     found = np.random.default_rng(seed).normal(size=(count, dims))
+    scaled: npt.NDArray[np.float32] = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    return scaled
+
+
+def clustered(count: int, dims: int, seed: int = 0, clusters: int = 64) -> npt.NDArray[np.float32]:
+    """Vectors of unit length in clusters of unequal size, as embeddings of texts are, float32[count, dims].
+
+    Those of two seeds share their centres, so that one may be looked for among the others.
+    """
+    centres = np.random.default_rng(dims).normal(size=(clusters, dims))
+    chance = np.random.default_rng(seed)
+    weights = 1 / np.arange(1, clusters + 1)
+    chosen = chance.choice(clusters, size=count, p=weights / weights.sum())
+    found = centres[chosen] + chance.normal(size=(count, dims)) * 0.7
     scaled: npt.NDArray[np.float32] = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
     return scaled
 

@@ -1,1 +1,1 @@
-"""What every vector store shares: filters and their rules, ranks that are fused, vectors that are checked, folders."""
+"""What vector stores share above their port: what comes in is checked, ranks are fused, folders have owners."""

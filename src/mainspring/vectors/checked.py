@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from mainspring.errors import UsageError
 from mainspring.lazy import lazy
-from mainspring.vectors.filters import FieldType, misfit, no_json
+from mainspring.ports.vector_filter import FieldType, misfit, no_json
+from mainspring.ports.vector_store import Capabilities, Schema
+from mainspring.vectors.faults import schema_beyond
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,6 +22,7 @@ else:
 __all__ = [
     "MOST",
     "between",
+    "check_schema",
     "keys_of",
     "name_of",
     "nothing_sought",
@@ -165,6 +168,30 @@ def sparse_of(indices: Sequence[int], values: Sequence[float]) -> tuple[list[int
             fix="give each index one finite weight",
         )
     return [index for index, _ in pairs], [value for _, value in pairs]
+
+
+def check_schema(store: str, schema: Schema, can: Capabilities) -> None:
+    """Refuse an index that the store cannot hold, and one that no store could.
+
+    Raises:
+        UsageError: MS-2655, MS-2657.
+    """
+    between("dims", schema.dims, 1, 1 << 20)
+    between("words", schema.words, 1, 1e9)
+    keys_of(schema.types)
+    missing = [
+        why
+        for wrong, why in (
+            (schema.dims > can.max_dims, f"vectors have at most {can.max_dims} numbers"),
+            (schema.metric not in can.metrics, f"nearness is {' or '.join(can.metrics)}"),
+            (schema.sparse and not can.sparse, "points have no sparse vectors"),
+            (len(schema.types) != len(schema.fields), "a field is named twice"),
+        )
+        if wrong
+    ]
+    missing += [f"no field is {field.type}" for field in schema.fields if field.type not in can.field_types]
+    if missing:
+        raise schema_beyond(store, missing[0])
 
 
 def _no_vector(why: str, dims: int) -> UsageError:

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, TypeAlias
 
+from mainspring.ports.vector_store import Hit, Hits, Note, Query
+from mainspring.vectors.checked import MOST, between, keys_of, nothing_sought
 from mainspring.vectors.ranks import fuse
 
-__all__ = ["Found", "Legs", "Row", "exactly", "find"]
+__all__ = ["Legs", "Row", "find"]
 
 Row: TypeAlias = tuple[str, float, Mapping[str, object] | None]
 """Id, the leg's own score, and the payload where it came along."""
-
-Answered: TypeAlias = tuple[str, float, Mapping[str, object], Mapping[str, int]]
-"""Id, score, payload and ranks of a hit."""
 
 
 class Legs(Protocol):
@@ -29,76 +28,51 @@ class Legs(Protocol):
         """How many points fulfil the filter."""
 
 
-class Found:
-    """An answer before it takes the port's form.
-
-    Attributes:
-        hits: id, score, payload and ranks of each.
-        notes: code and detail of each.
-        complete: whether there are as many as were asked for.
-    """
-
-    __slots__ = ("complete", "hits", "notes")
-
-    def __init__(
-        self,
-        hits: list[tuple[str, float, Mapping[str, object], Mapping[str, int]]],
-        notes: list[tuple[str, str]],
-        k: int,
-    ) -> None:
-        self.hits = hits
-        self.notes = notes
-        self.complete = len(hits) == k
-
-
-def exactly(recall_target: float) -> bool:
-    """Whether a query asks for the true nearest."""
-    return recall_target >= 1.0
-
-
-def find(legs: Sequence[str], asked: Legs, *, k: int, candidates: int, recall_target: float) -> Found:
+def find(query: Query, asked: Legs) -> Hits:
     """Answer a query.
 
     Where an approximate search finds fewer than there are, it is done again exactly, which is noted; where there are
     fewer than `k`, that is noted too.
 
-    Args:
-        legs: those of the query, at least one.
-        asked: the store.
-        k: hits that are wanted.
-        candidates: rows of each leg that are fused when there are several.
-        recall_target: share of the true nearest; 1 is all.
+    Raises:
+        UsageError: MS-2655, a number out of its range, or nothing is looked for; others as the store raises.
     """
-    limit = k if len(legs) == 1 else max(candidates, k)
-    rows = dict(asked.rows(legs, limit, exact=exactly(recall_target)))
-    notes: list[tuple[str, str]] = []
-    short = len(rows.get("dense", ())) < min(k, limit) and "dense" in legs
-    if short and (matching := asked.matching()) > len(rows["dense"]):
+    legs, k = query.legs, query.k
+    between("k", k, 1, MOST)
+    between("candidates", query.candidates, 1, MOST)
+    between("recall_target", query.recall_target, 0.0, 1.0)
+    keys_of(query.fields or ())
+    if not legs:
+        raise nothing_sought()
+    limit = k if len(legs) == 1 else max(query.candidates, k)
+    rows = dict(asked.rows(legs, limit, exact=query.recall_target >= 1.0))
+    notes: list[Note] = []
+    if "dense" in legs and len(rows["dense"]) < k and (matching := asked.matching()) > len(rows["dense"]):
         rows["dense"] = asked.rows(("dense",), limit, exact=True)["dense"]
-        notes.append(("exact_fallback", f"the index found too few of {matching} rows, so each was looked at"))
-    hits = _fused(rows, k) if len(legs) > 1 else _ranked(legs[0], rows[legs[0]][:k])
+        notes.append(Note("exact_fallback", f"the index found too few of {matching} rows, so each was looked at"))
+    hits = _fused(rows)[:k] if len(legs) > 1 else _ranked(legs[0], rows[legs[0]][:k])
     answered = _with_payloads(hits, rows, asked)
     if len(answered) < k:
-        notes.append(("fewer_than_k", _why_fewer(len(answered), legs)))
-    return Found(answered, notes, k)
+        notes.append(Note("fewer_than_k", _why_fewer(len(answered), legs)))
+    return Hits(answered, len(answered) == k, tuple(notes))
 
 
 def _ranked(leg: str, rows: Sequence[Row]) -> list[tuple[str, float, dict[str, int]]]:
     return [(id, score, {leg: rank}) for rank, (id, score, _) in enumerate(rows, 1)]
 
 
-def _fused(rows: Mapping[str, Sequence[Row]], k: int) -> list[tuple[str, float, dict[str, int]]]:
-    return fuse({leg: [row[0] for row in found] for leg, found in rows.items()})[:k]
+def _fused(rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, float, dict[str, int]]]:
+    return fuse({leg: [row[0] for row in found] for leg, found in rows.items()})
 
 
 def _with_payloads(
     hits: list[tuple[str, float, dict[str, int]]], rows: Mapping[str, Sequence[Row]], asked: Legs
-) -> list[Answered]:
+) -> tuple[Hit, ...]:
     came = {id: payload for found in rows.values() for id, _, payload in found if payload is not None}
     missing = [id for id, _, _ in hits if id not in came]
     if missing:
         came.update(asked.payloads(missing))
-    return [(id, score, came[id], ranks) for id, score, ranks in hits if id in came]
+    return tuple(Hit(id, score, came[id], ranks) for id, score, ranks in hits if id in came)
 
 
 def _why_fewer(found: int, legs: Sequence[str]) -> str:

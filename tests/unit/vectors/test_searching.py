@@ -1,5 +1,6 @@
 """A search over legs: what is asked of a store, and what is said of the answer."""
 
+from mainspring.ports.vector_store import Query
 from mainspring.vectors.searching import find
 
 PAYLOADS = {name: {"name": name} for name in "abcdef"}
@@ -25,8 +26,10 @@ class Store:
 
 
 def found(store, legs=("dense",), k=2, target=0.95):
-    answer = find(legs, store, k=k, candidates=5, recall_target=target)
-    return [hit[0] for hit in answer.hits], answer.complete, [code for code, _ in answer.notes]
+    given = {"dense": [1.0], "text": "word"}
+    query = Query(**{leg: given[leg] for leg in legs}, k=k, candidates=5, recall_target=target)
+    answer = find(query, store)
+    return [hit.id for hit in answer.hits], answer.complete, [note.code for note in answer.notes]
 
 
 def test_one_leg_is_asked_for_k_and_several_for_candidates():

@@ -19,10 +19,7 @@ from mainspring.adapters.qdrant_edge.settings import QdrantEdgeSettings
 from mainspring.lazy import lazy
 from mainspring.ports.vector_store import (
     Filter,
-    Hit,
     Hits,
-    Note,
-    NoteCode,
     Page,
     Point,
     Query,
@@ -36,7 +33,6 @@ from mainspring.vectors.archive import allocated, copy_folder, pack
 from mainspring.vectors.checked import (
     MOST,
     between,
-    nothing_sought,
     patch_of,
     payload_of,
     point_id,
@@ -283,21 +279,13 @@ class EdgeIndex:
 
     def search(self, query: Query) -> Hits:
         """The best points, by one leg or by several."""
-        between("k", query.k, 1, MOST)
-        between("candidates", query.candidates, 1, MOST)
-        between("recall_target", query.recall_target, 0.0, 1.0)
-        if not query.legs:
-            raise nothing_sought()
         chosen = self._native(query.filter)
         shard = self._shard  # the holder: its shard stays open for as long as this search
         legs = EdgeLegs(shard.engine, self.schema, self._words, query, chosen)
         try:
-            found = find(query.legs, legs, k=query.k, candidates=query.candidates, recall_target=query.recall_target)
+            return find(query, legs)
         except Exception as error:
             raise turned(error, self.name) from error
-        hits = tuple(Hit(*hit) for hit in found.hits)
-        notes = tuple(Note(cast(NoteCode, code), detail) for code, detail in found.notes)
-        return Hits(hits, found.complete, notes)
 
     def scroll(
         self, filter: Filter | None, cursor: str | None, limit: int, fields: tuple[str, ...] | None, vectors: bool

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from mainspring.adapters.qdrant_edge.filters import key_of
 from mainspring.lazy import lazy
 from mainspring.ports.vector_store import Query, Schema
-from mainspring.vectors.checked import keys_of, sparse_of, vectors_of
+from mainspring.vectors.checked import sparse_of, vectors_of
 from mainspring.vectors.faults import not_pushed_down
 from mainspring.vectors.searching import Row
 
@@ -44,7 +44,6 @@ class EdgeLegs:
     ) -> None:
         self._shard, self._schema, self._words, self._query = shard, schema, words, query
         self._filter = chosen
-        keys_of(query.fields or ())
         self._payload = wanted(query.fields)
 
     def rows(self, legs: Sequence[str], limit: int, *, exact: bool) -> Mapping[str, Sequence[Row]]:

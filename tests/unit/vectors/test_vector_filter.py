@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.errors import UsageError
+from mainspring.ports.vector_filter import fits, no_json
 from mainspring.ports.vector_store import (
     And,
     Any,
@@ -21,7 +22,6 @@ from mainspring.ports.vector_store import (
     filter_to_json,
 )
 from mainspring.testing.vector_oracle import FIELDS, filters, matches, payloads
-from mainspring.vectors.filters import fits, no_json
 
 TYPES = {field.name: field.type for field in FIELDS}
 
