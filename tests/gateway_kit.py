@@ -182,5 +182,5 @@ CHAT = {"model": "chat", "messages": [{"role": "user", "content": "hi there"}]}
 
 def deltas(events: Sequence[str]) -> list[dict[str, Any]]:
     """The JSON values of ``data:`` lines, [DONE] left out."""
-    lines = [line for event in events for line in event.splitlines() if line.startswith("data: ")]
+    lines = [line for event in events for line in event.split("\n") if line.startswith("data: ")]
     return [json.loads(line[6:]) for line in lines if line != "data: [DONE]"]

@@ -141,8 +141,10 @@ class Attempts:
             return False
         leg = self._legs[0]
         retry = leg.lane.route.retry
-        if leg.tries < retry.attempts and self._wait(leg, error) <= retry.longest_s and leg.lane.budget.spend():
-            await asyncio.sleep(self._wait(leg, error))
+        closed = error.kind == "overloaded" and not leg.tried  # nobody could be asked: waiting for it helps nobody
+        wait = self._wait(leg, error)
+        if not closed and leg.tries < retry.attempts and wait <= retry.longest_s and leg.lane.budget.spend():
+            await asyncio.sleep(wait)
             return True
         if len(self._legs) == 1:
             return False

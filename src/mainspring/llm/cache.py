@@ -27,6 +27,10 @@ def cache_key(request: Generation, route: str, version: str, prompt: str, tenant
         prompt: the declared prompt's id.
         tenant: answers are never shared between tenants.
     """
+    sampling, bias = request.sampling, tuple[tuple[int, float], ...]()
+    if sampling.logit_bias:
+        bias = tuple(sorted(sampling.logit_bias.items()))
+        sampling = msgspec.structs.replace(sampling, logit_bias={})
     parts = (
         route,
         version,
@@ -36,7 +40,8 @@ def cache_key(request: Generation, route: str, version: str, prompt: str, tenant
         request.prompt,
         request.echo,
         request.suffix,
-        request.sampling,
+        sampling,
+        bias,
         request.tools,
         request.choice,
         request.schema,

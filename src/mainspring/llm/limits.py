@@ -133,11 +133,13 @@ class Account:
     @property
     def used_tokens(self) -> int:
         """Tokens taken in the window that runs."""
+        self.turn()
         return self._window.tokens
 
     @property
     def used_micro(self) -> int:
         """Money taken in the period that runs, in micro-units."""
+        self.turn()
         return self._period.money
 
     def _until_window(self) -> float:
