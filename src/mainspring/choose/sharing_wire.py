@@ -24,8 +24,9 @@ from mainspring.ports.vector_store import (
     Stored,
     VectorStore,
     Where,
+    filter_from_json,
+    filter_to_json,
 )
-from mainspring.vectors.filters import filter_from_json, filter_to_json
 
 if TYPE_CHECKING:
     import numpy as np

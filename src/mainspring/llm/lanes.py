@@ -63,7 +63,7 @@ class Lane:
 
     def able(self, request: Generation) -> tuple[Upstream, ...] | str:
         """The upstreams that can answer a request, or why none can."""
-        if _plain(request) and all([upstream.target.engine.capabilities().chat for upstream in self.upstreams]):
+        if _plain(request) and all(upstream.target.engine.capabilities().chat for upstream in self.upstreams):
             return self.upstreams
         lacks = [missing(upstream.target.engine.capabilities(), request) for upstream in self.upstreams]
         able = tuple(upstream for upstream, lack in zip(self.upstreams, lacks, strict=True) if lack is None)
