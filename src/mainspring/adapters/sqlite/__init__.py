@@ -1,8 +1,8 @@
-"""The catalog in one SQLite file, through the standard library."""
+"""The catalog in one SQLite file, through the standard library; threads of assistants in another."""
 
 from mainspring.ports.adapter import Adapter
 
-__all__ = ["ADAPTER"]
+__all__ = ["ADAPTER", "THREADS"]
 
 ADAPTER = Adapter(
     port="catalog",
@@ -13,5 +13,17 @@ ADAPTER = Adapter(
     schemes=("sqlite",),
     modules=("sqlite3",),
     extra="",
+    capabilities={"replicas": 1, "network_disk": False},
+)
+
+THREADS = Adapter(
+    port="threads",
+    name="sqlite",
+    factory="mainspring.adapters.sqlite.threads:open_threads",
+    settings="mainspring.adapters.sqlite.settings:SqliteSettings",
+    embedded=True,
+    schemes=("sqlite",),
+    modules=("sqlite3", "langgraph.checkpoint.sqlite"),
+    extra="assistants",
     capabilities={"replicas": 1, "network_disk": False},
 )
