@@ -157,8 +157,11 @@ class SqliteThreads:
     def __init__(self, path: Path, busy_seconds: float = 15.0) -> None:
         self.path = path
         try:
+            path.touch(mode=0o600)  # what people say is nobody else's
             connection = sqlite3.connect(path, timeout=busy_seconds, check_same_thread=False)
             connection.execute("pragma secure_delete = on")  # what is erased is overwritten
+        except OSError as error:
+            raise turned(sqlite3.OperationalError(f"unable to open: {error.strerror}"), path.name) from error
         except sqlite3.Error as error:
             raise turned(error, path.name) from error
         self._saver = SqliteCheckpoints(connection, path.name)
