@@ -98,7 +98,7 @@ class Admission:
 
     def _checked(self, request: Generation, lane: Lane) -> tuple[Generation, Legs] | Refused:
         """The request after the input guards, with the upstreams that can answer it."""
-        if request.schema is not None or request.tools:
+        if request.schema is not None or request.tools or request.choice.mode == "named":
             fault = self._bad_schema(request)
             if fault is not None:
                 return fault

@@ -141,7 +141,7 @@ class Attempts:
             return False
         leg = self._legs[0]
         retry = leg.lane.route.retry
-        closed = error.kind == "overloaded" and not leg.tried  # nobody could be asked: waiting for it helps nobody
+        closed = not leg.tried  # nobody could be asked: waiting for it helps nobody
         wait = self._wait(leg, error)
         if not closed and leg.tries < retry.attempts and wait <= retry.longest_s and leg.lane.budget.spend():
             await asyncio.sleep(wait)
@@ -166,6 +166,8 @@ class Attempts:
         leg.tries += 1
         if upstream is None:
             wait = min((upstream.closed_for() for upstream in leg.upstreams), default=1.0)
+            if any(upstream.cooling() for upstream in leg.upstreams):
+                return Error("rate", "the model has asked for a pause", retryable=True, retry_after=wait)
             return Error("overloaded", "the model does not answer now", retryable=True, retry_after=wait)
         if leg.lane.route.hedge_s is not None and len(leg.upstreams) > 1:
             return await self._hedged(leg, upstream, leg.lane.route.hedge_s)

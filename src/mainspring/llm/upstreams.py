@@ -76,6 +76,10 @@ class Upstream:
             return max(self._open_until - now, 0.05)
         return max(self._wait_until - now, 0.0)
 
+    def cooling(self) -> bool:
+        """Whether it has asked for a pause that is not over."""
+        return self._now() < self._wait_until
+
     def ejected(self) -> bool:
         """Whether it fails far more often than it should; it is used only when nothing else is there."""
         return self._now() < self._ejected_until
