@@ -19,8 +19,8 @@ else:
 
 __all__ = ["EdgeLegs", "shown", "wanted"]
 
-_EF = ((0.96, 32), (0.98, 64), (0.99, 128), (1.0, 256))
-"""Up to which recall how many candidates of the graph do."""
+_EFFORT = ((0.92, 16, 2.0), (0.96, 32, 2.0), (0.98, 48, 2.0), (0.99, 96, 2.0), (1.0, 256, 3.0))
+"""Up to which recall how many candidates of the graph do, and how many more than wanted the true vectors judge."""
 
 
 class EdgeLegs:
@@ -95,8 +95,8 @@ class EdgeLegs:
     def _params(self, limit: int, exact: bool) -> edge.SearchParams:
         if exact:
             return edge.SearchParams(exact=True, quantization=edge.QuantizationSearchParams(ignore=True))
-        ef = next(ef for recall, ef in _EF if self._query.recall_target <= recall)
-        rescored = edge.QuantizationSearchParams(rescore=True)
+        ef, more = next((ef, more) for recall, ef, more in _EFFORT if self._query.recall_target <= recall)
+        rescored = edge.QuantizationSearchParams(rescore=True, oversampling=more)
         return edge.SearchParams(hnsw_ef=max(ef, limit), quantization=rescored)
 
 

@@ -21,7 +21,7 @@ else:
 
 __all__ = ["ZvecLegs", "shown"]
 
-_EF = ((0.96, 32), (0.98, 64), (0.99, 128), (1.0, 256))
+_EF = ((0.92, 16), (0.96, 32), (0.98, 64), (0.99, 128), (1.0, 256))
 """Up to which recall how many candidates of the graph do."""
 
 
