@@ -26,8 +26,8 @@ _ANY_OBJECT: Mapping[str, object] = {"type": "object"}
 class Asking:
     """How a model is asked, by what its template can.
 
-    A template that knows tools, or thoughts, is left to llama.cpp's own chat route, which also parses what such a
-    model writes. Any other conversation is rendered first and completed then: that tells more.
+    With a template that knows tools, or thoughts, llama.cpp's own chat route also parses what such a model writes. Any
+    other conversation, and every one that must call, is rendered first and completed then: that tells and forces more.
 
     Args:
         ask: posts a value to a path of the engine and gives its answer.
@@ -82,7 +82,9 @@ class Asking:
     def _natively(self, request: Generation) -> bool:
         if not request.messages:
             return False
-        tools = bool(request.tools) and request.choice.mode != "none"
+        if request.choice.mode in ("named", "required"):
+            return False  # a grammar of ours forces the call, whatever the template can
+        tools = bool(request.tools) and request.choice.mode == "auto"
         return self._knows_tools if tools else self._thinks
 
     def _chat(self, request: Generation) -> bytes:
