@@ -19,6 +19,8 @@ from mainspring.rag.ruler import Ruler
 
 __all__ = ["Chunk", "ChunkSpec", "Chunker"]
 
+_SPACES = " \t\n\r"
+
 
 class ChunkSpec(msgspec.Struct, frozen=True):
     """How documents are cut; a part of an index version's identity.
@@ -135,7 +137,7 @@ class Chunker:
         """Parts with what is embedded and its exact tokens; one that is too long after all is halved until it fits."""
         embedded = [work.embedded(part) for part in parts]
         found = []
-        for part, text, tokens in zip(parts, embedded, self._ruler.count(embedded), strict=True):
+        for part, text, tokens in zip(parts, embedded, self._counts(work, parts, embedded), strict=True):
             if tokens <= self._cap:
                 found.append((part, text, tokens))
             elif part.end - part.start > 1:
@@ -143,6 +145,13 @@ class Chunker:
             else:
                 found.append((part, part_text := work.body(part), self._ruler.count([part_text])[0]))
         return found
+
+    def _counts(self, work: _Cutting, parts: list[_Part], embedded: list[str]) -> list[int]:
+        """The exact tokens of each part; those that are known from cutting are not counted again."""
+        adds_up = self._ruler.adds_up
+        known = [work.tokens(part) + self._specials if adds_up and work.is_clean(part) else 0 for part in parts]
+        counted = iter(self._ruler.count([text for text, count in zip(embedded, known, strict=True) if not count]))
+        return [count or next(counted) for count in known]
 
 
 class _Cutting:
@@ -194,6 +203,17 @@ class _Cutting:
         prefix, _ = self._prefix(part.stack, part.start)
         return f"{prefix}{part.header}{self.body(part)}"
 
+    def tokens(self, part: _Part) -> int:
+        """Tokens of what is embedded of a part, without special tokens, as far as tokens add up."""
+        header = len(self._ruler.starts(part.header)) if part.header else 0
+        return self._prefix(part.stack, part.start)[1] + header + self._measured.tokens(part.start, part.end)
+
+    def is_clean(self, part: _Part) -> bool:
+        """Whether no word is cut at the part's ends."""
+        text = self._text
+        starts = part.start == 0 or text[part.start - 1] in _SPACES or text[part.start] in _SPACES
+        return starts and (part.end == len(text) or text[part.end] in _SPACES)
+
     # -- putting together -------------------------------------------------------------------------------------------
 
     def _join(self, first: _Part, second: _Part) -> _Part | None:
@@ -203,11 +223,7 @@ class _Cutting:
                 return None
             stack = _shared(stack, second.stack)
         whole = _Part(first.start, second.end, first.header, stack)
-        return whole if self._tokens(whole) <= self._room else None
-
-    def _tokens(self, part: _Part) -> int:
-        header = len(self._ruler.starts(part.header)) if part.header else 0
-        return self._prefix(part.stack, part.start)[1] + header + self._measured.tokens(part.start, part.end)
+        return whole if self.tokens(whole) <= self._room else None
 
     # -- taking apart -----------------------------------------------------------------------------------------------
 
@@ -246,7 +262,7 @@ class _Cutting:
             yield from self._pieces(section.opening, section.stack, self._room - self._prefix(section.stack, start)[1])
             return
         whole = _Part(last.start, end, last.header, last.stack)
-        if self._tokens(whole) <= self._room:
+        if self.tokens(whole) <= self._room:
             yield whole
             return
         begin, cut, _ = halves(self._text, last.start, last.end, (last.start + last.end) // 2)

@@ -37,6 +37,8 @@ class Ruler:
     def __init__(self, tokenizer: str, count: Callable[[Sequence[str]], Sequence[int]]) -> None:
         self._tokenizer = None
         self._count = count
+        self.adds_up = '"BertPreTokenizer"' in tokenizer
+        """Whether tokens of texts that meet at white space are those of both: then nothing is counted twice."""
         if tokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer)
             self._tokenizer.no_truncation()
