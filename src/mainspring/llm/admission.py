@@ -38,7 +38,7 @@ class Admission:
         kit: what all runs share.
     """
 
-    __slots__ = ("_accounts", "_by_key", "_by_tenant", "_kit", "_lanes")
+    __slots__ = ("_accounts", "_by_key", "_by_tenant", "_kit", "_lanes", "_money")
 
     def __init__(
         self,
@@ -51,6 +51,8 @@ class Admission:
         self._lanes = lanes
         self._kit = kit
         self._accounts = accounts
+        every = [*(key.limits for key in keys), *tenants.values(), *(lane.route.limits for lane in lanes.values())]
+        self._money = any(limit.money_micro is not None for limit in every)
         self._by_tenant: dict[str, tuple[Account, ...]] = {}
         for tenant, limits in tenants.items():
             account = accounts.add(f"tenant:{tenant}", limits)
@@ -157,7 +159,6 @@ class Admission:
             reserved = got
         run = Run(call, lane, request, Attempts(legs, request, bound // 4 + answer), self._kit, began)
         run.reservation = reserved
-        run.left = reserved.left if reserved is not None else None
         run.cache_key = key
         if lane.gate is not None:
             return await _turn(run, lane)
@@ -183,7 +184,9 @@ class Admission:
         return request, got
 
     def _most(self, legs: Legs, prompt: int, answer: int) -> int:
-        """The most that a request can cost at any of its targets, in micro-units."""
+        """The most that a request can cost at any of its targets, in micro-units; 0 where nobody counts money."""
+        if not self._money:
+            return 0
         now, find = self._kit.clock_ns(), self._kit.prices.find
         targets = [upstream.target for _, upstreams in legs for upstream in upstreams]
         prices = [find(target.provider, target.model, now) for target in targets]
@@ -202,7 +205,7 @@ async def _turn(run: Run, lane: Lane) -> Run | Refused:
         return run
     await run.close()
     message = f"the model is busy: {lane.gate.waiting} requests wait already"
-    return Refused(Error("rate", message, retryable=True, retry_after=1.0), "rate_limit_exceeded", left=run.left)
+    return Refused(Error("rate", message, retryable=True, retry_after=1.0), "rate_limit_exceeded", left=run.left())
 
 
 def _by_policy(request: Generation, lane: Lane) -> Generation:

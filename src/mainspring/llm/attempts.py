@@ -10,6 +10,7 @@ import msgspec
 from mainspring.llm.lanes import Lane, prefix_of
 from mainspring.llm.upstreams import Upstream, choose
 from mainspring.llm.values import Timeouts
+from mainspring.llm.waiting import Silence
 from mainspring.ports.llm import End, Error, Event, Generation, Start
 
 __all__ = ["Attempt", "Attempts", "may_retry"]
@@ -46,22 +47,23 @@ class Attempt:
         upstream.begin(tokens)
         self.iterator: AsyncIterator[Event] = upstream.target.engine.generate(request)
 
-    async def open(self, timeouts: Timeouts, *, token: bool) -> Error | None:
+    async def open(self, silence: Silence, timeouts: Timeouts, *, token: bool) -> Error | None:
         """Wait until it is accepted (and, with `token`, until the first event after that); the fault if it is not."""
         try:
-            async with asyncio.timeout(timeouts.accept):
-                while not self.head or (token and len(self.head) == 1):
-                    event = await anext(self.iterator)
-                    if isinstance(event, Error):
-                        return self._failed(event)
-                    if not self.head and not isinstance(event, Start):
-                        self.head.append(Start())
-                    self.head.append(event)
-        except TimeoutError:
-            return self._failed(Error("timeout", "the model took too long to accept the request", retryable=True))
+            silence.begin(timeouts.accept)
+            while not self.head or (token and len(self.head) == 1):
+                event = await self.iterator.__anext__()
+                if isinstance(event, Error):
+                    return self._failed(event)
+                if not self.head and not isinstance(event, Start):
+                    self.head.append(Start())
+                self.head.append(event)
+            silence.end()
         except StopAsyncIteration:
             return self._failed(Error("upstream", "the model ended without an answer", retryable=True))
         except asyncio.CancelledError:
+            if silence.caught():
+                return self._failed(Error("timeout", "the model took too long to accept the request", retryable=True))
             await self.close()
             raise
         except Exception as error:
@@ -116,19 +118,20 @@ class Attempts:
     __slots__ = ("_legs", "_prefix", "_request", "_tokens", "hedged", "number")
 
     def __init__(self, legs: Sequence[tuple[Lane, Sequence[Upstream]]], request: Generation, tokens: int) -> None:
-        self._legs = [_Leg(lane, upstreams) for lane, upstreams in legs]
+        self._legs = [_Leg(*leg) for leg in legs]
         self._request = request
         self._tokens = tokens
-        self._prefix = prefix_of(request) if any(len(upstreams) > 1 for _, upstreams in legs) else b""
+        several = len(legs) > 1 or len(legs[0][1]) > 1
+        self._prefix = prefix_of(request) if several else b""
         self.number = 0
         self.hedged = False
         self._legs[0].lane.budget.earn()
 
-    async def next(self) -> Attempt | Error:
+    async def next(self, silence: Silence) -> Attempt | Error:
         """The next try that an upstream accepts, or the fault that remains."""
         error: Error | None = None
         while True:
-            found = await self._try()
+            found = await self._try(silence)
             if isinstance(found, Attempt):
                 return found
             error = found
@@ -160,7 +163,7 @@ class Attempts:
         pause = leg.lane.route.retry.wait_s * 2.0 ** max(leg.tries - 1, 0)
         return float(max(shortest, error.retry_after or 0.0, pause))
 
-    async def _try(self) -> Attempt | Error:
+    async def _try(self, silence: Silence) -> Attempt | Error:
         leg = self._legs[0]
         upstream = choose(leg.upstreams, self._prefix, leg.tried)
         leg.tries += 1
@@ -171,9 +174,9 @@ class Attempts:
             return Error("overloaded", "the model does not answer now", retryable=True, retry_after=wait)
         if leg.lane.route.hedge_s is not None and len(leg.upstreams) > 1:
             return await self._hedged(leg, upstream, leg.lane.route.hedge_s)
-        return await self._open(leg, upstream, token=False)
+        return await self._open(leg, upstream, silence)
 
-    async def _open(self, leg: _Leg, upstream: Upstream, *, token: bool) -> Attempt | Error:
+    async def _open(self, leg: _Leg, upstream: Upstream, silence: Silence, *, token: bool = False) -> Attempt | Error:
         leg.tried.add(upstream)
         self.number += 1
         model = upstream.target.model
@@ -182,18 +185,28 @@ class Attempts:
         if self.number > 1:
             sent = msgspec.structs.replace(sent, id=f"{request.id}-{self.number}")
         attempt = Attempt(upstream, sent, self._tokens)
-        error = await attempt.open(leg.lane.route.timeouts, token=token)
+        error = await attempt.open(silence, leg.lane.route.timeouts, token=token)
+        silence.end()
         return attempt if error is None else error
+
+    async def _alone(self, leg: _Leg, upstream: Upstream) -> Attempt | Error:
+        """A try in a task of its own, up to its first token."""
+        silence = Silence(leg.lane.route.timeouts.accept)
+        silence.here()
+        try:
+            return await self._open(leg, upstream, silence, token=True)
+        finally:
+            silence.stop()
 
     async def _hedged(self, leg: _Leg, upstream: Upstream, seconds: float) -> Attempt | Error:
         """Ask a second upstream when the first gives no token for a while; the faster one answers."""
-        tasks = [asyncio.create_task(self._open(leg, upstream, token=True))]
+        tasks = [asyncio.create_task(self._alone(leg, upstream))]
         try:
             await asyncio.wait(tasks, timeout=seconds)
             other = choose(leg.upstreams, self._prefix, leg.tried)
             if not tasks[0].done() and other is not None and other not in leg.tried and leg.lane.budget.spend():
                 self.hedged = True
-                tasks.append(asyncio.create_task(self._open(leg, other, token=True)))
+                tasks.append(asyncio.create_task(self._alone(leg, other)))
             return await _first(tasks)
         finally:
             await asyncio.shield(_give_up(tasks))

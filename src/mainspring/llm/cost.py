@@ -53,7 +53,9 @@ class PriceTable:
 
     def find(self, provider: str, model: str, at_ns: int) -> Price | None:
         """The price that holds at a moment, or None when nobody wrote one down."""
-        versions = self._by_model.get((provider, model), ())
+        versions = self._by_model.get((provider, model))
+        if versions is None or versions[0].valid_from_ns <= at_ns:
+            return None if versions is None else versions[0]
         return next((price for price in versions if price.valid_from_ns <= at_ns), None)
 
 

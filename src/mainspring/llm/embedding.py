@@ -57,7 +57,7 @@ async def embed(admission: Admission, kit: Kit, request: EmbedRequest, caller: C
         if kit.recorder is not None:
             kit.recorder.add(_record(request, caller, lane, answerer, found, usage, at_ns, began, cost, version))
     if isinstance(found, Error):
-        return Refused(found, left=reserved.left if reserved is not None else Left())
+        return Refused(found, left=reserved.left() if reserved is not None else Left())
     return found
 
 

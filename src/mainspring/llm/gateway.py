@@ -104,7 +104,7 @@ class Gateway:
             raise
         if error is not None:
             await run.close()
-            return Refused(error, left=run.left)
+            return Refused(error, left=run.left())
         return run
 
     async def complete(self, call: Call) -> tuple[Run, Answer] | Refused:
@@ -117,7 +117,7 @@ class Gateway:
         finally:
             await run.close()
         if isinstance(answer, Error):
-            return Refused(answer, left=run.left)
+            return Refused(answer, left=run.left())
         return run, answer
 
     async def generate(self, request: Generation, caller: Caller | None = None) -> AsyncIterator[Event]:

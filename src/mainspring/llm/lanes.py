@@ -79,20 +79,19 @@ def share_of(user: str, name: str) -> float:
 def prefix_of(request: Generation) -> bytes:
     """The prompt's beginning."""
     if request.messages:
-        return "\0".join([message.text for message in request.messages[:2]])[:_PREFIX].encode()
+        first = request.messages[0].content
+        text = first[0] if first and isinstance(first[0], str) else ""
+        if len(text) < _PREFIX and len(request.messages) > 1:
+            text = f"{text}\0{request.messages[1].text}"
+        return text[:_PREFIX].encode()
     return str(request.prompt)[:_PREFIX].encode()
 
 
 def _plain(request: Generation) -> bool:
     sampling = request.sampling
-    return bool(
-        request.messages
-        and not request.tools
-        and request.schema is None
-        and sampling.logprobs is None
-        and sampling.n == 1
-        and all(type(part) is str for message in request.messages for part in message.content)
-    )
+    if request.tools or request.schema is not None or sampling.logprobs is not None or sampling.n != 1:
+        return False
+    return bool(request.messages) and not _pictures(request)
 
 
 def missing(can: Capabilities, request: Generation) -> str | None:
@@ -111,4 +110,8 @@ def missing(can: Capabilities, request: Generation) -> str | None:
 
 
 def _pictures(request: Generation) -> bool:
-    return any(not isinstance(part, str) for message in request.messages for part in message.content)
+    for message in request.messages:
+        for part in message.content:
+            if type(part) is not str:
+                return True
+    return False

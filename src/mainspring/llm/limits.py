@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
@@ -48,21 +47,6 @@ class Left(msgspec.Struct, frozen=True):
     tokens: tuple[int, int, float] | None = None
 
 
-@dataclass(slots=True)
-class _Window:
-    """A span of time and what was taken in it: reserved and not yet settled, or settled."""
-
-    start: float
-    requests: int = 0
-    tokens: int = 0
-
-
-@dataclass(slots=True)
-class _Period:
-    start: float
-    money: int = 0
-
-
 class Account:
     """What one key, tenant or model has used.
 
@@ -71,116 +55,149 @@ class Account:
         limits: what it may use.
         now: the clock, in seconds since 1970.
         spent: micro-units that its period has seen before this process began.
+
+    Attributes:
+        under_way: requests at this moment.
+        window: when the window that runs began.
+        period: when the period that runs began.
+        requests: taken in the window.
+        tokens: taken in the window: reserved and not yet settled, or settled.
+        money: taken in the period, in micro-units.
     """
 
-    __slots__ = ("_now", "_period", "_window", "limits", "name", "under_way")
+    __slots__ = (
+        "_most_money",
+        "_most_requests",
+        "_most_tokens",
+        "_most_under_way",
+        "_now",
+        "_until",
+        "limits",
+        "money",
+        "name",
+        "period",
+        "requests",
+        "tokens",
+        "under_way",
+        "window",
+    )
 
     def __init__(self, name: str, limits: Limits, now: Callable[[], float], spent: int = 0) -> None:
         self.name = name
         self.limits = limits
-        self.under_way = 0
         self._now = now
-        self._window = _Window(_begin(now(), limits.window_s))
-        self._period = _Period(_begin(now(), limits.period_s), spent)
+        self._most_under_way = _most(limits.concurrent)
+        self._most_requests = _most(limits.requests)
+        self._most_tokens = _most(limits.tokens)
+        self._most_money = _most(limits.money_micro)
+        self.under_way = self.requests = self.tokens = 0
+        self.window = _begin(now(), limits.window_s)
+        self.period = _begin(now(), limits.period_s)
+        self.money = spent
+        self._until = min(self.window + limits.window_s, self.period + limits.period_s)
 
-    def turn(self) -> None:
-        """Begin the next window and period when their time has come."""
-        now, limits = self._now(), self.limits
-        if not 0 <= now - self._window.start < limits.window_s:
-            self._window = _Window(_begin(now, limits.window_s))
-        if not 0 <= now - self._period.start < limits.period_s:
-            self._period = _Period(_begin(now, limits.period_s))
+    def turn(self, now: float) -> None:
+        """Begin the next window and period when their time has come; `now` is in seconds since 1970."""
+        limits = self.limits
+        window, period = _begin(now, limits.window_s), _begin(now, limits.period_s)
+        if window != self.window:
+            self.window, self.requests, self.tokens = window, 0, 0
+        if period != self.period:
+            self.period, self.money = period, 0
+        self._until = min(window + limits.window_s, period + limits.period_s)
 
-    def denies(self, tokens: int, money: int) -> Denied | None:
-        """The first limit that one more request with so much would exceed."""
-        limits, window = self.limits, self._window
+    def has_room(self, now: float, tokens: int, money: int) -> bool:
+        """Whether one more request with so much stays within every limit."""
+        if not self.window <= now < self._until:
+            self.turn(now)
+        return (
+            self.under_way < self._most_under_way
+            and self.requests < self._most_requests
+            and self.tokens + tokens <= self._most_tokens
+            and self.money + money <= self._most_money
+        )
+
+    def denies(self, now: float, tokens: int, money: int) -> Denied:
+        """The first limit that one more request with so much would exceed; there is one."""
+        limits = self.limits
+        until_window = max(self.window + limits.window_s - now, 0.0)
         if limits.concurrent is not None and self.under_way >= limits.concurrent:
             return Denied("concurrency", self.name, limits.concurrent, 0, 1, 1.0)
-        if limits.requests is not None and window.requests >= limits.requests:
-            return Denied("requests", self.name, limits.requests, 0, 1, self._until_window())
-        if limits.tokens is not None and window.tokens + tokens > limits.tokens:
-            wait = self._until_window() if tokens <= limits.tokens else None
-            return Denied("tokens", self.name, limits.tokens, limits.tokens - window.tokens, tokens, wait)
-        if limits.money_micro is not None and self._period.money + money > limits.money_micro:
-            left = limits.money_micro - self._period.money
-            wait = self._until_period() if money <= limits.money_micro else None
-            return Denied("money", self.name, limits.money_micro, left, money, wait)
-        return None
-
-    def take(self, tokens: int, money: int) -> tuple[_Window, _Period]:
-        """Reserve; what `give` is called with later."""
-        self.under_way += 1
-        self._window.requests += 1
-        self._window.tokens += tokens
-        self._period.money += money
-        return self._window, self._period
-
-    def settle(self, taken: tuple[_Window, _Period], tokens: int, money: int) -> None:
-        """Correct what was reserved by what was used (negative: less), in the window in which it was reserved."""
-        self.under_way -= 1
-        window, period = taken
-        window.tokens += tokens
-        period.money += money
-
-    def left(self) -> Left:
-        """What is left now."""
-        limits, window = self.limits, self._window
-        until = self._until_window()
-        requests = None if limits.requests is None else (limits.requests, limits.requests - window.requests, until)
-        tokens = None if limits.tokens is None else (limits.tokens, max(limits.tokens - window.tokens, 0), until)
-        return Left(requests, tokens)
+        if limits.requests is not None and self.requests >= limits.requests:
+            return Denied("requests", self.name, limits.requests, 0, 1, until_window if limits.requests else None)
+        if limits.tokens is not None and self.tokens + tokens > limits.tokens:
+            wait = until_window if tokens <= limits.tokens else None
+            return Denied("tokens", self.name, limits.tokens, limits.tokens - self.tokens, tokens, wait)
+        most = limits.money_micro or 0
+        until_period = max(self.period + limits.period_s - now, 0.0)
+        return Denied("money", self.name, most, most - self.money, money, until_period if money <= most else None)
 
     @property
     def used_tokens(self) -> int:
         """Tokens taken in the window that runs."""
-        self.turn()
-        return self._window.tokens
+        self.turn(self._now())
+        return self.tokens
 
     @property
     def used_micro(self) -> int:
         """Money taken in the period that runs, in micro-units."""
-        self.turn()
-        return self._period.money
+        self.turn(self._now())
+        return self.money
 
-    def _until_window(self) -> float:
-        return max(self._window.start + self.limits.window_s - self._now(), 0.0)
 
-    def _until_period(self) -> float:
-        return max(self._period.start + self.limits.period_s - self._now(), 0.0)
+def _most(limit: int | None) -> float:
+    return math.inf if limit is None else limit
 
 
 def _begin(now: float, length: float) -> float:
-    return math.floor(now / length) * length
+    return now // length * length
 
 
 class Reservation:
     """What a request holds at every account that it counts at, until it is settled; once."""
 
-    __slots__ = ("_accounts", "_taken", "left", "money", "open", "tokens")
+    __slots__ = ("_now", "_taken", "money", "open", "tokens")
 
-    def __init__(self, accounts: Sequence[Account], tokens: int, money: int) -> None:
-        self._accounts = accounts
-        self._taken = [account.take(tokens, money) for account in accounts]
+    def __init__(self, accounts: Sequence[Account], tokens: int, money: int, now: Callable[[], float]) -> None:
+        self._now = now
+        self._taken = [(account, account.window, account.period) for account in accounts]
         self.tokens = tokens
         self.money = money
         self.open = True
-        self.left = _tightest([account.left() for account in accounts])
+        for account in accounts:
+            account.under_way += 1
+            account.requests += 1
+            account.tokens += tokens
+            account.money += money
+
+    def left(self) -> Left:
+        """What the tightest of its accounts have left now."""
+        now = self._now()
+        requests = tokens = None
+        for account, _, _ in self._taken:
+            limits = account.limits
+            if limits.requests is not None:
+                left = limits.requests - account.requests
+                if requests is None or left < requests[1]:
+                    requests = (limits.requests, left, max(account.window + limits.window_s - now, 0.0))
+            if limits.tokens is not None:
+                left = max(limits.tokens - account.tokens, 0)
+                if tokens is None or left < tokens[1]:
+                    tokens = (limits.tokens, left, max(account.window + limits.window_s - now, 0.0))
+        return Left(requests, tokens)
 
     def settle(self, tokens: int, money: int) -> None:
-        """Replace what was reserved by what was used; later calls do nothing."""
-        if self.open:
-            self.open = False
-            for account, taken in zip(self._accounts, self._taken, strict=True):
-                account.settle(taken, tokens - self.tokens, money - self.money)
-
-
-def _tightest(found: Sequence[Left]) -> Left:
-    requests = [left.requests for left in found if left.requests is not None]
-    tokens = [left.tokens for left in found if left.tokens is not None]
-    return Left(
-        min(requests, key=lambda left: left[1]) if requests else None,
-        min(tokens, key=lambda left: left[1]) if tokens else None,
-    )
+        """Replace what was reserved by what was used, in the window in which it was; later calls do nothing."""
+        if not self.open:
+            return
+        self.open = False
+        more, dearer = tokens - self.tokens, money - self.money
+        for account, window, period in self._taken:
+            account.under_way -= 1
+            if account.window == window:
+                account.tokens += more
+            if account.period == period:
+                account.money += dearer
 
 
 class Accounts:
@@ -211,8 +228,7 @@ class Accounts:
         """The account of a name, where it has limits."""
         return self._all.get(name)
 
-    @staticmethod
-    def reserve(accounts: Sequence[Account], tokens: int, money: int) -> Reservation | Denied:
+    def reserve(self, accounts: Sequence[Account], tokens: int, money: int) -> Reservation | Denied:
         """Take it at all of them, or at none.
 
         Args:
@@ -220,9 +236,8 @@ class Accounts:
             tokens: the most that it can take.
             money: the most that it can cost, in micro-units.
         """
+        now = self._now()
         for account in accounts:
-            account.turn()
-            denied = account.denies(tokens, money)
-            if denied is not None:
-                return denied
-        return Reservation(accounts, tokens, money)
+            if not account.has_room(now, tokens, money):
+                return account.denies(now, tokens, money)
+        return Reservation(accounts, tokens, money, self._now)

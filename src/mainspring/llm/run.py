@@ -52,7 +52,6 @@ class Run:
 
     Attributes:
         answer: what has come so far.
-        left: what its tightest limits have left.
     """
 
     __slots__ = (
@@ -75,7 +74,6 @@ class Run:
         "call",
         "gated",
         "lane",
-        "left",
         "replay",
         "request",
         "reservation",
@@ -89,7 +87,6 @@ class Run:
         self.request = request
         self.answer = fold(request.sampling.n)
         self.at_ns = kit.clock_ns()
-        self.left: Left | None = None
         self.reservation: Reservation | None = None
         self.gated = False
         self.cache_key: bytes | None = None
@@ -107,6 +104,10 @@ class Run:
         self._silence = Silence(lane.route.timeouts.total)
         self._filters: Filters | None = None
 
+    def left(self) -> Left | None:
+        """What its tightest limits have left now; None without limits."""
+        return None if self.reservation is None else self.reservation.left()
+
     # -- sending -------------------------------------------------------------------------------------------------------
 
     async def begin(self) -> Error | None:
@@ -117,7 +118,8 @@ class Run:
             return None
         assert self._attempts is not None
         self._queue_us = int((time.perf_counter() - self._began) * 1e6)
-        found = await self._attempts.next()
+        self._silence.here()
+        found = await self._attempts.next(self._silence)
         return self._take(found)
 
     def _take(self, found: Attempt | Error) -> Error | None:
@@ -282,7 +284,7 @@ class Run:
             if not may_retry(error) or not await self._attempts.again(error):
                 return error
             await self._leave_attempt()
-            found = self._take(await self._attempts.next())
+            found = self._take(await self._attempts.next(self._silence))
             if found is not None:
                 return found
 

@@ -19,7 +19,7 @@ from mainspring.ports.llm import Message
 __all__ = ["CALL_COLUMNS", "REDACTION_VERSION", "CallStore", "fault_of", "open_log", "redacted", "row_of"]
 
 CALL_COLUMNS: Mapping[str, str] = {
-    "id": "text primary key",
+    "id": "text not null",
     "trace_id": "text not null",
     "span_id": "text not null",
     "parent_id": "text not null",
@@ -70,14 +70,14 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 _SLOW_US = 10_000_000
 _SCHEMA = f"""
-create table if not exists llm_call({", ".join(f"{name} {kind}" for name, kind in CALL_COLUMNS.items())}) without rowid;
-create index if not exists llm_call_at on llm_call(at_ns);
+create table if not exists llm_call({", ".join(f"{name} {kind}" for name, kind in CALL_COLUMNS.items())});
+create index if not exists llm_call_id on llm_call(id);
 create index if not exists llm_call_key on llm_call(key_id, at_ns);
 create table if not exists llm_body(
   hash text primary key, bytes blob not null, redaction_version integer not null, expires_at integer not null
 ) without rowid;
 """
-_INSERT = f"insert or replace into llm_call values ({', '.join('?' * len(CALL_COLUMNS))})"
+_INSERT = f"insert into llm_call values ({', '.join('?' * len(CALL_COLUMNS))})"
 
 
 def redacted(text: str) -> str:

@@ -21,6 +21,7 @@ _SAMPLES = 20
 _SHARE = 0.5
 """An upstream of which so large a share of the last outcomes are faults is ejected."""
 _EJECTED_S = 30.0
+_MIX, _WORD = 0xBF58476D1CE4E5B9, (1 << 64) - 1
 _ALIKE = 0.1
 """Loads that differ by less than this share of themselves count as equal, and the prompt's beginning decides."""
 
@@ -35,6 +36,7 @@ class Upstream:
     Attributes:
         outstanding: tokens of the requests that are under way at it, as reserved.
         requests: how many they are.
+        seed: what tells it apart from its neighbours, the same in every process.
     """
 
     __slots__ = (
@@ -48,11 +50,13 @@ class Upstream:
         "_wait_until",
         "outstanding",
         "requests",
+        "seed",
         "target",
     )
 
     def __init__(self, target: Target, now: Callable[[], float]) -> None:
         self.target = target
+        self.seed = int.from_bytes(hashlib.blake2b(target.name.encode(), digest_size=8).digest(), "big")
         self.outstanding = 0
         self.requests = 0
         self._now = now
@@ -65,12 +69,19 @@ class Upstream:
         self._outcomes: deque[bool] = deque(maxlen=_WINDOW)
 
     @property
+    def well(self) -> bool:
+        """Whether nothing at all speaks against it."""
+        return not (self._faults or self._wait_until or self._ejected_until)
+
+    @property
     def load(self) -> float:
         """Outstanding tokens by weight."""
         return self.outstanding / self.target.weight
 
     def closed_for(self) -> float:
         """Seconds until a request may be sent; 0 is now. An open breaker lets one trial through after its time."""
+        if self._faults < _FAULTS and not self._wait_until:
+            return 0.0
         now = self._now()
         if self._faults >= _FAULTS and (self._trial or now < self._open_until):
             return max(self._open_until - now, 0.05)
@@ -82,7 +93,7 @@ class Upstream:
 
     def ejected(self) -> bool:
         """Whether it fails far more often than it should; it is used only when nothing else is there."""
-        return self._now() < self._ejected_until
+        return bool(self._ejected_until) and self._now() < self._ejected_until
 
     def begin(self, tokens: int) -> None:
         """A request is sent."""
@@ -129,24 +140,31 @@ def choose(upstreams: Sequence[Upstream], prefix: bytes = b"", tried: Collection
     if len(upstreams) == 1:
         only = upstreams[0]
         return only if only.closed_for() == 0.0 else None
+    if not tried and all(upstream.well for upstream in upstreams):
+        return _least(upstreams, prefix)
     able = [upstream for upstream in upstreams if upstream.closed_for() == 0.0]
-    able = [upstream for upstream in able if upstream not in tried] or able
+    if tried:
+        able = [upstream for upstream in able if upstream not in tried] or able
     well = [upstream for upstream in able if not upstream.ejected()]
     if len(well) * 2 >= len(upstreams) or (well and len(able) == len(well)):
         able = well
-    if not able:
-        return None
-    least = min(upstream.load for upstream in able)
-    alike = [upstream for upstream in able if upstream.load <= least * (1 + _ALIKE)]
+    return _least(able, prefix) if able else None
+
+
+def _least(able: Sequence[Upstream], prefix: bytes) -> Upstream:
+    loads = [upstream.outstanding / upstream.target.weight for upstream in able]
+    most = min(loads) * (1 + _ALIKE)
+    alike = [upstream for upstream, load in zip(able, loads, strict=True) if load <= most]
     if len(alike) == 1:
         return alike[0]
-    return max(alike, key=lambda upstream: _rank(upstream, prefix))
-
-
-def _rank(upstream: Upstream, prefix: bytes) -> tuple[int, bytes]:
-    name = upstream.target.name.encode()
-    score = hashlib.blake2b(prefix, digest_size=8, key=name[:64]).digest()
-    return -upstream.requests if not prefix else 0, score
+    point = int.from_bytes(hashlib.blake2b(prefix, digest_size=8).digest(), "big")
+    best, highest = alike[0], -1
+    for upstream in alike:
+        score = (point ^ upstream.seed) * _MIX & _WORD
+        score = (score ^ (score >> 29)) * _MIX & _WORD
+        if score > highest:
+            best, highest = upstream, score
+    return best
 
 
 class RetryBudget:

@@ -15,12 +15,13 @@ class Silence:
         expired: whether the wait was cancelled from here; whoever catches the cancellation asks for it.
     """
 
-    __slots__ = ("_deadline", "_handle", "_loop", "_task", "_until", "_waiting", "expired")
+    __slots__ = ("_deadline", "_handle", "_loop", "_planned", "_task", "_until", "_waiting", "expired")
 
     def __init__(self, total_s: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._until = self._loop.time() + total_s
         self._deadline = 0.0
+        self._planned = 0.0
         self._waiting = False
         self._task: asyncio.Task[object] | None = None
         self._handle: asyncio.TimerHandle | None = None
@@ -29,11 +30,16 @@ class Silence:
     def begin(self, seconds: float) -> None:
         """The wait begins; it may take so long, and no longer than is left in all."""
         deadline = self._loop.time() + seconds
-        self._deadline = min(deadline, self._until)
+        self._deadline = deadline if deadline < self._until else self._until
         self._waiting = True
-        if self._handle is None:
-            self._task = asyncio.current_task()
-            self._handle = self._loop.call_at(self._deadline, self._look)
+        if self._handle is None or self._deadline < self._planned:
+            self._plan(self._deadline)
+
+    def _plan(self, at: float) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+        self._planned = at
+        self._handle = self._loop.call_at(at, self._look)
 
     def here(self) -> None:
         """From now on the running task is the one that waits."""
@@ -52,11 +58,12 @@ class Silence:
             return
         # Not waiting: the consumer is slow, which is no fault of the engine's. Look again later.
         again = self._deadline if self._waiting else max(self._deadline, self._loop.time() + 1.0)
-        self._handle = self._loop.call_at(again, self._look)
+        self._plan(again)
 
     def caught(self) -> bool:
         """Whether a cancellation that was just caught came from here; takes it back if so."""
         if self.expired and self._task is not None:
+            self.expired = False
             self._task.uncancel()
             return True
         return False

@@ -98,7 +98,7 @@ def _trace(headers: Mapping[bytes, bytes]) -> tuple[str, str]:
 def request_headers(request_id: str, run: Run | None = None) -> tuple[tuple[bytes, bytes], ...]:
     """The headers of every answer."""
     own = ((b"x-request-id", request_id.encode()),)
-    return own if run is None or run.left is None else own + limit_headers(run.left)
+    return own if run is None or run.reservation is None else own + limit_headers(run.reservation.left())
 
 
 def streamed(
