@@ -123,5 +123,5 @@ class Searcher(Protocol):
             DataError: MS-2401, the filter does not fit the index; MS-2402, k is out of range.
         """
 
-    def passage(self, document_id: str, document_version: int, caller: Identity) -> Passage | None:
-        """The text of a document's version, or None where it is not there or the caller may not see it."""
+    def passage(self, document_id: str, document_version: int | None, caller: Identity) -> Passage | None:
+        """The text of a document's version (None: the newest); None where there is none that the caller may see."""

@@ -79,10 +79,10 @@ class Library:
         notes = () if complete else (Note("fewer_than_k", f"{len(hits)} of {request.k}"),)
         return SearchAnswer(self.name, 1, complete, notes, Took(), hits)
 
-    def passage(self, document_id: str, document_version: int, caller: Identity) -> Passage | None:
+    def passage(self, document_id: str, document_version: int | None, caller: Identity) -> Passage | None:
         """As `Searcher.passage`."""
         for page in self._pages.values():
-            if page.document_id == document_id and page.version == document_version and _readable(page, caller):
+            if page.document_id == document_id and document_version in (None, page.version) and _readable(page, caller):
                 return Passage(document_id, page.version, page.text, _title(page), page.uri)
         return None
 

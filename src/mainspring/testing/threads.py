@@ -54,7 +54,7 @@ def _graph(saver: Any) -> Any:
     return builder.compile(checkpointer=saver)
 
 
-def _config(name: str, run: str = "") -> dict[str, Any]:
+def _config(name: str, run: str = "") -> Any:
     return {"configurable": {"thread_id": name}, "metadata": {"run_id": run} if run else {}}
 
 
