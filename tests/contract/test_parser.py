@@ -267,6 +267,20 @@ def test_pages_of_the_web_by_their_charset(parser):
     assert len(parsed(parser, picture, "a.html").text) < 100
 
 
+def test_the_main_part_of_a_page_is_what_counts(parser):
+    """As Sphinx and MkDocs write them: menus, permalinks and addresses of links are no text."""
+    menu = '<div role="navigation"><ul><li><a href="x">Menu entry</a></ul></div>'
+    head = '<h1>Head<a class="headerlink" href="#head">¶</a></h1>'
+    inner = f'<div>{head}<p>See <a href="a/b.html#c">the <b>docs</b></a>.</p></div>'
+    for opening in ('<div class="body" role="main">', "<main>", "<ARTICLE role=main>"):
+        closing = f"</{re.match('<([A-Za-z]+)', opening)[1].lower()}>"
+        found = parsed(parser, f"<html><body>{menu}{opening}{inner}{closing}{menu}".encode(), "a.html")
+        assert found.text.strip() == "# Head\n\nSee the **docs**."
+        assert found.title == "Head"
+    unclosed = parsed(parser, f"<body>{menu}<main>{inner}".encode(), "a.html")
+    assert "the **docs**" in unclosed.text
+
+
 def test_tables_in_text(parser):
     found = parsed(parser, 'Name;Größe\n"ä;b";1\n'.encode(), "a.csv")
     assert found.text.splitlines() == ["| Name | Größe |", "| --- | --- |", "| ä;b | 1 |"]

@@ -114,7 +114,7 @@ class Chunker:
         No chunk is a heading or a fence alone unless the document has nothing else to put it with.
         """
         text = parsed.text
-        measured = Measured(text, self._ruler.starts(text).tolist())
+        measured = Measured(text, self._ruler.starts(text))
         blocks = [Block("prose", 0, len(text))] if parsed.plain else blocks_of(text)
         work = _Cutting(measured, blocks, parsed.title, self._ruler, self._spec, self._cap - self._specials)
         fitting = self._fitting(work, [work.trimmed(part) for part in work.packed()])
@@ -273,9 +273,7 @@ class _Cutting:
 
     def _prefix(self, stack: Stack, start: int) -> tuple[str, int]:
         """Title and headings that stand before a part, and their tokens."""
-        names = tuple(heading.title for heading in stack if heading.start < start and heading.title)
-        if self._title and (not stack or stack[0].title.casefold() != self._title.casefold()):
-            names = (self._title, *names)
+        names = _names(self._title, stack, start)
         if names not in self._prefixes:
             self._prefixes[names] = self._made(list(names))
         return self._prefixes[names]
@@ -290,8 +288,19 @@ class _Cutting:
             if len(names) > 1:
                 del names[len(names) // 2 if len(names) > 2 else 0]
             else:
-                names = [names[0][: int(starts[most])].rstrip()] if most else []
+                names = [names[0][: starts[most]].rstrip()] if most else []
         return "", 0
+
+
+def _names(title: str, stack: Stack, start: int) -> tuple[str, ...]:
+    """The title and the headings before a place; where the title begins with the first heading, only one of both."""
+    above = [heading.title for heading in stack if heading.start < start and heading.title]
+    first = stack[0].title.casefold() if stack else ""
+    if first and title.casefold().startswith(first):
+        if stack[0].start < start:
+            return (title, *above[1:])
+        title = "" if title.casefold() == first else title
+    return (title, *above) if title else tuple(above)
 
 
 def _sections(blocks: Sequence[Block]) -> Iterator[_Section]:

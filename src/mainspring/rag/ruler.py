@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 from mainspring.lazy import lazy
 from mainspring.ports.embedder import Embedder
 
 if TYPE_CHECKING:
-    import numpy as np
     import tokenizers
-    from numpy.typing import NDArray
 else:
-    np, tokenizers = lazy("numpy"), lazy("tokenizers")
+    tokenizers = lazy("tokenizers")
 
 __all__ = ["Ruler"]
 
@@ -49,21 +47,25 @@ class Ruler:
         """The ruler of an embedder."""
         return cls(embedder.tokenizer, embedder.count)
 
-    def starts(self, text: str) -> NDArray[np.int64]:
-        """The character at which each token of a text begins, rising, int64 (tokens,); without special tokens."""
+    def starts(self, text: str) -> list[int]:
+        """The character at which each token of a text begins, rising; without special tokens."""
         if self._tokenizer is None:
-            return np.array([match.start() for match in _LIKELY.finditer(text)], np.int64)
+            return [match.start() for match in _LIKELY.finditer(text)]
+        if len(text) <= _SEGMENT:
+            return _rising(start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets)
         edges = _segments(text)
         pieces = [text[start:end] for start, end in pairwise(edges)]
-        found = []
-        for start, encoding in zip(edges, self._tokenizer.encode_batch(pieces, add_special_tokens=False), strict=False):
-            if encoding.offsets:
-                found.append(np.array(encoding.offsets, np.int64)[:, 0] + start)
-        return np.maximum.accumulate(np.concatenate(found)) if found else np.zeros(0, np.int64)
+        encoded = self._tokenizer.encode_batch(pieces, add_special_tokens=False)
+        return _rising(edge + start for edge, one in zip(edges, encoded, strict=False) for start, _ in one.offsets)
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text as the embedder is given it, special tokens included, nothing cut."""
         return list(self._count(texts)) if texts else []
+
+
+def _rising(starts: Iterable[int]) -> list[int]:
+    """As they are, for nearly every tokenizer: one may say twice where a character is that became two."""
+    return list(accumulate(starts, max))
 
 
 def _segments(text: str) -> list[int]:

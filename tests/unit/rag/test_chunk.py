@@ -195,6 +195,12 @@ def test_each_chunk_has_its_headings():
 def test_the_title_is_said_once():
     (chunk,) = cut("# The manual\n\nText.", "The Manual")
     assert chunk.text == "# The manual\n\nText."
+    first, second, *_ = cut(f"# The manual\n\n## Part\n\n{words(300)}", "The manual of our product")
+    assert first.text.startswith("The manual of our product\n\n# The manual\n\n## Part\n\nword0")
+    assert second.text.startswith("The manual of our product > Part\n\nword")
+    first, second, *_ = cut(f"# The manual\n\n## Part\n\n{words(300)}", "The Manual")
+    assert first.text.startswith("# The manual\n\n## Part")
+    assert second.text.startswith("The Manual > Part\n\nword")
     (chunk,) = cut("# Chapter\n\nText.", "The Manual")
     assert chunk.text == "The Manual\n\n# Chapter\n\nText."
     (chunk,) = cut("Text.", "The Manual")

@@ -1,6 +1,7 @@
-"""HTML before it is converted: decoded by its own charset, its head read and taken out, pictures in it dropped.
+"""HTML before it is converted: decoded by its own charset, and only what a reader came for.
 
-kreuzberg takes bytes that are not UTF-8 for broken characters, and writes the head into the text.
+kreuzberg takes bytes that are not UTF-8 for broken characters, and writes the head into the text. Where a page says
+what its main part is, the rest is menus; addresses of links and pictures that are written out are no words.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ __all__ = ["body_of", "decoded", "head_of"]
 _CHARSET = re.compile(rb"""<meta[^>]+charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _HEAD = re.compile(r"<head\b[^>]*>.*?</head\s*>|<title\b[^>]*>.*?</title\s*>|<meta\b[^>]*>", re.IGNORECASE | re.DOTALL)
 _PICTURE = re.compile(r"""(\bsrc\s*=\s*["']?)data:[^"'\s>]*""", re.IGNORECASE)
+_MAIN = re.compile(r"""<(?=main\b|\w+[^>]*\brole\s*=\s*["']?main\b)(\w+)[^>]*>""", re.IGNORECASE)
+_PERMALINK = re.compile(r"<a\b[^>]*>\s*(?:¶|#|§|🔗|&para;|&#182;|&#xb6;)\s*</a\s*>", re.IGNORECASE)
+_LINK = re.compile(r"</?a\b[^>]*>", re.IGNORECASE)
 _NEAR = 1 << 16
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _KEPT = {"author": "authors", "description": "subject", "keywords": "keywords", "date": "created_at"}
@@ -38,8 +42,9 @@ def decoded(data: bytes) -> str:
 
 
 def body_of(page: str) -> str:
-    """The page without what is not shown: head, titles, meta data, pictures that are written out."""
-    return _PICTURE.sub(r"\1", _HEAD.sub("", page))
+    """The main part of a page, without head, links' addresses, permalinks and pictures that are written out."""
+    body = _main(_HEAD.sub("", page))
+    return _PICTURE.sub(r"\1", _LINK.sub("", _PERMALINK.sub("", body)))
 
 
 def head_of(page: str) -> tuple[str, dict[str, str]]:
@@ -47,6 +52,19 @@ def head_of(page: str) -> tuple[str, dict[str, str]]:
     reader = _Head()
     reader.feed(page[:_NEAR])
     return " ".join("".join(reader.title).split()), reader.found
+
+
+def _main(page: str) -> str:
+    """The element that is marked as the main part, or the whole page."""
+    opening = _MAIN.search(page)
+    if opening is None:
+        return page
+    depth = 0
+    for tag in re.finditer(rf"<(/?){opening[1]}\b[^>]*>", page[opening.start() :], re.IGNORECASE):
+        depth += -1 if tag[1] else 1
+        if depth == 0:
+            return page[opening.start() : opening.start() + tag.end()]
+    return page
 
 
 class _Head(HTMLParser):
