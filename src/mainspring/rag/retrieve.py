@@ -94,15 +94,16 @@ class IndexSearcher:
         took = Took((embedded - began) // 1000, (searched - embedded) // 1000, (ended - searched) // 1000)
         return SearchAnswer(version.index, version.version, complete, tuple(notes), took, tuple(hits))
 
-    def passage(self, document_id: str, document_version: int, caller: Identity) -> Passage | None:
-        """The text of a document's version; None where it is not there or the caller may not see it."""
+    def passage(self, document_id: str, document_version: int | None, caller: Identity) -> Passage | None:
+        """The text of a document's version, the newest when None; None where it is not there or not for the caller."""
         row = self.manifest.document(self.shape.name, document_id)
         if row is None or row.tenant not in _tenants(caller) or not set(row.principals) & set(caller.principals):
             return None
-        member = self.manifest.member(self.shape.name, document_id, document_version)
+        wanted = row.document_version if document_version is None else document_version
+        member = self.manifest.member(self.shape.name, document_id, wanted)
         if member is None:
             return None
-        return Passage(document_id, document_version, self._parsed(member.parsed).text, row.title, row.uri)
+        return Passage(document_id, wanted, self._parsed(member.parsed).text, row.title, row.uri)
 
     def _parsed(self, digest: str) -> Parsed:
         with self._lock:

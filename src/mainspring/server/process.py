@@ -7,9 +7,11 @@ import base64
 import contextlib
 import importlib.metadata
 import os
+import random
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,26 +19,36 @@ from typing import Any
 
 import uvloop
 
+from mainspring.assistants.trace import RunRecord
 from mainspring.catalog.ids import now_us
 from mainspring.choose.report import conditions_report
 from mainspring.choose.services import Services
 from mainspring.config.settings import DEV_DEFAULT, Settings
 from mainspring.declare.identity import ANYONE, Identity
 from mainspring.errors import ConfigError, MainspringError
+from mainspring.llm.record import Recorder
+from mainspring.llm.store import CallStore
 from mainspring.llm.stored import StoredResponses
 from mainspring.plan.graph import Plan
 from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
+from mainspring.protocols.assistants.openai import add_assistant_models
+from mainspring.protocols.assistants.rest import add_assistant_routes
 from mainspring.protocols.http import Fault, Request, Router, error_response
 from mainspring.protocols.llm.mount import add_llm_routes
+from mainspring.protocols.mcp.rest import add_mcp_routes
+from mainspring.protocols.mcp.server import McpServer
+from mainspring.protocols.mcp.tools import Offer
 from mainspring.protocols.native.rest import add_native_routes
 from mainspring.protocols.oip.rest import add_oip_routes
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.server.asgi import AsgiApp, Limits, Listener
+from mainspring.server.assistants import Assistants, assistants_of
 from mainspring.server.callers import Callers, callers_of, digest_of, key_of
 from mainspring.server.host import Bound, bind, run_listeners
 from mainspring.server.labels import read_labels
 from mainspring.server.language import Language, keys_of
 from mainspring.server.listening import exposed_pages, management_keys, origin_of_setting
+from mainspring.server.loop import online_views
 from mainspring.server.schedules import Schedules
 from mainspring.server.served import ServedModels
 from mainspring.server.state import WorkerState
@@ -44,6 +56,9 @@ from mainspring.server.state import WorkerState
 __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
+_SWEEP_SECONDS = 60.0
+_TRACES = 500
+"""How many runs of assistants are kept in memory for the console."""
 _COUNTED = 4096
 """The most kinds of request whose counters are kept at hand."""
 _MANAGED = 256
@@ -94,7 +109,11 @@ class ServerProcess:
         self._console = console
         self._settings = services.settings
         self.state = WorkerState(services, plan, only=only)
-        self.language = Language(services, plan, told)
+        self._only = frozenset(only)
+        self._recorder = Recorder([CallStore(services.state / "log" / "calls.db", random.random)], told)
+        self.language = Language(services, plan, told, self._recorder)
+        self.assistants: Assistants = {}
+        self.traces: deque[RunRecord] = deque(maxlen=_TRACES)
         self._tasks: list[asyncio.Task[None]] = []
         self._routes: dict[tuple[str, tuple[str, ...], int], tuple[_Add, _Add]] = {}
         self._bound: list[Bound] = []
@@ -113,6 +132,15 @@ class ServerProcess:
         """
         callers = callers_of(self._settings)
         self.state.open()
+        self.assistants = assistants_of(
+            self.services,
+            self.plan,
+            self.language.inner,
+            self.state.knowledge.searchers,
+            lambda: self.state.endpoints,
+            online_views(self.services, self.plan),
+            self.traces.append,
+        )
         try:
             self._bound = self._listeners(callers)
             uvloop.run(self._serve(self._bound))
@@ -138,11 +166,9 @@ class ServerProcess:
             asyncio.to_thread,
             read_labels,
         )
-        knowledge = self.state.knowledge
-        add_retrieval_routes(router, knowledge.searchers, knowledge.described, _identify(callers), asyncio.to_thread)
-        if self.language:
-            kept = StoredResponses(self.services.state / "log" / "responses.db", time.time)
-            add_llm_routes(router, self.language.outer(keys_of(settings)), kept)
+        knowledge, who = self.state.knowledge, _identify(callers)
+        add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)
+        self._add_language(router, who)
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
         guard = _guard(callers, settings.whole("server.queue"), lambda: main.open)
         main = Listener(router, limits, guard=guard, watch=self._count, on_error=self._fault)
@@ -159,6 +185,32 @@ class ServerProcess:
                 fix="management.enabled = true, or console.enabled = false",
             )
         return found
+
+    def _add_language(self, router: Router, who: Callable[[Request], Identity]) -> None:
+        """The wires of assistants, of language models and of MCP, as far as the app has any of these."""
+        shown = self._shown_assistants()
+        searchers = self.state.knowledge.searchers
+        if shown or searchers:
+            offer = Offer(lambda: searchers, lambda: shown)
+            add_mcp_routes(router, McpServer(offer, self.plan.app, _version(), self._fault), who)
+        if not self.language:
+            return
+        kept = StoredResponses(self.services.state / "log" / "responses.db", time.time)
+        gateway, models = self.language.outer(keys_of(self._settings)), Router()
+        add_llm_routes(models, gateway, kept)
+        if shown:
+            add_assistant_routes(router, lambda: shown, who)
+            add_assistant_models(router, lambda: shown, who, time.time, models)
+        add_llm_routes(router, gateway, kept)
+
+    def _shown_assistants(self) -> Assistants:
+        """The assistants that have an endpoint, by the endpoint's name."""
+        nodes = self.plan.of_kind("endpoint", over="assistant")
+        return {
+            node.name: self.assistants[node.inputs[0].rpartition("/")[2]]
+            for node in nodes
+            if not self._only or node.name in self._only
+        }
 
     def _bind_management(self, settings: Settings, limits: Limits) -> Bound:
         router = Router()
@@ -192,7 +244,9 @@ class ServerProcess:
                 self._told(f"{bound.name:<11} {bound.url}")
             if not self.state.ready():
                 self._told("not ready: an endpoint's model has no champion yet")
+            self._recorder.start()
             self._tasks.append(asyncio.create_task(self.language.start()))
+            self._tasks.append(asyncio.create_task(self._sweep()))
             schedules = Schedules(self.services, self.plan)
             self._tasks.append(asyncio.create_task(self._every(_ALIAS_SECONDS, self._refresh)))
             seconds = self._settings.number("monitoring.every")
@@ -205,7 +259,10 @@ class ServerProcess:
             for task in self._tasks:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+            for assistant in self.assistants.values():
+                await assistant.close()
             await self.language.stop(self._settings.number("server.drain"))
+            await asyncio.to_thread(self._recorder.stop)
 
         def asked(number: int) -> None:
             self.interrupted = self.interrupted or (number == signal.SIGINT and not self.state.ready())
@@ -221,6 +278,16 @@ class ServerProcess:
         for name in self.state.refresh():
             live = self.state.models.get(name)
             self._told(f"model {name} version {live.version if live else '?'} answers now")
+
+    async def _sweep(self) -> None:
+        """Delete the threads of assistants whose time is over."""
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            for name, assistant in self.assistants.items():
+                try:
+                    await assistant.sweep()
+                except MainspringError as error:
+                    self._told(f"assistant {name}: {error.lines()}")
 
     async def _every(self, seconds: float, action: Callable[[], object]) -> None:
         """Call something in a thread again and again; a fault is told, and the next call tries again."""
