@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     httptools = lazy("httptools")
 
-__all__ = ["Client", "Place", "place_of"]
+__all__ = ["Client", "Place", "place_of", "sendable"]
 
 _IDLE_SECONDS = 60.0
 _MOST_HEADERS = 64 << 10
@@ -81,6 +81,11 @@ def place_of(url: str, **more: object) -> Place:
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     port = parts.port or (443 if tls else 80)
     return Place(host=host, port=port, tls=tls, path=parts.path.rstrip("/"), **more)  # type: ignore[arg-type]
+
+
+def sendable(text: str) -> bool:
+    """Whether a text may stand in a header: Latin-1 without line ends and other controls."""
+    return all(" " <= sign <= "\u00ff" and sign != "\u007f" for sign in text)
 
 
 class _Connection(asyncio.Protocol):

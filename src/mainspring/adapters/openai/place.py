@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from mainspring.adapters.openai.problems import bad_header, no_url
 from mainspring.adapters.openai.settings import OpenAISettings
 from mainspring.upstream.chat_request import Limit
-from mainspring.upstream.client import Place, place_of
+from mainspring.upstream.client import Place, place_of, sendable
 
 __all__ = ["limit_of", "place_for"]
 
@@ -37,13 +37,9 @@ def _headers(settings: OpenAISettings) -> Mapping[str, str]:
         name = settings.key_header.lower() or ("api-key" if settings.api_version else "authorization")
         headers[name] = f"Bearer {settings.key.strip()}" if name == "authorization" else settings.key.strip()
     for name, value in headers.items():
-        if not _sendable(name) or not _sendable(value):
+        if not sendable(name) or not sendable(value):
             raise bad_header(name)
     return headers
-
-
-def _sendable(text: str) -> bool:
-    return all(" " <= sign <= "\u00ff" and sign != "\u007f" for sign in text)
 
 
 def limit_of(settings: OpenAISettings, host: str) -> Limit:
