@@ -332,6 +332,21 @@ def test_tools_of_a_template_that_knows_them(opening, place):
     auto = msgspec.structs.replace(chat("Hello"), tools=(WEATHER, CLOCK))
     events = llm.events(auto)
     assert ended(events).usage.prompt == llm.run(llm.engine.count(auto))
+    two = msgspec.structs.replace(auto, sampling=Sampling(temperature=1.0, max_tokens=6, n=2))
+    usage = ended(llm.events(two)).usage
+    assert usage.completion > 6
+
+    async def cut():
+        events = []
+        async for event in llm.engine.generate(msgspec.structs.replace(auto, id="cut", sampling=LONG)):
+            events.append(event)
+            if isinstance(event, Text):
+                await llm.engine.cancel("cut")
+        return events
+
+    usage = ended(llm.run(cut())).usage
+    assert usage.completion > 0
+    assert usage.prompt > 0
 
 
 def test_a_call_that_the_model_chooses_to_make(llm):
@@ -375,8 +390,9 @@ def test_a_stop_text_is_named(llm):
     assert ended(events).stopped_by[0] in (" ", "\n")
 
 
-def test_a_prompt_and_answer_that_fill_the_context(llm):
+def test_a_prompt_and_answer_that_fill_the_context(opening):
     """End for their length; nothing is shifted out."""
+    llm = opening(msgspec.structs.replace(SMALL, context=256, slots=1))
     context = llm.engine.capabilities().context
     words = "word " * (context - 60)
     request = Generation("p", "", prompt=words, sampling=Sampling(temperature=0.0, logit_bias={2: -100.0}))

@@ -255,8 +255,9 @@ class EngineContract:
         assert end.reasons == ("length", "length")
         assert text_of(events, 0)
         assert text_of(events, 1)
-        assert end.usage is not None
-        assert end.usage.completion > 6
+        if self.exact:
+            assert end.usage is not None
+            assert end.usage.completion > 6
 
     def test_log_probabilities(self, llm: OnLoop) -> None:
         """Of each token, with the likeliest alternatives in order; together the tokens are the text."""
@@ -443,14 +444,14 @@ class EngineContract:
         assert found.usage.completion == 0
 
     def test_counting(self, llm: OnLoop) -> None:
-        """More text and more tools are more tokens."""
+        """More text and more tools are more tokens; who cannot count conversations never does."""
         small, large = chat("Hi"), chat("Hi, and then a good deal more than that")
         counted = [
             llm.run(llm.engine.count(request))
             for request in (small, large, msgspec.structs.replace(small, tools=(WEATHER,)))
         ]
         if None in counted:
-            assert llm.run(llm.engine.tokenize("Hi")) is None
+            assert counted == [None] * 3
             return
         assert 0 < counted[0] < counted[1]  # type: ignore[operator]
         assert counted[2] > counted[0]  # type: ignore[operator]

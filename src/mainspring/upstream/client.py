@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     httptools = lazy("httptools")
 
-__all__ = ["Client", "Place", "place_of"]
+__all__ = ["Client", "Place", "place_of", "sendable"]
 
 _IDLE_SECONDS = 60.0
 _MOST_HEADERS = 64 << 10
@@ -83,6 +83,11 @@ def place_of(url: str, **more: object) -> Place:
     return Place(host=host, port=port, tls=tls, path=parts.path.rstrip("/"), **more)  # type: ignore[arg-type]
 
 
+def sendable(text: str) -> bool:
+    """Whether a text may stand in a header: Latin-1 without line ends and other controls."""
+    return all(" " <= sign <= "\u00ff" and sign != "\u007f" for sign in text)
+
+
 class _Connection(asyncio.Protocol):
     """One connection, with one exchange at a time."""
 
@@ -141,6 +146,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
+        self.client.opened(self)
 
     def data_received(self, data: bytes) -> None:
         reply = self._reply
@@ -149,14 +155,12 @@ class _Connection(asyncio.Protocol):
             return
         if reply.fresh:
             reply.fresh = False
-        if not reply.head_done:
-            self._head_size += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
             self._fail(BrokenError(Error("upstream", "the upstream's answer is no HTTP", retryable=True)))
             return
-        if not reply.head_done and self._head_size > _MOST_HEADERS:
+        if self._head_size > _MOST_HEADERS:
             self._fail(BrokenError(Error("upstream", "the upstream's headers are too large")))
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -181,6 +185,7 @@ class _Connection(asyncio.Protocol):
     # -- httptools ----------------------------------------------------------------------------------------------------
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_size += len(name) + len(value)
         if self._reply is not None:
             self._reply.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
@@ -228,6 +233,7 @@ class Client:
         self.place = place
         self.lost = lost
         self._idle: deque[_Connection] = deque()
+        self._open: set[_Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         fixed = {"host": place.authority, "accept": "*/*", **{k.lower(): v for k, v in place.headers.items()}}
         self._fixed = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
@@ -287,17 +293,23 @@ class Client:
         else:
             connection.abort()
 
+    def opened(self, connection: _Connection) -> None:
+        """It stands."""
+        self._open.add(connection)
+
     def forget(self, connection: _Connection) -> None:
         """It is closed."""
+        self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
 
     async def aclose(self) -> None:
-        """Close every connection that is not in use."""
-        while self._idle:
-            self._idle.pop().abort()
+        """Close every connection."""
+        for connection in list(self._open):
+            connection.abort()
         for task in list(self._connecting):
             task.cancel()
+        await asyncio.sleep(0)  # they are closed in the loop's next turn
 
 
 def _stop(task: asyncio.Task[None]) -> None:

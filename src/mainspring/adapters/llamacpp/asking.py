@@ -9,10 +9,10 @@ import msgspec
 import orjson
 
 from mainspring.adapters.llamacpp.completion import CompletionEvents, FitsSchema, Reader, body_of
+from mainspring.adapters.llamacpp.native_chat import NativeChat
 from mainspring.adapters.llamacpp.schemas import compact, unsupported
 from mainspring.adapters.llamacpp.tools import ForcedCall, TaggedCalls, call_schema, told_in_prompt
 from mainspring.ports.llm import Error, Generation
-from mainspring.upstream.chat_events import ChatEvents
 from mainspring.upstream.chat_request import body_for, messages_for, tools_for
 from mainspring.upstream.stream import Decoder
 
@@ -70,7 +70,7 @@ class Asking:
             BrokenError: the conversation cannot be rendered.
         """
         if self._natively(request):
-            return "/v1/chat/completions", self._chat(request), ChatEvents(request.sampling.n)
+            return "/v1/chat/completions", self._chat(request), NativeChat(request.sampling.n)
         prompt = await self.prompt_of(request)
         schema = self._schema(request)
         echo = ""
@@ -90,7 +90,7 @@ class Asking:
     def _chat(self, request: Generation) -> bytes:
         if request.choice.mode == "none":
             request = msgspec.structs.replace(request, tools=())
-        body = body_for(request, "") | {"return_progress": True, "cache_prompt": True}
+        body = body_for(request, "") | {"return_progress": True, "timings_per_token": True}
         if request.schema is not None:
             schema = compact(request.schema.schema or _ANY_OBJECT)
             body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}

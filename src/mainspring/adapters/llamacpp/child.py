@@ -60,7 +60,8 @@ def params_of(told: Mapping[str, Any]) -> Any:
     if told["embedding"]:
         params.embedding = True
         params.pooling_type = getattr(xllamacpp.llama_pooling_type, _POOLING[told["pooling"]])
-        params.n_batch = params.n_ubatch = max(512, told["context"])  # a text to embed is one batch
+        slots, tokens = told["slots"], max(512, told["context"])
+        params.n_batch = params.n_ubatch = -(-tokens // slots) * slots  # a text is one batch; ggml wants a multiple
     return params
 
 

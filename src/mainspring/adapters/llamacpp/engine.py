@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -37,6 +36,7 @@ from mainspring.upstream.checks import refusal_of
 from mainspring.upstream.embeddings import embed_body, embeddings_of
 from mainspring.upstream.faults import BrokenError, error_of
 from mainspring.upstream.generations import Generations
+from mainspring.upstream.probing import probe
 from mainspring.upstream.relaying import relayed
 from mainspring.upstream.reply import PlainReply, body_of
 from mainspring.upstream.stream import Waits, events_of
@@ -134,15 +134,7 @@ class LlamaCppEngine:
 
     async def health(self, deadline: float) -> Health:
         """A token of its own, or one of a request that is under way, within the deadline."""
-        begun = time.monotonic()
-        why = "the engine is stopping" if self._under_way.draining else ""
-        try:
-            async with asyncio.timeout(deadline):
-                if not why:
-                    why = await self._probe()
-        except TimeoutError:
-            why = "" if self._last_token > begun else f"no token within {deadline:g} s"
-        return Health(not why, max(1, int((time.monotonic() - begun) * 1e6)), why)
+        return await probe(self._probe, deadline, self._under_way, lambda: self._last_token)
 
     async def _probe(self) -> str:
         path, body, decoder = await self._asking.asked(_PROBE)

@@ -61,6 +61,7 @@ class Child:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "GGML_NO_BACKTRACE": "1"},  # else a crash waits for a debugger
         )
         assert process.stdin is not None
         assert process.stdout is not None
