@@ -60,13 +60,13 @@ CALL_COLUMNS: Mapping[str, str] = {
 REDACTION_VERSION = 1
 _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL), "[key]"),
-    (re.compile(r"\b(?:sk|pk|rk|ghp|gho|xox[abp]|AKIA)[-_A-Za-z0-9]{16,}"), "[key]"),
-    (re.compile(r"\bBearer\s+[-._~+/A-Za-z0-9]{16,}=*"), "[key]"),
-    (re.compile(r"\beyJ[-_A-Za-z0-9]{8,}\.[-_A-Za-z0-9]{8,}\.[-_A-Za-z0-9]{8,}"), "[key]"),
+    (re.compile(r"(?<![A-Za-z])(?:sk|pk|rk|ghp|gho|xox[abp]|AKIA)[-_A-Za-z0-9]{16,}"), "[key]"),
+    (re.compile(r"Bearer\s+[-._~+/A-Za-z0-9]{16,}=*"), "[key]"),
+    (re.compile(r"eyJ[-_A-Za-z0-9]{8,}\.[-_A-Za-z0-9]{8,}\.[-_A-Za-z0-9]{8,}"), "[key]"),
     (re.compile(r"[\w.+-]{1,64}@[\w-]{1,255}(?:\.[\w-]{1,63})+"), "[email]"),
     (re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), "[iban]"),
-    (re.compile(r"(?<![\d.])(?:\d[ -]?){13,19}(?![\d.])"), "[number]"),
-    (re.compile(r"(?<![\d.])\+?\d[\d ()/-]{7,}\d(?![\d.])"), "[number]"),
+    (re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d)"), "[number]"),
+    (re.compile(r"(?<![\d.])\+?\d[\d ()/-]{7,}\d(?![\d.]\d)"), "[number]"),
 )
 _SLOW_US = 10_000_000
 _SCHEMA = f"""
