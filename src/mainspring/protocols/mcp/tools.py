@@ -192,7 +192,7 @@ def _ask_tool(name: str, service: AssistantService) -> Json:
 def _anything(kind: type) -> Json:
     """The schema of what may be any JSON value."""
     if kind is object:
-        return {}
+        return {"description": "any JSON value"}
     raise NotImplementedError
 
 
