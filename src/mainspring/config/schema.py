@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 __all__ = ["NAMED", "PORTS", "SETTINGS", "SettingSpec", "misfit"]
 
-PORTS = ("catalog", "objects", "tables", "online", "runtime", "converter", "threads")
+PORTS = ("catalog", "objects", "tables", "online", "vectors", "runtime", "converter", "threads")
 """The ports; ``PORT.adapter`` names an adapter, ``PORT.url`` says where it is, other keys are the adapter's own."""
 
 NAMED = {"llms": "llm"}
