@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -15,10 +16,14 @@ from mcp import ClientSession, McpError, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from assistants_kit import PAGES, assistant, sqlite, tool
+from assistants_kit import ADA, PAGES, asked, assistant, sqlite, tool
 from assistants_live import Live
-from mainspring.assistants.events import decode, fold, plain
+from mainspring.assistants.events import ToolResult, decode, fold, plain
+from mainspring.assistants.outside import OutsideServer, outside_tools
+from mainspring.errors import ConfigError, ServiceError
+from mainspring.ports.llm import Error
 from mainspring.testing import Call, Script
+from mainspring.testing.library import Library
 
 TESTS = Path(__file__).parents[1]
 ASK = {"input": "When may goods be returned?"}
@@ -239,8 +244,6 @@ def test_a_thread_of_the_callers_goes_on_over_the_openai_wire(threads):
 
 
 def test_faults_over_the_openai_wire(threads):
-    from mainspring.ports.llm import Error
-
     service, _ = assistant(Script(lambda request: Error("overloaded", "too many", retryable=True)), pages=None)
     with Live([service]) as live:
         client = openai.OpenAI(base_url=live.url + "/v1", api_key="ada", max_retries=0)
@@ -404,3 +407,50 @@ def test_mcp_over_http_keeps_other_sites_and_strange_versions_out():
         assert live.call("GET", "/mcp")[0] == 405
         status, error = live.call("POST", "/mcp", b"{")
         assert (status, error["error"]["code"]) == (200, -32700)
+
+
+def test_an_assistant_uses_only_the_allowed_tools_of_an_mcp_server():
+    server, _ = assistant(Script(lambda request: "Within 30 days [1]."))
+
+    async def go(url):
+        there = OutsideServer("desk", ("search_library",), url=url + "/mcp", headers={"x-user": "bob"})
+        tools = await outside_tools([there])
+        service, script = assistant(
+            [Call("desk_search_library", {"query": "goods returned"}), Call("desk_ask_help_desk", {}), "Done."],
+            pages=None,
+            outside=tools,
+        )
+        events = [event async for event in service.run(asked("Search."), ADA)]
+        with pytest.raises(ConfigError, match="no tool 'format_disk'"):
+            await outside_tools([replace(there, allow=("format_disk",))])
+        return events, script
+
+    with Live([server]) as live:
+        events, script = asyncio.run(go(live.url))
+        assert [tool.name for tool in script.requests[0].tools] == ["desk_search_library"]
+        (result,) = [event for event in events if isinstance(event, ToolResult)]
+        assert result.status == "ok"
+        assert "30 days of delivery" in result.content
+        assert "margin" not in result.content
+    with pytest.raises(ServiceError) as caught:
+        asyncio.run(go(live.url))
+    assert caught.value.code == "MS-4304"
+
+
+def test_an_mcp_server_that_hangs_does_not_hold_up_the_run():
+    class Slow(Library):
+        def search(self, request, caller):
+            time.sleep(3)
+            return super().search(request, caller)
+
+    server, _ = assistant(["x"])
+    server._parts.searchers["library"] = Slow(PAGES)
+
+    async def go(url):
+        tools = await outside_tools([OutsideServer("desk", ("search_library",), url=url + "/mcp", timeout=1.5)])
+        service, _ = assistant([Call("desk_search_library", {"query": "x"}), "Sorry."], pages=None, outside=tools)
+        return [event async for event in service.run(asked("Search."), ADA)]
+
+    with Live([server]) as live:
+        (result,) = [event for event in asyncio.run(go(live.url)) if isinstance(event, ToolResult)]
+        assert result.status == "timeout"

@@ -209,11 +209,12 @@ class Calling(AgentMiddleware[State, RunContext, Any]):
         if request.tool is None:
             return Outcome("refused", f"There is no tool {request.tool_call['name']!r}.")
         ctx.spending.tool_calls += 1
+        seconds = float((request.tool.metadata or {}).get("timeout", self._timeout))
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(seconds):
                 found = await handler(request)
         except TimeoutError:
-            return Outcome("timeout", f"The tool has not answered within {self._timeout:g} seconds.")
+            return Outcome("timeout", f"The tool has not answered within {seconds:g} seconds.", "timeout")
         except Exception as error:  # of any server outside; the model is told, the run goes on
             return Outcome("error", "The tool could not be reached.", f"{type(error).__name__}: {error}")
         message = found if isinstance(found, ToolMessage) else ToolMessage(content="", tool_call_id="")
