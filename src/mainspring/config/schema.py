@@ -11,7 +11,6 @@ PORTS = (
     "catalog", "objects", "tables", "online", "runtime", "converter",
     "manifest", "vectors", "embedder", "parser", "reranker", "llm", "threads",
 )  # fmt: skip
-PORTS = ("catalog", "objects", "tables", "online", "vectors", "runtime", "converter", "threads")
 """The ports; ``PORT.adapter`` names an adapter, ``PORT.url`` says where it is, other keys are the adapter's own."""
 
 NAMED = {"llms": "llm"}

@@ -62,8 +62,8 @@ class IndexSearcher:
         """What the caller may see of what fits best.
 
         Raises:
-            UsageError: MS-2401, k is out of range; MS-2402, nothing is asked; MS-2403, there is no such version;
-                MS-2404, no version answers yet; MS-2650 to MS-2652, the filter does not fit.
+            UsageError: MS-2431, k is out of range; MS-2432, nothing is asked; MS-2433, there is no such version;
+                MS-2434, no version answers yet; MS-2650 to MS-2652, the filter does not fit.
             ServiceError: as the embedder and the store raise.
         """
         _sound(request)
@@ -127,7 +127,7 @@ class IndexSearcher:
         if wanted is None:
             raise UsageError(
                 f"index {self.shape.name!r} has no version that answers yet",
-                code="MS-2404",
+                code="MS-2434",
                 why="it was never built",
                 fix=f"mainspring run index/{self.shape.name}",
             )
@@ -135,7 +135,7 @@ class IndexSearcher:
         if version is None or version.state not in ("live", "retired", "evaluating"):
             raise UsageError(
                 f"index {self.shape.name!r} has no version {wanted} that can be asked",
-                code="MS-2403",
+                code="MS-2433",
                 fix=f"mainspring show index/{self.shape.name} lists its versions",
             )
         if number is None:
@@ -159,10 +159,10 @@ class IndexSearcher:
 def _sound(request: SearchRequest) -> None:
     if not 1 <= request.k <= MOST:
         raise UsageError(
-            f"k is {request.k}", code="MS-2401", why=f"it lies between 1 and {MOST:,}", fix="ask for fewer, or for one"
+            f"k is {request.k}", code="MS-2431", why=f"it lies between 1 and {MOST:,}", fix="ask for fewer, or for one"
         )
     if not request.query.strip():
-        raise UsageError("the query is empty", code="MS-2402", fix="say what is searched for")
+        raise UsageError("the query is empty", code="MS-2432", fix="say what is searched for")
 
 
 def _allowed(given: Mapping[str, object] | None, caller: Identity) -> Filter:

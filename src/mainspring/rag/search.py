@@ -120,7 +120,7 @@ class Searcher(Protocol):
         """What the caller may see of what fits best.
 
         Raises:
-            DataError: MS-2401, the filter does not fit the index; MS-2402, k is out of range.
+            DataError: MS-2431, the filter does not fit the index; MS-2432, k is out of range.
         """
 
     def passage(self, document_id: str, document_version: int | None, caller: Identity) -> Passage | None:

@@ -111,7 +111,7 @@ def bring_up(
 
     Raises:
         DataError, UserCodeError: as `sync_documents`.
-        RefusedError: MS-5040, the evaluation refuses the new version; the old one goes on answering.
+        RefusedError: MS-5042, the evaluation refuses the new version; the old one goes on answering.
         StoreError, ServiceError: as the ports raise.
     """
     counts = sync_documents(
@@ -143,7 +143,7 @@ def roll_back(index: str, manifest: Manifest, *, by: str, at_us: int, reason: st
         The version that answers now.
 
     Raises:
-        UsageError: MS-2405, there is no version to go back to; StoreError: MS-4192, somebody else moved it meanwhile.
+        UsageError: MS-2435, there is no version to go back to; StoreError: MS-4270, somebody else moved it meanwhile.
     """
     versions = {item.version: item for item in manifest.versions(index)}
     live = manifest.live(index)
@@ -155,7 +155,7 @@ def roll_back(index: str, manifest: Manifest, *, by: str, at_us: int, reason: st
     if live is None or not before:
         raise UsageError(
             f"index {index!r} has no version to go back to",
-            code="MS-2405",
+            code="MS-2435",
             why="nothing was live before" if live is None else f"version {live} is the only one that is kept",
             fix=f"mainspring show index/{index} lists its versions",
         )
@@ -248,7 +248,7 @@ def _go_live(
             ports.store.drop(collection(version.index, version.version))
             raise RefusedError(
                 f"version {version.version} of index {version.index!r} does not answer well enough",
-                code="MS-5040",
+                code="MS-5042",
                 why=found.refused,
                 origin=f"/index/{version.index}",
                 fix=f"version {live} goes on answering; change the index, or the least values of its evaluation",
@@ -281,7 +281,7 @@ def _drop_spare(index: str, live: int, ports: IndexPorts) -> None:
 def _moved_meanwhile(index: str) -> StoreError:
     return StoreError(
         f"somebody else has changed index {index!r} meanwhile",
-        code="MS-4192",
+        code="MS-4270",
         why="its versions are moved by compare-and-swap",
         origin=f"/index/{index}",
         fix="run it again: it goes on from what is there",

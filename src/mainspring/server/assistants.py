@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
 from mainspring.assistants import service, usable
+from mainspring.assistants.declared import settings_of, tool_threads, usables_of
 from mainspring.assistants.service import AssistantService, Parts
 from mainspring.assistants.trace import RunRecord
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
-from mainspring.declare.assistant import Assistant, AssistantSpec, Tool
+from mainspring.declare.assistant import Assistant, Tool
 from mainspring.declare.data import FeatureView
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.llm import Prompt
@@ -19,15 +19,12 @@ from mainspring.declare.model import Endpoint
 from mainspring.features.online.plan import compile_plan
 from mainspring.features.view import View, pick
 from mainspring.llm.gateway import Gateway
-from mainspring.llm.prompts import PromptRegistry
 from mainspring.plan.graph import Plan
 from mainspring.ports.threads import ThreadStore
 from mainspring.rag.search import Searcher
 from mainspring.serving.endpoint import EndpointService
 
 __all__ = ["Assistants", "assistants_of"]
-
-_TOOL_THREADS = 32
 
 Assistants = Mapping[str, AssistantService]
 """Assistants that are open, by name."""
@@ -51,34 +48,30 @@ class _Maker:
         self._endpoints = endpoints
         self._views = views
         self._record = record
-        self._threads = ThreadPoolExecutor(_TOOL_THREADS, "mainspring-tools")
+        self._threads = tool_threads()
 
     def made(self, assistant: Assistant) -> AssistantService:
         """One assistant, open."""
         spec = spec_of(assistant)
-        settings = service.Settings(
-            name_of(assistant),
-            name_of(spec.llm),
-            _instructions(spec, self._gateway.prompts),
-            spec.k,
-            spec.always,
-            spec.max_calls,
-            spec.timeout_us / 1e6,
-            spec.keep_us,
-        )
+        others = {name_of(item): self._other(item) for item in spec.may if not isinstance(item, Tool)}
         parts = Parts(
             self._gateway.generate,
             now_us,
             {name_of(index): self._searchers[name_of(index)] for index in spec.knows},
-            [self._usable(item) for item in spec.may],
+            usables_of(assistant, self._threads, others),
             threads=cast(ThreadStore, self._services.get("threads")),
             record=self._record,
         )
+        settings = settings_of(assistant, self._rendered)
         return service.open_assistant(settings, parts)
 
-    def _usable(self, item: Tool[..., object] | Endpoint | FeatureView) -> usable.Usable:
-        if isinstance(item, Tool):
-            return usable.of_tool(item, self._threads)
+    def _rendered(self, prompt: Prompt) -> str:
+        prompts = self._gateway.prompts
+        (turn,) = prompts.render(prompts.find(name_of(prompt)), {})
+        return turn.text
+
+    def _other(self, item: Endpoint | FeatureView) -> usable.Usable:
+        """An endpoint or a feature view of the app as a tool."""
         if isinstance(item, Endpoint):
             described = spec_of(spec_of(item).model).function.__doc__ or ""
             return usable.of_endpoint(self._endpoints()[name_of(item)], described.strip(), now_us)
@@ -122,10 +115,3 @@ def assistants_of(
         return {}
     maker = _Maker(services, gateway, searchers, endpoints, views, record)
     return {node.name: maker.made(cast(Assistant, node.declaration)) for node in nodes}
-
-
-def _instructions(spec: AssistantSpec, prompts: PromptRegistry) -> str:
-    if not isinstance(spec.instructions, Prompt):
-        return spec.instructions
-    (turn,) = prompts.render(prompts.find(name_of(spec.instructions)), {})
-    return turn.text

@@ -2,6 +2,7 @@
 
 import asyncio
 from types import SimpleNamespace
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -119,8 +120,8 @@ def test_an_endpoint_is_a_tool():
 
     class Served:
         name = "late"
-        keys = {"origin": ColumnType(Kind.STRING)}
-        columns = [
+        keys: ClassVar = {"origin": ColumnType(Kind.STRING)}
+        columns: ClassVar = [
             SimpleNamespace(name="distance", type=ColumnType(Kind.FLOAT, nullable=True), feature=None),
             SimpleNamespace(name="delay_1h", type=ColumnType(Kind.FLOAT), feature=0),
         ]

@@ -193,7 +193,6 @@ def _anything(kind: type) -> Json:
     """The schema of what may be any JSON value."""
     if kind is object:
         return {"description": "any JSON value"}  # msgspec takes an empty schema for none
-        return {"description": "any JSON value"}
     raise NotImplementedError
 
 
