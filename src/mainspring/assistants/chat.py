@@ -20,6 +20,7 @@ from langchain_core.output_parsers.openai_tools import JsonOutputKeyToolsParser,
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import BaseModel, ConfigDict, Field
 
 from mainspring.assistants.messages import choice_of, port_messages, port_tool
@@ -285,11 +286,14 @@ class ChatMainspring(BaseChatModel):
             strict: whether the engine must force it; only with ``json_schema`` and ``function_calling``.
             **kwargs: further arguments of each call.
         """
-        pydantic = isinstance(schema, type) and issubclass(schema, BaseModel)
+        pydantic = isinstance(schema, type) and is_basemodel_subclass(schema)
+        told = {"kwargs": {"method": method}, "schema": convert_to_json_schema(schema)}
         parser: Runnable[Any, Any]
         if method == "function_calling":
             name = convert_to_openai_tool(schema)["function"]["name"]
-            model: Runnable[Any, Any] = self.bind_tools([schema], tool_choice=name, strict=strict, **kwargs)
+            model: Runnable[Any, Any] = self.bind_tools(
+                [schema], tool_choice=name, strict=strict, ls_structured_output_format=told, **kwargs
+            )
             parser = (
                 PydanticToolsParser(tools=[schema], first_tool_only=True)  # type: ignore[list-item]
                 if pydantic
@@ -297,7 +301,7 @@ class ChatMainspring(BaseChatModel):
             )
         else:
             asked = Schema() if method == "json_mode" else _schema(schema, strict)
-            model = self.bind(schema=asked, **kwargs)
+            model = self.bind(schema=asked, ls_structured_output_format=told, **kwargs)
             parser = _pydantic(schema) if pydantic else JsonOutputParser()
         if not include_raw:
             return model | parser

@@ -6,19 +6,15 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
+from mainspring.metrics import retrieval
+
 __all__ = ["MARKER", "content_tokens", "is_refusal", "sentences", "without_markers"]
 
 MARKER = re.compile(r"\[(\d{1,3}(?: ?[,;] ?\d{1,3}){0,7})\]")
 """A citation as models write it: ``[1]``, ``[1, 3]``."""
 
 _SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?!\s|$)[^.!?\n]*)*(?:[.!?]+[\"')\]]*|\n|$)")
-_WORD = re.compile(r"[^\W_]+(?:[-'.][^\W_]+)*")
-_EMPTY = frozenset(
-    """a about all also an and any are as at be been but by can could did do does for from had has have he her his how i
-    if in into is it its may me more most must my no not of on one only or other our out she should so some such than
-    that the their them then there these they this to up us was we were what when where which who will with would you
-    your yes""".split()  # noqa: SIM905 - a list of 80 words would be a page
-)
+_WORD = re.compile(r"\w")
 _REFUSALS = re.compile(
     r"\b(?:i (?:do not|don't|cannot|can't|could not|couldn't) (?:know|find|answer|tell)"
     r"|(?:do|does|did) not (?:say|mention|contain|provide|include|specify|state|cover)"
@@ -42,7 +38,7 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
 
 def content_tokens(text: str) -> frozenset[str]:
     """Its words in lower case without those that say nothing, markers left out."""
-    return frozenset(word for word in map(str.lower, _WORD.findall(MARKER.sub(" ", text))) if word not in _EMPTY)
+    return frozenset(retrieval.content_tokens(MARKER.sub(" ", text)))
 
 
 def without_markers(text: str) -> str:

@@ -1,6 +1,7 @@
 """Declared tools, endpoints and feature views as what an agent runs."""
 
 import asyncio
+from datetime import datetime
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -8,7 +9,7 @@ import msgspec
 import pytest
 
 from assistants_kit import ADA, BOB, assistant, of_type, told
-from mainspring import App, Entity, Identity, Record
+from mainspring import App, Entity, Identity, Record, count
 from mainspring.assistants.declared import settings_of, tool_threads, usables_of
 from mainspring.assistants.events import ToolResult
 from mainspring.assistants.usable import Usable, of_endpoint, of_features, of_tool, result_text
@@ -20,13 +21,14 @@ from mainspring.testing import Call
 class Flight(Record):
     flight_id: str
     origin: str
+    departed: datetime
 
 
 app = App("support")
 chat = app.llm("chat", max_tokens=200, temperature=0)
 route = chat.route(called="public")
-flights = app.source(Flight)
-airport = Entity("origin")
+flights = app.source(Flight, time="departed")
+congestion = app.features(flights, entity=Entity("origin"), called="congestion", flights_1h=count("1h"))
 
 
 @app.tool(timeout="2s", approve=True, allow=["group:staff"], retries=2)
@@ -48,6 +50,7 @@ async def status(order_id: int) -> str:
 
 
 prompt = app.prompt("Be kind to {{ who }}.", variables={"who": "everybody"}, called="kind")
+other = app.assistant("other", chat, may=[congestion])
 desk = app.assistant("desk", route, may=[refund, status], instructions=prompt, k=3, max_calls=4, timeout="5s")
 
 
@@ -87,32 +90,12 @@ def test_what_the_model_is_told_of_arguments_that_do_not_fit(threads):
     assert script.requests[0].tools[0].parameters["properties"]["order_id"]["type"] == "integer"
 
 
-def test_an_endpoint_that_is_not_served_here(threads):
-    other = app.assistant("other", chat, may=[app.endpoint(flights_model(), called="late_endpoint")])
+def test_a_view_that_is_not_served_here(threads):
     with pytest.raises(ConfigError) as caught:
         usables_of(other, threads, {})
     assert caught.value.code == "MS-3064"
-    served = Usable("late_endpoint", "", {}, None)
-    assert usables_of(other, threads, {"late_endpoint": served}) == [served]
-
-
-def flights_model():
-    class Late(Record):
-        origin: str
-        distance: float
-        late: bool | None
-        seen: str
-
-    source = App("x").source(Late)
-    inner = App("flights")
-    rows = inner.source(Late)
-    del source
-
-    @inner.model(inputs=[rows.distance], label=rows.late, metric="roc_auc")
-    def late(x, y):
-        return None
-
-    return late
+    served = Usable("congestion", "", {}, None)
+    assert usables_of(other, threads, {"congestion": served}) == [served]
 
 
 def test_an_endpoint_is_a_tool():
