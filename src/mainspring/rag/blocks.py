@@ -63,7 +63,7 @@ def blocks_of(text: str) -> list[Block]:
 
 @cache
 def _block_parser() -> markdown_it.MarkdownIt:
-    parser = markdown_it.MarkdownIt("commonmark").enable("table")
+    parser = markdown_it.MarkdownIt("commonmark").enable("table").disable("reference")
     parser.core.ruler.enableOnly(["normalize", "block"])
     return parser
 

@@ -14,8 +14,8 @@ import msgspec
 
 from mainspring.ports.parser import Parsed
 from mainspring.rag.blocks import Block, blocks_of
-from mainspring.rag.cut import Measured, halves, pieces_of
-from mainspring.rag.ruler import Ruler
+from mainspring.rag.cut import halves, pieces_of
+from mainspring.rag.ruler import Measured, Ruler
 
 __all__ = ["Chunk", "ChunkSpec", "Chunker"]
 
@@ -106,7 +106,7 @@ class Chunker:
         self._ruler = ruler
         self._spec = spec
         self._cap = min(spec.max_tokens, most)
-        self._specials = ruler.count(["a"])[0] - len(ruler.starts("a"))
+        self._specials = ruler.count(["a"])[0] - _tokens(ruler, "a")
 
     def chunks(self, parsed: Parsed) -> list[Chunk]:
         """The document's chunks in order: disjoint, within the limit, together all that is not blank.
@@ -114,7 +114,7 @@ class Chunker:
         No chunk is a heading or a fence alone unless the document has nothing else to put it with.
         """
         text = parsed.text
-        measured = Measured(text, self._ruler.starts(text))
+        measured = self._ruler.measured(text)
         blocks = [Block("prose", 0, len(text))] if parsed.plain else blocks_of(text)
         work = _Cutting(measured, blocks, parsed.title, self._ruler, self._spec, self._cap - self._specials)
         fitting = self._fitting(work, [work.trimmed(part) for part in work.packed()])
@@ -205,7 +205,7 @@ class _Cutting:
 
     def tokens(self, part: _Part) -> int:
         """Tokens of what is embedded of a part, without special tokens, as far as tokens add up."""
-        header = len(self._ruler.starts(part.header)) if part.header else 0
+        header = _tokens(self._ruler, part.header) if part.header else 0
         return self._prefix(part.stack, part.start)[1] + header + self._measured.tokens(part.start, part.end)
 
     def is_clean(self, part: _Part) -> bool:
@@ -281,15 +281,19 @@ class _Cutting:
     def _made(self, names: list[str]) -> tuple[str, int]:
         most = min(self._spec.prefix_tokens, self._room // 2)
         while names:
-            text = " > ".join(names) + "\n\n"
-            starts = self._ruler.starts(text)
-            if len(starts) <= most:
-                return text, len(starts)
+            measured = self._ruler.measured(" > ".join(names) + "\n\n")
+            if measured.totals[-1] <= most:
+                return measured.text, measured.totals[-1]
             if len(names) > 1:
                 del names[len(names) // 2 if len(names) > 2 else 0]
             else:
-                names = [names[0][: starts[most]].rstrip()] if most else []
+                shorter = names[0][: measured.after(0, most)].rstrip()
+                names = [shorter] if shorter and shorter != names[0] else []
         return "", 0
+
+
+def _tokens(ruler: Ruler, text: str) -> int:
+    return ruler.measured(text).totals[-1]
 
 
 def _names(title: str, stack: Stack, start: int) -> tuple[str, ...]:

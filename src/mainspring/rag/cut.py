@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -13,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from mainspring.lazy import lazy
 from mainspring.rag.blocks import Block, lines_of
+from mainspring.rag.ruler import Measured
 
 if TYPE_CHECKING:
     import semantic_text_splitter as splitting
 else:
     splitting = lazy("semantic_text_splitter")
 
-__all__ = ["Measured", "Piece", "halves", "pieces_of"]
+__all__ = ["Piece", "halves", "pieces_of"]
 
 _FILL = 0.95
 """How full pieces are aimed to be: their characters are chosen by the text's mean, their tokens counted afterwards."""
@@ -30,23 +30,6 @@ _LONGEST = 1 << 15
 _WORD = re.compile(r"\w")
 _SPACE = re.compile(r"\s+")
 _CLOSING = re.compile(r"[ >]*(`{3,}|~{3,})\s*$")
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A text and where its tokens begin.
-
-    Attributes:
-        text: the text.
-        starts: the character at which each token begins, rising.
-    """
-
-    text: str
-    starts: Sequence[int]
-
-    def tokens(self, start: int, end: int) -> int:
-        """Tokens that begin in a span."""
-        return bisect_left(self.starts, end) - bisect_left(self.starts, start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +111,7 @@ def _by_sense(measured: Measured, start: int, end: int, budget: int) -> list[tup
 
 def _atoms(measured: Measured, start: int, end: int, budget: int) -> list[tuple[int, int]]:
     total = measured.tokens(start, end)
-    if total <= budget:
+    if total <= budget or end - start < 2:
         return [(start, end)]
     if end - start > _LONGEST:
         middle = halves(measured.text, start, end, (start + end) // 2)[1]
@@ -140,7 +123,7 @@ def _atoms(measured: Measured, start: int, end: int, budget: int) -> list[tuple[
         for offset, part in _splitter(size).chunk_indices(measured.text[start:end])
     ]
     if len(spans) < 2:
-        middle = measured.starts[bisect_left(measured.starts, start) + total // 2]
+        middle = min(max(measured.after(start, total // 2), start + 1), end - 1)
         spans = [(start, middle), (middle, end)]
     return [atom for span in spans for atom in _atoms(measured, *span, budget)]
 

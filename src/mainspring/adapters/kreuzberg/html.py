@@ -18,7 +18,9 @@ _PICTURE = re.compile(r"""(\bsrc\s*=\s*["']?)data:[^"'\s>]*""", re.IGNORECASE)
 _MAIN = re.compile(r"""<(?=main\b|\w+[^>]*\brole\s*=\s*["']?main\b)(\w+)[^>]*>""", re.IGNORECASE)
 _PERMALINK = re.compile(r"<a\b[^>]*>\s*(?:¶|#|§|🔗|&para;|&#182;|&#xb6;)\s*</a\s*>", re.IGNORECASE)
 _LINK = re.compile(r"</?a\b[^>]*>", re.IGNORECASE)
+_END = re.compile(r"</head\b|<body\b", re.IGNORECASE)
 _NEAR = 1 << 16
+_LITTLE = 1 << 12
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 _KEPT = {"author": "authors", "description": "subject", "keywords": "keywords", "date": "created_at"}
 
@@ -49,8 +51,9 @@ def body_of(page: str) -> str:
 
 def head_of(page: str) -> tuple[str, dict[str, str]]:
     """The title, and what the page says about itself."""
+    end = _END.search(page, 0, _NEAR)
     reader = _Head()
-    reader.feed(page[:_NEAR])
+    reader.feed(page[: end.start() if end else _LITTLE])
     return " ".join("".join(reader.title).split()), reader.found
 
 
