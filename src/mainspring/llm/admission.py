@@ -157,7 +157,7 @@ class Admission:
             if isinstance(got, Denied):
                 return denied(got)
             reserved = got
-        run = Run(call, lane, request, Attempts(legs, request, bound // 4 + answer), self._kit, began)
+        run = Run(call, lane, request, Attempts(legs, request, bound // 4 + answer, self._kit.sweep), self._kit, began)
         run.reservation = reserved
         run.cache_key = key
         if lane.gate is not None:

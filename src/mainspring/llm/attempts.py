@@ -10,7 +10,7 @@ import msgspec
 from mainspring.llm.lanes import Lane, prefix_of
 from mainspring.llm.upstreams import Upstream, choose
 from mainspring.llm.values import Timeouts
-from mainspring.llm.waiting import Silence
+from mainspring.llm.waiting import Silence, Sweep
 from mainspring.ports.llm import End, Error, Event, Generation, Start
 
 __all__ = ["Attempt", "Attempts", "may_retry"]
@@ -109,18 +109,22 @@ class Attempts:
         legs: the lanes with the upstreams that can answer, in order.
         request: what is asked, by the public name.
         tokens: what it may take, for the load of upstreams.
+        sweep: looks after waits.
 
     Attributes:
         number: how many tries there were.
         hedged: whether a second upstream was asked beside the first.
     """
 
-    __slots__ = ("_legs", "_prefix", "_request", "_tokens", "hedged", "number")
+    __slots__ = ("_legs", "_prefix", "_request", "_sweep", "_tokens", "hedged", "number")
 
-    def __init__(self, legs: Sequence[tuple[Lane, Sequence[Upstream]]], request: Generation, tokens: int) -> None:
+    def __init__(
+        self, legs: Sequence[tuple[Lane, Sequence[Upstream]]], request: Generation, tokens: int, sweep: Sweep
+    ) -> None:
         self._legs = [_Leg(*leg) for leg in legs]
         self._request = request
         self._tokens = tokens
+        self._sweep = sweep
         several = len(legs) > 1 or len(legs[0][1]) > 1
         self._prefix = prefix_of(request) if several else b""
         self.number = 0
@@ -191,7 +195,7 @@ class Attempts:
 
     async def _alone(self, leg: _Leg, upstream: Upstream) -> Attempt | Error:
         """A try in a task of its own, up to its first token."""
-        silence = Silence(leg.lane.route.timeouts.accept)
+        silence = Silence(leg.lane.route.timeouts.accept, self._sweep)
         silence.here()
         try:
             return await self._open(leg, upstream, silence, token=True)

@@ -22,6 +22,7 @@ from mainspring.llm.refused import Refused
 from mainspring.llm.run import Kit, Run
 from mainspring.llm.schemas import SchemaBook
 from mainspring.llm.values import Call, Caller, Key, Limits, Route
+from mainspring.llm.waiting import Sweep
 from mainspring.ports.llm import Embeddings, EmbedRequest, Error, Event, Generation
 
 __all__ = ["Gateway"]
@@ -62,7 +63,7 @@ class Gateway:
         self.prompts = prompts or PromptRegistry()
         self._keys = KeyRing(known)
         self._clock_ns = clock_ns
-        self._kit = Kit(prices or PriceTable(), recorder, SchemaBook(), clock_ns)
+        self._kit = Kit(prices or PriceTable(), recorder, SchemaBook(), clock_ns, Sweep())
         self._accounts = Accounts(lambda: clock_ns() / 1e9, spent)
         self.lanes = _lanes(tuple(routes), self._accounts, monotonic)
         self._admission = Admission(self.lanes, known, tenants or {}, self._accounts, self._kit)

@@ -19,7 +19,7 @@ from mainspring.llm.record import CallRecord, Recorder
 from mainspring.llm.schemas import SchemaBook
 from mainspring.llm.tokens import counted_usage
 from mainspring.llm.values import Call
-from mainspring.llm.waiting import Silence
+from mainspring.llm.waiting import Silence, Sweep
 from mainspring.ports.llm import End, Error, Event, Generation, Reasoning, Start, Text, ToolDelta, Usage
 
 __all__ = ["Kit", "Run"]
@@ -35,6 +35,7 @@ class Kit(msgspec.Struct, frozen=True):
     recorder: Recorder | None
     schemas: SchemaBook
     clock_ns: Callable[[], int]
+    sweep: Sweep
 
 
 class Run:
@@ -101,7 +102,7 @@ class Run:
         self._told = 0
         self._error: Error | None = None
         self._closed = False
-        self._silence = Silence(lane.route.timeouts.total)
+        self._silence = Silence(lane.route.timeouts.total, kit.sweep)
         self._filters: Filters | None = None
 
     def left(self) -> Left | None:

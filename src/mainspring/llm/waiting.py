@@ -5,60 +5,84 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-__all__ = ["Gate", "Silence"]
+__all__ = ["Gate", "Silence", "Sweep"]
+
+
+_TICK_S = 0.05
+
+
+class Sweep:
+    """One timer for all waits of a gateway, so that none costs a timer of its own; it runs while there are any."""
+
+    __slots__ = ("_handle", "_loop", "waits")
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._handle: asyncio.TimerHandle | None = None
+        self.waits: dict[Silence, None] = {}
+
+    def begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """There is a wait: look after it."""
+        if self._handle is None or self._loop is not loop:
+            self._loop = loop
+            self._handle = loop.call_later(_TICK_S, self._look)
+
+    def _look(self) -> None:
+        assert self._loop is not None
+        now = self._loop.time()
+        for wait in [wait for wait in self.waits if wait.deadline <= now]:
+            wait.expire()
+        self._handle = self._loop.call_later(_TICK_S, self._look) if self.waits else None
+
+
+_NEVER = float("inf")
 
 
 class Silence:
-    """Cancels the wait for a stream's next event when it takes too long; one timer a stream, not one an event.
+    """Cancels the wait for a stream's next event when it takes too long, to within a twentieth of a second.
+
+    Only waits for the engine count: a consumer may take its time.
+
+    Args:
+        total_s: seconds for all waits together.
+        sweep: looks after the waits.
 
     Attributes:
+        deadline: when the wait is too long, on the loop's clock; never, when nothing is waited for.
         expired: whether the wait was cancelled from here; whoever catches the cancellation asks for it.
     """
 
-    __slots__ = ("_deadline", "_handle", "_loop", "_planned", "_task", "_until", "_waiting", "expired")
+    __slots__ = ("_loop", "_sweep", "_task", "_until", "deadline", "expired")
 
-    def __init__(self, total_s: float) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._until = self._loop.time() + total_s
-        self._deadline = 0.0
-        self._planned = 0.0
-        self._waiting = False
+    def __init__(self, total_s: float, sweep: Sweep) -> None:
+        self._loop = loop = asyncio.get_running_loop()
+        self._until = loop.time() + total_s
         self._task: asyncio.Task[object] | None = None
-        self._handle: asyncio.TimerHandle | None = None
+        self._sweep = sweep
+        self.deadline = _NEVER
         self.expired = False
-
-    def begin(self, seconds: float) -> None:
-        """The wait begins; it may take so long, and no longer than is left in all."""
-        deadline = self._loop.time() + seconds
-        self._deadline = deadline if deadline < self._until else self._until
-        self._waiting = True
-        if self._handle is None or self._deadline < self._planned:
-            self._plan(self._deadline)
-
-    def _plan(self, at: float) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-        self._planned = at
-        self._handle = self._loop.call_at(at, self._look)
 
     def here(self) -> None:
         """From now on the running task is the one that waits."""
         self._task = asyncio.current_task()
+        self._sweep.waits[self] = None
+        self._sweep.begin(self._loop)
+
+    def begin(self, seconds: float) -> None:
+        """The wait begins; it may take so long, and no longer than is left in all."""
+        deadline = self._loop.time() + seconds
+        self.deadline = deadline if deadline < self._until else self._until
 
     def end(self) -> None:
         """The event is there."""
-        self._waiting = False
+        self.deadline = _NEVER
 
-    def _look(self) -> None:
-        if self._waiting and self._loop.time() >= self._deadline:
-            self._handle = None
-            self.expired = True
-            if self._task is not None:
-                self._task.cancel()
-            return
-        # Not waiting: the consumer is slow, which is no fault of the engine's. Look again later.
-        again = self._deadline if self._waiting else max(self._deadline, self._loop.time() + 1.0)
-        self._plan(again)
+    def expire(self) -> None:
+        """The wait is too long: cancel it."""
+        self.deadline = _NEVER
+        self.expired = True
+        if self._task is not None:
+            self._task.cancel()
 
     def caught(self) -> bool:
         """Whether a cancellation that was just caught came from here; takes it back if so."""
@@ -70,10 +94,8 @@ class Silence:
 
     def stop(self) -> None:
         """No more waits."""
-        self._waiting = False
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
+        self.deadline = _NEVER
+        self._sweep.waits.pop(self, None)
 
 
 class Gate:

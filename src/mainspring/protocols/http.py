@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
+import msgspec
 import orjson
 
 from mainspring.errors import (
@@ -22,8 +23,7 @@ __all__ = ["Fault", "Handler", "Long", "Request", "Response", "Router", "error_r
 JSON = b"application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One request, its body whole.
 
     Attributes:
@@ -45,8 +45,7 @@ class Request:
     client: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True):
     """What goes back: a whole body, or a stream of parts.
 
     Attributes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mainspring.protocols.http import Fault, Handler, Request, Response, Router, error_response
-from mainspring.server.streams import Leaving, Receive, Send, send_stream
+from mainspring.server.streams import Leaving, Leavings, Receive, Send, send_stream
 
 __all__ = ["AsgiApp", "Limits", "Listener"]
 
@@ -68,6 +68,7 @@ class Listener:
         self._guard = guard
         self._watch = watch
         self._on_error = on_error
+        self._leavings = Leavings()
         self.open = 0
         self.draining = False
 
@@ -145,7 +146,7 @@ class Listener:
             if long is None:
                 response = await self._limited(handler, request)
             else:
-                asked.leaving = Leaving(receive)
+                asked.leaving = self._leavings.watch(receive)
                 response = await handler(request)
         except asyncio.CancelledError:
             raise

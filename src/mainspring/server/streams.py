@@ -8,37 +8,73 @@ from typing import Any
 
 from mainspring.protocols.http import Response
 
-__all__ = ["Leaving", "Receive", "Send", "send_stream"]
+__all__ = ["Leaving", "Leavings", "Receive", "Send", "send_stream"]
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _UNWATCHED_S = 0.02
-"""How long a request runs before its client is watched: most are answered by then, and cost no task of their own."""
+"""A request is watched from the second tick of this length on: most are answered by then, and cost no task."""
+
+
+class Leavings:
+    """The clients of the requests under way at one listener, so that their leaving is noticed.
+
+    One timer for all of them; it runs while there are any.
+    """
+
+    __slots__ = ("_loop", "_new", "_old", "_ticking")
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._new: list[Leaving] = []
+        self._old: list[Leaving] = []
+        self._ticking = False
+
+    def watch(self, receive: Receive) -> Leaving:
+        """Watch the client of the task that calls this; the request's body is read already."""
+        leaving = Leaving(receive)
+        self._new.append(leaving)
+        if not self._ticking or self._loop is not leaving.loop:
+            self._loop = leaving.loop
+            self._ticking = True
+            self._loop.call_later(_UNWATCHED_S, self._tick)
+        return leaving
+
+    def _tick(self) -> None:
+        assert self._loop is not None
+        for leaving in self._old:
+            leaving.begin()
+        self._old, self._new = self._new, []
+        self._ticking = bool(self._old)
+        if self._ticking:
+            self._loop.call_later(_UNWATCHED_S, self._tick)
 
 
 class Leaving:
-    """Cancels the task that makes it when the client closes its connection.
+    """Cancels the task that makes it when its client closes the connection.
 
     Args:
-        receive: of the ASGI connection; the body is read already.
+        receive: of the ASGI connection.
 
     Attributes:
         happened: whether the client has left.
+        loop: the running loop.
     """
 
-    __slots__ = ("_handle", "_loop", "_receive", "_task", "_watcher", "happened")
+    __slots__ = ("_receive", "_task", "_watcher", "happened", "loop")
 
     def __init__(self, receive: Receive) -> None:
-        self._loop = asyncio.get_running_loop()
         self._receive = receive
         self._task = asyncio.current_task()
         self._watcher: asyncio.Task[None] | None = None
-        self._handle = self._loop.call_later(_UNWATCHED_S, self._begin)
+        self.loop = asyncio.get_running_loop()
         self.happened = False
 
-    def _begin(self) -> None:
-        self._watcher = self._loop.create_task(self._wait())
+    def begin(self) -> None:
+        """Watch from now on, unless the request is over."""
+        if self._task is not None:
+            self._watcher = self.loop.create_task(self._wait())
 
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -49,7 +85,6 @@ class Leaving:
 
     def forget(self) -> None:
         """Stop watching, and take back the cancellation that a client's leaving was."""
-        self._handle.cancel()
         if self._watcher is not None:
             self._watcher.cancel()
         if self.happened and self._task is not None:
