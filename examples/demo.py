@@ -1,111 +1,35 @@
-"""The main job, told as a story: real flights become a monitored endpoint, a feed breaks, the model is replaced.
+"""The main jobs, told as stories. Flights become a monitored endpoint, a feed breaks, the model is replaced.
 
-``python -m examples.demo [flights] [--once]``. It uses the project ``examples/flights`` as any user would, through the
-command line and over HTTP; a second run finds nearly everything built.
+``python -m examples.demo [flights|support] [--once]``. It uses the projects of this folder as any user would, through
+the command line and over HTTP; a second run finds nearly everything built.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 
-ROOT = Path(__file__).resolve().parent
-BIN = Path(sys.executable).parent
+from examples import demo_support
+from examples.stage import BIN, ROOT, Client, Server, free_port, progress, running, say
+
 TRAIN_UNTIL = datetime(2013, 7, 1, tzinfo=UTC)
 FAULT_AT = datetime(2013, 7, 15, tzinfo=UTC)
 REPLAY_UNTIL = datetime(2013, 8, 16, tzinfo=UTC)
 MPH_TO_KMH = 1.609344
 BATCH = timedelta(hours=1)
-
-
-def say(text: str = "") -> None:
-    print(text, flush=True)
-
-
-def progress(text: str) -> None:
-    """A line that the next one takes the place of; nothing where nobody looks."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-@dataclass
-class Server:
-    """``mainspring dev`` of the demo's project, in a process of its own."""
-
-    project: Path
-    port: int
-    console: int
-    process: subprocess.Popen[bytes] | None = None
-    log: Path = field(default_factory=Path)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        self.log = self.project / "server.log"
-        command = [BIN / "mainspring", "dev", "--no-watch", "--port", self.port, "--console-port", self.console]
-        with open(self.log, "wb") as output:
-            self.process = subprocess.Popen(
-                [str(word) for word in command],
-                cwd=self.project,
-                stdout=output,
-                stderr=output,
-                stdin=subprocess.DEVNULL,
-            )
-        wait_until(self.ready, 180, self)
-
-    def ready(self) -> bool:
-        if self.process is None or self.process.poll() is not None:
-            raise SystemExit(f"the server ended:\n{self.log.read_text()}")
-        try:
-            status, _ = Client(self.port).send("GET", "/v2/health/ready", None)
-        except OSError:
-            return False
-        return status == 200
-
-    def stop(self) -> int:
-        if self.process is None or self.process.poll() is not None:
-            return 0
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=60)
-
-
-class Client:
-    """One keep-alive connection."""
-
-    def __init__(self, port: int) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-
-    def send(self, method: str, path: str, body: object) -> tuple[int, bytes]:
-        data = None if body is None else json.dumps(body).encode()
-        self.connection.request(method, path, data, {"content-type": "application/json"})
-        answer = self.connection.getresponse()
-        return answer.status, answer.read()
-
-
-def wait_until(true: object, seconds: float, server: Server) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
-        if time.monotonic() > deadline:
-            raise SystemExit(f"nothing after {seconds:.0f} s:\n{server.log.read_text()[-2000:]}")
-        time.sleep(0.1)
 
 
 @dataclass(frozen=True)
@@ -348,37 +272,16 @@ def for_replay(folder: Path) -> Path:
     return copy
 
 
-def free_port(wanted: int) -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            probe.close()
-            with contextlib.closing(socket.socket()) as other:
-                other.bind(("127.0.0.1", 0))
-                return int(other.getsockname()[1])
-    return wanted
-
-
-@contextlib.contextmanager
-def running(server: Server) -> Iterator[Server]:
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", default="flights", choices=["flights"])
+    parser.add_argument("name", nargs="?", default="flights", choices=["flights", "support"])
     parser.add_argument("--once", action="store_true", help="stop when the story is told")
-    parser.add_argument(
-        "--folder", type=Path, default=ROOT.parent / ".demo" / "flights", help="where the project is kept"
-    )
+    parser.add_argument("--folder", type=Path, help="where the project is kept")
     options = parser.parse_args()
-    folder: Path = options.folder
+    folder: Path = options.folder or ROOT.parent / ".demo" / options.name
+    if options.name == "support":
+        demo_support.tell(folder, once=options.once)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     say("Mainspring: will this flight arrive late?")
