@@ -19,7 +19,7 @@ VERBS = {
     "check": "types, schemas, cycles, settings, secrets; reads only",
     "plan": "what would change, as a diff; exits 2 if anything would",
     "apply": "carry the plan out",
-    "run": "one source, feature view, model, step or pipeline, now",
+    "run": "one source, feature view, model, index, evaluation, step or pipeline, now",
     "serve": "the production server only",
     "ask": "talk to an assistant in the terminal",
     "show": "list or describe anything",

@@ -17,6 +17,7 @@ from mainspring.declare.data import did_you_mean
 from mainspring.declare.declaration import DeclaredKind
 from mainspring.errors import UsageError
 from mainspring.plan.graph import Plan
+from mainspring.server.evaluations import Evaluated
 from mainspring.server.planning import plan_of
 from mainspring.server.trace import trace_prediction
 
@@ -139,12 +140,26 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
     for step in history:
         took = "" if step.ended is None else ago(step.ended - step.started)
         print(f"  {moment(step.started)}  {step.status}  {took}  {step.note or step.error}")
+    _describe_more(services, plan, kind, name)
+
+
+def _describe_more(services: Services, plan: Plan, kind: str, name: str) -> None:
+    """What only one kind of thing has."""
     if kind == "source":
         lines(source_lines(table_of(services, plan, name)))
-    if kind == "index":
+    elif kind == "index":
         _describe_index(index_of(services, name))
-    if kind == "monitor":
+    elif kind == "evaluation":
+        _describe_evaluation(services, name)
+    elif kind == "monitor":
         _describe_monitor(_watched(services, name))
+
+
+def _describe_evaluation(services: Services, name: str) -> None:
+    for event in services.catalog.last_events(what="evaluation.done", subject=f"/evaluation/{name}", limit=1):
+        done = msgspec.convert(event.data, Evaluated)
+        table(("measure", "mean"), [(key, f"{value:.4g}") for key, value in sorted(done.scores.items())])
+        lines(f"  {one[name]:.3g}  {one['question']}" for one in done.worst)
 
 
 def _describe_index(found: Mapping[str, Any]) -> None:

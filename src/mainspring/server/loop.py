@@ -141,6 +141,10 @@ def _small_result(services: Services, report: RunReport, wanted: list[str]) -> o
     return load(services, step)
 
 
+_RUNNABLE = ("model", "pipeline", "step", "feature_view", "source", "monitor", "index", "evaluation")
+"""Kinds that a bare name may mean, the likeliest first."""
+
+
 def named_node(plan: Plan, name: str) -> Node:
     """The node that a name on the command line means.
 
@@ -151,7 +155,7 @@ def named_node(plan: Plan, name: str) -> Node:
     if "/" in text:
         found = [node for node in plan.nodes if node.url == f"/{text}"]
     else:
-        order = {"model": 0, "pipeline": 1, "step": 2, "feature_view": 3, "source": 4, "monitor": 5, "index": 6}
+        order = {kind: place for place, kind in enumerate(_RUNNABLE)}
         found = sorted((n for n in plan.nodes if n.name == text and n.kind in order), key=lambda n: order[n.kind])
         if found and found[0].kind == "model":
             found = found[:1]  # its endpoint, promotion and monitor bear its name
