@@ -25,6 +25,8 @@ __all__ = [
     "Ready",
     "Reason",
     "Reasoning",
+    "Relay",
+    "Relayed",
     "Role",
     "Sampling",
     "Schema",
@@ -241,7 +243,10 @@ class Start(msgspec.Struct, frozen=True, gc=False):
 
 
 class Text(msgspec.Struct, frozen=True):
-    """A piece of a choice's answer: whole UTF-8, never half a character."""
+    """A piece of a choice's answer: whole UTF-8, never half a character.
+
+    `tokens` is how many it is made of, 0 where the engine does not say.
+    """
 
     text: str
     tokens: int = 0
@@ -404,3 +409,25 @@ class Engine(Protocol):
 
     def capabilities(self) -> Capabilities:
         """What it can do; complete after `start`."""
+
+
+class Relayed(msgspec.Struct, frozen=True):
+    """An upstream's answer as it is: status, headers by lower-case name, and the bytes of its body as they come.
+
+    Closing `chunks` closes the upstream's connection; reading them may raise `mainspring.upstream.faults.BrokenError`.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    chunks: AsyncIterator[bytes]
+
+
+@runtime_checkable
+class Relay(Protocol):
+    """An engine that can pass bytes on, to and from an upstream that speaks `Capabilities.wire`."""
+
+    async def relay(self, id: str, path: str, body: bytes) -> Relayed | Error:
+        """Post a body as it is to a path below the upstream's own, such as ``/chat/completions``.
+
+        The upstream's refusals (429, 500) are answers with their status, not errors; `Engine.cancel` knows the id.
+        """
