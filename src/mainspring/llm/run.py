@@ -163,21 +163,48 @@ class Run:
             yield event
 
     async def _next(self) -> Event:
-        """The next event that is not held back."""
+        """The next event that is not held back; the engine's silence is watched, and there is one last event always."""
+        attempt, silence = self._attempt, self._silence
+        assert attempt is not None
         while True:
-            event = await self._pull()
-            if isinstance(event, (Text, Reasoning, ToolDelta)):
-                if event.choice >= self.request.sampling.n:
-                    continue  # more than was asked for
-                if not isinstance(event, ToolDelta):
-                    self._told += event.tokens
-                if not self._first_us:
-                    self._first_us = int((time.perf_counter() - self._began) * 1e6)
+            event: Event
+            if attempt.head:
+                event = attempt.head.pop(0)
+            else:
+                silence.begin(self.lane.route.timeouts.between)
+                try:
+                    event = await attempt.iterator.__anext__()
+                except (asyncio.CancelledError, Exception) as error:
+                    event = self._broken(error)
+                silence.end()
+            if not self._counts(event):
+                continue
             if self._filters is None:
                 return event
             found = await self._let_through(event, self._filters)
             if found is not None:
                 return found
+
+    def _counts(self, event: Event) -> bool:
+        """Take note of a piece; False for one of a choice that was not asked for."""
+        if isinstance(event, (Text, Reasoning, ToolDelta)):
+            if event.choice >= self.request.sampling.n:
+                return False
+            if not isinstance(event, ToolDelta):
+                self._told += event.tokens
+            if not self._first_us:
+                self._first_us = int((time.perf_counter() - self._began) * 1e6)
+        return True
+
+    def _broken(self, error: BaseException) -> Error:
+        """The fault of an engine that ended its stream in a way that it should not."""
+        if isinstance(error, asyncio.CancelledError):
+            if not self._silence.caught():
+                raise error
+            return Error("timeout", "the model stopped answering", retryable=True)
+        if isinstance(error, StopAsyncIteration):
+            return Error("upstream", "the model ended without saying so", retryable=True)
+        return Error("crashed", f"the engine failed: {type(error).__name__}", retryable=True)
 
     async def _let_through(self, event: Event, filters: Filters) -> Event | None:
         """What filters leave of an event; what comes after it waits in `_pending`."""
@@ -197,27 +224,6 @@ class Run:
             self._pending.extend(filters.rest())
             self._pending.append(msgspec.structs.replace(event, reasons=reasons, stopped_by=stopped_by))
             return self._pending.popleft()
-        return event
-
-    async def _pull(self) -> Event:
-        """The engine's next event, its silence watched; there is one last one always."""
-        attempt = self._attempt
-        assert attempt is not None
-        if attempt.head:
-            return attempt.head.pop(0)
-        event: Event
-        self._silence.begin(self.lane.route.timeouts.between)
-        try:
-            event = await attempt.iterator.__anext__()
-        except StopAsyncIteration:
-            event = Error("upstream", "the model ended without saying so", retryable=True)
-        except asyncio.CancelledError:
-            if not self._silence.caught():
-                raise
-            event = Error("timeout", "the model stopped answering", retryable=True)
-        except Exception as error:
-            event = Error("crashed", f"the engine failed: {type(error).__name__}", retryable=True)
-        self._silence.end()
         return event
 
     async def _last(self, event: Event) -> Event:
