@@ -24,6 +24,7 @@ from mainspring.ports.objects import Objects
 from mainspring.ports.online import OnlineStore
 from mainspring.ports.runtime import ModelRuntime, Predictor, read_card
 from mainspring.ports.tables import TableStore
+from mainspring.ports.vector_store import VectorStore
 
 __all__ = ["STORES", "Services", "ServicesSpec", "adapter_settings", "port_settings"]
 
@@ -93,6 +94,11 @@ class Services:
     def online(self) -> OnlineStore:
         """The online store."""
         return cast(OnlineStore, self.get("online"))
+
+    @property
+    def vectors(self) -> VectorStore:
+        """The vector store."""
+        return cast(VectorStore, self.get("vectors"))
 
     @property
     def converter(self) -> Converter | None:
