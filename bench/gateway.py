@@ -180,6 +180,16 @@ def serve_ours(port: int, folder: Path) -> None:
     async def alone(request: Request) -> Response:
         return Response(200, b"{}")
 
+    piece = b'data: {"id":"chatcmpl-' + b"x" * 160 + b'"}\n\n'
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(CHUNKS):
+            await asyncio.sleep(0)
+            yield piece
+
+    async def streamed(request: Request) -> Response:
+        return Response(200, content_type=b"text/event-stream", stream=pieces())
+
     async def left(request: Request) -> Response:
         return Response(200, json.dumps(Memory.left).encode())
 
@@ -202,6 +212,7 @@ def serve_ours(port: int, folder: Path) -> None:
     )
     router = Router()
     router.add("GET", "/alone", alone)
+    router.add("GET", "/streamed", streamed)
     router.add("GET", "/left", left)
     stored = StoredResponses(None, time.time)
     add_llm_routes(router, gateway, stored)
@@ -310,13 +321,13 @@ KEY = ("authorization: Bearer sk-7",)
 
 
 def ours(folder: Path, count: int) -> tuple[float, float]:
-    """The worst round's CPU a request and a chunk."""
+    """The best round's CPU a request and a chunk: what else runs on the machine only ever adds."""
     port = free_port()
     server = start("--serve", "ours", str(port), str(folder))
     ask = post("/v1/chat/completions", BODY, KEY)
     stream = post("/v1/chat/completions", {**BODY, "stream": True, "max_tokens": CHUNKS}, KEY)
     alone = b"GET /alone HTTP/1.1\r\nhost: x\r\n\r\n"
-    worst = [0.0, 0.0]
+    best = [float("inf"), float("inf")]
     try:
         wait_for(port, ask, server)
         measured(server.pid, port, ask, count // 4)
@@ -326,15 +337,17 @@ def ours(folder: Path, count: int) -> tuple[float, float]:
             streams, _, bodies = measured(server.pid, port, stream, STREAMS)
             assert all(body.count(b"data: ") == CHUNKS + 3 for body in bodies), "a chunk is missing"
             chunk = (streams - request) / CHUNKS
-            worst = [max(worst[0], request), max(worst[1], chunk)]
+            bare = measured(server.pid, port, b"GET /streamed HTTP/1.1\r\nhost: x\r\n\r\n", STREAMS)[0] / CHUNKS
+            best = [min(best[0], request), min(best[1], chunk)]
             print(
                 f"round {number + 1}: {request:6.1f} us CPU a request ({rate:,.0f}/s; HTTP alone {floor:.1f} us), "
-                f"{chunk:5.2f} us a chunk"
+                f"{chunk:5.2f} us a chunk (HTTP alone {bare:.2f} us)",
+                flush=True,
             )
         print(f"a client's leaving reaches the engine after {leaving(port):.1f} ms")
     finally:
         stop(server)
-    return worst[0], worst[1]
+    return best[0], best[1]
 
 
 def leaving(port: int) -> float:
@@ -361,8 +374,9 @@ def peers(folder: Path) -> dict[str, float]:
     try:
         ask = post("/v1/chat/completions", BODY, KEY)
         wait_for(port, ask, process)
-        measured(process.pid, port, ask, 128)
-        found["LiteLLM"] = min(measured(process.pid, port, ask, 512)[0] for _ in range(ROUNDS))
+        measured(process.pid, port, ask, 64)
+        found["LiteLLM"] = min(measured(process.pid, port, ask, 256)[0] for _ in range(ROUNDS))
+        print(f"LiteLLM: {found['LiteLLM']:,.0f} us CPU a request", flush=True)
     finally:
         stop(process)
     if shutil.which("npm") is None:
@@ -379,7 +393,7 @@ def peers(folder: Path) -> dict[str, float]:
         ask = post("/v1/chat/completions", BODY, headers)
         wait_for(port, ask, process)
         measured(process.pid, port, ask, 640)
-        found["Portkey"] = min(measured(process.pid, port, ask, 6400)[0] for _ in range(ROUNDS))
+        found["Portkey"] = min(measured(process.pid, port, ask, 3200)[0] for _ in range(ROUNDS))
     finally:
         stop(process, upstream)
     return found

@@ -19,6 +19,7 @@ import pytest
 from gateway_kit import CHAT, Live, Scripted, deltas, live, route, says
 from mainspring.llm.gateway import Gateway
 from mainspring.llm.keys import digest_of
+from mainspring.llm.prompts import Prompt, PromptRegistry, PromptVariable
 from mainspring.llm.values import Key, Limits, Timeouts
 from mainspring.ports.llm import End, Error, Event, Generation, Start, Text, ToolDelta, Usage
 from mainspring.protocols.llm import asking
@@ -310,6 +311,35 @@ def test_keys_models_and_limits() -> None:
         assert "retry-after" not in found
         assert found["x-should-retry"] == "false"
         assert b"key-" not in raw
+
+
+def test_declared_prompts_are_used_by_name_on_the_wires() -> None:
+    greet = Prompt(
+        name="greet",
+        system="Be {{ mood }}.",
+        template="Greet {{ who }}.",
+        variables=(PromptVariable("who"), PromptVariable("mood", default="kind")),
+        model="chat",
+        max_tokens=7,
+    )
+    engine = Scripted(says("x"))
+    with Live(Gateway([route(engine)], prompts=PromptRegistry([greet]))) as server:
+        use = {"id": "greet", "variables": {"who": "Ann"}}
+        assert server.call("/v1/chat/completions", {"prompt": use})[0] == 200
+        status, _, raw = server.call("/v1/responses", {"prompt": use, "input": "And Bob."})
+        assert status == 200
+        assert json.loads(raw)["model"] == "chat"
+        texts = [[message.text for message in request.messages] for request in engine.requests]
+        assert texts == [["Be kind.", "Greet Ann."], ["Be kind.", "Greet Ann.", "And Bob."]]
+        assert engine.requests[0].sampling.max_tokens == 7
+        for wrong, why in (
+            ({"id": "nope"}, "no prompt"),
+            ({"id": "greet"}, "missing"),
+            ({**use, "version": "x"}, "'x'"),
+        ):
+            status, _, raw = server.call("/v1/chat/completions", {"prompt": wrong})
+            assert status == 400
+            assert why in json.loads(raw)["error"]["message"]
 
 
 @pytest.mark.parametrize(
