@@ -285,7 +285,7 @@ def test_a_model_that_is_cut(place, patched):
 
 def test_files_that_are_no_models(place):
     (place.parent / "text.gguf").write_text("What is this?", "utf-8")
-    cases = {"nowhere.gguf": "MS-3051", "text.gguf": "MS-3052"}
+    cases = {"nowhere.gguf": "MS-3074", "text.gguf": "MS-3075"}
     for model, code in cases.items():
         with pytest.raises(ConfigError) as caught:
             open_engine(LlamaCppSettings(model=model), place)

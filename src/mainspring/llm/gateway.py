@@ -43,7 +43,7 @@ class Gateway:
         monotonic: a clock in seconds that only goes forward.
 
     Raises:
-        ConfigError: MS-3050, two keys are the same; MS-3051, routes do not fit together.
+        ConfigError: MS-3070, two keys are the same; MS-3071, routes do not fit together.
     """
 
     def __init__(
@@ -174,4 +174,4 @@ def _check(route: Route, known: Mapping[str, Lane]) -> None:
 
 
 def _bad_routes(what: str, why: str) -> ConfigError:
-    return ConfigError(what, code="MS-3051", why=why, fix="correct the route's targets, fallback, split or name")
+    return ConfigError(what, code="MS-3071", why=why, fix="correct the route's targets, fallback, split or name")

@@ -27,7 +27,7 @@ class KeyRing:
         keys: all of them; none leaves the gateway open.
 
     Raises:
-        ConfigError: MS-3050, two keys are equal or have one name.
+        ConfigError: MS-3070, two keys are equal or have one name.
     """
 
     def __init__(self, keys: Iterable[Key] = ()) -> None:
@@ -36,7 +36,7 @@ class KeyRing:
         if len(self._by_digest) != len(found) or len({key.id for key in found}) != len(found):
             raise ConfigError(
                 "two keys of the gateway are the same",
-                code="MS-3050",
+                code="MS-3070",
                 why="a key's id and its secret each name one key",
                 fix="give each client a key of its own",
             )

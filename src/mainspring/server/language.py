@@ -164,7 +164,7 @@ def prompts_of(plan: Plan) -> PromptRegistry:
     """The app's declared prompts.
 
     Raises:
-        ConfigError: MS-3052, a template is no template.
+        ConfigError: MS-3072, a template is no template.
     """
     return PromptRegistry(
         _prompt(node.name, cast(declared.Prompt, node.declaration)) for node in plan.of_kind("prompt")
