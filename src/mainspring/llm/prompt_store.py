@@ -32,7 +32,7 @@ class PromptStore:
         clock_ns: UTC nanoseconds since 1970.
 
     Raises:
-        StoreError: MS-4260, the file cannot be opened.
+        StoreError: MS-4175, the file cannot be opened.
     """
 
     def __init__(self, path: Path, clock_ns: Callable[[], int] = time.time_ns) -> None:

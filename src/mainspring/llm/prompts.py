@@ -164,21 +164,21 @@ class PromptRegistry:
         """Let a name stand for a version, or for several with the share of users of each.
 
         Raises:
-            UsageError: MS-2670, a version is not known or belongs to another prompt; MS-2671, the shares are not 1
+            UsageError: MS-2680, a version is not known or belongs to another prompt; MS-2681, the shares are not 1
                 together.
         """
         for prompt_id in shares:
             if prompt_id not in self._by_id or self._by_id[prompt_id].name != name:
                 raise UsageError(
                     f"the prompt {name!r} has no version {prompt_id}",
-                    code="MS-2670",
+                    code="MS-2680",
                     why="an alias stands for versions of its own prompt",
                     fix="use an id that the registry lists",
                 )
         if abs(sum(shares.values()) - 1.0) > 1e-9 or any(share <= 0 for share in shares.values()):
             raise UsageError(
                 f"the shares of {name}@{alias} are not 1 together",
-                code="MS-2671",
+                code="MS-2681",
                 why=f"they are {sum(shares.values()):g}",
                 fix="give each version a share above 0, and 1 together",
             )
@@ -190,7 +190,7 @@ class PromptRegistry:
         """A prompt by its name and an alias or an id; without either ``prod`` where it is set, else the latest.
 
         Raises:
-            UsageError: MS-2670.
+            UsageError: MS-2680.
         """
         by_id = self._by_id.get(version)
         if by_id is not None and by_id.name == name:
@@ -200,7 +200,7 @@ class PromptRegistry:
         if shares is None:
             raise UsageError(
                 f"there is no prompt {name!r}" + (f" under {version!r}" if version else ""),
-                code="MS-2670",
+                code="MS-2680",
                 why="it is not declared, or the alias is not set",
                 fix="use a declared prompt's name, with an alias or an id that it has",
             )
@@ -217,7 +217,7 @@ class PromptRegistry:
         A variable's text is never read as a template.
 
         Raises:
-            UsageError: MS-2672, a variable is missing, unknown or of another type; MS-2673, it cannot be rendered.
+            UsageError: MS-2682, a variable is missing, unknown or of another type; MS-2683, it cannot be rendered.
         """
         values = _typed(prompt, variables)
         turns = [("system", prompt.system), ("user", prompt.template)]
@@ -255,7 +255,7 @@ class PromptRegistry:
         except minijinja.TemplateError as error:
             raise UsageError(
                 f"the prompt {prompt.name!r} cannot be rendered",
-                code="MS-2673",
+                code="MS-2683",
                 why=str(error).partition("\n")[0],
                 fix="give values that its template can work with",
             ) from error
@@ -292,7 +292,7 @@ def _typed(prompt: Prompt, given: Mapping[str, object]) -> dict[str, object]:
 def _bad_variable(prompt: Prompt, name: str, why: str) -> UsageError:
     return UsageError(
         f"the variable {name!r} of the prompt {prompt.name!r} does not fit",
-        code="MS-2672",
+        code="MS-2682",
         why=why,
         fix="give each declared variable a value of its type, and no others",
     )

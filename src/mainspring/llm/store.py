@@ -134,7 +134,7 @@ def open_log(path: Path, schema: str) -> sqlite3.Connection:
     """A SQLite file that is written by one thread and read by any, with its tables.
 
     Raises:
-        StoreError: MS-4260, the file cannot be opened.
+        StoreError: MS-4175, the file cannot be opened.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def fault_of(path: Path, error: Exception) -> StoreError:
     """What is said of a log that cannot be written."""
     return StoreError(
         f"the log of LLM requests cannot be written: {path.name}",
-        code="MS-4260",
+        code="MS-4175",
         why=str(error),
         fix="make room on the disk, or remove a damaged file: requests are answered without it",
     )
@@ -167,7 +167,7 @@ class CallStore:
         clock_ns: UTC nanoseconds since 1970.
 
     Raises:
-        StoreError: MS-4260, the file cannot be opened or written.
+        StoreError: MS-4175, the file cannot be opened or written.
     """
 
     def __init__(
@@ -189,7 +189,7 @@ class CallStore:
         """Write a batch in one transaction.
 
         Raises:
-            StoreError: MS-4260.
+            StoreError: MS-4175.
         """
         now = self._clock_ns()
         rows, bodies = [], []
