@@ -30,7 +30,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         project = Path(temporary) / "flights"
         shutil.copytree(example, project, ignore=shutil.ignore_patterns(".mainspring", "__pycache__"))
-        if not (project / "data" / "flights.parquet").exists():
+        if not (project / "data" / "planes.parquet").exists():
             subprocess.run([sys.executable, "data.py"], cwd=project, check=True)
         command = [sys.executable, "-m", "mainspring.cli"]
         subprocess.run([*command, "apply"], cwd=project, check=True, stderr=subprocess.DEVNULL)

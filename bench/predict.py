@@ -69,7 +69,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         project = Path(temporary) / "flights"
         shutil.copytree(example, project, ignore=shutil.ignore_patterns(".mainspring", "__pycache__"))
-        if not (project / "data" / "flights.parquet").exists():
+        if not (project / "data" / "planes.parquet").exists():
             subprocess.run([sys.executable, "data.py"], cwd=project, check=True)
         command = [sys.executable, "-m", "mainspring.cli"]
         subprocess.run([*command, "apply"], cwd=project, check=True, stderr=subprocess.DEVNULL)
@@ -82,7 +82,8 @@ def main() -> int:
                     break
                 except OSError:
                     time.sleep(0.2)
-            body = {"origin": "JFK", "carrier": "UA", "distance": 1089, "now": "2013-12-30T20:00:00Z"}
+            keys = {"origin": "JFK", "carrier": "UA", "tailnum": "N37293"}
+            body = {**keys, "distance": 1089, "now": "2013-12-30T20:00:00Z"}
             ask, live = post("/endpoint/late", body), b"GET /v2/health/live HTTP/1.1\r\nhost: x\r\n\r\n"
             measured(server.pid, port, ask)
             worst = 0.0

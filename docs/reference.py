@@ -92,7 +92,10 @@ class Module:
                 code = self.text(words.get("code"))
                 if CODE.fullmatch(code):
                     fix = self.text(words.get("fix")) or ("it tells what to do" if "fix" in words else "")
-                    yield code, self.text(node.args[0]) if node.args else "", fix, name
+                    if name == "Error":  # the last event of an assistant's run that has failed
+                        yield code, self.text(words.get("message")), fix or "ask again, or for less", "ServiceError"
+                    else:
+                        yield code, self.text(node.args[0]) if node.args else "", fix, name
                 elif name == "Fault" and len(node.args) > 3 and CODE.fullmatch(self.text(node.args[2])):
                     kind, what, code, *rest = (self.text(argument) for argument in node.args)
                     yield code, what, rest[2] if len(rest) > 2 else "", kind

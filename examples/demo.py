@@ -1,32 +1,30 @@
-"""The main job, told as a story: real flights become a monitored endpoint, a feed breaks, the model is replaced.
+"""The main jobs, told as stories. Flights become a monitored endpoint, a feed breaks, the model is replaced.
 
-``python -m examples.demo [flights] [--once]``. It uses the project ``examples/flights`` as any user would, through the
-command line and over HTTP; a second run finds nearly everything built.
+``python -m examples.demo [flights|support] [--once]``. It uses the projects of this folder as any user would, through
+the command line and over HTTP; a second run finds nearly everything built.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
 import json
 import os
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 
-ROOT = Path(__file__).resolve().parent
-BIN = Path(sys.executable).parent
+from examples import demo_support
+from examples.stage import BIN, ROOT, Client, Server, free_port, progress, running, say
+
 TRAIN_UNTIL = datetime(2013, 7, 1, tzinfo=UTC)
 FAULT_AT = datetime(2013, 7, 15, tzinfo=UTC)
 REPLAY_UNTIL = datetime(2013, 8, 16, tzinfo=UTC)
@@ -34,108 +32,47 @@ MPH_TO_KMH = 1.609344
 BATCH = timedelta(hours=1)
 
 
-def say(text: str = "") -> None:
-    print(text, flush=True)
+@dataclass(frozen=True)
+class Later:
+    """What comes after the training, until the replay ends; `planes` are those built in 2013 that first fly then."""
+
+    flights: pl.DataFrame
+    weather: pl.DataFrame
+    planes: pl.DataFrame
 
 
-def progress(text: str) -> None:
-    """A line that the next one takes the place of; nothing where nobody looks."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
-
-
-@dataclass
-class Server:
-    """``mainspring dev`` of the demo's project, in a process of its own."""
-
-    project: Path
-    port: int
-    console: int
-    process: subprocess.Popen[bytes] | None = None
-    log: Path = field(default_factory=Path)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        self.log = self.project / "server.log"
-        command = [BIN / "mainspring", "dev", "--no-watch", "--port", self.port, "--console-port", self.console]
-        with open(self.log, "wb") as output:
-            self.process = subprocess.Popen(
-                [str(word) for word in command],
-                cwd=self.project,
-                stdout=output,
-                stderr=output,
-                stdin=subprocess.DEVNULL,
-            )
-        wait_until(self.ready, 180, self)
-
-    def ready(self) -> bool:
-        if self.process is None or self.process.poll() is not None:
-            raise SystemExit(f"the server ended:\n{self.log.read_text()}")
-        try:
-            status, _ = Client(self.port).send("GET", "/v2/health/ready", None)
-        except OSError:
-            return False
-        return status == 200
-
-    def stop(self) -> int:
-        if self.process is None or self.process.poll() is not None:
-            return 0
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=60)
-
-
-class Client:
-    """One keep-alive connection."""
-
-    def __init__(self, port: int) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-
-    def send(self, method: str, path: str, body: object) -> tuple[int, bytes]:
-        data = None if body is None else json.dumps(body).encode()
-        self.connection.request(method, path, data, {"content-type": "application/json"})
-        answer = self.connection.getresponse()
-        return answer.status, answer.read()
-
-
-def wait_until(true: object, seconds: float, server: Server) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
-        if time.monotonic() > deadline:
-            raise SystemExit(f"nothing after {seconds:.0f} s:\n{server.log.read_text()[-2000:]}")
-        time.sleep(0.1)
-
-
-def prepare(folder: Path) -> tuple[pl.DataFrame, pl.DataFrame]:
+def prepare(folder: Path) -> Later:
     """The demo's own copy of the project, whose data ends where the replay begins; returns what comes later."""
     source = ROOT / "flights"
     sys.path.insert(0, str(source))
     import data
 
-    full = folder / "full"
-    if not (full / "weather.parquet").exists():
+    full, past = folder / "full", folder / "data"
+    if not all((full / f"{name}.parquet").exists() for name in data.READERS):
         data.write(full)
+        shutil.rmtree(past, ignore_errors=True)
     for name in ("flights.py", "mainspring.toml"):
         if not (folder / name).exists() or (folder / name).read_bytes() != (source / name).read_bytes():
             shutil.copyfile(source / name, folder / name)
-    (folder / "data").mkdir(exist_ok=True)
-    flights, weather = pl.read_parquet(full / "flights.parquet"), pl.read_parquet(full / "weather.parquet")
-    for name, frame, time_column in (("flights", flights, "departed"), ("weather", weather, "observed")):
-        path = folder / "data" / f"{name}.parquet"
-        if not path.exists():
-            past = frame.filter(pl.col(time_column) < TRAIN_UNTIL)
-            if name == "flights":  # what has not landed yet has no label yet
-                unknown = pl.col("landed") >= TRAIN_UNTIL
-                past = past.with_columns(
-                    late=pl.when(~unknown.fill_null(False)).then("late"),
-                    landed=pl.when(~unknown.fill_null(False)).then("landed"),
-                )
-            past.write_parquet(path)
-    return (
+    flights, weather, planes = (pl.read_parquet(full / f"{name}.parquet") for name in ("flights", "weather", "planes"))
+    first_flights = flights.group_by("tailnum").agg(first=pl.col("departed").min())
+    new = planes.filter(built=TRAIN_UNTIL.year).join(first_flights, on="tailnum").filter(pl.col("first") >= TRAIN_UNTIL)
+    landed = pl.col("landed") < TRAIN_UNTIL  # what has not landed yet has no label yet
+    known = {
+        "flights": flights.filter(pl.col("departed") < TRAIN_UNTIL).with_columns(
+            late=pl.when(landed).then("late"), landed=pl.when(landed).then("landed")
+        ),
+        "weather": weather.filter(pl.col("observed") < TRAIN_UNTIL),
+        "planes": planes.join(new, on="tailnum", how="anti"),
+    }
+    past.mkdir(exist_ok=True)
+    for name, frame in known.items():
+        if not (past / f"{name}.parquet").exists():
+            frame.write_parquet(past / f"{name}.parquet")
+    return Later(
         flights.filter(pl.col("departed").is_between(TRAIN_UNTIL, REPLAY_UNTIL, closed="left")),
         weather.filter(pl.col("observed").is_between(TRAIN_UNTIL, REPLAY_UNTIL, closed="left")),
+        new.filter(pl.col("first") < REPLAY_UNTIL).sort("first"),
     )
 
 
@@ -157,25 +94,30 @@ class Told:
     retraining_waits: float = 0.0
 
 
-def replay(server: Server, flights: pl.DataFrame, weather: pl.DataFrame) -> Told:
+def by_hour(rows: pl.DataFrame, time: str) -> dict[object, list[dict[str, object]]]:
+    """The rows of each hour, in order."""
+    hours = rows.group_by(pl.col(time).dt.truncate("1h"), maintain_order=True)
+    return {hour: part.to_dicts() for (hour,), part in hours}
+
+
+def replay(server: Server, later: Later) -> Told:
     """Later flights as traffic, in event-time order: rows are pushed, answers asked for, labels sent after landing."""
     told, client = Told(), Client(server.port)
-    broken = weather.with_columns(
+    broken = later.weather.with_columns(
         wind_speed=pl.when(pl.col("observed") >= FAULT_AT)
         .then(pl.col("wind_speed") * MPH_TO_KMH)
         .otherwise("wind_speed")
     )
-    by_hour = {
-        key[0]: part for key, part in flights.group_by(pl.col("departed").dt.truncate("1h"), maintain_order=True)
-    }
-    sky = {key[0]: part for key, part in broken.group_by(pl.col("observed").dt.truncate("1h"), maintain_order=True)}
+    departures, sky = by_hour(later.flights, "departed"), by_hour(broken, "observed")
+    delivered = by_hour(later.planes, "first")
     landing: dict[datetime, list[tuple[str, dict[str, object]]]] = {}
     began, at, day = time.monotonic(), TRAIN_UNTIL, TRAIN_UNTIL
     alarmed = False
     while at < REPLAY_UNTIL:
         progress(f"      {at:%d %B %H:%M}  {told.requests:,} requests, {told.failed} failed")
-        rows = by_hour.get(at, pl.DataFrame()).to_dicts()
-        told.pushed += push(client, "weather", at, [flight_row(row) for row in sky.get(at, pl.DataFrame()).to_dicts()])
+        rows = departures.get(at, [])
+        told.pushed += push(client, "planes", at, [plane_row(row) for row in delivered.get(at, [])])
+        told.pushed += push(client, "weather", at, [wire_row(row) for row in sky.get(at, [])])
         told.pushed += push(
             client, "flights", at, [departure(row) for row in rows] + [row for _, row in landing.get(at, [])]
         )
@@ -199,10 +141,14 @@ def replay(server: Server, flights: pl.DataFrame, weather: pl.DataFrame) -> Told
 
 
 def departure(row: dict[str, object]) -> dict[str, object]:
-    return flight_row({**row, "late": None, "landed": None})
+    return wire_row({**row, "late": None, "landed": None})
 
 
-def flight_row(row: dict[str, object]) -> dict[str, object]:
+def plane_row(row: dict[str, object]) -> dict[str, object]:
+    return wire_row({name: value for name, value in row.items() if name != "first"})
+
+
+def wire_row(row: dict[str, object]) -> dict[str, object]:
     return {key: rfc(value) if isinstance(value, datetime) else value for key, value in row.items()}
 
 
@@ -216,7 +162,7 @@ def ask(
     client: Client, row: dict[str, object], told: Told, landing: dict[datetime, list[tuple[str, dict[str, object]]]]
 ) -> None:
     departed, landed = row["departed"], row["landed"]
-    body = {"origin": row["origin"], "carrier": row["carrier"], "distance": row["distance"], "now": rfc(departed)}
+    body = {name: row[name] for name in ("origin", "carrier", "tailnum", "distance")} | {"now": rfc(departed)}
     began = time.perf_counter()
     status, answer = client.send("POST", "/endpoint/late", body)
     told.millis.append((time.perf_counter() - began) * 1e3)
@@ -229,7 +175,7 @@ def ask(
         told.versions.append(found["version"])
     if isinstance(landed, datetime) and row["late"] is not None:
         hour = landed.replace(minute=0, second=0, microsecond=0) + BATCH
-        landing.setdefault(hour, []).append((found["id"], flight_row(row)))
+        landing.setdefault(hour, []).append((found["id"], wire_row(row)))
 
 
 def expect(answer: tuple[int, bytes], status: int) -> None:
@@ -326,42 +272,21 @@ def for_replay(folder: Path) -> Path:
     return copy
 
 
-def free_port(wanted: int) -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            probe.close()
-            with contextlib.closing(socket.socket()) as other:
-                other.bind(("127.0.0.1", 0))
-                return int(other.getsockname()[1])
-    return wanted
-
-
-@contextlib.contextmanager
-def running(server: Server) -> Iterator[Server]:
-    server.start()
-    try:
-        yield server
-    finally:
-        server.stop()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", nargs="?", default="flights", choices=["flights"])
+    parser.add_argument("name", nargs="?", default="flights", choices=["flights", "support"])
     parser.add_argument("--once", action="store_true", help="stop when the story is told")
-    parser.add_argument(
-        "--folder", type=Path, default=ROOT.parent / ".demo" / "flights", help="where the project is kept"
-    )
+    parser.add_argument("--folder", type=Path, help="where the project is kept")
     options = parser.parse_args()
-    folder: Path = options.folder
+    folder: Path = options.folder or ROOT.parent / ".demo" / options.name
+    if options.name == "support":
+        demo_support.tell(folder, once=options.once)
+        return
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     say("Mainspring: will this flight arrive late?")
     say()
-    later_flights, later_weather = prepare(folder)
+    later = prepare(folder)
     progress("      building: sources, features, training set, model, evaluation, baseline")
     first = build(folder)
     again = build(folder)
@@ -387,8 +312,8 @@ def main() -> None:
         )
         say()
         days = f"{TRAIN_UNTIL:%-d %B} to {REPLAY_UNTIL - timedelta(days=1):%-d %B}"
-        say(f"  2   {len(later_flights):,} flights of {days} as traffic, faster than life")
-        told = replay(server, later_flights, later_weather)
+        say(f"  2   {len(later.flights):,} flights of {days} as traffic, faster than life")
+        told = replay(server, later)
         story(server, told)
         say()
         say(f"      all of it took {time.monotonic() - began:.0f} s")

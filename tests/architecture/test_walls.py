@@ -77,11 +77,19 @@ def test_there_is_no_import_cycle() -> None:
 
 
 def test_importing_any_module_only_defines_names() -> None:
-    """No module starts threads or processes or opens files for writing when it is imported."""
+    """No module starts threads or processes or opens files for writing when it is imported.
+
+    urllib3, which LangChain brings, asks the kernel for IPv6 when it is imported itself; that is not ours to mend.
+    """
     code = (
         "import sys, threading, os\n"
         "bad = []\n"
+        "def probing(frame):\n"
+        "    while frame is not None and frame.f_code.co_name != '_has_ipv6': frame = frame.f_back\n"
+        "    return frame is not None and frame.f_globals['__name__'] == 'urllib3.util.connection'\n"
         "def hook(event, args):\n"
+        "    if event == 'socket.bind' and probing(sys._getframe()): return\n"
+        "    if event == 'socket.bind' and args[1] == ('::1', 0): return\n"  # urllib3, of LangChain's: is there IPv6
         "    if event in ('socket.connect', 'subprocess.Popen', 'os.fork', 'socket.bind'): bad.append((event, args))\n"
         "    if event == 'open' and isinstance(args[1], str) and set(args[1]) & set('wax+') "
         "and '__pycache__' not in str(args[0]): bad.append((event, args[0]))\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -257,6 +258,7 @@ def test_a_new_project_passes_its_tests_and_keeps_its_folder_clean(tmp_path: Pat
         text=True,
         timeout=180,
         check=False,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},  # a user's has not the plugins of our own tests
     )
     assert done.returncode == 0, done.stdout
     assert "2 passed" in done.stdout

@@ -51,9 +51,9 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data").mkdir(parents=True)
     for name in ("flights.py", "mainspring.toml"):
         shutil.copyfile(FLIGHTS / name, folder / name)
-    flights, weather = data.read_flights(data.package_folder()), data.read_weather(data.package_folder())
-    flights.filter(pl.col("departed") < UNTIL).write_parquet(folder / "data" / "flights.parquet")
-    weather.filter(pl.col("observed") < UNTIL).write_parquet(folder / "data" / "weather.parquet")
+    for name, time_column in (("flights", "departed"), ("weather", "observed"), ("planes", "since")):
+        rows = data.READERS[name](data.package_folder())
+        rows.filter(pl.col(time_column) < UNTIL).write_parquet(folder / "data" / f"{name}.parquet")
     return folder
 
 
@@ -130,7 +130,7 @@ def test_any_kill_leaves_a_pipeline_that_the_same_command_finishes(source: Path,
     code, out, err = finish(start(undisturbed))
     assert code == 0, err
     expected, seen = digests(out), kept(undisturbed)
-    assert len(expected) == 8
+    assert len(expected) == 10
     assert any(name.startswith("source/flights/") and seen[name] == 12_073 for name in seen)
     assert seen["online"]
     random_ = random.Random(SEED)

@@ -13,17 +13,23 @@ import msgspec
 
 from mainspring.choose.decide import SHARED, Decision, decide, serving
 from mainspring.choose.discover import adapters, is_installed, named_object, part_of
+from mainspring.choose.sharing import SharedStore
 from mainspring.config.settings import Setting, Settings, load_settings, reveal
 from mainspring.declare.data import did_you_mean
 from mainspring.errors import ConfigError
 from mainspring.ports.adapter import Adapter
 from mainspring.ports.catalog import Catalog
 from mainspring.ports.converter import Converter
+from mainspring.ports.embedder import Embedder
 from mainspring.ports.llm import Engine
+from mainspring.ports.manifest import Manifest
 from mainspring.ports.objects import Objects
 from mainspring.ports.online import OnlineStore
+from mainspring.ports.parser import Parser
+from mainspring.ports.reranker import Reranker
 from mainspring.ports.runtime import ModelRuntime, Predictor, read_card
 from mainspring.ports.tables import TableStore
+from mainspring.ports.vector_store import VectorStore
 
 __all__ = ["STORES", "Services", "ServicesSpec", "adapter_settings", "port_settings"]
 
@@ -93,6 +99,36 @@ class Services:
     def online(self) -> OnlineStore:
         """The online store."""
         return cast(OnlineStore, self.get("online"))
+
+    @property
+    def manifest(self) -> Manifest:
+        """What indexes hold."""
+        return cast(Manifest, self.get("manifest"))
+
+    @property
+    def vectors(self) -> VectorStore:
+        """The vector store; an embedded one is shared by the processes of this machine."""
+        if not isinstance(found := self.get("vectors"), SharedStore) and self._has_one_owner("vectors"):
+            found = SharedStore(cast(VectorStore, found), self.state / "indexes")
+            self._opened[os.getpid(), "vectors"] = found
+        return cast(VectorStore, found)
+
+    @property
+    def embedder(self) -> Embedder:
+        """What makes vectors of texts."""
+        return cast(Embedder, self.get("embedder"))
+
+    @property
+    def parser(self) -> Parser:
+        """What reads documents."""
+        return cast(Parser, self.get("parser"))
+
+    @property
+    def reranker(self) -> Reranker | None:
+        """What sorts hits, or None when none is configured."""
+        return cast(Reranker, self.get("reranker")) if self.settings.section("reranker") else None
+        """The vector store."""
+        return cast(VectorStore, self.get("vectors"))
 
     @property
     def converter(self) -> Converter | None:
@@ -177,6 +213,16 @@ class Services:
             settings = adapter_settings(adapter, self.settings, section)
             self._opened[key] = opening(settings, self.state)
         return self._opened[key]
+
+    def _has_one_owner(self, port: str) -> bool:
+        return self.decision(port).chosen.capabilities.get("writers") == "one"
+
+    def close_port(self, port: str) -> None:
+        """Close a port that this process opened; it is opened anew when it is read again."""
+        keys = [key for key in self._opened if key[0] == os.getpid() and key[1].partition(".")[0] == port]
+        for opened in {id(one): one for one in map(self._opened.pop, keys)}.values():
+            if hasattr(opened, "close"):
+                opened.close()
 
     def close(self) -> None:
         """Close what this process opened."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from typing import Any, cast
 
+import msgspec
+
 from mainspring.choose.services import Services
 from mainspring.cli.output import moment
 from mainspring.features.ingest import REASON
@@ -17,7 +19,7 @@ from mainspring.plan.graph import Plan
 from mainspring.ports.catalog import Alias, Entity
 from mainspring.server.trace import TracedPrediction
 
-__all__ = ["prediction_lines", "source_lines", "table_of", "version_rows"]
+__all__ = ["index_of", "prediction_lines", "source_lines", "table_of", "version_rows"]
 
 _SHOWN = 5
 
@@ -76,6 +78,19 @@ def table_of(services: Services, plan: Plan, name: str) -> dict[str, Any] | None
     aside = set_aside(services.tables, source, _SHOWN)
     shown = None if aside is None else dataclasses.asdict(aside)
     return {"table": source.log, "version": version.version, "rows": version.rows, "set_aside": shown}
+
+
+def index_of(services: Services, name: str) -> dict[str, Any]:
+    """An index's versions, the moves of its alias, and the files that cannot be read, with the reason of each."""
+    manifest = services.manifest
+    rows = manifest.documents(name)
+    return {
+        "live": manifest.live(name),
+        "documents": sum(bool(row.parsed) for row in rows),
+        "quarantined": {f"{row.source}/{row.uri}": row.error for row in rows if row.status == "quarantined"},
+        "versions": [msgspec.to_builtins(version) for version in manifest.versions(name)],
+        "moves": [msgspec.to_builtins(move) for move in manifest.moves(name)],
+    }
 
 
 def source_lines(found: Mapping[str, Any] | None) -> Iterator[str]:

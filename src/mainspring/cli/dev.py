@@ -18,6 +18,7 @@ from mainspring.choose.services import Services
 from mainspring.cli.console import console_of
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import tell
+from mainspring.plan.graph import Plan
 from mainspring.server.lock import ProjectLock
 from mainspring.server.planning import plan_of, sources_have_places
 from mainspring.server.process import ServerProcess
@@ -55,7 +56,7 @@ def command(
     sources_have_places(plan, services.settings)
     with ProjectLock(services.state):
         process = ServerProcess(services, plan, console=console_of(services), told=tell)
-        builder = _Builder(services, watch, process.serving)
+        builder = _Builder(services, plan, watch, process.serving)
         with builder.at_work():
             process.run()
     if builder.restart:
@@ -78,6 +79,7 @@ class _Builder:
 
     Args:
         services: the project's ports.
+        plan: the app's graph.
         watch: whether to go on after the first time.
         serving: set when the server takes signals.
 
@@ -85,12 +87,13 @@ class _Builder:
         restart: whether the app that is served is not the newest one that was built.
     """
 
-    def __init__(self, services: Services, watch: bool, serving: threading.Event) -> None:
+    def __init__(self, services: Services, plan: Plan, watch: bool, serving: threading.Event) -> None:
         self._services = services
+        self._plan = plan
         self._serving = serving
         self._watch = watch
         self._stop = threading.Event()
-        self._seen = (_code(services), _data(services))
+        self._seen = (_code(services), _data(services, plan))
         self.restart = False
 
     @contextmanager
@@ -107,7 +110,7 @@ class _Builder:
     def _follow(self) -> None:
         self._build()
         while self._watch and not self._stop.wait(_WATCH_SECONDS):
-            seen = (_code(self._services), _data(self._services))
+            seen = (_code(self._services), _data(self._services, self._plan))
             if seen == self._seen:
                 continue
             changed, self._seen = seen[0] != self._seen[0], seen
@@ -135,8 +138,8 @@ def _code(services: Services) -> object:
     return _stamps([services.project / "mainspring.toml", *own])
 
 
-def _data(services: Services) -> object:
-    """Size and time of the sources' files."""
+def _data(services: Services, plan: Plan) -> object:
+    """Size and time of the sources' files and the documents."""
     paths: list[Path] = []
     for key, setting in services.settings.values.items():
         if key.startswith("sources.") and key.endswith(".path") and setting.value:

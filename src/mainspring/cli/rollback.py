@@ -1,4 +1,4 @@
-"""``mainspring rollback``: give an endpoint its previous champion back."""
+"""``mainspring rollback``: give an endpoint its previous champion, or an index its previous version, back."""
 
 from __future__ import annotations
 
@@ -8,30 +8,49 @@ from pathlib import Path
 import click
 import msgspec
 
+from mainspring.catalog.ids import now_us
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import emit, lines
 from mainspring.declare.data import did_you_mean
 from mainspring.errors import UsageError
+from mainspring.plan.graph import Node
+from mainspring.rag import versions
 from mainspring.server.planning import plan_of
 from mainspring.training.versions import roll_back
 
 __all__ = ["command"]
 
 
-@click.command(short_help="give an endpoint its previous champion back")
-@click.argument("endpoint")
+@click.command(short_help="give an endpoint its previous champion, or an index its version, back")
+@click.argument("name")
 @project_options
-def command(project: Path | None, profile: str | None, as_json: bool, endpoint: str) -> int:
-    """Give the model behind ENDPOINT the champion that it had before."""
+def command(project: Path | None, profile: str | None, as_json: bool, name: str) -> int:
+    """Give the model behind the endpoint NAME the champion, or the index NAME the version, that it had before."""
     services, app = open_app(project, profile)
     plan = plan_of(app)
-    node = plan.node(f"/endpoint/{endpoint.removeprefix('endpoint/')}")
-    if node is None:
-        known = [other.name for other in plan.of_kind("endpoint")]
-        raise UsageError(f"no endpoint is called {endpoint!r}", code="MS-2602", fix=did_you_mean(endpoint, known))
+    kind, _, own = name.strip("/").rpartition("/")
+    found = [plan.node(f"/{one}/{own}") for one in ((kind,) if kind else ("endpoint", "index"))]
+    node = next((one for one in found if one is not None), None)
+    if node is None or node.kind not in ("endpoint", "index"):
+        known = [other.name for one in ("endpoint", "index") for other in plan.of_kind(one)]
+        raise UsageError(f"no endpoint or index is called {name!r}", code="MS-2602", fix=did_you_mean(own, known))
+    if (index := _index_behind(node)) is not None:
+        version = versions.roll_back(index, services.manifest, by=getpass.getuser(), at_us=now_us())
+        told = f"{index}: version {version} answers again"
+        if as_json:
+            emit({"index": index, "version": version})
+        else:
+            lines([told])
+        return 0
     done = roll_back(services.catalog, node.inputs[0].rpartition("/")[2], getpass.getuser())
     if as_json:
         emit(msgspec.to_builtins(done))
     else:
         lines([f"{done.name}: version {done.version} is the champion again"])
     return 0
+
+
+def _index_behind(node: Node) -> str | None:
+    """The index that a node is, or is the endpoint of."""
+    url = node.url if node.kind == "index" else node.inputs[0]
+    return url.removeprefix("/index/") if url.startswith("/index/") else None

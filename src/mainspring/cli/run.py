@@ -1,4 +1,4 @@
-"""``mainspring run``: one source, feature view, model, step or pipeline, now."""
+"""``mainspring run``: one source, feature view, model, index, evaluation, step or pipeline, now."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ from pathlib import Path
 from typing import cast
 
 import click
+import msgspec
 
+from mainspring.choose.services import Services
 from mainspring.cli.options import open_app, project_options
-from mainspring.cli.output import emit, lines
+from mainspring.cli.output import emit, lines, table, tell
 from mainspring.cli.progress import report_as_dict, watching
-from mainspring.declare.declaration import spec_of
+from mainspring.declare.declaration import DeclaredKind, spec_of
 from mainspring.declare.step import Pipeline, Step
 from mainspring.engine.arguments import converted
-from mainspring.errors import UsageError
+from mainspring.errors import RefusedError, UsageError
+from mainspring.plan.graph import Node, Plan
+from mainspring.server.evaluations import evaluate_named
 from mainspring.server.loop import named_node, run_named
 from mainspring.server.planning import plan_of
 
 __all__ = ["command"]
 
 
-@click.command(short_help="one source, feature view, model, step or pipeline, now")
+@click.command(short_help="one source, feature view, model, index, evaluation, step or pipeline, now")
 @click.argument("name")
 @click.argument("arguments", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--inline", is_flag=True, help="in this process, for a debugger")
@@ -40,7 +44,10 @@ def command(
     """Build NAME (or KIND/NAME) and what it is made from; arguments are KEY=VALUE: JSON, or plain text."""
     services, app = open_app(project, profile)
     plan = plan_of(app)
-    given = _converted(named_node(plan, name).declaration, _parsed(arguments))
+    node = named_node(plan, name)
+    if node.kind == DeclaredKind.EVALUATION.value:
+        return _evaluate(services, plan, node, as_json)
+    given = _converted(node.declaration, _parsed(arguments))
     with watching(quiet=as_json) as watch:
         done = run_named(services, app, plan, name, given, watch=watch, inline=inline, force=force, reason=reason)
     report = done.report
@@ -53,6 +60,17 @@ def command(
     if report.error is not None:
         raise report.error
     return 0
+
+
+def _evaluate(services: Services, plan: Plan, node: Node, as_json: bool) -> int:
+    """An evaluation is put to what it is of, and its gate decides the exit status."""
+    done = evaluate_named(services, plan, node, tell)
+    if as_json:
+        emit(msgspec.to_builtins(done))
+    else:
+        table(("measure", "mean"), [(key, f"{value:.4g}") for key, value in sorted(done.scores.items())])
+        lines([f"{node.name}: {done.cases} cases, {'passed' if done.passed else done.why}"])
+    return 0 if done.passed else RefusedError.exit_status
 
 
 def _converted(target: object, texts: dict[str, str]) -> dict[str, object]:

@@ -10,22 +10,24 @@ import click
 import msgspec
 
 from mainspring.choose.services import Services
-from mainspring.cli.describe import prediction_lines, source_lines, table_of, version_rows
+from mainspring.cli.describe import index_of, prediction_lines, source_lines, table_of, version_rows
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import ago, emit, lines, moment, table
 from mainspring.declare.data import did_you_mean
+from mainspring.declare.declaration import DeclaredKind
 from mainspring.errors import UsageError
 from mainspring.plan.graph import Plan
+from mainspring.server.evaluations import Evaluated
 from mainspring.server.planning import plan_of
 from mainspring.server.trace import trace_prediction
 
 __all__ = ["command"]
 
-_DECLARED = ("source", "feature_view", "model", "promotion", "endpoint", "monitor", "step", "pipeline", "schedule")
+_DECLARED = tuple(kind.value for kind in DeclaredKind if kind is not DeclaredKind.ENTITY)
 _SEEN = ("reference_blocks", "weak", "alpha", "features", "sources", "segments", "not_watched_apart")
 _REPORTED = ("psi", "ks", "wasserstein", "chi2", "chi2_df", "chi2_p", "mean", "sd")
 _RECORDED = ("run", "alert", "event", "alias")
-_PLURAL = {kind + ("es" if kind.endswith("s") else "s"): kind for kind in (*_DECLARED, *_RECORDED, "prediction")}
+_PLURAL = {kind + ("es" if kind[-1] in "sx" else "s"): kind for kind in (*_DECLARED, *_RECORDED, "prediction")}
 """Kinds as people say them of many: ``mainspring show runs``."""
 
 
@@ -125,6 +127,7 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
                 "steps": [_plain(item) for item in history],
                 **({"monitor": _watched(services, name)} if kind == "monitor" else {}),
                 **({"table": table_of(services, plan, name)} if kind == "source" else {}),
+                **({"index": index_of(services, name)} if kind == "index" else {}),
             }
         )
         return
@@ -137,10 +140,37 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
     for step in history:
         took = "" if step.ended is None else ago(step.ended - step.started)
         print(f"  {moment(step.started)}  {step.status}  {took}  {step.note or step.error}")
+    _describe_more(services, plan, kind, name)
+
+
+def _describe_more(services: Services, plan: Plan, kind: str, name: str) -> None:
+    """What only one kind of thing has."""
     if kind == "source":
         lines(source_lines(table_of(services, plan, name)))
-    if kind == "monitor":
+    elif kind == "index":
+        _describe_index(index_of(services, name))
+    elif kind == "evaluation":
+        _describe_evaluation(services, name)
+    elif kind == "monitor":
         _describe_monitor(_watched(services, name))
+
+
+def _describe_evaluation(services: Services, name: str) -> None:
+    for event in services.catalog.last_events(what="evaluation.done", subject=f"/evaluation/{name}", limit=1):
+        done = msgspec.convert(event.data, Evaluated)
+        table(("measure", "mean"), [(key, f"{value:.4g}") for key, value in sorted(done.scores.items())])
+        lines(f"  {one[name]:.3g}  {one['question']}" for one in done.worst)
+
+
+def _describe_index(found: Mapping[str, Any]) -> None:
+    lines(f"  put aside: {name}: {reason}" for name, reason in found["quarantined"].items())
+    rows = [
+        (item["version"], item["state"], item["rows"], item["embedder_id"], moment(item["created_us"]))
+        for item in found["versions"]
+    ]
+    table(("version", "state", "chunks", "embedder", "made"), rows)
+    for move in found["moves"][:5]:
+        print(f"  {moment(move['at_us'])}  version {move['version']} live, {move['reason']}, by {move['by']}")
 
 
 def _watched(services: Services, name: str) -> dict[str, Any]:

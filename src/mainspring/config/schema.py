@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 __all__ = ["NAMED", "PORTS", "SETTINGS", "SettingSpec", "misfit"]
 
-PORTS = ("catalog", "objects", "tables", "online", "runtime", "converter")
+PORTS = (
+    "catalog", "objects", "tables", "online", "runtime", "converter",
+    "manifest", "vectors", "embedder", "parser", "reranker", "llm", "threads",
+)  # fmt: skip
 """The ports; ``PORT.adapter`` names an adapter, ``PORT.url`` says where it is, other keys are the adapter's own."""
 
 NAMED = {"llms": "llm"}
@@ -78,6 +81,7 @@ SETTINGS: tuple[SettingSpec, ...] = (
         choices=("us",),
     ),
     SettingSpec("documents.*.path", str, None, "folder of documents, when it is not the one in the code"),
+    SettingSpec("documents.*.may_be_empty", bool, None, "whether an empty folder deletes all its documents"),
     SettingSpec("documents.*.url", str, None, "where documents are, when they are in no local folder"),
     SettingSpec("server.host", str, "127.0.0.1", "address the endpoints listen on"),
     SettingSpec("server.port", int, 8080, "port the endpoints listen on; 0 takes a free one", 0, 65_535),
@@ -87,6 +91,19 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("server.drain", float, 25.0, "seconds that open requests may take after SIGTERM", 0),
     SettingSpec("server.timeout", float, 30.0, "seconds that a request may take", 0.001),
     SettingSpec("server.keys", list, [], "API keys as secret references; empty leaves the endpoints open", secret=True),
+    SettingSpec("callers.*.key", str, None, "secret reference: the API key by which a caller is known", secret=True),
+    SettingSpec("callers.*.groups", list, None, "groups that the caller is in; documents may name them"),
+    SettingSpec("callers.*.tenant", str, None, "the tenant whose data the caller sees, besides what is no tenant's"),
+    SettingSpec("limits.*.requests", int, None, "requests of a caller to language models in a window", 0),
+    SettingSpec("limits.*.tokens", int, None, "tokens of a caller's prompts and answers in a window", 0),
+    SettingSpec("limits.*.window_s", float, None, "the window's length in seconds; 60 when left out", 0.001),
+    SettingSpec("limits.*.concurrent", int, None, "requests of a caller to language models at once", 0),
+    SettingSpec("limits.*.money_micro", int, None, "what a caller may spend in 30 days, in micro-units of money", 0),
+    SettingSpec("prices.*.input", int, None, "micro-units of money for a million prompt tokens of a model", 0),
+    SettingSpec("prices.*.cached_read", int, None, "the same for those that were read from a cache", 0),
+    SettingSpec("prices.*.cache_write", int, None, "the same for those that were written to a cache", 0),
+    SettingSpec("prices.*.output", int, None, "the same for generated tokens", 0),
+    SettingSpec("prices.*.reasoning", int, None, "the same for tokens that a model thinks with", 0),
     SettingSpec(
         "serving.replay",
         bool,

@@ -25,6 +25,8 @@ DEV_DEFAULT = "default of profile dev"
 _SECRET = re.compile(r"^(env|file):(.+)$")
 _HIDDEN = "******"
 _INLINE = re.compile(r"\$\{(env|file):([^}]+)\}")
+_OF_NAMES = ("sources", "documents", "callers", "limits", "prices")
+"""Sections with a part for each of the app's names."""
 _DEV = {
     "management.enabled": True,
     "console.enabled": True,
@@ -246,7 +248,7 @@ def _key_of(words: str, known: Mapping[str, Setting]) -> str | None:
     name, _, last = rest.rpartition("_")
     if head in NAMED and name:  # a key of two words cannot be told from a name of two
         return f"{head}.{name}.{last}"
-    if head in ("sources", "documents"):
+    if head in _OF_NAMES:
         return f"{head}.{name}.{last}" if name and _spec(f"{head}.{name}.{last}") else None
     return None
 
@@ -274,7 +276,7 @@ def _is_section(path: tuple[str, ...]) -> bool:
 def _nearest(key: str) -> str:
     """The remedy for an unknown key: the nearest one, else those of its section, else the sections."""
     head, *rest = key.split(".")
-    name = rest[0] if head in ("sources", "documents", *NAMED) and len(rest) > 1 else "NAME"
+    name = rest[0] if head in (*_OF_NAMES, *NAMED) and len(rest) > 1 else "NAME"
     known = [spec.key.replace("*", name) for spec in SETTINGS]
     known += [f"{port}.{part}" for port in PORTS for part in ("adapter", "url")]
     known += [f"{section}.{name}.{part}" for section in NAMED for part in ("adapter", "url")]

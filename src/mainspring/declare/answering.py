@@ -175,6 +175,7 @@ class Answering(Declared):
         mode: Mode = "hybrid",
         rerank: bool = False,
         language: str = "english",
+        filters: Sequence[str] = (),
         called: str | None = None,
     ) -> Index:
         """An index over documents: structure-aware chunks, words and vectors, versions behind an alias.
@@ -185,10 +186,12 @@ class Answering(Declared):
             mode: ``hybrid``, ``dense`` or ``text``, for queries that do not say.
             rerank: whether the reranker sorts what is found.
             language: of stop words and stemmer.
+            filters: keys of the documents' metadata that queries may filter by (as ``meta.KEY``), besides ``source``,
+                ``uri``, ``folders`` and ``title``.
             called: its name, when no variable holds it.
 
         Raises:
-            DeclarationError: MS-1033 to MS-1035; MS-1048, no documents.
+            DeclarationError: MS-1033 to MS-1036; MS-1048, no documents.
         """
         if not documents:
             raise DeclarationError(
@@ -205,7 +208,9 @@ class Answering(Declared):
         choice("mode", mode, ("hybrid", "dense", "text"))
         flag("rerank", rerank)
         choice("language", language, LANGUAGES)
-        return self._add(Index(IndexSpec(documents, tokens, mode, rerank, language), here(), called))
+        texts("filters", filters)
+        spec = IndexSpec(documents, tokens, mode, rerank, language, tuple(filters))
+        return self._add(Index(spec, here(), called))
 
     @overload
     def tool(self, function: Callable[P, R]) -> Tool[P, R]: ...

@@ -77,8 +77,9 @@ def name_of(declaration: Declaration[object]) -> str:
         DeclarationError: MS-1010, it is held by no variable of the app's module and has no ``called=``.
     """
     if declaration._name is None:
+        words = declaration._kind.value.replace("_", " ")
         raise DeclarationError(
-            f"a {declaration._kind.value.replace('_', ' ')} has no name",
+            f"{'an' if words[0] in 'aeiou' else 'a'} {words} has no name",
             code="MS-1010",
             why="a declaration is named by the module variable that holds it",
             origin=str(declaration._origin),

@@ -56,6 +56,8 @@ class IndexSpec:
         mode: how a query that does not say is answered.
         rerank: whether the ``reranker`` port sorts what is found.
         language: of the stop words and the stemmer: ``english``.
+        filters: keys of the documents' metadata that queries may filter by, besides ``source``, ``uri``, ``folders``
+            and ``title``.
     """
 
     documents: tuple[Documents, ...]
@@ -63,6 +65,7 @@ class IndexSpec:
     mode: Mode
     rerank: bool
     language: str
+    filters: tuple[str, ...] = ()
 
 
 class Index(Declaration[IndexSpec]):

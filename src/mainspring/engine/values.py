@@ -26,10 +26,11 @@ from mainspring.lazy import lazy
 from mainspring.ports.objects import Blob, BlobWriter, Objects
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
     import pyarrow as pa
 else:
-    pa, pl = lazy("pyarrow"), lazy("polars")
+    np, pa, pl = lazy("numpy"), lazy("pyarrow"), lazy("polars")
 
 __all__ = [
     "FILE",
@@ -114,9 +115,10 @@ class _Sink:
 
 
 def _save_frame(table: pa.Table, shape: str, objects: Objects) -> StoredResult:
-    """Arrow IPC stream: one chunk a column, no metadata, so that equal tables are equal bytes."""
+    """Arrow IPC stream: one chunk a column, no metadata, zeros under nulls, so that equal tables are equal bytes."""
     fields = [field.remove_metadata() for field in table.schema]
-    plain = pa.Table.from_arrays([column.combine_chunks() for column in table.columns], schema=pa.schema(fields))
+    columns = [_zeros_under_nulls(column.combine_chunks()) for column in table.columns]
+    plain = pa.Table.from_arrays(columns, schema=pa.schema(fields))
     with objects.writer() as writer:
         sink = pa.PythonFile(_Sink(writer), mode="w")
         with pa.ipc.new_stream(sink, plain.schema) as stream:
@@ -128,6 +130,24 @@ def _save_frame(table: pa.Table, shape: str, objects: Objects) -> StoredResult:
     }
     kind = FRAME if shape == FRAME else f"{FRAME}/{shape}"
     return StoredResult(blob.digest, kind, blob.size, "application/vnd.apache.arrow.stream", meta)
+
+
+def _zeros_under_nulls(array: Any) -> Any:
+    """The same values; what an engine left in memory under the nulls of plain columns and of texts is gone."""
+    kind, count = array.type, len(array)
+    if not array.null_count or not isinstance(array, pa.Array):
+        return array
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    bits = pa.py_buffer(np.packbits(valid, bitorder="little"))
+    if (pa.types.is_primitive(kind) and kind.bit_width >= 8) or pa.types.is_decimal(kind):
+        width = kind.bit_width // 8
+        held = np.frombuffer(array.buffers()[1], np.uint8)[array.offset * width : (array.offset + count) * width]
+        data = held.reshape(count, width) * valid[:, None]
+        return pa.Array.from_buffers(kind, count, [bits, pa.py_buffer(np.ascontiguousarray(data))])
+    if pa.types.is_boolean(kind) or kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary()):
+        filled = array.fill_null(False if pa.types.is_boolean(kind) else "" if "string" in str(kind) else b"")
+        return pa.Array.from_buffers(kind, count, [bits, *filled.buffers()[1:]]) if not filled.offset else array
+    return array
 
 
 def _written(blob: Blob | None) -> Blob:

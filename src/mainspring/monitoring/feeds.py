@@ -98,17 +98,29 @@ def arrivals(tables: TableStore, source: SourceTable, start: int, stop: int, ver
     return times
 
 
-def feed_of(times: Ints, name: str, every_us: int | None, block_us: int) -> Feed:
+def feed_of(times: Ints, name: str, every_us: int | None, block_us: int, stop: int | None = None) -> Feed:
     """The reference of a source from the sorted event times (n,) of its rows.
 
-    How long it may be silent comes from the longest silence that ends in each block: nights and weekends are usual.
+    How long it may be silent comes from the longest silence that ends in each block: nights and weekends are usual. A
+    silence of whole blocks that the reference's end cuts off, longer than those, says that nobody knows: a register
+    whose rows seldom change is not late.
+
+    Args:
+        times: UTC microseconds, sorted.
+        name: the source's.
+        every_us: how often it is read, in microseconds, or None.
+        block_us: length of a block in microseconds.
+        stop: the reference's end, UTC microseconds, exclusive; that of the last block with rows when left out.
     """
     starts, rows = np.unique(times // block_us * block_us, return_counts=True)
     silences = np.diff(times)
     longest: Ints = np.zeros(len(starts), dtype=np.int64)
     np.maximum.at(longest, np.searchsorted(starts, times[1:] // block_us * block_us), silences)
-    limit = freshness_limit(every_us or 0, longest[longest > 0])
-    return Feed(source=name, starts=tuple(starts.tolist()), rows=tuple(rows.tolist()), silence_us=int(limit))
+    limit = int(freshness_limit(every_us or 0, longest[longest > 0]))
+    if len(times) and stop is not None and stop > starts[-1] + block_us:
+        starts, rows = np.append(starts, (stop - 1) // block_us * block_us), np.append(rows, 0)
+        limit = 0 if stop - times[-1] > limit else limit
+    return Feed(source=name, starts=tuple(starts.tolist()), rows=tuple(rows.tolist()), silence_us=limit)
 
 
 class FeedJudge:

@@ -104,7 +104,7 @@ def _feed(services: Services, behind: Behind, log: TableVersion, reference: Base
     at = msgspec.convert(log, TableVersion)
     first, stop = (reference.starts[0], reference.starts[-1] + reference.block_us) if reference.starts else (0, 0)
     times = arrivals(services.tables, behind.source, first, stop, at.version)
-    return feed_of(times, behind.source.name, behind.every_us, reference.block_us)
+    return feed_of(times, behind.source.name, behind.every_us, reference.block_us, stop)
 
 
 def _horizon(frame: Frame) -> int:

@@ -110,7 +110,13 @@ def _(spec: DocumentsSpec) -> Mapping[str, object]:
 
 @describe_language.register
 def _(spec: IndexSpec) -> Mapping[str, object]:
-    return {"tokens": spec.tokens, "mode": spec.mode, "rerank": spec.rerank, "language": spec.language}
+    return {
+        "tokens": spec.tokens,
+        "mode": spec.mode,
+        "rerank": spec.rerank,
+        "language": spec.language,
+        "filters": list(spec.filters),
+    }
 
 
 @describe_language.register

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
+import msgspec
 import orjson
 
 from mainspring.errors import (
@@ -17,13 +18,12 @@ from mainspring.errors import (
     UsageError,
 )
 
-__all__ = ["Fault", "Handler", "Request", "Response", "Router", "error_response", "json_response"]
+__all__ = ["Fault", "Handler", "Long", "Request", "Response", "Router", "error_response", "json_response"]
 
 JSON = b"application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One request, its body whole.
 
     Attributes:
@@ -45,15 +45,26 @@ class Request:
     client: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What goes back: a whole body, or a stream of parts."""
+class Response(msgspec.Struct, frozen=True):
+    """What goes back: a whole body, or a stream of parts.
+
+    Attributes:
+        status: of HTTP.
+        body: all of it, when there is no stream.
+        content_type: of the body.
+        headers: further ones.
+        stream: the parts, each sent as soon as it is there; the next is asked for when the client has room for it.
+        closed: awaited once when a stream is over, however it ended: read to its end, broken off, or never begun.
+        heartbeat: what is sent after so many seconds without a part.
+    """
 
     status: int
     body: bytes = b""
     content_type: bytes = JSON
     headers: tuple[tuple[bytes, bytes], ...] = ()
     stream: AsyncIterator[bytes] | None = None
+    closed: Callable[[], Awaitable[None]] | None = None
+    heartbeat: tuple[float, bytes] | None = None
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -114,6 +125,17 @@ def error_response(error: Exception) -> Response:
     return json_response({"error": "internal error"}, 500)
 
 
+@dataclass(frozen=True, slots=True)
+class Long:
+    """Of a handler that waits for others: it keeps its own time limits, and is cancelled when its client leaves.
+
+    Attributes:
+        errors: the response of a fault in the wire's own shape.
+    """
+
+    errors: Callable[[Exception], Response] = error_response
+
+
 @dataclass(slots=True)
 class _Branch:
     exact: dict[str, _Branch] = field(default_factory=dict)
@@ -128,9 +150,12 @@ class Router:
         self._root = _Branch()
         self._exact: dict[tuple[str, str], Handler] = {}
         self._paths: list[tuple[str, str, str]] = []
+        self._long: dict[Handler, Long] = {}
 
-    def add(self, method: str, pattern: str, handler: Handler) -> None:
+    def add(self, method: str, pattern: str, handler: Handler, *, long: Long | None = None) -> None:
         """Route a method and a pattern to a handler; the first added stays."""
+        if long is not None:
+            self._long[handler] = long
         self._paths.append((method, pattern, getattr(handler, "__qualname__", repr(handler))))
         if "*" not in pattern:
             self._exact.setdefault((method, pattern), handler)
@@ -146,6 +171,10 @@ class Router:
     def routes(self) -> tuple[tuple[str, str, str], ...]:
         """Every route: method, pattern and handler's name."""
         return tuple(self._paths)
+
+    def long(self, handler: Handler) -> Long | None:
+        """How the host treats a handler that may take long; None for one that answers at once."""
+        return self._long.get(handler)
 
     def find(self, method: str, raw_path: bytes) -> tuple[Handler, str, tuple[str, ...]]:
         """The handler of a raw path, the decoded path, and what its stars stand for.

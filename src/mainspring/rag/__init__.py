@@ -1,1 +1,1 @@
-"""Documents to answers: sync, chunks, vectors, index versions, retrieval."""
+"""From documents to what answers a question: sync, parse, chunk, embed, index versions, retrieval."""

@@ -120,8 +120,8 @@ class Searcher(Protocol):
         """What the caller may see of what fits best.
 
         Raises:
-            DataError: MS-2401, the filter does not fit the index; MS-2402, k is out of range.
+            DataError: MS-2431, the filter does not fit the index; MS-2432, k is out of range.
         """
 
-    def passage(self, document_id: str, document_version: int, caller: Identity) -> Passage | None:
-        """The text of a document's version, or None where it is not there or the caller may not see it."""
+    def passage(self, document_id: str, document_version: int | None, caller: Identity) -> Passage | None:
+        """The text of a document's version (None: the newest); None where there is none that the caller may see."""

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from mainspring.protocols.http import Fault, Handler, Request, Response, Router, error_response
+from mainspring.server.streams import Leaving, Leavings, Receive, Send, send_stream
 
 __all__ = ["AsgiApp", "Limits", "Listener"]
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 Watch = Callable[[Request | None, str, int, float], None]
 
 _TEXT = b"content-type"
 _LENGTH = b"content-length"
+_LEFT = 499
+"""The status under which a request is counted whose client left before its answer was whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Listener:
         self._guard = guard
         self._watch = watch
         self._on_error = on_error
+        self._leavings = Leavings()
         self.open = 0
         self.draining = False
 
@@ -112,26 +114,48 @@ class Listener:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
-        request: Request | None = None
-        name = "none"
+        asked = _Asked()
+        try:
+            status = await self._respond(scope, receive, send, asked)
+        except asyncio.CancelledError:
+            if asked.leaving is None or not asked.leaving.happened:
+                raise
+            status = _LEFT
+        finally:
+            if asked.leaving is not None:
+                asked.leaving.forget()
+        if self._watch is not None:
+            self._watch(asked.request, asked.name, status, time.perf_counter() - started)
+
+    async def _respond(self, scope: Scope, receive: Receive, send: Send, asked: _Asked) -> int:
+        """Find the handler, let it answer and write the answer; its status."""
+        errors: Callable[[Exception], Response] = error_response
         try:
             handler, path, stars = self._router.find(scope["method"], scope["raw_path"])
-            name = handler.__name__
+            asked.name = handler.__name__
+            long = self._router.long(handler)
+            if long is not None:
+                errors = long.errors
             headers = dict(scope["headers"])
             body = await self._body(headers, receive)
-            request = Request(scope["method"], path, scope["query_string"], headers, body, stars, _peer(scope))
+            asked.request = request = Request(
+                scope["method"], path, scope["query_string"], headers, body, stars, _peer(scope)
+            )
             if self._guard is not None:
                 self._guard(request)
-            response = await self._limited(handler, request)
+            if long is None:
+                response = await self._limited(handler, request)
+            else:
+                asked.leaving = self._leavings.watch(receive)
+                response = await handler(request)
         except asyncio.CancelledError:
             raise
         except Exception as error:
             if self._on_error is not None and not isinstance(error, Fault):
                 self._on_error(error)
-            response = error_response(error)
+            response = errors(error)
         await self._write(response, send, head=scope["method"] == "HEAD")
-        if self._watch is not None:
-            self._watch(request, name, response.status, time.perf_counter() - started)
+        return response.status
 
     async def _limited(self, handler: Handler, request: Request) -> Response:
         try:
@@ -169,13 +193,21 @@ class Listener:
             headers.append((_LENGTH, str(len(response.body)).encode()))
         if self.draining:
             headers.append((b"connection", b"close"))
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        if response.stream is not None and not head:
-            async for part in response.stream:
-                await send({"type": "http.response.body", "body": part, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+        start = {"type": "http.response.start", "status": response.status, "headers": headers}
+        if response.stream is not None:
+            await send_stream(response, start, send, head=head)
             return
+        await send(start)
         await send({"type": "http.response.body", "body": b"" if head else response.body})
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What is known of a request so far."""
+
+    request: Request | None = None
+    name: str = "none"
+    leaving: Leaving | None = None
 
 
 def _peer(scope: Scope) -> str:

@@ -6,7 +6,7 @@ from mainspring.config.settings import Setting, Settings, reveal
 from mainspring.errors import ConfigError
 from mainspring.protocols.actuator.rest import PAGES
 
-__all__ = ["api_keys", "exposed_pages", "management_keys", "origin_of_setting"]
+__all__ = ["api_keys", "exposed_pages", "key_of_setting", "management_keys", "origin_of_setting"]
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -18,7 +18,7 @@ def api_keys(settings: Settings) -> list[bytes]:
         ConfigError: MS-3007, a secret is not there; MS-3023, it is empty.
     """
     found = settings.values["server.keys"]
-    return [_key(Setting(found.key, text, found.origin), settings) for text in settings.words("server.keys")]
+    return [key_of_setting(Setting(found.key, text, found.origin), settings) for text in settings.words("server.keys")]
 
 
 def management_keys(settings: Settings) -> list[bytes]:
@@ -31,7 +31,7 @@ def management_keys(settings: Settings) -> list[bytes]:
     token = settings.setting("management.token")
     host = settings.text("management.host") or "127.0.0.1"
     if token is not None and token.value is not None:
-        return [_key(token, settings)]
+        return [key_of_setting(token, settings)]
     if host not in _LOOPBACK:
         raise ConfigError(
             f"the management listener would be open at {host}",
@@ -43,7 +43,7 @@ def management_keys(settings: Settings) -> list[bytes]:
     return []
 
 
-def _key(setting: Setting, settings: Settings) -> bytes:
+def key_of_setting(setting: Setting, settings: Settings) -> bytes:
     """A key with its secret reference replaced; an empty one would let everybody in."""
     key = reveal(setting, settings.project).encode()
     if not key:

@@ -13,6 +13,7 @@ from mainspring.choose.services import Services
 from mainspring.declare.app import App, parameters
 from mainspring.declare.data import FeatureView, Source
 from mainspring.declare.declaration import name_of, spec_of
+from mainspring.declare.documents import Index
 from mainspring.declare.model import ModelDeclaration, Monitor, Promotion
 from mainspring.declare.step import Pipeline, Step
 from mainspring.engine.context import current
@@ -28,6 +29,7 @@ from mainspring.features.steps import tasks_for, views_of
 from mainspring.features.view import View
 from mainspring.monitoring.steps import tasks_of_monitor
 from mainspring.plan.graph import Node, Plan
+from mainspring.rag.steps import task_of_index
 from mainspring.server.planning import remember
 from mainspring.training.steps import tasks_of_model
 
@@ -139,6 +141,10 @@ def _small_result(services: Services, report: RunReport, wanted: list[str]) -> o
     return load(services, step)
 
 
+_RUNNABLE = ("model", "pipeline", "step", "feature_view", "source", "monitor", "index", "evaluation")
+"""Kinds that a bare name may mean, the likeliest first."""
+
+
 def named_node(plan: Plan, name: str) -> Node:
     """The node that a name on the command line means.
 
@@ -149,7 +155,7 @@ def named_node(plan: Plan, name: str) -> Node:
     if "/" in text:
         found = [node for node in plan.nodes if node.url == f"/{text}"]
     else:
-        order = {"model": 0, "pipeline": 1, "step": 2, "feature_view": 3, "source": 4, "monitor": 5}
+        order = {kind: place for place, kind in enumerate(_RUNNABLE)}
         found = sorted((n for n in plan.nodes if n.name == text and n.kind in order), key=lambda n: order[n.kind])
         if found and found[0].kind == "model":
             found = found[:1]  # its endpoint, promotion and monitor bear its name
@@ -207,6 +213,7 @@ def _all_tasks(services: Services, plan: Plan) -> list[Task]:
         tasks += tasks_of_model(model, views, promotions.get(node.name), segments_of(plan, node))
     for node in plan.of_kind("monitor", over="model"):
         tasks += tasks_of_monitor(cast(Monitor, node.declaration), views)
+    tasks += [task_of_index(cast(Index, node.declaration), services.settings) for node in plan.of_kind("index")]
     for node in plan.of_kind("step"):
         step = cast("Step[..., object]", node.declaration)
         if not _needs_arguments(step):

@@ -39,7 +39,7 @@ def needed_ports(plan: Plan) -> tuple[str, ...]:
     if "documents" in kinds:
         ports.append("parser")
     if "index" in kinds:
-        ports += ["embedder", "vectors"]
+        ports += ["manifest", "embedder", "vectors"]
     if any(node.spec["rerank"] for node in plan.of_kind("index")):
         ports.append("reranker")
     return tuple(ports)

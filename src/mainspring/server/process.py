@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import hmac
 import importlib.metadata
 import os
+import random
 import signal
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,20 +19,36 @@ from typing import Any
 
 import uvloop
 
+from mainspring.assistants.trace import RunRecord
 from mainspring.catalog.ids import now_us
 from mainspring.choose.report import conditions_report
 from mainspring.choose.services import Services
 from mainspring.config.settings import DEV_DEFAULT, Settings
+from mainspring.declare.identity import ANYONE, Identity
 from mainspring.errors import ConfigError, MainspringError
+from mainspring.llm.record import Recorder
+from mainspring.llm.store import CallStore
+from mainspring.llm.stored import StoredResponses
 from mainspring.plan.graph import Plan
 from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
+from mainspring.protocols.assistants.openai import add_assistant_models
+from mainspring.protocols.assistants.rest import add_assistant_routes
 from mainspring.protocols.http import Fault, Request, Router, error_response
+from mainspring.protocols.llm.mount import add_llm_routes
+from mainspring.protocols.mcp.rest import add_mcp_routes
+from mainspring.protocols.mcp.server import McpServer
+from mainspring.protocols.mcp.tools import Offer
 from mainspring.protocols.native.rest import add_native_routes
 from mainspring.protocols.oip.rest import add_oip_routes
+from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.server.asgi import AsgiApp, Limits, Listener
+from mainspring.server.assistants import Assistants, assistants_of
+from mainspring.server.callers import Callers, callers_of, digest_of, key_of
 from mainspring.server.host import Bound, bind, run_listeners
 from mainspring.server.labels import read_labels
-from mainspring.server.listening import api_keys, exposed_pages, management_keys, origin_of_setting
+from mainspring.server.language import Language, keys_of
+from mainspring.server.listening import exposed_pages, management_keys, origin_of_setting
+from mainspring.server.loop import online_views
 from mainspring.server.schedules import Schedules
 from mainspring.server.served import ServedModels
 from mainspring.server.state import WorkerState
@@ -38,6 +56,9 @@ from mainspring.server.state import WorkerState
 __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
+_SWEEP_SECONDS = 60.0
+_TRACES = 500
+"""How many runs of assistants are kept in memory for the console."""
 _COUNTED = 4096
 """The most kinds of request whose counters are kept at hand."""
 _MANAGED = 256
@@ -88,6 +109,11 @@ class ServerProcess:
         self._console = console
         self._settings = services.settings
         self.state = WorkerState(services, plan, only=only)
+        self._only = frozenset(only)
+        self._recorder = Recorder([CallStore(services.state / "log" / "calls.db", random.random)], told)
+        self.language = Language(services, plan, told, self._recorder)
+        self.assistants: Assistants = {}
+        self.traces: deque[RunRecord] = deque(maxlen=_TRACES)
         self._tasks: list[asyncio.Task[None]] = []
         self._routes: dict[tuple[str, tuple[str, ...], int], tuple[_Add, _Add]] = {}
         self._bound: list[Bound] = []
@@ -104,10 +130,19 @@ class ServerProcess:
                 MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty; MS-3024, the
                 console is enabled and the management listener is not.
         """
-        keys = api_keys(self._settings)
+        callers = callers_of(self._settings)
         self.state.open()
+        self.assistants = assistants_of(
+            self.services,
+            self.plan,
+            self.language.inner,
+            self.state.knowledge.searchers,
+            lambda: self.state.endpoints,
+            online_views(self.services, self.plan),
+            self.traces.append,
+        )
         try:
-            self._bound = self._listeners(keys)
+            self._bound = self._listeners(callers)
             uvloop.run(self._serve(self._bound))
         finally:
             self.state.close()
@@ -116,7 +151,7 @@ class ServerProcess:
         """The port of each listener, by its name; empty before `run`."""
         return {bound.name: bound.port for bound in self._bound}
 
-    def _listeners(self, keys: Sequence[bytes]) -> list[Bound]:
+    def _listeners(self, callers: Callers) -> list[Bound]:
         settings = self._settings
         router = self._router
         models, most = ServedModels(self.state.models, lambda: self.state.endpoints, now_us), "server.max_rows"
@@ -131,8 +166,11 @@ class ServerProcess:
             asyncio.to_thread,
             read_labels,
         )
+        knowledge, who = self.state.knowledge, _identify(callers)
+        add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)
+        self._add_language(router, who)
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
-        guard = _guard(keys, settings.whole("server.queue"), lambda: main.open)
+        guard = _guard(callers, settings.whole("server.queue"), lambda: main.open)
         main = Listener(router, limits, guard=guard, watch=self._count, on_error=self._fault)
         found = [_bind("server", main, settings)]
         if settings.flag("management.enabled"):
@@ -148,6 +186,32 @@ class ServerProcess:
             )
         return found
 
+    def _add_language(self, router: Router, who: Callable[[Request], Identity]) -> None:
+        """The wires of assistants, of language models and of MCP, as far as the app has any of these."""
+        shown = self._shown_assistants()
+        searchers = self.state.knowledge.searchers
+        if shown or searchers:
+            offer = Offer(lambda: searchers, lambda: shown)
+            add_mcp_routes(router, McpServer(offer, self.plan.app, _version(), self._fault), who)
+        if not self.language:
+            return
+        kept = StoredResponses(self.services.state / "log" / "responses.db", time.time)
+        gateway, models = self.language.outer(keys_of(self._settings)), Router()
+        add_llm_routes(models, gateway, kept)
+        if shown:
+            add_assistant_routes(router, lambda: shown, who)
+            add_assistant_models(router, lambda: shown, who, time.time, models)
+        add_llm_routes(router, gateway, kept)
+
+    def _shown_assistants(self) -> Assistants:
+        """The assistants that have an endpoint, by the endpoint's name."""
+        nodes = self.plan.of_kind("endpoint", over="assistant")
+        return {
+            node.name: self.assistants[node.inputs[0].rpartition("/")[2]]
+            for node in nodes
+            if not self._only or node.name in self._only
+        }
+
     def _bind_management(self, settings: Settings, limits: Limits) -> Bound:
         router = Router()
         actuator = Actuator(
@@ -162,12 +226,13 @@ class ServerProcess:
         mounts: tuple[tuple[str, AsgiApp], ...] = ()
         if self._console is not None and settings.flag("console.enabled"):
             mounts = (("/", self._console(self.state, self._ask)),)
+        token = Callers([(digest_of(key), ANYONE) for key in management_keys(settings)])
         listener = Listener(
             router,
             limits,
             mounts=mounts,
             owned=("/actuator",),
-            guard=_guard(management_keys(settings), _MANAGED, lambda: listener.open, passwords=True),
+            guard=_guard(token, _MANAGED, lambda: listener.open, passwords=True),
             on_error=self._fault,
         )
         return _bind("management", listener, settings)
@@ -179,6 +244,9 @@ class ServerProcess:
                 self._told(f"{bound.name:<11} {bound.url}")
             if not self.state.ready():
                 self._told("not ready: an endpoint's model has no champion yet")
+            self._recorder.start()
+            self._tasks.append(asyncio.create_task(self.language.start()))
+            self._tasks.append(asyncio.create_task(self._sweep()))
             schedules = Schedules(self.services, self.plan)
             self._tasks.append(asyncio.create_task(self._every(_ALIAS_SECONDS, self._refresh)))
             seconds = self._settings.number("monitoring.every")
@@ -191,6 +259,10 @@ class ServerProcess:
             for task in self._tasks:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+            for assistant in self.assistants.values():
+                await assistant.close()
+            await self.language.stop(self._settings.number("server.drain"))
+            await asyncio.to_thread(self._recorder.stop)
 
         def asked(number: int) -> None:
             self.interrupted = self.interrupted or (number == signal.SIGINT and not self.state.ready())
@@ -198,13 +270,24 @@ class ServerProcess:
         await run_listeners(listeners, self._settings.number("server.drain"), started, stopping, asked)
 
     def _ready(self) -> bool:
-        """Whether to send requests here: every endpoint has a warm model, and nobody has asked the server to stop."""
-        return self.state.ready() and not any(bound.listener.draining for bound in self._bound)
+        """Whether to send requests here: all endpoints can answer, and nobody has asked the server to stop."""
+        able = self.state.ready() and self.language.ready()
+        return able and not any(bound.listener.draining for bound in self._bound)
 
     def _refresh(self) -> None:
         for name in self.state.refresh():
             live = self.state.models.get(name)
             self._told(f"model {name} version {live.version if live else '?'} answers now")
+
+    async def _sweep(self) -> None:
+        """Delete the threads of assistants whose time is over."""
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            for name, assistant in self.assistants.items():
+                try:
+                    await assistant.sweep()
+                except MainspringError as error:
+                    self._told(f"assistant {name}: {error.lines()}")
 
     async def _every(self, seconds: float, action: Callable[[], object]) -> None:
         """Call something in a thread again and again; a fault is told, and the next call tries again."""
@@ -284,12 +367,12 @@ def _version() -> str:
 
 
 def _guard(
-    keys: Sequence[bytes], most: int, under_way: Callable[[], int], *, passwords: bool = False
+    callers: Callers, most: int, under_way: Callable[[], int], *, passwords: bool = False
 ) -> Callable[[Request], None]:
     """Refuse what has no key, where there are keys, and what comes when too much is under way.
 
     Args:
-        keys: any one of them lets a request in.
+        callers: the key of any one of them lets a request in.
         most: requests under way at once.
         under_way: how many are.
         passwords: a key may also come as the password of Basic authentication, which browsers ask for.
@@ -300,25 +383,26 @@ def _guard(
     def guard(request: Request) -> None:
         if under_way() > most:
             raise Fault(429, "too many requests are under way", retry_after=1)
-        if keys and request.path not in _OPEN:
-            given = _given(request.headers.get(b"authorization", b""), passwords)
-            if sum(hmac.compare_digest(given, key) for key in keys) == 0:  # all are compared, whichever fits
-                raise Fault(401, f"a key is needed: {how}", challenge=challenge)
+        if callers and request.path not in _OPEN and callers.of(_given(request.headers, passwords)) is None:
+            raise Fault(401, f"a key is needed: {how}", challenge=challenge)
 
     return guard
 
 
-def _given(authorization: bytes, passwords: bool) -> bytes:
-    """The key that a header holds; empty when it holds none."""
-    scheme, _, rest = authorization.strip().partition(b" ")
-    if scheme.lower() == b"bearer":
-        return rest.strip()
+def _given(headers: Mapping[bytes, bytes], passwords: bool) -> bytes:
+    """The key that a request brings; empty when it brings none."""
+    scheme, _, rest = headers.get(b"authorization", b"").strip().partition(b" ")
     if passwords and scheme.lower() == b"basic":
         try:
             return base64.b64decode(rest.strip(), validate=True).partition(b":")[2]
         except ValueError:
             return b""
-    return b""
+    return key_of(headers)
+
+
+def _identify(callers: Callers) -> Callable[[Request], Identity]:
+    """Who asks, by the key that the request brings: somebody known, or anyone."""
+    return lambda request: callers.of(key_of(request.headers)) or ANYONE
 
 
 def _bind(name: str, listener: Listener, settings: Settings) -> Bound:

@@ -21,6 +21,7 @@ from mainspring.catalog.ids import new_id, now_us
 from mainspring.choose.services import Services
 from mainspring.declare.data import FeatureView, Source
 from mainspring.declare.declaration import kind_of, name_of, spec_of
+from mainspring.declare.documents import Documents
 from mainspring.declare.model import Schedule
 from mainspring.engine.schedule import due_times, every_times, take_due
 from mainspring.plan.graph import Plan
@@ -64,8 +65,16 @@ def timetables(plan: Plan) -> Iterator[Timetable]:
             for target in [url for url in views if url not in own] or ([] if views else [node.url]):
                 yield _regular(" ".join(dict.fromkeys((node.url, target))), target, every)
 
+    for node in plan.of_kind("documents"):
+        every = _every(node.declaration)
+        for index in plan.of_kind("index") if every is not None else ():
+            if node.url in index.inputs:
+                yield _regular(f"{node.url} {index.url}", index.url, every)
+
 
 def _every(declaration: object) -> int | None:
+    if isinstance(declaration, Documents):
+        return spec_of(declaration).every_us
     if isinstance(declaration, Source):
         return spec_of(declaration).every_us
     return spec_of(declaration).every_us if isinstance(declaration, FeatureView) else None

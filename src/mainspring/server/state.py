@@ -36,6 +36,7 @@ from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alert, Label
+from mainspring.server.knowledge import Knowledge
 from mainspring.server.labels import LabelRules
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
@@ -93,6 +94,7 @@ class WorkerState:
         self.endpoints: dict[str, EndpointService] = {}
         self.logs: dict[str, PredictionLog] = {}
         self.monitors: dict[str, Watched] = {}
+        self.knowledge = Knowledge(services, plan)
         self.started = now_us()
         self.retraining: subprocess.Popen[bytes] | None = None
         self._worker = worker
@@ -231,8 +233,9 @@ class WorkerState:
         return folder
 
     def ready(self) -> bool:
-        """Whether every endpoint has a warm model."""
-        return all(self.models.get(service.model) is not None for service in self.endpoints.values())
+        """Whether every endpoint has a warm model, and every index a version that answers."""
+        models = all(self.models.get(service.model) is not None for service in self.endpoints.values())
+        return models and self.knowledge.ready()
 
     # -- data that comes in -------------------------------------------------------------------------------------
 

@@ -127,7 +127,8 @@ class EndpointService:
     Args:
         name: the endpoint's name.
         model: the model's name.
-        keys: the entity keys that the request must carry, with their types.
+        keys: the entity keys that the request carries, with their types; only a nullable one may be null or left out,
+            and its features are then missing.
         columns: the model's columns.
         reader: called for the read plan that holds now.
         scorer: called for the model version that holds now.
@@ -161,8 +162,10 @@ class EndpointService:
         self._boolean = boolean
         self.beside = tuple(beside)
         self._request = {column.name: column.type for column in columns if column.feature is None}
+        self._optional = dict.fromkeys(name for name, kind in self.keys.items() if kind.nullable)
         self._read = {name: kind for name, kind in self._request.items() if kind.kind in _READ}
-        self._taken = sorted({*self._request, *self.keys})
+        self._carried = self.keys | self._request
+        self._taken = sorted(self._carried)
         self._known = frozenset(self._taken) | ignored
 
     def answer(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int]) -> list[Answer]:
@@ -179,7 +182,8 @@ class EndpointService:
         vectors, statuses = [], []
         for row, now_us in zip(rows, moments, strict=True):
             self._check(row)
-            features, status = reader.read_one(row, now_us)
+            keys = {**self._optional, **row} if self._optional else row
+            features, status = reader.read_one(keys, now_us)
             statuses.append(status)
             sent = self._numbers(row) if self._read else row
             vectors.append(tuple(sent.get(c.name) if c.feature is None else features[c.feature] for c in self.columns))
@@ -221,11 +225,7 @@ class EndpointService:
         return Answer(prediction_id, version, score, score >= 0.5 if self._boolean else score, vector, statuses)
 
     def _check(self, row: Mapping[str, Any]) -> None:
-        for name, kind in self.keys.items():
-            if row.get(name) is None:
-                raise self._wrong(name, "is missing")
-            self._typed(name, row[name], kind)
-        for name, kind in self._request.items():
+        for name, kind in self._carried.items():
             value = row.get(name)
             if value is None:
                 if not kind.nullable:

@@ -259,8 +259,10 @@ def test_the_example_of_the_design_is_accepted(monkeypatch: pytest.MonkeyPatch) 
     assert [name_of(item) for item in flights.app.declared()] == [
         "flights",
         "weather",
+        "planes",
         "conditions",
         "congestion",
+        "fleet",
         "late",
         "late",
         "late",

@@ -151,3 +151,34 @@ def test_what_cannot_be_stored_is_told(services, tmp_path):
     with pytest.raises(UserCodeError, match="not there") as caught:
         save(File(tmp_path / "none"), services.objects)
     assert caught.value.code == "MS-2022"
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "others"),
+    [
+        (pa.int64(), [1, 2, 3, 4], [1, 9, 3, 9]),
+        (pa.int8(), [1, 2, 3, 4], [1, 9, 3, 9]),
+        (pa.float64(), [1.0, math.nan, -0.0, 4.0], [1.0, 9.0, -0.0, 9.0]),
+        (pa.timestamp("us", "UTC"), [1, 2, 3, 4], [1, 9, 3, 9]),
+        (pa.date32(), [1, 2, 3, 4], [1, 9, 3, 9]),
+        (pa.decimal128(9, 2), [1, 2, 3, 4], [1, 9, 3, 9]),
+        (pa.bool_(), [True, True, False, True], [True, False, False, False]),
+        (pa.string(), ["a", "bb", "", "d"], ["a", "", "", "long"]),
+        (pa.binary(), [b"a", b"bb", b"", b"d"], [b"a", b"", b"", b"long"]),
+    ],
+    ids=str,
+)
+def test_what_lies_under_nulls_is_no_content(services, kind, values, others):
+    """Engines leave there whatever was in memory."""
+
+    def column(held, before=0):
+        array = pa.array(held[:before] + held, kind)
+        bits = pa.array([True] * before + [True, False, True, False]).buffers()[1]
+        return pa.Array.from_buffers(kind, len(array), [bits, *array.buffers()[1:]])[before:]
+
+    tables = [pa.table({"x": found}) for found in (column(values), column(others), column(others, 3))]
+    stored = [save(table, services.objects) for table in tables]
+    assert tables[0].column("x").null_count == 2
+    assert len({one.digest for one in stored}) == 1
+    assert load(stored[0], services.objects).equals(tables[0])
+    assert services.objects.get(save(tables[0].slice(0, 1), services.objects).digest)

@@ -155,6 +155,32 @@ def test_a_source_that_goes_silent_or_thin_fails_and_a_usual_week_does_not() -> 
     assert judged(source, 80)["freshness 1"] == "alarm"
 
 
+def test_a_register_that_seldom_changes_does_not_fail() -> None:
+    """Its rows came on the reference's first day, and none since; nor are ten new ones a failure."""
+    register = np.full(160, MONDAY, dtype=np.int64)
+    new = np.array([MONDAY + 200 * DAY] * 10, dtype=np.int64)
+
+    def came(name: str, start: int, stop: int) -> Ints:
+        return new[(new >= start) & (new < stop)]
+
+    for every in (None, DAY):
+        feed = feed_of(register, "planes", every, DAY, MONDAY + 181 * DAY)
+        assert feed.silence_us == 0
+        judge = FeedJudge(Baseline(block_us=DAY, starts=(), rows=(), features=(), feeds=(feed,)), ALPHA, came)
+        days = range(181, 260)
+        assert {finding.state for day in days for finding in judge.judge(MONDAY + day * DAY)} <= {"ok", "recorded"}
+
+
+def test_the_end_of_the_reference_is_a_silence_only_when_it_is_long() -> None:
+    times = np.arange(MONDAY, MONDAY + 60 * DAY, 6 * HOUR, dtype=np.int64)
+    usual = feed_of(times, "weather", None, DAY)
+    assert feed_of(times, "weather", None, DAY, MONDAY + 60 * DAY) == usual
+    cut = feed_of(times, "weather", None, DAY, MONDAY + 64 * DAY)
+    assert (cut.starts[-1], cut.rows[-1], cut.silence_us) == (MONDAY + 63 * DAY, 0, 0)
+    assert feed_of(times, "weather", 5 * DAY, DAY, MONDAY + 64 * DAY).silence_us == 10 * DAY
+    assert feed_of(times[:0], "weather", None, DAY, MONDAY + 64 * DAY).starts == ()
+
+
 @pytest.mark.parametrize("a_day", [12, 200])
 def test_false_alarms_of_a_source_that_comes_at_random_stay_within_twice_the_budget(a_day: int) -> None:
     """Blocks in which a source fails without a change, over eight simulated years, against 4 a year."""

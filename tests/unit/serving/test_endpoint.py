@@ -71,6 +71,27 @@ def test_what_is_no_moment_date_or_decimal_is_refused(change: dict[str, object])
     assert "send" in caught.value.fix
 
 
+class Echo:
+    """Features that are the keys themselves."""
+
+    def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[Sequence[object], Mapping[str, str]]:
+        return [keys["tail"]], {"fleet": "MISSING" if keys["tail"] is None else "PRESENT"}
+
+
+def test_only_a_key_that_may_be_null_may_be_left_out() -> None:
+    keys = {"origin": ColumnType(Kind.STRING), "tail": ColumnType(Kind.STRING, nullable=True)}
+    seats = [ModelColumn("seats", ColumnType(Kind.FLOAT), 0)]
+    asked = EndpointService("e", "m", keys, seats, Echo, Kept, None, boolean=True)
+    rows: list[Mapping[str, object]] = [{"origin": "JFK", "tail": "N1"}, {"origin": "JFK", "tail": None}]
+    found = asked.answer([*rows, {"origin": "JFK"}], [1, 1, 1])
+    assert [answer.statuses["fleet"] for answer in found] == ["PRESENT", "MISSING", "MISSING"]
+    refused = (({"tail": "N1"}, "MS-2301"), ({"origin": None}, "MS-2301"), ({**rows[0], "tail": 1}, "MS-2302"))
+    for wrong, code in refused:
+        with pytest.raises(DataError) as caught:
+            asked.answer([wrong], [1])
+        assert caught.value.code == code
+
+
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 1.0, True])
 def test_a_whole_number_is_one_of_64_bits(value: object) -> None:
     with pytest.raises(DataError):

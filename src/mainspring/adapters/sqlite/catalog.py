@@ -8,9 +8,10 @@ from mainspring.adapters.sqlite.connection import Connections, Fault
 from mainspring.adapters.sqlite.entities import EntityTables
 from mainspring.adapters.sqlite.events import EventTables
 from mainspring.adapters.sqlite.monitoring import MonitoringTables
+from mainspring.adapters.sqlite.place import place_of
 from mainspring.adapters.sqlite.runs import RunTables
+from mainspring.adapters.sqlite.schema import catalog_schema
 from mainspring.adapters.sqlite.settings import SqliteSettings
-from mainspring.errors import StoreError
 
 __all__ = ["SqliteCatalog", "open_catalog"]
 
@@ -22,7 +23,7 @@ class SqliteCatalog(RunTables, EntityTables, EventTables, MonitoringTables):
     """The metadata store in one file. Threads and forked children each get their own connection."""
 
     def __init__(self, path: Path, settings: SqliteSettings = _DEFAULTS, fault: Fault = lambda point: None) -> None:
-        self._db = Connections(path, settings, fault)
+        self._db = Connections(path, settings, schema=catalog_schema(), fault=fault)
         self.path = path
 
     def close(self) -> None:
@@ -37,15 +38,4 @@ def open_catalog(settings: SqliteSettings, place: Path) -> SqliteCatalog:
         StoreError: MS-4101 disk full, MS-4111 not writable, MS-4112 locked, MS-4113 damaged, MS-4114 newer schema,
             MS-4115 on a network disk.
     """
-    path = place / "catalog.db" if settings.url is None else Path("/" + settings.url.partition("://")[2].lstrip("/"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            "the state folder cannot be made",
-            code="MS-4111",
-            why=str(error.strerror),
-            origin=path.parent.name,
-            fix="make the project's folder writable",
-        ) from error
-    return SqliteCatalog(path, settings)
+    return SqliteCatalog(place_of(settings, place / "catalog.db"), settings)

@@ -13,7 +13,7 @@ from typing import Any
 
 from mainspring.adapters.sqlite.forking import USES, closes_before_fork
 from mainspring.adapters.sqlite.problems import foreign_file, network_disk, newer_schema, turned
-from mainspring.adapters.sqlite.schema import TABLES, UPGRADES, VERSION, triggers
+from mainspring.adapters.sqlite.schema import Schema
 from mainspring.adapters.sqlite.settings import SqliteSettings
 
 __all__ = ["Connections", "Fault"]
@@ -36,11 +36,15 @@ class Connections:
     Args:
         path: the file; made with its schema when it is not there.
         settings: how to open it.
+        schema: its tables.
         fault: called around each write transaction (``tx.begin``, ``tx.committed``); tests stop there.
     """
 
-    def __init__(self, path: Path, settings: SqliteSettings, fault: Fault = lambda point: None) -> None:
+    def __init__(
+        self, path: Path, settings: SqliteSettings, *, schema: Schema, fault: Fault = lambda point: None
+    ) -> None:
         self.path = path
+        self._schema = schema
         self._settings = settings
         self._fault = fault
         self._all: dict[threading.Thread, sqlite3.Connection] = {}
@@ -118,8 +122,8 @@ class Connections:
         )
         try:
             (found,) = connection.execute("pragma user_version").fetchone()
-            if found > VERSION:  # asked before the log is turned on, which would already change the file
-                raise newer_schema(found, VERSION, self.path.name)
+            if found > self._schema.version:  # asked before the log is turned on, which would change the file
+                raise newer_schema(found, self._schema.version, self.path.name)
             self._use_wal(connection)
             for pragma in ("synchronous = normal", "foreign_keys = on", "temp_store = memory"):
                 connection.execute(f"pragma {pragma}")
@@ -141,17 +145,19 @@ class Connections:
                 time.sleep(_PAUSE)
 
     def _prepare(self) -> None:
-        if self.read("pragma user_version") == [(VERSION,)]:
+        schema = self._schema
+        if self.read("pragma user_version") == [(schema.version,)]:
             return
         with self.write() as db:
             ((found,),) = self.read("pragma user_version")  # somebody may have been first while we waited for the lock
             if not found and self.read("select 1 from sqlite_master"):
                 raise foreign_file(self.path.name)
-            script = [] if found else _statements(TABLES) + _statements(triggers())
-            steps = [step for version in range(found, VERSION) for step in UPGRADES.get(version, ())] if found else []
+            script = [] if found else _statements(schema.script)
+            upgrades = range(found, schema.version) if found else ()
+            steps = [step for version in upgrades for step in schema.upgrades.get(version, ())]
             for statement in script + steps:
                 db.execute(statement)
-            db.execute(f"pragma user_version = {VERSION}")
+            db.execute(f"pragma user_version = {schema.version}")
 
 
 def _statements(script: str) -> list[str]:

@@ -1,6 +1,26 @@
 """The tables; `!` tables of the specification are insert-only by trigger."""
 
-__all__ = ["INSERT_ONLY", "TABLES", "UPGRADES", "VERSION", "triggers"]
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+__all__ = ["INSERT_ONLY", "TABLES", "UPGRADES", "VERSION", "Schema", "catalog_schema", "triggers"]
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The tables of a file.
+
+    Attributes:
+        version: kept in ``PRAGMA user_version``; a newer one is refused.
+        script: what makes them in an empty file.
+        upgrades: the statements that bring a file of a version to the next one.
+    """
+
+    version: int
+    script: str
+    upgrades: Mapping[int, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
+
 
 VERSION = 2
 """The schema's version, kept in ``PRAGMA user_version``; a newer one is refused."""
@@ -95,3 +115,8 @@ def triggers() -> str:
             f"begin select raise(abort, '{table} rows are immutable'); end;"
         )
     return "\n".join(parts)
+
+
+def catalog_schema() -> Schema:
+    """The catalog's."""
+    return Schema(VERSION, f"{TABLES}\n{triggers()}", UPGRADES)

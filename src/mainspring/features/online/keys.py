@@ -32,30 +32,37 @@ def view_prefix(view_id: int) -> bytes:
     return view_id.to_bytes(4, "big")
 
 
-def key_packer(view_id: int, keys: Sequence[FieldSpec]) -> KeyPacker:
+def key_packer(view_id: int, keys: Sequence[FieldSpec], *, nulls: bool = False) -> KeyPacker:
     """A function from a mapping with the key columns to the key's bytes.
 
+    Args:
+        view_id: the view's number.
+        keys: the key columns, in declared order.
+        nulls: whether a key may be null, as in a question. Such a key is the view's prefix alone, which no row has.
+
     The function raises:
-        DataError: MS-2120, a key column is missing, null or of the wrong type.
+        DataError: MS-2120, a key column is missing, null (unless `nulls`) or of the wrong type.
     """
     prefix = view_prefix(view_id)
     if len(keys) == 1 and keys[0].type.kind is Kind.STRING:
-        return _one_text(prefix, keys[0].name)
+        return _one_text(prefix, keys[0].name, nulls)
     parts = [(field.name, _PACKERS[field.type.kind]) for field in keys]
 
     def pack(row: Mapping[str, Any]) -> bytes:
-        found = [prefix]
+        found, null = [prefix], False
         for name, packer in parts:
             try:
                 found.append(packer(row[name]))
             except (KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
-                raise _wrong(name, row) from error
+                null = _null(name, row, nulls, error)
+        if null:
+            return prefix
         return _short(b"".join(found))
 
     return pack
 
 
-def _one_text(prefix: bytes, name: str) -> KeyPacker:
+def _one_text(prefix: bytes, name: str, nulls: bool) -> KeyPacker:
     """The commonest key, without a loop."""
     heads = [prefix + _LENGTH.pack(b"s", length) for length in range(_LONGEST - 8)]
 
@@ -63,7 +70,8 @@ def _one_text(prefix: bytes, name: str) -> KeyPacker:
         try:
             text: bytes = row[name].encode()
         except (KeyError, AttributeError) as error:
-            raise _wrong(name, row) from error
+            _null(name, row, nulls, error)
+            return prefix
         try:
             return heads[len(text)] + text
         except IndexError:
@@ -72,9 +80,12 @@ def _one_text(prefix: bytes, name: str) -> KeyPacker:
     return pack
 
 
-def _wrong(name: str, row: Mapping[str, Any]) -> DataError:
+def _null(name: str, row: Mapping[str, Any], nulls: bool, error: Exception) -> bool:
+    """True when what could not be packed is a null that may be there."""
+    if nulls and name in row and row[name] is None:
+        return True
     found = f"is {row[name]!r}" if name in row else "is missing"
-    return DataError(f"key column {name!r} {found}", code="MS-2120", fix="send it with its declared type")
+    raise DataError(f"key column {name!r} {found}", code="MS-2120", fix="send it with its declared type") from error
 
 
 def _short(key: bytes) -> bytes:

@@ -48,7 +48,7 @@ class ReadPlan:
         self._store = store
         self.names = tuple(feature.name for pick in picks for feature in pick.features)
         self._views = [pick.view.name for pick in picks]
-        self._packers = [key_packer(pick.view.id, pick.view.keys) for pick in picks]
+        self._packers = [key_packer(pick.view.id, pick.view.keys, nulls=True) for pick in picks]
         self._readers = [_reader(pick) for pick in picks]
         self._parts = list(zip(self._views, self._readers, strict=True))
         if len(picks) == 1:
@@ -56,6 +56,8 @@ class ReadPlan:
 
     def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[list[object], dict[str, str]]:
         """The features of one set of entity keys at a moment (UTC microseconds): values, status by view.
+
+        A view of which a key is null is MISSING, as it is offline.
 
         Raises:
             DataError: MS-2120, a key is missing or of the wrong type.

@@ -126,7 +126,7 @@ class Feed(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         source: its name.
-        starts: start of each block that has rows, microseconds since 1970 UTC, rising.
+        starts: start of each block that has rows, and of the reference's last one, microseconds since 1970 UTC, rising.
         rows: rows of each of them.
         silence_us: how long it may bring nothing, in microseconds; 0 when that is not known.
     """

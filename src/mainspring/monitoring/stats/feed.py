@@ -58,7 +58,7 @@ class Volume:
 
 
 def volume(starts: Sequence[int], rows: Sequence[int], block_us: int) -> Volume:
-    """The usual volume, from the nonempty blocks of a reference; blocks between them count as empty.
+    """The usual volume, from blocks of a reference, the first and the last among them; those between count as empty.
 
     Args:
         starts: start of each block, microseconds since 1970 UTC, rising.

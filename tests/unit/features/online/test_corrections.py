@@ -145,6 +145,13 @@ def test_a_corrected_file_replaces_what_it_said(project):
     assert project.both("b", LATER)[0]["amount"] == 5.0
 
 
+def test_a_null_key_is_missing_offline_and_online(project):
+    project.read_files(("a", 1.0, 900, "1"), (None, 2.0, 950, "2"))
+    project.publish()
+    nothing = {"n": 0, "sum": None, "recent": None, "amount": None}
+    assert project.both(None, LATER) == project.both("unknown", LATER) == (nothing, ["MISSING"] * 2)
+
+
 def test_rows_that_the_files_hold_no_more_leave_the_others(project):
     project.read_files(("a", 1.0, 900, "1"), ("a", 2.0, 950, "2"), ("a", 3.0, 960, "3"), ("b", 5.0, 950, "4"))
     project.publish()

@@ -1,0 +1,1 @@
+"""Assistants: LangChain agents over our gateway, their tools, threads, runs, citations and evaluation."""

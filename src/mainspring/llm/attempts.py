@@ -1,0 +1,235 @@
+"""The tries of one request: which upstream next, after what pause, and when to give up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+import msgspec
+
+from mainspring.llm.lanes import Lane, prefix_of
+from mainspring.llm.upstreams import Upstream, choose
+from mainspring.llm.values import Timeouts
+from mainspring.llm.waiting import Silence, Sweep
+from mainspring.ports.llm import End, Error, Event, Generation, Start
+
+__all__ = ["Attempt", "Attempts", "may_retry"]
+
+_BAD = frozenset({"timeout", "upstream", "crashed", "overloaded", "auth"})
+"""Faults that speak against an upstream; the others are the request's own, or a matter of its rate."""
+
+
+def may_retry(error: Error) -> bool:
+    """Whether the same request may do better: never after 501, and of 4xx only after 429."""
+    if error.status == 501 or (400 <= error.status < 500 and error.status != 429):
+        return False
+    return error.retryable
+
+
+class Attempt:
+    """One try that the upstream has accepted.
+
+    Attributes:
+        upstream: who answers.
+        request: as it was sent.
+        iterator: the rest of its events.
+        head: the events that are here already, `Start` first.
+    """
+
+    __slots__ = ("_over", "_tokens", "head", "iterator", "request", "upstream")
+
+    def __init__(self, upstream: Upstream, request: Generation, tokens: int) -> None:
+        self.upstream = upstream
+        self.request = request
+        self.head: list[Event] = []
+        self._tokens = tokens
+        self._over = False
+        upstream.begin(tokens)
+        self.iterator: AsyncIterator[Event] = upstream.target.engine.generate(request)
+
+    async def open(self, silence: Silence, timeouts: Timeouts, *, token: bool) -> Error | None:
+        """Wait until it is accepted (and, with `token`, until the first event after that); the fault if it is not."""
+        try:
+            silence.begin(timeouts.accept)
+            while not self.head or (token and len(self.head) == 1):
+                event = await self.iterator.__anext__()
+                if isinstance(event, Error):
+                    return self._failed(event)
+                if not self.head and not isinstance(event, Start):
+                    self.head.append(Start())
+                self.head.append(event)
+            silence.end()
+        except StopAsyncIteration:
+            return self._failed(Error("upstream", "the model ended without an answer", retryable=True))
+        except asyncio.CancelledError:
+            if silence.caught():
+                return self._failed(Error("timeout", "the model took too long to accept the request", retryable=True))
+            await self.close()
+            raise
+        except Exception as error:
+            return self._failed(Error("crashed", f"the engine failed: {type(error).__name__}", retryable=True))
+        return None
+
+    def _failed(self, error: Error) -> Error:
+        self.over(error)
+        return error
+
+    def over(self, last: Event | None) -> None:
+        """It is over: with its last event, or None when it was given up. Counts once."""
+        if self._over:
+            return
+        self._over = True
+        if isinstance(last, Error):
+            ok = False if last.kind in _BAD else None
+            self.upstream.end(self._tokens, ok, last.retry_after)
+        else:
+            self.upstream.end(self._tokens, True if isinstance(last, End) else None)
+
+    async def close(self) -> None:
+        """Give it up: the engine is told to stop."""
+        self.over(None)
+        aclose = getattr(self.iterator, "aclose", None)
+        if aclose is not None:
+            await aclose()
+
+
+class _Leg(msgspec.Struct):
+    """The tries at one lane."""
+
+    lane: Lane
+    upstreams: Sequence[Upstream]
+    tries: int = 0
+    tried: set[Upstream] = set()
+
+
+class Attempts:
+    """The tries of one request, over a route and its fallbacks.
+
+    Args:
+        legs: the lanes with the upstreams that can answer, in order.
+        request: what is asked, by the public name.
+        tokens: what it may take, for the load of upstreams.
+        sweep: looks after waits.
+
+    Attributes:
+        number: how many tries there were.
+        hedged: whether a second upstream was asked beside the first.
+    """
+
+    __slots__ = ("_legs", "_prefix", "_request", "_sweep", "_tokens", "hedged", "number")
+
+    def __init__(
+        self, legs: Sequence[tuple[Lane, Sequence[Upstream]]], request: Generation, tokens: int, sweep: Sweep
+    ) -> None:
+        self._legs = [_Leg(*leg) for leg in legs]
+        self._request = request
+        self._tokens = tokens
+        self._sweep = sweep
+        several = len(legs) > 1 or len(legs[0][1]) > 1
+        self._prefix = prefix_of(request) if several else b""
+        self.number = 0
+        self.hedged = False
+        self._legs[0].lane.budget.earn()
+
+    async def next(self, silence: Silence) -> Attempt | Error:
+        """The next try that an upstream accepts, or the fault that remains."""
+        error: Error | None = None
+        while True:
+            found = await self._try(silence)
+            if isinstance(found, Attempt):
+                return found
+            error = found
+            if not await self.again(error):
+                return error
+
+    async def again(self, error: Error) -> bool:
+        """Whether another try is worth it after a fault; waits as long as it should first."""
+        if not may_retry(error):
+            return False
+        leg = self._legs[0]
+        retry = leg.lane.route.retry
+        closed = not leg.tried  # nobody could be asked: waiting for it helps nobody
+        wait = self._wait(leg, error)
+        if not closed and leg.tries < retry.attempts and wait <= retry.longest_s and leg.lane.budget.spend():
+            await asyncio.sleep(wait)
+            return True
+        if len(self._legs) == 1:
+            return False
+        self._legs.pop(0)
+        return True
+
+    def _wait(self, leg: _Leg, error: Error) -> float:
+        """Seconds to wait: none when another upstream can be asked, else what was asked for, else a doubling pause."""
+        other = choose(leg.upstreams, self._prefix, leg.tried)
+        if other is not None and other not in leg.tried:
+            return 0.0
+        shortest = min((upstream.closed_for() for upstream in leg.upstreams), default=0.0)
+        pause = leg.lane.route.retry.wait_s * 2.0 ** max(leg.tries - 1, 0)
+        return float(max(shortest, error.retry_after or 0.0, pause))
+
+    async def _try(self, silence: Silence) -> Attempt | Error:
+        leg = self._legs[0]
+        upstream = choose(leg.upstreams, self._prefix, leg.tried)
+        leg.tries += 1
+        if upstream is None:
+            wait = min((upstream.closed_for() for upstream in leg.upstreams), default=1.0)
+            if any(upstream.cooling() for upstream in leg.upstreams):
+                return Error("rate", "the model has asked for a pause", retryable=True, retry_after=wait)
+            return Error("overloaded", "the model does not answer now", retryable=True, retry_after=wait)
+        if leg.lane.route.hedge_s is not None and len(leg.upstreams) > 1:
+            return await self._hedged(leg, upstream, leg.lane.route.hedge_s)
+        return await self._open(leg, upstream, silence)
+
+    async def _open(self, leg: _Leg, upstream: Upstream, silence: Silence, *, token: bool = False) -> Attempt | Error:
+        leg.tried.add(upstream)
+        self.number += 1
+        model = upstream.target.model
+        request = self._request
+        sent = request if request.model == model else msgspec.structs.replace(request, model=model)
+        if self.number > 1:
+            sent = msgspec.structs.replace(sent, id=f"{request.id}-{self.number}")
+        attempt = Attempt(upstream, sent, self._tokens)
+        error = await attempt.open(silence, leg.lane.route.timeouts, token=token)
+        silence.end()
+        return attempt if error is None else error
+
+    async def _alone(self, leg: _Leg, upstream: Upstream) -> Attempt | Error:
+        """A try in a task of its own, up to its first token."""
+        silence = Silence(leg.lane.route.timeouts.accept, self._sweep)
+        silence.here()
+        try:
+            return await self._open(leg, upstream, silence, token=True)
+        finally:
+            silence.stop()
+
+    async def _hedged(self, leg: _Leg, upstream: Upstream, seconds: float) -> Attempt | Error:
+        """Ask a second upstream when the first gives no token for a while; the faster one answers."""
+        tasks = [asyncio.create_task(self._alone(leg, upstream))]
+        try:
+            await asyncio.wait(tasks, timeout=seconds)
+            other = choose(leg.upstreams, self._prefix, leg.tried)
+            if not tasks[0].done() and other is not None and other not in leg.tried and leg.lane.budget.spend():
+                self.hedged = True
+                tasks.append(asyncio.create_task(self._alone(leg, other)))
+            return await _first(tasks)
+        finally:
+            await asyncio.shield(_give_up(tasks))
+
+
+async def _first(tasks: list[asyncio.Task[Attempt | Error]]) -> Attempt | Error:
+    """The first attempt that is accepted (its task leaves the list), or the last fault."""
+    while True:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            tasks.remove(task)
+            found = task.result()
+            if isinstance(found, Attempt) or not tasks:
+                return found
+
+
+async def _give_up(tasks: list[asyncio.Task[Attempt | Error]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for found in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(found, Attempt):
+            await found.close()

@@ -1,0 +1,120 @@
+"""GenAI spans for an OpenTelemetry collector: OTLP over HTTP in JSON, from the recorder's thread, never on the way."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+
+import orjson
+
+from mainspring.errors import ServiceError
+from mainspring.llm.record import CallRecord
+
+__all__ = ["NAMES", "OtlpSpans", "span_of"]
+
+NAMES: Mapping[str, str] = {
+    "operation": "gen_ai.operation.name",
+    "provider": "gen_ai.provider.name",
+    "asked_model": "gen_ai.request.model",
+    "model": "gen_ai.response.model",
+    "id": "gen_ai.response.id",
+    "finish": "gen_ai.response.finish_reasons",
+    "input": "gen_ai.usage.input_tokens",
+    "output": "gen_ai.usage.output_tokens",
+    "cached": "gen_ai.usage.cache_read.input_tokens",
+    "cache_write": "gen_ai.usage.cache_write.input_tokens",
+    "reasoning": "gen_ai.usage.reasoning.output_tokens",
+    "first_chunk": "gen_ai.response.time_to_first_chunk",
+    "error": "error.type",
+}
+"""What the attributes are called in the version of the GenAI conventions that is emitted."""
+
+_OPERATIONS = {"embeddings": "embeddings", "completions": "text_completion"}
+_SECONDS = 10.0
+
+
+def span_of(record: CallRecord) -> dict[str, object]:
+    """A request as a span in OTLP's JSON."""
+    call, usage, target = record.call, record.usage, record.target
+    operation = _OPERATIONS.get(call.api, "chat")
+    values: dict[str, object] = {
+        "operation": operation,
+        "provider": target.provider if target is not None else "",
+        "asked_model": call.generation.model,
+        "model": target.model if target is not None else "",
+        "id": record.request.id,
+        "finish": [record.finish_reason] if record.finish_reason else [],
+        "input": usage.prompt,
+        "output": usage.completion,
+        "cached": usage.cached,
+        "cache_write": usage.cache_write,
+        "reasoning": usage.reasoning,
+        "first_chunk": record.ttft_us / 1e6,
+        "error": record.error_kind,
+    }
+    found: dict[str, object] = {
+        "traceId": call.trace[0] or record.request.id.ljust(32, "0")[:32],
+        "spanId": record.request.id[:16].ljust(16, "0"),
+        "name": f"{operation} {call.generation.model}",
+        "kind": 3,
+        "startTimeUnixNano": str(record.at_ns),
+        "endTimeUnixNano": str(record.at_ns + record.total_us * 1000),
+        "attributes": [{"key": NAMES[key], "value": _value(value)} for key, value in values.items() if value != ""],
+        "status": {"code": 2, "message": record.error_kind} if record.status == "error" else {},
+    }
+    if call.trace[1]:
+        found["parentSpanId"] = call.trace[1]
+    return found
+
+
+def _value(value: object) -> dict[str, object]:
+    if isinstance(value, bool):
+        return {"boolValue": value}
+    if isinstance(value, int):
+        return {"intValue": str(value)}
+    if isinstance(value, float):
+        return {"doubleValue": value}
+    if isinstance(value, list):
+        return {"arrayValue": {"values": [_value(part) for part in value]}}
+    return {"stringValue": str(value)}
+
+
+class OtlpSpans:
+    """A sink that posts spans to ``{endpoint}/v1/traces``.
+
+    Args:
+        endpoint: the collector's address, as in ``OTEL_EXPORTER_OTLP_ENDPOINT``.
+        service: ``service.name`` of the resource.
+        headers: further headers, as in ``OTEL_EXPORTER_OTLP_HEADERS``.
+    """
+
+    def __init__(self, endpoint: str, service: str, headers: Mapping[str, str] | None = None) -> None:
+        self._url = endpoint.rstrip("/") + "/v1/traces"
+        self._headers = {"content-type": "application/json", **(headers or {})}
+        self._resource = {"attributes": [{"key": "service.name", "value": _value(service)}]}
+
+    def write(self, records: Sequence[CallRecord]) -> None:
+        """Post a batch.
+
+        Raises:
+            ServiceError: MS-4060, the collector does not take it.
+        """
+        scope = {"scope": {"name": "mainspring.llm"}, "spans": [span_of(record) for record in records]}
+        body = orjson.dumps({"resourceSpans": [{"resource": self._resource, "scopeSpans": [scope]}]})
+        request = urllib.request.Request(self._url, body, self._headers, method="POST")
+        try:
+            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+                answer.read()
+        except (urllib.error.URLError, OSError) as error:
+            host = urllib.parse.urlsplit(self._url).netloc
+            raise ServiceError(
+                "the OpenTelemetry collector does not take spans",
+                code="MS-4060",
+                why=f"{host}: {error}",
+                fix="start the collector, or leave its endpoint out",
+            ) from error
+
+    def close(self) -> None:
+        """Nothing is open."""

@@ -1,0 +1,367 @@
+"""One request's life: sent, watched, filtered, checked, settled and recorded; once, however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+
+from mainspring.llm.attempts import Attempt, Attempts, may_retry
+from mainspring.llm.cost import PriceTable, cost_micro
+from mainspring.llm.filters import Filters
+from mainspring.llm.fold import Answer, fold
+from mainspring.llm.lanes import Lane
+from mainspring.llm.limits import Left, Reservation
+from mainspring.llm.record import CallRecord, Recorder
+from mainspring.llm.schemas import SchemaBook
+from mainspring.llm.tokens import counted_usage
+from mainspring.llm.values import Call
+from mainspring.llm.waiting import Silence, Sweep
+from mainspring.ports.llm import End, Error, Event, Generation, Reasoning, Start, Text, ToolDelta, Usage
+
+__all__ = ["Kit", "Run"]
+
+_BYTES_A_TOKEN = 4
+_NOTHING = Usage(0, 0, source="counted")
+
+
+class Kit(msgspec.Struct, frozen=True):
+    """What all runs of a gateway share."""
+
+    prices: PriceTable
+    recorder: Recorder | None
+    schemas: SchemaBook
+    clock_ns: Callable[[], int]
+    sweep: Sweep
+
+
+class Run:
+    """A request that the gateway has let in.
+
+    After `begin` it is either read piece by piece (`events`), or whole (`complete`); `close` ends it in any case.
+
+    Args:
+        call: the request.
+        lane: the route that answers.
+        request: as it goes to targets, by the public name.
+        attempts: its tries.
+        kit: what all runs share.
+        began: `time.perf_counter` when it came.
+
+    Attributes:
+        answer: what has come so far.
+    """
+
+    __slots__ = (
+        "_attempt",
+        "_attempts",
+        "_began",
+        "_closed",
+        "_error",
+        "_filters",
+        "_first_us",
+        "_kit",
+        "_pending",
+        "_queue_us",
+        "_reserved",
+        "_silence",
+        "_told",
+        "answer",
+        "at_ns",
+        "cache_key",
+        "call",
+        "gated",
+        "lane",
+        "replay",
+        "request",
+        "reservation",
+    )
+
+    def __init__(
+        self, call: Call, lane: Lane, request: Generation, attempts: Attempts | None, kit: Kit, began: float
+    ) -> None:
+        self.call = call
+        self.lane = lane
+        self.request = request
+        self.answer = fold(request.sampling.n)
+        self.at_ns = kit.clock_ns()
+        self.reservation: Reservation | None = None
+        self.gated = False
+        self.cache_key: bytes | None = None
+        self.replay: tuple[Event, ...] | None = None
+        self._attempts = attempts
+        self._attempt: Attempt | None = None
+        self._kit = kit
+        self._pending: deque[Event] = deque()
+        self._began = began
+        self._queue_us = 0
+        self._first_us = 0
+        self._told = 0
+        self._error: Error | None = None
+        self._closed = False
+        self._silence = Silence(lane.route.timeouts.total, kit.sweep)
+        self._filters: Filters | None = None
+
+    def left(self) -> Left | None:
+        """What its tightest limits have left now; None without limits."""
+        return None if self.reservation is None else self.reservation.left()
+
+    # -- sending -------------------------------------------------------------------------------------------------------
+
+    async def begin(self) -> Error | None:
+        """Send it; returns when a target has accepted it, or with the fault that remains."""
+        if self.replay is not None:
+            first = self.replay[0]
+            self.answer.start = first if isinstance(first, Start) else Start()
+            return None
+        assert self._attempts is not None
+        self._queue_us = int((time.perf_counter() - self._began) * 1e6)
+        self._silence.here()
+        found = await self._attempts.next(self._silence)
+        return self._take(found)
+
+    def _take(self, found: Attempt | Error) -> Error | None:
+        if isinstance(found, Error):
+            self._error = found
+            return found
+        self._attempt = found
+        self._error = None
+        self.answer = fold(self.request.sampling.n)
+        self.answer.add(found.head.pop(0))
+        self._told = 0
+        self._pending.clear()
+        stops, guards = self.request.sampling.stop, self.lane.route.output_guards
+        self._filters = Filters(stops, guards, self.request.sampling.n) if stops or guards else None
+        return None
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    async def events(self) -> AsyncIterator[Event]:
+        """The events after `Start`; one `End` with usage, or `Error`, last."""
+        if self.replay is not None:
+            for event in self.replay[1:]:
+                self.answer.add(event)
+                yield event
+            return
+        self._silence.here()
+        kept: list[Event] | None = None if self.cache_key is None else []
+        while True:
+            event = self._pending.popleft() if self._pending else await self._next()
+            kind = type(event)
+            if kind is End or kind is Error:
+                event = await self._last(event)
+                if kept is not None and isinstance(event, End):
+                    self._keep([*kept, event])
+                yield event
+                return
+            self.answer.add(event)
+            if kept is not None:
+                kept.append(event)
+            yield event
+
+    async def _next(self) -> Event:
+        """The next event that is not held back."""
+        while True:
+            event = await self._pull()
+            if isinstance(event, (Text, Reasoning, ToolDelta)):
+                if event.choice >= self.request.sampling.n:
+                    continue  # more than was asked for
+                if not isinstance(event, ToolDelta):
+                    self._told += event.tokens
+                if not self._first_us:
+                    self._first_us = int((time.perf_counter() - self._began) * 1e6)
+            if self._filters is None:
+                return event
+            found = await self._let_through(event, self._filters)
+            if found is not None:
+                return found
+
+    async def _let_through(self, event: Event, filters: Filters) -> Event | None:
+        """What filters leave of an event; what comes after it waits in `_pending`."""
+        if isinstance(event, Text):
+            piece = filters.feed(event)
+            if not filters.over():
+                return piece
+            assert self._attempt is not None
+            await self._attempt.close()  # every choice has ended here: the engine need not go on
+            end = End(filters.reasons(()), None, stopped_by=filters.stopped_by(()))
+            if piece is None:
+                return end
+            self._pending.append(end)
+            return piece
+        if isinstance(event, End):
+            reasons, stopped_by = filters.reasons(event.reasons), filters.stopped_by(event.stopped_by)
+            self._pending.extend(filters.rest())
+            self._pending.append(msgspec.structs.replace(event, reasons=reasons, stopped_by=stopped_by))
+            return self._pending.popleft()
+        return event
+
+    async def _pull(self) -> Event:
+        """The engine's next event, its silence watched; there is one last one always."""
+        attempt = self._attempt
+        assert attempt is not None
+        if attempt.head:
+            return attempt.head.pop(0)
+        event: Event
+        self._silence.begin(self.lane.route.timeouts.between)
+        try:
+            event = await attempt.iterator.__anext__()
+        except StopAsyncIteration:
+            event = Error("upstream", "the model ended without saying so", retryable=True)
+        except asyncio.CancelledError:
+            if not self._silence.caught():
+                raise
+            event = Error("timeout", "the model stopped answering", retryable=True)
+        except Exception as error:
+            event = Error("crashed", f"the engine failed: {type(error).__name__}", retryable=True)
+        self._silence.end()
+        return event
+
+    async def _last(self, event: Event) -> Event:
+        """The last event as the client may see it."""
+        assert self._attempt is not None
+        self._attempt.over(event)
+        last = await self._ended(event) if isinstance(event, End) else event
+        if isinstance(last, Error):
+            self._error = last
+        return last
+
+    async def _ended(self, end: End) -> End | Error:
+        """The last event as the client may see it: usage counted where it is missing, the answer held to its schema."""
+        if "cancelled" in end.reasons:
+            return Error("overloaded", "the server gave the answer up", retryable=True)
+        if end.usage is None:
+            assert self._attempt is not None
+            engine, request = self._attempt.upstream.target.engine, self._attempt.request
+            usage = await counted_usage(engine, request, self.answer, self._told)
+            end = msgspec.structs.replace(end, usage=usage)
+        self.answer.end = end
+        return self._misfit(end) or end
+
+    def _misfit(self, end: End) -> Error | None:
+        """The fault of an answer that is not what its request demands; one that a limit cut short is left as it is."""
+        request, schemas = self.request, self._kit.schemas
+        if request.schema is None and not request.tools:
+            return None
+        for choice, reason in enumerate(end.reasons):
+            if reason == "stop" and request.schema is not None and not self.answer.calls(choice):
+                why = schemas.misfit(request.schema.schema, self.answer.text(choice))
+                if why is not None:
+                    return Error("upstream", f"the answer does not fit its schema: {why}", retryable=True)
+            why = None if reason == "length" else self._bad_call(choice)
+            if why is not None:
+                return Error("upstream", why, retryable=True)
+        return None
+
+    def _bad_call(self, choice: int) -> str | None:
+        request = self.request
+        forced = request.choice.mode in ("required", "named")
+        tools = {tool.name: tool for tool in request.tools}
+        for item in self.answer.calls(choice):
+            tool = tools.get(item.name)
+            if tool is None:
+                return f"the model called a tool that there is not: {item.name!r}"
+            if forced or tool.strict:
+                why = self._kit.schemas.misfit(tool.parameters or None, item.text or "{}")
+                if why is not None:
+                    return f"the arguments of {item.name} do not fit its schema: {why}"
+        return None
+
+    def _keep(self, events: list[Event]) -> None:
+        if self.cache_key is not None and self.lane.cache is not None:
+            whole = (self.answer.start, *events)
+            self.lane.cache.put(self.cache_key, whole, self.lane.route.cache_s)
+
+    async def complete(self) -> Answer | Error:
+        """The whole answer; a fault on the way is tried again, as nothing of it was sent yet."""
+        while True:
+            error = await self._whole()
+            if error is None:
+                return self.answer
+            assert self._attempts is not None
+            if not may_retry(error) or not await self._attempts.again(error):
+                return error
+            await self._leave_attempt()
+            found = self._take(await self._attempts.next(self._silence))
+            if found is not None:
+                return found
+
+    async def _whole(self) -> Error | None:
+        async for event in self.events():
+            if isinstance(event, Error):
+                return event
+        return None
+
+    async def _leave_attempt(self) -> None:
+        if self._attempt is not None:
+            attempt, self._attempt = self._attempt, None
+            await attempt.close()
+
+    # -- ending --------------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Give up what is still under way, settle what was used, and record the request; once."""
+        if self._closed:
+            return
+        self._closed = True
+        self._silence.stop()
+        if self.gated and self.lane.gate is not None:
+            self.lane.gate.leave()
+        attempt = self._attempt
+        usage = self._usage()
+        cost, version = self._cost(usage)
+        if self.reservation is not None:
+            self.reservation.settle(usage.prompt + usage.completion if self.replay is None else 0, cost)
+        if self._kit.recorder is not None:
+            self._kit.recorder.add(self._record(usage, cost, version))
+        if attempt is not None:
+            await attempt.close()
+
+    def _usage(self) -> Usage:
+        """What was used: as the engine says, else what is known of an answer that broke off."""
+        end = self.answer.end
+        if end is not None and end.usage is not None:
+            return end.usage
+        if self._attempt is None:
+            return _NOTHING
+        start = self.answer.start
+        prompt = start.prompt_tokens or 0
+        spoken = sum(len(item.text) for items in self.answer.items for item in items)
+        completion = self._told or -(-spoken // _BYTES_A_TOKEN)
+        return Usage(prompt, completion, cached=start.cached or 0, source="counted")
+
+    def _cost(self, usage: Usage) -> tuple[int, str]:
+        if self._attempt is None or self.replay is not None:
+            return 0, ""
+        target = self._attempt.upstream.target
+        price = self._kit.prices.find(target.provider, target.model, self.at_ns)
+        return (0, "") if price is None else (cost_micro(price, usage), price.version)
+
+    def _record(self, usage: Usage, cost: int, version: str) -> CallRecord:
+        error, end = self._error, self.answer.end
+        timings = end.timings if end is not None else None
+        left = error is None and end is None
+        return CallRecord(
+            call=self.call,
+            lane=self.lane.route.name,
+            request=self.request,
+            answer=self.answer,
+            at_ns=self.at_ns,
+            target=self._attempt.upstream.target if self._attempt is not None else None,
+            status="left" if left else ("ok" if error is None else "error"),
+            error_kind=error.kind if error is not None else "",
+            finish_reason=end.reasons[0] if end is not None and end.reasons else "",
+            attempt=self._attempts.number if self._attempts is not None else 0,
+            hedged=self._attempts is not None and self._attempts.hedged,
+            cache="exact" if self.replay is not None else "",
+            usage=usage,
+            queue_us=self._queue_us + (timings.queue_us if timings is not None else 0),
+            ttft_us=self._first_us,
+            total_us=int((time.perf_counter() - self._began) * 1e6),
+            cost_micro=cost,
+            price_version=version,
+            bodies=self.lane.route.bodies,
+        )

@@ -1,0 +1,1 @@
+"""Anthropic's wire: messages and token counts."""

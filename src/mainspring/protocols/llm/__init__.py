@@ -1,0 +1,1 @@
+"""What the wires of language models share: who asks, how faults become statuses, and their routes together."""

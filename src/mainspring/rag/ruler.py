@@ -1,0 +1,144 @@
+"""Measuring text in an embedder's tokens: where each begins, and how many there are."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, cast
+
+from mainspring.lazy import lazy
+from mainspring.ports.embedder import Embedder
+
+if TYPE_CHECKING:
+    import tokenizers
+else:
+    tokenizers = lazy("tokenizers")
+
+__all__ = ["Measured", "Ruler"]
+
+_SEGMENT = 1 << 15
+_BREAK = re.compile(r"\s(?=\S)")
+_WORD = re.compile(r"[^ \t\n\r]+")
+_LONG = 32
+"""Tokens of a word whose inside is worth knowing: a sentence of a script without spaces, an address."""
+_KEPT = 1 << 18
+_LIKELY = re.compile(r"[A-Za-z]{1,4}|[0-9]{1,2}|[^\sA-Za-z0-9]")
+"""Pieces that are rather smaller than the tokens of any embedder in use, for one whose tokenizer is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A text and its tokens by place.
+
+    Attributes:
+        text: the text.
+        places: characters at which tokens begin, rising.
+        totals: how many tokens begin before each of the places, and how many there are.
+    """
+
+    text: str
+    places: Sequence[int]
+    totals: Sequence[int]
+
+    def tokens(self, start: int, end: int) -> int:
+        """Tokens that begin in a span; exact where it begins and ends at white space and tokens add up."""
+        return self.totals[bisect_left(self.places, end)] - self.totals[bisect_left(self.places, start)]
+
+    def after(self, start: int, tokens: int) -> int:
+        """The character at which so many tokens after a place are over."""
+        wanted = self.totals[bisect_left(self.places, start)] + tokens
+        return self.places[min(bisect_left(self.totals, wanted), len(self.places) - 1)]
+
+
+class Ruler:
+    """Counts by the embedder's own tokenizer, which neither cuts nor pads here; threads may share it.
+
+    Args:
+        tokenizer: the tokenizer's JSON; empty when it is not known: then `measured` guesses, and `count` says what
+            holds.
+        count: tokens of each text, special tokens included.
+    """
+
+    def __init__(self, tokenizer: str, count: Callable[[Sequence[str]], Sequence[int]]) -> None:
+        self._tokenizer = None
+        self._count = count
+        self._words: dict[str, int] = {}
+        self.adds_up = '"BertPreTokenizer"' in tokenizer
+        """Whether a word between white space has the same tokens wherever it stands: then each is counted once."""
+        if tokenizer:
+            self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer)
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+
+    @classmethod
+    def of(cls, embedder: Embedder) -> Ruler:
+        """The ruler of an embedder."""
+        return cls(embedder.tokenizer, embedder.count)
+
+    def measured(self, text: str) -> Measured:
+        """A text with its tokens by place; without special tokens."""
+        if self.adds_up:
+            return self._by_words(text)
+        starts = self._starts(text)
+        return Measured(text, starts, range(len(starts) + 1))
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text as the embedder is given it, special tokens included, nothing cut."""
+        return list(self._count(texts)) if texts else []
+
+    def _by_words(self, text: str) -> Measured:
+        words = _WORD.findall(text)
+        known = self._counted(words)
+        places = [match.start() for match in _WORD.finditer(text)]
+        counts = [known[word] for word in words]
+        if max(counts, default=0) > _LONG:
+            places, counts = self._spread(words, places, counts)
+        return Measured(text, places, list(accumulate(counts, initial=0)))
+
+    def _counted(self, words: Sequence[str]) -> dict[str, int]:
+        """The tokens of each of these words; what was counted for other documents is remembered."""
+        if len(self._words) > _KEPT:
+            self._words = {}
+        known = self._words
+        missing = list({word for word in words if word not in known})
+        encoded = cast("tokenizers.Tokenizer", self._tokenizer).encode_batch_fast(missing, add_special_tokens=False)
+        known.update((word, len(one)) for word, one in zip(missing, encoded, strict=True))
+        return known
+
+    def _spread(self, words: Sequence[str], places: list[int], counts: list[int]) -> tuple[list[int], list[int]]:
+        """Long words, such as sentences of a script without spaces, with a place for each of their tokens."""
+        spread: list[int] = []
+        each: list[int] = []
+        for word, place, count in zip(words, places, counts, strict=True):
+            starts = self._starts(word) if count > _LONG else []
+            spread += [place + start for start in starts] if starts else [place]
+            each += [1] * len(starts) if starts else [count]
+        return spread, each
+
+    def _starts(self, text: str) -> list[int]:
+        """The character at which each token begins, rising."""
+        if self._tokenizer is None:
+            return [match.start() for match in _LIKELY.finditer(text)]
+        if len(text) <= _SEGMENT:
+            return _rising(start for start, _ in self._tokenizer.encode(text, add_special_tokens=False).offsets)
+        edges = _segments(text)
+        pieces = [text[start:end] for start, end in pairwise(edges)]
+        encoded = self._tokenizer.encode_batch(pieces, add_special_tokens=False)
+        return _rising(edge + start for edge, one in zip(edges, encoded, strict=False) for start, _ in one.offsets)
+
+
+def _rising(starts: Iterable[int]) -> list[int]:
+    """As they are, for nearly every tokenizer: one may say twice where a character is that became two."""
+    return list(accumulate(starts, max))
+
+
+def _segments(text: str) -> list[int]:
+    """Offsets that cut a text into pieces of about `_SEGMENT` characters where white space ends."""
+    edges = [0]
+    while len(text) - edges[-1] > 2 * _SEGMENT:
+        found = _BREAK.search(text, edges[-1] + _SEGMENT, edges[-1] + 2 * _SEGMENT)
+        edges.append(found.end() if found else edges[-1] + _SEGMENT)
+    return [*edges, len(text)]

@@ -1,0 +1,117 @@
+"""The assistants that a server answers with, put together from the models, indexes, tools and views of the app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import cast
+
+from mainspring.assistants import service, usable
+from mainspring.assistants.declared import settings_of, tool_threads, usables_of
+from mainspring.assistants.service import AssistantService, Parts
+from mainspring.assistants.trace import RunRecord
+from mainspring.catalog.ids import now_us
+from mainspring.choose.services import Services
+from mainspring.declare.assistant import Assistant, Tool
+from mainspring.declare.data import FeatureView
+from mainspring.declare.declaration import name_of, spec_of
+from mainspring.declare.llm import Prompt
+from mainspring.declare.model import Endpoint
+from mainspring.features.online.plan import compile_plan
+from mainspring.features.view import View, pick
+from mainspring.llm.gateway import Gateway
+from mainspring.plan.graph import Plan
+from mainspring.ports.threads import ThreadStore
+from mainspring.rag.search import Searcher
+from mainspring.serving.endpoint import EndpointService
+
+__all__ = ["Assistants", "assistants_of"]
+
+Assistants = Mapping[str, AssistantService]
+"""Assistants that are open, by name."""
+
+
+class _Maker:
+    """Puts the assistants of one process together."""
+
+    def __init__(
+        self,
+        services: Services,
+        gateway: Gateway,
+        searchers: Mapping[str, Searcher],
+        endpoints: Callable[[], Mapping[str, EndpointService]],
+        views: Mapping[str, View],
+        record: Callable[[RunRecord], None] | None,
+    ) -> None:
+        self._services = services
+        self._gateway = gateway
+        self._searchers = searchers
+        self._endpoints = endpoints
+        self._views = views
+        self._record = record
+        self._threads = tool_threads()
+
+    def made(self, assistant: Assistant) -> AssistantService:
+        """One assistant, open."""
+        spec = spec_of(assistant)
+        others = {name_of(item): self._other(item) for item in spec.may if not isinstance(item, Tool)}
+        parts = Parts(
+            self._gateway.generate,
+            now_us,
+            {name_of(index): self._searchers[name_of(index)] for index in spec.knows},
+            usables_of(assistant, self._threads, others),
+            threads=cast(ThreadStore, self._services.get("threads")),
+            record=self._record,
+        )
+        settings = settings_of(assistant, self._rendered)
+        return service.open_assistant(settings, parts)
+
+    def _rendered(self, prompt: Prompt) -> str:
+        prompts = self._gateway.prompts
+        (turn,) = prompts.render(prompts.find(name_of(prompt)), {})
+        return turn.text
+
+    def _other(self, item: Endpoint | FeatureView) -> usable.Usable:
+        """An endpoint or a feature view of the app as a tool."""
+        if isinstance(item, Endpoint):
+            described = spec_of(spec_of(item).model).function.__doc__ or ""
+            return usable.of_endpoint(self._endpoints()[name_of(item)], described.strip(), now_us)
+        view = self._views[name_of(item)]
+        plan = compile_plan(self._services.online, [pick(view)])
+        names = [feature.name for feature in view.features]
+
+        def read(keys: Mapping[str, object], at_us: int) -> Mapping[str, object]:
+            values, status = plan.read_one(keys, at_us)
+            return {**dict(zip(names, values, strict=True)), "status": next(iter(status.values()), "PRESENT")}
+
+        return usable.of_features(view.name, {key.name: key.type for key in view.keys}, read, "", now_us)
+
+
+def assistants_of(
+    services: Services,
+    plan: Plan,
+    gateway: Gateway,
+    searchers: Mapping[str, Searcher],
+    endpoints: Callable[[], Mapping[str, EndpointService]],
+    views: Mapping[str, View],
+    record: Callable[[RunRecord], None] | None = None,
+) -> Assistants:
+    """Every assistant of an app; without any, nothing is imported or opened.
+
+    Args:
+        services: the project's ports.
+        plan: the app's graph.
+        gateway: answers generations inside the process.
+        searchers: the indexes by name.
+        endpoints: the model endpoints that answer, by name.
+        views: the feature views with the numbers under which they are kept online.
+        record: told of each run that is over.
+
+    Raises:
+        ConfigError: MS-3061, a tool needs approval and there is nowhere to keep threads; MS-3062, LangChain is not
+            installed; as the choice of the threads' adapter raises.
+    """
+    nodes = plan.of_kind("assistant")
+    if not nodes:
+        return {}
+    maker = _Maker(services, gateway, searchers, endpoints, views, record)
+    return {node.name: maker.made(cast(Assistant, node.declaration)) for node in nodes}

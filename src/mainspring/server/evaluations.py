@@ -1,0 +1,188 @@
+"""Evaluations carried out: cases put to an assistant or an index, measures kept, the gate asked."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, cast
+
+import msgspec
+
+from mainspring.assistants.evaluate import (
+    Answer,
+    Asking,
+    Case,
+    Judge,
+    Report,
+    answer_of_run,
+    answer_of_search,
+    evaluate,
+    gate,
+    read_cases,
+)
+from mainspring.assistants.events import fold
+from mainspring.assistants.service import Asked, AssistantService
+from mainspring.catalog.ids import now_us
+from mainspring.choose.services import Services
+from mainspring.declare.assistant import Assistant, Evaluation
+from mainspring.declare.declaration import name_of, spec_of
+from mainspring.declare.documents import Index
+from mainspring.declare.identity import Identity
+from mainspring.declare.llm import AnyLLM
+from mainspring.errors import DataError, RefusedError
+from mainspring.plan.graph import Node, Plan
+from mainspring.ports.catalog import Event
+from mainspring.ports.llm import Generation, Message, Sampling, Text
+from mainspring.rag.search import Searcher, SearchRequest
+from mainspring.rag.steps import searcher_of, shape_of
+from mainspring.server.inside import answering
+from mainspring.server.language import Language
+
+__all__ = ["Evaluated", "evaluate_named"]
+
+_PLACES = 10
+_WORST = 10
+_JUDGING = Sampling(temperature=0.0, max_tokens=8)
+
+
+class Evaluated(msgspec.Struct, frozen=True):
+    """What came of an evaluation.
+
+    Attributes:
+        name: of the evaluation.
+        cases: how many were tried.
+        scores: the mean of each measure.
+        passed: whether the gate lets it through.
+        why: why it does not.
+        worst: the cases that the evaluation's own function finds worst, with what was answered.
+    """
+
+    name: str
+    cases: int
+    scores: dict[str, float]
+    passed: bool
+    why: str
+    worst: tuple[dict[str, Any], ...] = ()
+
+
+def evaluate_named(services: Services, plan: Plan, node: Node, told: Callable[[str], None]) -> Evaluated:
+    """Carry an evaluation out; its measures are kept as an event of the catalog.
+
+    Raises:
+        DataError: MS-2503, a line of the file is no case; MS-2505, the file cannot be read.
+        UserCodeError: MS-2504, the evaluation's function fails.
+    """
+    spec = spec_of(cast(Evaluation, node.declaration))
+    cases = _cases(services, spec.cases, str(node.origin))
+    report = asyncio.run(_tried(services, plan, cast(Evaluation, node.declaration), cases, told))
+    why = ""
+    try:
+        gate(report, dict(spec.least))
+    except RefusedError as error:
+        why = error.why
+    done = Evaluated(node.name, len(cases), dict(report.measures), not why, why, _worst(report))
+    data = msgspec.to_builtins(done)
+    services.catalog.add_event(Event(now_us(), getpass.getuser(), "evaluation.done", node.url, data))
+    return done
+
+
+async def _tried(
+    services: Services, plan: Plan, declaration: Evaluation, cases: list[Case], told: Callable[[str], None]
+) -> Report:
+    spec, name = spec_of(declaration), name_of(declaration)
+    done = 0
+
+    def counted(asking: Asking) -> Asking:
+        async def ask(case: Case) -> Answer:
+            nonlocal done
+            answer = await asking(case)
+            done += 1
+            told(f"{name}: {done} of {len(cases)}")
+            return answer
+
+        return ask
+
+    async with _asking(services, plan, spec.target, told) as asking, _judging(services, plan, spec.judge) as judge:
+        return await evaluate(name, cases, counted(asking), spec.function, judge=judge)
+
+
+@asynccontextmanager
+async def _asking(
+    services: Services, plan: Plan, target: Assistant | Index, told: Callable[[str], None]
+) -> AsyncIterator[Asking]:
+    if isinstance(target, Index):
+        searcher = searcher_of(services, shape_of(target))
+        try:
+            yield lambda case: _searched(searcher, case)
+        finally:
+            services.close()
+        return
+    async with answering(services, plan, told) as assistants:
+        yield lambda case: _answered(assistants[name_of(target)], case)
+
+
+async def _searched(searcher: Searcher, case: Case) -> Answer:
+    request = SearchRequest(str(case["question"]), _PLACES)
+    return answer_of_search(await asyncio.to_thread(searcher.search, request, _caller(case)))
+
+
+async def _answered(assistant: AssistantService, case: Case) -> Answer:
+    asked = Asked((Message("user", (str(case["question"]),)),))
+    async with aclosing(assistant.run(asked, _caller(case))) as events:
+        return answer_of_run(fold([event async for event in events]))
+
+
+@asynccontextmanager
+async def _judging(services: Services, plan: Plan, llm: AnyLLM | None) -> AsyncIterator[Judge | None]:
+    if llm is None:
+        yield None
+        return
+    language = Language(services, plan, lambda line: None)
+    await language.start()
+
+    async def ask(text: str) -> str:
+        said = ""
+        request = Generation("", name_of(llm), (Message("user", (text,)),), sampling=_JUDGING)
+        async for event in language.inner.generate(request):
+            said += event.text if isinstance(event, Text) else ""
+        return said
+
+    try:
+        yield Judge(name_of(llm), ask)
+    finally:
+        await language.stop(1.0)
+
+
+def _caller(case: Case) -> Identity:
+    """Who asks, as the case says; nobody in particular without."""
+    return Identity(str(case.get("user", "")), tuple(map(str, case.get("groups", ()))), str(case.get("tenant", "")))
+
+
+def _cases(services: Services, place: str, origin: str) -> list[Case]:
+    try:
+        data = (services.project / place).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"the cases {place!r} cannot be read",
+            code="MS-2505",
+            why=str(error.strerror),
+            origin=origin,
+            fix="cases= is a file of JSON lines, relative to the project",
+        ) from error
+    return read_cases(data, place)
+
+
+def _worst(report: Report) -> tuple[dict[str, Any], ...]:
+    own = [one for one in report.tried if report.name in one.measures]
+    own.sort(key=lambda one: one.measures[report.name])
+    return tuple(
+        {
+            "question": one.case["question"],
+            "answer": one.answer.text[:500],
+            "sources": list(one.answer.sources),
+            report.name: one.measures[report.name],
+        }
+        for one in own[:_WORST]
+    )

@@ -1,0 +1,165 @@
+"""Answers that take their time: sent part by part as fast as the client reads, and given up when it leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from mainspring.protocols.http import Response
+
+__all__ = ["Leaving", "Leavings", "Receive", "Send", "send_stream"]
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_UNWATCHED_S = 0.02
+"""A request is watched from the second tick of this length on: most are answered by then, and cost no task."""
+
+
+class Leavings:
+    """The clients of the requests under way at one listener, so that their leaving is noticed.
+
+    One timer for all of them; it runs while there are any.
+    """
+
+    __slots__ = ("_loop", "_new", "_old", "_ticking")
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._new: list[Leaving] = []
+        self._old: list[Leaving] = []
+        self._ticking = False
+
+    def watch(self, receive: Receive) -> Leaving:
+        """Watch the client of the task that calls this; the request's body is read already."""
+        leaving = Leaving(receive)
+        self._new.append(leaving)
+        if not self._ticking or self._loop is not leaving.loop:
+            self._loop = leaving.loop
+            self._ticking = True
+            self._loop.call_later(_UNWATCHED_S, self._tick)
+        return leaving
+
+    def _tick(self) -> None:
+        assert self._loop is not None
+        for leaving in self._old:
+            leaving.begin()
+        self._old, self._new = self._new, []
+        self._ticking = bool(self._old)
+        if self._ticking:
+            self._loop.call_later(_UNWATCHED_S, self._tick)
+
+
+class Leaving:
+    """Cancels the task that makes it when its client closes the connection.
+
+    Args:
+        receive: of the ASGI connection.
+
+    Attributes:
+        happened: whether the client has left.
+        loop: the running loop.
+    """
+
+    __slots__ = ("_receive", "_task", "_watcher", "happened", "loop")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._task = asyncio.current_task()
+        self._watcher: asyncio.Task[None] | None = None
+        self.loop = asyncio.get_running_loop()
+        self.happened = False
+
+    def begin(self) -> None:
+        """Watch from now on, unless the request is over."""
+        if self._task is not None:
+            self._watcher = self.loop.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        if self._task is not None:
+            self.happened = True
+            self._task.cancel()
+
+    def forget(self) -> None:
+        """Stop watching, and take back the cancellation that a client's leaving was."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+        if self.happened and self._task is not None:
+            self._task.uncancel()
+        self._task = None
+
+
+class _Heart:
+    """Sends a beat when nothing else was sent for a while."""
+
+    __slots__ = ("_beat", "_handle", "_loop", "_seconds", "_send", "_sending", "busy", "last")
+
+    def __init__(self, seconds: float, beat: bytes, send: Send) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._seconds = seconds
+        self._beat = beat
+        self._send = send
+        self._sending: asyncio.Task[None] | None = None
+        self.busy = False
+        self.last = self._loop.time()
+        self._handle = self._loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if now - self.last >= self._seconds:
+            self.last = now
+            if not self.busy and (self._sending is None or self._sending.done()):
+                self._sending = self._loop.create_task(self._one())
+        self._handle = self._loop.call_at(self.last + self._seconds, self._look)
+
+    async def _one(self) -> None:
+        await self._send({"type": "http.response.body", "body": self._beat, "more_body": True})
+
+    def stop(self) -> None:
+        """No beat after this."""
+        self._handle.cancel()
+        if self._sending is not None:
+            self._sending.cancel()
+
+
+async def send_stream(response: Response, start: MutableMapping[str, Any], send: Send, *, head: bool) -> None:
+    """Send the head of a response, then its parts.
+
+    The next part is asked for when the one before is with the host, and the host takes none while the client's
+    connection is full: a slow reader slows whatever the parts come from, and nothing piles up here.
+    """
+    assert response.stream is not None
+    heart = None if response.heartbeat is None or head else _Heart(*response.heartbeat, send)
+    try:
+        await send(start)
+        if not head:
+            await _parts(response, send, heart)
+        await send({"type": "http.response.body", "body": b""})
+    finally:
+        if heart is not None:
+            heart.stop()
+        aclose = getattr(response.stream, "aclose", None)
+        try:
+            if aclose is not None:
+                await aclose()
+        finally:
+            if response.closed is not None:
+                await response.closed()
+
+
+async def _parts(response: Response, send: Send, heart: _Heart | None) -> None:
+    assert response.stream is not None
+    if heart is None:
+        async for part in response.stream:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        return
+    now = asyncio.get_running_loop().time
+    async for part in response.stream:
+        heart.busy = True
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+        heart.busy = False
+        heart.last = now()
+    heart.stop()

@@ -1,0 +1,1 @@
+"""What vector stores share above their port: what comes in is checked, ranks are fused, folders have owners."""

