@@ -104,7 +104,7 @@ def answer(server: Server, question: str) -> None:
     """One question, as any client of OpenAI's wire asks it."""
     body = {"model": "help_desk", "messages": [{"role": "user", "content": question}]}
     began = time.monotonic()
-    status, data = Client(server.port).send("POST", "/v1/chat/completions", body)
+    status, data = Client(server.port, 600).send("POST", "/v1/chat/completions", body)
     if status != 200:
         raise SystemExit(f"{status}: {data.decode()[:500]}")
     message = json.loads(data)["choices"][0]["message"]
@@ -116,7 +116,7 @@ def answer(server: Server, question: str) -> None:
 
 
 def found(server: Server, query: str) -> list[dict[str, object]]:
-    status, data = Client(server.port).send("POST", "/v1/indexes/library/search", {"query": query, "k": 3})
+    status, data = Client(server.port, 600).send("POST", "/v1/indexes/library/search", {"query": query, "k": 3})
     if status != 200:
         raise SystemExit(f"{status}: {data.decode()[:500]}")
     hits: list[dict[str, object]] = json.loads(data)["hits"]
@@ -142,11 +142,14 @@ def follow(server: Server, folder: Path) -> None:
 
 
 def evaluate(folder: Path) -> None:
-    done = run(folder, "run", "grounded", "--json", status=5)
-    told = json.loads(done.stdout)
-    for name, value in told["scores"].items():
-        say(f"      {name:<24} {value:.3f}")
-    say(f"      {told['cases']} cases: {'passed' if told['passed'] else told['why']}")
+    """The index on twenty questions, and the assistant with this small model on six."""
+    for name in ("first", "grounded"):
+        progress(f"      {name}")
+        told = json.loads(run(folder, "run", name, "--json", status=5).stdout)
+        scores = {key: value for key, value in told["scores"].items() if not key.startswith(("cost", "tokens"))}
+        progress("")
+        say(f"      {name}, {told['cases']} cases: " + ", ".join(f"{key} {value:.2f}" for key, value in scores.items()))
+        say(f"        {'its gate lets it pass' if told['passed'] else told['why']}")
 
 
 def team(folder: Path) -> None:

@@ -76,8 +76,8 @@ class Server:
 class Client:
     """One keep-alive connection."""
 
-    def __init__(self, port: int) -> None:
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    def __init__(self, port: int, seconds: float = 60) -> None:
+        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=seconds)
 
     def send(self, method: str, path: str, body: object) -> tuple[int, bytes]:
         data = None if body is None else json.dumps(body).encode()

@@ -32,7 +32,7 @@ def asked(text, thread="", run="", system=""):
     return Asked((*before, Message("user", (text,))), thread, run)
 
 
-def assistant(turns, *, usables=(), pages=PAGES, threads=None, record=None, outside=(), **settings):
+def assistant(turns, *, usables=(), pages=PAGES, threads=None, record=None, outside=(), on_error=print, **settings):
     script = turns if isinstance(turns, Script) else Script(turns)
     clock = itertools.count(1_000_000, 1_000)
     known = {"library": Library(pages)} if pages is not None else {}
@@ -43,6 +43,7 @@ def assistant(turns, *, usables=(), pages=PAGES, threads=None, record=None, outs
         usables=usables,
         threads=threads,
         record=record,
+        on_error=on_error,
         outside=outside,
     )
     service = open_assistant(Settings("help_desk", "chat", **settings), parts)

@@ -6,7 +6,7 @@ from pathlib import Path
 from mainspring import App
 
 app = App("support")
-llm = app.llm("chat", max_tokens=220, temperature=0)  # which model, and where, is the profile's business
+llm = app.llm("chat", max_tokens=120, temperature=0)  # which model, and where, is the profile's business
 manuals = app.documents("manuals/", every="1h", include=["**/*.md"])
 library = app.index(manuals)  # hybrid search, headings kept, versions with an alias
 
@@ -27,12 +27,19 @@ help_desk = app.assistant(
     "help_desk",
     llm,
     knows=[library],
+    k=3,
     may=[error_meaning],
     instructions="Answer from the manuals and name the source. If they do not say, say so.",
 )
 
 
-@app.evaluation(help_desk, cases="evals/questions.jsonl", least={"recall@10": 0.8})
+@app.evaluation(library, cases="evals/searches.jsonl", least={"recall@10": 0.8})
+def first(found, case) -> bool:
+    """Whether the page that has the answer is the first that is found."""
+    return bool(found.retrieved) and found.retrieved[0].endswith(case["must_cite"])
+
+
+@app.evaluation(help_desk, cases="evals/questions.jsonl", least={"answered": 0.5})
 def grounded(answer, case) -> bool:
     """Whether the page that has the answer is among the sources; what the manuals do not know is refused."""
     return answer.refused if case.get("unanswerable") else case["must_cite"] in answer.sources

@@ -234,11 +234,11 @@ def test_files_that_are_wrong(tmp_path):
     for change in ({"onnx": str(tmp_path / "noise")}, {"tokenizer": str(tmp_path / "noise")}, {"onnx": "not/there"}):
         with pytest.raises(StoreError) as caught:
             OnnxEmbedder(msgspec.structs.replace(files(), **change), EmbedderSettings())
-        assert caught.value.code == "MS-4185"
+        assert caught.value.code == "MS-4262"
         assert str(tmp_path) not in caught.value.what
     with pytest.raises(StoreError) as caught:
         open_embedder(EmbedderSettings(path="there"), tmp_path / ".mainspring")
-    assert caught.value.code == "MS-4185"
+    assert caught.value.code == "MS-4262"
 
 
 def test_a_model_that_is_not_installed():

@@ -156,4 +156,4 @@ def test_a_script_that_cannot_be_read(tmp_path, text):
         (tmp_path / "s.json").write_text(text, "utf-8")
     with pytest.raises(ConfigError) as caught:
         open_engine(FakeSettings(script="s.json"), tmp_path / ".mainspring")
-    assert caught.value.code == "MS-3050"
+    assert caught.value.code == "MS-3073"

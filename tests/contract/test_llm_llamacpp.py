@@ -285,7 +285,7 @@ def test_a_model_that_is_cut(place, patched):
 
 def test_files_that_are_no_models(place):
     (place.parent / "text.gguf").write_text("What is this?", "utf-8")
-    cases = {"nowhere.gguf": "MS-3051", "text.gguf": "MS-3052"}
+    cases = {"nowhere.gguf": "MS-3074", "text.gguf": "MS-3075"}
     for model, code in cases.items():
         with pytest.raises(ConfigError) as caught:
             open_engine(LlamaCppSettings(model=model), place)
@@ -465,6 +465,48 @@ def test_a_forced_answer_of_several_choices(llm):
         assert isinstance(orjson.loads(text_of(events, choice))["a"], int)
     request = msgspec.structs.replace(chat("Hi", sampling=sampling), tools=(CLOCK,), choice=ToolChoice("required"))
     assert ended(llm.events(request)).reasons == ("tool_calls", "tool_calls")
+
+
+ENFORCED = [
+    *({"type": "string", "format": name} for name in ("date", "uuid", "ipv4", "ipv6", "hostname", "time", "date-time")),
+    {"type": "string", "format": "email"},
+    {"type": "string", "format": "duration"},
+    {"oneOf": [{"type": "integer", "maximum": 3, "minimum": 1}, {"type": "number", "maximum": 0, "minimum": 0}]},
+    {"allOf": [{"properties": {"a": {"const": 1}}, "required": ["a"]}, {"type": "object", "required": ["b"]}]},
+    {
+        "patternProperties": {"^x[12]$": {"const": 3}},
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["x1"],
+    },
+    {"type": "array", "prefixItems": [{"const": 1}, {"const": "a"}], "items": False, "minItems": 2},
+    {"type": "array", "items": {"enum": [1, 2]}, "minItems": 2, "maxItems": 3},
+    {"type": "integer", "multipleOf": 5, "exclusiveMinimum": 4, "exclusiveMaximum": 51},
+    {"type": ["string", "null"], "minLength": 1, "maxLength": 3},
+    {"type": "string", "pattern": "^[a-c]{2,3}$"},
+    {"$ref": "#/$defs/n", "$defs": {"n": {"enum": [3, {"x": [None]}]}}, "$id": "x", "$comment": "c", "title": "t"},
+    {"$ref": "#/definitions/n", "definitions": {"n": {"anyOf": [{"type": "boolean"}, {"const": "é🙂"}]}}},
+]
+
+
+def test_every_keyword_that_is_taken_is_enforced(llm):
+    """llama.cpp would say so on stderr only, and generate freely."""
+    child = llm.engine._supervisor._child
+    child.lines.clear()
+    for schema in ENFORCED:
+        request = chat("Say anything.", sampling=msgspec.structs.replace(GREEDY, max_tokens=48))
+        events = llm.events(msgspec.structs.replace(request, schema=Schema(schema)))
+        assert ended(events).reasons in (("stop",), ("length",))
+    llm.run(asyncio.sleep(0.05))
+    assert not list(child.lines)
+
+
+def test_a_grammar_that_was_not_applied_is_an_error(llm, monkeypatch):
+    monkeypatch.setattr("mainspring.adapters.llamacpp.asking.unsupported", lambda schema: "")
+    request = chat("Say anything.", sampling=msgspec.structs.replace(GREEDY, max_tokens=48))
+    events = llm.events(msgspec.structs.replace(request, schema=Schema({"type": "object", "not": {"const": 1}})))
+    assert [type(event) for event in events] == [Start, Error]
+    assert events[-1].kind == "invalid"
 
 
 def test_turns_of_every_role(llm):

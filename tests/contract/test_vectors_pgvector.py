@@ -135,7 +135,7 @@ def test_nobody_there(tmp_path):
         PgvectorSettings(url="postgresql://user:topsecret@127.0.0.1:1/none", connect_timeout=1, timeout=1.0), tmp_path
     )
     error = fault(store.indexes)
-    assert error.code == "MS-4190"
+    assert error.code == "MS-4265"
     assert "topsecret" not in f"{error} {error.why} {error.fix} {error.origin}"
 
 
@@ -145,7 +145,7 @@ def test_what_takes_too_long_is_stopped(opening, url, schema):
     assert hasty.count("i") == 300
     with psycopg.connect(url) as holder:
         holder.execute(f"LOCK TABLE {schema}.points_1 IN ACCESS EXCLUSIVE MODE")
-        assert fault(lambda: hasty.count("i")).code == "MS-4191"
+        assert fault(lambda: hasty.count("i")).code == "MS-4266"
     assert hasty.count("i") == 300
 
 

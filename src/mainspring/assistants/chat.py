@@ -33,7 +33,6 @@ from mainspring.ports.llm import (
     Reasoning,
     Sampling,
     Schema,
-    Start,
     Text,
     Tool,
     ToolChoice,
@@ -362,7 +361,6 @@ def _chunk(event: Event, model: str) -> AIMessageChunk | None:
         return _call_chunk(event) if event.choice == 0 else None
     if isinstance(event, End):
         return _last_chunk(event, model)
-    assert isinstance(event, Start), "an Error is raised before"
     return None
 
 

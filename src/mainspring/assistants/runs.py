@@ -32,7 +32,7 @@ from mainspring.assistants.service import Parts, Settings
 from mainspring.assistants.text import is_refusal
 from mainspring.assistants.trace import RunRecord
 from mainspring.declare.identity import Identity
-from mainspring.errors import MainspringError
+from mainspring.errors import InternalError, MainspringError, ServiceError
 
 __all__ = ["Job", "Running", "interrupt_of"]
 
@@ -135,7 +135,7 @@ class Running:
         self._works[job.run] = (job, work)
         try:
             done, _ = await asyncio.wait({work}, timeout=self._settings.timeout)
-            last = _ended(work, telling) if done else self._late()
+            last = self._ended(work, telling) if done else self._late()
         finally:
             work.cancel()
             await asyncio.wait({work})
@@ -143,13 +143,26 @@ class Running:
         await queue.put(job.context.spending.told())
         await queue.put(last)
 
+    def _ended(self, work: asyncio.Task[Event], telling: _Telling) -> Event:
+        if work.cancelled():
+            return telling.end("cancelled")
+        error = work.exception()
+        if error is None:
+            return work.result()
+        last = _failed(error)
+        if last.kind == "internal":
+            self._parts.on_error(error)
+        return last
+
     def _late(self) -> Error:
-        return Error(
+        seconds = self._settings.timeout
+        late = ServiceError(
+            f"the run took longer than {seconds:g} seconds",
             code="MS-4302",
-            kind="timeout",
-            message=f"the run took longer than {self._settings.timeout:g} seconds",
-            retryable=True,
+            why="the model and the tools share the time of a run",
+            fix='give it more: app.assistant(..., timeout="5m")',
         )
+        return _error(late, "timeout", retryable=True)
 
     async def _over(self, job: Job, at_us: int, told: Sequence[Event]) -> None:
         folded = fold(told)
@@ -264,21 +277,28 @@ def _decided(message: ToolMessage) -> ToolResult:
     )
 
 
-def _ended(work: asyncio.Task[Event], telling: _Telling) -> Event:
-    if work.cancelled():
-        return telling.end("cancelled")
-    error = work.exception()
-    return work.result() if error is None else _failed(error)
-
-
 def _failed(error: BaseException) -> Error:
     if isinstance(error, ModelError):
         told = error.event
         return Error(code=error.code, kind=told.kind, message=told.message, retryable=told.retryable)
     if isinstance(error, MainspringError):
-        return Error(code=error.code, kind="failed", message=error.what, retryable=False)
+        return _error(error, "failed")
     if isinstance(error, GraphRecursionError):
-        return Error(
-            code="MS-4303", kind="failed", message="the model went on asking for tools without an end", retryable=False
+        endless = ServiceError(
+            "the model went on asking for tools without an end",
+            code="MS-4303",
+            why="it was offered no more tools, and asked all the same",
+            fix="use a model that handles tools, or an assistant without them",
         )
-    return Error(code="MS-7001", kind="internal", message="something in the assistant went wrong", retryable=False)
+        return _error(endless, "failed")
+    ours = InternalError(
+        "something in the assistant went wrong",
+        code="MS-7030",
+        why=f"{type(error).__name__}: {error}",
+        fix="report what the server's log says of it",
+    )
+    return _error(ours, "internal")
+
+
+def _error(error: MainspringError, kind: str, *, retryable: bool = False) -> Error:
+    return Error(code=error.code, kind=kind, message=error.what, retryable=retryable)

@@ -74,6 +74,7 @@ class Parts:
         outside: LangChain tools of other servers.
         threads: where conversations are kept, or None for runs without threads only.
         record: told of each run that is over, for a trace store.
+        on_error: told of what no run should raise, for the log; the client is told nothing of it.
         now: the clock, microseconds since 1970.
     """
 
@@ -84,6 +85,7 @@ class Parts:
     outside: Sequence[Any] = ()
     threads: ThreadStore | None = None
     record: Callable[[RunRecord], None] | None = None
+    on_error: Callable[[BaseException], None] = lambda error: None
 
 
 class Remark(msgspec.Struct, frozen=True):

@@ -10,6 +10,7 @@ from mainspring.lazy import lazy
 from mainspring.server.asgi import AsgiApp
 from mainspring.server.process import Ask, MakeConsole
 from mainspring.server.state import WorkerState
+from mainspring.server.talking import Talking
 
 if TYPE_CHECKING:
     import mainspring.console.app as app
@@ -23,8 +24,8 @@ __all__ = ["console_of"]
 def console_of(services: Services) -> MakeConsole:
     """Builds the console over a serving process's state."""
 
-    def make(worker: WorkerState, ask: Ask) -> AsgiApp:
-        shown = state.ConsoleState(services, lambda: worker.plan, worker.report, ask, now_us)
+    def make(worker: WorkerState, ask: Ask, talking: Talking) -> AsgiApp:
+        shown = state.ConsoleState(services, lambda: worker.plan, worker.report, ask, talking, now_us)
         return cast(AsgiApp, app.console_app(shown))
 
     return make

@@ -10,6 +10,7 @@ import msgspec
 
 from mainspring.choose.report import conditions_report
 from mainspring.console.graph import layout
+from mainspring.console.health import builder, health_of
 from mainspring.console.state import ConsoleState
 from mainspring.errors import StoreError
 from mainspring.features.log import TableVersion, newest
@@ -27,6 +28,7 @@ __all__ = [
     "data_detail",
     "model",
     "models",
+    "object_page",
     "overview",
     "run",
     "runs",
@@ -42,13 +44,19 @@ PAGES = (
     ("/data", "Data"),
     ("/models", "Models"),
     ("/serving", "Serving"),
+    ("/assistants", "Assistants"),
     ("/monitors", "Monitors"),
     ("/conditions", "Conditions"),
 )
 """The pages of the navigation, in order."""
 
 Page = dict[str, Any]
-_DRAWN = ("source", "feature_view", "model", "endpoint", "monitor", "pipeline")
+_DRAWN = frozenset(
+    (
+        *("source", "feature_view", "model", "endpoint", "monitor", "pipeline"),
+        *("documents", "index", "llm", "route", "prompt", "tool", "assistant", "evaluation"),
+    )
+)
 
 
 def overview(state: ConsoleState) -> Page:
@@ -57,7 +65,7 @@ def overview(state: ConsoleState) -> Page:
     plan = state.plan()
     nodes = [node for node in plan.nodes if node.kind in _DRAWN]
     drawn = {node.url for node in nodes}
-    states = {node.url: _health(state, node, alerts) for node in nodes}
+    states = health_of(state, nodes, alerts)
     drawing = layout(
         [(node.url, node.kind.replace("_", " "), states[node.url][0]) for node in nodes],
         [(url, node.url) for node in nodes for url in node.inputs if url in drawn],
@@ -132,16 +140,27 @@ def data_detail(state: ConsoleState, kind: str, name: str) -> Page | None:
     if node is None or kind not in ("source", "feature_view"):
         return None
     return {
+        **object_page(state, node),
         **_data_row(state, node),
         "columns": [
             {"name": f.name, "type": str(f.type), "unit": f.rules.unit, "doc": f.rules.doc} for f in node.fields
         ],
+        "quarantine": _quarantine(state, node),
+    }
+
+
+def object_page(state: ConsoleState, node: Node) -> Page:
+    """What the page of any declared thing has: how it is declared, its lineage and its builds."""
+    plan, name = state.plan(), f"{node.kind}/{node.name}"
+    return {
+        "name": node.name,
+        "kind": node.kind,
+        "url": node.url,
         "spec": node.spec,
         "origin": str(node.origin),
         "upstream": [n.url for n in plan.upstream([node.url]) if n.url != node.url],
         "downstream": [n.url for n in plan.downstream([node.url]) if n.url != node.url],
-        "history": [_step(step, step.started, 1) for step in state.services.catalog.step_history(f"{kind}/{name}")],
-        "quarantine": _quarantine(state, node),
+        "history": [_step(step, step.started, 1) for step in state.services.catalog.step_history(name)],
     }
 
 
@@ -152,7 +171,19 @@ def serving(state: ConsoleState) -> Page:
     for row in rows:
         node = plan.node(f"/endpoint/{row['name']}")
         row["fields"] = [] if node is None else _request_fields(state, node)
-    return {"endpoints": rows}
+    nodes = [node for node in plan.of_kind("endpoint") if not node.inputs[0].startswith("/model/")]
+    states = health_of(state, plan.upstream([node.url for node in nodes]), ())
+    in_words = [
+        {
+            "name": node.name,
+            "over": node.inputs[0],
+            "state": states[node.url][0],
+            "why": states[node.url][1],
+            "talk": f"/assistants/{node.inputs[0].rpartition('/')[2]}",
+        }
+        for node in nodes
+    ]
+    return {"endpoints": rows, "in_words": in_words}
 
 
 def conditions(state: ConsoleState) -> Page:
@@ -178,17 +209,6 @@ def _request_fields(state: ConsoleState, endpoint: Node) -> list[dict[str, str]]
 
 def _names(value: object) -> Sequence[str]:
     return value if isinstance(value, (list, tuple)) else []
-
-
-def _health(state: ConsoleState, node: Node, alerts: Sequence[Alert]) -> tuple[str, str]:
-    if node.kind in ("monitor", "endpoint"):
-        mine = [a for a in alerts if node.kind == "monitor" and a.monitor == node.name]
-        return ("bad", f"{len(mine)} open alarms") if mine else ("ok", "no alarm")
-    steps = state.services.catalog.step_history(f"{node.kind}/{node.name}", limit=1)
-    if not steps:
-        return "none", "not built yet"
-    word = steps[0].status
-    return ("ok" if word in ("ok", "hit") else "warn" if word in ("running", "stopped") else "bad"), word
 
 
 def alarm_row(alert: Alert) -> dict[str, object]:
@@ -268,7 +288,7 @@ def _version(item: Entity, alias: str) -> dict[str, object]:
 def _data_row(state: ConsoleState, node: Node) -> dict[str, object]:
     steps = state.services.catalog.step_history(f"{node.kind}/{node.name}", limit=1)
     last = steps[0] if steps else None
-    built = None if last is None else _builder(state, last)
+    built = None if last is None else builder(state, last)
     held = None if built is None else _held(state, built)
     return {
         "name": node.name,
@@ -291,20 +311,6 @@ def _quarantine(state: ConsoleState, node: Node) -> dict[str, object] | None:
         return None
     found = set_aside(state.services.tables, sources_of(state.plan())[node.name], _ASIDE)
     return None if found is None else dataclasses.asdict(found)
-
-
-def _builder(state: ConsoleState, step: StepRow) -> StepRow | None:
-    """The step that made what a step has: itself, or the earlier one whose result was taken again."""
-    if step.status != "hit":
-        return step if step.status == "ok" else None
-    kept = state.services.catalog.cached([step.cache_key]).get(step.cache_key)
-    if kept is None:
-        return None
-    made = (kept.run_id, kept.idx, kept.map_idx)
-    return next(
-        (s for s in state.services.catalog.steps(kept.run_id) if (s.run_id, s.idx, s.map_idx) == made and s.outputs),
-        None,
-    )
 
 
 def _held(state: ConsoleState, built: StepRow) -> TableVersion | None:

@@ -71,7 +71,7 @@ class Parser(Protocol):
             media_type: its format, where that is known otherwise.
 
         Raises:
-            StoreError: MS-4180, the file itself cannot be read.
+            StoreError: MS-4261, the file itself cannot be read.
         """
 
     def close(self) -> None:

@@ -22,7 +22,8 @@ __all__ = ["Measured", "Ruler"]
 _SEGMENT = 1 << 15
 _BREAK = re.compile(r"\s(?=\S)")
 _WORD = re.compile(r"[^ \t\n\r]+")
-_LONG = 8
+_LONG = 32
+"""Tokens of a word whose inside is worth knowing: a sentence of a script without spaces, an address."""
 _KEPT = 1 << 18
 _LIKELY = re.compile(r"[A-Za-z]{1,4}|[0-9]{1,2}|[^\sA-Za-z0-9]")
 """Pieces that are rather smaller than the tokens of any embedder in use, for one whose tokenizer is not known."""

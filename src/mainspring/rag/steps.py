@@ -28,7 +28,16 @@ from mainspring.rag.shape import IndexShape
 from mainspring.rag.sync import Folder
 from mainspring.rag.versions import IndexPorts, bring_up
 
-__all__ = ["IndexBuilt", "folders_of", "index_built", "index_named", "searcher_of", "shape_of", "task_of_index"]
+__all__ = [
+    "IndexBuilt",
+    "folder_of",
+    "folders_of",
+    "index_built",
+    "index_named",
+    "searcher_of",
+    "shape_of",
+    "task_of_index",
+]
 
 _TOLD_SECONDS = 1.0
 _MADE_WITH = ("embedder", "parser", "vectors")
@@ -66,10 +75,15 @@ def folders_of(index: Index, settings: Settings) -> list[Folder]:
     Raises:
         ConfigError: MS-3025, they are at a url.
     """
-    return [_folder(documents, settings) for documents in spec_of(index).documents]
+    return [folder_of(documents, settings) for documents in spec_of(index).documents]
 
 
-def _folder(documents: Documents, settings: Settings) -> Folder:
+def folder_of(documents: Documents, settings: Settings) -> Folder:
+    """Declared documents where the active profile has them.
+
+    Raises:
+        ConfigError: MS-3025, they are at a url.
+    """
     spec, name = spec_of(documents), name_of(documents)
     url = settings.setting(f"documents.{name}.url")
     if url is not None and url.value is not None:

@@ -111,7 +111,7 @@ def bring_up(
 
     Raises:
         DataError, UserCodeError: as `sync_documents`.
-        RefusedError: MS-5042, the evaluation refuses the new version; the old one goes on answering.
+        RefusedError: MS-5050, the evaluation refuses the new version; the old one goes on answering.
         StoreError, ServiceError: as the ports raise.
     """
     counts = sync_documents(
@@ -248,7 +248,7 @@ def _go_live(
             ports.store.drop(collection(version.index, version.version))
             raise RefusedError(
                 f"version {version.version} of index {version.index!r} does not answer well enough",
-                code="MS-5042",
+                code="MS-5050",
                 why=found.refused,
                 origin=f"/index/{version.index}",
                 fix=f"version {live} goes on answering; change the index, or the least values of its evaluation",

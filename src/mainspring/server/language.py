@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import msgspec
 
@@ -24,10 +24,10 @@ from mainspring.llm.prompts import Prompt, PromptRegistry, PromptVariable
 from mainspring.llm.record import Recorder
 from mainspring.llm.values import Key, Limits, Route, Target
 from mainspring.plan.graph import Plan
-from mainspring.ports.llm import Engine, Failed, Ready
+from mainspring.ports.llm import Capabilities, Engine, Failed, Ready
 from mainspring.server.callers import named_keys
 
-__all__ = ["Language", "keys_of", "limits_of", "prices_of"]
+__all__ = ["Language", "ModelRow", "keys_of", "limits_of", "prices_of"]
 
 _AGAIN_SECONDS = 5.0
 
@@ -41,6 +41,30 @@ class _Served:
     model: str
     provider: str
     state: Ready | Failed | None = None
+
+
+class ModelRow(msgspec.Struct, frozen=True):
+    """A declared model and its engine as they are now.
+
+    Attributes:
+        name: the model's, as declared.
+        adapter: whose engine it is.
+        model: the engine's own name of it.
+        state: ``starting``, ``ready``, or ``failed``: it is tried again.
+        why: why it cannot start, or empty.
+        fix: and what to do about it.
+        seconds: how long it took to start, or None.
+        can: what the engine can do.
+    """
+
+    name: str
+    adapter: str
+    model: str
+    state: Literal["starting", "ready", "failed"]
+    why: str
+    fix: str
+    seconds: float | None
+    can: Capabilities
 
 
 class Language:
@@ -106,6 +130,10 @@ class Language:
         """Whether every engine has answered with a token."""
         return all(isinstance(one.state, Ready) for one in self._engines.values())
 
+    def report(self) -> list[ModelRow]:
+        """A row for each declared model."""
+        return [_row(one) for one in self._engines.values()]
+
     async def stop(self, seconds: float) -> None:
         """Let what runs end, then stop every engine."""
         await asyncio.gather(*(one.engine.drain(seconds) for one in self._engines.values()))
@@ -158,6 +186,15 @@ def _served(services: Services, name: str) -> _Served:
     known = engine.capabilities().models
     model = known[0] if known else services.settings.text(f"llms.{name}.model") or name
     return _Served(name, engine, model, services.decision("llm", f"llms.{name}").chosen.name)
+
+
+def _row(one: _Served) -> ModelRow:
+    state, can = one.state, one.engine.capabilities()
+    if isinstance(state, Ready):
+        return ModelRow(one.name, one.provider, state.model or one.model, "ready", "", "", state.seconds, can)
+    if isinstance(state, Failed):
+        return ModelRow(one.name, one.provider, one.model, "failed", state.why, state.fix, None, can)
+    return ModelRow(one.name, one.provider, one.model, "starting", "", "", None, can)
 
 
 def prompts_of(plan: Plan) -> PromptRegistry:

@@ -26,6 +26,7 @@ from mainspring.choose.services import Services
 from mainspring.config.settings import DEV_DEFAULT, Settings
 from mainspring.declare.identity import ANYONE, Identity
 from mainspring.errors import ConfigError, MainspringError
+from mainspring.llm.call_log import CallLog
 from mainspring.llm.record import Recorder
 from mainspring.llm.store import CallStore
 from mainspring.llm.stored import StoredResponses
@@ -52,6 +53,7 @@ from mainspring.server.loop import online_views
 from mainspring.server.schedules import Schedules
 from mainspring.server.served import ServedModels
 from mainspring.server.state import WorkerState
+from mainspring.server.talking import Talking
 
 __all__ = ["MakeConsole", "ServerProcess"]
 
@@ -69,7 +71,7 @@ _OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/actuator/health"})
 
 _Add = Callable[[float], None]
 Ask = Callable[[str, bytes], Any]
-MakeConsole = Callable[[WorkerState, Ask], AsgiApp]
+MakeConsole = Callable[[WorkerState, Ask, Talking], AsgiApp]
 """Builds the console over the state; given by whoever may know the console."""
 
 
@@ -110,7 +112,8 @@ class ServerProcess:
         self._settings = services.settings
         self.state = WorkerState(services, plan, only=only)
         self._only = frozenset(only)
-        self._recorder = Recorder([CallStore(services.state / "log" / "calls.db", random.random)], told)
+        self._calls = services.state / "log" / "calls.db"
+        self._recorder = Recorder([CallStore(self._calls, random.random)], told)
         self.language = Language(services, plan, told, self._recorder)
         self.assistants: Assistants = {}
         self.traces: deque[RunRecord] = deque(maxlen=_TRACES)
@@ -225,7 +228,7 @@ class ServerProcess:
         add_actuator_routes(router, actuator, exposed_pages(settings))
         mounts: tuple[tuple[str, AsgiApp], ...] = ()
         if self._console is not None and settings.flag("console.enabled"):
-            mounts = (("/", self._console(self.state, self._ask)),)
+            mounts = (("/", self._console(self.state, self._ask, self._talking())),)
         token = Callers([(digest_of(key), ANYONE) for key in management_keys(settings)])
         listener = Listener(
             router,
@@ -236,6 +239,10 @@ class ServerProcess:
             on_error=self._fault,
         )
         return _bind("management", listener, settings)
+
+    def _talking(self) -> Talking:
+        searchers = self.state.knowledge.searchers
+        return Talking(self.language, self.assistants, searchers, self.traces, CallLog(self._calls))
 
     async def _serve(self, listeners: Sequence[Bound]) -> None:
         async def started() -> None:

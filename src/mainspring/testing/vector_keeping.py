@@ -59,6 +59,8 @@ class VectorKeepingContract:
 
     smallest = 1 << 20
     """The most bytes of disk that an index of a few rows may take."""
+    tells_bytes = True
+    """Whether the store knows the disk that an index takes."""
 
     # -- aliases ------------------------------------------------------------------------------------------------------
 
@@ -199,7 +201,7 @@ class VectorKeepingContract:
         for n in range(12):
             filled(store, f"tenant-{n}", 5)
             store.flush(f"tenant-{n}")
-            assert 0 < store.stats(f"tenant-{n}").bytes_allocated <= self.smallest
+            assert self.tells_bytes <= store.stats(f"tenant-{n}").bytes_allocated <= self.smallest
         store.snapshot("tenant-0", tmp_path / "small")
         assert (tmp_path / "small").stat().st_size <= self.smallest
         store.restore("again", tmp_path / "small")
@@ -265,7 +267,7 @@ class VectorKeepingContract:
         found = store.stats("i")
         assert found.rows == 39
         assert 0 <= found.unindexed <= 39
-        assert found.bytes_allocated > 0
+        assert found.bytes_allocated > 0 or not self.tells_bytes
 
 
 def _started(code: str) -> subprocess.Popen[str]:

@@ -30,6 +30,7 @@ _MEANT_FOR_CLIENTS = frozenset({400, 404, 413, 422})
 """Statuses whose message speaks of the request; any other may tell of the upstream's own affairs."""
 
 _TOO_LONG = re.compile(r"context[ _](length|size|window)|max_model_len|prompt is too long|maximum context", re.I)
+_SECONDS = re.compile(r"-?\d{1,9}(\.\d{0,9})?")
 _LONGEST = 600
 
 
@@ -115,10 +116,8 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     """Seconds that the upstream asks to wait: from ``retry-after-ms``, or ``retry-after`` in seconds or as a date."""
     for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         text = headers.get(name, "").strip()
-        try:
+        if _SECONDS.fullmatch(text):
             return max(0.0, float(text) / scale)
-        except ValueError:
-            continue
     return _until(headers.get("retry-after", ""))
 
 

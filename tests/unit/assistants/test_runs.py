@@ -328,11 +328,13 @@ def test_a_fault_of_the_model_is_told_as_it_is(kind):
     assert (last.code, last.kind, last.message, last.retryable) == ("MS-4301", kind, "no", kind != "context_length")
 
 
-def test_a_fault_of_ours_tells_nothing(monkeypatch):
-    service, _ = assistant(["x"])
-    monkeypatch.setattr(type(service._parts.searchers["library"]), "search", broken)
+def test_a_fault_of_ours_tells_the_client_nothing_and_the_log_all(monkeypatch):
+    logged = []
+    service, _ = assistant(["x"], on_error=logged.append)
+    monkeypatch.setattr(type(service._parts.searchers["library"]), "search", lambda self, *asked: broken(*asked))
     last = told(service, "When may goods be returned?")[-1]
-    assert (last.kind, "secret" in last.message) == ("internal", False)
+    assert (last.code, last.kind, "secret" in last.message) == ("MS-7030", "internal", False)
+    assert [str(error) for error in logged] == ["'/secret/path'"]
 
 
 def test_a_run_that_takes_too_long_is_stopped_and_the_model_with_it():

@@ -272,7 +272,7 @@ def test_a_version_that_answers_worse_does_not_go_live(library: Library) -> None
     library.sync()
     with pytest.raises(RefusedError) as caught:
         library.sync(IndexShape("library", tokens=64), lambda version: Judgement({"mrr": 0.1}, "mrr is 0.1, not 0.5"))
-    assert (caught.value.code, caught.value.why) == ("MS-5042", "mrr is 0.1, not 0.5")
+    assert (caught.value.code, caught.value.why) == ("MS-5050", "mrr is 0.1, not 0.5")
     assert library.searcher().search(SearchRequest("otter", k=1), ANYONE).version == 1
     assert collection("library", 2) not in library.store.indexes()
 

@@ -17,7 +17,7 @@ def open_engine(settings: FakeSettings, place: Path) -> FakeEngine:
     """The engine that the settings describe; a script's path is relative to the project.
 
     Raises:
-        ConfigError: MS-3050, the script cannot be read.
+        ConfigError: MS-3073, the script cannot be read.
     """
     script: list[Answer] = []
     if settings.script is not None:
@@ -27,7 +27,7 @@ def open_engine(settings: FakeSettings, place: Path) -> FakeEngine:
         except (OSError, msgspec.DecodeError) as error:
             raise ConfigError(
                 f"the script {settings.script} of the fake language model cannot be read",
-                code="MS-3050",
+                code="MS-3073",
                 why=str(error),
                 fix='write a list of answers: [{"when": "hello", "text": "Hello!"}]',
             ) from error

@@ -42,7 +42,7 @@ class KreuzbergParser:
         """The document's text, or why there is none.
 
         Raises:
-            StoreError: MS-4180, the file itself cannot be read.
+            StoreError: MS-4261, the file itself cannot be read.
         """
         kind = format_of(name, media_type)
         if kind is None:

@@ -47,7 +47,7 @@ def unreadable(error: OSError, name: str) -> StoreError:
     """A file that cannot be opened."""
     return StoreError(
         f"document {name!r} cannot be read",
-        code="MS-4180",
+        code="MS-4261",
         why=error.strerror or str(error),
         fix="make the file readable, or take it out of the documents",
     )

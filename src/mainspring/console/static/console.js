@@ -34,3 +34,57 @@ if (palette) {
     }
   });
 }
+
+// Talking: a form's answer comes as server-sent events: pieces of text, the sources, then the whole turn as HTML.
+async function* sent(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (let read = await reader.read(); !read.done; read = await reader.read()) {
+    const parts = (rest + read.value).split("\n\n");
+    rest = parts.pop();
+    for (const part of parts) {
+      const [kind, data] = part.split("\n");
+      yield [kind.slice(7), JSON.parse(data.slice(6))];
+    }
+  }
+}
+async function talk(form, turns, main) {
+  const fields = new URLSearchParams(new FormData(form));
+  const [stopper, button, stop] = [new AbortController(), form.querySelector("button"), main.querySelector(".stop")];
+  const turn = turns.appendChild(document.createElement("article"));
+  turn.className = "turn";
+  turn.innerHTML = '<div class="said"><p class="question"></p><p class="answer"></p></div><div></div>';
+  turn.querySelector(".question").textContent = fields.get("question") || "";
+  const answer = turn.querySelector(".answer");
+  button.disabled = true;
+  stop.hidden = false;
+  stop.onclick = () => stopper.abort();
+  try {
+    const headers = { accept: "text/event-stream" };
+    const response = await fetch(form.action, { method: "POST", body: fields, headers, signal: stopper.signal });
+    if (!response.ok) throw new Error(`${response.status}`);
+    for await (const [kind, data] of sent(response.body)) {
+      if (kind === "text") answer.textContent += data.text;
+      if (kind === "sources") turn.lastElementChild.innerHTML = data.html;
+      if (kind === "turn") {
+        turn.outerHTML = data.html;
+        main.elements.history.value = data.history;
+        if (form === main) form.elements.question.value = "";
+      }
+    }
+    if (form !== main) form.remove();
+  } catch (error) {
+    const word = error.name === "AbortError" ? "stopped: not part of the conversation" : `no answer: ${error.message}`;
+    const told = turn.firstElementChild.appendChild(document.createElement("p"));
+    told.className = "state warn";
+    told.textContent = word;
+  }
+  button.disabled = false;
+  stop.hidden = true;
+}
+document.addEventListener("submit", (event) => {
+  const turns = document.getElementById("turns");
+  if (!turns || !event.target.matches("form.talk")) return;
+  event.preventDefault();
+  talk(event.target, turns, turns.parentElement.querySelector(":scope > form.talk"));
+});
