@@ -109,8 +109,12 @@ class Citing:
 
     async def _by_overlap(self) -> list[Text | Cited]:
         sent: list[Text | Cited] = []
+        said: set[str] = set()  # small models repeat themselves
         for start, end in sentences(self.answer):
             sentence = self.answer[start:end]
+            if sentence in said:
+                continue
+            said.add(sentence)
             number = self._sources.supporting(sentence)
             found = None if number is None else await self._sources.check(number, sentence)
             if found is not None:

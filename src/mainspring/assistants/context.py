@@ -41,16 +41,21 @@ class Pace:
 
     Args:
         most: pieces that may be under way.
+
+    Attributes:
+        count: pieces so far.
     """
 
     def __init__(self, most: int = 64) -> None:
         self._most = most
         self._ahead = 0
+        self.count = 0
         self._free = asyncio.Event()
 
     async def given(self) -> None:
         """A piece has been generated; returns when the next may be."""
         self._ahead += 1
+        self.count += 1
         while self._ahead > self._most:
             self._free.clear()
             await self._free.wait()

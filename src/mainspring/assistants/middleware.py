@@ -17,6 +17,7 @@ from langgraph.constants import TAG_NOSTREAM
 from langgraph.types import Command
 
 from mainspring.assistants.calling import Outcome, carry_out
+from mainspring.assistants.chat import ModelError
 from mainspring.assistants.citing import Citing
 from mainspring.assistants.context import RunContext
 from mainspring.assistants.events import Text, ToolCall, ToolResult
@@ -71,10 +72,22 @@ class Answering(AgentMiddleware[State, RunContext, Any]):
             asked = await self._ask(base.override(model=_quiet(request.model)), handler, ctx)
             if _calls(asked):
                 return self._tell(asked, request)
-        if ctx.sources.found:
-            base = _shown(base, ctx, [tool for tool in base.tools if _name(tool) in searches])
         base = base.override(model_settings={**base.model_settings, "pace": ctx.pace})
-        return self._tell(await self._checked(await self._ask(base, handler, ctx), ctx), request)
+        if not ctx.sources.found:
+            return self._tell(await self._ask(base, handler, ctx), request)
+        base = base.override(tools=[tool for tool in base.tools if _name(tool) in searches])
+        return self._tell(await self._checked(await self._ask_shown(base, handler, ctx), ctx), request)
+
+    async def _ask_shown(self, request: Request, handler: Handler, ctx: RunContext) -> ModelResponse[Any]:
+        """Ask with the sources; with half as many, the best, where the model cannot read as much."""
+        most, told = len(ctx.sources.found), ctx.pace.count
+        while True:
+            try:
+                return await self._ask(_shown(request, ctx, most), handler, ctx)
+            except ModelError as error:
+                if error.event.kind != "context_length" or most == 1 or ctx.pace.count > told:
+                    raise
+                most //= 2
 
     def _offered(self, tools: Sequence[Any], ctx: RunContext, turn: Sequence[BaseMessage]) -> list[Any]:
         """The tools that the caller may cause and that the turn has calls left for."""
@@ -238,13 +251,12 @@ def _system(request: Request, ctx: RunContext) -> SystemMessage | None:
     return SystemMessage(content=text) if text else None
 
 
-def _shown(request: Request, ctx: RunContext, tools: list[Any]) -> Request:
-    """The request with the sources, and with no tools but searches."""
+def _shown(request: Request, ctx: RunContext, most: int) -> Request:
+    """The request with so many of the sources."""
     instructions = request.system_message.text if request.system_message else ""
     return request.override(
-        messages=with_sources(request.messages, ctx.sources.block()),
+        messages=with_sources(request.messages, ctx.sources.block(most)),
         system_message=SystemMessage(content=f"{instructions}\n\n{SOURCES_RULE}".strip()),
-        tools=tools,
     )
 
 

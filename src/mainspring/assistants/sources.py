@@ -82,9 +82,9 @@ class Sources:
     async def _search(self, name: str, query: str) -> SearchAnswer:
         return await asyncio.to_thread(self._searchers[name].search, SearchRequest(query, k=self._k), self._caller)
 
-    def block(self) -> str:
-        """All sources as the model is shown them."""
-        return shown(self.found, self._nonce)
+    def block(self, most: int) -> str:
+        """So many sources, the best first, as the model is shown them."""
+        return shown(self.found[:most], self._nonce)
 
     async def check(self, number: int, sentence: str) -> Checked | None:
         """The citation of a source for a sentence; None when there is no such source, or what it says does not hold.

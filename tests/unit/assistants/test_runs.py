@@ -185,7 +185,7 @@ def test_a_text_cannot_end_its_own_delimiter():
     service, script = assistant(["Never."], pages=[page])
     told(service, "When may goods be returned?")
     block = script.requests[0].messages[-1].text
-    opening = block.partition("\n")[0]
+    opening = block.partition("\n\n")[2].partition("\n")[0]
     assert block.count("</sources") == 1
     assert block.count(opening.replace("<", "</")) == 1
 
@@ -317,14 +317,30 @@ def test_the_model_asks_for_a_search_and_the_thread_keeps_none_of_the_text(tmp_p
     assert not any("30 days of delivery" in remark.text for remark in view.messages)
 
 
+def test_a_model_that_reads_little_is_shown_the_best_sources():
+    pages = [PAGES[0].__class__(f"p{number}.md", f"returned goods, page {number} " * 10) for number in range(8)]
+
+    def short(request):
+        return Fault("context_length", "too long") if len(shown(request)) > 1000 else "Yes [1]."
+
+    service, script = assistant(Script(short), pages=pages, k=8)
+    events = told(service, "Are goods returned?")
+    assert text_of(events) == "Yes [1]."
+    assert [shown(request).count("page") // 10 for request in script.requests] == [8, 4, 2]
+    service, _ = assistant(Script(lambda request: Fault("context_length", "too long")), pages=pages)
+    assert told(service, "Are goods returned?")[-1].kind == "context_length"
+
+
 # -- ends -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["overloaded", "context_length", "crashed"])
 def test_a_fault_of_the_model_is_told_as_it_is(kind):
-    service, _ = assistant([["Within ", Fault(kind, "no", retryable=kind != "context_length")]])
-    last = told(service, "When may goods be returned?")[-1]
+    service, _ = assistant(Script(lambda request: ["Within ", Fault(kind, "no", retryable=kind != "context_length")]))
+    events = told(service, "When may goods be returned?")
+    last = events[-1]
     assert isinstance(last, Error)
+    assert text_of(events).strip() == "Within", "nothing is said twice"
     assert (last.code, last.kind, last.message, last.retryable) == ("MS-4301", kind, "no", kind != "context_length")
 
 
