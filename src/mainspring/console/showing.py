@@ -128,7 +128,9 @@ class Shower:
 
 def wants_json(request: Request[Any, Any, Any]) -> bool:
     """Whether an answer is wanted as data: by the path's ending, or by what the client accepts."""
-    return request.url.path.endswith(".json") or "text/html" not in request.headers.get("accept", "text/html")
+    if request.url.path.endswith(".json"):
+        return True
+    return "text/html" not in request.headers.get("accept", "text/html") and "hx-request" not in request.headers
 
 
 IN_WORDS = frozenset(("documents", "index", "llm", "route", "prompt", "tool", "evaluation", "trace"))
