@@ -86,7 +86,7 @@ def _index(state: ConsoleState, node: Node, known: _Known, alerts: Sequence[Aler
         f"version {item.version} is being built" for item in versions if item.state in ("building", "evaluating")
     ]
     if live is None:
-        return ("warn", filling[0]) if filling else ("none", "never built")
+        return "none", (f"{filling[0]}, and none answers yet" if filling else "never built")
     built = None if step is None else built_index(state, step)
     aside = len(built.quarantined) if built is not None else 0
     told = "; ".join([f"version {live} answers", *filling, *([f"{aside} files put aside"] if aside else [])])
