@@ -1,12 +1,19 @@
-"""Whether the catalog answers."""
+"""Whether what is kept in SQLite answers."""
 
 from __future__ import annotations
 
 from mainspring.adapters.sqlite.catalog import SqliteCatalog
+from mainspring.ports.threads import ThreadStore
 
 __all__ = ["health"]
 
 
-def health(catalog: SqliteCatalog) -> dict[str, object]:
-    """The file's size in bytes and its number of runs; raises as a read does when it cannot answer."""
-    return {"bytes": catalog.path.stat().st_size, "runs": len(catalog.runs(limit=1))}
+def health(opened: SqliteCatalog | ThreadStore) -> dict[str, object]:
+    """The catalog's size in bytes and its number of runs; of threads that they can be read.
+
+    Raises as a read does when it cannot answer.
+    """
+    if isinstance(opened, SqliteCatalog):
+        return {"bytes": opened.path.stat().st_size, "runs": len(opened.runs(limit=1))}
+    opened.get("")
+    return {"answers": True}
