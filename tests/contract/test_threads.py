@@ -13,6 +13,7 @@ from mainspring.adapters.postgres.threads import open_threads as open_postgres
 from mainspring.adapters.sqlite import THREADS as SQLITE
 from mainspring.adapters.sqlite.settings import SqliteSettings
 from mainspring.adapters.sqlite.threads import open_threads as open_sqlite
+from mainspring.choose.services import Services
 from mainspring.errors import ServiceError, StoreError
 from mainspring.testing.threads import ThreadStoreContract, _config, _graph, thread
 
@@ -94,6 +95,15 @@ def test_a_file_that_is_no_database(tmp_path):
     with pytest.raises(StoreError) as caught:
         open_sqlite(SqliteSettings(), tmp_path)
     assert caught.value.code == "MS-4193"
+
+
+def test_a_project_opens_its_threads_by_choice(tmp_path):
+    (tmp_path / "mainspring.toml").write_text('app = "a:app"\n')
+    services = Services.of_project(tmp_path)
+    services.get("threads").create(thread())
+    assert services.health("threads") == {"answers": True}
+    assert (tmp_path / ".mainspring" / "threads.db").exists()
+    services.get("threads").close()
 
 
 def test_where_the_file_is(tmp_path):
