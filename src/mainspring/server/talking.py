@@ -167,4 +167,4 @@ class _BareRun:
                 yield End(reason=reason, refused=False, dropped=0, took_us=self.trace.closed()[0].took_us)
             elif isinstance(event, port.Error):
                 span.failed = event.kind
-                yield Error(code="MS-4304", kind=event.kind, message=event.message, retryable=event.retryable)
+                yield Error(code="MS-4301", kind=event.kind, message=event.message, retryable=event.retryable)
