@@ -11,11 +11,13 @@ from mainspring.config.settings import Setting, Settings, reveal
 from mainspring.errors import ConfigError
 from mainspring.ports.adapter import Adapter
 
-__all__ = ["SHARED", "Condition", "Decision", "Outcome", "Rank", "decide", "outcomes_of", "serving"]
+__all__ = ["OPTIONAL", "SHARED", "Condition", "Decision", "Outcome", "Rank", "decide", "outcomes_of", "serving"]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 SHARED = frozenset({"runtime", "converter"})
 """Ports that every fitting adapter serves at once, each for what it reads; any other port has one adapter."""
+OPTIONAL = frozenset({"reranker"})
+"""Ports that a project does without until one is configured; that nothing serves them is then no fault."""
 
 
 class Rank(enum.IntEnum):

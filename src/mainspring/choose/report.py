@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from mainspring.choose.decide import SHARED, Outcome, decide, outcomes_of
+from mainspring.choose.decide import OPTIONAL, SHARED, Outcome, decide, outcomes_of
 from mainspring.choose.discover import adapters, is_installed
 from mainspring.config.schema import NAMED
 from mainspring.config.settings import Settings
@@ -12,6 +12,9 @@ from mainspring.declare.data import did_you_mean
 from mainspring.errors import ConfigError, UsageError
 
 __all__ = ["CandidateReport", "ConditionReport", "ConditionsReport", "PortReport", "SettingReport", "conditions_report"]
+
+
+_UNUSED = "not used: it is optional, and nothing of it is set"
 
 
 class ConditionReport(TypedDict):
@@ -94,6 +97,10 @@ def _port(port: str, settings: Settings, place: str) -> PortReport:
     if port in SHARED:
         return _shared(port, settings)
     outcomes = outcomes_of(port, adapters(), settings, is_installed, place)
+    if port in OPTIONAL and not settings.section(port):
+        return PortReport(
+            port=place, chosen=None, why=_UNUSED, error=None, candidates=[_candidate(o) for o in outcomes]
+        )
     try:
         decision = decide(port, adapters(), settings, is_installed, place)
     except ConfigError as error:

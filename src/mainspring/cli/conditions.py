@@ -34,7 +34,7 @@ def command(port: str | None, project: Path | None, profile: str | None, as_json
 
 
 def _text(entry: PortReport) -> list[str]:
-    head = f"{entry['port']}: {entry['chosen'] or entry['error']}"
+    head = f"{entry['port']}: {entry['chosen'] or entry['error'] or 'none'}"
     found = [head if not entry["why"] else f"{head}  ({entry['why']})"]
     for candidate in entry["candidates"]:
         mark = "+" if candidate["fits"] else "-"
