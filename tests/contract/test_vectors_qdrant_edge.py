@@ -1,11 +1,18 @@
 """Qdrant's embedded engine, against the contract of the vector store."""
 
+import sys
+
 import pytest
+import qdrant_edge as edge
 
 from mainspring.adapters.qdrant_edge import ADAPTER
 from mainspring.adapters.qdrant_edge.health import health
 from mainspring.adapters.qdrant_edge.settings import QdrantEdgeSettings
 from mainspring.adapters.qdrant_edge.vector_store import open_store
+from mainspring.errors import StoreError
+from mainspring.ports.vector_store import Point, Query
+from mainspring.testing.atonce import in_children
+from mainspring.testing.vector_oracle import clustered, id_of, schema_of
 from mainspring.testing.vectors import VectorStoreContract
 
 PROGRAM = """
@@ -49,3 +56,65 @@ def test_its_adapter_names_it(store):
     assert (ADAPTER.port, ADAPTER.name, ADAPTER.embedded) == ("vectors", "qdrant_edge", True)
     assert ADAPTER.capabilities["full_text"] == store.capabilities().full_text
     assert health(store) == {"indexes": 0, "rows": 0}
+
+
+def test_the_engines_own_fusion_is_ours(store):
+    """It counts ranks from 0, so that its k is one more; several of its own orders of equal scores are possible."""
+    store.create("i", schema_of(32))
+    rows = clustered(400, 32)
+    store.upsert("i", [Point(id_of(n), rows[n], {"size": n}, f"w{n % 9} w{n % 5} w{n % 31}") for n in range(400)])
+    shard = store._index("i")._shard.engine
+    words = edge.Bm25(edge.Bm25Config(language="english", avg_len=8.0))
+    exact = edge.SearchParams(exact=True, quantization=edge.QuantizationSearchParams(ignore=True))
+    for n in range(20):
+        text = f"w{n % 9} w{n}"
+        legs = [
+            edge.Prefetch(100, query=edge.Query.Nearest(rows[n], using="dense"), params=exact),
+            edge.Prefetch(100, query=edge.Query.Nearest(words.embed_query(text), using="text")),
+        ]
+        theirs = shard.query(edge.QueryRequest(20, prefetches=legs, query=edge.Fusion.Rrf(k=61)))
+        ours = store.search("i", Query(dense=rows[n], text=text, k=20, recall_target=1.0))
+        assert [hit.score for hit in ours.hits] == pytest.approx([hit.score for hit in theirs], abs=1e-6)
+        scores = [round(hit.score, 6) for hit in ours.hits]
+        clear = [
+            hit.id for hit in ours.hits if scores.count(round(hit.score, 6)) == 1 and hit.score > ours.hits[-1].score
+        ]
+        assert clear == [str(hit.id) for hit in theirs if str(hit.id) in clear]
+
+
+def test_a_build_that_fails_changes_nothing(store, monkeypatch):
+    rows = clustered(9000, 64)
+    store.create("i", schema_of(64))
+    store.upsert("i", [Point(id_of(n), rows[n], {"size": n}) for n in range(9000)])
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(StoreError) as caught:
+        store.optimize("i")
+    assert caught.value.code == "MS-4183"
+    assert store.count("i") == 9000
+    assert store.search("i", Query(dense=rows[0], k=1)).hits[0].id == id_of(0)
+    monkeypatch.undo()
+    store.optimize("i")
+    assert store.stats("i").unindexed == 0
+    assert store.count("i") == 9000
+
+
+def test_a_fork_asks_its_parent(store):
+    store.create("i", schema_of())
+    store.upsert("i", [Point(id_of(1), clustered(1, 16)[0])])
+
+    def use():
+        with pytest.raises(StoreError) as caught:
+            store.count("i")
+        assert caught.value.code == "MS-4182"
+
+    assert in_children([use]) == [0]
+    assert store.count("i") == 1
+
+
+def test_an_index_of_a_newer_format(store, place):
+    store.create("i", schema_of())
+    about = place / "indexes" / "i" / "index.json"
+    about.write_text(about.read_text().replace('"format":1', '"format":2'))
+    with pytest.raises(StoreError) as caught:
+        store.count("i")
+    assert caught.value.code == "MS-4183"

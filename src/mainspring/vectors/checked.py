@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,7 @@ __all__ = [
     "payload_of",
     "point_id",
     "sparse_of",
+    "vector_of",
     "vectors_of",
 ]
 
@@ -136,11 +138,11 @@ def vectors_of(vectors: Sequence[object], dims: int, *, unit: bool) -> npt.NDArr
     if not len(vectors):
         return np.empty((0, dims), np.float32)
     try:
-        found = np.asarray(vectors, dtype=np.float32).reshape(len(vectors), -1)
+        found: npt.NDArray[np.float32] = np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError) as error:
         raise _no_vector(f"not every one is {dims} numbers: {error}", dims) from error
-    if found.shape[1] != dims:
-        raise _no_vector(f"it has {found.shape[1]} numbers", dims)
+    if found.shape != (len(vectors), dims):
+        raise _no_vector(f"together they have the shape {found.shape}", dims)
     lengths = np.sqrt(np.einsum("ij,ij->i", found, found, dtype=np.float64))
     if not np.isfinite(lengths).all():
         raise _no_vector("a number in it is not finite", dims)
@@ -150,6 +152,27 @@ def vectors_of(vectors: Sequence[object], dims: int, *, unit: bool) -> npt.NDArr
         raise _no_vector("it is all zeros, which is near to nothing", dims)
     scaled: npt.NDArray[np.float32] = found / lengths[:, None].astype(np.float32)
     return scaled
+
+
+def vector_of(vector: object, dims: int, *, unit: bool) -> npt.NDArray[np.float32]:
+    """One vector as float32[dims], of unit length where that is asked for; as `vectors_of`, for a query's.
+
+    Raises:
+        UsageError: MS-2654.
+    """
+    try:
+        found: npt.NDArray[np.float32] = np.asarray(vector, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise _no_vector(f"it is not {dims} numbers: {error}", dims) from error
+    if found.shape != (dims,):
+        raise _no_vector(f"it has the shape {found.shape}", dims)
+    with np.errstate(all="ignore"):
+        square = float(found @ found)
+    if not 1e-12 < square < 1e12 or not unit:  # rare: zeros, infinities, lengths that overflow
+        return vectors_of([found], dims, unit=unit).reshape(dims)
+    if abs(square - 1.0) >= 1e-6:
+        found = found / np.float32(math.sqrt(square))
+    return found
 
 
 def sparse_of(indices: Sequence[int], values: Sequence[float]) -> tuple[list[int], list[float]]:

@@ -206,7 +206,9 @@ class EmbeddedStore:
             self._open.clear()
 
     def _index(self, name: str) -> OpenIndex:
-        opened = self._open.get(self._folders.aliases().get(name, name))
+        opened = self._open.get(name)  # no alias has the name of an index, so there is nothing to look up
+        if opened is None:
+            opened = self._open.get(self._folders.aliases().get(name, name))
         if opened is not None and opened.pid == os.getpid():
             return opened
         folder = self._folders.folder(name)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from mainspring.ports.vector_store import Hit, Hits, Note, Query
 from mainspring.vectors.checked import MOST, between, keys_of, nothing_sought
 from mainspring.vectors.ranks import fuse
 
-__all__ = ["Legs", "Row", "find"]
+__all__ = ["Id", "Legs", "Row", "find"]
 
-Row: TypeAlias = tuple[str, float, Mapping[str, object] | None]
+Id: TypeAlias = str | int
+"""A point's id as text, or as its UUID's number: of most rows that legs find nobody ever asks for the text."""
+
+Row: TypeAlias = tuple[Id, float, Mapping[str, object] | None]
 """Id, the leg's own score, and the payload where it came along."""
 
 
@@ -21,8 +25,8 @@ class Legs(Protocol):
     def rows(self, legs: Sequence[str], limit: int, *, exact: bool) -> Mapping[str, Sequence[Row]]:
         """The best `limit` points of each leg that fulfil the filter, the best first."""
 
-    def payloads(self, ids: Sequence[str]) -> Mapping[str, Mapping[str, object]]:
-        """What is given back of these points; of a point that has gone meanwhile, nothing."""
+    def payloads(self, ids: Sequence[Any]) -> Mapping[Any, Mapping[str, object]]:
+        """What is given back of these points, by the ids that the rows had; of one that has gone, nothing."""
 
     def matching(self) -> int:
         """How many points fulfil the filter."""
@@ -57,22 +61,26 @@ def find(query: Query, asked: Legs) -> Hits:
     return Hits(answered, len(answered) == k, tuple(notes))
 
 
-def _ranked(leg: str, rows: Sequence[Row]) -> list[tuple[str, float, dict[str, int]]]:
+def _ranked(leg: str, rows: Sequence[Row]) -> list[tuple[Id, float, dict[str, int]]]:
     return [(id, score, {leg: rank}) for rank, (id, score, _) in enumerate(rows, 1)]
 
 
-def _fused(rows: Mapping[str, Sequence[Row]]) -> list[tuple[str, float, dict[str, int]]]:
+def _fused(rows: Mapping[str, Sequence[Row]]) -> list[tuple[Id, float, dict[str, int]]]:
     return fuse({leg: [row[0] for row in found] for leg, found in rows.items()})
 
 
 def _with_payloads(
-    hits: list[tuple[str, float, dict[str, int]]], rows: Mapping[str, Sequence[Row]], asked: Legs
+    hits: list[tuple[Id, float, dict[str, int]]], rows: Mapping[str, Sequence[Row]], asked: Legs
 ) -> tuple[Hit, ...]:
     came = {id: payload for found in rows.values() for id, _, payload in found if payload is not None}
     missing = [id for id, _, _ in hits if id not in came]
     if missing:
         came.update(asked.payloads(missing))
-    return tuple(Hit(id, score, came[id], ranks) for id, score, ranks in hits if id in came)
+    return tuple(Hit(_text(id), score, came[id], ranks) for id, score, ranks in hits if id in came)
+
+
+def _text(id: Id) -> str:
+    return id if isinstance(id, str) else str(uuid.UUID(int=id))
 
 
 def _why_fewer(found: int, legs: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from mainspring.adapters.pgvector.database import Connection
 from mainspring.adapters.pgvector.table import Table, configuration, shown
 from mainspring.lazy import lazy
 from mainspring.ports.vector_store import Query
-from mainspring.vectors.checked import vectors_of
+from mainspring.vectors.checked import vector_of
 from mainspring.vectors.faults import not_pushed_down
 from mainspring.vectors.searching import Row
 
@@ -64,7 +64,7 @@ class PgvectorLegs:
 
     def _near(self, limit: int, exact: bool) -> list[tuple[object, ...]]:
         table = self._table
-        vector = vectors_of([self._query.dense], table.schema.dims, unit=table.schema.metric == "cosine")[0]
+        vector = vector_of(self._query.dense, table.schema.dims, unit=table.schema.metric == "cosine")
         ef = next(ef for recall, ef in _EF if self._query.recall_target <= recall)
         self._connection.execute(
             "SELECT set_config('hnsw.ef_search', %s, true), set_config('hnsw.iterative_scan', 'relaxed_order', true),"

@@ -154,6 +154,8 @@ class EdgeIndex:
         self.name, self.schema = folder.name, schema
         self.pid = os.getpid()
         self._folder, self._settings, self._types = folder, settings, schema.types
+        booleans = [field.name for field in schema.fields if field.type == "boolean"]
+        self._hidden = (_VERSION, *map(shadow_of, booleans))
         self._owner = Owner(folder)
         self._writing = threading.RLock()
         self._optimizing = threading.Lock()
@@ -281,7 +283,7 @@ class EdgeIndex:
         """The best points, by one leg or by several."""
         chosen = self._native(query.filter)
         shard = self._shard  # the holder: its shard stays open for as long as this search
-        legs = EdgeLegs(shard.engine, self.schema, self._words, query, chosen)
+        legs = EdgeLegs(shard.engine, self.schema, self._words, query, chosen, self._hidden)
         try:
             return find(query, legs)
         except Exception as error:
@@ -367,6 +369,9 @@ class EdgeIndex:
                 return
             try:
                 self._rebuilt()
+            except BaseException:
+                self._changed = True
+                raise
             finally:
                 self._touched = None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mainspring.adapters.qdrant_edge.filters import key_of
 from mainspring.lazy import lazy
 from mainspring.ports.vector_store import Query, Schema
-from mainspring.vectors.checked import sparse_of, vectors_of
+from mainspring.vectors.checked import sparse_of, vector_of
 from mainspring.vectors.faults import not_pushed_down
 from mainspring.vectors.searching import Row
 
@@ -32,6 +33,7 @@ class EdgeLegs:
         words: what makes terms of a text, or None.
         query: what is looked for.
         chosen: its filter in the engine's terms.
+        hidden: keys of payloads that are the store's own.
     """
 
     def __init__(
@@ -41,10 +43,12 @@ class EdgeLegs:
         words: edge.Bm25 | None,
         query: Query,
         chosen: edge.Filter | None,
+        hidden: Sequence[str],
     ) -> None:
         self._shard, self._schema, self._words, self._query = shard, schema, words, query
         self._filter = chosen
         self._payload = wanted(query.fields)
+        self._hidden = hidden
 
     def rows(self, legs: Sequence[str], limit: int, *, exact: bool) -> Mapping[str, Sequence[Row]]:
         """The best points of each leg; the payload comes along where there is one leg."""
@@ -54,16 +58,28 @@ class EdgeLegs:
             found = [self._shard.query(asked[0])]
         else:
             found = self._shard.query_batch(edge.QueryBatchRequest(asked))
-        came = len(legs) == 1 or self._payload is False  # then nothing is left to fetch
+        if len(legs) > 1 and self._payload is not False:
+            return {
+                leg: [(hit.id.int, hit.score, None) for hit in cast("list[Any]", hits)]
+                for leg, hits in zip(legs, found, strict=True)
+            }
         return {
-            leg: [(str(hit.id), hit.score, shown(hit.payload) if came else None) for hit in hits]
+            leg: [(hit.id.int, hit.score, self._shown(hit.payload)) for hit in cast("list[Any]", hits)]
             for leg, hits in zip(legs, found, strict=True)
         }
 
-    def payloads(self, ids: Sequence[str]) -> Mapping[str, Mapping[str, object]]:
+    def payloads(self, ids: Sequence[int]) -> Mapping[int, Mapping[str, object]]:
         """What is given back of these points."""
-        there = self._shard.retrieve(list(ids), self._payload, False)
-        return {str(record.id): shown(record.payload) for record in there}
+        there = self._shard.retrieve([uuid.UUID(int=id) for id in ids], self._payload, False)
+        return {cast(Any, record.id).int: self._shown(record.payload) for record in there}
+
+    def _shown(self, payload: dict[str, object] | None) -> dict[str, object]:
+        """A payload, which nobody else has, without what the store keeps there for itself."""
+        if payload is None:
+            return {}
+        for key in self._hidden:
+            payload.pop(key, None)
+        return payload
 
     def matching(self) -> int:
         """How many points fulfil the filter."""
@@ -75,7 +91,7 @@ class EdgeLegs:
             limit,
             query=edge.Query.Nearest(self._sought(leg), using=leg),
             filter=self._filter,
-            params=self._params(limit, exact) if dense else None,
+            params=self._params(limit, exact, limit > self._query.k) if dense else None,
             with_payload=payload,
         )
 
@@ -83,7 +99,7 @@ class EdgeLegs:
         if leg == "dense":
             unit = self._schema.metric == "cosine"
             # The binding takes the array itself, which spares a list of its numbers.
-            return cast("list[float]", vectors_of([self._query.dense], self._schema.dims, unit=unit)[0])
+            return cast("list[float]", vector_of(self._query.dense, self._schema.dims, unit=unit))
         if leg == "text":
             if self._words is None:
                 raise not_pushed_down("the index", "words: it was made without them")
@@ -92,11 +108,12 @@ class EdgeLegs:
             raise not_pushed_down("the index", "sparse vectors: it was made without them")
         return edge.SparseVector(*sparse_of(self._query.sparse.indices, self._query.sparse.values))
 
-    def _params(self, limit: int, exact: bool) -> edge.SearchParams:
+    def _params(self, limit: int, exact: bool, ranked: bool) -> edge.SearchParams:
         if exact:
             return edge.SearchParams(exact=True, quantization=edge.QuantizationSearchParams(ignore=True))
         ef, more = next((ef, more) for recall, ef, more in _EFFORT if self._query.recall_target <= recall)
-        rescored = edge.QuantizationSearchParams(rescore=True, oversampling=more)
+        # Candidates that are only ranked for a fusion are many more than the hits, and need none beside them.
+        rescored = edge.QuantizationSearchParams(rescore=True, oversampling=None if ranked else more)
         return edge.SearchParams(hnsw_ef=max(ef, limit), quantization=rescored)
 
 

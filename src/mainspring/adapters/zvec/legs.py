@@ -10,7 +10,7 @@ import msgspec
 from mainspring.adapters.zvec.filters import ALWAYS, NEVER
 from mainspring.lazy import lazy
 from mainspring.ports.vector_store import Query, Schema
-from mainspring.vectors.checked import vectors_of
+from mainspring.vectors.checked import vector_of
 from mainspring.vectors.faults import not_pushed_down
 from mainspring.vectors.searching import Row
 
@@ -78,7 +78,7 @@ class ZvecLegs:
                 raise not_pushed_down("the index", "words: it was made without them")
             words = (self._query.text or "").replace("\0", " ")
             return zvec.Query("text", fts=zvec.Fts(match_string=words)) if words.strip() else None
-        vector = vectors_of([self._query.dense], self._schema.dims, unit=self._schema.metric == "cosine")[0]
+        vector = vector_of(self._query.dense, self._schema.dims, unit=self._schema.metric == "cosine")
         ef = next(ef for recall, ef in _EF if self._query.recall_target <= recall)
         param = zvec.HnswQueryParam(ef=max(ef, limit), is_linear=exact, is_using_refiner=self._schema.quantised)
         return zvec.Query("dense", vector=vector, param=param)
