@@ -218,7 +218,7 @@ def _follow(version: IndexVersion, rows: Sequence[DocumentRow], ports: IndexPort
     """Bring up a version that answers still, or may again, as far as its embedder is here."""
     store = msgspec.convert(version.spec, VersionShape).store
     if store != ports.store_name:
-        notes.append(f"version {version.version} stays as it is: it is in {store}, and {ports.store_name} is configured")
+        notes.append(f"version {version.version} stays as it is: {store} holds it, not {ports.store_name}")
         return
     if version.embedder_id != ports.embedder.id:
         notes.append(f"version {version.version} stays as it is: its embedder {version.embedder_id} is not configured")
