@@ -202,7 +202,9 @@ def test_a_driver_with_threads_is_not_forked(services, tmp_path):
     finally:
         ready.set()
         thread.join()
-    assert report.notes == ("workers start from a fresh interpreter: Python threads are running (waits)",)
+    (note,) = report.notes  # the suite's other tests may have given it further reasons
+    assert note.startswith("workers start from a fresh interpreter: ")
+    assert "Python threads are running (waits" in note
     assert load(services, report.step("scaled")) == [0, 10, 20]
     assert run_graph(graph(tmp_path), services).step("scaled").status == "hit"
 

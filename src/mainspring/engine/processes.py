@@ -141,21 +141,19 @@ def native_threads() -> int:
 
 
 def fork_hazard(modules: Iterable[str] | None = None) -> str:
-    """Why a fork of this process would be unsafe, or an empty text.
+    """Every reason why a fork of this process would be unsafe, joined to one text; empty if there is none.
 
     OpenBLAS ends its threads at a fork and starts them again when needed, so native threads are to be counted with
     `native_threads` after a fork, not here.
     """
     loaded = set(sys.modules if modules is None else modules)
-    for name in _UNFORKABLE:
-        if name in loaded:
-            return f"{name} is loaded"
+    reasons = [f"{name} is loaded" for name in _UNFORKABLE if name in loaded]
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if threads:
-        return f"Python threads are running ({', '.join(threads[:3])})"
-    if threading.current_thread() is not threading.main_thread():
-        return "it was started from a thread"
-    return ""
+        reasons.append(f"Python threads are running ({', '.join(threads[:3])})")
+    elif threading.current_thread() is not threading.main_thread():
+        reasons.append("it was started from a thread")
+    return "; ".join(reasons)
 
 
 @dataclass(frozen=True, slots=True)
