@@ -35,7 +35,8 @@ def command(project: Path | None, profile: str | None, as_json: bool, name: str)
         known = [other.name for one in ("endpoint", "index") for other in plan.of_kind(one)]
         raise UsageError(f"no endpoint or index is called {name!r}", code="MS-2602", fix=did_you_mean(own, known))
     if (index := _index_behind(node)) is not None:
-        version = versions.roll_back(index, services.manifest, by=getpass.getuser(), at_us=now_us())
+        store = services.decision("vectors").chosen.name
+        version = versions.roll_back(index, services.manifest, store, by=getpass.getuser(), at_us=now_us())
         told = f"{index}: version {version} answers again"
         if as_json:
             emit({"index": index, "version": version})
