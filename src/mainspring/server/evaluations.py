@@ -140,7 +140,7 @@ async def _judging(services: Services, plan: Plan, llm: AnyLLM | None) -> AsyncI
         yield None
         return
     language = Language(services, plan, lambda line: None)
-    await language.start()
+    await language.start_once()
 
     async def ask(text: str) -> str:
         said = ""

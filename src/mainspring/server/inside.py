@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
@@ -11,7 +10,6 @@ from mainspring.choose.services import Services
 from mainspring.declare.assistant import Assistant
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import Endpoint
-from mainspring.errors import ServiceError
 from mainspring.plan.graph import Plan
 from mainspring.server.assistants import Assistants, assistants_of
 from mainspring.server.knowledge import Knowledge
@@ -21,7 +19,6 @@ from mainspring.server.state import WorkerState
 
 __all__ = ["answering"]
 
-_START_SECONDS = 300.0
 _DRAIN_SECONDS = 5.0
 
 
@@ -32,7 +29,7 @@ async def answering(
     """The app's assistants, with their models started; all is stopped and closed in the end.
 
     Raises:
-        ServiceError: MS-4250, a language model does not start in time.
+        ServiceError: MS-4250, a language model cannot start, or not in time.
     """
     state = WorkerState(services, plan) if _need_models(plan) else None
     if state is not None:
@@ -44,7 +41,7 @@ async def answering(
         services, plan, language.inner, searchers, lambda: {} if state is None else state.endpoints, views
     )
     try:
-        await _started(language)
+        await language.start_once()
         yield assistants
     finally:
         for assistant in assistants.values():
@@ -53,18 +50,6 @@ async def answering(
         if state is not None:
             state.close()
         services.close()
-
-
-async def _started(language: Language) -> None:
-    try:
-        await asyncio.wait_for(language.start(), _START_SECONDS)
-    except TimeoutError:
-        raise ServiceError(
-            "a language model does not start",
-            code="MS-4250",
-            why=f"no token after {_START_SECONDS:.0f} s",
-            fix="mainspring conditions llm shows which engine was chosen; its log says why it does not start",
-        ) from None
 
 
 def _need_models(plan: Plan) -> bool:

@@ -16,7 +16,7 @@ from mainspring.declare import llm as declared
 from mainspring.declare.assistant import AssistantEndpoint
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.record import FieldSpec, Kind, fields_of
-from mainspring.errors import ConfigError
+from mainspring.errors import ConfigError, ServiceError
 from mainspring.llm.cost import Price, PriceTable
 from mainspring.llm.gateway import Gateway
 from mainspring.llm.keys import digest_of
@@ -30,6 +30,7 @@ from mainspring.server.callers import named_keys
 __all__ = ["Language", "ModelRow", "keys_of", "limits_of", "prices_of"]
 
 _AGAIN_SECONDS = 5.0
+_START_SECONDS = 300.0
 
 
 @dataclass(slots=True)
@@ -101,14 +102,46 @@ class Language:
         """Start every engine; one that cannot start is tried again, and others answer meanwhile."""
         await asyncio.gather(*(self._start(one) for one in self._engines.values()))
 
+    async def start_once(self) -> None:
+        """Start every engine, for a command that ends rather than wait for one to come back; who cannot is told.
+
+        Raises:
+            ServiceError: MS-4250, none of them can start.
+        """
+        await asyncio.gather(*(self._start_once(one) for one in self._engines.values()))
+        failed = [(one.name, one.state) for one in self._engines.values() if isinstance(one.state, Failed)]
+        if not failed or len(failed) < len(self._engines):
+            return
+        name, state = failed[0]
+        raise ServiceError(
+            f"the language model {name!r} cannot start",
+            code="MS-4250",
+            why=state.why,
+            origin=f"llms.{name}",
+            fix=state.fix or "mainspring conditions llm shows which engine was chosen",
+        )
+
+    async def _start_once(self, one: _Served) -> None:
+        try:
+            one.state = await asyncio.wait_for(one.engine.start(), _START_SECONDS)
+        except TimeoutError:
+            one.state = Failed(f"no token after {_START_SECONDS:.0f} s", "look at its log")
+        if isinstance(one.state, Failed):
+            self._told(f"llm {one.name} cannot start: {one.state.why}; {one.state.fix}")
+        else:
+            self._check(one)
+
     async def _start(self, one: _Served) -> None:
+        said = None
         while True:
             one.state = await one.engine.start()
             if isinstance(one.state, Ready):
                 self._told(f"llm {one.name} answers: {one.state.model or one.model}, after {one.state.seconds:.1f} s")
                 self._check(one)
                 return
-            self._told(f"llm {one.name} cannot start: {one.state.why}; {one.state.fix}")
+            if one.state != said:
+                self._told(f"llm {one.name} cannot start: {one.state.why}; {one.state.fix}; it is tried again")
+            said = one.state
             await asyncio.sleep(_AGAIN_SECONDS)
 
     def _check(self, one: _Served) -> None:
