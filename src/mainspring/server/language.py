@@ -15,17 +15,16 @@ from mainspring.config.settings import Settings
 from mainspring.declare import llm as declared
 from mainspring.declare.assistant import AssistantEndpoint
 from mainspring.declare.declaration import name_of, spec_of
-from mainspring.declare.record import FieldSpec, Kind, fields_of
 from mainspring.errors import ConfigError, ServiceError
 from mainspring.llm.cost import Price, PriceTable
 from mainspring.llm.gateway import Gateway
 from mainspring.llm.keys import digest_of
-from mainspring.llm.prompts import Prompt, PromptRegistry, PromptVariable
 from mainspring.llm.record import Recorder
 from mainspring.llm.values import Key, Limits, Route, Target
 from mainspring.plan.graph import Plan
 from mainspring.ports.llm import Capabilities, Engine, Failed, Ready
 from mainspring.server.callers import named_keys
+from mainspring.server.prompts import Prompts
 
 __all__ = ["Language", "ModelRow", "keys_of", "limits_of", "prices_of"]
 
@@ -92,8 +91,8 @@ class Language:
         self.prices = prices_of(
             self._settings, {name: (one.provider, one.model) for name, one in self._engines.items()}
         )
-        self.prompts = prompts_of(plan)
-        self.inner = Gateway(self._routes(), prices=self.prices, prompts=self.prompts, recorder=recorder)
+        self.prompts = Prompts(services, plan)
+        self.inner = Gateway(self._routes(), prices=self.prices, prompts=self.prompts.registry, recorder=recorder)
 
     def __bool__(self) -> bool:
         return bool(self._engines)
@@ -184,7 +183,9 @@ class Language:
         routes += [inner[name] for name in sorted(behind - names)]
         allowed = frozenset(names | {route.name for route in further})
         own = [msgspec.structs.replace(key, models=allowed) for key in keys]
-        return Gateway([*routes, *further], keys=own, prices=self.prices, prompts=self.prompts, recorder=self._recorder)
+        return Gateway(
+            [*routes, *further], keys=own, prices=self.prices, prompts=self.prompts.registry, recorder=self._recorder
+        )
 
     def _shown(self) -> dict[str, str]:
         """The names that clients use, with the models or routes behind them."""
@@ -228,45 +229,6 @@ def _row(one: _Served) -> ModelRow:
     if isinstance(state, Failed):
         return ModelRow(one.name, one.provider, one.model, "failed", state.why, state.fix, None, can)
     return ModelRow(one.name, one.provider, one.model, "starting", "", "", None, can)
-
-
-def prompts_of(plan: Plan) -> PromptRegistry:
-    """The app's declared prompts.
-
-    Raises:
-        ConfigError: MS-3072, a template is no template.
-    """
-    return PromptRegistry(
-        _prompt(node.name, cast(declared.Prompt, node.declaration)) for node in plan.of_kind("prompt")
-    )
-
-
-def _prompt(name: str, prompt: declared.Prompt) -> Prompt:
-    spec = spec_of(prompt)
-    return Prompt(
-        name=name,
-        template=spec.template,
-        variables=tuple(PromptVariable(one.name, one.type.__name__, one.default) for one in spec.variables),
-        model="" if spec.llm is None else name_of(spec.llm),
-        temperature=spec.temperature,
-        max_tokens=spec.max_tokens,
-        schema=None if spec.answer is None else _schema_of(fields_of(spec.answer)),
-    )
-
-
-def _schema_of(fields: Sequence[FieldSpec]) -> Mapping[str, object]:
-    """A JSON schema of a record that a model is asked for."""
-    kinds = {Kind.INTEGER: "integer", Kind.FLOAT: "number", Kind.DECIMAL: "number", Kind.BOOLEAN: "boolean"}
-    properties = {}
-    for field in fields:
-        kind = kinds.get(field.type.kind, "string")
-        properties[field.name] = {"type": [kind, "null"] if field.type.nullable else kind}
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [field.name for field in fields],
-        "additionalProperties": False,
-    }
 
 
 def keys_of(settings: Settings) -> list[Key]:

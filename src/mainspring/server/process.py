@@ -7,7 +7,6 @@ import base64
 import contextlib
 import importlib.metadata
 import os
-import random
 import signal
 import threading
 import time
@@ -27,8 +26,6 @@ from mainspring.config.settings import DEV_DEFAULT, Settings
 from mainspring.declare.identity import ANYONE, Identity
 from mainspring.errors import ConfigError, MainspringError
 from mainspring.llm.call_log import CallLog
-from mainspring.llm.record import Recorder
-from mainspring.llm.store import CallStore
 from mainspring.llm.stored import StoredResponses
 from mainspring.plan.graph import Plan
 from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
@@ -50,6 +47,7 @@ from mainspring.server.labels import read_labels
 from mainspring.server.language import Language, keys_of
 from mainspring.server.listening import exposed_pages, management_keys, origin_of_setting
 from mainspring.server.loop import online_views
+from mainspring.server.records import recorder_of
 from mainspring.server.schedules import Schedules
 from mainspring.server.served import ServedModels
 from mainspring.server.state import WorkerState
@@ -113,7 +111,7 @@ class ServerProcess:
         self.state = WorkerState(services, plan, only=only)
         self._only = frozenset(only)
         self._calls = services.state / "log" / "calls.db"
-        self._recorder = Recorder([CallStore(self._calls, random.random)], told)
+        self._recorder = recorder_of(services, self._calls, plan.app, told)
         self.language = Language(services, plan, told, self._recorder)
         self.assistants: Assistants = {}
         self.traces: deque[RunRecord] = deque(maxlen=_TRACES)
@@ -285,6 +283,8 @@ class ServerProcess:
         for name in self.state.refresh():
             live = self.state.models.get(name)
             self._told(f"model {name} version {live.version if live else '?'} answers now")
+        for line in self.language.prompts.refresh():
+            self._told(line)
 
     async def _sweep(self) -> None:
         """Delete the threads of assistants whose time is over."""
