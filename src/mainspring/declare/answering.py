@@ -21,7 +21,7 @@ from mainspring.declare.data import FeatureView, did_you_mean
 from mainspring.declare.declared import Declared
 from mainspring.declare.documents import Access, Documents, DocumentsSpec, Index, IndexSpec, Mode
 from mainspring.declare.duration import Duration, microseconds
-from mainspring.declare.llm import LLM, AnyLLM, LLMSpec, Need, Prompt, PromptSpec, Route, Variable
+from mainspring.declare.llm import LLM, AnyLLM, Guard, LLMSpec, Need, Prompt, PromptSpec, Route, Variable
 from mainspring.declare.model import Endpoint
 from mainspring.declare.options import are, choice, flag, is_a, not_a, number, texts
 from mainspring.declare.origin import here, of_function
@@ -55,6 +55,7 @@ class Answering(Declared):
         max_tokens: int | None = None,
         temperature: float | None = None,
         needs: Sequence[Need] = (),
+        guards: Sequence[Guard] = (),
     ) -> LLM:
         """A language model; which one, and where, is the profile's business (``[llms.NAME]`` of mainspring.toml).
 
@@ -64,9 +65,10 @@ class Answering(Declared):
             temperature: of requests that do not say.
             needs: what the engine must be able to do: ``tools``, ``images``, ``schema``, ``logprobs``,
                 ``embeddings``.
+            guards: what must not be asked of it or said by it: ``Guard("cards", r"[0-9]{16}", replace="[card]")``.
 
         Raises:
-            DeclarationError: MS-1034 to MS-1036; MS-1045, the name is no name.
+            DeclarationError: MS-1033 to MS-1036; MS-1045, the name is no name.
         """
         _is_name(name, 'app.llm("chat")')
         if max_tokens is not None:
@@ -76,7 +78,8 @@ class Answering(Declared):
         texts("needs", needs)
         for need in needs:
             choice("one of needs", need, _NEEDS)
-        spec = LLMSpec(max_tokens, temperature, tuple(needs))
+        are("guards", guards, Guard, 'Guard("cards", r"[0-9]{16}")')
+        spec = LLMSpec(max_tokens, temperature, tuple(needs), tuple(guards))
         return self._add(LLM(spec, here(), name, cast("Callable[[Route], Route]", self._add)))
 
     def prompt(

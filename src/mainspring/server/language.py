@@ -18,6 +18,7 @@ from mainspring.declare.declaration import name_of, spec_of
 from mainspring.errors import ConfigError, ServiceError
 from mainspring.llm.cost import Price, PriceTable
 from mainspring.llm.gateway import Gateway
+from mainspring.llm.guards import AskedPatterns, Patterns
 from mainspring.llm.keys import digest_of
 from mainspring.llm.record import Recorder
 from mainspring.llm.values import Key, Limits, Route, Target
@@ -212,7 +213,16 @@ class Language:
     def _route_of(self, name: str, model: declared.LLM) -> Route:
         spec, one = spec_of(model), self._engines[name_of(model)]
         target = Target(name=one.name, engine=one.engine, model=one.model, provider=one.provider)
-        return Route(name=name, targets=(target,), max_tokens=spec.max_tokens, temperature=spec.temperature)
+        asked = [one for one in spec.guards if one.on != "output"]
+        answered = [one for one in spec.guards if one.on != "input"]
+        return Route(
+            name=name,
+            targets=(target,),
+            max_tokens=spec.max_tokens,
+            temperature=spec.temperature,
+            input_guards=[AskedPatterns(one.name, one.pattern, one.replace) for one in asked],
+            output_guards=[Patterns(one.name, one.pattern, one.longest, one.replace) for one in answered],
+        )
 
 
 def _served(services: Services, name: str) -> _Served:
