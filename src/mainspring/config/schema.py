@@ -104,6 +104,18 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("prices.*.cache_write", int, None, "the same for those that were written to a cache", 0),
     SettingSpec("prices.*.output", int, None, "the same for generated tokens", 0),
     SettingSpec("prices.*.reasoning", int, None, "the same for tokens that a model thinks with", 0),
+    SettingSpec("mcp.*.url", str, None, "where an MCP server is that answers over streamable HTTP"),
+    SettingSpec("mcp.*.command", list, None, "program and arguments of one that is started, in the project's folder"),
+    SettingSpec("mcp.*.tools", list, None, "its tools that assistants may use, by its own names; no others are shown"),
+    SettingSpec("mcp.*.timeout", float, None, "seconds of one call, and of connecting; 30 when left out", 0.001),
+    SettingSpec(
+        "mcp.*.headers.*",
+        str,
+        None,
+        'a header that is sent to it, as a secret reference: "Bearer ${env:TOKEN}"',
+        secret=True,
+    ),
+    SettingSpec("mcp.*.environment.*", str, None, "a variable that its program is given, as above", secret=True),
     SettingSpec(
         "serving.replay",
         bool,

@@ -137,6 +137,7 @@ _BY_KIND: Mapping[str, Callable[[ConsoleState, Node, _Known, Sequence[Alert]], H
     "route": _route,
     "prompt": _declared,
     "tool": _declared,
+    "mcp": _declared,
     "assistant": _assistant,
 }
 

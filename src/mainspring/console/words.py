@@ -18,7 +18,8 @@ from mainspring.plan.graph import Node
 
 __all__ = ["declared", "overview", "partner", "partner_kind", "trace", "turn"]
 
-_KINDS = ("documents", "index", "llm", "route", "prompt", "tool", "assistant", "evaluation")
+_KINDS = ("documents", "index", "llm", "route", "prompt", "tool", "mcp", "assistant", "evaluation")
+_OTHERS = ("documents", "tool", "mcp", "prompt", "evaluation")
 _RUNS = 20
 
 
@@ -35,7 +36,7 @@ def overview(state: ConsoleState) -> Page:
             _row(node, states) | _today(state, node) | _engine(rows, node) for node in (*of["llm"], *of["route"])
         ],
         "indexes": [_row(node, states) for node in of["index"]],
-        "others": [_row(node, states) for kind in ("documents", "tool", "prompt", "evaluation") for node in of[kind]],
+        "others": [_row(node, states) for kind in _OTHERS for node in of[kind]],
         "runs": [_run(record) for record in state.answering.runs()[:_RUNS]],
     }
 

@@ -10,6 +10,7 @@ from mainspring.declare.assistant import (
     AssistantMonitorSpec,
     AssistantSpec,
     EvaluationSpec,
+    McpServerSpec,
     ToolSpec,
 )
 from mainspring.declare.data import did_you_mean
@@ -130,6 +131,11 @@ def _(spec: ToolSpec) -> Mapping[str, object]:
         "retries": spec.retries,
         "code": _code(spec.function),
     }
+
+
+@describe_language.register
+def _(spec: McpServerSpec) -> Mapping[str, object]:
+    return {"approve": "all" if spec.approve is None else list(spec.approve), "allow": list(spec.allow)}
 
 
 @describe_language.register

@@ -17,6 +17,7 @@ from mainspring.server.assistants import Assistants, assistants_of
 from mainspring.server.knowledge import Knowledge
 from mainspring.server.language import Language
 from mainspring.server.loop import online_views
+from mainspring.server.outside import close_all, outside_of, start_all
 from mainspring.server.state import WorkerState
 
 __all__ = ["answering"]
@@ -32,23 +33,25 @@ async def answering(
     """The app's assistants, with their models started; all is stopped and closed in the end.
 
     Raises:
+        ConfigError: MS-3063, an MCP server has no tool of that name; as its settings raise.
         ServiceError: MS-4250, a language model does not start in time.
     """
+    outside = outside_of(plan, services.settings, told)
     state = WorkerState(services, plan) if _need_models(plan) else None
     if state is not None:
         state.open()
     language = Language(services, plan, told)
     searchers = Knowledge(services, plan).searchers
     views = online_views(services, plan)
-    assistants = assistants_of(
-        services, plan, language.inner, searchers, lambda: {} if state is None else state.endpoints, views
-    )
+    endpoints = {} if state is None else state.endpoints
+    assistants = assistants_of(services, plan, language.inner, searchers, lambda: endpoints, views, outside)
     try:
-        await _started(language)
+        await asyncio.gather(start_all(outside.values()), _started(language))
         yield assistants
     finally:
         for assistant in assistants.values():
             await assistant.close()
+        await close_all(outside.values())
         await language.stop(_DRAIN_SECONDS)
         if state is not None:
             state.close()

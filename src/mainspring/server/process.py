@@ -50,6 +50,7 @@ from mainspring.server.labels import read_labels
 from mainspring.server.language import Language, keys_of
 from mainspring.server.listening import exposed_pages, management_keys, origin_of_setting
 from mainspring.server.loop import online_views
+from mainspring.server.outside import close_all, outside_of
 from mainspring.server.schedules import Schedules
 from mainspring.server.served import ServedModels
 from mainspring.server.state import WorkerState
@@ -116,6 +117,7 @@ class ServerProcess:
         self._recorder = Recorder([CallStore(self._calls, random.random)], told)
         self.language = Language(services, plan, told, self._recorder)
         self.assistants: Assistants = {}
+        self._outside = outside_of(plan, self._settings, told)
         self.traces: deque[RunRecord] = deque(maxlen=_TRACES)
         self._tasks: list[asyncio.Task[None]] = []
         self._routes: dict[tuple[str, tuple[str, ...], int], tuple[_Add, _Add]] = {}
@@ -142,6 +144,7 @@ class ServerProcess:
             self.state.knowledge.searchers,
             lambda: self.state.endpoints,
             online_views(self.services, self.plan),
+            self._outside,
             self.traces.append,
         )
         try:
@@ -253,6 +256,8 @@ class ServerProcess:
                 self._told("not ready: an endpoint's model has no champion yet")
             self._recorder.start()
             self._tasks.append(asyncio.create_task(self.language.start()))
+            for outside in self._outside.values():
+                outside.start()
             self._tasks.append(asyncio.create_task(self._sweep()))
             schedules = Schedules(self.services, self.plan)
             self._tasks.append(asyncio.create_task(self._every(_ALIAS_SECONDS, self._refresh)))
@@ -268,6 +273,7 @@ class ServerProcess:
                     await task
             for assistant in self.assistants.values():
                 await assistant.close()
+            await close_all(self._outside.values())
             await self.language.stop(self._settings.number("server.drain"))
             await asyncio.to_thread(self._recorder.stop)
 
@@ -353,6 +359,10 @@ class ServerProcess:
                 found[port] = ("UP", self.services.health(port))
             except MainspringError as error:
                 found[port] = ("DOWN", {"error": error.what})
+        for name, outside in self._outside.items():  # assistants answer without them
+            found[f"mcp.{name}"] = (
+                ("DOWN", {"error": outside.fault.partition("\n")[0]}) if outside.fault else ("UP", {})
+            )
         logs = self.state.logs.values()
         facts: dict[str, object] = {"rows": sum(log.rows for log in logs), "dropped": sum(log.dropped for log in logs)}
         faults = {name: log.fault for name, log in self.state.logs.items() if log.fault}
