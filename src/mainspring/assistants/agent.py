@@ -272,7 +272,11 @@ class AgentService:
         """As `AssistantService.delete_thread`."""
         await self._owned(thread, caller)
         self._running.cancel_thread(thread)
-        await asyncio.to_thread(self._store().delete, [thread])
+        await self._deleted([thread])
+
+    async def _deleted(self, threads: Sequence[str]) -> int:
+        self._parts.forget(threads)
+        return await asyncio.to_thread(self._store().delete, list(threads))
 
     async def export(self, caller: Identity) -> list[ThreadView]:
         """As `AssistantService.export`."""
@@ -284,13 +288,13 @@ class AgentService:
         owned = await asyncio.to_thread(self._store().owned, caller.user, caller.tenant, self.settings.name)
         for thread in owned:
             self._running.cancel_thread(thread.thread_id)
-        return await asyncio.to_thread(self._store().delete, [thread.thread_id for thread in owned])
+        return await self._deleted([thread.thread_id for thread in owned])
 
     async def sweep(self) -> int:
         """As `AssistantService.sweep`."""
         store = self._store()
         expired = await asyncio.to_thread(store.expired, self._parts.now())
-        return await asyncio.to_thread(store.delete, list(expired)) if expired else 0
+        return await self._deleted(list(expired)) if expired else 0
 
     async def close(self) -> None:
         """As `AssistantService.close`."""

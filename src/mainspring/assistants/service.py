@@ -75,6 +75,7 @@ class Parts:
         outside: servers whose tools it may use beside those.
         threads: where conversations are kept, or None for runs without threads only.
         record: told of each run that is over, for a trace store.
+        forget: told of threads that are deleted, for the same.
         on_error: told of what no run should raise, for the log; the client is told nothing of it.
         now: the clock, microseconds since 1970.
     """
@@ -86,6 +87,7 @@ class Parts:
     outside: Sequence[Outside] = ()
     threads: ThreadStore | None = None
     record: Callable[[RunRecord], None] | None = None
+    forget: Callable[[Sequence[str]], None] = lambda threads: None
     on_error: Callable[[BaseException], None] = lambda error: None
 
 

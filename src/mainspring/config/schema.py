@@ -137,5 +137,9 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("engine.workers", int, 0, "steps run at once; 0 is one a core", 0),
     SettingSpec("values.*", object, None, "a value of your own, such as a secret that a step declares by this key"),
     SettingSpec("monitoring.every", float, 1.0, "seconds between two looks at the prediction log", 0.01),
+    SettingSpec("monitoring.block", float, 3600.0, "least seconds of a block of an assistant's runs", 0.1),
+    SettingSpec("monitoring.block_runs", int, 20, "least runs in it; a block waits until it has as many", 5),
+    SettingSpec("traces.days", float, 30.0, "days that traces of assistants' runs are kept", 0),
+    SettingSpec("traces.most", int, 10_000, "most traces that are kept; the oldest go first", 0),
 )
 """The settings, in the order the docs show them."""

@@ -191,7 +191,8 @@ class AssistantMonitorSpec:
 
     Attributes:
         target: whose traces are watched.
-        watch: evaluations by name, ``latency``, ``cost``, ``errors``, ``refusals``.
+        watch: evaluations by name, ``latency``, ``cost``, ``tokens``, ``retrieval``, ``errors``, ``timeouts``,
+            ``refusals``, ``tools``, ``uncited``, ``dropped``; all when empty.
         false_alarms: the alarm budget, as written: ``1 per quarter``.
     """
 

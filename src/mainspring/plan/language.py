@@ -24,7 +24,10 @@ from mainspring.plan.graph import Node
 
 __all__ = ["check_language", "describe_language", "uses_of_language"]
 
-_WATCHED = ("latency", "cost", "errors", "refusals")
+_WATCHED = (
+    "latency", "cost", "tokens", "retrieval",
+    "errors", "timeouts", "refusals", "tools", "uncited", "dropped",
+)  # fmt: skip
 
 
 @functools.singledispatch

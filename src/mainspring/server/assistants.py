@@ -8,8 +8,8 @@ from typing import cast
 from mainspring.assistants import service, usable
 from mainspring.assistants.declared import settings_of, tool_threads, usables_of
 from mainspring.assistants.outside import Outside
+from mainspring.assistants.run_log import RunLog
 from mainspring.assistants.service import AssistantService, Parts
-from mainspring.assistants.trace import RunRecord
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.declare.assistant import Assistant, McpServer
@@ -43,7 +43,7 @@ class _Maker:
         endpoints: Callable[[], Mapping[str, EndpointService]],
         views: Mapping[str, View],
         outside: Mapping[str, Outside],
-        record: Callable[[RunRecord], None] | None,
+        log: RunLog | None,
     ) -> None:
         self._services = services
         self._gateway = gateway
@@ -51,12 +51,12 @@ class _Maker:
         self._endpoints = endpoints
         self._views = views
         self._outside = outside
-        self._record = record
+        self._log = log
         self._threads = tool_threads()
 
     def made(self, assistant: Assistant) -> AssistantService:
         """One assistant, open."""
-        spec = spec_of(assistant)
+        spec, log = spec_of(assistant), self._log
         others = {name_of(item): self._other(item) for item in spec.may if isinstance(item, Endpoint | FeatureView)}
         outside = [self._outside[name_of(item)] for item in spec.may if isinstance(item, McpServer)]
         usables = usables_of(assistant, self._threads, others)
@@ -68,7 +68,8 @@ class _Maker:
             usables,
             outside,
             threads=cast(ThreadStore, self._services.get("threads")),
-            record=self._record,
+            record=None if log is None else log.put,
+            forget=(lambda threads: None) if log is None else log.forget,
         )
         settings = settings_of(assistant, self._rendered)
         return service.open_assistant(settings, parts)
@@ -102,7 +103,7 @@ def assistants_of(
     endpoints: Callable[[], Mapping[str, EndpointService]],
     views: Mapping[str, View],
     outside: Mapping[str, Outside],
-    record: Callable[[RunRecord], None] | None = None,
+    log: RunLog | None = None,
 ) -> Assistants:
     """Every assistant of an app; without any, nothing is imported or opened.
 
@@ -114,7 +115,7 @@ def assistants_of(
         endpoints: the model endpoints that answer, by name.
         views: the feature views with the numbers under which they are kept online.
         outside: the MCP servers of the app, by name; whoever made them starts and closes them.
-        record: told of each run that is over.
+        log: takes each run that is over, and forgets those of deleted threads.
 
     Raises:
         ConfigError: MS-3061, a tool needs approval and there is nowhere to keep threads; MS-3062, LangChain is not
@@ -123,5 +124,5 @@ def assistants_of(
     nodes = plan.of_kind("assistant")
     if not nodes:
         return {}
-    maker = _Maker(services, gateway, searchers, endpoints, views, outside, record)
+    maker = _Maker(services, gateway, searchers, endpoints, views, outside, log)
     return {node.name: maker.made(cast(Assistant, node.declaration)) for node in nodes}
