@@ -12,6 +12,7 @@ from mainspring.assistants.run_log import RunCounts, status_of
 from mainspring.assistants.trace import RunRecord, Span
 from mainspring.console.asking import identity_of, identity_row
 from mainspring.console.engines import model_row, names_of
+from mainspring.console.evaluations import of_target, runs_of
 from mainspring.console.health import Health, health_of
 from mainspring.console.pages import Page, object_page
 from mainspring.console.state import ConsoleState
@@ -68,7 +69,7 @@ def partner(state: ConsoleState, name: str, asked: Mapping[str, str]) -> Page | 
         "who": identity_row(identity_of(asked)),
         "knows": [url for url in node.inputs if url.startswith("/index/")],
         "may": [url for url in node.inputs if node.kind == "assistant" and not url.startswith(("/index/", "/llm/"))],
-        "evaluations": [one.url for one in state.plan().of_kind("evaluation") if node.url in one.inputs],
+        "evaluations": of_target(state, node.url),
         "counts": _counts(state.answering.counts(name)),
         "runs": [_run(record) for record in runs],
         "history": [],
@@ -82,7 +83,8 @@ def declared(state: ConsoleState, kind: str, name: str) -> Page | None:
     if node is None:
         return None
     word, why = health_of(state, [node], ())[node.url]
-    return {**object_page(state, node), "state": word, "why": why}
+    tried = runs_of(state, node) if kind == "evaluation" else []
+    return {**object_page(state, node), "state": word, "why": why, "tried": tried}
 
 
 def trace(state: ConsoleState, run: str) -> Page | None:

@@ -22,7 +22,7 @@ from mainspring.assistants.evaluate import (
     gate,
     read_cases,
 )
-from mainspring.assistants.events import fold
+from mainspring.assistants.events import Spent, fold
 from mainspring.assistants.service import Asked, AssistantService
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
@@ -34,7 +34,7 @@ from mainspring.declare.llm import AnyLLM
 from mainspring.errors import DataError, RefusedError
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Event
-from mainspring.ports.llm import Generation, Message, Sampling, Text
+from mainspring.ports.llm import Generation, Message, Sampling, Text, Usage
 from mainspring.rag.search import Searcher, SearchRequest
 from mainspring.rag.steps import searcher_of, shape_of
 from mainspring.server.inside import answering
@@ -120,7 +120,21 @@ async def _asking(
             services.close()
         return
     async with answering(services, plan, told) as assistants:
-        yield lambda case: _answered(assistants[name_of(target)], case)
+        assistant = assistants[name_of(target)]
+        price = _priced(services, plan, assistant.settings.model)
+        yield lambda case: _answered(assistant, case, price)
+
+
+def _priced(services: Services, plan: Plan, model: str) -> Callable[[Spent], int] | None:
+    """What tokens cost by the present price of a model, or of a route's first one; None where it has none."""
+    language = Language(services, plan, lambda line: None)
+
+    def price(spent: Spent) -> int | None:
+        usage = Usage(spent.prompt, spent.completion, cached=spent.cached)
+        return language.cost_micro(model, usage, now_us() * 1000)
+
+    nothing = Spent(prompt=0, completion=0, cached=0, model_calls=0, tool_calls=0)
+    return None if price(nothing) is None else lambda spent: price(spent) or 0
 
 
 async def _searched(searcher: Searcher, case: Case) -> Answer:
@@ -128,10 +142,10 @@ async def _searched(searcher: Searcher, case: Case) -> Answer:
     return answer_of_search(await asyncio.to_thread(searcher.search, request, _caller(case)))
 
 
-async def _answered(assistant: AssistantService, case: Case) -> Answer:
+async def _answered(assistant: AssistantService, case: Case, price: Callable[[Spent], int] | None) -> Answer:
     asked = Asked((Message("user", (str(case["question"]),)),))
     async with aclosing(assistant.run(asked, _caller(case))) as events:
-        return answer_of_run(fold([event async for event in events]))
+        return answer_of_run(fold([event async for event in events]), price)
 
 
 @asynccontextmanager
