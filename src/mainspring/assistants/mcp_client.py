@@ -24,6 +24,7 @@ from mainspring.assistants.outside import OutsideServer, tool_name
 from mainspring.assistants.usable import ToolFailedError, Usable
 from mainspring.declare.identity import Identity
 from mainspring.errors import ConfigError, ServiceError
+from mainspring.llm.schemas import loosened
 
 __all__ = ["McpOutside", "opened"]
 
@@ -60,6 +61,7 @@ class McpOutside:
         self.fault = ""
         self._told = told
         self._offered: Mapping[str, McpTool] | None = None
+        self._schemas: Mapping[str, Mapping[str, object]] = {}
         self._link: _Link | None = None
         self._keeping: asyncio.Task[None] | None = None
         self._wanted = asyncio.Event()
@@ -85,7 +87,7 @@ class McpOutside:
         return Usable(
             tool_name(server.name, name),
             f"{name} of {server.name}." if offered is None else offered.description or offered.title or name,
-            _ANYTHING if offered is None else offered.inputSchema,
+            _ANYTHING if offered is None else self._schemas[name],
             call,
             server.timeout,
             server.asks(name),
@@ -95,6 +97,8 @@ class McpOutside:
     def _take(self, offered: Mapping[str, McpTool]) -> None:
         if offered != self._offered:
             self._offered = offered
+            # One odd schema would make the engine refuse every question; the server checks its arguments itself.
+            self._schemas = {name: loosened(tool.inputSchema) for name, tool in offered.items()}
             self.revision += 1
         if missing := self._missing():
             self._tell_fault(missing.lines())
