@@ -137,6 +137,11 @@ def test_an_alarm_opens_and_closes_and_outlives_the_process(project: Path) -> No
         until(lambda: not firing())
         (closed,) = page(served, "/monitors/desk")["alarms"]
         assert (closed["id"], closed["state"]) == (alarm["id"], "resolved")
+        mainspring("run", "monitor/desk", cwd=project)
+        assert page(served, "/monitors/desk")["facts"]["reference blocks"] == 0
+        ask(served, "hello")
+        ask(served, "hello")
+        until(lambda: page(served, "/monitors/desk")["facts"]["reference blocks"] in (1, 2))
     finally:
         assert served.stop() == 0, served.log.read_text()
 

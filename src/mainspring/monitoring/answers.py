@@ -204,6 +204,7 @@ class AnswerWatch:
 
     def _go_on(self) -> None:
         """Take up what an earlier process has left; a changed assistant starts anew."""
+        self._reference, self._recent, self._lasting = [], [], frozenset()
         known = self._last("monitor.reference", 1)
         if known and known[0].data["reference"] == self._watching.subject:
             data: Mapping[str, Any] = known[0].data
@@ -216,11 +217,25 @@ class AnswerWatch:
         self._judged = max([self._since, *(block.stop for block in self._reference)])
         for event in reversed(self._last("monitor.evaluated", _MANY)):
             tally = msgspec.convert(event.data["tally"], Tally)
-            if tally.start >= self._since:
+            again = bool(self._recent) and tally.start <= self._recent[-1].start  # another process has judged it too
+            if tally.start >= self._since and not again:
                 self._recent = [*self._recent, tally][-max(WINDOWS) :]
                 self._judged = max(self._judged, tally.stop)
                 told: Sequence[Mapping[str, Any]] = event.data["findings"]  # type: ignore[assignment]
                 self._lasting = frozenset(found["feature"] for found in told if found["state"] == "alarm")
+
+    def begin_anew(self) -> None:
+        """Take the next blocks as the reference: what is now is usual. It ends the alarms on runs."""
+        size = self._watching.block_us
+        self._since = (self._clock() // size + 1) * size
+        self._reference, self._recent, self._lasting = [], [], frozenset()
+        self._judged = self._since
+        self._settle()
+        self._tell_reference()
+
+    def _begun_anew(self) -> bool:
+        """Whether somebody has asked for a new reference meanwhile, in another process."""
+        return any(int(str(event.data["from"])) > self._since for event in self._last("monitor.reference", 1))
 
     # -- blocks --------------------------------------------------------------------------------------------------------
 
@@ -228,6 +243,8 @@ class AnswerWatch:
         """Judge every block that has closed since the last call, in order of time: its start and its findings."""
         size = self._watching.block_us
         closable = (self._clock() - self._late_us) // size * size
+        if self._begun_anew():
+            self._go_on()
         found = []
         if closable > self._judged:
             for block in self._blocks(self._read(self._judged, closable), closable):

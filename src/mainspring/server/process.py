@@ -59,7 +59,7 @@ from mainspring.server.schedules import Schedules
 from mainspring.server.served import ServedModels
 from mainspring.server.state import WorkerState
 from mainspring.server.talking import Talking
-from mainspring.server.watching import AnswerMonitors
+from mainspring.server.watching import AnswerMonitors, run_log_path
 
 __all__ = ["MakeConsole", "ServerProcess"]
 
@@ -122,7 +122,7 @@ class ServerProcess:
         self.assistants: Assistants = {}
         self._outside = outside_of(plan, self._settings, told)
         self.runs = RunLog(
-            services.state / "log" / "runs.db",
+            run_log_path(services),
             price=self._price,
             shares=_shares(plan),
             told=told,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from mainspring.assistants.run_log import RunLog, RunRow
@@ -17,7 +18,7 @@ from mainspring.monitoring.answers import AMOUNTS, RATES, Answered, AnswerWatch,
 from mainspring.monitoring.stats.decide import Finding
 from mainspring.plan.graph import Node, Plan
 
-__all__ = ["AnswerMonitors", "answered"]
+__all__ = ["AnswerMonitors", "answered", "new_reference", "run_log_path"]
 
 _OF_KNOWLEDGE = frozenset({"uncited", "dropped", "retrieval"})
 """What is watched only of assistants that know an index."""
@@ -81,6 +82,26 @@ class AnswerMonitors:
                 judged += 1
                 self._show(name, findings)
         return judged
+
+
+def run_log_path(services: Services) -> Path:
+    """Where the runs of a project's assistants are."""
+    return services.state / "log" / "runs.db"
+
+
+def new_reference(services: Services, plan: Plan, node: Node) -> None:
+    """Let a monitor of an assistant take its next blocks as its reference; a server at work takes that over.
+
+    Args:
+        services: the project's ports.
+        plan: the app's graph.
+        node: the monitor.
+    """
+    log = RunLog(run_log_path(services))
+    try:
+        _watch(services, plan, log, node).begin_anew()
+    finally:
+        log.close()
 
 
 def _watch(services: Services, plan: Plan, log: RunLog, node: Node) -> AnswerWatch:

@@ -292,3 +292,36 @@ def test_an_evaluation_that_its_gate_stopped_is_an_alarm_until_it_passes(world: 
     world.scored = [Scored("grounded", world.now, True, 0.9, 0.8)]
     watch.close_blocks()
     assert watch.alerts.open() == []
+
+
+def test_somebody_says_that_what_is_now_is_usual(world: World) -> None:
+    watch = world.watch()
+    world.hours(LEAST_REFERENCE)
+    world.hours(2, errors=0.5)
+    world.done()
+    watch.close_blocks()
+    assert watch.alerts.open()
+    world.watch().begin_anew()  # in another process
+    assert watch.alerts.open() == []
+    world.now = (world.now // HOUR + 1) * HOUR
+    world.hours(LEAST_REFERENCE + 2, errors=0.5)
+    world.done()
+    assert len(watch.close_blocks()) == 2
+    assert watch.alerts.open() == []
+    world.hours(2, errors=1.0)
+    watch.close_blocks()
+    assert [alarm.features[0] for alarm in watch.alerts.open()] == ["errors"]
+
+
+def test_a_block_that_two_processes_have_judged_counts_once(world: World) -> None:
+    one, two = world.watch(), world.watch()
+    world.hours(LEAST_REFERENCE + 2)
+    world.done()
+    one.close_blocks()
+    two.close_blocks()
+    world.hours(1)
+    later = world.watch()
+    ((_, findings),) = later.close_blocks()
+    assert world.told("monitor.evaluated")[-1]["rows"] == ROWS
+    assert [block.start for block in later._recent] == sorted({block.start for block in later._recent})
+    assert findings
