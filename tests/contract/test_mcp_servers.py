@@ -146,6 +146,7 @@ def test_a_tool_that_the_server_has_not_is_told_and_shown_to_nobody():
     asyncio.run(go())
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_is_a_tool_s_error_and_used_again_when_it_is_back():
     port = free_port()
 
@@ -238,3 +239,37 @@ def test_an_assistant_uses_them_with_approval_and_answers_without_them(tmp_path)
 def test_names_are_such_as_models_take():
     assert tool_name("tickets", "find/all.now") == "tickets_find_all_now"
     assert len(tool_name("t" * 40, "f" * 40)) == 64
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("no-such-program",),
+        (sys.executable, "-c", "print('hello')"),
+        (sys.executable, "-c", "import time; time.sleep(60)"),
+    ],
+)
+def test_a_program_that_is_no_server_is_down(command):
+    async def go():
+        told = []
+        server = OutsideServer("tickets", ("find",), command=command, timeout=2.0)
+        started = time.monotonic()
+        async with opened(server, told) as outside:
+            await outside.ready()
+            assert "MS-4304" in told[0]
+            assert (await outcome(outside, "tickets_find")).status in ("error", "timeout")
+        assert time.monotonic() - started < 20
+
+    asyncio.run(go())
+
+
+def test_calls_at_once_share_the_connection():
+    async def go():
+        async with opened(over_stdio("find")) as outside:
+            await outside.ready()
+            found = await asyncio.gather(
+                *(outcome(outside, "tickets_find", b'{"word": "%d"}' % at) for at in range(20))
+            )
+            assert [one.text for one in found] == [f"ticket 7 speaks of {at}" for at in range(20)]
+
+    asyncio.run(go())

@@ -59,6 +59,7 @@ create index if not exists assistant_trace_in on assistant_trace(thread);
 """
 _INSERT = f"insert or replace into assistant_run values ({', '.join('?' * len(_COLUMNS))})"
 _DAY_US = 86_400_000_000
+_COUNTED_US = 7 * _DAY_US
 _SLOW_US = 10_000_000
 _SWEEP = 256
 """Writes between two looks for what is too old or too much."""
@@ -117,7 +118,7 @@ class RunRow(msgspec.Struct, frozen=True):
 
 
 class RunCounts(msgspec.Struct, frozen=True):
-    """What became of an assistant's runs that are on record: all, by status, and those with a citation that holds."""
+    """What became of an assistant's runs of seven days: all, by status, and those with a citation that holds."""
 
     runs: int = 0
     ok: int = 0
@@ -312,7 +313,7 @@ class RunLog:
         return _DECODE(rows[0][0]) if rows else None
 
     def counts(self, assistant: str) -> RunCounts:
-        """What became of an assistant's runs of the last days.
+        """What became of an assistant's runs of the last seven days.
 
         Raises:
             StoreError: MS-4306.
@@ -321,7 +322,9 @@ class RunLog:
             "count(*), coalesce(sum(status = 'ok'), 0), coalesce(sum(status = 'refused'), 0), "
             "coalesce(sum(status = 'failed'), 0), coalesce(sum(citations > 0), 0)"
         )
-        rows = self._rows(f"select {columns} from assistant_run where assistant = ?", [assistant])
+        since = self._clock_us() - _COUNTED_US
+        which = "where assistant = ? and done_us >= ?"
+        rows = self._rows(f"select {columns} from assistant_run {which}", [assistant, since])
         found = RunCounts(*rows[0]) if rows else RunCounts()
         waiting = [row_of_run(record, None) for record in self._waiting(assistant)]
         statuses = [row.status for row in waiting]
