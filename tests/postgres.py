@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -21,3 +22,4 @@ def running():
             yield server.get_uri()
         finally:
             server.cleanup()
+            shutil.rmtree(place, ignore_errors=True)

@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> int:
     if arguments:
         return subprocess.call(pytest, cwd=ROOT)
     failed = [name for name, command in CHECKS if not passes(name, command)]
-    status = subprocess.call(pytest, cwd=ROOT)
+    status = subprocess.call([*pytest, "--durations=20"], cwd=ROOT)
     if failed:
         print(f"failed before the tests: {', '.join(failed)}", file=sys.stderr)
     return status or int(bool(failed))

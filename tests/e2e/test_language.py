@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import threading
+import time
 from pathlib import Path
 
 import openai
@@ -110,3 +113,88 @@ def test_a_price_for_no_model_is_refused(talk: Path) -> None:
     (talk / "mainspring.toml").write_text(TOML + "[prices.chatt]\ninput = 3\n")
     failed = mainspring("serve", cwd=talk, status=3)
     assert "MS-3028" in failed.stderr
+
+
+PROMPTED = """
+from mainspring import App
+
+app = App("talk")
+chat = app.llm("chat", max_tokens=50)
+greet = app.prompt("Say hello to {{ who }}.", variables={"who": str}, llm=chat)
+app.endpoint(chat)
+"""
+
+
+def test_a_prompts_versions_are_on_record_and_an_alias_chooses(talk: Path) -> None:
+    def say(text: str) -> None:
+        (talk / "talk.py").write_text(PROMPTED.replace("Say hello to", text))
+
+    def asked(served: Served, user: str, version: str | None = None) -> str:
+        use = {"id": "greet", "variables": {"who": "Ada"}} | ({} if version is None else {"version": version})
+        status, body, _ = call(f"{served.url}/v1/chat/completions", {"model": "chat", "prompt": use, "user": user})
+        assert status == 200, body
+        return json.loads(body)["choices"][0]["message"]["content"]
+
+    (talk / "mainspring.toml").write_text(TOML.replace('[llms.backup]\nadapter = "fake"\n', ""))
+    say("Say hello to")
+    assert "MS-5044" in mainspring("promote", "prompt/greet", "7", cwd=talk, status=5).stderr
+    assert "MS-5044" in mainspring("promote", "prompt/greet", "1", "--share", "0.5", cwd=talk, status=5).stderr
+    assert "greet@prod: version 1 for 100% of users" in mainspring("promote", "prompt/greet", "1", cwd=talk).stdout
+    say("Wave at")
+    served = serve(talk)
+    try:
+        assert asked(served, "ada") == "Say hello to Ada.", "what is declared anew waits until somebody promotes it"
+        assert asked(served, "ada", "latest") == "Wave at Ada."
+        told = json.loads(mainspring("promote", "prompt/greet", "2", "--share", "0.3", "--json", cwd=talk).stdout)
+        assert told == {"prompt": "greet", "alias": "prod", "shares": {"2": 0.3, "1": 0.7}}
+        deadline = time.monotonic() + 30
+        while "prompt greet: prod is set" not in served.log.read_text():
+            assert time.monotonic() < deadline, served.log.read_text()
+            time.sleep(0.1)
+        users = [f"user{number}" for number in range(60)]
+        first = [asked(served, user) for user in users]
+        assert 5 <= first.count("Wave at Ada.") <= 32
+        assert [asked(served, user) for user in users] == first, "a user stays with a version"
+    finally:
+        assert served.stop() == 0, served.log.read_text()
+    shown = mainspring("show", "prompt/greet", cwd=talk).stdout
+    assert "prod: version 1 70%, version 2 30%" in shown
+    mainspring("promote", "prompt/greet", "2", cwd=talk)
+    assert "version 1 for 70%" in mainspring("rollback", "prompt/greet", cwd=talk).stdout
+    assert "version 1 for 100%" in mainspring("rollback", "prompt/greet", cwd=talk).stdout
+    assert "MS-5045" in mainspring("rollback", "prompt/greet", cwd=talk, status=5).stderr
+
+
+def test_requests_are_spans_where_a_collector_is_configured(talk: Path, clients, monkeypatch) -> None:
+    seen: list[tuple[str, str, dict]] = []
+
+    class Collector(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            seen.append((self.path, self.headers["authorization"], body))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Collector) as collector:
+        thread = threading.Thread(target=collector.serve_forever)
+        thread.start()
+        monkeypatch.setenv("OTLP_TOKEN", "for-the-collector")
+        otlp = f'[telemetry]\notlp = "http://127.0.0.1:{collector.server_port}"\notlp_token = "env:OTLP_TOKEN"\n'
+        (talk / "mainspring.toml").write_text(TOML + otlp)
+        served = serve(talk)
+        try:
+            ask = [{"role": "user", "content": "hello"}]
+            clients(served, "none").chat.completions.create(model="chat", messages=ask)
+        finally:
+            assert served.stop() == 0, served.log.read_text()
+            collector.shutdown()
+            thread.join()
+    path, token, body = seen[0]
+    assert (path, token) == ("/v1/traces", "Bearer for-the-collector")
+    (resource,) = body["resourceSpans"]
+    assert resource["resource"]["attributes"] == [{"key": "service.name", "value": {"stringValue": "talk"}}]
+    assert resource["scopeSpans"][0]["spans"][0]["name"] == "chat chat"
+    assert "for-the-collector" not in served.log.read_text()

@@ -607,13 +607,13 @@ def test_a_token_closes_everything_of_the_management_listener_but_health(
 
 
 def test_serve_shows_the_console_where_it_is_enabled(built: Path, tmp_path: Path) -> None:
-    project, port = copy(built, tmp_path), free_port()
+    project = copy(built, tmp_path)
     settings = project / "mainspring.toml"
     text = settings.read_text()
-    settings.write_text(f"{text}\n[console]\nenabled = true\n[management]\nenabled = true\nport = {port}\n")
+    settings.write_text(f"{text}\n[console]\nenabled = true\n[management]\nenabled = true\n")
     found = serve(project, "serve")
     try:
-        shown = json.loads(call(f"http://127.0.0.1:{port}/models/returns.json")[1])
+        shown = json.loads(call(f"{found.console}/models/returns.json")[1])
         assert shown["name"] == "returns"
     finally:
         assert found.stop() == 0

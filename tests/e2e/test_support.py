@@ -49,6 +49,17 @@ def test_the_terminal_answers_with_sources(support: Path) -> None:
     assert "no assistant is called" in mainspring("ask", "nobody", "x", cwd=support, status=2).stderr
 
 
+def test_a_model_that_cannot_start_ends_the_question_and_says_why(support: Path) -> None:
+    gone = {"MAINSPRING_LLMS_CHAT_ADAPTER": "openai", "MAINSPRING_LLMS_CHAT_URL": "http://127.0.0.1:1/v1"}
+    project = support.parent / "gone"
+    shutil.copytree(support, project)
+    text = (project / "mainspring.toml").read_text().replace('adapter = "fake"\nscript = "script.json"\n', "")
+    (project / "mainspring.toml").write_text(text)
+    done = mainspring("ask", "help_desk", "Which valve starts the pump?", cwd=project, status=4, env=gone)
+    assert "MS-4250" in done.stderr
+    assert "the language model 'chat' cannot start" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def served(support: Path):
     found = serve(support)

@@ -20,8 +20,10 @@ from mainspring.errors import StoreError, UsageError
 __all__ = ["command"]
 
 _HERE = Path(__file__).parent
-_KINDS = ("blank", "flights")
-_NOT_COPIED = shutil.ignore_patterns("__pycache__", ".mainspring", "*.parquet", ".pytest_cache")
+_KINDS = ("blank", "flights", "support")
+_NOT_COPIED = shutil.ignore_patterns(
+    "__pycache__", ".mainspring", "*.parquet", ".pytest_cache", "images", "site", "reference.py", "screenshot.py"
+)
 
 
 @click.command(short_help="make a project that passes its tests")

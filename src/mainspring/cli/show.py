@@ -19,6 +19,7 @@ from mainspring.errors import UsageError
 from mainspring.plan.graph import Plan
 from mainspring.server.evaluations import Evaluated
 from mainspring.server.planning import plan_of
+from mainspring.server.prompts import shares_of
 from mainspring.server.trace import trace_prediction
 
 __all__ = ["command"]
@@ -149,10 +150,22 @@ def _describe_more(services: Services, plan: Plan, kind: str, name: str) -> None
         lines(source_lines(table_of(services, plan, name)))
     elif kind == "index":
         _describe_index(index_of(services, name))
+    elif kind == "prompt":
+        _describe_prompt(services, name)
     elif kind == "evaluation":
         _describe_evaluation(services, name)
     elif kind == "monitor":
         _describe_monitor(_watched(services, name))
+
+
+def _describe_prompt(services: Services, name: str) -> None:
+    catalog = services.catalog
+    rows = [(str(one.version), moment(one.created), one.digest) for one in catalog.entities("prompt", name)]
+    table(("version", "declared", "id"), rows)
+    for alias in catalog.aliases("prompt_split", name):
+        shares = shares_of(catalog, name, alias.alias)
+        told = ", ".join(f"version {version} {share:.0%}" for version, share in sorted(shares.items()))
+        print(f"  {alias.alias}: {told}")
 
 
 def _describe_evaluation(services: Services, name: str) -> None:

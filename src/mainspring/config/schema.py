@@ -134,6 +134,13 @@ SETTINGS: tuple[SettingSpec, ...] = (
         secret=True,
     ),
     SettingSpec("console.enabled", bool, False, "whether the management listener shows the console"),
+    SettingSpec(
+        "telemetry.otlp",
+        str,
+        None,
+        "an OpenTelemetry collector (OTLP over HTTP) that gets a span of each model request",
+    ),
+    SettingSpec("telemetry.otlp_token", str, None, "secret reference: the collector's bearer token", secret=True),
     SettingSpec("engine.workers", int, 0, "steps run at once; 0 is one a core", 0),
     SettingSpec("values.*", object, None, "a value of your own, such as a secret that a step declares by this key"),
     SettingSpec("monitoring.every", float, 1.0, "seconds between two looks at the prediction log", 0.01),

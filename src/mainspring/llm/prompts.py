@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -87,16 +87,12 @@ class Alias(msgspec.Struct, frozen=True):
         alias: ``prod``, ``canary``.
         prompt_id: the version.
         weight: its share of users, in (0, 1], beside other versions under the same alias.
-        set_by: who set it.
-        set_ns: UTC nanoseconds since 1970.
     """
 
     name: str
     alias: str
     prompt_id: str
     weight: float = 1.0
-    set_by: str = ""
-    set_ns: int = 0
 
 
 class PromptRegistry:
@@ -104,27 +100,14 @@ class PromptRegistry:
 
     Args:
         prompts: as declared; the last one of a name is its alias ``latest``.
-        aliases: as set, oldest first; setting an alias again replaces it.
-        on_alias: told of each alias that is set, to keep it.
     """
 
-    def __init__(
-        self,
-        prompts: Iterable[Prompt] = (),
-        aliases: Sequence[Alias] = (),
-        on_alias: Callable[[Sequence[Alias]], None] = lambda aliases: None,
-    ) -> None:
+    def __init__(self, prompts: Iterable[Prompt] = ()) -> None:
         self._by_id: dict[str, Prompt] = {}
         self._aliases: dict[tuple[str, str], tuple[Alias, ...]] = {}
-        self._on_alias = on_alias
         self._environment: Any = None
         for prompt in prompts:
             self.add(prompt)
-        groups: dict[tuple[str, str, int], list[Alias]] = {}
-        for alias in aliases:
-            groups.setdefault((alias.name, alias.alias, alias.set_ns), []).append(alias)
-        for (name, label, _), group in groups.items():
-            self._aliases[name, label] = tuple(group)
 
     def add(self, prompt: Prompt) -> str:
         """Take a version; its id.
@@ -160,31 +143,34 @@ class PromptRegistry:
         """Every version of every prompt."""
         return tuple(self._by_id.values())
 
-    def set_alias(self, name: str, alias: str, shares: Mapping[str, float], by: str, at_ns: int) -> None:
-        """Let a name stand for a version, or for several with the share of users of each.
+    def take(self, aliases: Sequence[Alias]) -> None:
+        """Let an alias stand for a version, or for several with the share of users of each, from now on.
+
+        Args:
+            aliases: of one name and alias, all of them.
 
         Raises:
             UsageError: MS-2680, a version is not known or belongs to another prompt; MS-2681, the shares are not 1
                 together.
         """
-        for prompt_id in shares:
-            if prompt_id not in self._by_id or self._by_id[prompt_id].name != name:
+        name, label = aliases[0].name, aliases[0].alias
+        for alias in aliases:
+            if alias.prompt_id not in self._by_id or self._by_id[alias.prompt_id].name != name:
                 raise UsageError(
-                    f"the prompt {name!r} has no version {prompt_id}",
+                    f"the prompt {name!r} has no version {alias.prompt_id}",
                     code="MS-2680",
                     why="an alias stands for versions of its own prompt",
                     fix="use an id that the registry lists",
                 )
-        if abs(sum(shares.values()) - 1.0) > 1e-9 or any(share <= 0 for share in shares.values()):
+        shares = [alias.weight for alias in aliases]
+        if abs(sum(shares) - 1.0) > 1e-9 or any(share <= 0 for share in shares):
             raise UsageError(
-                f"the shares of {name}@{alias} are not 1 together",
+                f"the shares of {name}@{label} are not 1 together",
                 code="MS-2681",
-                why=f"they are {sum(shares.values()):g}",
+                why=f"they are {sum(shares):g}",
                 fix="give each version a share above 0, and 1 together",
             )
-        found = tuple(Alias(name, alias, prompt_id, share, by, at_ns) for prompt_id, share in shares.items())
-        self._on_alias(found)
-        self._aliases[name, alias] = found
+        self._aliases[name, label] = tuple(aliases)
 
     def find(self, name: str, version: str = "", user: str = "") -> Prompt:
         """A prompt by its name and an alias or an id; without either ``prod`` where it is set, else the latest.

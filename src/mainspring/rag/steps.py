@@ -1,4 +1,4 @@
-"""Indexes as steps of the engine, and as what a server opens."""
+"""Indexes as what a step of the engine builds, and as what a server opens."""
 
 from __future__ import annotations
 
@@ -14,11 +14,8 @@ from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.config.project import load_app
 from mainspring.config.settings import Settings
-from mainspring.declare.declaration import DeclaredKind, name_of, origin_of, spec_of
+from mainspring.declare.declaration import DeclaredKind, name_of, spec_of
 from mainspring.declare.documents import Documents, Index
-from mainspring.declare.step import StepOptions
-from mainspring.engine.context import current
-from mainspring.engine.task import Task
 from mainspring.errors import ConfigError, MainspringError, UsageError
 from mainspring.ports.embedder import Embedder
 from mainspring.ports.manifest import DocumentRow, IndexVersion
@@ -26,21 +23,20 @@ from mainspring.rag.listing import difference, list_folder
 from mainspring.rag.retrieve import IndexSearcher
 from mainspring.rag.shape import IndexShape
 from mainspring.rag.sync import Folder
-from mainspring.rag.versions import IndexPorts, bring_up
+from mainspring.rag.versions import IndexPorts, Judgement, bring_up
 
 __all__ = [
     "IndexBuilt",
+    "build_index",
     "folder_of",
     "folders_of",
-    "index_built",
     "index_named",
     "searcher_of",
     "shape_of",
-    "task_of_index",
+    "still_there",
 ]
 
 _TOLD_SECONDS = 1.0
-_MADE_WITH = ("embedder", "parser", "vectors")
 
 
 class IndexBuilt(msgspec.Struct, frozen=True):
@@ -107,42 +103,6 @@ def folder_of(documents: Documents, settings: Settings) -> Folder:
     )
 
 
-def task_of_index(index: Index, settings: Settings) -> Task:
-    """The task ``index/NAME``; its result stands while no file has changed and its version answers."""
-    folders = folders_of(index, settings)
-    made_with = {
-        port: {key: item.shown() for key, item in settings.section(port).items()}  # secrets stay references
-        for port in _MADE_WITH
-    }
-    return Task(
-        f"index/{name_of(index)}",
-        index_built,
-        {
-            "shape": shape_of(index),
-            "folders": [_plain(folder) for folder in folders],
-            "made_with": made_with,
-        },
-        reaches=tuple(folder.access for folder in folders if callable(folder.access)),
-        options=StepOptions(),
-        title=f"index {name_of(index)}",
-        origin=str(origin_of(index)),
-        holds=still_there,
-    )
-
-
-def _plain(folder: Folder) -> dict[str, object]:
-    """A folder as a parameter of a step: who may see its documents is code, and enters the key as such."""
-    return {
-        "name": folder.name,
-        "folder": str(folder.folder),
-        "include": list(folder.include),
-        "exclude": list(folder.exclude),
-        "access": "code" if callable(folder.access) else folder.access,
-        "max_bytes": folder.max_bytes,
-        "may_be_empty": folder.may_be_empty,
-    }
-
-
 def still_there(services: Services, params: Mapping[str, object], kept: object) -> bool:
     """Whether no file has changed since, and the version that was built answers."""
     built = msgspec.convert(kept, IndexBuilt)
@@ -170,11 +130,21 @@ def _same(folder: Mapping[str, object], rows: list[DocumentRow]) -> bool:
     return not change.look and not change.gone
 
 
-def index_built(shape: IndexShape, folders: list[dict[str, object]], made_with: Mapping[str, object]) -> IndexBuilt:
-    """Bring an index up to its documents; what it does and puts aside is told on the step's log."""
-    services = cast(Services, current().services)
-    index = index_named(services, shape.name)
-    vectors = services.vectors
+def build_index(
+    services: Services, index: Index, by: str, judge: Callable[[IndexVersion], Judgement] | None = None
+) -> IndexBuilt:
+    """Bring an index up to its documents; what it does and puts aside is told on the step's log.
+
+    Args:
+        services: the project's ports.
+        index: as declared.
+        by: who does it, for the alias's history.
+        judge: says whether a new version may answer.
+
+    Raises:
+        MainspringError: as `bring_up`.
+    """
+    shape, vectors = shape_of(index), services.vectors
     try:
         ports = IndexPorts(
             services.manifest,
@@ -185,9 +155,8 @@ def index_built(shape: IndexShape, folders: list[dict[str, object]], made_with: 
             services.parser,
             now_us,
         )
-        done = bring_up(
-            shape, folders_of(index, services.settings), ports, by=f"run {current().run_id}", progress=_telling()
-        )
+        folders = folders_of(index, services.settings)
+        done = bring_up(shape, folders, ports, by=by, judge=judge, progress=_telling())
     finally:
         services.close_port("vectors")  # an embedded store has one owner: the next that needs it may be the server
     sys.stderr.write(f"{done}\n")
@@ -195,8 +164,6 @@ def index_built(shape: IndexShape, folders: list[dict[str, object]], made_with: 
         sys.stderr.write(f"put aside: {name}: {reason}\n")
     for note in done.notes:
         sys.stderr.write(f"note: {note}\n")
-    current().log_metric(f"{shape.name}.documents", done.documents.documents)
-    current().log_metric(f"{shape.name}.chunks", done.chunks)
     return IndexBuilt(
         shape.name, done.version, done.documents.documents, done.chunks, done.documents.quarantined, tuple(done.notes)
     )

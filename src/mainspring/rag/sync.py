@@ -251,7 +251,8 @@ class _OneFolder:
             return Refused("too_large", f"{item.found.size:,} bytes, at most {most:,} are read")
         if item.content.startswith("unreadable: "):
             return Refused("corrupt", item.content)
-        return self.parser.parse(self.folder.folder / item.found.uri, item.found.uri)
+        read = self.parser.parse(self.folder.folder / item.found.uri, item.found.uri)
+        return _without_nul(read) if isinstance(read, Parsed) else read
 
     def _new(self, found: Found) -> DocumentRow:
         return DocumentRow(
@@ -316,6 +317,16 @@ def title_of(parsed: Parsed, uri: str) -> str:
         if line.startswith("#") and (heading := line.lstrip("#").strip()):
             return heading
     return PurePosixPath(uri).stem
+
+
+def _without_nul(read: Parsed) -> Parsed:
+    """The document with the one character that Postgres stores nowhere replaced, so that no offset changes."""
+    if not any("\0" in part for part in (read.text, read.title, *read.metadata, *read.metadata.values())):
+        return read
+    clean = {name.replace("\0", "\ufffd"): value.replace("\0", "\ufffd") for name, value in read.metadata.items()}
+    return msgspec.structs.replace(
+        read, text=read.text.replace("\0", "\ufffd"), title=read.title.replace("\0", "\ufffd"), metadata=clean
+    )
 
 
 def _retitled(base: DocumentRow, old: DocumentRow) -> str:

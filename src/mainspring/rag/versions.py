@@ -130,14 +130,17 @@ def bring_up(
     _tidy(target, ports, progress)
     moved = live != target.version
     if moved:
+        _note_other_store(shape.name, live, ports, notes)
         _go_live(target, live, ports, by, judge)
         _drop_spare(shape.name, target.version, ports)
     ports.manifest.trim_vectors(_VECTORS)
     return IndexReport(shape.name, target.version, counts, written, moved, target.rows, notes)
 
 
-def roll_back(index: str, manifest: Manifest, *, by: str, at_us: int, reason: str = "rollback") -> int:
+def roll_back(index: str, manifest: Manifest, store_name: str, *, by: str, at_us: int, reason: str = "rollback") -> int:
     """Let the version answer that did before; it is brought up like the one that does, so nothing is lost.
+
+    Only a version that the adapter `store_name` holds is gone back to.
 
     Returns:
         The version that answers now.
@@ -150,13 +153,16 @@ def roll_back(index: str, manifest: Manifest, *, by: str, at_us: int, reason: st
     before = [
         move.version
         for move in manifest.moves(index)
-        if move.version != live and move.version in versions and versions[move.version].state == "retired"
+        if move.version != live
+        and move.version in versions
+        and versions[move.version].state == "retired"
+        and versions[move.version].spec.get("store") == store_name
     ]
     if live is None or not before:
         raise UsageError(
             f"index {index!r} has no version to go back to",
             code="MS-2435",
-            why="nothing was live before" if live is None else f"version {live} is the only one that is kept",
+            why="nothing was live before" if live is None else f"no other than version {live} is kept in {store_name}",
             fix=f"mainspring show index/{index} lists its versions",
         )
     _swap(versions[before[0]], live, manifest, by, at_us, reason)
@@ -224,6 +230,17 @@ def _follow(version: IndexVersion, rows: Sequence[DocumentRow], ports: IndexPort
         notes.append(f"version {version.version} stays as it is: its embedder {version.embedder_id} is not configured")
         return
     _writer(version, ports, lambda what, done, of: None).bring_up(rows)
+
+
+def _note_other_store(index: str, live: int | None, ports: IndexPorts, notes: list[str]) -> None:
+    """Say that the version that answered is in another store: whoever shares the manifest is moved with it."""
+    for version in ports.manifest.versions(index):
+        store = str(version.spec.get("store", ""))
+        if version.version == live and store != ports.store_name:
+            notes.append(
+                f"{ports.store_name} answers now, no longer {store}, for every profile that has this manifest; "
+                "a profile that is to keep its store needs a manifest.url of its own"
+            )
 
 
 def _tidy(version: IndexVersion, ports: IndexPorts, progress: Progress) -> None:

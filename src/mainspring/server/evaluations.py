@@ -17,10 +17,8 @@ from mainspring.assistants.evaluate import (
     Judge,
     Report,
     answer_of_run,
-    answer_of_search,
     evaluate,
     gate,
-    read_cases,
 )
 from mainspring.assistants.events import Spent, fold
 from mainspring.assistants.service import Asked, AssistantService
@@ -29,20 +27,18 @@ from mainspring.choose.services import Services
 from mainspring.declare.assistant import Assistant, Evaluation
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.documents import Index
-from mainspring.declare.identity import Identity
 from mainspring.declare.llm import AnyLLM
-from mainspring.errors import DataError, RefusedError
+from mainspring.errors import RefusedError
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Event
 from mainspring.ports.llm import Generation, Message, Sampling, Text, Usage
-from mainspring.rag.search import Searcher, SearchRequest
 from mainspring.rag.steps import searcher_of, shape_of
 from mainspring.server.inside import answering
+from mainspring.server.judging import caller_of, cases_of, searched
 from mainspring.server.language import Language
 
 __all__ = ["Evaluated", "evaluate_named"]
 
-_PLACES = 10
 _WORST = 10
 _JUDGING = Sampling(temperature=0.0, max_tokens=8)
 
@@ -74,9 +70,9 @@ def evaluate_named(services: Services, plan: Plan, node: Node, told: Callable[[s
         DataError: MS-2503, a line of the file is no case; MS-2505, the file cannot be read.
         UserCodeError: MS-2504, the evaluation's function fails.
     """
-    spec = spec_of(cast(Evaluation, node.declaration))
-    cases = _cases(services, spec.cases, str(node.origin))
-    report = asyncio.run(_tried(services, plan, cast(Evaluation, node.declaration), cases, told))
+    declaration = cast(Evaluation, node.declaration)
+    spec, cases = spec_of(declaration), cases_of(services, declaration)
+    report = asyncio.run(_tried(services, plan, declaration, cases, told))
     why = ""
     try:
         gate(report, dict(spec.least))
@@ -115,7 +111,7 @@ async def _asking(
     if isinstance(target, Index):
         searcher = searcher_of(services, shape_of(target))
         try:
-            yield lambda case: _searched(searcher, case)
+            yield lambda case: searched(searcher, case)
         finally:
             services.close()
         return
@@ -137,14 +133,9 @@ def _priced(services: Services, plan: Plan, model: str) -> Callable[[Spent], int
     return None if price(nothing) is None else lambda spent: price(spent) or 0
 
 
-async def _searched(searcher: Searcher, case: Case) -> Answer:
-    request = SearchRequest(str(case["question"]), _PLACES)
-    return answer_of_search(await asyncio.to_thread(searcher.search, request, _caller(case)))
-
-
 async def _answered(assistant: AssistantService, case: Case, price: Callable[[Spent], int] | None) -> Answer:
     asked = Asked((Message("user", (str(case["question"]),)),))
-    async with aclosing(assistant.run(asked, _caller(case))) as events:
+    async with aclosing(assistant.run(asked, caller_of(case))) as events:
         return answer_of_run(fold([event async for event in events]), price)
 
 
@@ -154,7 +145,7 @@ async def _judging(services: Services, plan: Plan, llm: AnyLLM | None) -> AsyncI
         yield None
         return
     language = Language(services, plan, lambda line: None)
-    await language.start()
+    await language.start_once()
 
     async def ask(text: str) -> str:
         said = ""
@@ -167,25 +158,6 @@ async def _judging(services: Services, plan: Plan, llm: AnyLLM | None) -> AsyncI
         yield Judge(name_of(llm), ask)
     finally:
         await language.stop(1.0)
-
-
-def _caller(case: Case) -> Identity:
-    """Who asks, as the case says; nobody in particular without."""
-    return Identity(str(case.get("user", "")), tuple(map(str, case.get("groups", ()))), str(case.get("tenant", "")))
-
-
-def _cases(services: Services, place: str, origin: str) -> list[Case]:
-    try:
-        data = (services.project / place).read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"the cases {place!r} cannot be read",
-            code="MS-2505",
-            why=str(error.strerror),
-            origin=origin,
-            fix="cases= is a file of JSON lines, relative to the project",
-        ) from error
-    return read_cases(data, place)
 
 
 def _worst(report: Report) -> tuple[dict[str, Any], ...]:

@@ -11,7 +11,6 @@ from mainspring.choose.services import Services
 from mainspring.declare.assistant import Assistant
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import Endpoint
-from mainspring.errors import ServiceError
 from mainspring.plan.graph import Plan
 from mainspring.server.assistants import Assistants, assistants_of
 from mainspring.server.knowledge import Knowledge
@@ -22,7 +21,6 @@ from mainspring.server.state import WorkerState
 
 __all__ = ["answering"]
 
-_START_SECONDS = 300.0
 _DRAIN_SECONDS = 5.0
 
 
@@ -34,7 +32,7 @@ async def answering(
 
     Raises:
         ConfigError: MS-3063, an MCP server has no tool of that name; as its settings raise.
-        ServiceError: MS-4250, a language model does not start in time.
+        ServiceError: MS-4250, a language model cannot start, or not in time.
     """
     outside = outside_of(plan, services.settings, told)
     state = WorkerState(services, plan) if _need_models(plan) else None
@@ -46,7 +44,12 @@ async def answering(
     endpoints = {} if state is None else state.endpoints
     assistants = assistants_of(services, plan, language.inner, searchers, lambda: endpoints, views, outside)
     try:
-        await asyncio.gather(start_all(outside.values()), _started(language))
+        reaching = asyncio.create_task(start_all(outside.values()))
+        try:
+            await language.start_once()
+            await reaching
+        finally:
+            reaching.cancel()
         yield assistants
     finally:
         for assistant in assistants.values():
@@ -56,18 +59,6 @@ async def answering(
         if state is not None:
             state.close()
         services.close()
-
-
-async def _started(language: Language) -> None:
-    try:
-        await asyncio.wait_for(language.start(), _START_SECONDS)
-    except TimeoutError:
-        raise ServiceError(
-            "a language model does not start",
-            code="MS-4250",
-            why=f"no token after {_START_SECONDS:.0f} s",
-            fix="mainspring conditions llm shows which engine was chosen; its log says why it does not start",
-        ) from None
 
 
 def _need_models(plan: Plan) -> bool:

@@ -15,21 +15,21 @@ from mainspring.config.settings import Settings
 from mainspring.declare import llm as declared
 from mainspring.declare.assistant import AssistantEndpoint
 from mainspring.declare.declaration import name_of, spec_of
-from mainspring.declare.record import FieldSpec, Kind, fields_of
-from mainspring.errors import ConfigError
+from mainspring.errors import ConfigError, ServiceError
 from mainspring.llm.cost import Price, PriceTable, cost_micro
 from mainspring.llm.gateway import Gateway
 from mainspring.llm.keys import digest_of
-from mainspring.llm.prompts import Prompt, PromptRegistry, PromptVariable
 from mainspring.llm.record import Recorder
 from mainspring.llm.values import Key, Limits, Route, Target
 from mainspring.plan.graph import Plan
 from mainspring.ports.llm import Capabilities, Engine, Failed, Ready, Usage
 from mainspring.server.callers import named_keys
+from mainspring.server.prompts import Prompts
 
 __all__ = ["Language", "ModelRow", "keys_of", "limits_of", "prices_of"]
 
 _AGAIN_SECONDS = 5.0
+_START_SECONDS = 300.0
 
 
 @dataclass(slots=True)
@@ -91,8 +91,8 @@ class Language:
         self.prices = prices_of(
             self._settings, {name: (one.provider, one.model) for name, one in self._engines.items()}
         )
-        self.prompts = prompts_of(plan)
-        self.inner = Gateway(self._routes(), prices=self.prices, prompts=self.prompts, recorder=recorder)
+        self.prompts = Prompts(services, plan)
+        self.inner = Gateway(self._routes(), prices=self.prices, prompts=self.prompts.registry, recorder=recorder)
 
     def __bool__(self) -> bool:
         return bool(self._engines)
@@ -101,14 +101,46 @@ class Language:
         """Start every engine; one that cannot start is tried again, and others answer meanwhile."""
         await asyncio.gather(*(self._start(one) for one in self._engines.values()))
 
+    async def start_once(self) -> None:
+        """Start every engine, for a command that ends rather than wait for one to come back; who cannot is told.
+
+        Raises:
+            ServiceError: MS-4250, none of them can start.
+        """
+        await asyncio.gather(*(self._start_once(one) for one in self._engines.values()))
+        failed = [(one.name, one.state) for one in self._engines.values() if isinstance(one.state, Failed)]
+        if not failed or len(failed) < len(self._engines):
+            return
+        name, state = failed[0]
+        raise ServiceError(
+            f"the language model {name!r} cannot start",
+            code="MS-4250",
+            why=state.why,
+            origin=f"llms.{name}",
+            fix=state.fix or "mainspring conditions llm shows which engine was chosen",
+        )
+
+    async def _start_once(self, one: _Served) -> None:
+        try:
+            one.state = await asyncio.wait_for(one.engine.start(), _START_SECONDS)
+        except TimeoutError:
+            one.state = Failed(f"no token after {_START_SECONDS:.0f} s", "look at its log")
+        if isinstance(one.state, Failed):
+            self._told(f"llm {one.name} cannot start: {one.state.why}; {one.state.fix}")
+        else:
+            self._check(one)
+
     async def _start(self, one: _Served) -> None:
+        said = None
         while True:
             one.state = await one.engine.start()
             if isinstance(one.state, Ready):
                 self._told(f"llm {one.name} answers: {one.state.model or one.model}, after {one.state.seconds:.1f} s")
                 self._check(one)
                 return
-            self._told(f"llm {one.name} cannot start: {one.state.why}; {one.state.fix}")
+            if one.state != said:
+                self._told(f"llm {one.name} cannot start: {one.state.why}; {one.state.fix}; it is tried again")
+            said = one.state
             await asyncio.sleep(_AGAIN_SECONDS)
 
     def cost_micro(self, name: str, usage: Usage, at_ns: int) -> int | None:
@@ -166,7 +198,9 @@ class Language:
         routes += [inner[name] for name in sorted(behind - names)]
         allowed = frozenset(names | {route.name for route in further})
         own = [msgspec.structs.replace(key, models=allowed) for key in keys]
-        return Gateway([*routes, *further], keys=own, prices=self.prices, prompts=self.prompts, recorder=self._recorder)
+        return Gateway(
+            [*routes, *further], keys=own, prices=self.prices, prompts=self.prompts.registry, recorder=self._recorder
+        )
 
     def _shown(self) -> dict[str, str]:
         """The names that clients use, with the models or routes behind them."""
@@ -210,45 +244,6 @@ def _row(one: _Served) -> ModelRow:
     if isinstance(state, Failed):
         return ModelRow(one.name, one.provider, one.model, "failed", state.why, state.fix, None, can)
     return ModelRow(one.name, one.provider, one.model, "starting", "", "", None, can)
-
-
-def prompts_of(plan: Plan) -> PromptRegistry:
-    """The app's declared prompts.
-
-    Raises:
-        ConfigError: MS-3072, a template is no template.
-    """
-    return PromptRegistry(
-        _prompt(node.name, cast(declared.Prompt, node.declaration)) for node in plan.of_kind("prompt")
-    )
-
-
-def _prompt(name: str, prompt: declared.Prompt) -> Prompt:
-    spec = spec_of(prompt)
-    return Prompt(
-        name=name,
-        template=spec.template,
-        variables=tuple(PromptVariable(one.name, one.type.__name__, one.default) for one in spec.variables),
-        model="" if spec.llm is None else name_of(spec.llm),
-        temperature=spec.temperature,
-        max_tokens=spec.max_tokens,
-        schema=None if spec.answer is None else _schema_of(fields_of(spec.answer)),
-    )
-
-
-def _schema_of(fields: Sequence[FieldSpec]) -> Mapping[str, object]:
-    """A JSON schema of a record that a model is asked for."""
-    kinds = {Kind.INTEGER: "integer", Kind.FLOAT: "number", Kind.DECIMAL: "number", Kind.BOOLEAN: "boolean"}
-    properties = {}
-    for field in fields:
-        kind = kinds.get(field.type.kind, "string")
-        properties[field.name] = {"type": [kind, "null"] if field.type.nullable else kind}
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [field.name for field in fields],
-        "additionalProperties": False,
-    }
 
 
 def keys_of(settings: Settings) -> list[Key]:

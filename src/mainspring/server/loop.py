@@ -29,7 +29,7 @@ from mainspring.features.steps import tasks_for, views_of
 from mainspring.features.view import View
 from mainspring.monitoring.steps import tasks_of_monitor
 from mainspring.plan.graph import Node, Plan
-from mainspring.rag.steps import task_of_index
+from mainspring.server.indexing import task_of_index
 from mainspring.server.planning import remember
 from mainspring.training.steps import tasks_of_model
 

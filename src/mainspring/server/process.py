@@ -7,7 +7,6 @@ import base64
 import contextlib
 import importlib.metadata
 import os
-import random
 import signal
 import threading
 import time
@@ -29,8 +28,6 @@ from mainspring.declare.declaration import spec_of
 from mainspring.declare.identity import ANYONE, Identity
 from mainspring.errors import ConfigError, MainspringError
 from mainspring.llm.call_log import CallLog
-from mainspring.llm.record import Recorder
-from mainspring.llm.store import CallStore
 from mainspring.llm.stored import StoredResponses
 from mainspring.monitoring.stats.decide import Finding
 from mainspring.plan.graph import Plan
@@ -55,6 +52,7 @@ from mainspring.server.language import Language, keys_of
 from mainspring.server.listening import exposed_pages, management_keys, origin_of_setting
 from mainspring.server.loop import online_views
 from mainspring.server.outside import close_all, outside_of
+from mainspring.server.records import recorder_of
 from mainspring.server.schedules import Schedules
 from mainspring.server.served import ServedModels
 from mainspring.server.state import WorkerState
@@ -117,7 +115,7 @@ class ServerProcess:
         self.state = WorkerState(services, plan, only=only)
         self._only = frozenset(only)
         self._calls = services.state / "log" / "calls.db"
-        self._recorder = Recorder([CallStore(self._calls, random.random)], told)
+        self._recorder = recorder_of(services, self._calls, plan.app, told)
         self.language = Language(services, plan, told, self._recorder)
         self.assistants: Assistants = {}
         self._outside = outside_of(plan, self._settings, told)
@@ -321,6 +319,8 @@ class ServerProcess:
         for name in self.state.refresh():
             live = self.state.models.get(name)
             self._told(f"model {name} version {live.version if live else '?'} answers now")
+        for line in self.language.prompts.refresh():
+            self._told(line)
 
     async def _sweep(self) -> None:
         """Delete the threads of assistants whose time is over."""

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
+from mainspring.assistants.evaluate import Answer as Reply
+from mainspring.assistants.evaluate import answer_of_run
+from mainspring.assistants.events import fold
+from mainspring.assistants.service import Asked
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.config.project import load_app
 from mainspring.declare.data import did_you_mean
+from mainspring.declare.documents import Index
+from mainspring.declare.identity import Identity
 from mainspring.engine.report import RunReport
 from mainspring.errors import UsageError
-from mainspring.plan.graph import Plan
+from mainspring.plan.graph import Node, Plan
+from mainspring.ports.llm import Message
+from mainspring.rag.search import SearchAnswer, SearchRequest
+from mainspring.rag.steps import searcher_of, shape_of
+from mainspring.server.evaluations import Evaluated, evaluate_named
+from mainspring.server.inside import answering
 from mainspring.server.loop import apply
 from mainspring.server.planning import plan_of
 from mainspring.server.preflight import check_wiring, preflight
@@ -21,6 +35,8 @@ from mainspring.server.state import WorkerState
 from mainspring.serving.endpoint import Answer
 
 __all__ = ["Project", "open_project"]
+
+_NOBODY = Identity("")
 
 
 class Project:
@@ -83,20 +99,74 @@ class Project:
             self._state.open()
         service = self._state.endpoints.get(endpoint)
         if service is None:
-            fix = did_you_mean(endpoint, self._state.endpoints)
-            raise UsageError(f"no endpoint is called {endpoint!r}", code="MS-2602", fix=fix)
+            raise _unknown("endpoint", endpoint, self._state.endpoints)
         (answer,) = service.answer([row], [now_us() if at is None else _moment(at)])
         return answer
+
+    def search(self, index: str, query: str, *, k: int = 10, identity: Identity = _NOBODY) -> SearchAnswer:
+        """What an index finds.
+
+        Args:
+            index: its name.
+            query: what is searched for.
+            k: how many hits.
+            identity: who asks; nobody in particular, who sees what is public, when left out.
+
+        Raises:
+            UsageError: MS-2602, there is no such index; MS-2434, it has no version yet: `build` first.
+        """
+        searcher = searcher_of(self._services, shape_of(cast(Index, self._node("index", index).declaration)))
+        return searcher.search(SearchRequest(query, k), identity)
+
+    def talk(self, assistant: str, text: str, *, identity: Identity = _NOBODY) -> Reply:
+        """What an assistant replies, as the function of an evaluation sees it: ``text``, ``sources``, ``refused``.
+
+        Args:
+            assistant: its name.
+            text: what is asked.
+            identity: who asks; nobody in particular when left out.
+
+        Raises:
+            UsageError: MS-2602, there is no such assistant; ServiceError: MS-4250, its model does not start.
+        """
+        name = self._node("assistant", assistant).name
+
+        async def go() -> Reply:
+            async with (
+                answering(self._services, self.plan) as assistants,
+                aclosing(assistants[name].run(Asked((Message("user", (text,)),)), identity)) as events,
+            ):
+                return answer_of_run(fold([event async for event in events]))
+
+        return asyncio.run(go())
+
+    def evaluate(self, evaluation: str) -> Evaluated:
+        """What ``mainspring run EVALUATION`` does: ``scores``, and whether the gate lets it through, ``passed``.
+
+        Raises:
+            UsageError: MS-2602, there is no such evaluation; DataError, UserCodeError: its cases or function fail.
+        """
+        return evaluate_named(self._services, self.plan, self._node("evaluation", evaluation), lambda line: None)
 
     def close(self) -> None:
         """Let go of files and connections."""
         self._let_go()
         self._services.close()
 
+    def _node(self, kind: str, name: str) -> Node:
+        known = {node.name: node for node in self.plan.of_kind(kind)}
+        if name not in known:
+            raise _unknown(kind, name, known)
+        return known[name]
+
     def _let_go(self) -> None:
         if self._state is not None:
             self._state.close()
             self._state = None
+
+
+def _unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    return UsageError(f"no {kind} is called {name!r}", code="MS-2602", fix=did_you_mean(name, known))
 
 
 def _moment(at: datetime) -> int:

@@ -20,8 +20,7 @@ from mainspring.llm.cache import ExactCache, cache_key, cacheable
 from mainspring.llm.cost import Price, PriceTable, cost_micro, most_micro
 from mainspring.llm.gateway import Gateway
 from mainspring.llm.keys import KeyRing, digest_of
-from mainspring.llm.prompt_store import PromptStore
-from mainspring.llm.prompts import Prompt, PromptRegistry, PromptVariable
+from mainspring.llm.prompts import Alias, Prompt, PromptRegistry, PromptVariable
 from mainspring.llm.schemas import SchemaBook, unsupported
 from mainspring.llm.stored import Kept, StoredResponses
 from mainspring.llm.values import Key
@@ -234,28 +233,20 @@ def test_the_id_is_the_hash_of_everything() -> None:
     assert msgspec.structs.replace(PROMPT).id == PROMPT.id
 
 
-def test_aliases_are_kept_appended_and_split_users(tmp_path: Path) -> None:
-    store = PromptStore(tmp_path / "calls.db")
+def test_aliases_split_users() -> None:
     second = msgspec.structs.replace(PROMPT, temperature=0.9)
-    registry = PromptRegistry([PROMPT, second], on_alias=store.keep_aliases)
-    store.keep_prompts(registry.prompts())
+    registry = PromptRegistry([PROMPT, second])
     assert registry.find("greet").id == second.id, "the latest, until prod is set"
-    registry.set_alias("greet", "prod", {PROMPT.id: 1.0}, "ann", 1)
+    registry.take([Alias("greet", "prod", PROMPT.id)])
     assert registry.find("greet").id == PROMPT.id
-    registry.set_alias("greet", "prod", {PROMPT.id: 0.8, second.id: 0.2}, "ann", 2)
+    registry.take([Alias("greet", "prod", PROMPT.id, 0.8), Alias("greet", "prod", second.id, 0.2)])
     found = [registry.find("greet", "prod", f"user{n}").id for n in range(500)]
     assert found == [registry.find("greet", "prod", f"user{n}").id for n in range(500)]
     assert 50 < found.count(second.id) < 150
-    store.close()
-    again = PromptStore(tmp_path / "calls.db")
-    kept = PromptRegistry(again.prompts(), again.aliases())
-    assert [kept.find("greet", "prod", f"user{n}").id for n in range(500)] == found
-    assert len(again.aliases()) == 3, "nothing was overwritten"
-    again.close()
     with pytest.raises(UsageError, match="are not 1 together"):
-        registry.set_alias("greet", "prod", {PROMPT.id: 0.5}, "ann", 3)
+        registry.take([Alias("greet", "prod", PROMPT.id, 0.5)])
     with pytest.raises(UsageError, match="has no version"):
-        registry.set_alias("greet", "prod", {"nope": 1.0}, "ann", 3)
+        registry.take([Alias("greet", "prod", "nope")])
 
 
 def test_routes_that_do_not_fit_together_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
@@ -260,11 +261,26 @@ def test_another_shape_is_another_version_and_the_old_one_stays(library: Library
     }
     library.write(otter=about("otter", "It plays the violin."))
     library.sync(other)
-    assert roll_back("library", library.ports.manifest, by="ada", at_us=library.now()) == 1
+    assert roll_back("library", library.ports.manifest, "qdrant_edge", by="ada", at_us=library.now()) == 1
     answer = library.searcher().search(SearchRequest("violin", k=1), ANYONE)
     assert (answer.version, answer.hits[0].uri) == (1, "otter.md"), "the version that was kept was brought up too"
-    assert roll_back("library", library.ports.manifest, by="ada", at_us=library.now()) == 2
+    assert roll_back("library", library.ports.manifest, "qdrant_edge", by="ada", at_us=library.now()) == 2
     assert [move.version for move in library.ports.manifest.moves("library")] == [2, 1, 2, 1]
+
+
+def test_another_store_is_another_version_and_those_who_share_the_manifest_are_told(library: Library, tmp_path) -> None:
+    library.write(otter=about("otter"))
+    assert library.sync().notes == []
+    first, other = library.ports, open_store(QdrantEdgeSettings(), tmp_path / "other")
+    library.ports = dataclasses.replace(first, store=other, store_name="elsewhere")
+    swapped = library.sync()
+    assert (swapped.version, swapped.moved, swapped.written.embedded) == (2, True, 0)
+    assert [note for note in swapped.notes if "elsewhere answers now, no longer qdrant_edge" in note]
+    with pytest.raises(UsageError) as caught:
+        roll_back("library", first.manifest, "elsewhere", by="ada", at_us=library.now())
+    assert caught.value.why == "no other than version 2 is kept in elsewhere"
+    assert roll_back("library", first.manifest, "qdrant_edge", by="ada", at_us=library.now()) == 1
+    other.close()
 
 
 def test_a_version_that_answers_worse_does_not_go_live(library: Library) -> None:
@@ -282,7 +298,7 @@ def test_what_was_never_built_says_so(library: Library) -> None:
         library.found("otter")
     assert caught.value.code == "MS-2434"
     with pytest.raises(UsageError):
-        roll_back("library", library.ports.manifest, by="x", at_us=1)
+        roll_back("library", library.ports.manifest, "qdrant_edge", by="x", at_us=1)
 
 
 @pytest.mark.parametrize("seed", range(20))

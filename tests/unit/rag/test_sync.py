@@ -155,6 +155,13 @@ def test_what_cannot_be_read_is_put_aside_and_its_last_good_text_stays(shelf: Sh
     assert (shelf.text("a.md"), shelf.rows()["a.md"].document_version) == ("good again", 2)
 
 
+def test_a_character_that_postgres_stores_nowhere_is_replaced_and_no_offset_moves(shelf: Shelf) -> None:
+    shelf.write(a="# Al\0pha\none\0two")
+    shelf.sync()
+    assert shelf.text("a.md") == "# Al\ufffdpha\none\ufffdtwo"
+    assert shelf.rows()["a.md"].title == "Al\ufffdpha"
+
+
 def test_a_file_that_is_too_large_is_not_read(shelf: Shelf) -> None:
     shelf.write(a="x" * 2000)
     found = shelf.sync(max_bytes=1000)

@@ -1,8 +1,8 @@
-"""Postgres: threads of assistants and their checkpoints."""
+"""Postgres: threads of assistants with their checkpoints, and the manifest of indexes."""
 
 from mainspring.ports.adapter import Adapter
 
-__all__ = ["ADAPTER"]
+__all__ = ["ADAPTER", "MANIFEST"]
 
 ADAPTER = Adapter(
     port="threads",
@@ -11,6 +11,17 @@ ADAPTER = Adapter(
     settings="mainspring.adapters.postgres.settings:PostgresSettings",
     schemes=("postgresql", "postgres"),
     modules=("psycopg", "psycopg_pool", "langgraph.checkpoint.postgres"),
+    extra="postgres",
+    capabilities={"replicas": 64, "network_disk": True},
+)
+
+MANIFEST = Adapter(
+    port="manifest",
+    name="postgres",
+    factory="mainspring.adapters.postgres.manifest:open_manifest",
+    settings="mainspring.adapters.postgres.settings:PostgresSettings",
+    schemes=("postgresql", "postgres"),
+    modules=("psycopg", "psycopg_pool"),
     extra="postgres",
     capabilities={"replicas": 64, "network_disk": True},
 )

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from mainspring.adapters.postgres.threads import PostgresThreads
+from typing import Protocol
+
+from mainspring.adapters.postgres.database import Database
 
 __all__ = ["health"]
 
 
-def health(threads: PostgresThreads) -> dict[str, object]:
+class InPostgres(Protocol):
+    """What is kept there."""
+
+    @property
+    def database(self) -> Database:
+        """The connections."""
+
+
+def health(opened: InPostgres) -> dict[str, object]:
     """That it answers; raises as a read does when it cannot."""
-    threads.get("")
+    with opened.database.connection() as connection:
+        connection.execute("select 1")
     return {"answers": True}

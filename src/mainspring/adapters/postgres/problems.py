@@ -10,7 +10,7 @@ from mainspring.errors import ServiceError
 __all__ = ["turned"]
 
 
-def turned(error: psycopg.Error, place: str) -> ServiceError | psycopg.Error:
+def turned(error: psycopg.Error, place: str, port: str) -> ServiceError | psycopg.Error:
     """The error as people should see it; programming errors stay what they are."""
     text = str(error).strip()
     if isinstance(error, PoolTimeout):
@@ -19,7 +19,7 @@ def turned(error: psycopg.Error, place: str) -> ServiceError | psycopg.Error:
             code="MS-4201",
             why=text,
             origin=place,
-            fix="start it, look at the address and the password, or raise threads.connections",
+            fix=f"start it, look at the address and the password, or raise {port}.connections",
         )
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return ServiceError(
@@ -31,7 +31,7 @@ def turned(error: psycopg.Error, place: str) -> ServiceError | psycopg.Error:
         )
     if isinstance(error, psycopg.errors.QueryCanceled):
         return ServiceError(
-            "Postgres took too long", code="MS-4203", why=text, origin=place, fix="raise threads.statement_seconds"
+            "Postgres took too long", code="MS-4203", why=text, origin=place, fix=f"raise {port}.statement_seconds"
         )
     if isinstance(error, psycopg.OperationalError):
         return ServiceError(

@@ -6,15 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, LiteralString
-from urllib.parse import urlsplit
 
 import psycopg
 from langgraph.checkpoint.postgres import PostgresSaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from psycopg.rows import dict_row
-from psycopg_pool import ConnectionPool
 
-from mainspring.adapters.postgres.problems import turned
+from mainspring.adapters.postgres.database import Database
 from mainspring.adapters.postgres.settings import PostgresSettings
 from mainspring.ports.threads import CallState, Thread
 
@@ -87,13 +85,12 @@ class PostgresCheckpoints(PostgresSaver):
     """LangGraph's saver with what it lacks, over a pool.
 
     Args:
-        pool: of connections that commit by themselves.
-        place: what errors call the server.
+        database: whose connections commit by themselves.
     """
 
-    def __init__(self, pool: ConnectionPool[Any], place: str) -> None:
-        super().__init__(pool, serde=JsonPlusSerializer(allowed_msgpack_modules=None))
-        self._place = place
+    def __init__(self, database: Database) -> None:
+        super().__init__(database.pool, serde=JsonPlusSerializer(allowed_msgpack_modules=None))
+        self._database = database
 
     @contextmanager
     def _cursor(self, *, pipeline: bool = False) -> Iterator[Any]:
@@ -101,7 +98,7 @@ class PostgresCheckpoints(PostgresSaver):
             with super()._cursor(pipeline=pipeline) as cursor:
                 yield cursor
         except psycopg.Error as error:
-            raise turned(error, self._place) from error
+            raise self._database.turned(error) from error
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Delete the checkpoints whose metadata has one of the ``run_id``s, and what was written for them."""
@@ -126,35 +123,22 @@ class PostgresThreads:
 
     Args:
         settings: where it is.
+
+    Attributes:
+        database: the connections to it.
     """
 
     def __init__(self, settings: PostgresSettings) -> None:
-        parts = urlsplit(settings.url)
-        self._place = f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
-        self._pool: ConnectionPool[Any] = ConnectionPool(
-            settings.url,
-            min_size=0,
-            max_size=settings.connections,
-            timeout=settings.connect_seconds,
-            open=False,
-            kwargs={
-                "autocommit": True,
-                "prepare_threshold": 0,
-                "row_factory": dict_row,
-                "connect_timeout": max(2, round(settings.connect_seconds)),
-                "options": f"-c statement_timeout={round(settings.statement_seconds * 1000)}",
-            },
-        )
-        self._saver = PostgresCheckpoints(self._pool, self._place)
-        self._pool.open()
+        self.database = Database(settings, "threads", dict_row)
+        self._saver = PostgresCheckpoints(self.database)
         try:
             self._prepare()
         except BaseException:
-            self._pool.close()
+            self.database.close()
             raise
 
     def _prepare(self) -> None:
-        with self._connection() as connection:
+        with self.database.connection() as connection:
             connection.execute("select pg_advisory_lock(%s)", (_LOCK,))
             try:
                 self._saver.setup()
@@ -163,14 +147,6 @@ class PostgresThreads:
             finally:
                 connection.execute("select pg_advisory_unlock(%s)", (_LOCK,))
 
-    @contextmanager
-    def _connection(self) -> Iterator[psycopg.Connection[Any]]:
-        try:
-            with self._pool.connection() as connection:
-                yield connection
-        except psycopg.Error as error:
-            raise turned(error, self._place) from error
-
     @property
     def checkpointer(self) -> PostgresCheckpoints:
         """The saver over the same database."""
@@ -178,7 +154,7 @@ class PostgresThreads:
 
     def create(self, thread: Thread) -> None:
         """As `ThreadStore.create`."""
-        with self._connection() as connection:
+        with self.database.connection() as connection:
             connection.execute(
                 "insert into rag_thread (thread_id, assistant, owner, tenant, created_at, used_at, expires_at) "
                 "values (%s, %s, %s, %s, %s, %s, %s)",
@@ -195,13 +171,13 @@ class PostgresThreads:
 
     def get(self, thread_id: str) -> Thread | None:
         """As `ThreadStore.get`."""
-        with self._connection() as connection:
+        with self.database.connection() as connection:
             row = connection.execute(_SELECT + "thread_id = %s", (thread_id,)).fetchone()
         return Thread(**row) if row else None
 
     def touch(self, thread_id: str, used_at: int, expires_at: int | None) -> None:
         """As `ThreadStore.touch`."""
-        with self._connection() as connection:
+        with self.database.connection() as connection:
             connection.execute(
                 "update rag_thread set used_at = %s, expires_at = %s where thread_id = %s",
                 (used_at, expires_at, thread_id),
@@ -209,7 +185,7 @@ class PostgresThreads:
 
     def owned(self, owner: str, tenant: str, assistant: str | None = None) -> list[Thread]:
         """As `ThreadStore.owned`."""
-        with self._connection() as connection:
+        with self.database.connection() as connection:
             rows = connection.execute(
                 _SELECT
                 + "owner = %s and tenant = %s and coalesce(%s::text, assistant) = assistant order by used_at desc",
@@ -219,7 +195,7 @@ class PostgresThreads:
 
     def expired(self, now: int, limit: int = 1000) -> list[str]:
         """As `ThreadStore.expired`."""
-        with self._connection() as connection:
+        with self.database.connection() as connection:
             rows = connection.execute(
                 "select thread_id from rag_thread where expires_at <= %s order by expires_at limit %s", (now, limit)
             ).fetchall()
@@ -228,14 +204,14 @@ class PostgresThreads:
     def delete(self, thread_ids: Sequence[str]) -> int:
         """As `ThreadStore.delete`; the rows leave Postgres's files with its next vacuum."""
         gone = 0
-        with self._connection() as connection, connection.transaction():
+        with self.database.connection() as connection, connection.transaction():
             for statement in _DELETES:
                 gone = connection.execute(statement, (list(thread_ids),)).rowcount
         return gone
 
     def claim(self, thread_id: str, run: str, now: int, until: int) -> bool:
         """As `ThreadStore.claim`."""
-        with self._connection() as connection:
+        with self.database.connection() as connection:
             done = connection.execute(
                 "update rag_thread set run = %s, run_until = %s where thread_id = %s "
                 "and (run is null or run = %s or run_until <= %s)",
@@ -245,7 +221,7 @@ class PostgresThreads:
 
     def release(self, thread_id: str, run: str) -> None:
         """As `ThreadStore.release`."""
-        with self._connection() as connection:
+        with self.database.connection() as connection:
             connection.execute(
                 "update rag_thread set run = null, run_until = null where thread_id = %s and run = %s",
                 (thread_id, run),
@@ -253,7 +229,7 @@ class PostgresThreads:
 
     def begin_call(self, thread_id: str, call_id: str, now: int) -> CallState:
         """As `ThreadStore.begin_call`."""
-        with self._connection() as connection:
+        with self.database.connection() as connection:
             begun = connection.execute(
                 "insert into rag_call (thread_id, call_id, begun_at) values (%s, %s, %s) on conflict do nothing",
                 (thread_id, call_id, now),
@@ -268,11 +244,11 @@ class PostgresThreads:
 
     def finish_call(self, thread_id: str, call_id: str, result: str) -> None:
         """As `ThreadStore.finish_call`."""
-        with self._connection() as connection:
+        with self.database.connection() as connection:
             connection.execute(
                 "update rag_call set result = %s where thread_id = %s and call_id = %s", (result, thread_id, call_id)
             )
 
     def close(self) -> None:
         """As `ThreadStore.close`."""
-        self._pool.close()
+        self.database.close()

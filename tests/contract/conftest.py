@@ -1,0 +1,12 @@
+"""Servers that several contract suites use, started at their first use and once a run."""
+
+import pytest
+
+from postgres import running
+
+
+@pytest.fixture(scope="session")
+def postgres_url():
+    """A Postgres with pgvector; a suite that writes tables uses names of its own, or empties them."""
+    with running() as url:
+        yield url
