@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import http.server
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -273,3 +275,26 @@ def test_calls_at_once_share_the_connection():
             assert [one.text for one in found] == [f"ticket 7 speaks of {at}" for at in range(20)]
 
     asyncio.run(go())
+
+
+class Refusing(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.send_error(401)
+
+    def log_message(self, *words):
+        pass
+
+
+def test_a_fault_names_no_password():
+    async def go(port):
+        told = []
+        url = f"http://ada:hunter2@127.0.0.1:{port}/mcp"
+        async with opened(OutsideServer("tickets", ("find",), url=url, timeout=10.0), told) as outside:
+            await outside.ready()
+        assert "401" in told[0]
+        assert "hunter2" not in told[0]
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        asyncio.run(go(server.server_port))
+        server.shutdown()

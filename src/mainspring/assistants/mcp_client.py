@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -31,6 +32,8 @@ __all__ = ["McpOutside", "opened"]
 _AGAIN_SECONDS = 15.0
 """Between two tries to reach a server that nobody asks for."""
 _PING_SECONDS = 5.0
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@/\s]+@")
+"""Of an address; transports name addresses in their errors."""
 _ANYTHING: Mapping[str, object] = {"type": "object", "properties": {}, "additionalProperties": True}
 
 
@@ -182,7 +185,7 @@ class McpOutside:
         return ServiceError(
             f"MCP server {self.server.name!r} does not answer",
             code="MS-4304",
-            why=why or f"{type(first).__name__}: {first}",
+            why=why or _PASSWORD.sub(r"\1:******@", f"{type(first).__name__}: {first}"),
             origin=self.server.origin,
             fix="start it, or look at its address and credentials; it is tried again",
         )
