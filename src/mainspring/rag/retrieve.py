@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any as Anything
-from typing import cast
+from typing import TypeAlias
 
 import msgspec
 
@@ -22,7 +22,7 @@ from mainspring.ports.reranker import Reranker
 from mainspring.ports.vector_store import And, Any, Filter, Hits, In, Query, VectorStore, filter_from_json
 from mainspring.ports.vector_store import Hit as Point
 from mainspring.rag.search import Hit, Note, Passage, Ranks, SearchAnswer, SearchRequest, Took
-from mainspring.rag.shape import ACL, META, TENANT, IndexShape, collection
+from mainspring.rag.shape import ACL, DOCUMENT, META, OWN, TENANT, VERSION, IndexShape, collection
 
 __all__ = ["MOST", "IndexSearcher"]
 
@@ -32,6 +32,7 @@ MOST = 1000
 _ALIAS_SECONDS = 0.25
 _TEXTS = 64
 _RERANKED = 50
+_Payload: TypeAlias = Mapping[str, Anything]
 _CODES: frozenset[str] = frozenset(("fewer_than_k", "exact_fallback", "rerank_skipped"))
 
 
@@ -178,19 +179,22 @@ def _tenants(caller: Identity) -> tuple[str, ...]:
 
 def _newest(points: Sequence[Point]) -> list[Point]:
     """While a document is being written again, only its newest chunks."""
-    newest: dict[object, int] = {}
-    for point in points:
-        newest[point.payload["doc"]] = max(newest.get(point.payload["doc"], 0), _whole(point.payload["dv"]))
-    return [point for point in points if _whole(point.payload["dv"]) == newest[point.payload["doc"]]]
+    payloads: list[_Payload] = [point.payload for point in points]
+    newest: dict[str, int] = {}
+    for payload in payloads:
+        newest[payload[DOCUMENT]] = max(newest.get(payload[DOCUMENT], 0), payload[VERSION])
+    return [
+        point for point, payload in zip(points, payloads, strict=True) if payload[VERSION] == newest[payload[DOCUMENT]]
+    ]
 
 
 def _hit(point: Point) -> Hit:
-    payload = cast("Mapping[str, Anything]", point.payload)
+    payload: _Payload = point.payload
     pages = (payload["page_first"], payload["page_last"]) if payload.get("page_first") is not None else None
     return Hit(
         chunk_id=payload["chunk"],
-        document_id=payload["doc"],
-        document_version=_whole(payload["dv"]),
+        document_id=payload[DOCUMENT],
+        document_version=int(payload[VERSION]),
         score=point.score,
         ranks=Ranks(point.ranks.get("dense"), point.ranks.get("text")),
         text=payload["text"],
@@ -198,8 +202,8 @@ def _hit(point: Point) -> Hit:
         uri=payload["uri"],
         path=tuple(payload["path"]),
         pages=pages,
-        span=(_whole(payload["start"]), _whole(payload["end"])),
-        metadata={key.removeprefix(META): value for key, value in payload.items() if key.startswith(META)},
+        span=(int(payload["start"]), int(payload["end"])),
+        metadata={key[len(META) :]: payload[key] for key in payload if key not in OWN and key.startswith(META)},
     )
 
 
@@ -209,7 +213,3 @@ def _completeness(found: Hits, got: int, k: int, notes: list[Note]) -> tuple[boo
     if not any(note.code == "fewer_than_k" for note in notes):
         notes = [*notes, Note("fewer_than_k", f"{got} of {k}: no more chunks fit the query, the filter and the caller")]
     return False, notes
-
-
-def _whole(value: object) -> int:
-    return int(cast(int, value))

@@ -13,10 +13,40 @@ from mainspring.ports.manifest import DocumentRow
 from mainspring.ports.vector_store import Field, Schema
 from mainspring.rag.chunk import ChunkSpec
 
-__all__ = ["ACL", "DOCUMENT", "META", "TENANT", "VERSION", "IndexShape", "VersionShape", "collection", "payload_of"]
+__all__ = [
+    "ACL",
+    "DOCUMENT",
+    "META",
+    "OWN",
+    "TENANT",
+    "VERSION",
+    "IndexShape",
+    "VersionShape",
+    "collection",
+    "payload_of",
+]
 
 ACL, DOCUMENT, TENANT, VERSION, META = "acl", "doc", "tenant", "dv", "meta."
-"""Keys of a point's payload: who may see it, its document's id, its tenant, its document's version, metadata."""
+"""Keys of a point's payload: who may see it, its document's id, its tenant, its document's version; of metadata."""
+OWN = frozenset(
+    (
+        ACL,
+        DOCUMENT,
+        TENANT,
+        VERSION,
+        "source",
+        "uri",
+        "folders",
+        "title",
+        "trust",
+        "chunk",
+        "path",
+        "start",
+        "end",
+        "text",
+    )
+)
+"""Keys that every point has, so that the others need a look."""
 
 _FIELDS = (
     Field(DOCUMENT, "string"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
@@ -80,7 +79,10 @@ def _with_payloads(
 
 
 def _text(id: Id) -> str:
-    return id if isinstance(id, str) else str(uuid.UUID(int=id))
+    if isinstance(id, str):
+        return id
+    digits = f"{id:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _why_fewer(found: int, legs: Sequence[str]) -> str:

