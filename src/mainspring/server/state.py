@@ -183,6 +183,7 @@ class WorkerState:
             boolean=model.label.field.type.kind is Kind.BOOLEAN,
             ignored=frozenset(types) - {model.label.name},
             beside=beside,
+            waits=not self.services.decision("online").chosen.embedded,
         )
 
     def _live(self, model: str) -> LiveModel:
