@@ -35,6 +35,7 @@ from mainspring.ports.llm import Usage
 from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
 from mainspring.protocols.assistants.openai import add_assistant_models
 from mainspring.protocols.assistants.rest import add_assistant_routes
+from mainspring.protocols.feast.rest import add_feast_routes
 from mainspring.protocols.http import Fault, Request, Router, error_response
 from mainspring.protocols.llm.mount import add_llm_routes
 from mainspring.protocols.mcp.rest import add_mcp_routes
@@ -195,6 +196,8 @@ class ServerProcess:
             asyncio.to_thread,
             read_labels,
         )
+        if (feast := self.state.feast()) is not None:
+            add_feast_routes(router, feast, asyncio.to_thread)
         knowledge, who = self.state.knowledge, _identify(callers)
         add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)
         self._add_language(router, who)

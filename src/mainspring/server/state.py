@@ -36,6 +36,7 @@ from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alert, Label
+from mainspring.server.feast import FeastFeatures
 from mainspring.server.knowledge import Knowledge
 from mainspring.server.labels import LabelRules
 from mainspring.server.lock import unwritable
@@ -287,6 +288,12 @@ class WorkerState:
         if version is not None and derived.view.online:
             tables, online = self.services.tables, self.services.online
             materialise(derived.view, tables, online, version.version, now_us=now_us())
+
+    def feast(self) -> FeastFeatures | None:
+        """The views that are kept online, as Feast's clients ask for them; None when there are none."""
+        if not any(view.online for view in self._views.values()):
+            return None
+        return FeastFeatures(self.services, self.plan, self._views, tuple(self._sources), self.push)
 
     def take_labels(self, labels: Sequence[tuple[str, str, float, int]]) -> Mapping[str, int]:
         """Record labels of predictions; the latest of each wins.
