@@ -68,7 +68,7 @@ def test_as_json_and_by_profile(talk: Path) -> None:
 
 def test_what_is_wrong_is_refused_with_its_line_and_the_remedy(talk: Path) -> None:
     told = mainspring("plan", "--profile", "wrong", cwd=talk, status=3).stderr
-    assert "error MS-3067" in told
+    assert "error MS-3087" in told
     assert "did you mean 'H100 SXM'?" in told
     assert "mainspring.toml:" in told
     assert "[profiles.wrong]" in told

@@ -66,8 +66,8 @@ def sizings(settings: Settings, declared: Sequence[str]) -> tuple[Sizing, ...]:
         declared: the names of the app's language models.
 
     Raises:
-        ConfigError: MS-3065, a section is for no declared model; MS-3066, something is not said; MS-3067, the GPU is
-            unknown; MS-3068, the model's file cannot be read.
+        ConfigError: MS-3085, a section is for no declared model; MS-3086, something is not said; MS-3087, the GPU is
+            unknown; MS-3088, the model's file cannot be read.
     """
     prefix = f"{_SECTION}."
     names = dict.fromkeys(key.split(".")[1] for key in settings.values if key.startswith(prefix))
@@ -75,7 +75,7 @@ def sizings(settings: Settings, declared: Sequence[str]) -> tuple[Sizing, ...]:
         if name not in declared:
             raise ConfigError(
                 f"there is a capacity of {name!r}, which is no declared language model",
-                code="MS-3065",
+                code="MS-3085",
                 origin=next(iter(settings.section(f"{prefix}{name}").values())).origin,
                 fix=did_you_mean(name, declared) if declared else f'declare it: app.llm("{name}")',
             )
@@ -86,7 +86,7 @@ def gpu_named(name: str, origin: str = "") -> Gpu:
     """The known GPU of that name; capitals, blanks and dashes do not count: ``h100-sxm``.
 
     Raises:
-        ConfigError: MS-3067, none is.
+        ConfigError: MS-3087, none is.
     """
     plain = {_plain(known): gpu for known, gpu in GPUS.items()}
     gpu = plain.get(_plain(name))
@@ -95,7 +95,7 @@ def gpu_named(name: str, origin: str = "") -> Gpu:
         near = [known for known in GPUS if any(_plain(known).startswith(chip) for chip in chips)]
         raise ConfigError(
             f"GPU {name!r} is unknown",
-            code="MS-3067",
+            code="MS-3087",
             why=f"known: {', '.join(GPUS)}",
             origin=origin,
             fix=f"did you mean {' or '.join(map(repr, near))}?" if near else did_you_mean(name.upper(), GPUS),
@@ -159,7 +159,7 @@ def _not_said(name: str, key: str, section: Mapping[str, Setting], why: str) -> 
     examples = {"gpu": '"H100 SXM"', "config": '"models/config.json"', "params": "8.03e9", "length": "8192"}
     raise ConfigError(
         f"capacity.{name}.{key} is not said",
-        code="MS-3066",
+        code="MS-3086",
         why=why,
         origin=next(iter(section.values())).origin,
         fix=f"capacity.{name}.{key} = {examples[key]}",
@@ -181,7 +181,7 @@ def _read(path: Path, said: Setting) -> Mapping[str, object]:
 def _unreadable(said: Setting, why: str) -> ConfigError:
     return ConfigError(
         f"{said.key} = {said.value!r} describes no model",
-        code="MS-3068",
+        code="MS-3088",
         why=why,
         origin=said.origin,
         fix="name the config.json that lies beside the model's weights, relative to the project",

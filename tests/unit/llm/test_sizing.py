@@ -121,7 +121,7 @@ def test_names_of_gpus(name):
 def test_unknown_gpus_are_refused_with_the_nearest(name, fix):
     with pytest.raises(ConfigError) as told:
         gpu_named(name, "mainspring.toml:2")
-    assert (told.value.code, told.value.fix, told.value.origin) == ("MS-3067", fix, "mainspring.toml:2")
+    assert (told.value.code, told.value.fix, told.value.origin) == ("MS-3087", fix, "mainspring.toml:2")
 
 
 @pytest.mark.parametrize("key", ["gpu", "config", "params", "length"])
@@ -129,7 +129,7 @@ def test_what_is_not_said_is_asked_for(tmp_path, key):
     config = {name: value for name, value in LLAMA.items() if name != "max_position_embeddings"}
     with pytest.raises(ConfigError) as told:
         sizing_of(tmp_path, config, **{name: value for name, value in FULL.items() if name != key})
-    assert told.value.code == "MS-3066"
+    assert told.value.code == "MS-3086"
     assert told.value.what == f"capacity.chat.{key} is not said"
     assert told.value.fix.startswith(f"capacity.chat.{key} = ")
 
@@ -140,7 +140,7 @@ def test_what_is_not_said_is_asked_for(tmp_path, key):
 def test_a_file_that_describes_no_model(tmp_path, config, why):
     with pytest.raises(ConfigError) as told:
         sizing_of(tmp_path, config, **FULL)
-    assert told.value.code == "MS-3068"
+    assert told.value.code == "MS-3088"
     assert why in told.value.why
     assert told.value.origin.startswith("mainspring.toml:")
 
@@ -148,7 +148,7 @@ def test_a_file_that_describes_no_model(tmp_path, config, why):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError) as told:
         sizing_of(tmp_path, **(FULL | {"config": '"none.json"'}))
-    assert told.value.code == "MS-3068"
+    assert told.value.code == "MS-3088"
     assert "No such file" in told.value.why
 
 
@@ -156,7 +156,7 @@ def test_a_capacity_of_nothing_declared(tmp_path):
     settings = settings_of(tmp_path, name="chatt", **FULL)
     with pytest.raises(ConfigError) as told:
         sizings(settings, ["chat"])
-    assert (told.value.code, told.value.fix) == ("MS-3065", "did you mean 'chat'?")
+    assert (told.value.code, told.value.fix) == ("MS-3085", "did you mean 'chat'?")
     with pytest.raises(ConfigError) as told:
         sizings(settings, [])
     assert told.value.fix == 'declare it: app.llm("chatt")'
