@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mainspring.declare.data import Entity
     from mainspring.declare.frame import Frame
     from mainspring.declare.identity import Identity
+    from mainspring.declare.llm import Guard
     from mainspring.declare.record import Field, Record
     from mainspring.engine.context import current
     from mainspring.errors import MainspringError
@@ -20,6 +21,7 @@ _HOMES = {
     "Field": "declare.record",
     "File": "declare.artifact",
     "Frame": "declare.frame",
+    "Guard": "declare.llm",
     "Identity": "declare.identity",
     "MainspringError": "errors",
     "Model": "declare.artifact",
@@ -41,6 +43,7 @@ __all__ = [
     "Field",
     "File",
     "Frame",
+    "Guard",
     "Identity",
     "MainspringError",
     "Model",

@@ -2,6 +2,7 @@
 
 import pytest
 
+import redis_server
 from postgres import running
 
 
@@ -9,4 +10,11 @@ from postgres import running
 def postgres_url():
     """A Postgres with pgvector; a suite that writes tables uses names of its own, or empties them."""
     with running() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url():
+    """A Redis; a suite uses a prefix of its own."""
+    with redis_server.running() as url:
         yield url

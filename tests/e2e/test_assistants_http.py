@@ -19,8 +19,8 @@ from mcp.client.streamable_http import streamable_http_client
 from assistants_kit import ADA, PAGES, asked, assistant, sqlite, tool
 from assistants_live import Live
 from mainspring.assistants.events import ToolResult, decode, fold, plain
-from mainspring.assistants.outside import OutsideServer, outside_tools
-from mainspring.errors import ConfigError, ServiceError
+from mainspring.assistants.outside import OutsideServer, open_outside
+from mainspring.errors import ConfigError
 from mainspring.ports.llm import Error
 from mainspring.testing import Call, Script
 from mainspring.testing.library import Library
@@ -414,15 +414,22 @@ def test_an_assistant_uses_only_the_allowed_tools_of_an_mcp_server():
 
     async def go(url):
         there = OutsideServer("desk", ("search_library",), url=url + "/mcp", headers={"x-user": "bob"})
-        tools = await outside_tools([there])
+        outside = open_outside(there)
+        await outside.ready()
         service, script = assistant(
             [Call("desk_search_library", {"query": "goods returned"}), Call("desk_ask_help_desk", {}), "Done."],
             pages=None,
-            outside=tools,
+            outside=[outside],
         )
         events = [event async for event in service.run(asked("Search."), ADA)]
-        with pytest.raises(ConfigError, match="no tool 'format_disk'"):
-            await outside_tools([replace(there, allow=("format_disk",))])
+        await outside.close()
+        strange = open_outside(replace(there, tools=("format_disk",)))
+        try:
+            if not outside.fault:
+                with pytest.raises(ConfigError, match="no tool 'format_disk'"):
+                    await strange.ready()
+        finally:
+            await strange.close()
         return events, script
 
     with Live([server]) as live:
@@ -432,9 +439,10 @@ def test_an_assistant_uses_only_the_allowed_tools_of_an_mcp_server():
         assert result.status == "ok"
         assert "30 days of delivery" in result.content
         assert "margin" not in result.content
-    with pytest.raises(ServiceError) as caught:
-        asyncio.run(go(live.url))
-    assert caught.value.code == "MS-4304"
+    events, _ = asyncio.run(go(live.url))
+    (result,) = [event for event in events if isinstance(event, ToolResult)]
+    assert result.status == "error"
+    assert "does not answer" in result.content
 
 
 def test_an_mcp_server_that_hangs_does_not_hold_up_the_run():
@@ -447,9 +455,13 @@ def test_an_mcp_server_that_hangs_does_not_hold_up_the_run():
     server._parts.searchers["library"] = Slow(PAGES)
 
     async def go(url):
-        tools = await outside_tools([OutsideServer("desk", ("search_library",), url=url + "/mcp", timeout=1.5)])
-        service, _ = assistant([Call("desk_search_library", {"query": "x"}), "Sorry."], pages=None, outside=tools)
-        return [event async for event in service.run(asked("Search."), ADA)]
+        outside = open_outside(OutsideServer("desk", ("search_library",), url=url + "/mcp", timeout=1.5))
+        await outside.ready()
+        service, _ = assistant([Call("desk_search_library", {"query": "x"}), "Sorry."], pages=None, outside=[outside])
+        try:
+            return [event async for event in service.run(asked("Search."), ADA)]
+        finally:
+            await outside.close()
 
     with Live([server]) as live:
         (result,) = [event for event in asyncio.run(go(live.url)) if isinstance(event, ToolResult)]

@@ -194,7 +194,7 @@ def test_everything_declared_is_in_the_graph_and_at_its_own_url(desk: Served, br
     assert nodes["/index/library"]["why"] == "version 1 answers; 1 files put aside"
     assert nodes["/llm/chat"]["why"] == "fake answers as fake"
     assert {states[url] for url in ("/llm/chat", "/route/first", "/assistant/help_desk", "/endpoint/first")} == {"ok"}
-    assert (states["/evaluation/grounded"], nodes["/evaluation/grounded"]["why"]) == ("none", "not built yet")
+    assert (states["/evaluation/grounded"], nodes["/evaluation/grounded"]["why"]) == ("none", "not run yet")
     page = opened(browser, desk.console)
     page.get_by_role("link", name="index library: warn, version 1 answers; 1 files put aside").click()
     assert page.url == f"{desk.console}/index/library"
@@ -435,3 +435,33 @@ def test_the_answers_are_counted(desk: Served) -> None:
     (row,) = twin(desk, "/assistants")["assistants"]
     assert row["counts"] == after
     assert twin(desk, "/assistants")["runs"][0]["assistant"] == "help_desk"
+
+
+def test_evaluations_show_their_last_runs_with_the_gate_and_the_cost(desk: Served, browser: Browser) -> None:
+    (row,) = twin(desk, "/assistants/help_desk")["evaluations"]
+    assert row == {"name": "grounded", "url": "/evaluation/grounded", "last": None}
+    cases = desk.project / "evals" / "questions.jsonl"
+    asked = cases.read_text()
+    mainspring("run", "evaluation/grounded", cwd=desk.project)
+    cases.write_text(json.dumps({"question": "Which valve?", "must_cite": "fan.html"}))
+    try:
+        mainspring("run", "evaluation/grounded", cwd=desk.project, status=5)
+    finally:
+        cases.write_text(asked)
+    (row,) = twin(desk, "/assistants/help_desk")["evaluations"]
+    last, (now, before) = row["last"], twin(desk, "/evaluation/grounded")["tried"]
+    assert (now["passed"], before["passed"]) == (False, True)
+    assert now == last
+    assert last["scores"][0] == {"measure": "grounded", "value": 0.0, "least": 0.7}
+    tokens = {score["measure"]: score["value"] for score in before["scores"]}["tokens"]
+    assert tokens * 1 <= before["cost_micro"] <= tokens * 2, "1 and 2 micro-units a token of prompt and answer"
+    nodes = {node["url"]: node for node in twin(desk, "/index.json")["nodes"]}
+    assert nodes["/evaluation/grounded"]["state"] == "bad"
+    assert twin(desk, "/index/library")["evaluations"] == []
+    for path in ("/assistants/help_desk", "/evaluation/grounded"):
+        page = opened(browser, f"{desk.console}{path}")
+        assert "at least 0.7" in page.locator("main").inner_text()
+        assert not faults(page)
+        page.close()
+    (alarm,) = until(lambda: twin(desk, "/monitors/help_desk")["alarms"])
+    assert (alarm["kind"], alarm["features"], alarm["state"]) == ("evaluation", ["grounded"], "firing")

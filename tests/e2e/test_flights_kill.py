@@ -26,7 +26,7 @@ from mainspring.choose.services import Services
 from mainspring.engine.processes import children
 
 FLIGHTS = Path(__file__).resolve().parents[2] / "examples" / "flights"
-KILLS = int(os.environ.get("MAINSPRING_TEST_KILLS", "20"))
+KILLS = int(os.environ.get("MAINSPRING_TEST_KILLS", "10"))
 SEED = int(os.environ.get("MAINSPRING_TEST_SEED", "1"))
 UNTIL = datetime(2013, 1, 15, tzinfo=UTC)
 KILLS_OF_A_CASE = 10

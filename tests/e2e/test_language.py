@@ -198,3 +198,42 @@ def test_requests_are_spans_where_a_collector_is_configured(talk: Path, clients,
     assert resource["resource"]["attributes"] == [{"key": "service.name", "value": {"stringValue": "talk"}}]
     assert resource["scopeSpans"][0]["spans"][0]["name"] == "chat chat"
     assert "for-the-collector" not in served.log.read_text()
+
+
+GUARDED = """
+from mainspring import App, Guard
+
+app = App("talk")
+cards = Guard("cards", r"[0-9]{16}", replace="[card]", longest=16)
+chat = app.llm("chat", guards=[cards, Guard("secrets", r"sk-[a-z]+", on="input")])
+app.endpoint(chat)
+app.endpoint(chat.route(called="support"))
+"""
+
+
+def test_guards_hold_for_every_name_of_a_model(talk: Path, clients) -> None:
+    (talk / "talk.py").write_text(GUARDED)
+    script = [{"when": "which", "pieces": ["it is 4111", "1111", "11111111", " of you"]}, {"when": "", "echo": True}]
+    (talk / "script.json").write_text(json.dumps(script))
+    (talk / "mainspring.toml").write_text('app = "talk:app"\n[llms.chat]\nadapter = "fake"\nscript = "script.json"\n')
+    mainspring("check", cwd=talk)
+    mainspring("plan", cwd=talk, status=2)
+    served = serve(talk)
+    try:
+        client = clients(served, "none")
+        for model in ("chat", "support"):
+            ask = [{"role": "user", "content": "which card?"}]
+            parts = list(client.chat.completions.create(model=model, messages=ask, stream=True))
+            text = "".join(part.choices[0].delta.content or "" for part in parts if part.choices)
+            assert text == "it is [card] of you"
+            echo = [{"role": "user", "content": "mine is 4111111111111111"}]
+            said = client.chat.completions.create(model=model, messages=echo).choices[0].message.content
+            assert said == "mine is [card]"
+            with pytest.raises(openai.BadRequestError, match="refused by secrets"):
+                client.chat.completions.create(model=model, messages=[{"role": "user", "content": "use sk-abc"}])
+    finally:
+        assert served.stop() == 0, served.log.read_text()
+    (talk / "talk.py").write_text(GUARDED.replace("sk-[a-z]+", "sk-[a-z+"))
+    refused = mainspring("check", cwd=talk, status=1)
+    assert "MS-1092" in refused.stderr
+    assert "talk.py:6" in refused.stderr

@@ -69,34 +69,50 @@ class AgentService:
     def __init__(self, settings: Settings, parts: Parts) -> None:
         self.settings = settings
         self._parts = parts
-        self._approved = [usable for usable in parts.usables if usable.approve]
-        if self._approved and parts.threads is None:
+        approved = [usable for usable in self._usables() if usable.approve]
+        if approved and parts.threads is None:
             raise ConfigError(
                 f"assistant {settings.name!r} has nowhere to wait for an approval",
                 code="MS-3061",
-                why=f"tool {self._approved[0].name!r} needs one, which may take days and outlive this process",
+                why=f"tool {approved[0].name!r} needs one, which may take days and outlive this process",
                 fix='configure threads: threads.adapter = "sqlite", or threads.url = "postgresql://..."',
             )
         self._saver = None if parts.threads is None else MainspringCheckpointer(parts.threads.checkpointer)
-        self._kept = None if self._saver is None else self._graph(self._saver)
-        self._unkept = self._graph(None)
+        self._asks = bool(approved)
+        self._revisions: tuple[int, ...] = ()
+        self._build()
         self._running = Running(settings, parts)
+
+    def _usables(self) -> Sequence[Usable]:
+        """Its own tools, and those of servers outside as they are now."""
+        return [*self._parts.usables, *(usable for outside in self._parts.outside for usable in outside.usables())]
+
+    def _build(self) -> None:
+        self._revisions = tuple(outside.revision for outside in self._parts.outside)
+        usables = self._usables()
+        self._kept = None if self._saver is None else self._graph(self._saver, usables)
+        self._unkept = self._graph(None, usables)
+
+    def _keep_up(self) -> None:
+        """Take over what servers outside offer by now."""
+        if self._revisions != tuple(outside.revision for outside in self._parts.outside):
+            self._build()
 
     @property
     def indexes(self) -> tuple[str, ...]:
         """The indexes that it knows."""
         return tuple(self._parts.searchers)
 
-    def _graph(self, saver: MainspringCheckpointer | None) -> Any:
+    def _graph(self, saver: MainspringCheckpointer | None, having: Sequence[Usable]) -> Any:
         settings, parts = self.settings, self._parts
-        usables = {usable.name: usable for usable in parts.usables}
+        usables = {usable.name: usable for usable in having}
         model = ChatMainspring(
             model=settings.model,
             generate=parts.generate,
             max_tokens=settings.max_tokens,
             temperature=settings.temperature,
         )
-        tools = [_shown(usable.name, usable.description, usable.schema) for usable in parts.usables]
+        tools = [_shown(usable.name, usable.description, usable.schema) for usable in having]
         if not settings.always:
             tools += [
                 _shown(search_tool_name(index), f"Search the documents of {index}.", _QUERY) for index in self.indexes
@@ -104,12 +120,15 @@ class AgentService:
         middleware: list[AgentMiddleware[Any, Any, Any]] = [
             Answering(usables, always=settings.always, max_calls=settings.max_calls)
         ]
-        if self._approved:
-            middleware.append(HumanInTheLoopMiddleware({usable.name: _review(usable) for usable in self._approved}))
-        middleware.append(Calling(usables, max_calls=settings.max_calls, timeout=settings.timeout))
+        approved: dict[str, bool | InterruptOnConfig] = {
+            usable.name: _review(usable) for usable in having if usable.approve
+        }
+        if approved:
+            middleware.append(HumanInTheLoopMiddleware(approved))
+        middleware.append(Calling(usables, max_calls=settings.max_calls))
         return create_agent(
             model,
-            [*tools, *parts.outside],
+            tools,
             system_prompt=settings.instructions or None,
             middleware=middleware,
             context_schema=RunContext,
@@ -123,7 +142,7 @@ class AgentService:
         thread, made = asked.thread, False
         if thread:
             await self._owned(thread, caller)
-        elif self._approved:
+        elif self._asks:
             thread, made = (await self.create_thread(caller)).thread_id, True
         run = asked.run or secrets.token_hex(16)
         addition = "\n\n".join(message.text for message in asked.messages if message.role == "system")
@@ -164,6 +183,7 @@ class AgentService:
         return self._running.cancel(run, caller)
 
     def _job(self, run: str, thread: str, caller: Identity, given: Any, question: str, addition: str) -> Job:
+        self._keep_up()
         store = self._parts.threads
         ledger = None if store is None or not thread else _ledger(store, thread, self._parts)
         context = RunContext(
@@ -252,7 +272,11 @@ class AgentService:
         """As `AssistantService.delete_thread`."""
         await self._owned(thread, caller)
         self._running.cancel_thread(thread)
-        await asyncio.to_thread(self._store().delete, [thread])
+        await self._deleted([thread])
+
+    async def _deleted(self, threads: Sequence[str]) -> int:
+        self._parts.forget(threads)
+        return await asyncio.to_thread(self._store().delete, list(threads))
 
     async def export(self, caller: Identity) -> list[ThreadView]:
         """As `AssistantService.export`."""
@@ -264,13 +288,13 @@ class AgentService:
         owned = await asyncio.to_thread(self._store().owned, caller.user, caller.tenant, self.settings.name)
         for thread in owned:
             self._running.cancel_thread(thread.thread_id)
-        return await asyncio.to_thread(self._store().delete, [thread.thread_id for thread in owned])
+        return await self._deleted([thread.thread_id for thread in owned])
 
     async def sweep(self) -> int:
         """As `AssistantService.sweep`."""
         store = self._store()
         expired = await asyncio.to_thread(store.expired, self._parts.now())
-        return await asyncio.to_thread(store.delete, list(expired)) if expired else 0
+        return await self._deleted(list(expired)) if expired else 0
 
     async def close(self) -> None:
         """As `AssistantService.close`."""

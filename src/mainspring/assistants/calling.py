@@ -10,7 +10,7 @@ import msgspec
 
 from mainspring.assistants.context import Ledger
 from mainspring.assistants.events import ToolStatus
-from mainspring.assistants.usable import Usable, result_text
+from mainspring.assistants.usable import ToolFailedError, Usable, result_text
 from mainspring.declare.identity import Identity
 from mainspring.errors import MainspringError
 
@@ -76,6 +76,8 @@ async def _attempt(usable: Usable, arguments: bytes, caller: Identity) -> Outcom
         return Outcome("timeout", f"The tool has not answered within {usable.timeout:g} seconds.", "timeout")
     except msgspec.DecodeError as error:
         return Outcome("error", f"The arguments do not fit: {error}", "arguments")
+    except ToolFailedError as error:
+        return Outcome("error", result_text(f"The tool failed: {error}"), "said by the tool")
     except MainspringError as error:
         return Outcome("error", f"The tool failed: {error.what}.", f"{error.code} {error.why}")
     except Exception as error:  # a user's function may raise anything; the run goes on, the trace keeps it

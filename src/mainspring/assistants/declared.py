@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from mainspring.assistants.service import Settings
 from mainspring.assistants.usable import Usable, of_tool
-from mainspring.declare.assistant import Assistant, Tool
+from mainspring.declare.assistant import Assistant, McpServer, Tool
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.llm import LLM, Prompt
 from mainspring.errors import ConfigError
@@ -47,7 +47,7 @@ def tool_threads() -> ThreadPoolExecutor:
 
 
 def usables_of(assistant: Assistant, threads: ThreadPoolExecutor, others: Mapping[str, Usable]) -> Sequence[Usable]:
-    """The tools of a declared assistant, in order.
+    """The tools of a declared assistant, in order; those of MCP servers are theirs to tell.
 
     Args:
         assistant: the declaration.
@@ -61,6 +61,8 @@ def usables_of(assistant: Assistant, threads: ThreadPoolExecutor, others: Mappin
     for used in spec_of(assistant).may:
         if isinstance(used, Tool):
             found.append(of_tool(used, threads))
+            continue
+        if isinstance(used, McpServer):
             continue
         name = name_of(used)
         if name not in others:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
@@ -152,14 +151,12 @@ class Calling(AgentMiddleware[State, RunContext, Any]):
     Args:
         usables: the tools, by name.
         max_calls: most tool calls of one turn.
-        timeout: seconds for tools from outside, which say none themselves.
     """
 
-    def __init__(self, usables: Mapping[str, Usable], *, max_calls: int, timeout: float) -> None:
+    def __init__(self, usables: Mapping[str, Usable], *, max_calls: int) -> None:
         super().__init__()
         self._usables = usables
         self._max_calls = max_calls
-        self._timeout = timeout
 
     async def awrap_tool_call(
         self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]]
@@ -169,7 +166,7 @@ class Calling(AgentMiddleware[State, RunContext, Any]):
         call = request.tool_call
         started = time.perf_counter_ns()
         with ctx.trace.span("tool", call["name"]) as span:
-            outcome = await self._outcome(request, handler, ctx)
+            outcome = await self._outcome(request, ctx)
             span.note(status=outcome.status, arguments=call["args"])
             span.failed = outcome.why
         took_us = (time.perf_counter_ns() - started) // 1000
@@ -185,9 +182,7 @@ class Calling(AgentMiddleware[State, RunContext, Any]):
             status="success" if outcome.status == "ok" else "error",
         )
 
-    async def _outcome(
-        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]], ctx: RunContext
-    ) -> Outcome:
+    async def _outcome(self, request: ToolCallRequest, ctx: RunContext) -> Outcome:
         messages: Sequence[BaseMessage] = request.state["messages"]
         call = request.tool_call
         if _place(call["id"], messages) >= self._max_calls:
@@ -197,7 +192,7 @@ class Calling(AgentMiddleware[State, RunContext, Any]):
             return await self._search(request, index, ctx)
         usable = self._usables.get(call["name"])
         if usable is None:
-            return await self._outside(request, handler, ctx)
+            return Outcome("refused", f"There is no tool {call['name']!r}.")
         if not usable.allowed(ctx.caller):
             return Outcome("refused", "Not carried out: the caller may not use this tool.")
         ctx.spending.tool_calls += 1
@@ -215,23 +210,6 @@ class Calling(AgentMiddleware[State, RunContext, Any]):
         if not found:
             return Outcome("ok", "Nothing was found.")
         return Outcome("ok", f"Found: sources [{before + 1}] to [{before + found}].")
-
-    async def _outside(
-        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], Awaitable[Any]], ctx: RunContext
-    ) -> Outcome:
-        if request.tool is None:
-            return Outcome("refused", f"There is no tool {request.tool_call['name']!r}.")
-        ctx.spending.tool_calls += 1
-        seconds = float((request.tool.metadata or {}).get("timeout", self._timeout))
-        try:
-            async with asyncio.timeout(seconds):
-                found = await handler(request)
-        except TimeoutError:
-            return Outcome("timeout", f"The tool has not answered within {seconds:g} seconds.", "timeout")
-        except Exception as error:  # of any server outside; the model is told, the run goes on
-            return Outcome("error", "The tool could not be reached.", f"{type(error).__name__}: {error}")
-        message = found if isinstance(found, ToolMessage) else ToolMessage(content="", tool_call_id="")
-        return Outcome("error" if message.status == "error" else "ok", str(message.text))
 
 
 def _name(tool: BaseTool | Mapping[str, Any]) -> str:

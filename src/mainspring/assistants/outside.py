@@ -1,18 +1,21 @@
-"""Tools of MCP servers outside: only those that are allowed, under their server's name, each within its time."""
+"""MCP servers outside as the rest of the house sees them; nothing of MCP is imported here."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
 
-from langchain_core.tools import BaseTool
-from langchain_mcp_adapters.client import MultiServerMCPClient
+from mainspring.assistants.usable import Usable
+from mainspring.lazy import lazy
 
-from mainspring.errors import ConfigError, ServiceError
+__all__ = ["Outside", "OutsideServer", "open_outside", "tool_name"]
 
-__all__ = ["OutsideServer", "outside_tools"]
+_client = lazy("mainspring.assistants.mcp_client")
+
+_MOST_NAME = 64
+_NO_NAME = re.compile(r"[^A-Za-z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,65 +24,81 @@ class OutsideServer:
 
     Attributes:
         name: its tools are called ``name_tool``.
-        allow: the tools that may be used, by their own names; no others are shown to the model.
+        tools: those that may be used, by their own names; no others are shown to the model.
         url: of a server over streamable HTTP; empty for one that is started.
         headers: sent to it, such as ``Authorization``.
         command: the program and its arguments, of a server over stdio.
-        environment: what the program is given, and nothing else.
-        timeout: seconds of one call, and of the first connection.
+        folder: where the program is started.
+        environment: what the program is given beside ``PATH``, ``HOME`` and the like; nothing else of ours.
+        timeout: seconds of one call, and of connecting.
+        approve: the tools to each call of which a person must agree, by their own names; None is all of them.
+        allow: principals that may cause a call; empty is everybody.
+        origin: where it is set, for errors.
     """
 
     name: str
-    allow: tuple[str, ...]
+    tools: tuple[str, ...]
     url: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     command: tuple[str, ...] = ()
+    folder: str = ""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: float = 30.0
+    approve: tuple[str, ...] | None = ()
+    allow: tuple[str, ...] = ()
+    origin: str = ""
+
+    def asks(self, tool: str) -> bool:
+        """Whether a person must agree to each call of a tool."""
+        return self.approve is None or tool in self.approve
 
 
-async def outside_tools(servers: Sequence[OutsideServer]) -> list[BaseTool]:
-    """The allowed tools of all servers, as LangChain tools.
+class Outside(Protocol):
+    """A server with a connection that is kept, and opened again when it breaks. Used on one event loop."""
+
+    @property
+    def server(self) -> OutsideServer:
+        """What it is."""
+
+    @property
+    def revision(self) -> int:
+        """Rises whenever `usables` answers otherwise."""
+
+    @property
+    def fault(self) -> str:
+        """Why it does not answer at present, or empty."""
+
+    def usables(self) -> Sequence[Usable]:
+        """Its allowed tools; while it has not been reached they are there by their names alone."""
+
+    def start(self) -> None:
+        """Begin to connect; does not wait."""
+
+    async def ready(self) -> None:
+        """Wait until it has been reached or the first try has failed; a server that is down is no error here.
+
+        Raises:
+            ConfigError: MS-3063, it has no such tool.
+        """
+
+    async def close(self) -> None:
+        """Let it go; a program that was started is stopped."""
+
+
+def open_outside(server: OutsideServer, told: Callable[[str], None] = lambda line: None) -> Outside:
+    """A server that is not connected yet; MCP is imported here, and not before.
+
+    Args:
+        server: what it is.
+        told: told what a person should know, once for each fault that begins.
 
     Raises:
-        ConfigError: MS-3063, a server has no such tool.
-        ServiceError: MS-4304, a server does not answer.
+        ConfigError: MS-3062, the library is not installed.
     """
-    found = await asyncio.gather(*(_tools(server) for server in servers))
-    return [tool for tools in found for tool in tools]
+    outside: Outside = _client.opened(server, told)
+    return outside
 
 
-async def _tools(server: OutsideServer) -> list[BaseTool]:
-    client = MultiServerMCPClient({server.name: _connection(server)}, tool_name_prefix=True)
-    try:
-        async with asyncio.timeout(server.timeout):
-            offered = await client.get_tools()
-    except Exception as error:  # of any transport, often a group of them
-        raise ServiceError(
-            f"MCP server {server.name!r} does not answer",
-            code="MS-4304",
-            why=f"{type(error).__name__}: {error}",
-            fix="start it, or look at its address and credentials",
-        ) from error
-    by_name = {tool.name: tool for tool in offered}
-    wanted = {f"{server.name}_{name}": name for name in server.allow}
-    missing = [name for full, name in wanted.items() if full not in by_name]
-    if missing:
-        known = ", ".join(name.removeprefix(f"{server.name}_") for name in by_name)
-        raise ConfigError(
-            f"MCP server {server.name!r} has no tool {missing[0]!r}",
-            code="MS-3063",
-            why=f"it has: {known or 'none'}",
-            fix="allow only tools that it has",
-        )
-    tools = [by_name[full] for full in wanted]
-    for tool in tools:
-        tool.metadata = {**(tool.metadata or {}), "timeout": server.timeout}
-    return tools
-
-
-def _connection(server: OutsideServer) -> Any:
-    if server.url:
-        return {"transport": "streamable_http", "url": server.url, "headers": dict(server.headers)}
-    program, *arguments = server.command
-    return {"transport": "stdio", "command": program, "args": arguments, "env": dict(server.environment)}
+def tool_name(server: str, tool: str) -> str:
+    """What the model calls a server's tool: ``SERVER_TOOL``, in the characters and the length that models take."""
+    return _NO_NAME.sub("_", f"{server}_{tool}")[:_MOST_NAME]

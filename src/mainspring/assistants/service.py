@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from mainspring.assistants.events import Event, Interrupt
+from mainspring.assistants.outside import Outside
 from mainspring.assistants.trace import RunRecord
 from mainspring.assistants.usable import Usable
 from mainspring.declare.identity import Identity
@@ -71,9 +72,10 @@ class Parts:
         generate: answers a generation: the gateway in this process. Closing its iterator cancels.
         searchers: the indexes that it knows, by name.
         usables: the tools that it may use.
-        outside: LangChain tools of other servers.
+        outside: servers whose tools it may use beside those.
         threads: where conversations are kept, or None for runs without threads only.
         record: told of each run that is over, for a trace store.
+        forget: told of threads that are deleted, for the same.
         on_error: told of what no run should raise, for the log; the client is told nothing of it.
         now: the clock, microseconds since 1970.
     """
@@ -82,9 +84,10 @@ class Parts:
     now: Callable[[], int]
     searchers: Mapping[str, Searcher] = field(default_factory=dict)
     usables: Sequence[Usable] = ()
-    outside: Sequence[Any] = ()
+    outside: Sequence[Outside] = ()
     threads: ThreadStore | None = None
     record: Callable[[RunRecord], None] | None = None
+    forget: Callable[[Sequence[str]], None] = lambda threads: None
     on_error: Callable[[BaseException], None] = lambda error: None
 
 

@@ -18,7 +18,17 @@ from mainspring.declare.identity import Identity
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import DataError
 
-__all__ = ["Call", "EndpointLike", "FeatureRead", "Usable", "of_endpoint", "of_features", "of_tool", "result_text"]
+__all__ = [
+    "Call",
+    "EndpointLike",
+    "FeatureRead",
+    "ToolFailedError",
+    "Usable",
+    "of_endpoint",
+    "of_features",
+    "of_tool",
+    "result_text",
+]
 
 Call = Callable[[bytes, Identity], Awaitable[object]]
 """Carries a call out: its arguments as JSON, and the caller; `msgspec.DecodeError` when the arguments do not fit."""
@@ -33,6 +43,10 @@ _JSON_TYPES: Mapping[Kind, dict[str, object]] = {
     Kind.DECIMAL: {"type": "number"},
     Kind.VECTOR: {"type": "array", "items": {"type": "number"}},
 }
+
+
+class ToolFailedError(Exception):
+    """What a tool outside says of its own failure: the model is told, and may do better."""
 
 
 @dataclass(frozen=True, slots=True)

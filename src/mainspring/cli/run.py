@@ -12,6 +12,7 @@ from mainspring.choose.services import Services
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import emit, lines, table, tell
 from mainspring.cli.progress import report_as_dict, watching
+from mainspring.declare.assistant import AssistantMonitor
 from mainspring.declare.declaration import DeclaredKind, spec_of
 from mainspring.declare.step import Pipeline, Step
 from mainspring.engine.arguments import converted
@@ -20,6 +21,7 @@ from mainspring.plan.graph import Node, Plan
 from mainspring.server.evaluations import evaluate_named
 from mainspring.server.loop import named_node, run_named
 from mainspring.server.planning import plan_of
+from mainspring.server.watching import new_reference
 
 __all__ = ["command"]
 
@@ -47,6 +49,8 @@ def command(
     node = named_node(plan, name)
     if node.kind == DeclaredKind.EVALUATION.value:
         return _evaluate(services, plan, node, as_json)
+    if isinstance(node.declaration, AssistantMonitor):
+        return _begin_anew(services, plan, node, as_json)
     given = _converted(node.declaration, _parsed(arguments))
     with watching(quiet=as_json) as watch:
         done = run_named(services, app, plan, name, given, watch=watch, inline=inline, force=force, reason=reason)
@@ -71,6 +75,16 @@ def _evaluate(services: Services, plan: Plan, node: Node, as_json: bool) -> int:
         table(("measure", "mean"), [(key, f"{value:.4g}") for key, value in sorted(done.scores.items())])
         lines([f"{node.name}: {done.cases} cases, {'passed' if done.passed else done.why}"])
     return 0 if done.passed else RefusedError.exit_status
+
+
+def _begin_anew(services: Services, plan: Plan, node: Node, as_json: bool) -> int:
+    """A monitor of an assistant is run by taking what is now as its reference."""
+    new_reference(services, plan, node)
+    if as_json:
+        emit({"monitor": node.name, "reference_blocks": 0})
+    else:
+        lines([f"{node.name}: the next blocks are its reference"])
+    return 0
 
 
 def _converted(target: object, texts: dict[str, str]) -> dict[str, object]:

@@ -139,6 +139,18 @@ SETTINGS: tuple[SettingSpec, ...] = (
         0.01,
         1,
     ),
+    SettingSpec("mcp.*.url", str, None, "where an MCP server is that answers over streamable HTTP"),
+    SettingSpec("mcp.*.command", list, None, "program and arguments of one that is started, in the project's folder"),
+    SettingSpec("mcp.*.tools", list, None, "its tools that assistants may use, by its own names; no others are shown"),
+    SettingSpec("mcp.*.timeout", float, None, "seconds of one call, and of connecting; 30 when left out", 0.001),
+    SettingSpec(
+        "mcp.*.headers.*",
+        str,
+        None,
+        'a header that is sent to it, as a secret reference: "Bearer ${env:TOKEN}"',
+        secret=True,
+    ),
+    SettingSpec("mcp.*.environment.*", str, None, "a variable that its program is given, as above", secret=True),
     SettingSpec(
         "serving.replay",
         bool,
@@ -167,5 +179,9 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("engine.workers", int, 0, "steps run at once; 0 is one a core", 0),
     SettingSpec("values.*", object, None, "a value of your own, such as a secret that a step declares by this key"),
     SettingSpec("monitoring.every", float, 1.0, "seconds between two looks at the prediction log", 0.01),
+    SettingSpec("monitoring.block", float, 3600.0, "least seconds of a block of an assistant's runs", 0.1),
+    SettingSpec("monitoring.block_runs", int, 20, "least runs in it; a block waits until it has as many", 5),
+    SettingSpec("traces.days", float, 30.0, "days that traces of assistants' runs are kept", 0),
+    SettingSpec("traces.most", int, 10_000, "most traces that are kept; the oldest go first", 0),
 )
 """The settings, in the order the docs show them."""

@@ -65,6 +65,7 @@ _PAGES = (
     _Page("/route/{name:str}", "engine.html", "", lambda state, at: engines.route(state, at["name"])),
     _Page("/prompt/{name:str}", "word.html", "", lambda state, at: words.declared(state, "prompt", at["name"])),
     _Page("/tool/{name:str}", "word.html", "", lambda state, at: words.declared(state, "tool", at["name"])),
+    _Page("/mcp/{name:str}", "word.html", "", lambda state, at: words.declared(state, "mcp", at["name"])),
     _Page("/evaluation/{name:str}", "word.html", "", lambda state, at: words.declared(state, "evaluation", at["name"])),
     _Page("/trace/{name:str}", "trace.html", "Trace", lambda state, at: words.trace(state, at["name"])),
     _Page("/conditions", "conditions.html", "Conditions", lambda state, at: pages.conditions(state)),

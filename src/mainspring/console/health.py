@@ -64,6 +64,12 @@ def _endpoint(state: ConsoleState, node: Node, known: _Known, alerts: Sequence[A
     return _of(over, known)
 
 
+def _evaluation(state: ConsoleState, node: Node, known: _Known, alerts: Sequence[Alert]) -> Health:
+    for event in state.services.catalog.last_events(what="evaluation.done", subject=node.url, limit=1):
+        return ("ok", "passed") if event.data["passed"] else ("bad", str(event.data["why"]))
+    return "none", "not run yet"
+
+
 def _declared(state: ConsoleState, node: Node, known: _Known, alerts: Sequence[Alert]) -> Health:
     return "ok", "declared"
 
@@ -137,7 +143,9 @@ _BY_KIND: Mapping[str, Callable[[ConsoleState, Node, _Known, Sequence[Alert]], H
     "route": _route,
     "prompt": _declared,
     "tool": _declared,
+    "mcp": _declared,
     "assistant": _assistant,
+    "evaluation": _evaluation,
 }
 
 

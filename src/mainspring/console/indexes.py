@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from mainspring.console.asking import identity_of, identity_row
+from mainspring.console.evaluations import of_target
 from mainspring.console.health import health_of
 from mainspring.console.pages import Page, object_page
 from mainspring.console.state import ConsoleState
@@ -52,6 +53,7 @@ def index(state: ConsoleState, name: str, asked: Mapping[str, str]) -> Page | No
             {"version": move.version, "by": move.by, "at": move.at_us, "reason": move.reason}
             for move in manifest.moves(name)
         ],
+        "evaluations": of_target(state, node.url),
         "modes": _MODES,
         "who": identity_row(identity_of(asked)),
         "search": _search(state, name, asked),

@@ -32,9 +32,10 @@ def monitors(state: ConsoleState) -> Page:
                 "open": sum(alert.monitor == node.name for alert in open_alerts),
                 "blocks": len(_evaluations(state, node.name)),
                 "false_alarms": node.spec["false_alarms"],
-                "on_alarm": node.spec["on_alarm"],
+                "on_alarm": node.spec.get("on_alarm", "notify"),
+                "watches": node.inputs[0],
             }
-            for node in state.plan().of_kind("monitor", over="model")
+            for node in state.plan().of_kind("monitor")
         ],
         "alarms": [alarm_row(alert) for alert in catalog.alerts()],
     }
@@ -114,11 +115,11 @@ def _of(state: ConsoleState, name: str, what: str) -> list[Event]:
 
 
 def _drift_charts(evaluations: Sequence[Event]) -> list[dict[str, object]]:
-    """For each feature the score of its day-by-day location or shape as a share of its threshold."""
+    """For each feature the score of its block-by-block location, shape or rate as a share of its threshold."""
     series: dict[str, dict[int, float]] = {}
     for event in evaluations:
         for finding in event.data["findings"]:  # type: ignore[attr-defined]
-            if finding["kind"] in ("shape", "location") and finding["threshold"] and not finding.get("segment"):
+            if finding["kind"] in ("shape", "location", "rate") and finding["threshold"] and not finding.get("segment"):
                 values = series.setdefault(finding["feature"], {})
                 block = int(str(event.data["block"]))
                 values[block] = max(values.get(block, 0.0), finding["score"] / finding["threshold"])

@@ -54,7 +54,7 @@ Page = dict[str, Any]
 _DRAWN = frozenset(
     (
         *("source", "feature_view", "model", "endpoint", "monitor", "pipeline"),
-        *("documents", "index", "llm", "route", "prompt", "tool", "assistant", "evaluation"),
+        *("documents", "index", "llm", "route", "prompt", "tool", "mcp", "assistant", "evaluation"),
     )
 )
 

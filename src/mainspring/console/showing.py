@@ -133,7 +133,7 @@ def wants_json(request: Request[Any, Any, Any]) -> bool:
     return "text/html" not in request.headers.get("accept", "text/html") and "hx-request" not in request.headers
 
 
-IN_WORDS = frozenset(("documents", "index", "llm", "route", "prompt", "tool", "evaluation", "trace"))
+IN_WORDS = frozenset(("documents", "index", "llm", "route", "prompt", "tool", "mcp", "evaluation", "trace"))
 """What has its page at its own URL, ``/kind/name``, below Assistants in the navigation."""
 
 HOMES = {

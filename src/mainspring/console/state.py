@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mainspring.assistants.events import Event
+from mainspring.assistants.run_log import RunCounts
 from mainspring.assistants.service import Asked
 from mainspring.assistants.trace import RunRecord
 from mainspring.choose.services import Services
@@ -37,8 +38,14 @@ class Answering(Protocol):
     def days(self, names: Sequence[str], days: int) -> Sequence[DayRow]:
         """Their totals per day."""
 
-    def runs(self, name: str = "") -> Sequence[RunRecord]:
-        """The runs that are over and kept."""
+    def runs(self, name: str = "", limit: int = 20) -> Sequence[RunRecord]:
+        """The last runs that are over and kept."""
+
+    def run(self, id: str) -> RunRecord | None:
+        """A run that is kept."""
+
+    def counts(self, name: str) -> RunCounts:
+        """What became of the runs that are on record."""
 
     def ask(self, name: str, asked: Asked, caller: Identity) -> AsyncGenerator[Event, None]:
         """Ask a partner; closing the iterator stops it."""

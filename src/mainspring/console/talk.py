@@ -104,7 +104,7 @@ def _part(kind: str, value: object) -> bytes:
 
 def _turn(form: TalkForm, answered: Folded, state: ConsoleState) -> dict[str, object]:
     """A turn with the spans of its run, which is on record when its events are over."""
-    record = next((record for record in state.answering.runs() if record.run == answered.run), None)
+    record = state.answering.run(answered.run)
     return words.turn(form.question, answered, record)
 
 

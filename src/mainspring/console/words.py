@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from mainspring.assistants.events import Folded, Source
+from mainspring.assistants.run_log import RunCounts, status_of
 from mainspring.assistants.trace import RunRecord, Span
 from mainspring.console.asking import identity_of, identity_row
 from mainspring.console.engines import model_row, names_of
+from mainspring.console.evaluations import of_target, runs_of
 from mainspring.console.health import Health, health_of
 from mainspring.console.pages import Page, object_page
 from mainspring.console.state import ConsoleState
@@ -18,7 +20,8 @@ from mainspring.plan.graph import Node
 
 __all__ = ["declared", "overview", "partner", "partner_kind", "trace", "turn"]
 
-_KINDS = ("documents", "index", "llm", "route", "prompt", "tool", "assistant", "evaluation")
+_KINDS = ("documents", "index", "llm", "route", "prompt", "tool", "mcp", "assistant", "evaluation")
+_OTHERS = ("documents", "tool", "mcp", "prompt", "evaluation")
 _RUNS = 20
 
 
@@ -35,8 +38,8 @@ def overview(state: ConsoleState) -> Page:
             _row(node, states) | _today(state, node) | _engine(rows, node) for node in (*of["llm"], *of["route"])
         ],
         "indexes": [_row(node, states) for node in of["index"]],
-        "others": [_row(node, states) for kind in ("documents", "tool", "prompt", "evaluation") for node in of[kind]],
-        "runs": [_run(record) for record in state.answering.runs()[:_RUNS]],
+        "others": [_row(node, states) for kind in _OTHERS for node in of[kind]],
+        "runs": [_run(record) for record in state.answering.runs(limit=_RUNS)],
     }
 
 
@@ -58,7 +61,7 @@ def partner(state: ConsoleState, name: str, asked: Mapping[str, str]) -> Page | 
     if node is None:
         return None
     word, why = health_of(state, state.plan().upstream([node.url]), ())[node.url]
-    runs = state.answering.runs(name)
+    runs = state.answering.runs(name, _RUNS)
     return {
         **object_page(state, node),
         "state": word,
@@ -66,9 +69,9 @@ def partner(state: ConsoleState, name: str, asked: Mapping[str, str]) -> Page | 
         "who": identity_row(identity_of(asked)),
         "knows": [url for url in node.inputs if url.startswith("/index/")],
         "may": [url for url in node.inputs if node.kind == "assistant" and not url.startswith(("/index/", "/llm/"))],
-        "evaluations": [one.url for one in state.plan().of_kind("evaluation") if node.url in one.inputs],
-        "counts": _counts(runs),
-        "runs": [_run(record) for record in runs[:_RUNS]],
+        "evaluations": of_target(state, node.url),
+        "counts": _counts(state.answering.counts(name)),
+        "runs": [_run(record) for record in runs],
         "history": [],
         "turns": [],
     }
@@ -80,12 +83,13 @@ def declared(state: ConsoleState, kind: str, name: str) -> Page | None:
     if node is None:
         return None
     word, why = health_of(state, [node], ())[node.url]
-    return {**object_page(state, node), "state": word, "why": why}
+    tried = runs_of(state, node) if kind == "evaluation" else []
+    return {**object_page(state, node), "state": word, "why": why, "tried": tried}
 
 
 def trace(state: ConsoleState, run: str) -> Page | None:
     """One run that is kept: question, answer, sources, and its spans."""
-    record = next((record for record in state.answering.runs() if record.run == run), None)
+    record = state.answering.run(run)
     if record is None:
         return None
     return {
@@ -182,7 +186,7 @@ def _run(record: RunRecord) -> dict[str, object]:
         "assistant": record.assistant,
         "at": record.at_us,
         "question": record.question,
-        "status": _status(answer),
+        "status": status_of(answer),
         "took_us": record.spans[0].took_us if record.spans else None,
         "prompt_tokens": usage.prompt if usage is not None else None,
         "completion_tokens": usage.completion if usage is not None else None,
@@ -193,25 +197,14 @@ def _run(record: RunRecord) -> dict[str, object]:
     }
 
 
-def _status(answer: Folded) -> str:
-    if answer.error is not None:
-        return "failed"
-    if answer.interrupt is not None:
-        return "waiting"
-    if answer.end is None or answer.end.reason == "cancelled":
-        return "stopped"
-    return "refused" if answer.end.refused else "ok"
-
-
-def _counts(runs: Sequence[RunRecord]) -> dict[str, int]:
-    """What became of the runs that are kept."""
-    statuses = [_status(record.answer) for record in runs]
+def _counts(found: RunCounts) -> dict[str, int]:
+    """What became of the runs that are on record."""
     return {
-        "runs": len(runs),
-        "answered": statuses.count("ok"),
-        "refused": statuses.count("refused"),
-        "failed": statuses.count("failed"),
-        "with citations": sum(bool(record.answer.citations) for record in runs),
+        "runs": found.runs,
+        "answered": found.ok,
+        "refused": found.refused,
+        "failed": found.failed,
+        "with citations": found.cited,
     }
 
 
@@ -222,7 +215,7 @@ def _assistant(state: ConsoleState, node: Node, states: Mapping[str, Health]) ->
         "model": node.inputs[0],
         "knows": [url for url in node.inputs if url.startswith("/index/")],
         "may": [url for url in node.inputs[1:] if not url.startswith("/index/")],
-        "counts": _counts(state.answering.runs(node.name)),
+        "counts": _counts(state.answering.counts(node.name)),
     }
 
 

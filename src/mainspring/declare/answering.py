@@ -12,6 +12,8 @@ from mainspring.declare.assistant import (
     AssistantSpec,
     Evaluation,
     EvaluationSpec,
+    McpServer,
+    McpServerSpec,
     Tool,
     ToolSpec,
     Usable,
@@ -21,7 +23,7 @@ from mainspring.declare.data import FeatureView, did_you_mean
 from mainspring.declare.declared import Declared
 from mainspring.declare.documents import Access, Documents, DocumentsSpec, Index, IndexSpec, Mode
 from mainspring.declare.duration import Duration, microseconds
-from mainspring.declare.llm import LLM, AnyLLM, LLMSpec, Need, Prompt, PromptSpec, Route, Variable
+from mainspring.declare.llm import LLM, AnyLLM, Guard, LLMSpec, Need, Prompt, PromptSpec, Route, Variable
 from mainspring.declare.model import Endpoint
 from mainspring.declare.options import are, choice, flag, is_a, not_a, number, texts
 from mainspring.declare.origin import here, of_function
@@ -55,6 +57,7 @@ class Answering(Declared):
         max_tokens: int | None = None,
         temperature: float | None = None,
         needs: Sequence[Need] = (),
+        guards: Sequence[Guard] = (),
     ) -> LLM:
         """A language model; which one, and where, is the profile's business (``[llms.NAME]`` of mainspring.toml).
 
@@ -64,9 +67,10 @@ class Answering(Declared):
             temperature: of requests that do not say.
             needs: what the engine must be able to do: ``tools``, ``images``, ``schema``, ``logprobs``,
                 ``embeddings``.
+            guards: what must not be asked of it or said by it: ``Guard("cards", r"[0-9]{16}", replace="[card]")``.
 
         Raises:
-            DeclarationError: MS-1034 to MS-1036; MS-1045, the name is no name.
+            DeclarationError: MS-1033 to MS-1036; MS-1045, the name is no name.
         """
         _is_name(name, 'app.llm("chat")')
         if max_tokens is not None:
@@ -76,7 +80,8 @@ class Answering(Declared):
         texts("needs", needs)
         for need in needs:
             choice("one of needs", need, _NEEDS)
-        spec = LLMSpec(max_tokens, temperature, tuple(needs))
+        are("guards", guards, Guard, 'Guard("cards", r"[0-9]{16}")')
+        spec = LLMSpec(max_tokens, temperature, tuple(needs), tuple(guards))
         return self._add(LLM(spec, here(), name, cast("Callable[[Route], Route]", self._add)))
 
     def prompt(
@@ -266,6 +271,28 @@ class Answering(Declared):
 
         return declare if function is None else declare(function)
 
+    def mcp(self, name: str, *, approve: bool | Sequence[str] = False, allow: Sequence[str] = ()) -> McpServer:
+        """An MCP server outside, whose tools an assistant may use: ``tickets = app.mcp("tickets")``, ``may=[tickets]``.
+
+        Where it is, and which of its tools may be used, is the profile's business (``[mcp.NAME]`` of mainspring.toml);
+        a tool that is not on that list is shown to no model. The model calls them ``NAME_TOOL``.
+
+        Args:
+            name: its name: letters, digits, ``_.-``.
+            approve: a person must agree to each call: of all its tools, or of those with these names, as the server
+                calls them.
+            allow: principals that may cause a call, such as ``group:staff``; everybody when left out.
+
+        Raises:
+            DeclarationError: MS-1033, MS-1035; MS-1045, the name is no name.
+        """
+        _is_name(name, 'app.mcp("tickets")')
+        if not isinstance(approve, bool):
+            texts("approve", approve)
+        texts("allow", allow)
+        named = (None if approve else ()) if isinstance(approve, bool) else tuple(approve)
+        return self._add(McpServer(McpServerSpec(named, tuple(allow)), here(), name))
+
     def assistant(
         self,
         name: str,
@@ -286,7 +313,8 @@ class Answering(Declared):
             name: its name, which clients use as ``model``.
             llm: the model, or a route.
             knows: indexes that it answers from, with citations that are checked.
-            may: tools; an endpoint or a feature view of the app is a tool too.
+            may: tools; an MCP server stands for all that its setting allows, and an endpoint or a feature view of the
+                app is a tool too.
             instructions: what it is told first, as text or as a prompt.
             k: how many chunks are retrieved for a question.
             always: retrieve before each answer; otherwise the model asks for it with a tool.
@@ -300,7 +328,8 @@ class Answering(Declared):
         _is_name(name, 'app.assistant("help_desk", llm, ...)')
         is_a("the llm", llm, (LLM, Route), 'app.assistant("help_desk", app.llm("chat"), ...)')
         are("knows", knows, Index, "knows=[library]")
-        are("may", may, (Tool, Endpoint, FeatureView), "may=[TOOL, ENDPOINT, VIEW], each declared with app.")
+        usable = (Tool, McpServer, Endpoint, FeatureView)
+        are("may", may, usable, "may=[TOOL, SERVER, ENDPOINT, VIEW], each declared with app.")
         is_a("instructions", instructions, (str, Prompt), 'instructions="Answer from the manuals ..."')
         number("k", k, least=1)
         number("max_calls", max_calls, least=0)

@@ -367,7 +367,8 @@ class App(Answering):
             on_alarm: ``retrain`` starts a training; its gate decides.
             block: the length of the blocks that are compared, in event time.
             watch: input columns and metrics; of an assistant its evaluations by name, ``latency``, ``cost``,
-                ``errors`` and ``refusals``; all when left out.
+                ``tokens``, ``retrieval`` (the best passage's score), ``errors``, ``timeouts``, ``refusals``, ``tools``
+                (that failed), ``uncited`` and ``dropped`` (citations that did not hold); all when left out.
             segments: columns of the label's source (texts, truths, whole numbers) by whose values rows are watched
                 apart too: of each column the 16 commonest with 30 rows a block. A request may carry such a column;
                 rows of requests that do not are those of the null segment.

@@ -23,6 +23,8 @@ __all__ = [
     "AssistantSpec",
     "Evaluation",
     "EvaluationSpec",
+    "McpServer",
+    "McpServerSpec",
     "Served",
     "Tool",
     "ToolSpec",
@@ -67,7 +69,29 @@ class Tool(Declaration[ToolSpec], Generic[P, R]):
         return cast(R, self._spec.function(*args, **kwargs))
 
 
-Usable: TypeAlias = Tool[..., object] | Endpoint | FeatureView
+@dataclass(frozen=True, slots=True)
+class McpServerSpec:
+    """An MCP server outside, whose tools assistants may use.
+
+    Attributes:
+        approve: its tools, by their own names, to each call of which a person must agree; None is all of them.
+        allow: principals that may cause a call; empty is everybody who may use the assistant.
+    """
+
+    approve: tuple[str, ...] | None
+    allow: tuple[str, ...]
+
+
+class McpServer(Declaration[McpServerSpec]):
+    """A declared MCP server; where it is and which of its tools may be used is the profile's business."""
+
+    __slots__ = ()
+
+    def __init__(self, spec: McpServerSpec, origin: Origin, name: str) -> None:
+        super().__init__(DeclaredKind.MCP, spec, origin, name)
+
+
+Usable: TypeAlias = Tool[..., object] | McpServer | Endpoint | FeatureView
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +101,7 @@ class AssistantSpec:
     Attributes:
         llm: the model.
         knows: indexes that it answers from.
-        may: tools, and endpoints and feature views of the app as tools.
+        may: tools, those of MCP servers, and endpoints and feature views of the app as tools.
         instructions: what it is told first.
         k: how many chunks are retrieved for a question.
         always: whether it retrieves before each answer (true), or when the model asks for it.
@@ -167,7 +191,8 @@ class AssistantMonitorSpec:
 
     Attributes:
         target: whose traces are watched.
-        watch: evaluations by name, ``latency``, ``cost``, ``errors``, ``refusals``.
+        watch: evaluations by name, ``latency``, ``cost``, ``tokens``, ``retrieval``, ``errors``, ``timeouts``,
+            ``refusals``, ``tools``, ``uncited``, ``dropped``; all when empty.
         false_alarms: the alarm budget, as written: ``1 per quarter``.
     """
 

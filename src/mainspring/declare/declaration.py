@@ -32,6 +32,7 @@ class DeclaredKind(enum.StrEnum):
     DOCUMENTS = "documents"
     INDEX = "index"
     TOOL = "tool"
+    MCP = "mcp"
     ASSISTANT = "assistant"
     EVALUATION = "evaluation"
 

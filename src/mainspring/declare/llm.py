@@ -2,20 +2,60 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from mainspring.declare.declaration import Declaration, DeclaredKind
 from mainspring.declare.duration import Duration, microseconds
-from mainspring.declare.options import are, is_a, number
+from mainspring.declare.options import are, choice, is_a, number
 from mainspring.declare.origin import Origin, here
 from mainspring.declare.record import Record
 from mainspring.errors import DeclarationError
 
-__all__ = ["LLM", "AnyLLM", "LLMSpec", "Need", "Prompt", "PromptSpec", "Route", "RouteSpec", "Variable"]
+__all__ = ["LLM", "AnyLLM", "Guard", "LLMSpec", "Need", "Prompt", "PromptSpec", "Route", "RouteSpec", "Variable"]
 
 Need = Literal["tools", "images", "schema", "logprobs", "embeddings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What must not be asked of a model, or said by it.
+
+    Attributes:
+        name: what refusals and traces call it.
+        pattern: a regular expression of it.
+        replace: what takes its place; without it, what has it is refused.
+        on: where it is looked for: in what is asked (of people and tools, not of the app's own instructions), in what
+            is answered, or in both.
+        longest: characters of the longest match; so many are held back while an answer is streamed.
+
+    Raises:
+        DeclarationError: MS-1034 to MS-1036, an option is not what it should be; MS-1092, the pattern is none.
+    """
+
+    name: str
+    pattern: str
+    replace: str | None = None
+    on: Literal["input", "output", "both"] = "both"
+    longest: int = 128
+
+    def __post_init__(self) -> None:
+        is_a("name", self.name, str, 'Guard("cards", r"[0-9]{16}")')
+        is_a("pattern", self.pattern, str, 'Guard("cards", r"[0-9]{16}")')
+        choice("on", self.on, ("input", "output", "both"))
+        number("longest", self.longest, least=1)
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise DeclarationError(
+                f"the pattern of guard {self.name!r} is no regular expression",
+                code="MS-1092",
+                why=str(error),
+                origin=str(here()),
+                fix='a backslash needs a raw string, such as r"[0-9]{16}"',
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +66,13 @@ class LLMSpec:
         max_tokens: most tokens of an answer that does not ask for a number, or None.
         temperature: of requests that do not say, or None for the engine's own.
         needs: what the engine must be able to do; checked before it serves.
+        guards: of what is asked and answered, by whatever name and from wherever.
     """
 
     max_tokens: int | None = None
     temperature: float | None = None
     needs: tuple[Need, ...] = ()
+    guards: tuple[Guard, ...] = ()
 
 
 class LLM(Declaration[LLMSpec]):

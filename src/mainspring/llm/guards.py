@@ -8,9 +8,9 @@ from typing import Protocol
 
 import msgspec
 
-from mainspring.ports.llm import Generation
+from mainspring.ports.llm import Generation, Message
 
-__all__ = ["Finding", "Hold", "InputGuard", "OutputGuard", "Patterns", "Refusal"]
+__all__ = ["AskedPatterns", "Finding", "Hold", "InputGuard", "OutputGuard", "Patterns", "Refusal"]
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -78,6 +78,50 @@ class Patterns:
                 end = min(match.end(), match.start() + self.longest)
                 found.append(Finding(match.start(), end, self._replacement))
         return found
+
+
+class AskedPatterns:
+    """Replaces or refuses what a pattern matches, in what people and tools say to a model.
+
+    Args:
+        name: what refusals call it.
+        pattern: a regular expression.
+        replacement: what takes the place of a match; None refuses the request.
+    """
+
+    def __init__(self, name: str, pattern: str, replacement: str | None = None) -> None:
+        self.name = name
+        self._pattern = re.compile(pattern)
+        self._replacement = replacement
+
+    def check(self, request: Generation) -> Generation | Refusal:
+        """The request without what is found, or a refusal; a prompt of token ids cannot be read and is let through."""
+        prompt = request.prompt
+        texts = [prompt] if isinstance(prompt, str) else []
+        texts += [
+            part for turn in request.messages if _is_asked(turn) for part in turn.content if isinstance(part, str)
+        ]
+        if not any(self._pattern.search(text) for text in texts):
+            return request
+        if self._replacement is None:
+            return Refusal(self.name, "it holds what must not be asked")
+        return msgspec.structs.replace(
+            request,
+            prompt=self._without(prompt) if isinstance(prompt, str) else prompt,
+            messages=tuple(self._cleared(turn) if _is_asked(turn) else turn for turn in request.messages),
+        )
+
+    def _cleared(self, turn: Message) -> Message:
+        content = tuple(self._without(part) if isinstance(part, str) else part for part in turn.content)
+        return msgspec.structs.replace(turn, content=content)
+
+    def _without(self, text: str) -> str:
+        replacement = self._replacement or ""
+        return self._pattern.sub(lambda match: replacement, text)
+
+
+def _is_asked(turn: Message) -> bool:
+    return turn.role in ("user", "tool")
 
 
 class Hold:

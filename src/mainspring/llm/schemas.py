@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 else:
     jsonschema_rs = lazy("jsonschema_rs")
 
-__all__ = ["SchemaBook", "unsupported"]
+__all__ = ["SchemaBook", "loosened", "unsupported"]
 
 _REFUSED = frozenset(
     {
@@ -30,6 +31,17 @@ _MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions"})
 """Keywords whose values are schemas by free names."""
 _DATA = frozenset({"enum", "const", "default", "examples"})
 """Keywords whose values are no schemas."""
+_EVERYWHERE = frozenset(
+    {
+        "type", "const", "enum", "anyOf", "oneOf", "allOf", "$ref", "$defs", "definitions", "properties", "required",
+        "additionalProperties", "items", "prefixItems", "minItems", "maxItems", "minLength", "maxLength", "minimum",
+        "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "title", "description", "default", "examples",
+    }
+)  # fmt: skip
+"""Keywords that every engine can force, or that only tell."""
+_FORMATS = frozenset({"date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
+_BEYOND_REGULAR = re.compile(r"\(\?(?:[=!]|<[=!])|\\[1-9]")
+"""Looking ahead or behind, and what was matched before."""
 _DEPTH = 64
 _KEPT = 256
 
@@ -61,6 +73,51 @@ def _keyword(keyword: str, value: object, path: str, depth: int) -> str | None:
         found = (unsupported(part, f"{path}/{name}", depth + 1) for name, part in value.items())
         return next((fault for fault in found if fault), None)
     return unsupported(value, path, depth + 1)
+
+
+def loosened(schema: Mapping[str, object]) -> Mapping[str, object]:
+    """A schema of what every engine can force alone; whatever is an instance of the one is an instance of the other.
+
+    It is for tools of others, which check their arguments themselves. What is no schema of an object becomes one of
+    any object.
+    """
+    found = _loose(schema, 0)
+    if not isinstance(found, dict) or SchemaBook().fault(found, forced=True) is not None:
+        return {"type": "object", "properties": {}, "additionalProperties": True}
+    return found
+
+
+def _loose(schema: object, depth: int) -> object:
+    if isinstance(schema, list):
+        return [_loose(part, depth + 1) for part in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    if depth > _DEPTH - 4 or ("$ref" in schema and not str(schema["$ref"]).startswith("#")):
+        return {}
+    kept = {keyword: value for keyword, value in schema.items() if _everywhere(keyword, value)}
+    if "patternProperties" in schema:  # further names may be those of a pattern
+        kept.pop("additionalProperties", None)
+    found = {keyword: _loose_value(keyword, value, depth) for keyword, value in kept.items()}
+    if found.get("oneOf") != kept.get("oneOf"):  # of looser ones, more than one may fit
+        choices = found.pop("oneOf")
+        found.setdefault("anyOf", choices)
+    return found
+
+
+def _everywhere(keyword: str, value: object) -> bool:
+    if keyword == "format":
+        return value in _FORMATS
+    if keyword == "pattern":
+        return _BEYOND_REGULAR.search(str(value)) is None
+    return keyword in _EVERYWHERE
+
+
+def _loose_value(keyword: str, value: object, depth: int) -> object:
+    if keyword in _DATA:
+        return value
+    if keyword in _MAPS and isinstance(value, Mapping):
+        return {name: _loose(part, depth + 2) for name, part in value.items()}
+    return _loose(value, depth + 1)
 
 
 class SchemaBook:

@@ -10,6 +10,7 @@ from mainspring.declare.assistant import (
     AssistantMonitorSpec,
     AssistantSpec,
     EvaluationSpec,
+    McpServerSpec,
     ToolSpec,
 )
 from mainspring.declare.data import did_you_mean
@@ -23,7 +24,10 @@ from mainspring.plan.graph import Node
 
 __all__ = ["check_language", "describe_language", "uses_of_language"]
 
-_WATCHED = ("latency", "cost", "errors", "refusals")
+_WATCHED = (
+    "latency", "cost", "tokens", "retrieval",
+    "errors", "timeouts", "refusals", "tools", "uncited", "dropped",
+)  # fmt: skip
 
 
 @functools.singledispatch
@@ -130,6 +134,11 @@ def _(spec: ToolSpec) -> Mapping[str, object]:
         "retries": spec.retries,
         "code": _code(spec.function),
     }
+
+
+@describe_language.register
+def _(spec: McpServerSpec) -> Mapping[str, object]:
+    return {"approve": "all" if spec.approve is None else list(spec.approve), "allow": list(spec.allow)}
 
 
 @describe_language.register

@@ -7,11 +7,12 @@ from typing import cast
 
 from mainspring.assistants import service, usable
 from mainspring.assistants.declared import settings_of, tool_threads, usables_of
+from mainspring.assistants.outside import Outside
+from mainspring.assistants.run_log import RunLog
 from mainspring.assistants.service import AssistantService, Parts
-from mainspring.assistants.trace import RunRecord
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
-from mainspring.declare.assistant import Assistant, Tool
+from mainspring.declare.assistant import Assistant, McpServer
 from mainspring.declare.data import FeatureView
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.llm import Prompt
@@ -22,6 +23,7 @@ from mainspring.llm.gateway import Gateway
 from mainspring.plan.graph import Plan
 from mainspring.ports.threads import ThreadStore
 from mainspring.rag.search import Searcher
+from mainspring.server.outside import names_are_apart
 from mainspring.serving.endpoint import EndpointService
 
 __all__ = ["Assistants", "assistants_of"]
@@ -40,27 +42,34 @@ class _Maker:
         searchers: Mapping[str, Searcher],
         endpoints: Callable[[], Mapping[str, EndpointService]],
         views: Mapping[str, View],
-        record: Callable[[RunRecord], None] | None,
+        outside: Mapping[str, Outside],
+        log: RunLog | None,
     ) -> None:
         self._services = services
         self._gateway = gateway
         self._searchers = searchers
         self._endpoints = endpoints
         self._views = views
-        self._record = record
+        self._outside = outside
+        self._log = log
         self._threads = tool_threads()
 
     def made(self, assistant: Assistant) -> AssistantService:
         """One assistant, open."""
-        spec = spec_of(assistant)
-        others = {name_of(item): self._other(item) for item in spec.may if not isinstance(item, Tool)}
+        spec, log = spec_of(assistant), self._log
+        others = {name_of(item): self._other(item) for item in spec.may if isinstance(item, Endpoint | FeatureView)}
+        outside = [self._outside[name_of(item)] for item in spec.may if isinstance(item, McpServer)]
+        usables = usables_of(assistant, self._threads, others)
+        names_are_apart(assistant, usables, [one.server for one in outside])
         parts = Parts(
             self._gateway.generate,
             now_us,
             {name_of(index): self._searchers[name_of(index)] for index in spec.knows},
-            usables_of(assistant, self._threads, others),
+            usables,
+            outside,
             threads=cast(ThreadStore, self._services.get("threads")),
-            record=self._record,
+            record=None if log is None else log.put,
+            forget=(lambda threads: None) if log is None else log.forget,
         )
         settings = settings_of(assistant, self._rendered)
         return service.open_assistant(settings, parts)
@@ -93,7 +102,8 @@ def assistants_of(
     searchers: Mapping[str, Searcher],
     endpoints: Callable[[], Mapping[str, EndpointService]],
     views: Mapping[str, View],
-    record: Callable[[RunRecord], None] | None = None,
+    outside: Mapping[str, Outside],
+    log: RunLog | None = None,
 ) -> Assistants:
     """Every assistant of an app; without any, nothing is imported or opened.
 
@@ -104,14 +114,15 @@ def assistants_of(
         searchers: the indexes by name.
         endpoints: the model endpoints that answer, by name.
         views: the feature views with the numbers under which they are kept online.
-        record: told of each run that is over.
+        outside: the MCP servers of the app, by name; whoever made them starts and closes them.
+        log: takes each run that is over, and forgets those of deleted threads.
 
     Raises:
         ConfigError: MS-3061, a tool needs approval and there is nowhere to keep threads; MS-3062, LangChain is not
-            installed; as the choice of the threads' adapter raises.
+            installed; MS-3068, two tools have one name; as the choice of the threads' adapter raises.
     """
     nodes = plan.of_kind("assistant")
     if not nodes:
         return {}
-    maker = _Maker(services, gateway, searchers, endpoints, views, record)
+    maker = _Maker(services, gateway, searchers, endpoints, views, outside, log)
     return {node.name: maker.made(cast(Assistant, node.declaration)) for node in nodes}

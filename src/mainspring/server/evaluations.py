@@ -20,7 +20,7 @@ from mainspring.assistants.evaluate import (
     evaluate,
     gate,
 )
-from mainspring.assistants.events import fold
+from mainspring.assistants.events import Spent, fold
 from mainspring.assistants.service import Asked, AssistantService
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
@@ -31,7 +31,7 @@ from mainspring.declare.llm import AnyLLM
 from mainspring.errors import RefusedError
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Event
-from mainspring.ports.llm import Generation, Message, Sampling, Text
+from mainspring.ports.llm import Generation, Message, Sampling, Text, Usage
 from mainspring.rag.steps import searcher_of, shape_of
 from mainspring.server.inside import answering
 from mainspring.server.judging import caller_of, cases_of, searched
@@ -116,13 +116,27 @@ async def _asking(
             services.close()
         return
     async with answering(services, plan, told) as assistants:
-        yield lambda case: _answered(assistants[name_of(target)], case)
+        assistant = assistants[name_of(target)]
+        price = _priced(services, plan, assistant.settings.model)
+        yield lambda case: _answered(assistant, case, price)
 
 
-async def _answered(assistant: AssistantService, case: Case) -> Answer:
+def _priced(services: Services, plan: Plan, model: str) -> Callable[[Spent], int] | None:
+    """What tokens cost by the present price of a model, or of a route's first one; None where it has none."""
+    language = Language(services, plan, lambda line: None)
+
+    def price(spent: Spent) -> int | None:
+        usage = Usage(spent.prompt, spent.completion, cached=spent.cached)
+        return language.cost_micro(model, usage, now_us() * 1000)
+
+    nothing = Spent(prompt=0, completion=0, cached=0, model_calls=0, tool_calls=0)
+    return None if price(nothing) is None else lambda spent: price(spent) or 0
+
+
+async def _answered(assistant: AssistantService, case: Case, price: Callable[[Spent], int] | None) -> Answer:
     asked = Asked((Message("user", (str(case["question"]),)),))
     async with aclosing(assistant.run(asked, caller_of(case))) as events:
-        return answer_of_run(fold([event async for event in events]))
+        return answer_of_run(fold([event async for event in events]), price)
 
 
 @asynccontextmanager

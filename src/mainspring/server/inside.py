@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
@@ -15,6 +16,7 @@ from mainspring.server.assistants import Assistants, assistants_of
 from mainspring.server.knowledge import Knowledge
 from mainspring.server.language import Language
 from mainspring.server.loop import online_views
+from mainspring.server.outside import close_all, outside_of, start_all
 from mainspring.server.state import WorkerState
 
 __all__ = ["answering"]
@@ -29,23 +31,30 @@ async def answering(
     """The app's assistants, with their models started; all is stopped and closed in the end.
 
     Raises:
+        ConfigError: MS-3063, an MCP server has no tool of that name; as its settings raise.
         ServiceError: MS-4250, a language model cannot start, or not in time.
     """
+    outside = outside_of(plan, services.settings, told)
     state = WorkerState(services, plan) if _need_models(plan) else None
     if state is not None:
         state.open()
     language = Language(services, plan, told)
     searchers = Knowledge(services, plan).searchers
     views = online_views(services, plan)
-    assistants = assistants_of(
-        services, plan, language.inner, searchers, lambda: {} if state is None else state.endpoints, views
-    )
+    endpoints = {} if state is None else state.endpoints
+    assistants = assistants_of(services, plan, language.inner, searchers, lambda: endpoints, views, outside)
     try:
-        await language.start_once()
+        reaching = asyncio.create_task(start_all(outside.values()))
+        try:
+            await language.start_once()
+            await reaching
+        finally:
+            reaching.cancel()
         yield assistants
     finally:
         for assistant in assistants.values():
             await assistant.close()
+        await close_all(outside.values())
         await language.stop(_DRAIN_SECONDS)
         if state is not None:
             state.close()

@@ -16,13 +16,14 @@ from mainspring.declare import llm as declared
 from mainspring.declare.assistant import AssistantEndpoint
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.errors import ConfigError, ServiceError
-from mainspring.llm.cost import Price, PriceTable
+from mainspring.llm.cost import Price, PriceTable, cost_micro
 from mainspring.llm.gateway import Gateway
+from mainspring.llm.guards import AskedPatterns, Patterns
 from mainspring.llm.keys import digest_of
 from mainspring.llm.record import Recorder
 from mainspring.llm.values import Key, Limits, Route, Target
 from mainspring.plan.graph import Plan
-from mainspring.ports.llm import Capabilities, Engine, Failed, Ready
+from mainspring.ports.llm import Capabilities, Engine, Failed, Ready, Usage
 from mainspring.server.callers import named_keys
 from mainspring.server.prompts import Prompts
 
@@ -143,6 +144,21 @@ class Language:
             said = one.state
             await asyncio.sleep(_AGAIN_SECONDS)
 
+    def cost_micro(self, name: str, usage: Usage, at_ns: int) -> int | None:
+        """What tokens cost by the price of a model, or of a route's first one; None where it has none.
+
+        Args:
+            name: of the model or route.
+            usage: the tokens.
+            at_ns: when, UTC nanoseconds since 1970.
+        """
+        lane = self.inner.lanes.get(name)
+        if lane is None:
+            return None
+        target = lane.route.targets[0]
+        price = self.prices.find(target.provider, target.model, at_ns)
+        return None if price is None else cost_micro(price, usage)
+
     def _check(self, one: _Served) -> None:
         """Tell what the app needs of a model that its engine cannot do."""
         can = one.engine.capabilities()
@@ -212,7 +228,16 @@ class Language:
     def _route_of(self, name: str, model: declared.LLM) -> Route:
         spec, one = spec_of(model), self._engines[name_of(model)]
         target = Target(name=one.name, engine=one.engine, model=one.model, provider=one.provider)
-        return Route(name=name, targets=(target,), max_tokens=spec.max_tokens, temperature=spec.temperature)
+        asked = [one for one in spec.guards if one.on != "output"]
+        answered = [one for one in spec.guards if one.on != "input"]
+        return Route(
+            name=name,
+            targets=(target,),
+            max_tokens=spec.max_tokens,
+            temperature=spec.temperature,
+            input_guards=[AskedPatterns(one.name, one.pattern, one.replace) for one in asked],
+            output_guards=[Patterns(one.name, one.pattern, one.longest, one.replace) for one in answered],
+        )
 
 
 def _served(services: Services, name: str) -> _Served:

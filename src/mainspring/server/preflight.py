@@ -24,6 +24,7 @@ from mainspring.features.steps import files_of
 from mainspring.plan.graph import Node, Plan
 from mainspring.server.listening import api_keys, exposed_pages, management_keys
 from mainspring.server.loop import rows_of
+from mainspring.server.outside import outside_servers
 from mainspring.server.planning import needed_ports, sources_have_places
 
 __all__ = ["check_wiring", "preflight"]
@@ -40,7 +41,7 @@ def preflight(services: Services, plan: Plan) -> Mapping[str, tuple[str, ...]]:
         The adapters that serve each port which the plan needs.
 
     Raises:
-        ConfigError: MS-3007, MS-3010 to MS-3015, MS-3020 to MS-3022.
+        ConfigError: MS-3007, MS-3010 to MS-3015, MS-3020 to MS-3022, MS-3065 to MS-3067.
         DataError: MS-2112, a source's path leads to no file.
     """
     settings = services.settings
@@ -51,6 +52,7 @@ def preflight(services: Services, plan: Plan) -> Mapping[str, tuple[str, ...]]:
     for node in plan.of_kind("llm"):
         chosen[f"llms.{node.name}"] = tuple(port_settings("llm", settings, f"llms.{node.name}"))
     _secrets_are_there(settings)
+    outside_servers(plan, settings)
     for node in plan.of_kind("step"):
         for secret in spec_of(cast("Step[..., object]", node.declaration)).options.secrets:
             declared_secret(secret, services, str(node.origin))

@@ -10,24 +10,28 @@ import os
 import signal
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 
+from mainspring.assistants.run_log import RunLog
 from mainspring.assistants.trace import RunRecord
 from mainspring.catalog.ids import now_us
 from mainspring.choose.report import conditions_report
 from mainspring.choose.services import Services
 from mainspring.config.settings import DEV_DEFAULT, Settings
+from mainspring.declare.assistant import AssistantEndpoint
+from mainspring.declare.declaration import spec_of
 from mainspring.declare.identity import ANYONE, Identity
 from mainspring.errors import ConfigError, MainspringError
 from mainspring.llm.call_log import CallLog
 from mainspring.llm.stored import StoredResponses
+from mainspring.monitoring.stats.decide import Finding
 from mainspring.plan.graph import Plan
+from mainspring.ports.llm import Usage
 from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
 from mainspring.protocols.assistants.openai import add_assistant_models
 from mainspring.protocols.assistants.rest import add_assistant_routes
@@ -47,18 +51,18 @@ from mainspring.server.labels import read_labels
 from mainspring.server.language import Language, keys_of
 from mainspring.server.listening import exposed_pages, management_keys, origin_of_setting
 from mainspring.server.loop import online_views
+from mainspring.server.outside import close_all, outside_of
 from mainspring.server.records import recorder_of
 from mainspring.server.schedules import Schedules
 from mainspring.server.served import ServedModels
 from mainspring.server.state import WorkerState
 from mainspring.server.talking import Talking
+from mainspring.server.watching import AnswerMonitors, run_log_path
 
 __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
 _SWEEP_SECONDS = 60.0
-_TRACES = 500
-"""How many runs of assistants are kept in memory for the console."""
 _COUNTED = 4096
 """The most kinds of request whose counters are kept at hand."""
 _MANAGED = 256
@@ -114,7 +118,16 @@ class ServerProcess:
         self._recorder = recorder_of(services, self._calls, plan.app, told)
         self.language = Language(services, plan, told, self._recorder)
         self.assistants: Assistants = {}
-        self.traces: deque[RunRecord] = deque(maxlen=_TRACES)
+        self._outside = outside_of(plan, self._settings, told)
+        self.runs = RunLog(
+            run_log_path(services),
+            price=self._price,
+            shares=_shares(plan),
+            told=told,
+            trace_days=self._settings.number("traces.days"),
+            most_traces=self._settings.whole("traces.most"),
+        )
+        self._answers: AnswerMonitors | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._routes: dict[tuple[str, tuple[str, ...], int], tuple[_Add, _Add]] = {}
         self._bound: list[Bound] = []
@@ -140,13 +153,28 @@ class ServerProcess:
             self.state.knowledge.searchers,
             lambda: self.state.endpoints,
             online_views(self.services, self.plan),
-            self.traces.append,
+            self._outside,
+            self.runs,
         )
+        self._answers = AnswerMonitors(self.services, self.plan, self.runs, self._show)
         try:
             self._bound = self._listeners(callers)
             uvloop.run(self._serve(self._bound))
         finally:
+            self.runs.close()
             self.state.close()
+
+    def _price(self, record: RunRecord) -> int | None:
+        """What a run costs, in micro-units, by the price of its assistant's model or of the model that answered."""
+        usage, assistant = record.answer.usage, self.assistants.get(record.assistant)
+        if usage is None:
+            return None
+        model = record.assistant if assistant is None else assistant.settings.model
+        tokens = Usage(usage.prompt, usage.completion, cached=usage.cached)
+        return self.language.cost_micro(model, tokens, record.at_us * 1000)
+
+    def _show(self, monitor: str, findings: Sequence[Finding]) -> None:
+        self.state.show_findings(monitor, "", findings)
 
     def ports(self) -> dict[str, int]:
         """The port of each listener, by its name; empty before `run`."""
@@ -240,7 +268,7 @@ class ServerProcess:
 
     def _talking(self) -> Talking:
         searchers = self.state.knowledge.searchers
-        return Talking(self.language, self.assistants, searchers, self.traces, CallLog(self._calls))
+        return Talking(self.language, self.assistants, searchers, self.runs, CallLog(self._calls))
 
     async def _serve(self, listeners: Sequence[Bound]) -> None:
         async def started() -> None:
@@ -251,11 +279,14 @@ class ServerProcess:
                 self._told("not ready: an endpoint's model has no champion yet")
             self._recorder.start()
             self._tasks.append(asyncio.create_task(self.language.start()))
+            for outside in self._outside.values():
+                outside.start()
             self._tasks.append(asyncio.create_task(self._sweep()))
             schedules = Schedules(self.services, self.plan)
             self._tasks.append(asyncio.create_task(self._every(_ALIAS_SECONDS, self._refresh)))
             seconds = self._settings.number("monitoring.every")
             self._tasks.append(asyncio.create_task(self._every(seconds, self.state.monitor_once)))
+            self._tasks.append(asyncio.create_task(self._every(seconds, self._watch_answers)))
             self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
 
         async def stopping() -> None:
@@ -266,6 +297,7 @@ class ServerProcess:
                     await task
             for assistant in self.assistants.values():
                 await assistant.close()
+            await close_all(self._outside.values())
             await self.language.stop(self._settings.number("server.drain"))
             await asyncio.to_thread(self._recorder.stop)
 
@@ -278,6 +310,10 @@ class ServerProcess:
         """Whether to send requests here: all endpoints can answer, and nobody has asked the server to stop."""
         able = self.state.ready() and self.language.ready()
         return able and not any(bound.listener.draining for bound in self._bound)
+
+    def _watch_answers(self) -> None:
+        if self._answers is not None:
+            self._answers.once()
 
     def _refresh(self) -> None:
         for name in self.state.refresh():
@@ -353,6 +389,10 @@ class ServerProcess:
                 found[port] = ("UP", self.services.health(port))
             except MainspringError as error:
                 found[port] = ("DOWN", {"error": error.what})
+        for name, outside in self._outside.items():  # assistants answer without them
+            found[f"mcp.{name}"] = (
+                ("DOWN", {"error": outside.fault.partition("\n")[0]}) if outside.fault else ("UP", {})
+            )
         logs = self.state.logs.values()
         facts: dict[str, object] = {"rows": sum(log.rows for log in logs), "dropped": sum(log.dropped for log in logs)}
         faults = {name: log.fault for name, log in self.state.logs.items() if log.fault}
@@ -367,6 +407,12 @@ class ServerProcess:
             "process": {"pid": os.getpid(), "parentPid": os.getppid()},
             "mainspring": {"profile": self._settings.profile, "nodes": len(self.plan.nodes)},
         }
+
+
+def _shares(plan: Plan) -> Mapping[str, float]:
+    """The share of each assistant's runs whose traces are kept: ``log=`` of its endpoint."""
+    nodes = plan.of_kind("endpoint", over="assistant")
+    return {node.inputs[0].rpartition("/")[2]: spec_of(cast(AssistantEndpoint, node.declaration)).log for node in nodes}
 
 
 def _version() -> str:

@@ -183,6 +183,7 @@ class WorkerState:
             boolean=model.label.field.type.kind is Kind.BOOLEAN,
             ignored=frozenset(types) - {model.label.name},
             beside=beside,
+            waits=not self.services.decision("online").chosen.embedded,
         )
 
     def _live(self, model: str) -> LiveModel:
@@ -353,12 +354,13 @@ class WorkerState:
             for name, watched in self.monitors.items():
                 for judgement in watched.watch.close_blocks():
                     judged += not judgement.segment
-                    self._show(name, judgement.segment, judgement.findings)
+                    self.show_findings(name, judgement.segment, judgement.findings)
             for folder, endpoint in {(watched.reader.folder, watched.endpoint) for watched in self.monitors.values()}:
                 compact(folder, self.services.tables, endpoint, keep=_KEEP_SEGMENTS)  # when all have read them
         return judged
 
-    def _show(self, monitor: str, segment: str, findings: Sequence[Any]) -> None:
+    def show_findings(self, monitor: str, segment: str, findings: Sequence[Any]) -> None:
+        """Set the metrics of what a monitor has found in a block."""
         for finding in findings:
             if finding.state == "off" or finding.window != 1:
                 continue

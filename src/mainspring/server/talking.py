@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, cast
@@ -11,6 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from mainspring.assistants.events import End, EndReason, Error, Event, Spent, Start, Text, fold, is_last
+from mainspring.assistants.run_log import RunCounts, RunLog
 from mainspring.assistants.service import Asked, AssistantService
 from mainspring.assistants.trace import Open, RunRecord, Trace
 from mainspring.catalog.ids import now_us
@@ -38,7 +38,7 @@ class Talking:
         language: the language models.
         assistants: the assistants, by name.
         searchers: the indexes, by name.
-        traces: the runs that are over; those of bare models are added.
+        record: the runs that are over; those of bare models are added.
         calls: the record of the models' requests.
     """
 
@@ -47,13 +47,13 @@ class Talking:
         language: Language,
         assistants: Mapping[str, AssistantService],
         searchers: Mapping[str, Searcher],
-        traces: deque[RunRecord],
+        record: RunLog,
         calls: CallLog,
     ) -> None:
         self._language = language
         self._assistants = assistants
         self._searchers = searchers
-        self._traces = traces
+        self._record = record
         self._calls = calls
 
     def partners(self) -> Mapping[str, str]:
@@ -78,9 +78,17 @@ class Talking:
         """Their totals per day (UTC), the newest first."""
         return self._calls.days(names, days)
 
-    def runs(self, name: str = "") -> Sequence[RunRecord]:
-        """The runs that are kept, of one partner or of all, the newest first."""
-        return [record for record in reversed(list(self._traces)) if not name or record.assistant == name]
+    def runs(self, name: str = "", limit: int = 20) -> Sequence[RunRecord]:
+        """The last runs that are kept, of one partner or of all, the newest first."""
+        return self._record.last(name, limit)
+
+    def run(self, id: str) -> RunRecord | None:
+        """A run that is kept, or None."""
+        return self._record.find(id)
+
+    def counts(self, name: str) -> RunCounts:
+        """What became of the runs of a partner that are on record."""
+        return self._record.counts(name)
 
     def ask(self, name: str, asked: Asked, caller: Identity) -> AsyncGenerator[Event, None]:
         """Ask a partner; the events of one run. Closing the iterator stops it.
@@ -125,7 +133,7 @@ class Talking:
             folded = fold(told)
             failed = folded.error.kind if folded.error else "" if told and is_last(told[-1]) else "left"
             spans = run.trace.closed(failed, answer=len(folded.text))
-            self._traces.append(RunRecord(run.id, name, "", caller.user, caller.tenant, at_us, question, folded, spans))
+            self._record.put(RunRecord(run.id, name, "", caller.user, caller.tenant, at_us, question, folded, spans))
 
 
 class _BareRun:

@@ -6,12 +6,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import DataError
 
-__all__ = ["Answer", "EndpointService", "FeatureReader", "ModelColumn", "PredictionSink", "Scorer"]
+__all__ = ["Answer", "EndpointService", "FeatureReader", "Looked", "ModelColumn", "PredictionSink", "Scorer"]
+
+
+Looked: TypeAlias = tuple[Sequence[object], Mapping[str, str]]
+"""What was looked up for a row: the features' values, and the status of each view."""
 
 
 class FeatureReader(Protocol):
@@ -19,6 +23,9 @@ class FeatureReader(Protocol):
 
     def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[Sequence[object], Mapping[str, str]]:
         """The features' values in the plan's order, and the status of each view by name."""
+
+    def read_many(self, entities: Sequence[Mapping[str, object]], moments: Sequence[int]) -> Sequence[Looked]:
+        """The same for many, with one round trip to the store."""
 
 
 class Scorer(Protocol):
@@ -136,6 +143,7 @@ class EndpointService:
         boolean: whether the label is boolean.
         ignored: further columns of the rows that the label belongs to; a request may carry them.
         beside: those of them that are logged behind the model's columns, null where a request does not carry them.
+        waits: whether looking features up waits for another machine, so that an event loop should not do it.
     """
 
     def __init__(
@@ -151,8 +159,10 @@ class EndpointService:
         boolean: bool,
         ignored: frozenset[str] = frozenset(),
         beside: Sequence[str] = (),
+        waits: bool = False,
     ) -> None:
         self.name = name
+        self.waits = waits
         self.model = model
         self.keys = dict(keys)
         self.columns = tuple(columns)
@@ -178,20 +188,39 @@ class EndpointService:
         Raises:
             DataError: MS-2301, a column is missing or unknown; MS-2302, it has the wrong type.
         """
-        reader, scorer = self._reader(), self._scorer()
-        vectors, statuses = [], []
-        for row, now_us in zip(rows, moments, strict=True):
+        return self.concluded(rows, moments, self.looked_up(rows, moments))
+
+    def looked_up(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int]) -> Sequence[Looked]:
+        """The first half of an answer: the rows checked, and their features looked up, in one round trip.
+
+        Raises:
+            DataError: as `answer`; StoreError, ServiceError: as the online store raises.
+        """
+        for row in rows:
             self._check(row)
-            keys = {**self._optional, **row} if self._optional else row
-            features, status = reader.read_one(keys, now_us)
-            statuses.append(status)
+        entities = [{**self._optional, **row} for row in rows] if self._optional else rows
+        if len(rows) == 1:
+            return (self._reader().read_one(entities[0], moments[0]),)
+        return self._reader().read_many(entities, moments)
+
+    def concluded(
+        self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int], looked: Sequence[Looked]
+    ) -> list[Answer]:
+        """The second half: scored with one call of the model, and logged.
+
+        Raises:
+            DataError: MS-2302, a moment, date or decimal is none.
+        """
+        vectors = []
+        for row, (features, _) in zip(rows, looked, strict=True):
             sent = self._numbers(row) if self._read else row
             vectors.append(tuple(sent.get(c.name) if c.feature is None else features[c.feature] for c in self.columns))
+        scorer = self._scorer()
         scores = scorer.score(vectors)
         version = scorer.version
         return [
             self._log(row, vector, float(score), version, status, now_us)
-            for row, vector, score, status, now_us in zip(rows, vectors, scores, statuses, moments, strict=True)
+            for row, vector, score, (_, status), now_us in zip(rows, vectors, scores, looked, moments, strict=True)
         ]
 
     def record(self, rows: Sequence[Sequence[object]], scores: Sequence[float], version: str, now_us: int) -> list[str]:

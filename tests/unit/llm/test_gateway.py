@@ -14,7 +14,7 @@ from gateway_kit import Scripted, route, says
 from mainspring.llm.cost import Price, PriceTable
 from mainspring.llm.fold import Answer
 from mainspring.llm.gateway import Gateway
-from mainspring.llm.guards import Patterns, Refusal
+from mainspring.llm.guards import AskedPatterns, Patterns, Refusal
 from mainspring.llm.keys import digest_of
 from mainspring.llm.record import CallRecord, Recorder
 from mainspring.llm.refused import Refused
@@ -470,6 +470,27 @@ def test_guards_see_requests_first_and_answers_last() -> None:
     refused = run(plain(gateway, ask("the password?")))
     assert isinstance(refused, Refused)
     assert "no secrets: it asks for a password" in refused.error.message
+    assert len(engine.requests) == 1
+
+
+def test_a_pattern_is_kept_from_the_model_wherever_people_or_tools_bring_it() -> None:
+    engine = Scripted(says("done"))
+    cards = AskedPatterns("cards", r"\b\d{16}\b", r"[card \1]")
+    gateway = Gateway([route(engine, input_guards=(cards,))])
+    card = "4111111111111111"
+    turns = (
+        Message("system", (card,)),
+        Message("user", ("pay", card)),
+        Message("tool", (f"paid {card}",), answers="c"),
+    )
+    run(plain(gateway, Generation("id", "chat", turns)))
+    assert [turn.content for turn in engine.requests[0].messages] == [
+        (card,), ("pay", r"[card \1]"), (r"paid [card \1]",),
+    ]  # fmt: skip
+    strict = Gateway([route(engine, input_guards=(AskedPatterns("cards", r"\b\d{16}\b"),))])
+    refused = run(plain(strict, Generation("id", "chat", prompt=f"pay {card}")))
+    assert isinstance(refused, Refused)
+    assert refused.error.message == "refused by cards: it holds what must not be asked"
     assert len(engine.requests) == 1
 
 

@@ -17,12 +17,20 @@ from mainspring.declare.frame import Frame
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import DataError
 from mainspring.ports.runtime import Card
-from mainspring.serving.endpoint import EndpointService, ModelColumn
+from mainspring.serving.endpoint import EndpointService, Looked, ModelColumn
 from mainspring.serving.models import LiveModel
 
 
-class NoFeatures:
-    def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[Sequence[object], Mapping[str, str]]:
+class Reader:
+    def read_one(self, keys: Mapping[str, object], now_us: int) -> Looked:
+        raise NotImplementedError
+
+    def read_many(self, entities: Sequence[Mapping[str, object]], moments: Sequence[int]) -> Sequence[Looked]:
+        return [self.read_one(keys, now_us) for keys, now_us in zip(entities, moments, strict=True)]
+
+
+class NoFeatures(Reader):
+    def read_one(self, keys: Mapping[str, object], now_us: int) -> Looked:
         return (), {}
 
 
@@ -71,10 +79,10 @@ def test_what_is_no_moment_date_or_decimal_is_refused(change: dict[str, object])
     assert "send" in caught.value.fix
 
 
-class Echo:
+class Echo(Reader):
     """Features that are the keys themselves."""
 
-    def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[Sequence[object], Mapping[str, str]]:
+    def read_one(self, keys: Mapping[str, object], now_us: int) -> Looked:
         return [keys["tail"]], {"fleet": "MISSING" if keys["tail"] is None else "PRESENT"}
 
 
@@ -90,6 +98,20 @@ def test_only_a_key_that_may_be_null_may_be_left_out() -> None:
         with pytest.raises(DataError) as caught:
             asked.answer([wrong], [1])
         assert caught.value.code == code
+
+
+def test_a_batch_is_looked_up_in_one_round_trip() -> None:
+    trips: list[int] = []
+
+    class Counting(Echo):
+        def read_many(self, entities: Sequence[Mapping[str, object]], moments: Sequence[int]) -> Sequence[Looked]:
+            trips.append(len(entities))
+            return super().read_many(entities, moments)
+
+    seats = [ModelColumn("seats", ColumnType(Kind.FLOAT), 0)]
+    asked = EndpointService("e", "m", {"tail": ColumnType(Kind.STRING)}, seats, Counting, Kept, None, boolean=True)
+    found = asked.answer([{"tail": f"N{number}"} for number in range(50)], [1] * 50)
+    assert ([answer.values[0] for answer in found], trips) == ([f"N{number}" for number in range(50)], [50])
 
 
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 1.0, True])

@@ -1,8 +1,8 @@
-"""Postgres: threads of assistants with their checkpoints, and the manifest of indexes."""
+"""Postgres: the online store, the manifest of indexes, and threads of assistants with their checkpoints."""
 
 from mainspring.ports.adapter import Adapter
 
-__all__ = ["ADAPTER", "MANIFEST"]
+__all__ = ["ADAPTER", "MANIFEST", "ONLINE"]
 
 ADAPTER = Adapter(
     port="threads",
@@ -24,4 +24,15 @@ MANIFEST = Adapter(
     modules=("psycopg", "psycopg_pool"),
     extra="postgres",
     capabilities={"replicas": 64, "network_disk": True},
+)
+
+ONLINE = Adapter(
+    port="online",
+    name="postgres",
+    factory="mainspring.adapters.postgres.online_store:open_store",
+    settings="mainspring.adapters.postgres.settings:PostgresSettings",
+    schemes=("postgresql", "postgres"),
+    modules=("psycopg",),
+    extra="postgres",
+    capabilities={"max_key": 2000, "max_value": 1 << 30, "expiry": False, "replicas": 64, "network_disk": True},
 )

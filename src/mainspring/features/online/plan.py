@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -15,26 +14,13 @@ from mainspring.features.online.windows import empty_windows, layout_of, window_
 from mainspring.features.view import Pick, View
 from mainspring.ports.online import OnlineStore
 
-__all__ = ["ReadPlan", "Reading", "compile_plan"]
+__all__ = ["ReadPlan", "compile_plan"]
 
 _SIGN = 1 << 63
 _event_and_flags = struct.Struct(f">Q{ORDER.size - 8 + 1}xB").unpack_from
 _unpack = msgspec.msgpack.Decoder().decode
 
 Reader = Callable[[bytes | None, int], tuple[list[object], str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """The answer for one set of keys.
-
-    Attributes:
-        values: one a feature, in the plan's order; None where there is none.
-        statuses: PRESENT, MISSING or EXPIRED by view.
-    """
-
-    values: list[object]
-    statuses: dict[str, str]
 
 
 class ReadPlan:
@@ -80,18 +66,24 @@ class ReadPlan:
 
         return read_one
 
-    def read(self, entities: Sequence[Mapping[str, object]], now_us: int) -> list[Reading]:
-        """The features of many sets of keys, with one round trip to the store."""
+    def read_many(
+        self, entities: Sequence[Mapping[str, object]], moments: Sequence[int]
+    ) -> list[tuple[list[object], dict[str, str]]]:
+        """The features of many sets of keys, each at its moment, with one round trip to the store.
+
+        Raises:
+            DataError: MS-2120, a key is missing or of the wrong type.
+        """
         keys = [pack(entity) for entity in entities for pack in self._packers]
         rows = self._store.get_many(keys)
         width, found = len(self._packers), []
-        for start in range(0, len(rows), width):
+        for start, now_us in zip(range(0, len(rows), width), moments, strict=True):
             values: list[object] = []
             statuses: dict[str, str] = {}
             for (name, reader), row in zip(self._parts, rows[start : start + width], strict=True):
                 answers, statuses[name] = reader(row, now_us)
                 values += answers
-            found.append(Reading(values, statuses))
+            found.append((values, statuses))
         return found
 
 

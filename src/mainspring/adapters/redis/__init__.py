@@ -1,0 +1,16 @@
+"""The online store in Redis or Valkey."""
+
+from mainspring.ports.adapter import Adapter
+
+__all__ = ["ADAPTER"]
+
+ADAPTER = Adapter(
+    port="online",
+    name="redis",
+    factory="mainspring.adapters.redis.online_store:open_store",
+    settings="mainspring.adapters.redis.settings:RedisSettings",
+    schemes=("redis", "rediss", "unix"),
+    modules=("redis",),
+    extra="redis",
+    capabilities={"max_key": 1 << 29, "max_value": 1 << 29, "expiry": False, "replicas": 64},
+)
