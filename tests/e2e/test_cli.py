@@ -164,7 +164,7 @@ def test_exit_statuses(built: Path, words: tuple[str, ...], status: int) -> None
         (("show", "--bogus"), "mainspring show has no option --bogus", "mainspring show --help tells what it takes"),
         (("show", "--profle", "x"), "mainspring show has no option --profle", "did you mean --profile?"),
         (("--jsn",), "mainspring has no option --jsn", "mainspring --help tells what it takes"),
-        (("promote",), "mainspring promote: missing argument 'MODEL'", "mainspring promote --help tells what it takes"),
+        (("promote",), "mainspring promote: missing argument 'NAME'", "mainspring promote --help tells what it takes"),
         (
             ("promote", "returns", "one"),
             "mainspring promote: invalid value for 'VERSION': 'one' is not a valid integer",

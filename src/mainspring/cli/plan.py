@@ -1,4 +1,4 @@
-"""``mainspring plan``: what would change, as a diff."""
+"""``mainspring plan``: what would change, as a diff, and what the named GPUs carry of each language model."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import click
 
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import emit, lines
+from mainspring.llm.capacity import GIB
+from mainspring.llm.sizing import Sizing, sizings
 from mainspring.plan.diff import Change
 from mainspring.server.planning import changes_of, plan_of
 
-__all__ = ["command", "spelled"]
+__all__ = ["carried", "command", "spelled"]
 
 _SIGNS = {"add": "+", "change": "~", "remove": "-", "rebuild": "^"}
 
@@ -21,13 +23,25 @@ _SIGNS = {"add": "+", "change": "~", "remove": "-", "rebuild": "^"}
 @click.command(short_help="what would change, as a diff; exits 2 if anything would")
 @project_options
 def command(project: Path | None, profile: str | None, as_json: bool) -> int:
-    """Show how the app differs from what was applied last; exit 2 when it does."""
+    """Show how the app differs from what was applied last; exit 2 when it does.
+
+    For each language model with a [capacity.NAME] it shows what those GPUs carry.
+    """
     services, app = open_app(project, profile)
-    changes = changes_of(services, plan_of(app))
+    graph = plan_of(app)
+    changes = changes_of(services, graph)
+    found = sizings(services.settings, [node.name for node in graph.of_kind("llm")])
     if as_json:
-        emit({"changes": [dataclasses.asdict(change) for change in changes]})
+        emit(
+            {
+                "changes": [dataclasses.asdict(change) for change in changes],
+                "capacity": [dataclasses.asdict(one) for one in found],
+            }
+        )
     else:
         lines(spelled(changes))
+        for one in found:
+            lines(["", *carried(one)])
     return 2 if changes else 0
 
 
@@ -43,6 +57,34 @@ def spelled(changes: Sequence[Change]) -> list[str]:
     counts = {what: sum(change.what == what for change in changes) for what in _SIGNS}
     found.append(", ".join(f"{count} to {what}" for what, count in counts.items() if count))
     return found
+
+
+def carried(sizing: Sizing) -> list[str]:
+    """What GPUs carry of a language model, as lines."""
+    found, gpus = sizing.found, f"{sizing.gpus} x {sizing.gpu}"
+    each = " on each GPU" if sizing.gpus > 1 else ""
+    told = [
+        f"capacity of llm/{sizing.llm} on {gpus}, sequences of {sizing.length:,} tokens",
+        f"  stored     weights as {sizing.weights}, cache as {sizing.cache}",
+        f"  weights    {_gib(found.weights)}{each}, of {_gib(sizing.memory)} that the engine may take",
+        f"  cache      {found.kv_per_token:,.0f} bytes a token{each}; {_gib(sizing.runtime)} are for the engine itself",
+    ]
+    if found.fits:
+        told += [
+            f"  pool       {_gib(found.pool)}: {found.tokens:,} tokens, {found.sequences:,.1f} sequences at once",
+            f"  one        {found.single:,.1f} tokens/s expected, {found.ceiling:,.1f} at most",
+            f"  all        {found.saturated:,.0f} tokens/s expected when full, each waits {found.step * 1000:.1f} ms",
+            f"  prompts    {found.prefill:,.0f} tokens/s expected, {sizing.prefill_ceiling:,.0f} at most",
+            f"  memory decides up to {found.crossover:,.0f} streams, arithmetic beyond",
+        ]
+    else:
+        told.append(f"  does not fit: {_gib(found.pool)} are left for the cache, {found.sequences:.2f} of a sequence")
+    told += [f"  with weights in {kind}: {held:,.1f} sequences" for kind, held in sizing.sequences.items()]
+    return told + [f"  note: {note}" for note in sizing.notes]
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:,.2f} GiB"
 
 
 def _shown(value: str | None) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mainspring.errors import MainspringError
 from mainspring.lazy import lazy
 from mainspring.ports.vector_store import Eq, Field, Filter, Point, Query, Schema, VectorStore
 
@@ -40,7 +41,7 @@ SHARE = "bench.share"
 
 TARGETS = (0.9, 0.95, 0.97, 0.99, 0.995)
 _ENOUGH, _ENOUGH_FILTERED = 0.95, 0.98
-_BATCH = 1_000
+_BATCH, _TOLD = 1_000, 10_000
 
 
 class Rows(msgspec.Struct, frozen=True):
@@ -85,12 +86,16 @@ class Asked(msgspec.Struct, frozen=True):
         recall: share of the true nearest that was found, over all questions.
         complete: share of the answers that had k hits.
         used: what a question took.
+        asked_for: k, the hits that were asked for.
+        why_fewer: why an answer had fewer, as the store says; empty when none had.
     """
 
     target: float
     recall: float
     complete: float
     used: Usage
+    asked_for: int = 0
+    why_fewer: str = ""
 
     @property
     def per_cpu_second(self) -> float:
@@ -134,6 +139,7 @@ class Report(msgspec.Struct, frozen=True):
         measured: each store's figures.
         recommended: the name of the one to take; empty when none finds enough.
         why: in one sentence a reason.
+        failed: why a store could not be measured, by its name.
     """
 
     rows: int
@@ -141,6 +147,7 @@ class Report(msgspec.Struct, frozen=True):
     measured: tuple[Measured, ...]
     recommended: str
     why: tuple[str, ...]
+    failed: Mapping[str, str] = {}
 
 
 def compare(
@@ -156,7 +163,7 @@ def compare(
     """Build an index of these rows in each store, ask each the same, and recommend one.
 
     The indexes are called ``bench-`` and are dropped afterwards. Stores are measured one after the other; nothing
-    else should work this process meanwhile.
+    else should work this process meanwhile. A store that fails is told as such, and the others go on.
 
     Args:
         stores: opened stores by name.
@@ -166,17 +173,18 @@ def compare(
         k: hits of a question.
         rounds: how often all questions are put; the cheapest round counts.
         progress: told what is being done.
-
-    Raises:
-        ServiceError: as a store raises.
     """
     shares = shares_of(len(rows.ids))
-    found = []
+    found, failed = [], {}
     for name, store in stores.items():
         progress(f"{name}: {len(rows.ids):,} rows are indexed")
-        found.append(measure(name, store, rows, shares, queries, words, k, rounds))
+        try:
+            found.append(measure(name, store, rows, shares, queries, words, k, rounds, progress))
+        except MainspringError as error:
+            failed[name] = f"{error.what}: {error.why}" if error.why else error.what
+            progress(f"{name}: {failed[name]}")
     chosen, why = recommend(found)
-    return Report(len(rows.ids), int(rows.vectors.shape[1]), tuple(found), chosen, why)
+    return Report(len(rows.ids), int(rows.vectors.shape[1]), tuple(found), chosen, why, failed)
 
 
 def shares_of(count: int) -> npt.NDArray[np.int64]:
@@ -193,15 +201,18 @@ def measure(
     words: Sequence[str] = (),
     k: int = 10,
     rounds: int = 3,
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Measured:
-    """One store on these rows; its index is dropped afterwards."""
+    """One store on these rows; its index is dropped afterwards, also when this is stopped."""
     index = f"bench-{time.time_ns():x}"
     before = resident()
     try:
-        built = build(store, index, rows, shares)
+        built = build(store, index, rows, shares, lambda text: progress(f"{name}: {text}"))
+        progress(f"{name}: {len(queries):,} questions are put, {rounds} times each way")
         truth = nearest(rows.vectors, queries, k)
-        some = Eq(SHARE, 7)
-        where = np.flatnonzero(shares == 7)
+        share = min(7, len(rows.ids) - 1)  # fewer than eight rows have the first shares only
+        some = Eq(SHARE, share)
+        where = np.flatnonzero(shares == share)
         filtered_truth = where[nearest(rows.vectors[where], queries, k)]
         plain = cheapest(store, index, rows.ids, queries, truth, None, rounds)
         filtered = cheapest(store, index, rows.ids, queries, filtered_truth, some, rounds)
@@ -213,14 +224,24 @@ def measure(
         store.drop(index)
 
 
-def build(store: VectorStore, index: str, rows: Rows, shares: npt.NDArray[np.int64]) -> Build:
+def build(
+    store: VectorStore,
+    index: str,
+    rows: Rows,
+    shares: npt.NDArray[np.int64],
+    progress: Callable[[str], None] = lambda _: None,
+) -> Build:
     """Write the rows in batches, flush, and build what makes searches fast."""
     dims = int(rows.vectors.shape[1])
     store.create(index, Schema(dims, fields=(Field(SHARE, "integer"),), text=bool(rows.texts), words=_mean(rows.texts)))
     with usage() as write:
         for start in range(0, len(rows.ids), _BATCH):
             store.upsert(index, list(_points(rows, shares, start)))
+            if start and start % _TOLD == 0:
+                progress(f"{start:,} of {len(rows.ids):,} rows written")
         store.flush(index)
+    if len(rows.ids) > _TOLD:
+        progress("what makes searches fast is built")
     with usage() as optimise:
         store.optimize(index)
         store.flush(index)
@@ -293,7 +314,10 @@ def asked(
                 store.search(index, query)
         spent.append(Usage(used.found.cpu / len(wanted), used.found.wall / len(wanted)))
     complete = sum(answer.complete for answer in answers) / len(answers)
-    return Asked(target, hit / max(1, truth.size), complete, min(spent, key=lambda one: one.cpu))
+    notes = (note for answer in answers if not answer.complete for note in answer.notes)
+    why = next((note.detail or note.code for note in notes), "" if complete == 1 else "the store does not say why")
+    spent_least = min(spent, key=lambda one: one.cpu)
+    return Asked(target, hit / max(1, truth.size), complete, spent_least, truth.shape[1], why)
 
 
 def nearest(
@@ -317,6 +341,8 @@ def recommend(measured: Sequence[Measured]) -> tuple[str, tuple[str, ...]]:
     A store in another process cannot be compared by CPU, so questions a second, one after the other, decide where
     there is one among them.
     """
+    if not measured:
+        return "", ("no store could be measured",)
     good = [one for one in measured if one.plain.recall >= _ENOUGH and one.filtered.recall >= _ENOUGH_FILTERED]
     if not good:
         return "", ("no store finds enough: ask for a greater recall_target, or search exactly (1.0)",)

@@ -32,7 +32,7 @@ def test_two_real_stores_side_by_side(tmp_path):
     report = compare(
         stores, rows, clustered(20, 32, 3), words=[f"w{n}" for n in range(20)], rounds=1, progress=said.append
     )
-    assert [text.partition(":")[0] for text in said] == ["qdrant_edge", "zvec"]
+    assert list(dict.fromkeys(text.partition(":")[0] for text in said)) == ["qdrant_edge", "zvec"]
     assert (report.rows, report.dims) == (count, 32)
     for one in report.measured:
         assert one.plain.recall >= 0.95
