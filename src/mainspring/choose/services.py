@@ -127,8 +127,6 @@ class Services:
     def reranker(self) -> Reranker | None:
         """What sorts hits, or None when none is configured."""
         return cast(Reranker, self.get("reranker")) if self.settings.section("reranker") else None
-        """The vector store."""
-        return cast(VectorStore, self.get("vectors"))
 
     @property
     def converter(self) -> Converter | None:
