@@ -19,7 +19,10 @@ from pathlib import Path
 
 from examples.stage import BIN, ROOT, Client, Server, free_port, progress, running, say
 
-QUESTIONS = ("Which command gives an endpoint its previous champion back?", "How are false alarms budgeted?")
+QUESTIONS = (
+    "Which command gives the model behind an endpoint the champion that it had before?",
+    "How are false alarms budgeted?",
+)
 PAGE = "# The tea machine\n\nTo make tea, press the violet button twice and wait for the bell.\n"
 NEW_PAGE = PAGE.replace("violet button twice", "orange lever once")
 TEA = "How do I make tea?"

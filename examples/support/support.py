@@ -28,6 +28,7 @@ help_desk = app.assistant(
     llm,
     knows=[library],
     k=3,
+    grounded=True,  # a small model's invention gives way to what the manuals say
     may=[error_meaning],
     instructions="Answer from the manuals and name the source. If they do not say, say so.",
 )

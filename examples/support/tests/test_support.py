@@ -12,6 +12,7 @@ import pytest
 from mainspring.testing import Project, open_project
 
 PROJECT = Path(__file__).parent.parent
+ROLLBACK = "Which command gives the model behind an endpoint the champion that it had before?"
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +37,13 @@ def desk(copy: Path) -> Iterator[Project]:
 
 
 def test_the_page_that_has_the_answer_is_found(desk: Project) -> None:
-    hits = desk.search("library", "Which command gives an endpoint its previous champion back?", k=3).hits
+    hits = desk.search("library", ROLLBACK, k=3).hits
     assert "cli.md" in {hit.uri for hit in hits}
     assert all(hit.text and hit.path for hit in hits)
 
 
 def test_an_answer_stands_on_what_was_found(desk: Project) -> None:
-    answer = desk.talk("help_desk", "Which command gives an endpoint its previous champion back?")
+    answer = desk.talk("help_desk", ROLLBACK)
     assert answer.text == "mainspring rollback gives it back [1]."
     assert answer.sources == (answer.retrieved[0],)
     (cited,) = answer.citations

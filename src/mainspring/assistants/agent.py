@@ -192,6 +192,7 @@ class AgentService:
             trace=Trace(self.settings.name),
             ledger=ledger,
             addition=addition,
+            grounded=self.settings.grounded,
         )
         config: dict[str, Any] = {
             "metadata": {"run_id": run, "assistant": self.settings.name},

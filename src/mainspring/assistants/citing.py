@@ -19,6 +19,7 @@ Check = Callable[[int, str], Awaitable[Checked | None]]
 _OPEN = re.compile(r"\s*(?:\[[\d,; ]{0,45})?$")
 """What may become a marker when more comes, with the space before it."""
 _NUMBER = re.compile(r"\d+")
+_SAY, _BETWEEN, _SILENT = "The sources say:", "\n\n", "The sources do not say."
 
 
 class Citing:
@@ -26,6 +27,8 @@ class Citing:
 
     Args:
         sources: what may be cited; without any, the text passes as it is.
+        must_stand: asked at the end whether the answer has to stand on a source; one that has to and does not is
+            replaced by what the sources say. The whole answer is held back until then. None: it never has to.
 
     Attributes:
         answer: what has been sent.
@@ -33,8 +36,9 @@ class Citing:
         dropped: how many did not.
     """
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: Sources, must_stand: Callable[[], bool] | None = None) -> None:
         self._sources = sources
+        self._must_stand = must_stand
         self._held = ""
         self._ended = -1
         self.answer = ""
@@ -43,6 +47,9 @@ class Citing:
 
     async def feed(self, piece: str) -> list[Text | Cited]:
         """What may be sent now that more of the answer has come."""
+        if self._must_stand is not None:
+            self._held += piece
+            return []
         if not self._sources.found:
             return self._send(piece)
         self._held += piece
@@ -54,9 +61,26 @@ class Citing:
     async def close(self) -> list[Text | Cited]:
         """The rest, when the answer is whole; where the model cited nothing, what it stands on by its own words."""
         rest, self._held = self._held, ""
-        sent = await self._checked(rest)
+        sent = await self._checked(rest) if self._sources.found else self._send(rest)
         if self._sources.found and not self.cited and not is_refusal(self.answer):
             sent += await self._by_overlap()
+        stands = self.cited or is_refusal(self.answer) or not self.answer.strip()
+        if self._must_stand is None or stands or not self._must_stand():
+            return sent
+        self.answer = ""
+        return await self._quoted()
+
+    async def _quoted(self) -> list[Text | Cited]:
+        """What the sources say of the question, in their own words; a refusal where they do not."""
+        found = await self._sources.quotations()
+        if not found:
+            return self._send(_SILENT)
+        sent = self._send(_SAY)
+        for one in found:
+            start = len(self.answer) + len(_BETWEEN)
+            said = " ".join(one.citation.quote.split())
+            sent += self._send(f"{_BETWEEN}{said} [{one.number}]")
+            sent.append(self._cite(one, start, start + len(said), by_model=False))
         return sent
 
     def _send(self, text: str) -> list[Text | Cited]:

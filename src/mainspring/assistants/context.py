@@ -89,6 +89,7 @@ class RunContext:
         trace: what is done.
         ledger: of the thread, or None for a run without one.
         addition: instructions that the client adds to the assistant's.
+        grounded: whether an answer has to stand on a source.
         spending: what it costs.
         searched: whether the question has been searched for, and the calls of the search tool that have been.
         pace: holds the model back.
@@ -100,7 +101,12 @@ class RunContext:
     trace: Trace
     ledger: Ledger | None = None
     addition: str = ""
+    grounded: bool = False
     spending: Spending = field(default_factory=Spending)
     searched: set[str] = field(default_factory=set)
     pace: Pace = field(default_factory=Pace)
     finish_reason: str = "stop"
+
+    def must_stand(self) -> bool:
+        """Whether the answer has to stand on a source: so it was declared, and no tool gave it another ground."""
+        return self.grounded and not self.spending.tool_calls

@@ -33,6 +33,7 @@ def settings_of(assistant: Assistant, render: Callable[[Prompt], str]) -> Settin
         instructions=instructions,
         k=spec.k,
         always=spec.always,
+        grounded=spec.grounded,
         max_calls=spec.max_calls,
         timeout=spec.timeout_us / 1e6,
         keep_us=spec.keep_us,

@@ -132,8 +132,9 @@ class Answering(AgentMiddleware[State, RunContext, Any]):
     async def _checked(self, response: ModelResponse[Any], ctx: RunContext) -> ModelResponse[Any]:
         """The answer as the thread keeps it: with the citations that hold, and no others."""
         for place, message in enumerate(response.result):
-            if isinstance(message, AIMessage) and isinstance(message.content, str) and ctx.sources.found:
-                citing = Citing(ctx.sources)
+            known = ctx.sources.found or ctx.grounded
+            if isinstance(message, AIMessage) and isinstance(message.content, str) and known:
+                citing = Citing(ctx.sources, ctx.must_stand if ctx.grounded and not message.tool_calls else None)
                 pieces = await citing.feed(message.content) + await citing.close()
                 text = "".join(piece.text for piece in pieces if isinstance(piece, Text))
                 response.result[place] = message.model_copy(update={"content": text})

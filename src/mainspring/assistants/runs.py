@@ -196,7 +196,7 @@ class _Telling:
         self._queue = queue
         self._message = ""
         self._results: set[str] = set()
-        self.citing = Citing(job.context.sources)
+        self.citing = Citing(job.context.sources, job.context.must_stand if job.context.grounded else None)
 
     async def work(self) -> Event:
         """Run the graph to its end; the last event."""

@@ -45,6 +45,7 @@ class Settings:
         instructions: what it is told first.
         k: how many chunks are retrieved for a question.
         always: whether it retrieves for each question, or when the model asks for it.
+        grounded: whether an answer that stands on nothing is replaced by what the sources say.
         max_calls: most tool calls of one turn.
         timeout: seconds that a run may take.
         keep_us: how long a thread that nobody uses is kept, in microseconds, or None for ever.
@@ -57,6 +58,7 @@ class Settings:
     instructions: str = ""
     k: int = 5
     always: bool = True
+    grounded: bool = False
     max_calls: int = 8
     timeout: float = 120.0
     keep_us: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -10,15 +11,19 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 from mainspring.assistants.events import Citation, Retrieval, Source
-from mainspring.assistants.text import content_tokens, sentences
+from mainspring.assistants.text import content_tokens, sentences, stems
 from mainspring.declare.identity import Identity
 from mainspring.rag.search import Hit, SearchAnswer, Searcher, SearchRequest
 
 __all__ = ["Checked", "Sources", "quoted", "shown"]
 
+_WRAPPED = re.compile(r"(?<!\n)\n(?![\n#|>*+-]|\d+[.)])")
+"""A line's end inside a paragraph of Markdown, where no sentence has to end."""
 _LEAST_SHARE = 0.75
 """The share of a sentence's content tokens that a source must hold, for the sentence to stand on it uncited."""
 _LEAST_TOKENS = 4
+_LEAST_OF_QUESTION, _QUOTED = 0.5, 2
+"""The share of a question's content tokens that a source must hold to be quoted for it, and how many are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Sources:
         self._nonce = secrets.token_hex(4)
         self._passages: dict[tuple[str, str, int], str | None] = {}
         self.found: list[Source] = []
+        self.asked = ""
 
     @property
     def indexes(self) -> tuple[str, ...]:
@@ -57,6 +63,7 @@ class Sources:
         Raises:
             DataError: as the indexes raise.
         """
+        self.asked = query
         asked = [index] if index else list(self._searchers)
         started = time.perf_counter_ns()
         answers = await asyncio.gather(*(self._search(name, query) for name in asked))
@@ -130,6 +137,16 @@ class Sources:
         share, number = max(shares)
         return -number if share >= _LEAST_SHARE else None
 
+    async def quotations(self) -> list[Checked]:
+        """Of the sources that speak of what was asked last, what each says of it; the best first."""
+        wanted = stems(self.asked)
+        shares = [(len(wanted & stems(source.text)), -source.number) for source in self.found]
+        near = [
+            -number for shared, number in sorted(shares, reverse=True) if shared >= _LEAST_OF_QUESTION * len(wanted)
+        ]
+        checked = [await self.check(number, self.asked) for number in near[:_QUOTED]] if wanted else []
+        return [one for one in checked if one is not None]
+
 
 def _by_turns(names: list[str], answers: list[SearchAnswer]) -> list[tuple[str, SearchAnswer, Hit]]:
     """All first hits, then all second hits: scores of two indexes cannot be compared."""
@@ -173,14 +190,14 @@ def shown(sources: list[Source], nonce: str) -> str:
 
 
 def quoted(text: str, sentence: str) -> tuple[int, int]:
-    """First and one-past-last character of the sentence of a text that holds most of another's content tokens.
+    """First and one-past-last character of the sentence of a text that holds most of another's content words.
 
-    The whole text when none holds any.
+    The whole text when none holds any; a heading is no sentence.
     """
-    said = content_tokens(sentence)
+    said = stems(sentence)
     best, span = 0, (0, len(text))
-    for start, end in sentences(text):
-        shared = len(said & content_tokens(text[start:end]))
+    for start, end in sentences(_WRAPPED.sub(" ", text)):
+        shared = 0 if text[start] == "#" else len(said & stems(text[start:end]))
         if shared > best:
             best, span = shared, (start, end)
     return span

@@ -8,13 +8,14 @@ from itertools import islice
 
 from mainspring.metrics import retrieval
 
-__all__ = ["MARKER", "content_tokens", "is_refusal", "sentences", "without_markers"]
+__all__ = ["MARKER", "content_tokens", "is_refusal", "sentences", "stems", "without_markers"]
 
 MARKER = re.compile(r"\[(\d{1,3}(?: ?[,;] ?\d{1,3}){0,7})\]")
 """A citation as models write it: ``[1]``, ``[1, 3]``."""
 
 _SENTENCE = re.compile(r"[^.!?\n]*(?:[.!?](?!\s|$)[^.!?\n]*)*(?:[.!?]+[\"')\]]*|\n|$)")
 _WORD = re.compile(r"\w")
+_ENDING = re.compile(r"(?<=\w\w)(?:ing|ed|es|s|e)$")
 _REFUSALS = re.compile(
     r"\b(?:i (?:do not|don't|cannot|can't|could not|couldn't) (?:know|find|answer|tell)"
     r"|(?:do|does|did) not (?:say|mention|contain|provide|include|specify|state|cover)"
@@ -39,6 +40,11 @@ def sentences(text: str) -> Iterator[tuple[int, int]]:
 def content_tokens(text: str) -> frozenset[str]:
     """Its words in lower case without those that say nothing, markers left out."""
     return frozenset(retrieval.content_tokens(MARKER.sub(" ", text)))
+
+
+def stems(text: str) -> frozenset[str]:
+    """Its content tokens without the endings of English inflection, so that "gives" and "give" are one."""
+    return frozenset(_ENDING.sub("", token) for token in content_tokens(text))
 
 
 def without_markers(text: str) -> str:

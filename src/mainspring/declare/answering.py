@@ -303,6 +303,7 @@ class Answering(Declared):
         instructions: str | Prompt = "",
         k: int = 5,
         always: bool = True,
+        grounded: bool = False,
         max_calls: int = 8,
         timeout: Duration = "2m",
         keep: Duration | None = "30d",
@@ -318,6 +319,9 @@ class Answering(Declared):
             instructions: what it is told first, as text or as a prompt.
             k: how many chunks are retrieved for a question.
             always: retrieve before each answer; otherwise the model asks for it with a tool.
+            grounded: an answer that cites nothing, whose sentences are in no source and that no tool was asked for, is
+                replaced by the passages that were found, quoted, or by a refusal where they do not speak of the
+                question. The answer is then sent when it is whole.
             max_calls: most tool calls of one run.
             timeout: the longest that a run may take.
             keep: how long a thread that nobody uses is kept; None is for ever.
@@ -334,6 +338,7 @@ class Answering(Declared):
         number("k", k, least=1)
         number("max_calls", max_calls, least=0)
         flag("always", always)
+        flag("grounded", grounded)
         spec = AssistantSpec(
             llm,
             tuple(knows),
@@ -341,6 +346,7 @@ class Answering(Declared):
             instructions,
             k,
             always,
+            grounded,
             max_calls,
             microseconds(timeout, what="timeout"),
             None if keep is None else microseconds(keep, what="keep"),

@@ -105,6 +105,7 @@ class AssistantSpec:
         instructions: what it is told first.
         k: how many chunks are retrieved for a question.
         always: whether it retrieves before each answer (true), or when the model asks for it.
+        grounded: whether an answer that stands on no source and on no tool is replaced by what the sources say.
         max_calls: most tool calls of one run.
         timeout_us: the longest that a run may take, in microseconds.
         keep_us: how long a thread that nobody uses is kept, in microseconds, or None for ever.
@@ -116,6 +117,7 @@ class AssistantSpec:
     instructions: str | Prompt
     k: int
     always: bool
+    grounded: bool
     max_calls: int
     timeout_us: int
     keep_us: int | None

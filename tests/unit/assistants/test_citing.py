@@ -34,6 +34,60 @@ def cited(pieces, caller=ADA, change=lambda library: None, pages=PAGES):
     return asyncio.run(go())
 
 
+def grounded(pieces, question, must=lambda: True, pages=PAGES):
+    async def go():
+        sources = Sources({"library": Library(pages)}, ADA, 5)
+        await sources.search(question)
+        citing = Citing(sources, must)
+        held = [await citing.feed(piece) for piece in pieces]
+        sent = await citing.close()
+        assert held == [[] for _ in pieces], "nothing is sent before it is known to stand"
+        assert "".join(one.text for one in sent if isinstance(one, Text)) == citing.answer
+        assert [one for one in sent if isinstance(one, Cited)] == citing.cited
+        return citing
+
+    return asyncio.run(go())
+
+
+def test_an_answer_that_stands_on_nothing_gives_way_to_what_the_sources_say():
+    found = grounded(["Bananas are ", "blue and cost ", "ninety."], "When may goods be returned?", pages=PAGES[:2])
+    said = "Goods may be returned within 30 days of delivery."
+    assert found.answer == f"The sources say:\n\n{said} [1]"
+    (one,) = found.cited
+    assert (found.answer[one.start : one.end], one.citation.quote, one.by) == (said, said, "overlap")
+    silent = grounded(["Bananas are blue."], "Who won the chess world championship in 1972?")
+    assert (silent.answer, silent.cited) == ("The sources do not say.", [])
+    assert is_refusal(silent.answer)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Within 30 days [1].",
+        "Goods may be returned within 30 days of delivery.",
+        "The documents do not say.",
+        "",
+        " \n",
+    ],
+)
+def test_what_stands_or_refuses_or_says_nothing_is_left_alone(said):
+    assert grounded([said], QUESTION).answer == said
+
+
+def test_an_answer_from_a_tool_need_not_stand():
+    assert grounded(["Bananas are blue."], QUESTION, must=lambda: False).answer == "Bananas are blue."
+
+
+def test_without_any_source_nothing_stands():
+    assert grounded(["Bananas are blue."], QUESTION, pages=[]).answer == "The sources do not say."
+
+
+def test_a_quote_is_a_whole_sentence_of_wrapped_text_and_no_heading():
+    text = "# Give it back\n\nGive the model the champion, or the\nindex the version, that it had.\n- Give more."
+    start, end = quoted(text, "What gives the model its champion?")
+    assert text[start:end] == "Give the model the champion, or the\nindex the version, that it had."
+
+
 def test_a_citation_carries_the_words_that_it_stands_on():
     found = cited(["Goods may be returned within 30 days [1]."])
     (one,) = found.cited

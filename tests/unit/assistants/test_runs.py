@@ -44,6 +44,7 @@ RUNS = {
     "fault": ([["Within ", Fault("overloaded", "too many", retryable=True)]], {}),
     "late": ([["A ", 5.0]], {"timeout": 0.05}),
     "no pages": (["Hello there."], {"pages": None}),
+    "grounded": ([["Bananas ", "are blue."]], {"grounded": True}),
 }
 
 
@@ -98,6 +99,28 @@ def test_a_small_model_needs_no_tool_calls():
     service, script = assistant(["Thirty days."])
     told(service, "When may goods be returned?")
     assert [request.tools for request in script.requests] == [()]
+
+
+def test_the_thread_keeps_what_was_sent_in_place_of_an_answer_without_ground(tmp_path):
+    service, script = assistant(
+        [["Bananas are ", "blue."], "You are welcome."], grounded=True, threads=sqlite(tmp_path), pages=PAGES[:1]
+    )
+    thread = asyncio.run(service.create_thread(ADA)).thread_id
+    events = told(service, "When may goods be returned?", thread=thread)
+    said = "The sources say:\n\nGoods may be returned within 30 days of delivery. [1]"
+    assert text_of(events) == said
+    assert of_type(events, Text)[0].text.startswith("The sources say:")
+    told(service, "Thank you, goodbye!", thread=thread)
+    kept = shown(script.requests[-1])
+    assert "Goods may be returned within 30 days of delivery." in kept
+    assert "Bananas" not in kept
+
+
+def test_an_answer_that_a_tool_gave_needs_no_source():
+    service, _ = assistant(
+        [Call("refund", {"order_id": 1}), "", "Bananas are blue."], grounded=True, usables=[tool(lambda a, c: "ok")]
+    )
+    assert text_of(told(service, "When may goods be returned?")) == "Bananas are blue."
 
 
 def test_a_refusal_is_told():
