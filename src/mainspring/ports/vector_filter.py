@@ -219,7 +219,7 @@ def check_filter(filter: Filter, fields: Mapping[str, FieldType]) -> Filter:
     """Refuse a filter that the fields of an index do not allow, before any store sees it.
 
     Returns:
-        The filter, with floats for what a ``number`` is compared with.
+        The filter, with floats for what a ``number`` is compared with, and one bound a side of a range.
 
     Raises:
         UsageError: MS-2650, too large; MS-2651, a field that the index does not have; MS-2652, a value of the wrong
@@ -247,8 +247,20 @@ def _exact(filter: Filter, fields: Mapping[str, FieldType]) -> Filter:
             return Eq(field, float(value))
         case In(field, values) if fields[field] == "number":
             return In(field, tuple(float(value) for value in values))
+        case Range():
+            return _tightest(filter)
         case _:
             return filter
+
+
+def _tightest(leaf: Range) -> Range:
+    """The same range with one bound a side: of two, some engines look at one, and not at the narrower."""
+    gt, gte, lt, lte = leaf.gt, leaf.gte, leaf.lt, leaf.lte
+    if gt is not None and gte is not None:
+        gt, gte = (gt, None) if gt >= gte else (None, gte)
+    if lt is not None and lte is not None:
+        lt, lte = (lt, None) if lt <= lte else (None, lte)
+    return Range(leaf.field, gt, gte, lt, lte)
 
 
 def _nodes(filter: Filter, depth: int) -> Iterator[tuple[Filter, int]]:

@@ -8,7 +8,22 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mainspring.lazy import lazy
-from mainspring.ports.vector_store import And, Eq, Exists, Filter, In, Not, Or, Point, Query, Range, VectorStore, Where
+from mainspring.ports.vector_store import (
+    And,
+    Eq,
+    Exists,
+    Field,
+    Filter,
+    In,
+    Not,
+    Or,
+    Point,
+    Query,
+    Range,
+    Schema,
+    VectorStore,
+    Where,
+)
 from mainspring.ports.vector_store import Any as AnyOf
 from mainspring.testing.vector_keeping import VectorKeepingContract
 from mainspring.testing.vector_oracle import (
@@ -291,6 +306,22 @@ class VectorStoreContract(VectorSearchContract, VectorKeepingContract):
             assert code_of(store.scroll, "i", limit=limit) == "MS-2655"
 
     # -- filters ------------------------------------------------------------------------------------------------------
+
+    def test_of_two_bounds_of_a_side_the_narrower_holds(self, store: VectorStore) -> None:
+        """Of a number and of an integer, whichever of the two it is."""
+        store.create("i", Schema(DIMS, fields=(Field("n", "number"), Field("w", "integer"))))
+        vectors = units(5, DIMS)
+        store.upsert("i", [Point(id_of(n), vectors[n], {"n": float(n), "w": n}, "word") for n in range(5)])
+        for field, far in (("n", 1e300), ("w", 9_000)):
+            for bounds, found in (
+                ({"lte": 2, "lt": far}, 3),
+                ({"lt": 2, "lte": far}, 2),
+                ({"lt": 2, "lte": 2}, 2),
+                ({"gte": 2, "gt": -far}, 3),
+                ({"gt": 2, "gte": -far}, 2),
+                ({"gt": 2, "gte": 2}, 2),
+            ):
+                assert store.count("i", Range(field, **bounds)) == found, (field, bounds)
 
     def test_filters_match_the_oracle(self, store: VectorStore) -> None:
         """Counting, scrolling and each leg of a search see the very points that a look at each row finds."""
