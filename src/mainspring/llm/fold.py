@@ -13,7 +13,7 @@ __all__ = ["Answer", "Item", "Kind", "fold"]
 Kind = Literal["text", "reasoning", "call"]
 
 
-class Item(msgspec.Struct):
+class Item(msgspec.Struct, gc=False):
     """A run of one kind in a choice's answer.
 
     Attributes:
@@ -38,7 +38,7 @@ class Item(msgspec.Struct):
         return "".join(self.parts)
 
 
-class Answer(msgspec.Struct):
+class Answer(msgspec.Struct, gc=False):
     """A whole answer.
 
     Attributes:

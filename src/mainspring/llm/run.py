@@ -347,14 +347,19 @@ class Run:
         return (0, "") if price is None else (cost_micro(price, usage), price.version)
 
     def _record(self, usage: Usage, cost: int, version: str) -> CallRecord:
+        call, route = self.call, self.lane.route
         error, end = self._error, self.answer.end
         timings = end.timings if end is not None else None
         left = error is None and end is None
         return CallRecord(
-            call=self.call,
-            lane=self.lane.route.name,
-            request=self.request,
-            answer=self.answer,
+            id=self.request.id,
+            model=call.generation.model,
+            caller=call.caller,
+            api=call.api,
+            stream=call.stream,
+            trace=call.trace,
+            prompt=call.prompt,
+            lane=route.name,
             at_ns=self.at_ns,
             target=self._attempt.upstream.target if self._attempt is not None else None,
             status="left" if left else ("ok" if error is None else "error"),
@@ -369,5 +374,6 @@ class Run:
             total_us=int((time.perf_counter() - self._began) * 1e6),
             cost_micro=cost,
             price_version=version,
-            bodies=self.lane.route.bodies,
+            bodies=route.bodies,
+            texts=(call.generation, self.answer) if route.bodies > 0 else None,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -114,6 +115,8 @@ async def run_listeners(
             if any(task.done() for task in running):
                 break
             await asyncio.sleep(0.005)
+        gc.collect()
+        gc.freeze()  # what was loaded by now stays: no later collection looks at it again
         await started()
         waiting = asyncio.create_task(stop.wait())
         await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
@@ -124,6 +127,7 @@ async def run_listeners(
         await asyncio.gather(*running)
         await stopping()
     finally:
+        gc.unfreeze()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
