@@ -14,6 +14,7 @@ import uvicorn
 
 from mainspring.errors import ConfigError
 from mainspring.server.asgi import Listener
+from mainspring.server.connections import Connection
 
 __all__ = ["Bound", "bind", "run_listeners"]
 
@@ -153,7 +154,7 @@ def _server(bound: Bound, drain_seconds: float) -> uvicorn.Server:
     config = uvicorn.Config(
         bound.listener,
         loop="none",
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="off",
         log_config=None,
