@@ -66,9 +66,9 @@ class Leaving:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._task = asyncio.current_task()
-        self._watcher: asyncio.Task[None] | None = None
         self.loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task(self.loop)
+        self._watcher: asyncio.Task[None] | None = None
         self.happened = False
 
     def begin(self) -> None:
