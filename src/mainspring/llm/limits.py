@@ -176,14 +176,17 @@ class Reservation:
         requests = tokens = None
         for account, _, _ in self._taken:
             limits = account.limits
+            until = account.window + limits.window_s - now
+            if until < 0.0:
+                until = 0.0
             if limits.requests is not None:
                 left = limits.requests - account.requests
                 if requests is None or left < requests[1]:
-                    requests = (limits.requests, left, max(account.window + limits.window_s - now, 0.0))
+                    requests = (limits.requests, left, until)
             if limits.tokens is not None:
-                left = max(limits.tokens - account.tokens, 0)
+                left = limits.tokens - account.tokens
                 if tokens is None or left < tokens[1]:
-                    tokens = (limits.tokens, left, max(account.window + limits.window_s - now, 0.0))
+                    tokens = (limits.tokens, max(left, 0), until)
         return Left(requests, tokens)
 
     def settle(self, tokens: int, money: int) -> None:

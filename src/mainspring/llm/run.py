@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
@@ -63,6 +62,7 @@ class Run:
         "_error",
         "_filters",
         "_first_us",
+        "_kept",
         "_kit",
         "_pending",
         "_queue_us",
@@ -95,7 +95,8 @@ class Run:
         self._attempts = attempts
         self._attempt: Attempt | None = None
         self._kit = kit
-        self._pending: deque[Event] = deque()
+        self._kept: list[Event] = []
+        self._pending: list[Event] = []
         self._began = began
         self._queue_us = 0
         self._first_us = 0
@@ -129,10 +130,7 @@ class Run:
             return found
         self._attempt = found
         self._error = None
-        self.answer = fold(self.request.sampling.n)
         self.answer.add(found.head.pop(0))
-        self._told = 0
-        self._pending.clear()
         stops, guards = self.request.sampling.stop, self.lane.route.output_guards
         self._filters = Filters(stops, guards, self.request.sampling.n) if stops or guards else None
         return None
@@ -147,22 +145,24 @@ class Run:
                 yield event
             return
         self._silence.here()
-        kept: list[Event] | None = None if self.cache_key is None else []
         while True:
-            event = self._pending.popleft() if self._pending else await self._next()
-            kind = type(event)
-            if kind is End or kind is Error:
-                event = await self._last(event)
-                if kept is not None and isinstance(event, End):
-                    self._keep([*kept, event])
-                yield event
-                return
-            self.answer.add(event)
-            if kept is not None:
-                kept.append(event)
+            event = await self._next()
             yield event
+            if isinstance(event, (End, Error)):
+                return
 
     async def _next(self) -> Event:
+        """The next event as the client may see it, already part of the answer."""
+        event = self._pending.pop(0) if self._pending else await self._passed()
+        if isinstance(event, (End, Error)):
+            event = await self._last(event)
+        else:
+            self.answer.add(event)
+        if self.cache_key is not None:
+            self._keep(event)
+        return event
+
+    async def _passed(self) -> Event:
         """The next event that is not held back; the engine's silence is watched, and there is one last event always."""
         attempt, silence = self._attempt, self._silence
         assert attempt is not None
@@ -223,7 +223,7 @@ class Run:
             reasons, stopped_by = filters.reasons(event.reasons), filters.stopped_by(event.stopped_by)
             self._pending.extend(filters.rest())
             self._pending.append(msgspec.structs.replace(event, reasons=reasons, stopped_by=stopped_by))
-            return self._pending.popleft()
+            return self._pending.pop(0)
         return event
 
     async def _last(self, event: Event) -> Event:
@@ -276,35 +276,43 @@ class Run:
                     return f"the arguments of {item.name} do not fit its schema: {why}"
         return None
 
-    def _keep(self, events: list[Event]) -> None:
-        if self.cache_key is not None and self.lane.cache is not None:
-            whole = (self.answer.start, *events)
+    def _keep(self, event: Event) -> None:
+        """Take note of an event of an answer that may be given again; with its end the answer is kept."""
+        self._kept.append(event)
+        if isinstance(event, End) and self.cache_key is not None and self.lane.cache is not None:
+            whole = (self.answer.start, *self._kept)
             self.lane.cache.put(self.cache_key, whole, self.lane.route.cache_s)
 
     async def complete(self) -> Answer | Error:
         """The whole answer; a fault on the way is tried again, as nothing of it was sent yet."""
+        if self.replay is not None:
+            for event in self.replay[1:]:
+                self.answer.add(event)
+            return self.answer
         while True:
-            error = await self._whole()
-            if error is None:
+            event = await self._next()
+            if isinstance(event, End):
                 return self.answer
-            assert self._attempts is not None
-            if not may_retry(error) or not await self._attempts.again(error):
-                return error
-            await self._leave_attempt()
-            found = self._take(await self._attempts.next(self._silence))
-            if found is not None:
-                return found
-
-    async def _whole(self) -> Error | None:
-        async for event in self.events():
             if isinstance(event, Error):
-                return event
-        return None
+                error = await self._again(event)
+                if error is not None:
+                    return error
 
-    async def _leave_attempt(self) -> None:
+    async def _again(self, error: Error) -> Error | None:
+        """Begin anew after a fault, where that is worth it; the fault that remains."""
+        assert self._attempts is not None
+        if not may_retry(error) or not await self._attempts.again(error):
+            return error
         if self._attempt is not None:
             attempt, self._attempt = self._attempt, None
             await attempt.close()
+        found = await self._attempts.next(self._silence)
+        if isinstance(found, Attempt):
+            self.answer = fold(self.request.sampling.n)
+            self._told = 0
+            self._pending.clear()
+            self._kept.clear()
+        return self._take(found)
 
     # -- ending --------------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
@@ -154,15 +155,12 @@ def choose(upstreams: Sequence[Upstream], prefix: bytes = b"", tried: Collection
 def _least(able: Sequence[Upstream], prefix: bytes) -> Upstream:
     loads = [upstream.outstanding / upstream.target.weight for upstream in able]
     most = min(loads) * (1 + _ALIKE)
-    alike = [upstream for upstream, load in zip(able, loads, strict=True) if load <= most]
-    if len(alike) == 1:
-        return alike[0]
-    point = int.from_bytes(hashlib.blake2b(prefix, digest_size=8).digest(), "big")
-    best, highest = alike[0], -1
-    for upstream in alike:
+    point = zlib.crc32(prefix)
+    best, highest = able[0], -1
+    for upstream, load in zip(able, loads, strict=True):
         score = (point ^ upstream.seed) * _MIX & _WORD
         score = (score ^ (score >> 29)) * _MIX & _WORD
-        if score > highest:
+        if load <= most and score > highest:
             best, highest = upstream, score
     return best
 

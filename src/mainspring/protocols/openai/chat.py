@@ -192,10 +192,7 @@ def chat_request(body: bytes, request_id: str) -> tuple[ChatRequest, Generation]
     asked = decoded(_DECODER, body)
     if not asked.messages and asked.prompt is None:
         raise bad("messages are empty: at least one is needed", "messages")
-    tools = tuple(
-        Tool(t.function.name, t.function.description or "", t.function.parameters or {}, t.function.strict or False)
-        for t in asked.tools or ()
-    )
+    tools = tuple([_tool(tool.function) for tool in asked.tools]) if asked.tools else ()
     if asked.top_logprobs is not None and not asked.logprobs:
         raise bad("top_logprobs needs logprobs: true", "top_logprobs")
     return asked, Generation(
@@ -209,6 +206,10 @@ def chat_request(body: bytes, request_id: str) -> tuple[ChatRequest, Generation]
         user=asked.user or asked.safety_identifier or "",
         extra=extra_of(asked, _EXTRA),
     )
+
+
+def _tool(given: FunctionSpec) -> Tool:
+    return Tool(given.name, given.description or "", given.parameters or {}, given.strict or False)
 
 
 def extra_of(asked: msgspec.Struct, names: tuple[str, ...]) -> dict[str, object]:
@@ -282,8 +283,10 @@ def message_of(given: ChatMessage, place: int) -> Message:
         raise bad("a user's message has no content", f"messages[{place}].content")
     if role == "tool" and not given.tool_call_id:
         raise bad("a tool's message names the call that it answers", f"messages[{place}].tool_call_id")
-    calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in given.tool_calls or ())
-    return Message(role, content, given.name or "", calls, given.tool_call_id or "")
+    if not given.tool_calls:
+        return Message(role, content, given.name or "", (), given.tool_call_id or "")
+    calls = [ToolCall(call.id, call.function.name, call.function.arguments) for call in given.tool_calls]
+    return Message(role, content, given.name or "", tuple(calls), given.tool_call_id or "")
 
 
 def _parts(given: Sequence[TextPart | ImagePart | RefusalPart], place: int) -> tuple[Part, ...]:
