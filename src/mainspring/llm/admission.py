@@ -154,10 +154,13 @@ class Admission:
                 return run
         bound = most_prompt_tokens(request)
         answer = (request.sampling.max_tokens or _UNSAID) * request.sampling.n
-        reserved: Reservation | None = None
         accounts = self._counting(call.caller, lane)
+        reserved: Reservation | None = None
         if accounts:
-            request, got = await self._reserved(accounts, request, legs, bound)
+            request = _bounded(request)
+            got = self._accounts.reserve(accounts, bound + answer, self._most(legs, bound, answer))
+            if isinstance(got, Denied):
+                got = await self._counted(accounts, request, legs, bound, answer, got)
             if isinstance(got, Denied):
                 return denied(got)
             reserved = got
@@ -168,25 +171,16 @@ class Admission:
             return await _turn(run, lane)
         return run
 
-    async def _reserved(
-        self, accounts: Sequence[Account], request: Generation, legs: Legs, bound: int
-    ) -> tuple[Generation, Reservation | Denied]:
-        """The reservation of prompt + n x max_tokens, and the request with that many of them allowed.
-
-        The prompt counts with what it cannot exceed; only when that is too much is it counted by the engine.
-        """
-        sampling = request.sampling
-        if sampling.max_tokens is None:
-            sampling = msgspec.structs.replace(sampling, max_tokens=_UNSAID)
-            request = msgspec.structs.replace(request, sampling=sampling)
-        answer = (sampling.max_tokens or 0) * sampling.n
-        reserve = self._accounts.reserve
-        got = reserve(accounts, bound + answer, self._most(legs, bound, answer))
-        if isinstance(got, Denied) and got.what in ("tokens", "money"):
-            counted = await legs[0][1][0].target.engine.count(request)
-            if counted is not None and counted < bound:
-                got = reserve(accounts, counted + answer, self._most(legs, counted, answer))
-        return request, got
+    async def _counted(
+        self, accounts: Sequence[Account], request: Generation, legs: Legs, bound: int, answer: int, got: Denied
+    ) -> Reservation | Denied:
+        """What was denied with the most that the prompt can be, tried again with what the engine says that it is."""
+        if got.what not in ("tokens", "money"):
+            return got
+        prompt = await legs[0][1][0].target.engine.count(request)
+        if prompt is None or prompt >= bound:
+            return got
+        return self._accounts.reserve(accounts, prompt + answer, self._most(legs, prompt, answer))
 
     def _most(self, legs: Legs, prompt: int, answer: int) -> int:
         """The most that a request can cost at any of its targets, in micro-units; 0 where nobody counts money."""
@@ -214,6 +208,13 @@ async def _turn(run: Run, lane: Lane) -> Run | Refused:
     await run.close()
     message = f"the model is busy: {lane.gate.waiting} requests wait already"
     return Refused(Error("rate", message, retryable=True, retry_after=1.0), "rate_limit_exceeded", left=run.left())
+
+
+def _bounded(request: Generation) -> Generation:
+    """The request with no more tokens than are reserved for its answer."""
+    if request.sampling.max_tokens is not None:
+        return request
+    return msgspec.structs.replace(request, sampling=msgspec.structs.replace(request.sampling, max_tokens=_UNSAID))
 
 
 def _by_policy(request: Generation, lane: Lane) -> Generation:

@@ -202,7 +202,7 @@ def chat_request(body: bytes, request_id: str) -> tuple[ChatRequest, Generation]
         sampling=_sampling(asked),
         tools=tools,
         choice=_choice(asked, tools),
-        schema=schema_of(asked.response_format),
+        schema=schema_of(asked.response_format) if asked.response_format is not None else None,
         user=asked.user or asked.safety_identifier or "",
         extra=extra_of(asked, _EXTRA),
     )
@@ -214,7 +214,12 @@ def _tool(given: FunctionSpec) -> Tool:
 
 def extra_of(asked: msgspec.Struct, names: tuple[str, ...]) -> dict[str, object]:
     """The fields that are handed on as they are."""
-    return {name: value for name in names if (value := getattr(asked, name)) is not UNSET and value is not None}
+    found: dict[str, object] = {}
+    for name in names:
+        value = getattr(asked, name)
+        if value is not UNSET and value is not None:
+            found[name] = value
+    return found
 
 
 def stops_of(stop: str | list[str] | None) -> tuple[str, ...]:
@@ -231,7 +236,7 @@ def _sampling(asked: ChatRequest) -> Sampling:
         top_k=asked.top_k,
         min_p=asked.min_p,
         seed=asked.seed,
-        stop=stops_of(asked.stop),
+        stop=stops_of(asked.stop) if asked.stop else (),
         max_tokens=asked.max_completion_tokens or asked.max_tokens,
         n=asked.n or 1,
         presence_penalty=asked.presence_penalty,

@@ -122,7 +122,7 @@ def chat_answer(answer: Answer, id: str, created: int, model: str, *, logprobs: 
 
 
 def _choice(answer: Answer, choice: int, *, logprobs: bool) -> dict[str, object]:
-    text, calls, thoughts = answer.text(choice), answer.calls(choice), answer.reasoning(choice)
+    text, thoughts, calls = answer.parts(choice)
     message: dict[str, object] = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
     if thoughts:
         message["reasoning_content"] = thoughts
