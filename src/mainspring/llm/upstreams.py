@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -22,7 +23,6 @@ _SAMPLES = 20
 _SHARE = 0.5
 """An upstream of which so large a share of the last outcomes are faults is ejected."""
 _EJECTED_S = 30.0
-_MIX, _WORD = 0xBF58476D1CE4E5B9, (1 << 64) - 1
 _ALIKE = 0.1
 """Loads that differ by less than this share of themselves count as equal, and the prompt's beginning decides."""
 
@@ -156,10 +156,9 @@ def _least(able: Sequence[Upstream], prefix: bytes) -> Upstream:
     loads = [upstream.outstanding / upstream.target.weight for upstream in able]
     most = min(loads) * (1 + _ALIKE)
     point = zlib.crc32(prefix)
-    best, highest = able[0], -1
+    best, highest = able[0], -math.inf
     for upstream, load in zip(able, loads, strict=True):
-        score = (point ^ upstream.seed) * _MIX & _WORD
-        score = (score ^ (score >> 29)) * _MIX & _WORD
+        score = hash((point, upstream.seed))  # of numbers: the same in every process
         if load <= most and score > highest:
             best, highest = upstream, score
     return best

@@ -188,7 +188,7 @@ class Listener:
     async def _write(self, response: Response, send: Send, *, head: bool) -> None:
         headers = [(_TEXT, response.content_type), *response.headers]
         if response.stream is None:
-            headers.append((_LENGTH, str(len(response.body)).encode()))
+            headers.append((_LENGTH, b"%d" % len(response.body)))
         if self.draining:
             headers.append((b"connection", b"close"))
         start = {"type": "http.response.start", "status": response.status, "headers": headers}
