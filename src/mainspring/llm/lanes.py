@@ -78,16 +78,13 @@ def share_of(user: str, name: str) -> float:
 
 def prefix_of(request: Generation) -> bytes:
     """The prompt's beginning."""
-    if not request.messages:
-        return str(request.prompt)[:_PREFIX].encode()
-    text = ""
-    for message in request.messages:
-        for part in message.content:
-            if isinstance(part, str):
-                text += part + "\0"
-        if len(text) >= _PREFIX:
-            break
-    return text[:_PREFIX].encode()
+    if request.messages:
+        first = request.messages[0].content
+        text = first[0] if first and isinstance(first[0], str) else ""
+        if len(text) < _PREFIX and len(request.messages) > 1:
+            text = f"{text}\0{request.messages[1].text}"
+        return text[:_PREFIX].encode()
+    return str(request.prompt)[:_PREFIX].encode()
 
 
 def _plain(request: Generation) -> bool:

@@ -176,17 +176,15 @@ class Reservation:
         requests = tokens = None
         for account, _, _ in self._taken:
             limits = account.limits
-            until = account.window + limits.window_s - now
-            if until < 0.0:
-                until = 0.0
+            until = max(account.window + limits.window_s - now, 0.0)
             if limits.requests is not None:
                 left = limits.requests - account.requests
                 if requests is None or left < requests[1]:
                     requests = (limits.requests, left, until)
             if limits.tokens is not None:
-                left = limits.tokens - account.tokens
+                left = max(limits.tokens - account.tokens, 0)
                 if tokens is None or left < tokens[1]:
-                    tokens = (limits.tokens, max(left, 0), until)
+                    tokens = (limits.tokens, left, until)
         return Left(requests, tokens)
 
     def settle(self, tokens: int, money: int) -> None:

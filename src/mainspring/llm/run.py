@@ -146,23 +146,16 @@ class Run:
             return
         self._silence.here()
         while True:
-            event = await self._next()
-            yield event
+            event = self._pending.pop(0) if self._pending else await self._next()
             if isinstance(event, (End, Error)):
+                yield await self._last(event)
                 return
+            self.answer.add(event)
+            if self.cache_key is not None:
+                self._kept.append(event)
+            yield event
 
     async def _next(self) -> Event:
-        """The next event as the client may see it, already part of the answer."""
-        event = self._pending.pop(0) if self._pending else await self._passed()
-        if isinstance(event, (End, Error)):
-            event = await self._last(event)
-        else:
-            self.answer.add(event)
-        if self.cache_key is not None:
-            self._keep(event)
-        return event
-
-    async def _passed(self) -> Event:
         """The next event that is not held back; the engine's silence is watched, and there is one last event always."""
         attempt, silence = self._attempt, self._silence
         assert attempt is not None
@@ -226,13 +219,15 @@ class Run:
             return self._pending.pop(0)
         return event
 
-    async def _last(self, event: Event) -> Event:
+    async def _last(self, event: End | Error) -> End | Error:
         """The last event as the client may see it."""
         assert self._attempt is not None
         self._attempt.over(event)
         last = await self._ended(event) if isinstance(event, End) else event
         if isinstance(last, Error):
             self._error = last
+        elif self.cache_key is not None and self.lane.cache is not None:
+            self.lane.cache.put(self.cache_key, (self.answer.start, *self._kept, last), self.lane.route.cache_s)
         return last
 
     async def _ended(self, end: End) -> End | Error:
@@ -276,13 +271,6 @@ class Run:
                     return f"the arguments of {item.name} do not fit its schema: {why}"
         return None
 
-    def _keep(self, event: Event) -> None:
-        """Take note of an event of an answer that may be given again; with its end the answer is kept."""
-        self._kept.append(event)
-        if isinstance(event, End) and self.cache_key is not None and self.lane.cache is not None:
-            whole = (self.answer.start, *self._kept)
-            self.lane.cache.put(self.cache_key, whole, self.lane.route.cache_s)
-
     async def complete(self) -> Answer | Error:
         """The whole answer; a fault on the way is tried again, as nothing of it was sent yet."""
         if self.replay is not None:
@@ -290,13 +278,18 @@ class Run:
                 self.answer.add(event)
             return self.answer
         while True:
-            event = await self._next()
-            if isinstance(event, End):
+            event = self._pending.pop(0) if self._pending else await self._next()
+            if not isinstance(event, (End, Error)):
+                self.answer.add(event)
+                if self.cache_key is not None:
+                    self._kept.append(event)
+                continue
+            last = await self._last(event)
+            if isinstance(last, End):
                 return self.answer
-            if isinstance(event, Error):
-                error = await self._again(event)
-                if error is not None:
-                    return error
+            error = await self._again(last)
+            if error is not None:
+                return error
 
     async def _again(self, error: Error) -> Error | None:
         """Begin anew after a fault, where that is worth it; the fault that remains."""
