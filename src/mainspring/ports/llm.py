@@ -94,7 +94,7 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     @property
     def text(self) -> str:
         """All its text, joined."""
-        return "".join(part for part in self.content if isinstance(part, str))
+        return "".join([part for part in self.content if isinstance(part, str)])
 
 
 class Tool(msgspec.Struct, frozen=True, gc=False):

@@ -107,6 +107,7 @@ async def run_listeners(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    gc.freeze()  # what was loaded by now stays: no later collection looks at it again
     try:
         running = [
             asyncio.create_task(server._serve(sockets=[bound.socket]))  # serve() would take the signals for itself
@@ -116,8 +117,6 @@ async def run_listeners(
             if any(task.done() for task in running):
                 break
             await asyncio.sleep(0.005)
-        gc.collect()
-        gc.freeze()  # what was loaded by now stays: no later collection looks at it again
         await started()
         waiting = asyncio.create_task(stop.wait())
         await asyncio.wait([waiting, *running], return_when=asyncio.FIRST_COMPLETED)
