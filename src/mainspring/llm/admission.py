@@ -17,7 +17,7 @@ from mainspring.llm.run import Kit, Run
 from mainspring.llm.tokens import most_prompt_tokens
 from mainspring.llm.upstreams import Upstream
 from mainspring.llm.values import Call, Caller, Key, Limits
-from mainspring.ports.llm import Capabilities, Error, Generation
+from mainspring.ports.llm import Capabilities, Engine, Error, Generation
 
 __all__ = ["Admission"]
 
@@ -93,10 +93,13 @@ class Admission:
         if isinstance(checked, Refused):
             return checked
         request, legs = checked
-        fitted = await _fitted(request, lane, legs[0][1])
-        if isinstance(fitted, Refused):
-            return fitted
-        return await self._entered(call, lane, fitted, legs, began)
+        can = legs[0][1][0].target.engine.capabilities()
+        if can.context is not None:
+            fitted = await _fitted(request, lane, legs[0][1][0].target.engine, can, can.context)
+            if isinstance(fitted, Refused):
+                return fitted
+            request = fitted
+        return await self._entered(call, lane, request, legs, began)
 
     def _checked(self, request: Generation, lane: Lane) -> tuple[Generation, Legs] | Refused:
         """The request after the input guards, with the upstreams that can answer it."""
@@ -151,9 +154,13 @@ class Admission:
                 return run
         bound = most_prompt_tokens(request)
         answer = (request.sampling.max_tokens or _UNSAID) * request.sampling.n
+        accounts = self._counting(call.caller, lane)
         reserved: Reservation | None = None
-        if self._counting(call.caller, lane):
-            request, got = await self._reserved(call.caller, lane, request, legs, bound)
+        if accounts:
+            request = _bounded(request)
+            got = self._accounts.reserve(accounts, bound + answer, self._most(legs, bound, answer))
+            if isinstance(got, Denied):
+                got = await self._counted(accounts, request, legs, bound, answer, got)
             if isinstance(got, Denied):
                 return denied(got)
             reserved = got
@@ -164,33 +171,28 @@ class Admission:
             return await _turn(run, lane)
         return run
 
-    async def _reserved(
-        self, caller: Caller, lane: Lane, request: Generation, legs: Legs, bound: int
-    ) -> tuple[Generation, Reservation | Denied | None]:
-        """The reservation of prompt + n x max_tokens, and the request with that many of them allowed.
-
-        The prompt counts with what it cannot exceed; only when that is too much is it counted by the engine.
-        """
-        sampling = request.sampling
-        if sampling.max_tokens is None:
-            sampling = msgspec.structs.replace(sampling, max_tokens=_UNSAID)
-            request = msgspec.structs.replace(request, sampling=sampling)
-        answer = (sampling.max_tokens or 0) * sampling.n
-        got = self.reserve(caller, lane, bound + answer, self._most(legs, bound, answer))
-        if isinstance(got, Denied) and got.what in ("tokens", "money"):
-            counted = await legs[0][1][0].target.engine.count(request)
-            if counted is not None and counted < bound:
-                got = self.reserve(caller, lane, counted + answer, self._most(legs, counted, answer))
-        return request, got
+    async def _counted(
+        self, accounts: Sequence[Account], request: Generation, legs: Legs, bound: int, answer: int, got: Denied
+    ) -> Reservation | Denied:
+        """What was denied with the most that the prompt can be, tried again with what the engine says that it is."""
+        if got.what not in ("tokens", "money"):
+            return got
+        prompt = await legs[0][1][0].target.engine.count(request)
+        if prompt is None or prompt >= bound:
+            return got
+        return self._accounts.reserve(accounts, prompt + answer, self._most(legs, prompt, answer))
 
     def _most(self, legs: Legs, prompt: int, answer: int) -> int:
         """The most that a request can cost at any of its targets, in micro-units; 0 where nobody counts money."""
         if not self._money:
             return 0
-        now, find = self._kit.clock_ns(), self._kit.prices.find
-        targets = [upstream.target for _, upstreams in legs for upstream in upstreams]
-        prices = [find(target.provider, target.model, now) for target in targets]
-        return max((most_micro(price, prompt, answer) for price in prices if price is not None), default=0)
+        now, find, most = self._kit.clock_ns(), self._kit.prices.find, 0
+        for _, upstreams in legs:
+            for upstream in upstreams:
+                price = find(upstream.target.provider, upstream.target.model, now)
+                if price is not None:
+                    most = max(most, most_micro(price, prompt, answer))
+        return most
 
 
 async def _turn(run: Run, lane: Lane) -> Run | Refused:
@@ -208,6 +210,13 @@ async def _turn(run: Run, lane: Lane) -> Run | Refused:
     return Refused(Error("rate", message, retryable=True, retry_after=1.0), "rate_limit_exceeded", left=run.left())
 
 
+def _bounded(request: Generation) -> Generation:
+    """The request with no more tokens than are reserved for its answer."""
+    if request.sampling.max_tokens is not None:
+        return request
+    return msgspec.structs.replace(request, sampling=msgspec.structs.replace(request.sampling, max_tokens=_UNSAID))
+
+
 def _by_policy(request: Generation, lane: Lane) -> Generation:
     """The request with the route's values for what it leaves open."""
     route, sampling = lane.route, request.sampling
@@ -221,22 +230,20 @@ def _by_policy(request: Generation, lane: Lane) -> Generation:
     return msgspec.structs.replace(request, sampling=msgspec.structs.replace(sampling, **changes))
 
 
-async def _fitted(request: Generation, lane: Lane, upstreams: Sequence[Upstream]) -> Generation | Refused:
+async def _fitted(
+    request: Generation, lane: Lane, engine: Engine, can: Capabilities, context: int
+) -> Generation | Refused:
     """The request as it fits the context, or the refusal that names both counts and who set the limit."""
-    engine = upstreams[0].target.engine
-    can = engine.capabilities()
-    if can.context is None:
-        return request
     answer = request.sampling.max_tokens
-    if most_prompt_tokens(request) + (answer or 0) <= can.context:
+    if most_prompt_tokens(request) + (answer or 0) <= context:
         return request
     prompt = await engine.count(request)
-    if prompt is None or prompt + (answer or 1) <= can.context:
+    if prompt is None or prompt + (answer or 1) <= context:
         return request
-    if prompt >= can.context:
+    if prompt >= context:
         return _too_long(prompt, can)
     assert answer is not None
-    room = can.context - prompt
+    room = context - prompt
     if lane.route.excess == "refuse":
         message = f"{answer} tokens of answer and {prompt} of prompt are more than the context of {can.context} tokens"
         return Refused(Error("context_length", message + _set_by(can)), "context_length_exceeded", "max_tokens")

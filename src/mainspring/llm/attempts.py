@@ -58,7 +58,6 @@ class Attempt:
                 if not self.head and not isinstance(event, Start):
                     self.head.append(Start())
                 self.head.append(event)
-            silence.end()
         except StopAsyncIteration:
             return self._failed(Error("upstream", "the model ended without an answer", retryable=True))
         except asyncio.CancelledError:
@@ -133,14 +132,17 @@ class Attempts:
 
     async def next(self, silence: Silence) -> Attempt | Error:
         """The next try that an upstream accepts, or the fault that remains."""
-        error: Error | None = None
         while True:
-            found = await self._try(silence)
-            if isinstance(found, Attempt):
+            leg = self._legs[0]
+            upstream = self._pick(leg)
+            if isinstance(upstream, Error):
+                found: Attempt | Error = upstream
+            elif leg.lane.route.hedge_s is not None and len(leg.upstreams) > 1:
+                found = await self._hedged(leg, upstream, leg.lane.route.hedge_s)
+            else:
+                found = await self._open(leg, upstream, silence)
+            if isinstance(found, Attempt) or not await self.again(found):
                 return found
-            error = found
-            if not await self.again(error):
-                return error
 
     async def again(self, error: Error) -> bool:
         """Whether another try is worth it after a fault; waits as long as it should first."""
@@ -167,18 +169,16 @@ class Attempts:
         pause = leg.lane.route.retry.wait_s * 2.0 ** max(leg.tries - 1, 0)
         return float(max(shortest, error.retry_after or 0.0, pause))
 
-    async def _try(self, silence: Silence) -> Attempt | Error:
-        leg = self._legs[0]
+    def _pick(self, leg: _Leg) -> Upstream | Error:
+        """Who is asked next, or why nobody is."""
         upstream = choose(leg.upstreams, self._prefix, leg.tried)
         leg.tries += 1
-        if upstream is None:
-            wait = min((upstream.closed_for() for upstream in leg.upstreams), default=1.0)
-            if any(upstream.cooling() for upstream in leg.upstreams):
-                return Error("rate", "the model has asked for a pause", retryable=True, retry_after=wait)
-            return Error("overloaded", "the model does not answer now", retryable=True, retry_after=wait)
-        if leg.lane.route.hedge_s is not None and len(leg.upstreams) > 1:
-            return await self._hedged(leg, upstream, leg.lane.route.hedge_s)
-        return await self._open(leg, upstream, silence)
+        if upstream is not None:
+            return upstream
+        wait = min((upstream.closed_for() for upstream in leg.upstreams), default=1.0)
+        if any(upstream.cooling() for upstream in leg.upstreams):
+            return Error("rate", "the model has asked for a pause", retryable=True, retry_after=wait)
+        return Error("overloaded", "the model does not answer now", retryable=True, retry_after=wait)
 
     async def _open(self, leg: _Leg, upstream: Upstream, silence: Silence, *, token: bool = False) -> Attempt | Error:
         leg.tried.add(upstream)

@@ -11,15 +11,14 @@ import msgspec
 from mainspring.llm.admission import Admission
 from mainspring.llm.attempts import may_retry
 from mainspring.llm.cost import cost_micro, most_micro
-from mainspring.llm.fold import fold
 from mainspring.llm.lanes import Lane
 from mainspring.llm.limits import Denied, Left
 from mainspring.llm.record import CallRecord
 from mainspring.llm.refused import Refused, denied, refused
 from mainspring.llm.run import Kit
 from mainspring.llm.upstreams import Upstream, choose
-from mainspring.llm.values import Call, Caller
-from mainspring.ports.llm import Embeddings, EmbedRequest, Error, Generation, Usage
+from mainspring.llm.values import Caller
+from mainspring.ports.llm import Embeddings, EmbedRequest, Error, Usage
 
 __all__ = ["embed"]
 
@@ -112,12 +111,15 @@ def _record(
     cost: int,
     version: str,
 ) -> CallRecord:
-    generation = Generation(request.id, request.model)
     return CallRecord(
-        call=Call(generation, caller, "embeddings", stream=False),
+        id=request.id,
+        model=request.model,
+        caller=caller,
+        api="embeddings",
+        stream=False,
+        trace=("", ""),
+        prompt="",
         lane=lane.route.name,
-        request=generation,
-        answer=fold(1),
         at_ns=at_ns,
         target=upstream.target,
         status="left" if found is None else ("error" if isinstance(found, Error) else "ok"),
@@ -132,5 +134,4 @@ def _record(
         total_us=int((time.perf_counter() - began) * 1e6),
         cost_micro=cost,
         price_version=version,
-        bodies=0.0,
     )

@@ -13,7 +13,7 @@ __all__ = ["Answer", "Item", "Kind", "fold"]
 Kind = Literal["text", "reasoning", "call"]
 
 
-class Item(msgspec.Struct):
+class Item(msgspec.Struct, gc=False):
     """A run of one kind in a choice's answer.
 
     Attributes:
@@ -38,7 +38,7 @@ class Item(msgspec.Struct):
         return "".join(self.parts)
 
 
-class Answer(msgspec.Struct):
+class Answer(msgspec.Struct, gc=False):
     """A whole answer.
 
     Attributes:
@@ -53,17 +53,29 @@ class Answer(msgspec.Struct):
     end: End | None = None
     mixed: bool = False
 
+    def parts(self, choice: int = 0) -> tuple[str, str, list[Item]]:
+        """The text of a choice, what it thought, and its tool calls."""
+        text, thoughts, calls = [], [], []
+        for item in self.items[choice]:
+            if item.kind == "text":
+                text += item.parts
+            elif item.kind == "reasoning":
+                thoughts += item.parts
+            else:
+                calls.append(item)
+        return "".join(text), "".join(thoughts), calls
+
     def text(self, choice: int = 0) -> str:
         """The text of a choice."""
-        return "".join([part for item in self.items[choice] if item.kind == "text" for part in item.parts])
+        return self.parts(choice)[0]
 
     def reasoning(self, choice: int = 0) -> str:
         """What a choice thought."""
-        return "".join([part for item in self.items[choice] if item.kind == "reasoning" for part in item.parts])
+        return self.parts(choice)[1]
 
     def calls(self, choice: int = 0) -> list[Item]:
         """The tool calls of a choice."""
-        return [item for item in self.items[choice] if item.kind == "call"]
+        return self.parts(choice)[2]
 
     def logprobs(self, choice: int = 0) -> list[TokenLogprob]:
         """The log probabilities of a choice's text."""

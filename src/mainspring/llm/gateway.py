@@ -61,7 +61,7 @@ class Gateway:
     ) -> None:
         known = tuple(keys)
         self.prompts = prompts or PromptRegistry()
-        self._keys = KeyRing(known)
+        self._keys = KeyRing(known) if known else None
         self._clock_ns = clock_ns
         self._kit = Kit(prices or PriceTable(), recorder, SchemaBook(), clock_ns, Sweep())
         self._accounts = Accounts(lambda: clock_ns() / 1e9, spent)
@@ -84,7 +84,7 @@ class Gateway:
 
     def caller(self, secret: bytes | None) -> Caller | None:
         """Who a key belongs to, or None where it is none of ours; without any keys everyone is let in."""
-        if not self._keys:
+        if self._keys is None:
             return Caller()
         key = None if not secret else self._keys.find(secret, self._clock_ns())
         return None if key is None else Caller(key, key.tenant)

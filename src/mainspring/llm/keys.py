@@ -41,9 +41,6 @@ class KeyRing:
                 fix="give each client a key of its own",
             )
 
-    def __bool__(self) -> bool:
-        return bool(self._by_digest)
-
     def find(self, secret: bytes, now_ns: int) -> Key | None:
         """The key that a client gave, or None: unknown or expired.
 

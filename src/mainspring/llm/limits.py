@@ -176,14 +176,15 @@ class Reservation:
         requests = tokens = None
         for account, _, _ in self._taken:
             limits = account.limits
+            until = max(account.window + limits.window_s - now, 0.0)
             if limits.requests is not None:
                 left = limits.requests - account.requests
                 if requests is None or left < requests[1]:
-                    requests = (limits.requests, left, max(account.window + limits.window_s - now, 0.0))
+                    requests = (limits.requests, left, until)
             if limits.tokens is not None:
                 left = max(limits.tokens - account.tokens, 0)
                 if tokens is None or left < tokens[1]:
-                    tokens = (limits.tokens, left, max(account.window + limits.window_s - now, 0.0))
+                    tokens = (limits.tokens, left, until)
         return Left(requests, tokens)
 
     def settle(self, tokens: int, money: int) -> None:

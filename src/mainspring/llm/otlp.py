@@ -37,14 +37,14 @@ _SECONDS = 10.0
 
 def span_of(record: CallRecord) -> dict[str, object]:
     """A request as a span in OTLP's JSON."""
-    call, usage, target = record.call, record.usage, record.target
-    operation = _OPERATIONS.get(call.api, "chat")
+    usage, target = record.usage, record.target
+    operation = _OPERATIONS.get(record.api, "chat")
     values: dict[str, object] = {
         "operation": operation,
         "provider": target.provider if target is not None else "",
-        "asked_model": call.generation.model,
+        "asked_model": record.model,
         "model": target.model if target is not None else "",
-        "id": record.request.id,
+        "id": record.id,
         "finish": [record.finish_reason] if record.finish_reason else [],
         "input": usage.prompt,
         "output": usage.completion,
@@ -55,17 +55,17 @@ def span_of(record: CallRecord) -> dict[str, object]:
         "error": record.error_kind,
     }
     found: dict[str, object] = {
-        "traceId": call.trace[0] or record.request.id.ljust(32, "0")[:32],
-        "spanId": record.request.id[:16].ljust(16, "0"),
-        "name": f"{operation} {call.generation.model}",
+        "traceId": record.trace[0] or record.id.ljust(32, "0")[:32],
+        "spanId": record.id[:16].ljust(16, "0"),
+        "name": f"{operation} {record.model}",
         "kind": 3,
         "startTimeUnixNano": str(record.at_ns),
         "endTimeUnixNano": str(record.at_ns + record.total_us * 1000),
         "attributes": [{"key": NAMES[key], "value": _value(value)} for key, value in values.items() if value != ""],
         "status": {"code": 2, "message": record.error_kind} if record.status == "error" else {},
     }
-    if call.trace[1]:
-        found["parentSpanId"] = call.trace[1]
+    if record.trace[1]:
+        found["parentSpanId"] = record.trace[1]
     return found
 
 

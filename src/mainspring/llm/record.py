@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from mainspring.llm.fold import Answer
-from mainspring.llm.values import Call, Target
+from mainspring.llm.values import Api, Caller, Target
 from mainspring.ports.llm import Generation, Usage
 
 __all__ = ["CallRecord", "Recorder", "Sink"]
@@ -23,11 +23,17 @@ _PAUSE_S = 0.25
 class CallRecord(msgspec.Struct, frozen=True, gc=False):
     """One request as the gateway saw it; who writes it down turns it into columns.
 
+    It holds no text that nobody keeps: what was said is let go of with the request, not when its record is written.
+
     Attributes:
-        call: what came in.
+        id: of the request.
+        model: the public name that it asked for.
+        caller: who asked.
+        api: the wire that it came by.
+        stream: whether the answer went out piece by piece.
+        trace: trace id and the caller's span id, or empty ones.
+        prompt: the id of the declared prompt that it was made from, or empty.
         lane: the route that answered.
-        request: as it was sent, by the public name.
-        answer: what came back.
         at_ns: when it came, UTC nanoseconds since 1970.
         target: who answered last, or None.
         status: ``ok``, ``error``, ``left`` (the client did).
@@ -43,12 +49,17 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False):
         cost_micro: micro-units of money.
         price_version: of the price that was used.
         bodies: the share of requests whose texts are kept.
+        texts: what came in and what came back; None where the share is 0.
     """
 
-    call: Call
+    id: str
+    model: str
+    caller: Caller
+    api: Api
+    stream: bool
+    trace: tuple[str, str]
+    prompt: str
     lane: str
-    request: Generation
-    answer: Answer
     at_ns: int
     target: Target | None
     status: Literal["ok", "error", "left"]
@@ -63,7 +74,8 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False):
     total_us: int
     cost_micro: int
     price_version: str
-    bodies: float
+    bodies: float = 0.0
+    texts: tuple[Generation, Answer] | None = None
 
 
 class Sink(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
@@ -63,6 +62,7 @@ class Run:
         "_error",
         "_filters",
         "_first_us",
+        "_kept",
         "_kit",
         "_pending",
         "_queue_us",
@@ -95,7 +95,8 @@ class Run:
         self._attempts = attempts
         self._attempt: Attempt | None = None
         self._kit = kit
-        self._pending: deque[Event] = deque()
+        self._kept: list[Event] = []
+        self._pending: list[Event] = []
         self._began = began
         self._queue_us = 0
         self._first_us = 0
@@ -129,10 +130,7 @@ class Run:
             return found
         self._attempt = found
         self._error = None
-        self.answer = fold(self.request.sampling.n)
         self.answer.add(found.head.pop(0))
-        self._told = 0
-        self._pending.clear()
         stops, guards = self.request.sampling.stop, self.lane.route.output_guards
         self._filters = Filters(stops, guards, self.request.sampling.n) if stops or guards else None
         return None
@@ -147,19 +145,14 @@ class Run:
                 yield event
             return
         self._silence.here()
-        kept: list[Event] | None = None if self.cache_key is None else []
         while True:
-            event = self._pending.popleft() if self._pending else await self._next()
-            kind = type(event)
-            if kind is End or kind is Error:
-                event = await self._last(event)
-                if kept is not None and isinstance(event, End):
-                    self._keep([*kept, event])
-                yield event
+            event = self._pending.pop(0) if self._pending else await self._next()
+            if isinstance(event, (End, Error)):
+                yield await self._last(event)
                 return
             self.answer.add(event)
-            if kept is not None:
-                kept.append(event)
+            if self.cache_key is not None:
+                self._kept.append(event)
             yield event
 
     async def _next(self) -> Event:
@@ -223,16 +216,18 @@ class Run:
             reasons, stopped_by = filters.reasons(event.reasons), filters.stopped_by(event.stopped_by)
             self._pending.extend(filters.rest())
             self._pending.append(msgspec.structs.replace(event, reasons=reasons, stopped_by=stopped_by))
-            return self._pending.popleft()
+            return self._pending.pop(0)
         return event
 
-    async def _last(self, event: Event) -> Event:
+    async def _last(self, event: End | Error) -> End | Error:
         """The last event as the client may see it."""
         assert self._attempt is not None
         self._attempt.over(event)
         last = await self._ended(event) if isinstance(event, End) else event
         if isinstance(last, Error):
             self._error = last
+        elif self.cache_key is not None and self.lane.cache is not None:
+            self.lane.cache.put(self.cache_key, (self.answer.start, *self._kept, last), self.lane.route.cache_s)
         return last
 
     async def _ended(self, end: End) -> End | Error:
@@ -276,35 +271,41 @@ class Run:
                     return f"the arguments of {item.name} do not fit its schema: {why}"
         return None
 
-    def _keep(self, events: list[Event]) -> None:
-        if self.cache_key is not None and self.lane.cache is not None:
-            whole = (self.answer.start, *events)
-            self.lane.cache.put(self.cache_key, whole, self.lane.route.cache_s)
-
     async def complete(self) -> Answer | Error:
         """The whole answer; a fault on the way is tried again, as nothing of it was sent yet."""
+        if self.replay is not None:
+            for event in self.replay[1:]:
+                self.answer.add(event)
+            return self.answer
         while True:
-            error = await self._whole()
-            if error is None:
+            event = self._pending.pop(0) if self._pending else await self._next()
+            if not isinstance(event, (End, Error)):
+                self.answer.add(event)
+                if self.cache_key is not None:
+                    self._kept.append(event)
+                continue
+            last = await self._last(event)
+            if isinstance(last, End):
                 return self.answer
-            assert self._attempts is not None
-            if not may_retry(error) or not await self._attempts.again(error):
+            error = await self._again(last)
+            if error is not None:
                 return error
-            await self._leave_attempt()
-            found = self._take(await self._attempts.next(self._silence))
-            if found is not None:
-                return found
 
-    async def _whole(self) -> Error | None:
-        async for event in self.events():
-            if isinstance(event, Error):
-                return event
-        return None
-
-    async def _leave_attempt(self) -> None:
+    async def _again(self, error: Error) -> Error | None:
+        """Begin anew after a fault, where that is worth it; the fault that remains."""
+        assert self._attempts is not None
+        if not may_retry(error) or not await self._attempts.again(error):
+            return error
         if self._attempt is not None:
             attempt, self._attempt = self._attempt, None
             await attempt.close()
+        found = await self._attempts.next(self._silence)
+        if isinstance(found, Attempt):
+            self.answer = fold(self.request.sampling.n)
+            self._told = 0
+            self._pending.clear()
+            self._kept.clear()
+        return self._take(found)
 
     # -- ending --------------------------------------------------------------------------------------------------------
 
@@ -347,14 +348,19 @@ class Run:
         return (0, "") if price is None else (cost_micro(price, usage), price.version)
 
     def _record(self, usage: Usage, cost: int, version: str) -> CallRecord:
+        call, route = self.call, self.lane.route
         error, end = self._error, self.answer.end
         timings = end.timings if end is not None else None
         left = error is None and end is None
         return CallRecord(
-            call=self.call,
-            lane=self.lane.route.name,
-            request=self.request,
-            answer=self.answer,
+            id=self.request.id,
+            model=call.generation.model,
+            caller=call.caller,
+            api=call.api,
+            stream=call.stream,
+            trace=call.trace,
+            prompt=call.prompt,
+            lane=route.name,
             at_ns=self.at_ns,
             target=self._attempt.upstream.target if self._attempt is not None else None,
             status="left" if left else ("ok" if error is None else "error"),
@@ -369,5 +375,6 @@ class Run:
             total_us=int((time.perf_counter() - self._began) * 1e6),
             cost_micro=cost,
             price_version=version,
-            bodies=self.lane.route.bodies,
+            bodies=route.bodies,
+            texts=(call.generation, self.answer) if route.bodies > 0 else None,
         )

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from mainspring.errors import StoreError
+from mainspring.llm.fold import Answer
 from mainspring.llm.record import CallRecord
 from mainspring.ports.llm import Message
 
@@ -71,7 +72,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
 _SLOW_US = 10_000_000
 _SCHEMA = f"""
 create table if not exists llm_call({", ".join(f"{name} {kind}" for name, kind in CALL_COLUMNS.items())});
-create index if not exists llm_call_id on llm_call(id);
+drop index if exists llm_call_id;
 create index if not exists llm_call_key on llm_call(key_id, at_ns);
 create table if not exists llm_body(
   hash text primary key, bytes blob not null, redaction_version integer not null, expires_at integer not null
@@ -89,24 +90,24 @@ def redacted(text: str) -> str:
 
 def row_of(record: CallRecord, body_in: str | None, body_out: str | None) -> tuple[Any, ...]:
     """A record as the columns of ``llm_call``."""
-    call, usage, target = record.call, record.usage, record.target
-    user = call.caller.user
+    caller, usage, target = record.caller, record.usage, record.target
+    user = caller.user
     return (
-        record.request.id,
-        call.trace[0] or record.request.id.ljust(32, "0"),
-        record.request.id[:16],
-        call.trace[1],
+        record.id,
+        record.trace[0] or record.id.ljust(32, "0"),
+        record.id[:16],
+        record.trace[1],
         record.at_ns,
         record.lane,
-        call.api,
-        call.caller.tenant,
-        call.caller.key.id if call.caller.key is not None else "",
+        record.api,
+        caller.tenant,
+        caller.key.id if caller.key is not None else "",
         hashlib.blake2b(user.encode(), digest_size=16).hexdigest() if user else "",
-        call.generation.model,
+        record.model,
         "" if target is None else f"{target.model}@{target.version}" if target.version else target.model,
         "" if target is None else target.name,
-        call.prompt,
-        int(call.stream),
+        record.prompt,
+        int(record.stream),
         record.status,
         record.error_kind,
         record.finish_reason,
@@ -195,8 +196,9 @@ class CallStore:
         rows, bodies = [], []
         for record in records:
             hashes: list[str | None] = [None, None]
-            if self._keeps(record):
-                kept = [_body(record.call.generation.messages or record.call.generation.prompt), _body(_said(record))]
+            if record.texts is not None and self._keeps(record):
+                asked, answer = record.texts
+                kept = [_body(asked.messages or asked.prompt), _body(_said(answer))]
                 hashes = [hash for hash, _ in kept]
                 bodies += [(hash, body, REDACTION_VERSION, now + int(self._body_s * 1e9)) for hash, body in kept]
             rows.append(row_of(record, hashes[0], hashes[1]))
@@ -214,8 +216,6 @@ class CallStore:
             raise fault_of(self._path, error) from error
 
     def _keeps(self, record: CallRecord) -> bool:
-        if record.bodies <= 0:
-            return False
         return record.status == "error" or record.total_us >= _SLOW_US or self._draw() < record.bodies
 
     def close(self) -> None:
@@ -241,8 +241,7 @@ class CallStore:
         return found
 
 
-def _said(record: CallRecord) -> object:
-    answer = record.answer
+def _said(answer: Answer) -> object:
     return [[{"kind": item.kind, "name": item.name, "text": item.text} for item in items] for items in answer.items]
 
 

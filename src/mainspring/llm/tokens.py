@@ -23,23 +23,19 @@ _BYTES_A_TOKEN = 4
 def most_prompt_tokens(request: Generation) -> int:
     """Tokens that a prompt is not likely to exceed: no tokenizer has tokens of less than one byte."""
     if request.prompt is not None:
-        return len(request.prompt) + 1 if not isinstance(request.prompt, str) else _bytes(request.prompt) + 1
+        return len(request.prompt) + 1 if not isinstance(request.prompt, str) else len(request.prompt.encode()) + 1
     total = _TEMPLATE
     for message in request.messages:
         total += _MESSAGE
         for part in message.content:
-            total += _bytes(part) if isinstance(part, str) else _IMAGE
+            total += len(part.encode()) if isinstance(part, str) else _IMAGE
         for call in message.calls:
-            total += _MESSAGE + _bytes(call.name) + _bytes(call.arguments)
+            total += _MESSAGE + len(call.name.encode()) + len(call.arguments.encode())
     if request.tools:
         total += _TOOLS
         for tool in request.tools:
-            total += _bytes(tool.name) + _bytes(tool.description) + len(orjson.dumps(tool.parameters))
+            total += len(tool.name.encode()) + len(tool.description.encode()) + len(orjson.dumps(tool.parameters))
     return total
-
-
-def _bytes(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode())
 
 
 async def counted_usage(engine: Engine, request: Generation, answer: Answer, told: int) -> Usage:
@@ -72,5 +68,5 @@ async def _count(engine: Engine, texts: Sequence[str]) -> int:
     for text in texts:
         if text:
             ids = await engine.tokenize(text)
-            total += -(-_bytes(text) // _BYTES_A_TOKEN) if ids is None else len(ids)
+            total += -(-len(text.encode()) // _BYTES_A_TOKEN) if ids is None else len(ids)
     return total

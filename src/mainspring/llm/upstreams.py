@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import zlib
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 
@@ -21,7 +23,6 @@ _SAMPLES = 20
 _SHARE = 0.5
 """An upstream of which so large a share of the last outcomes are faults is ejected."""
 _EJECTED_S = 30.0
-_MIX, _WORD = 0xBF58476D1CE4E5B9, (1 << 64) - 1
 _ALIKE = 0.1
 """Loads that differ by less than this share of themselves count as equal, and the prompt's beginning decides."""
 
@@ -154,15 +155,11 @@ def choose(upstreams: Sequence[Upstream], prefix: bytes = b"", tried: Collection
 def _least(able: Sequence[Upstream], prefix: bytes) -> Upstream:
     loads = [upstream.outstanding / upstream.target.weight for upstream in able]
     most = min(loads) * (1 + _ALIKE)
-    alike = [upstream for upstream, load in zip(able, loads, strict=True) if load <= most]
-    if len(alike) == 1:
-        return alike[0]
-    point = int.from_bytes(hashlib.blake2b(prefix, digest_size=8).digest(), "big")
-    best, highest = alike[0], -1
-    for upstream in alike:
-        score = (point ^ upstream.seed) * _MIX & _WORD
-        score = (score ^ (score >> 29)) * _MIX & _WORD
-        if score > highest:
+    point = zlib.crc32(prefix)
+    best, highest = able[0], -math.inf
+    for upstream, load in zip(able, loads, strict=True):
+        score = hash((point, upstream.seed))  # of numbers: the same in every process
+        if load <= most and score > highest:
             best, highest = upstream, score
     return best
 

@@ -158,7 +158,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = "mainspring"
 
 
-class Caller(msgspec.Struct, frozen=True):
+class Caller(msgspec.Struct, frozen=True, gc=False):
     """Who asks, as far as is known.
 
     Attributes:
@@ -172,7 +172,7 @@ class Caller(msgspec.Struct, frozen=True):
     user: str = ""
 
 
-class Call(msgspec.Struct):
+class Call(msgspec.Struct, gc=False):
     """One request on its way through the gateway.
 
     Attributes:

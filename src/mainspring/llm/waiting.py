@@ -64,7 +64,7 @@ class Silence:
 
     def here(self) -> None:
         """From now on the running task is the one that waits."""
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task(self._loop)
         self._sweep.waits[self] = None
         self._sweep.begin(self._loop)
 

@@ -51,7 +51,7 @@ ErrorKind = Literal[
 # -- what is asked ----------------------------------------------------------------------------------------------------
 
 
-class Image(msgspec.Struct, frozen=True):
+class Image(msgspec.Struct, frozen=True, gc=False):
     """A picture in a message: its bytes, never an address to fetch.
 
     Attributes:
@@ -66,7 +66,7 @@ class Image(msgspec.Struct, frozen=True):
 Part: TypeAlias = str | Image
 
 
-class ToolCall(msgspec.Struct, frozen=True):
+class ToolCall(msgspec.Struct, frozen=True, gc=False):
     """A call that the model asks for; `arguments` is JSON text as the model wrote it."""
 
     id: str
@@ -74,7 +74,7 @@ class ToolCall(msgspec.Struct, frozen=True):
     arguments: str
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One turn of a conversation.
 
     Attributes:
@@ -94,10 +94,10 @@ class Message(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """All its text, joined."""
-        return "".join(part for part in self.content if isinstance(part, str))
+        return "".join([part for part in self.content if isinstance(part, str)])
 
 
-class Tool(msgspec.Struct, frozen=True):
+class Tool(msgspec.Struct, frozen=True, gc=False):
     """A tool that the model may call; `parameters` is a JSON schema of an object."""
 
     name: str
@@ -106,7 +106,7 @@ class Tool(msgspec.Struct, frozen=True):
     strict: bool = False
 
 
-class ToolChoice(msgspec.Struct, frozen=True):
+class ToolChoice(msgspec.Struct, frozen=True, gc=False):
     """Whether the model calls a tool: as it likes, never, at least one, or the one that is named."""
 
     mode: Literal["auto", "none", "required", "named"] = "auto"
@@ -114,7 +114,7 @@ class ToolChoice(msgspec.Struct, frozen=True):
     parallel: bool = True
 
 
-class Schema(msgspec.Struct, frozen=True):
+class Schema(msgspec.Struct, frozen=True, gc=False):
     """What the answer must be: any JSON object (no schema), or an instance of a JSON schema."""
 
     schema: Mapping[str, object] | None = None
@@ -122,7 +122,7 @@ class Schema(msgspec.Struct, frozen=True):
     strict: bool = True
 
 
-class Sampling(msgspec.Struct, frozen=True):
+class Sampling(msgspec.Struct, frozen=True, gc=False):
     """How tokens are drawn; None leaves it to the engine's own default.
 
     Attributes:
@@ -154,7 +154,7 @@ class Sampling(msgspec.Struct, frozen=True):
     logprobs: int | None = None
 
 
-class Generation(msgspec.Struct, frozen=True):
+class Generation(msgspec.Struct, frozen=True, gc=False):
     """A request to generate: a conversation, or a bare prompt.
 
     Attributes:
@@ -186,7 +186,7 @@ class Generation(msgspec.Struct, frozen=True):
     extra: Mapping[str, object] = {}
 
 
-class EmbedRequest(msgspec.Struct, frozen=True):
+class EmbedRequest(msgspec.Struct, frozen=True, gc=False):
     """Texts (or token ids) to embed; `dims` asks for shorter vectors where the model can."""
 
     id: str
@@ -198,7 +198,7 @@ class EmbedRequest(msgspec.Struct, frozen=True):
 # -- what is answered -------------------------------------------------------------------------------------------------
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens of a whole request, over all its choices.
 
     Attributes:
@@ -218,7 +218,7 @@ class Usage(msgspec.Struct, frozen=True):
     source: Literal["engine", "counted"] = "engine"
 
 
-class Timings(msgspec.Struct, frozen=True):
+class Timings(msgspec.Struct, frozen=True, gc=False):
     """Where an engine spent its time, in microseconds; 0 where it does not say."""
 
     queue_us: int = 0
@@ -226,7 +226,7 @@ class Timings(msgspec.Struct, frozen=True):
     generate_us: int = 0
 
 
-class TokenLogprob(msgspec.Struct, frozen=True):
+class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
     """A token with its log probability and the likeliest alternatives, itself among them when it is one."""
 
     token: str
@@ -242,7 +242,7 @@ class Start(msgspec.Struct, frozen=True, gc=False):
     cached: int | None = None
 
 
-class Text(msgspec.Struct, frozen=True):
+class Text(msgspec.Struct, frozen=True, gc=False):
     """A piece of a choice's answer: whole UTF-8, never half a character.
 
     `tokens` is how many it is made of, 0 where the engine does not say.
@@ -254,7 +254,7 @@ class Text(msgspec.Struct, frozen=True):
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-class Reasoning(msgspec.Struct, frozen=True):
+class Reasoning(msgspec.Struct, frozen=True, gc=False):
     """A piece of what a model thinks before it answers."""
 
     text: str
@@ -262,7 +262,7 @@ class Reasoning(msgspec.Struct, frozen=True):
     choice: int = 0
 
 
-class ToolDelta(msgspec.Struct, frozen=True):
+class ToolDelta(msgspec.Struct, frozen=True, gc=False):
     """A piece of a tool call: id and name come with its first piece, `arguments` is the next part of the JSON text."""
 
     index: int
@@ -272,7 +272,7 @@ class ToolDelta(msgspec.Struct, frozen=True):
     choice: int = 0
 
 
-class End(msgspec.Struct, frozen=True):
+class End(msgspec.Struct, frozen=True, gc=False):
     """The answer is whole; once, last.
 
     Attributes:
@@ -288,7 +288,7 @@ class End(msgspec.Struct, frozen=True):
     stopped_by: tuple[str, ...] = ()
 
 
-class Error(msgspec.Struct, frozen=True):
+class Error(msgspec.Struct, frozen=True, gc=False):
     """The request has failed; last, in place of `End`.
 
     Attributes:
@@ -309,7 +309,7 @@ class Error(msgspec.Struct, frozen=True):
 Event: TypeAlias = Start | Text | Reasoning | ToolDelta | End | Error
 
 
-class Embeddings(msgspec.Struct, frozen=True):
+class Embeddings(msgspec.Struct, frozen=True, gc=False):
     """Vectors in the order of the inputs, each little-endian float32 bytes of `dims` numbers."""
 
     vectors: tuple[bytes, ...]
@@ -320,7 +320,7 @@ class Embeddings(msgspec.Struct, frozen=True):
 # -- the engine -------------------------------------------------------------------------------------------------------
 
 
-class Capabilities(msgspec.Struct, frozen=True):
+class Capabilities(msgspec.Struct, frozen=True, gc=False):
     """What an engine can do, as data: the gateway refuses or makes up for what it cannot.
 
     Attributes:
@@ -354,21 +354,21 @@ class Capabilities(msgspec.Struct, frozen=True):
     wire: Literal["", "openai", "anthropic"] = ""
 
 
-class Ready(msgspec.Struct, frozen=True):
+class Ready(msgspec.Struct, frozen=True, gc=False):
     """The engine has answered with a real token; how long that took, in seconds."""
 
     seconds: float
     model: str = ""
 
 
-class Failed(msgspec.Struct, frozen=True):
+class Failed(msgspec.Struct, frozen=True, gc=False):
     """The engine cannot start, and what to do about it."""
 
     why: str
     fix: str = ""
 
 
-class Health(msgspec.Struct, frozen=True):
+class Health(msgspec.Struct, frozen=True, gc=False):
     """Whether one token came within the deadline; how long it took, in microseconds, and why not."""
 
     ok: bool
@@ -411,7 +411,7 @@ class Engine(Protocol):
         """What it can do; complete after `start`."""
 
 
-class Relayed(msgspec.Struct, frozen=True):
+class Relayed(msgspec.Struct, frozen=True, gc=False):
     """An upstream's answer as it is: status, headers by lower-case name, and the bytes of its body as they come.
 
     Closing `chunks` closes the upstream's connection; reading them may raise `mainspring.upstream.faults.BrokenError`.

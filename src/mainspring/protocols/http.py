@@ -148,7 +148,7 @@ class Router:
 
     def __init__(self) -> None:
         self._root = _Branch()
-        self._exact: dict[tuple[str, str], Handler] = {}
+        self._exact: dict[tuple[str, bytes], tuple[Handler, str, tuple[str, ...]]] = {}
         self._paths: list[tuple[str, str, str]] = []
         self._long: dict[Handler, Long] = {}
 
@@ -158,7 +158,7 @@ class Router:
             self._long[handler] = long
         self._paths.append((method, pattern, getattr(handler, "__qualname__", repr(handler))))
         if "*" not in pattern:
-            self._exact.setdefault((method, pattern), handler)
+            self._exact.setdefault((method, pattern.encode()), (handler, pattern, ()))
         branch = self._root
         for segment in pattern.strip("/").split("/"):
             if segment == "*":
@@ -182,10 +182,10 @@ class Router:
         Raises:
             Fault: 404 no such path, 405 no such method there.
         """
+        found = self._exact.get((method, raw_path)) or self._exact.get((method, unquote_to_bytes(raw_path)))
+        if found is not None:
+            return found
         path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
-        handler = self._exact.get((method, path))
-        if handler is not None:
-            return handler, path, ()
         branch, stars = self._root, []
         for raw in raw_path.strip(b"/").split(b"/"):
             segment = unquote_to_bytes(raw).decode("utf-8", "replace")

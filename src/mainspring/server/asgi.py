@@ -81,7 +81,7 @@ class Listener:
             return
         self.open += 1
         try:
-            app = self._mounted(scope["path"])
+            app = self._mounted(scope["path"]) if self._mounts else None
             if app is None:
                 await self._answer(scope, receive, send)
             else:
@@ -169,11 +169,9 @@ class Listener:
         if declared is not None and int(declared) > self._limits.body:
             raise Fault(413, f"the body is larger than {self._limits.body} bytes")
         message = await receive()
-        if not message.get("more_body"):
-            body: bytes = message.get("body", b"")
-            self._fits(len(body))
-            return body
-        parts, size = [message.get("body", b"")], len(message.get("body", b""))
+        body: bytes = message.get("body", b"")
+        parts, size = [body], len(body)
+        self._fits(size)
         while message.get("more_body"):
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -181,7 +179,7 @@ class Listener:
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             self._fits(size)
-        return b"".join(parts)
+        return b"".join(parts)  # of one part it is that part, and no copy
 
     def _fits(self, size: int) -> None:
         if size > self._limits.body:
@@ -190,7 +188,7 @@ class Listener:
     async def _write(self, response: Response, send: Send, *, head: bool) -> None:
         headers = [(_TEXT, response.content_type), *response.headers]
         if response.stream is None:
-            headers.append((_LENGTH, str(len(response.body)).encode()))
+            headers.append((_LENGTH, b"%d" % len(response.body)))
         if self.draining:
             headers.append((b"connection", b"close"))
         start = {"type": "http.response.start", "status": response.status, "headers": headers}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,6 +14,7 @@ import uvicorn
 
 from mainspring.errors import ConfigError
 from mainspring.server.asgi import Listener
+from mainspring.server.connections import Connection
 
 __all__ = ["Bound", "bind", "run_listeners"]
 
@@ -105,6 +107,7 @@ async def run_listeners(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    gc.freeze()  # what was loaded by now stays: no later collection looks at it again
     try:
         running = [
             asyncio.create_task(server._serve(sockets=[bound.socket]))  # serve() would take the signals for itself
@@ -124,6 +127,7 @@ async def run_listeners(
         await asyncio.gather(*running)
         await stopping()
     finally:
+        gc.unfreeze()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
 
@@ -149,7 +153,7 @@ def _server(bound: Bound, drain_seconds: float) -> uvicorn.Server:
     config = uvicorn.Config(
         bound.listener,
         loop="none",
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="off",
         log_config=None,

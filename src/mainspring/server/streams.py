@@ -27,14 +27,13 @@ class Leavings:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._new: list[Leaving] = []
-        self._old: list[Leaving] = []
+        self._new: set[Leaving] = set()
+        self._old: set[Leaving] = set()
         self._ticking = False
 
     def watch(self, receive: Receive) -> Leaving:
         """Watch the client of the task that calls this; the request's body is read already."""
-        leaving = Leaving(receive)
-        self._new.append(leaving)
+        leaving = Leaving(receive, self._new)
         if not self._ticking or self._loop is not leaving.loop:
             self._loop = leaving.loop
             self._ticking = True
@@ -45,7 +44,7 @@ class Leavings:
         assert self._loop is not None
         for leaving in self._old:
             leaving.begin()
-        self._old, self._new = self._new, []
+        self._old, self._new = self._new, set()
         self._ticking = bool(self._old)
         if self._ticking:
             self._loop.call_later(_UNWATCHED_S, self._tick)
@@ -56,19 +55,22 @@ class Leaving:
 
     Args:
         receive: of the ASGI connection.
+        among: those that may have to be watched; it is one of them until it is forgotten.
 
     Attributes:
         happened: whether the client has left.
         loop: the running loop.
     """
 
-    __slots__ = ("_receive", "_task", "_watcher", "happened", "loop")
+    __slots__ = ("_among", "_receive", "_task", "_watcher", "happened", "loop")
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, among: set[Leaving]) -> None:
         self._receive = receive
-        self._task = asyncio.current_task()
-        self._watcher: asyncio.Task[None] | None = None
+        self._among = among
+        among.add(self)
         self.loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task(self.loop)
+        self._watcher: asyncio.Task[None] | None = None
         self.happened = False
 
     def begin(self) -> None:
@@ -85,6 +87,7 @@ class Leaving:
 
     def forget(self) -> None:
         """Stop watching, and take back the cancellation that a client's leaving was."""
+        self._among.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
         if self.happened and self._task is not None:

@@ -9,11 +9,10 @@ import pytest
 
 from mainspring.errors import StoreError
 from mainspring.llm.call_log import CallLog
-from mainspring.llm.fold import fold
 from mainspring.llm.record import CallRecord
 from mainspring.llm.store import CallStore
-from mainspring.llm.values import Call, Target
-from mainspring.ports.llm import Generation, Usage
+from mainspring.llm.values import Caller, Target
+from mainspring.ports.llm import Usage
 from mainspring.testing.engine import FakeEngine
 
 DAY = 86_400_000_000_000
@@ -21,12 +20,15 @@ NOW = 20_000 * DAY + 5
 
 
 def record(number: int, at_ns: int, lane: str = "first", upstream: str = "chat", **changes: object) -> CallRecord:
-    request = Generation(id=f"{number:024x}", model=lane)
     made = CallRecord(
-        call=Call(request),
+        id=f"{number:024x}",
+        model=lane,
+        caller=Caller(),
+        api="inside",
+        stream=True,
+        trace=("", ""),
+        prompt="",
         lane=lane,
-        request=request,
-        answer=fold(1),
         at_ns=at_ns,
         target=Target(name=upstream, engine=FakeEngine(), model="m") if upstream else None,
         status="ok",
@@ -41,7 +43,6 @@ def record(number: int, at_ns: int, lane: str = "first", upstream: str = "chat",
         total_us=30,
         cost_micro=7,
         price_version="",
-        bodies=0.0,
     )
     return msgspec.structs.replace(made, **changes)
 

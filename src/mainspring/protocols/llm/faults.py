@@ -96,14 +96,22 @@ def limit_headers(left: Left | None) -> tuple[tuple[bytes, bytes], ...]:
     """``x-ratelimit-{limit,remaining,reset}-{requests,tokens}`` of the tightest limits."""
     if left is None:
         return ()
-    found: list[tuple[bytes, bytes]] = []
-    for name, what in ((b"requests", left.requests), (b"tokens", left.tokens)):
-        if what is not None:
-            limit, remaining, reset = what
-            found.append((b"x-ratelimit-limit-" + name, b"%d" % limit))
-            found.append((b"x-ratelimit-remaining-" + name, b"%d" % remaining))
-            found.append((b"x-ratelimit-reset-" + name, b"%.3fs" % reset))
-    return tuple(found)
+    found: tuple[tuple[bytes, bytes], ...] = ()
+    if left.requests is not None:
+        limit, remaining, reset = left.requests
+        found = (
+            (b"x-ratelimit-limit-requests", b"%d" % limit),
+            (b"x-ratelimit-remaining-requests", b"%d" % remaining),
+            (b"x-ratelimit-reset-requests", b"%.3fs" % reset),
+        )
+    if left.tokens is not None:
+        limit, remaining, reset = left.tokens
+        found += (
+            (b"x-ratelimit-limit-tokens", b"%d" % limit),
+            (b"x-ratelimit-remaining-tokens", b"%d" % remaining),
+            (b"x-ratelimit-reset-tokens", b"%.3fs" % reset),
+        )
+    return found
 
 
 def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

@@ -192,10 +192,7 @@ def chat_request(body: bytes, request_id: str) -> tuple[ChatRequest, Generation]
     asked = decoded(_DECODER, body)
     if not asked.messages and asked.prompt is None:
         raise bad("messages are empty: at least one is needed", "messages")
-    tools = tuple(
-        Tool(t.function.name, t.function.description or "", t.function.parameters or {}, t.function.strict or False)
-        for t in asked.tools or ()
-    )
+    tools = tuple([_tool(tool.function) for tool in asked.tools]) if asked.tools else ()
     if asked.top_logprobs is not None and not asked.logprobs:
         raise bad("top_logprobs needs logprobs: true", "top_logprobs")
     return asked, Generation(
@@ -205,15 +202,24 @@ def chat_request(body: bytes, request_id: str) -> tuple[ChatRequest, Generation]
         sampling=_sampling(asked),
         tools=tools,
         choice=_choice(asked, tools),
-        schema=schema_of(asked.response_format),
+        schema=schema_of(asked.response_format) if asked.response_format is not None else None,
         user=asked.user or asked.safety_identifier or "",
         extra=extra_of(asked, _EXTRA),
     )
 
 
+def _tool(given: FunctionSpec) -> Tool:
+    return Tool(given.name, given.description or "", given.parameters or {}, given.strict or False)
+
+
 def extra_of(asked: msgspec.Struct, names: tuple[str, ...]) -> dict[str, object]:
     """The fields that are handed on as they are."""
-    return {name: value for name in names if (value := getattr(asked, name)) is not UNSET and value is not None}
+    found: dict[str, object] = {}
+    for name in names:
+        value = getattr(asked, name)
+        if value is not UNSET and value is not None:
+            found[name] = value
+    return found
 
 
 def stops_of(stop: str | list[str] | None) -> tuple[str, ...]:
@@ -230,7 +236,7 @@ def _sampling(asked: ChatRequest) -> Sampling:
         top_k=asked.top_k,
         min_p=asked.min_p,
         seed=asked.seed,
-        stop=stops_of(asked.stop),
+        stop=stops_of(asked.stop) if asked.stop else (),
         max_tokens=asked.max_completion_tokens or asked.max_tokens,
         n=asked.n or 1,
         presence_penalty=asked.presence_penalty,
@@ -282,8 +288,10 @@ def message_of(given: ChatMessage, place: int) -> Message:
         raise bad("a user's message has no content", f"messages[{place}].content")
     if role == "tool" and not given.tool_call_id:
         raise bad("a tool's message names the call that it answers", f"messages[{place}].tool_call_id")
-    calls = tuple(ToolCall(call.id, call.function.name, call.function.arguments) for call in given.tool_calls or ())
-    return Message(role, content, given.name or "", calls, given.tool_call_id or "")
+    if not given.tool_calls:
+        return Message(role, content, given.name or "", (), given.tool_call_id or "")
+    calls = [ToolCall(call.id, call.function.name, call.function.arguments) for call in given.tool_calls]
+    return Message(role, content, given.name or "", tuple(calls), given.tool_call_id or "")
 
 
 def _parts(given: Sequence[TextPart | ImagePart | RefusalPart], place: int) -> tuple[Part, ...]:

@@ -109,17 +109,20 @@ async def chat_chunks(run: Run, id: str, created: int, model: str, *, usage: boo
 
 def chat_answer(answer: Answer, id: str, created: int, model: str, *, logprobs: bool) -> bytes:
     """The whole answer."""
-    choices = [_choice(answer, choice, logprobs=logprobs) for choice in range(len(answer.items))]
-    head = b'{"id":"chatcmpl-%s","object":"chat.completion","created":%d,"model":%s,"choices":' % (
-        id.encode(),
-        created,
-        orjson.dumps(model),
+    return orjson.dumps(
+        {
+            "id": f"chatcmpl-{id}",
+            "object": "chat.completion",
+            "created": created,
+            "model": model,
+            "choices": [_choice(answer, choice, logprobs=logprobs) for choice in range(len(answer.items))],
+            "usage": usage_of(answer.usage),
+        }
     )
-    return head + orjson.dumps(choices) + b',"usage":' + orjson.dumps(usage_of(answer.usage)) + b"}"
 
 
 def _choice(answer: Answer, choice: int, *, logprobs: bool) -> dict[str, object]:
-    text, calls, thoughts = answer.text(choice), answer.calls(choice), answer.reasoning(choice)
+    text, thoughts, calls = answer.parts(choice)
     message: dict[str, object] = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
     if thoughts:
         message["reasoning_content"] = thoughts
