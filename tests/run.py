@@ -5,6 +5,7 @@ With arguments, they go to pytest and nothing else runs: ``./run test tests/unit
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -26,7 +27,9 @@ def main(arguments: list[str]) -> int:
     if arguments:
         return subprocess.call(pytest, cwd=ROOT)
     failed = [name for name, command in CHECKS if not passes(name, command)]
-    status = subprocess.call([*pytest, "--durations=20"], cwd=ROOT)
+    # A file's tests stay together, as they share what they have started.
+    workers = ["-n", str(min(os.cpu_count() or 1, 4)), "--dist", "loadfile"]
+    status = subprocess.call([*pytest, *workers, "--durations=20"], cwd=ROOT)
     if failed:
         print(f"failed before the tests: {', '.join(failed)}", file=sys.stderr)
     return status or int(bool(failed))

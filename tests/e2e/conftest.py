@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -103,8 +104,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def served(built: Path) -> Iterator[Served]:
-    found = serve(built)
+def served(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A copy of it at work; tests push to it, and those that copy the built one see nothing of that."""
+    project = tmp_path_factory.mktemp("served") / "shop"
+    shutil.copytree(built, project)
+    found = serve(project)
     try:
         yield found
     finally:
