@@ -171,12 +171,13 @@ def peer(files: list[Path], tokenizer: str) -> dict[str, float]:
     return found
 
 
-def without_embedding(files: list[Path], model: OnnxEmbedder, chunker: Chunker, given: argparse.Namespace) -> None:
+def without_embedding(files: list[Path], model: OnnxEmbedder, given: argparse.Namespace) -> None:
     print(f"\nwithout embedding, {len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:.1f} MB")
     totals: dict[str, list[float]] = {"structured": [], "fast": []}
     for _ in range(given.rounds):
         for way, times in totals.items():
             parse, documents = parsed_by_us(files, way)
+            chunker = Chunker(Ruler.of(model), ChunkSpec(), model.max_tokens)  # a new one knows no words yet
             cut, chunks = chunked_by_us(documents, chunker)
             size = sum(len(document.text) for document in documents)
             times.append(parse + cut)
@@ -234,7 +235,7 @@ def main() -> int:
         endings = {".pdf", ".html", ".docx", ".md", ".txt"}
         found = own_pages(Path(folder)) if given.docs is None else sorted(given.docs.rglob("*"))
         files = [path for path in found if path.suffix in endings and path.is_file()][: given.files]
-        without_embedding(files, model, chunker, given)
+        without_embedding(files, model, given)
         few = files[:: max(len(files) // 60, 1)]
         return 0 if with_embedding(few, model, chunker, given) else 1
 

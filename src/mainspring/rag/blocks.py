@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 from mainspring.lazy import lazy
+from mainspring.rag.plain import PLAIN, plain
 
 if TYPE_CHECKING:
     import markdown_it
@@ -58,13 +61,14 @@ def lines_of(text: str) -> list[int]:
 def blocks_of(text: str) -> list[Block]:
     """The top-level blocks, in order; together they hold every character that is not blank."""
     lines = lines_of(text)
-    return list(_filled(text, 0, len(text), _tree(_block_parser().parse(text), lines)))
+    return list(_filled(text, 0, len(text), _tree(iter(_block_parser().parse(text)), lines)))
 
 
 @cache
 def _block_parser() -> markdown_it.MarkdownIt:
     parser = markdown_it.MarkdownIt("commonmark").enable("table").disable("reference")
     parser.core.ruler.enableOnly(["normalize", "block"])
+    parser.block.ruler.before("table", PLAIN, plain)
     return parser
 
 
@@ -73,33 +77,27 @@ def _inline_parser() -> markdown_it.MarkdownIt:
     return markdown_it.MarkdownIt("commonmark")
 
 
-def _tree(tokens: list[Token], lines: list[int]) -> list[Block]:
+def _tree(tokens: Iterator[Token], lines: list[int]) -> list[Block]:
+    """The blocks up to the end of the tokens, or of the container that they are in."""
     found = []
-    place = 0
-    while place < len(tokens):
-        token = tokens[place]
-        after = place + 1
-        if token.nesting == 1:
-            after = _closing(tokens, place) + 1
-        if token.map is not None:
-            found.append(_block(token, tokens[place + 1 : after - 1], lines))
-        place = after
+    for token in tokens:
+        if token.nesting == -1:
+            break
+        found.append(_block(token, tokens, lines))
     return found
 
 
-def _closing(tokens: list[Token], place: int) -> int:
-    level = tokens[place].level
-    return next(at for at in range(place + 1, len(tokens)) if tokens[at].level == level and tokens[at].nesting == -1)
-
-
-def _block(token: Token, inner: list[Token], lines: list[int]) -> Block:
+def _block(token: Token, tokens: Iterator[Token], lines: list[int]) -> Block:
+    """The block that a token opens; those after it, up to its closing one, are taken too."""
     first, last = token.map or (0, 0)
     start, end = lines[first], lines[min(last, len(lines) - 1)]
     kind = _KINDS.get(token.type, "prose")
+    if token.type in _CONTAINERS:
+        return Block(kind, start, end, parts=tuple(_tree(tokens, lines)))
+    inner = list(takewhile(lambda one: one.level != token.level, tokens)) if token.nesting == 1 else []
     if kind == "heading":
         return Block(kind, start, end, int(token.tag[1:]), _words(inner[0].content))
-    parts = tuple(_tree(inner, lines)) if token.type in _CONTAINERS else ()
-    return Block(kind, start, end, parts=parts)
+    return Block(kind, start, end)
 
 
 def _words(content: str) -> str:
@@ -118,8 +116,10 @@ def _filled(text: str, start: int, end: int, blocks: list[Block] | tuple[Block, 
         begin = max(block.start, at)
         if begin >= block.end:
             continue
-        parts = tuple(_filled(text, begin, block.end, block.parts)) if block.parts else ()
-        found.append(Block(block.kind, begin, block.end, block.level, block.title, parts))
+        if block.parts or begin > block.start:
+            parts = tuple(_filled(text, begin, block.end, block.parts)) if block.parts else ()
+            block = Block(block.kind, begin, block.end, block.level, block.title, parts)
+        found.append(block)
         at = block.end
     if text[at:end].strip():
         found.append(Block("prose", at, end))

@@ -22,6 +22,8 @@ __all__ = ["Measured", "Ruler"]
 _SEGMENT = 1 << 15
 _BREAK = re.compile(r"\s(?=\S)")
 _WORD = re.compile(r"[^ \t\n\r]+")
+_ANYTHING = re.compile("")
+_PART = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
 _LONG = 32
 """Tokens of a word whose inside is worth knowing: a sentence of a script without spaces, an address."""
 _KEPT = 1 << 18
@@ -66,12 +68,17 @@ class Ruler:
         self._tokenizer = None
         self._count = count
         self._words: dict[str, int] = {}
+        self._parts: dict[str, int] = {}
+        self._single = _ANYTHING
         self.adds_up = '"BertPreTokenizer"' in tokenizer
         """Whether a word between white space has the same tokens wherever it stands: then each is counted once."""
         if tokenizer:
             self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer)
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
+            if self.adds_up and '"BertNormalizer"' in tokenizer:
+                named = [re.escape(token.content) for token in self._tokenizer.get_added_tokens_decoder().values()]
+                self._single = re.compile("|".join(named) or r"(?!)", re.IGNORECASE)
 
     @classmethod
     def of(cls, embedder: Embedder) -> Ruler:
@@ -101,12 +108,28 @@ class Ruler:
     def _counted(self, words: Sequence[str]) -> dict[str, int]:
         """The tokens of each of these words; what was counted for other documents is remembered."""
         if len(self._words) > _KEPT:
-            self._words = {}
+            self._words, self._parts = {}, {}
         known = self._words
-        missing = list({word for word in words if word not in known})
-        encoded = cast("tokenizers.Tokenizer", self._tokenizer).encode_batch_fast(missing, add_special_tokens=False)
-        known.update((word, len(one)) for word, one in zip(missing, encoded, strict=True))
+        parts = self._parts
+        missing = {word: self._apart(word) for word in words if word not in known}
+        self._encode(list({part for found in missing.values() for part in found if part not in parts}), parts)
+        known.update((word, sum([parts[part] for part in found])) for word, found in missing.items())
         return known
+
+    def _apart(self, word: str) -> list[str]:
+        """The runs of letters and digits, and the single marks, that BERT's tokenizers look at one by one anyway.
+
+        There are far fewer of them than of words with their brackets and dots. Beyond ASCII, and where one of the
+        tokenizer's own tokens is spelt out, the word is given to it as it stands.
+        """
+        if word.isascii() and word.isprintable() and not self._single.search(word):
+            return _PART.findall(word)
+        return [word]
+
+    def _encode(self, texts: list[str], known: dict[str, int]) -> None:
+        if texts:
+            encoded = cast("tokenizers.Tokenizer", self._tokenizer).encode_batch_fast(texts, add_special_tokens=False)
+            known.update((text, len(one)) for text, one in zip(texts, encoded, strict=True))
 
     def _spread(self, words: Sequence[str], places: list[int], counts: list[int]) -> tuple[list[int], list[int]]:
         """Long words, such as sentences of a script without spaces, with a place for each of their tokens."""

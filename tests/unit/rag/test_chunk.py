@@ -19,6 +19,7 @@ from mainspring.rag.chunk import Chunk, Chunker, ChunkSpec
 from mainspring.rag.ruler import Ruler
 
 DOCS = sorted((Path(__file__).parents[3] / "docs").rglob("*.md"))
+SPELT = ["[CLS]", "[cls]", "[", "]", "UNK", "[UNK", "a", "Z9", "_", "\x7f", "\x00", "é", "e\u0301", "中", "don't", "."]
 
 
 @functools.cache
@@ -148,6 +149,43 @@ def test_a_tokenizer_that_does_not_add_up():
     chunks = Chunker(own, ChunkSpec(max_tokens=40), 512).chunks(Parsed(text, "Titel"))
     assert max(len(bpe.encode(chunk.text).ids) for chunk in chunks) <= 40
     assert "".join("".join(chunk.body.split()) for chunk in chunks) == "".join(text.split())
+
+
+class Tallied:
+    """A tokenizer that tells how many characters it has been given."""
+
+    def __init__(self) -> None:
+        self.characters = 0
+
+    def encode_batch_fast(self, texts, add_special_tokens):
+        self.characters += sum(map(len, texts))
+        return tokenizer().encode_batch_fast(texts, add_special_tokens=add_special_tokens)
+
+    def encode(self, text, add_special_tokens):
+        self.characters += len(text)
+        return tokenizer().encode(text, add_special_tokens=add_special_tokens)
+
+
+def test_what_is_known_is_not_tokenised_again():
+    text = "\n\n".join(f"# {words(3)}\n\n" + f"call(word{n}).with[{n}], and (word{n}): " * 9 for n in range(99))
+    counted_alone = []
+    ruler = Ruler(tokenizer().to_str(), lambda texts: counted_alone.extend(texts) or counted(texts))
+    ruler._tokenizer = tally = Tallied()
+    chunker = Chunker(ruler, ChunkSpec(), 256)
+    assert len(chunker.chunks(Parsed(text))) > 50
+    assert tally.characters < len(text) / 40
+    assert sum(map(len, counted_alone)) < len(text) / 40
+    before = tally.characters
+    chunker.chunks(Parsed(text))
+    assert tally.characters == before
+
+
+@settings(max_examples=300)
+@given(st.text(st.characters(codec="utf-8"), max_size=60), st.lists(st.sampled_from(SPELT), max_size=8).map("".join))
+def test_parts_of_words_add_up(text, spelt):
+    for one in (text, spelt, spelt + text):
+        alone = len(tokenizer().encode(one, add_special_tokens=False).ids)
+        assert ruler().measured(one).totals[-1] == alone
 
 
 def test_a_tokenizer_that_is_not_known():

@@ -84,11 +84,16 @@ def _csv(data: bytes) -> Parsed:
 
 
 def _converted(data: bytes, kind: Format, output: str = "markdown") -> Any:
-    """What kreuzberg makes of it; the margins of a page are read too, where it would drop a first line as furniture."""
+    """What kreuzberg makes of it.
+
+    The margins of a page are read too, where it would drop a first line as furniture. Its score of the text's quality,
+    which nobody reads, would take half of its time for HTML.
+    """
     config = kreuzberg.ExtractionConfig(
         output_format=output,
         pages=kreuzberg.PageConfig(extract_pages=True),
         use_cache=False,
+        enable_quality_processing=False,
         content_filter=kreuzberg.ContentFilterConfig(include_headers=True, include_footers=True),
         pdf_options=kreuzberg.PdfConfig(top_margin_fraction=0.0, bottom_margin_fraction=0.0),
     )
