@@ -75,7 +75,7 @@ def test_a_store_that_hangs_holds_up_nobody_else_and_one_that_is_gone_is_told(
     project = copied(built, tmp_path)
     with redis_server.running() as url:
         monkeypatch.setenv("MAINSPRING_ONLINE_URL", url)
-        monkeypatch.setenv("MAINSPRING_ONLINE_TIMEOUT", "3")
+        monkeypatch.setenv("MAINSPRING_ONLINE_TIMEOUT", "30")
         mainspring("apply", cwd=project)
         served = serve(project)
         try:
