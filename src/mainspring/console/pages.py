@@ -286,9 +286,10 @@ def _version(item: Entity, alias: str) -> dict[str, object]:
 
 
 def _data_row(state: ConsoleState, node: Node) -> dict[str, object]:
-    steps = state.services.catalog.step_history(f"{node.kind}/{node.name}", limit=1)
+    steps = state.services.catalog.step_history(f"{node.kind}/{node.name}")
     last = steps[0] if steps else None
-    built = None if last is None else builder(state, last)
+    # While it is built anew, and when that has failed, what was built before is what there is.
+    built = next((made for step in steps if (made := builder(state, step)) is not None), None)
     held = None if built is None else _held(state, built)
     return {
         "name": node.name,
@@ -313,6 +314,10 @@ def _quarantine(state: ConsoleState, node: Node) -> dict[str, object] | None:
     return None if found is None else dataclasses.asdict(found)
 
 
+_GONE = ("MS-4103", "MS-4131")
+"""Codes of a blob and of a table that is not there; any other fault is not hidden."""
+
+
 def _held(state: ConsoleState, built: StepRow) -> TableVersion | None:
     """What the log of a source or view holds now, with what was pushed after it was built; None where it is gone."""
     for output in built.outputs:
@@ -320,6 +325,8 @@ def _held(state: ConsoleState, built: StepRow) -> TableVersion | None:
             try:
                 log = msgspec.json.decode(state.services.objects.get(output.digest), type=TableVersion).table
                 return newest(state.services.tables, log)
-            except StoreError:
+            except StoreError as error:
+                if error.code not in _GONE:
+                    raise
                 return None
     return None
