@@ -107,7 +107,7 @@ def promote_prompt(
             f"prompt {name!r} has no version {version}",
             code="MS-5044",
             why=f"versions: {', '.join(known) or 'none'}",
-            fix=f"mainspring show prompt/{name}" if known else "mainspring apply records the declared one",
+            fix=f"mainspring show prompt/{name}" if known else "mainspring show prompt lists the declared ones",
         )
     while True:
         at = catalog.alias(_SPLIT, name, alias)
