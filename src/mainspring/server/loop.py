@@ -31,6 +31,7 @@ from mainspring.monitoring.steps import tasks_of_monitor
 from mainspring.plan.graph import Node, Plan
 from mainspring.server.indexing import task_of_index
 from mainspring.server.planning import remember
+from mainspring.server.prompts import keep_prompts, prompts_of
 from mainspring.training.steps import tasks_of_model
 
 Mode = Literal["pool", "inline"]
@@ -66,6 +67,8 @@ def apply(
     workers = _workers(services)
     report = run_graph(graph, services, watch=watch, mode=mode, workers=workers, reason=reason, keep_going=True)
     if report.status == "ok":
+        if prompts := prompts_of(plan):
+            keep_prompts(services.catalog, prompts)
         remember(services, plan, now_us())
     return report
 
