@@ -11,6 +11,7 @@ from mainspring.catalog.ids import now_us as present
 from mainspring.features.log import MADE_MARK, read_log, standing
 from mainspring.features.online.keys import view_prefix
 from mainspring.features.online.rows import BODY, head
+from mainspring.features.online.windows import layout_of
 from mainspring.features.online.write import rewrite, upsert
 from mainspring.features.view import RETRACTS, SEQ, View
 from mainspring.lazy import lazy
@@ -46,8 +47,14 @@ class Materialised(msgspec.Struct, frozen=True):
 
 
 def online_id(catalog: Catalog, view: View) -> int:
-    """The number under which a view's rows are kept online: one a log, never reused."""
-    offered = Entity(new_id(), "online_view", "all", 0, view.log, {"view": view.name, "log": view.log}, present())
+    """The number under which a view's rows are kept online: one for what decides them, never reused.
+
+    That is the log and how much of it a row keeps: a longer window needs rows anew, and has them beside the old ones.
+    """
+    kept = f"windows/{layout_of(view).keep_us}" if view.windowed else "newest"
+    offered = Entity(
+        new_id(), "online_view", "all", 0, f"{view.log}/{kept}", {"view": view.name, "log": view.log}, present()
+    )
     return catalog.add_entity(offered).version
 
 
