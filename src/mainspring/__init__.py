@@ -4,7 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mainspring.declare.aggregate import avg, count, highest, last, lowest, stddev, total, variance
+    from mainspring.declare.aggregate import (
+        avg,
+        count,
+        distinct,
+        first,
+        highest,
+        last,
+        last_n,
+        lowest,
+        quantile,
+        stddev,
+        total,
+        variance,
+    )
     from mainspring.declare.app import App
     from mainspring.declare.artifact import File, Model
     from mainspring.declare.data import Entity
@@ -29,9 +42,13 @@ _HOMES = {
     "avg": "declare.aggregate",
     "count": "declare.aggregate",
     "current": "engine.context",
+    "distinct": "declare.aggregate",
+    "first": "declare.aggregate",
     "highest": "declare.aggregate",
     "last": "declare.aggregate",
+    "last_n": "declare.aggregate",
     "lowest": "declare.aggregate",
+    "quantile": "declare.aggregate",
     "stddev": "declare.aggregate",
     "total": "declare.aggregate",
     "variance": "declare.aggregate",
@@ -51,9 +68,13 @@ __all__ = [
     "avg",
     "count",
     "current",
+    "distinct",
+    "first",
     "highest",
     "last",
+    "last_n",
     "lowest",
+    "quantile",
     "stddev",
     "total",
     "variance",

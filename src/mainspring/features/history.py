@@ -192,10 +192,10 @@ def _answer(opened: duckdb.DuckDBPyConnection, asked: _Asked) -> _Answer:
         events = load_events(
             opened, view, read, log, moments, as_known=asked.as_known, window_us=longest, retracted=retracted
         )
-        question = Question(events, moments, longest)
-        kernel = question.kernel.name
+        question = Question(events, moments)
         for feature in windowed:
             columns[feature.name] = pa.chunked_array([answer(question, view, feature, asked.rows)])
+        kernel = "+".join(sorted(question.used))
     return _Answer(columns, state, event, kernel)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from mainspring.declare.aggregate import Function
 from mainspring.declare.record import FieldSpec, Kind
 from mainspring.features.asof import SPINE, spine_keys
 from mainspring.features.duck import quoted
@@ -66,7 +67,7 @@ def rows_sql(
     """
     names = spine_keys(len(view.keys))
     keys = ", ".join(f"{quoted(key)} as {name}" for key, name in zip(view.key_names, names, strict=True))
-    wide = "".join(f", {_loaded(view.column(column))} as c{index}" for index, column in enumerate(columns))
+    wide = "".join(f", {_loaded(view, view.column(column))} as c{index}" for index, column in enumerate(columns))
     versions, until, last = "", str(FAR), ""
     if view.version_id is not None:
         # Rows without an id are events of their own.
@@ -121,12 +122,13 @@ def load_events(
     return Events(entity, event, visible, end, values)
 
 
-def _loaded(field: FieldSpec) -> str:
-    """Values as numbers where DuckDB can do it; vectors are only ever counted."""
+def _loaded(view: View, field: FieldSpec) -> str:
+    """Values as numbers where DuckDB can do it; vectors that are only counted are not read."""
     name = quoted(field.name)
     if field.type.kind is Kind.TIMESTAMP:
         return f"epoch_us({name})"
-    if field.type.kind is Kind.VECTOR:
+    uses = {feature.aggregate.function for feature in view.windowed if feature.column == field.name}
+    if field.type.kind is Kind.VECTOR and uses <= {Function.COUNT}:
         return f"case when {name} is not null then 0 end"
     return name
 
@@ -140,6 +142,8 @@ def _values(column: pa.ChunkedArray, field: FieldSpec) -> Values:
     kind = field.type.kind
     if kind in (Kind.STRING, Kind.BYTES, Kind.DECIMAL):
         return _ranked(column, valid)
+    if kind is Kind.VECTOR and not pa.types.is_integer(column.type):
+        return Values(np.arange(len(column)), valid, column.combine_chunks())
     if kind is Kind.FLOAT:
         return Values(pc.fill_null(column, 0.0).to_numpy(), valid)
     if kind in (Kind.BOOLEAN, Kind.DATE):
