@@ -332,7 +332,7 @@ def _difference(tables: TableStore, rows: pa.Table, source: SourceTable) -> tupl
     stored = [rows.column(item.name).cast(stored_field(item).type) for item in source.fields]
     listed = ", ".join(quoted(name) for name in names)
     same = " and ".join(f"a.{quoted(name)} is not distinct from b.{quoted(name)}" for name in names)
-    with connection() as opened:
+    with connection(tables.limits) as opened:
         opened.register("incoming", pa.table([*stored, pa.array(np.arange(len(rows)))], names=[*names, "rid"]))
         opened.register("held", held.select([*names, SEQ]).append_column("place", pa.array(np.arange(len(held)))))
         new = opened.sql(
@@ -366,7 +366,7 @@ def _unknown(tables: TableStore, table: str, rows: pa.Table, source: SourceTable
     stored = [rows.column(item.name).cast(stored_field(item).type) for item in source.fields]
     listed = ", ".join(quoted(name) for name in names)
     same = " and ".join(f"n.{quoted(name)} is not distinct from h.{quoted(name)}" for name in names)
-    with connection() as opened:
+    with connection(tables.limits) as opened:
         opened.register("incoming", pa.table([*stored, pa.array(np.arange(len(rows)))], names=[*names, "rid"]))
         opened.register("held", tables.read(table, columns=names))
         found = opened.sql(
