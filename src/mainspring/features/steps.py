@@ -27,7 +27,8 @@ from mainspring.features.log import CONTENT_MARK, MADE_MARK, SourceTable, TableV
 from mainspring.features.project import update_view
 from mainspring.features.sources.files import find_files
 from mainspring.features.view import View, view_of
-from mainspring.features.write import PUSH_MARK, Changes, ingest_batch
+from mainspring.features.wal.commit import pushed_through
+from mainspring.features.write import Changes, ingest_batch
 from mainspring.plan.closure import closure_of
 from mainspring.plan.graph import Plan
 from mainspring.ports.tables import TableStore
@@ -123,14 +124,13 @@ def files_of(name: str, settings: Settings) -> list[Path]:
 
 def _source_task(source: SourceTable, services: Services, declared: str) -> Task:
     prefix = f"sources.{source.name}"
-    pushed = services.tables.mark(source.log, PUSH_MARK)
     params = {
         "source": source,
         "files": [File(path) for path in files_of(source.name, services.settings)],
         "format": services.settings.text(f"{prefix}.format"),
         "truncate": services.settings.text(f"{prefix}.truncate") == "us",
         # A log that was lost and made anew numbers its pushes from the beginning again.
-        "pushed": None if pushed is None else (pushed, services.tables.mark(source.log, MADE_MARK) or 0),
+        "pushed": pushed_through(services.tables, source),
     }
     return Task(
         f"source/{source.name}",

@@ -105,6 +105,7 @@ class DeltaTables:
         self._mutex = threading.RLock()
         self._open: dict[str, deltalake.DeltaTable] = {}
         self._heads: dict[str, _Head] = {}
+        self._synced: dict[str, int] = {}
 
     def tables(self) -> tuple[str, ...]:
         """The names of all tables, sorted."""
@@ -339,6 +340,30 @@ class DeltaTables:
         finally:
             os.close(lock)
 
+    def beside(self, name: str) -> Path:
+        """A folder for what all writers of these tables share."""
+        return self._root / name
+
+    @_guarded
+    def sync(self, table: str) -> None:
+        """Make all that was committed survive a loss of power too: delta-rs leaves it to the system when to write."""
+        log = self._folder(table) / "_delta_log"
+        done = self._synced.get(table, -1)
+        fresh = [path for path in sorted(log.glob("[0-9]*.json")) if int(path.stem) > done]
+        folders = {log, log.parent}
+        for commit in fresh:
+            for line in commit.read_text("utf-8").splitlines():
+                added = json.loads(line).get("add")
+                file = None if added is None else self._folder(table) / unquote(added["path"])
+                if file is not None and file.exists():  # unless it was put together with others, and they are gone
+                    _to_disk(file)
+                    folders.add(file.parent)
+            _to_disk(commit)
+        for folder in folders if fresh else ():
+            _to_disk(folder)
+        if fresh:
+            self._synced[table] = int(fresh[-1].stem)
+
     @_guarded
     def compact(self, table: str) -> Commit | None:
         """Rewrite small files as large ones."""
@@ -370,6 +395,7 @@ class DeltaTables:
         """Delete a table and its history."""
         self._open.pop(table, None)
         self._heads.pop(table, None)
+        self._synced.pop(table, None)
         folder = self._folder(table)
         if folder.exists():
             shutil.rmtree(folder)
@@ -479,6 +505,14 @@ def _mark_in_log(log: Path, app_id: str) -> tuple[bool, int | None]:
         if numbers:
             return True, int(numbers[-1])
     return not (log / "_last_checkpoint").exists(), None
+
+
+def _to_disk(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _expression(where: Sequence[Where]) -> Any:
