@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 
@@ -20,7 +20,7 @@ from mainspring.declare.origin import of_function
 from mainspring.engine import context
 from mainspring.engine.task import Output, Task
 from mainspring.errors import ConfigError, DeclarationError
-from mainspring.features.derive import Upstream, derive_view
+from mainspring.features.derive import Upstream, derive_view, derived_ahead
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import read_source
 from mainspring.features.log import CONTENT_MARK, MADE_MARK, SourceTable, TableVersion, source_of
@@ -33,11 +33,15 @@ from mainspring.plan.closure import closure_of
 from mainspring.plan.graph import Plan
 from mainspring.ports.tables import TableStore
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 __all__ = [
     "Derived",
     "TableVersion",
     "aggregate_rows",
     "changes_in_words",
+    "derive_ahead",
     "derive_pushed",
     "derive_rows",
     "derived_from",
@@ -226,6 +230,11 @@ def derive_pushed(tables: TableStore, derived: Derived, at: TableVersion) -> Tab
         return None
     upstream = Upstream(derived.source.name, derived.source, at)
     return derive_view(tables, derived.view, derived.function, [upstream]).version
+
+
+def derive_ahead(tables: TableStore, derived: Derived, rows: pa.Table) -> pa.Table | None:
+    """What a decorated view makes of rows of its source that are in no table yet; None when it cannot say."""
+    return derived_ahead(tables, derived.view, derived.function, derived.source, rows)
 
 
 # -- what the engine calls --------------------------------------------------------------------------------------------

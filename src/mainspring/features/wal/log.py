@@ -25,7 +25,7 @@ from mainspring.errors import DataError, MainspringError, RefusedError, StoreErr
 from mainspring.features.wal.answers import DAY_US, Answers
 from mainspring.features.wal.frames import Entry, Group, Head, frame, frames, is_torn
 
-__all__ = ["Draft", "Kept", "WriteAheadLog", "segment_files"]
+__all__ = ["Backlog", "Draft", "Kept", "WriteAheadLog", "segment_files"]
 
 _SUFFIX = ".wal"
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -71,6 +71,21 @@ class Kept:
     entry: Entry
     segment: int
     at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What is in the log and not in the tables.
+
+    Attributes:
+        rows: acknowledged rows.
+        bytes: their size, with that of rows set aside.
+        oldest_us: when the first of them came, microseconds since 1970, or None.
+    """
+
+    rows: int
+    bytes: int
+    oldest_us: int | None
 
 
 @dataclass(slots=True)
@@ -339,9 +354,12 @@ class WriteAheadLog:
             held = (kept.entry.counter + kept.entry.rows - 1 for kept in self._all() if kept.entry.rows)
             return max(held, default=None)
 
-    def waiting_bytes(self) -> int:
-        """Bytes of rows that are not in the tables, as far as this process knows."""
-        return self._bytes
+    def backlog(self) -> Backlog:
+        """What waits for the tables, as far as this process knows."""
+        with self._mutex:
+            waiting = [kept.entry for kept in self._all() if self._waits(kept.entry)]
+            oldest = min((entry.at_us for entry in waiting), default=None)
+            return Backlog(sum(entry.rows for entry in waiting), self._bytes, oldest)
 
     def find(self, n: int) -> Kept | None:
         """The entry of that number, if the log still holds it."""
