@@ -27,21 +27,22 @@ SEED = int(os.environ.get("MAINSPRING_TEST_SEED", "1"))
 
 def killed_after(folder, run, wait):
     """What two processes that were killed had acknowledged: the first and last `_seq` by request."""
-    command = [sys.executable, pusher.__file__, str(folder)]
-    running = [
-        subprocess.Popen([*command, f"{run}{name}", "2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        for name in "ab"
-    ]
-    said = [process.stdout.readline() for process in running]  # both are at it
+    command = [sys.executable, pusher.__file__, str(folder / "tables")]
+    running = {}
+    for name in "ab":
+        said = folder / f"{run}{name}"
+        with open(said, "wb") as out, open(f"{said}.err", "wb") as err:
+            running[said] = subprocess.Popen([*command, said.name, "2"], stdout=out, stderr=err)
+    deadline = time.monotonic() + 60
+    while not all(said.stat().st_size for said in running) and time.monotonic() < deadline:
+        time.sleep(0.01)  # until both are at it
     time.sleep(wait)
-    for process in running:
+    for process in running.values():
         process.kill()
     acknowledged = {}
-    for first, process in zip(said, running, strict=True):
-        out, err = process.communicate(timeout=60)
-        assert process.returncode == -9, err.decode()
-        assert b"Traceback" not in err, err.decode()
-        for line in (first + out).decode().splitlines(keepends=True):
+    for said, process in running.items():
+        assert process.wait(timeout=60) == -9, Path(f"{said}.err").read_text()
+        for line in said.read_text().splitlines(keepends=True):
             if line.endswith("\n"):
                 request, start, stop = line.split()
                 acknowledged[request] = (int(start), int(stop))
@@ -54,7 +55,7 @@ def test_no_acknowledged_row_is_lost_torn_or_doubled(tmp_path):
     for kill in range(0, KILLS, 2):
         acknowledged |= killed_after(tmp_path, f"k{kill}", chance.uniform(0.0, 0.4))
     assert len(acknowledged) >= KILLS
-    tables = open_tables(DeltaSettings(), tmp_path)
+    tables = open_tables(DeltaSettings(), tmp_path / "tables")
     again, (entry, repeated) = next(iter(acknowledged)), ask_again(tables, next(iter(acknowledged)))
     assert repeated
     assert seq_of(entry.counter) == acknowledged[again][0]
