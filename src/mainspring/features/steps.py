@@ -19,18 +19,20 @@ from mainspring.declare.declaration import Declaration, name_of, origin_of, spec
 from mainspring.declare.origin import of_function
 from mainspring.engine import context
 from mainspring.engine.task import Output, Task
-from mainspring.errors import ConfigError, DeclarationError
+from mainspring.errors import ConfigError, DeclarationError, ServiceError
 from mainspring.features.derive import Upstream, derive_view, derived_ahead
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import read_source
 from mainspring.features.log import CONTENT_MARK, MADE_MARK, SourceTable, TableVersion, source_of
 from mainspring.features.project import update_view
 from mainspring.features.sources.files import find_files
+from mainspring.features.tidy import pinned_versions, tidy
 from mainspring.features.view import View, view_of
 from mainspring.features.wal.commit import pushed_through
 from mainspring.features.write import Changes, ingest_batch
 from mainspring.plan.closure import closure_of
 from mainspring.plan.graph import Plan
+from mainspring.ports.catalog import Catalog
 from mainspring.ports.tables import TableStore
 
 if TYPE_CHECKING:
@@ -69,6 +71,14 @@ class Services(Protocol):
     @property
     def tables(self) -> TableStore:
         """The offline tables."""
+
+
+class _HasStores(Protocol):
+    @property
+    def tables(self) -> TableStore: ...
+
+    @property
+    def catalog(self) -> Catalog: ...
 
 
 def sources_of(plan: Plan) -> dict[str, SourceTable]:
@@ -261,6 +271,7 @@ def ingest_files(
     if prepared.report:
         aside = f"{len(prepared.set_aside):,} of {len(prepared.set_aside) + len(prepared.rows):,} rows set aside"
         step.note(f"{aside} ({', '.join(prepared.report)}): mainspring show source/{source.name}")
+    _tidy(source.log)
     return done
 
 
@@ -291,7 +302,9 @@ def still_there(services: Services, params: Mapping[str, object], kept: object) 
 
 def aggregate_rows(view: View, source: SourceTable, at: TableVersion) -> TableVersion:
     """Bring the log of a view of declared aggregates up to a version of its source's."""
-    return update_view(_tables(), view, source, at).version
+    made = update_view(_tables(), view, source, at).version
+    _tidy(view.log)
+    return made
 
 
 def derive_rows(
@@ -302,11 +315,21 @@ def derive_rows(
     items = [Upstream(item.name, item, version) for item, version in zip(upstream, versions, strict=True)]
     step = context.current()
     made = derive_view(_tables(), view, function, items, anew=step.forced, outside=lambda: bool(step.undeclared()))
+    _tidy(view.log)
     return made.version
 
 
 def _tables() -> TableStore:
     return cast(HasTables, context.current().services).tables
+
+
+def _tidy(table: str) -> None:
+    """Keep a log quick to read; that it cannot be done now harms nothing."""
+    services = cast(_HasStores, context.current().services)
+    try:
+        tidy(services.tables, table, lambda: pinned_versions(services.catalog), now_us=time.time_ns() // 1000)
+    except ServiceError as error:
+        sys.stderr.write(f"{table} was not put in order: {error.what}\n")
 
 
 def _content(paths: Sequence[Path]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ from mainspring.features.online.materialise import follow, materialise
 from mainspring.features.online.write import upsert
 from mainspring.features.project import project, update_view
 from mainspring.features.steps import Derived, derive_ahead, derive_pushed
+from mainspring.features.tidy import pinned_versions, tidy
 from mainspring.features.view import View
 from mainspring.features.wal.commit import Committed, commit_waiting, drain, log_of, retire
 from mainspring.features.wal.frames import Entry
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 __all__ = ["Pushing"]
 
 _STOP_S = 30.0
+_SHARE = 20.0
+"""The pause between two commits, in units of what the last took."""
+_TIDY_S = 600.0
+"""Seconds between two looks at how many files the logs have."""
 
 
 def _quiet(line: str) -> None:
@@ -85,6 +91,7 @@ class Pushing:
         }
         self._wanted, self._stopping = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
+        self._tidied = time.monotonic()
 
     # -- a push ---------------------------------------------------------------------------------------------------
 
@@ -174,10 +181,30 @@ class Pushing:
             at.log.close()
 
     def _work(self) -> None:
+        pause = self._every
         while not self._stopping.is_set():
-            self._wanted.wait(self._every)
+            self._wanted.wait(pause)
             self._wanted.clear()
+            began = time.monotonic()
             self.commit_all()
+            # A commit costs more the longer a table's history is: then there are fewer.
+            pause = max(self._every, _SHARE * (time.monotonic() - began))
+            if any(at.fault for at in self._sources.values()):
+                self._stopping.wait(self._every)  # however much comes meanwhile
+            if time.monotonic() - self._tidied > _TIDY_S:
+                self.tidy()
+
+    def tidy(self) -> None:
+        """Put small files of the pushed sources and their views together, and delete what nothing can ask for."""
+        self._tidied = time.monotonic()
+        services = self._services
+        for name, at in self._sources.items():
+            if at.followed is None:
+                continue
+            views = [*at.views, *(derived.view for derived in at.derived)]
+            for table in (at.source.log, at.source.quarantine, *(view.log for view in views)):
+                with self._telling(name):
+                    tidy(services.tables, table, lambda: pinned_versions(services.catalog), now_us=now_us())
 
     def commit_all(self) -> None:
         """Bring what waits into the tables, source by source; a fault is told, and the next time tries again."""

@@ -8,6 +8,7 @@ import fcntl
 import functools
 import glob
 import json
+import math
 import os
 import re
 import shutil
@@ -45,6 +46,8 @@ _FIRST_USER: list[int] = []
 """The process that used delta-rs first; a child forked from it cannot use it."""
 
 _MOST_MARKS = 256
+_LARGE = 128 << 20
+"""Bytes of a file that small ones are put together to."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -369,7 +372,7 @@ class DeltaTables:
         """Rewrite small files as large ones."""
         handle = self._at(table, None)
         before = handle.version()
-        self._compact(handle)
+        self._compact(handle, _LARGE)
         after = int(handle.version())
         return None if after == before else Commit(after, 0, time.time_ns() // 1000, "OPTIMIZE")
 
@@ -379,7 +382,7 @@ class DeltaTables:
         handle = self._at(table, None)
         before = self._on_disk(table)
         handle.vacuum(
-            retention_hours=int(retention_hours),
+            retention_hours=math.ceil(retention_hours),
             dry_run=False,
             enforce_retention_duration=False,
             full=True,  # what killed writers left behind is in no log
