@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 
@@ -19,24 +19,31 @@ from mainspring.declare.declaration import Declaration, name_of, origin_of, spec
 from mainspring.declare.origin import of_function
 from mainspring.engine import context
 from mainspring.engine.task import Output, Task
-from mainspring.errors import ConfigError, DeclarationError
-from mainspring.features.derive import Upstream, derive_view
+from mainspring.errors import ConfigError, DeclarationError, ServiceError
+from mainspring.features.derive import Upstream, derive_view, derived_ahead
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import read_source
 from mainspring.features.log import CONTENT_MARK, MADE_MARK, SourceTable, TableVersion, source_of
 from mainspring.features.project import update_view
 from mainspring.features.sources.files import find_files
+from mainspring.features.tidy import pinned_versions, tidy
 from mainspring.features.view import View, view_of
-from mainspring.features.write import PUSH_MARK, Changes, ingest_batch
+from mainspring.features.wal.commit import pushed_through
+from mainspring.features.write import Changes, ingest_batch
 from mainspring.plan.closure import closure_of
 from mainspring.plan.graph import Plan
+from mainspring.ports.catalog import Catalog
 from mainspring.ports.tables import TableStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "Derived",
     "TableVersion",
     "aggregate_rows",
     "changes_in_words",
+    "derive_ahead",
     "derive_pushed",
     "derive_rows",
     "derived_from",
@@ -64,6 +71,14 @@ class Services(Protocol):
     @property
     def tables(self) -> TableStore:
         """The offline tables."""
+
+
+class _HasStores(Protocol):
+    @property
+    def tables(self) -> TableStore: ...
+
+    @property
+    def catalog(self) -> Catalog: ...
 
 
 def sources_of(plan: Plan) -> dict[str, SourceTable]:
@@ -123,14 +138,13 @@ def files_of(name: str, settings: Settings) -> list[Path]:
 
 def _source_task(source: SourceTable, services: Services, declared: str) -> Task:
     prefix = f"sources.{source.name}"
-    pushed = services.tables.mark(source.log, PUSH_MARK)
     params = {
         "source": source,
         "files": [File(path) for path in files_of(source.name, services.settings)],
         "format": services.settings.text(f"{prefix}.format"),
         "truncate": services.settings.text(f"{prefix}.truncate") == "us",
         # A log that was lost and made anew numbers its pushes from the beginning again.
-        "pushed": None if pushed is None else (pushed, services.tables.mark(source.log, MADE_MARK) or 0),
+        "pushed": pushed_through(services.tables, source),
     }
     return Task(
         f"source/{source.name}",
@@ -228,6 +242,11 @@ def derive_pushed(tables: TableStore, derived: Derived, at: TableVersion) -> Tab
     return derive_view(tables, derived.view, derived.function, [upstream]).version
 
 
+def derive_ahead(tables: TableStore, derived: Derived, rows: pa.Table) -> pa.Table | None:
+    """What a decorated view makes of rows of its source that are in no table yet; None when it cannot say."""
+    return derived_ahead(tables, derived.view, derived.function, derived.source, rows)
+
+
 # -- what the engine calls --------------------------------------------------------------------------------------------
 
 
@@ -252,6 +271,7 @@ def ingest_files(
     if prepared.report:
         aside = f"{len(prepared.set_aside):,} of {len(prepared.set_aside) + len(prepared.rows):,} rows set aside"
         step.note(f"{aside} ({', '.join(prepared.report)}): mainspring show source/{source.name}")
+    _tidy(source.log)
     return done
 
 
@@ -282,7 +302,9 @@ def still_there(services: Services, params: Mapping[str, object], kept: object) 
 
 def aggregate_rows(view: View, source: SourceTable, at: TableVersion) -> TableVersion:
     """Bring the log of a view of declared aggregates up to a version of its source's."""
-    return update_view(_tables(), view, source, at).version
+    made = update_view(_tables(), view, source, at).version
+    _tidy(view.log)
+    return made
 
 
 def derive_rows(
@@ -293,11 +315,21 @@ def derive_rows(
     items = [Upstream(item.name, item, version) for item, version in zip(upstream, versions, strict=True)]
     step = context.current()
     made = derive_view(_tables(), view, function, items, anew=step.forced, outside=lambda: bool(step.undeclared()))
+    _tidy(view.log)
     return made.version
 
 
 def _tables() -> TableStore:
     return cast(HasTables, context.current().services).tables
+
+
+def _tidy(table: str) -> None:
+    """Keep a log quick to read; that it cannot be done now harms nothing."""
+    services = cast(_HasStores, context.current().services)
+    try:
+        tidy(services.tables, table, lambda: pinned_versions(services.catalog), now_us=time.time_ns() // 1000)
+    except ServiceError as error:
+        sys.stderr.write(f"{table} was not put in order: {error.what}\n")
 
 
 def _content(paths: Sequence[Path]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -140,6 +141,15 @@ class TableStore(Protocol):
 
     def writing(self, table: str) -> AbstractContextManager[None]:
         """Hold off other writers of a table, so that what is read here is still true when it is appended to."""
+
+    def beside(self, name: str) -> Path:
+        """A folder for what all writers of these tables share, such as the log of pushes; it need not be there yet.
+
+        Locks on its files hold for all of them, and what they have synced survives a loss of power.
+        """
+
+    def sync(self, table: str) -> None:
+        """Make all that was committed survive a loss of power too; nothing when the table is not there."""
 
     def compact(self, table: str) -> Commit | None:
         """Rewrite small files as large ones; same rows, a new version. None when there was nothing to do."""

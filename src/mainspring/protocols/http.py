@@ -105,6 +105,9 @@ _STATUS: tuple[tuple[type[MainspringError], int], ...] = (
 )
 
 
+_LATER = {"MS-5046": 1}
+"""Codes of what is refused for now: 429, with the seconds after which another try makes sense."""
+
 _CONFLICTS = ("MS-2121",)
 """Codes of requests that are at odds with an earlier one: 409."""
 
@@ -118,9 +121,10 @@ def error_response(error: Exception) -> Response:
         return json_response({"error": error.message}, error.status, headers=tuple(headers))
     if isinstance(error, MainspringError):
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        status = 409 if error.code in _CONFLICTS else status
+        status = 409 if error.code in _CONFLICTS else 429 if error.code in _LATER else status
         if status < 500:
-            return json_response({"error": error.what, "code": error.code, "fix": error.fix}, status)
+            later = ((b"retry-after", str(_LATER[error.code]).encode()),) if status == 429 else ()
+            return json_response({"error": error.what, "code": error.code, "fix": error.fix}, status, headers=later)
         return json_response({"error": "the server cannot answer now", "code": error.code}, status)
     return json_response({"error": "internal error"}, 500)
 

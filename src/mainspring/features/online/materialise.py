@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 else:
     pa, pc = lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["Materialised", "materialise", "online_id", "reaches"]
+__all__ = ["Materialised", "follow", "materialise", "online_id", "reaches"]
 
 _MARKS = b"\xff\xff\xff\xffmark"
 
@@ -85,6 +85,30 @@ def materialise(
     reached = max(rows.column(SEQ).to_pylist())
     store.swap(key, mark, head(0, 0, 0, 0) + _reached(reached, made))
     return Materialised(view.name, len(rows), entities, reached)
+
+
+def follow(
+    view: View, tables: TableStore, store: OnlineStore, before: int, rows: pa.Table, through: int, *, now_us: int
+) -> None:
+    """Bring the online store up to rows that were just appended to a view's log; what is there changes nothing.
+
+    Args:
+        view: the view, with its online number as `View.id`.
+        tables: where its log is.
+        store: the online store.
+        before: the greatest `_seq` that the log reached before.
+        rows: what was appended; if the store does not reach `before`, the log is read from where it does.
+        through: the greatest `_seq` that the log reaches now.
+        now_us: the present, in microseconds since 1970.
+    """
+    key = _mark_of(view)
+    (mark,) = store.get_many([key])
+    made = tables.mark(view.log, MADE_MARK) or 0
+    if mark is None or _through(mark, made) != before or rows.column(RETRACTS).null_count < len(rows):
+        materialise(view, tables, store, now_us=now_us)
+        return
+    upsert(view, store, rows, now_us)
+    store.swap(key, mark, head(0, 0, 0, 0) + _reached(through, made))
 
 
 def _bring(view: View, tables: TableStore, store: OnlineStore, rows: pa.Table, now_us: int) -> int:

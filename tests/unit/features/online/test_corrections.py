@@ -1,6 +1,7 @@
 """Rows that files hold no more, and rows of the future: offline and online, windows and the newest row alike."""
 
 import random
+import shutil
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -248,9 +249,21 @@ def test_a_source_that_was_lost_with_its_pushes_is_followed_again(project):
     project.push(("a", 2.0, 950, "2"))
     project.publish()
     project.tables.drop(project.source.log)
+    shutil.rmtree(project.tables.beside("_wal"))
     again = NOW + SECOND
     project.read_files(("a", 1.0, 900, "1"), now=again)
     project.publish(again)
     assert project.both("a", again)[0] == {"n": 1, "sum": 1.0, "recent": 1.0, "amount": 1.0}
     project.push(("a", 4.0, 940, "3"), now=again)
     assert project.both("a", again)[0] == {"n": 2, "sum": 5.0, "recent": 4.0, "amount": 4.0}
+
+
+def test_a_table_that_was_lost_gets_back_the_pushes_that_their_log_still_holds(project):
+    project.read_files(("a", 1.0, 900, "1"))
+    project.push(("a", 2.0, 950, "2"))
+    project.publish()
+    project.tables.drop(project.source.log)
+    again = NOW + SECOND
+    project.read_files(("a", 1.0, 900, "1"), now=again)
+    project.publish(again)
+    assert project.both("a", again)[0] == {"n": 2, "sum": 3.0, "recent": 2.0, "amount": 2.0}
