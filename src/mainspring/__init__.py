@@ -7,6 +7,17 @@ if TYPE_CHECKING:
     from mainspring.declare.aggregate import avg, count, highest, last, lowest, stddev, total, variance
     from mainspring.declare.app import App
     from mainspring.declare.artifact import File, Model
+    from mainspring.declare.checking import (
+        between,
+        distance,
+        fresh,
+        matches,
+        not_null,
+        one_of,
+        references,
+        rows,
+        unique,
+    )
     from mainspring.declare.data import Entity
     from mainspring.declare.frame import Frame
     from mainspring.declare.identity import Identity
@@ -27,13 +38,22 @@ _HOMES = {
     "Model": "declare.artifact",
     "Record": "declare.record",
     "avg": "declare.aggregate",
+    "between": "declare.checking",
     "count": "declare.aggregate",
     "current": "engine.context",
+    "distance": "declare.checking",
+    "fresh": "declare.checking",
     "highest": "declare.aggregate",
     "last": "declare.aggregate",
     "lowest": "declare.aggregate",
+    "matches": "declare.checking",
+    "not_null": "declare.checking",
+    "one_of": "declare.checking",
+    "references": "declare.checking",
+    "rows": "declare.checking",
     "stddev": "declare.aggregate",
     "total": "declare.aggregate",
+    "unique": "declare.checking",
     "variance": "declare.aggregate",
 }
 
@@ -49,13 +69,22 @@ __all__ = [
     "Model",
     "Record",
     "avg",
+    "between",
     "count",
     "current",
+    "distance",
+    "fresh",
     "highest",
     "last",
     "lowest",
+    "matches",
+    "not_null",
+    "one_of",
+    "references",
+    "rows",
     "stddev",
     "total",
+    "unique",
     "variance",
 ]
 

@@ -29,6 +29,9 @@ from mainspring.features.log import (
     standing,
 )
 from mainspring.features.project import update_view
+from mainspring.features.quality.known import known_in
+from mainspring.features.quality.results import CheckResult
+from mainspring.features.quality.screen import refuse_pushed
 from mainspring.features.view import BATCH, RETRACTS, SEQ, View, stored_field
 from mainspring.lazy import lazy
 from mainspring.ports.tables import Commit, TableStore, Txn
@@ -63,6 +66,8 @@ class PushResult:
         views: the logs of the views that were brought up to date, by name.
         logged: what the batch put into each view's log, by name, with the system columns: what goes online next.
         repeated: whether this request had been carried out before, so that nothing was appended now.
+        behind: the views that were not brought up to date, with the reason: a check refuses rows that came before.
+        results: what the source's checks of single rows found.
     """
 
     accepted: int
@@ -73,6 +78,8 @@ class PushResult:
     views: Mapping[str, TableVersion] = field(default_factory=lambda: MappingProxyType({}))
     logged: Mapping[str, pa.Table] = field(default_factory=lambda: MappingProxyType({}))
     repeated: bool = False
+    behind: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    results: tuple[CheckResult, ...] = ()
 
 
 def append_rows(
@@ -95,12 +102,15 @@ def append_rows(
         request_id: makes a repeated request harmless; it is of these rows, and of no others.
 
     Raises:
-        DataError: MS-2110, MS-2111, the rows are not of the record's types; MS-2121, the `request_id` came with other
+        DataError: MS-2110, MS-2111, the rows are not of the record's types; MS-2180, a check of the source or of a
+            view refuses them; MS-2121, the `request_id` came with other
             rows before; nothing is appended.
         StoreError: as the table store raises; the same push with the same `request_id` then goes on where it stopped.
     """
     tables = services.tables
-    prepared = prepare_rows(source, rows)
+    prepared = prepare_rows(source, rows, known_in(tables))
+    for view in views:
+        refuse_pushed(view, prepared.rows)
     with tables.writing(source.log):
         head = tables.mark(source.log, SEQ_MARK)
         before = -1 if head is None else head
@@ -119,8 +129,13 @@ def append_rows(
             version = noted(source.log, earlier) or TableVersion(source.log, earlier.version)
     done: dict[str, TableVersion] = {}
     logged: dict[str, pa.Table] = {}
+    behind: dict[str, str] = {}
     for view in views:
-        update = update_view(tables, view, source, version, arrived=(before, stamped))
+        try:
+            update = update_view(tables, view, source, version, arrived=(before, stamped))
+        except DataError as error:  # an earlier batch, which the view refused, is in its way
+            behind[view.name] = f"{error.code} {error.what}"
+            continue
         done[view.name], logged[view.name] = update.version, update.appended
         if earlier is not None and not len(update.appended):
             logged[view.name] = tables.read(view.log, where=[(BATCH, "==", batch)]).sort_by(SEQ)
@@ -134,6 +149,8 @@ def append_rows(
         done,
         logged,
         repeated=earlier is not None,
+        behind=behind,
+        results=prepared.results,
     )
 
 
@@ -204,6 +221,10 @@ def _unheard(changes: Changes) -> None:
     """Tell nobody."""
 
 
+def _unjudged(rows: pa.Table) -> None:
+    """Let all rows in."""
+
+
 def ingest_batch(
     tables: TableStore,
     source: SourceTable,
@@ -213,6 +234,7 @@ def ingest_batch(
     now_us: int,
     pushed: int = -1,
     tell: Callable[[Changes], None] = _unheard,
+    judge: Callable[[pa.Table], None] = _unjudged,
 ) -> TableVersion:
     """Append what a source's files hold and its log does not, take away what they do not hold any more; once.
 
@@ -230,6 +252,7 @@ def ingest_batch(
         now_us: the moment of arrival, in microseconds since 1970.
         pushed: the `PUSH_MARK` that the version must reach.
         tell: is told what changed, if anything did.
+        judge: is shown the rows that are new before anything is written; what it raises, refuses the batch.
     """
     batch = f"file/{content}"
     with tables.writing(source.log):
@@ -242,6 +265,7 @@ def ingest_batch(
         if before is not None:
             rows, gone = _difference(tables, rows, source)
             aside = _unknown(tables, source.quarantine, aside, source) if len(aside) else aside
+        judge(rows)
         _set_aside(tables, source, aside, batch)
         if before is not None and not len(rows) and gone is None:
             return before if earlier is None else _with_pushes(tables, source, earlier, pushed)

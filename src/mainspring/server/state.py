@@ -28,7 +28,7 @@ from mainspring.features.log import SourceTable, TableVersion
 from mainspring.features.online.materialise import materialise
 from mainspring.features.online.plan import ReadPlan, compile_plan
 from mainspring.features.online.write import upsert
-from mainspring.features.steps import Derived, derive_pushed, derived_from, sources_of
+from mainspring.features.steps import Derived, checked_views, derive_pushed, derived_from, sources_of
 from mainspring.features.view import View, picks_of
 from mainspring.features.write import append_rows
 from mainspring.monitoring.feeds import arrivals
@@ -100,6 +100,7 @@ class WorkerState:
         self.retraining: subprocess.Popen[bytes] | None = None
         self._worker = worker
         self._views: dict[str, View] = {}
+        self._checked: dict[str, View] = {}
         self._sources: dict[str, SourceTable] = {}
         self._derived: dict[str, list[Derived]] = {}
         self._plans: dict[str, ReadPlan] = {}
@@ -119,7 +120,8 @@ class WorkerState:
         """
         self._sources = sources_of(self.plan)
         self._views = online_views(self.services, self.plan)
-        self._derived = derived_from(self.plan, self._views, self._sources)
+        self._checked = checked_views(self.plan, self._views)
+        self._derived = derived_from(self.plan, self._checked, self._sources)
         for node in self._served():
             self._open_endpoint(node)
         self.refresh()
@@ -257,21 +259,24 @@ class WorkerState:
             raise DataError(
                 f"no source is called {source!r}", code="MS-2303", fix=f"there are: {', '.join(self._sources)}"
             )
-        views = [view for view in self._views.values() if view.sources == (source,) and not view.decorated]
-        failed: dict[str, str] = {}
+        views = [view for view in self._checked.values() if view.sources == (source,) and not view.decorated]
         cut = self.services.settings.text(f"sources.{source}.truncate") == "us"
         arrow = rows_to_table(table, rows, truncate=cut)
         with self._pushing:
             done = append_rows(
                 self.services, table, arrow, now if isinstance(now, int) else now_us(), views, request_id=request_id
             )
+            failed = dict(done.behind)
             for view in views:
-                if view.online:
+                if view.online and view.name in done.logged:
                     upsert(view, self.services.online, done.logged[view.name], now_us())
             for derived in self._derived[source]:
                 try:
                     self._derive(derived, done.source)
-                except UserCodeError as error:  # the rows are in the source's log, and the next apply says it again
+                except (
+                    UserCodeError,
+                    DataError,
+                ) as error:  # the rows are in the source's log, and the next apply says it again
                     failed[derived.view.name] = f"{error.code} {error.what}"
                     sys.stderr.write(error.lines() + "\n")
         self.metrics.counter("mainspring_features_pushed_total", app=self.plan.app, source=source)(done.accepted)
