@@ -109,6 +109,10 @@ _CONFLICTS = ("MS-2121",)
 """Codes of requests that are at odds with an earlier one: 409."""
 
 
+_UNFIT = ("MS-2180",)
+"""Codes of rows that are understood, and refused for what they say: 422, with the rows of the client's own."""
+
+
 def error_response(error: Exception) -> Response:
     """The response of a failed request: ``{"error": text}``; faults of ours say only that they are ours."""
     if isinstance(error, Fault):
@@ -118,9 +122,10 @@ def error_response(error: Exception) -> Response:
         return json_response({"error": error.message}, error.status, headers=tuple(headers))
     if isinstance(error, MainspringError):
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        status = 409 if error.code in _CONFLICTS else status
+        status = 409 if error.code in _CONFLICTS else 422 if error.code in _UNFIT else status
         if status < 500:
-            return json_response({"error": error.what, "code": error.code, "fix": error.fix}, status)
+            told = {"why": error.why} if error.code in _UNFIT else {}
+            return json_response({"error": error.what, "code": error.code, **told, "fix": error.fix}, status)
         return json_response({"error": "the server cannot answer now", "code": error.code}, status)
     return json_response({"error": "internal error"}, 500)
 

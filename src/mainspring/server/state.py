@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from mainspring.features.log import SourceTable, TableVersion
 from mainspring.features.online.materialise import materialise
 from mainspring.features.online.plan import ReadPlan, compile_plan
 from mainspring.features.online.write import upsert
+from mainspring.features.quality.results import ChecksRefusedError
 from mainspring.features.steps import Derived, checked_views, derive_pushed, derived_from, sources_of
 from mainspring.features.view import View, picks_of
 from mainspring.features.write import append_rows
@@ -41,6 +42,7 @@ from mainspring.server.knowledge import Knowledge
 from mainspring.server.labels import LabelRules
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
+from mainspring.server.quality import DataQuality
 from mainspring.server.rows import rows_to_table
 from mainspring.serving.endpoint import EndpointService, ModelColumn
 from mainspring.serving.models import LiveModel, ModelTable, load_live
@@ -97,6 +99,7 @@ class WorkerState:
         self.monitors: dict[str, Watched] = {}
         self.knowledge = Knowledge(services, plan)
         self.started = now_us()
+        self.quality: DataQuality
         self.retraining: subprocess.Popen[bytes] | None = None
         self._worker = worker
         self._views: dict[str, View] = {}
@@ -122,6 +125,9 @@ class WorkerState:
         self._views = online_views(self.services, self.plan)
         self._checked = checked_views(self.plan, self._views)
         self._derived = derived_from(self.plan, self._checked, self._sources)
+        logs = {name: source.log for name, source in self._sources.items()}
+        name = f"worker-{self._worker}"
+        self.quality = DataQuality(self.services, self.plan, self._views, logs, self.metrics, name)
         for node in self._served():
             self._open_endpoint(node)
         self.refresh()
@@ -262,7 +268,7 @@ class WorkerState:
         views = [view for view in self._checked.values() if view.sources == (source,) and not view.decorated]
         cut = self.services.settings.text(f"sources.{source}.truncate") == "us"
         arrow = rows_to_table(table, rows, truncate=cut)
-        with self._pushing:
+        with self._pushing, self._counted_checks(source):
             done = append_rows(
                 self.services, table, arrow, now if isinstance(now, int) else now_us(), views, request_id=request_id
             )
@@ -279,6 +285,7 @@ class WorkerState:
                 ) as error:  # the rows are in the source's log, and the next apply says it again
                     failed[derived.view.name] = f"{error.code} {error.what}"
                     sys.stderr.write(error.lines() + "\n")
+        self.quality.pushed(source, done.results)
         self.metrics.counter("mainspring_features_pushed_total", app=self.plan.app, source=source)(done.accepted)
         return {
             "accepted": done.accepted,
@@ -287,6 +294,14 @@ class WorkerState:
             "report": dict(done.report),
             **({"not_derived": failed} if failed else {}),
         }
+
+    @contextlib.contextmanager
+    def _counted_checks(self, source: str) -> Iterator[None]:
+        try:
+            yield
+        except ChecksRefusedError as error:
+            self.quality.pushed(source, error.results, refused=True)
+            raise
 
     def _derive(self, derived: Derived, at: TableVersion) -> None:
         version = derive_pushed(self.services.tables, derived, at)
@@ -359,6 +374,7 @@ class WorkerState:
         """Follow the prediction logs, judge closed blocks, compact old segments; how many blocks were judged."""
         judged = 0
         self.count_logged()
+        self.quality.once()
         with self._monitoring:
             for watched in self.monitors.values():
                 for rows in watched.reader.new_rows():

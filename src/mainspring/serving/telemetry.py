@@ -29,6 +29,12 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_predlog_dropped_total": ("counter", "answers lost to the log: the disk was full or stalled"),
     "mainspring_labels_total": ("counter", "labels taken"),
     "mainspring_features_pushed_total": ("counter", "rows pushed"),
+    "mainspring_feature_age_seconds": (
+        "gauge",
+        "age of a view's newest event, and of its newest commit",
+    ),
+    "mainspring_feature_age_limit_seconds": ("gauge", "how old a view's newest event may be"),
+    "mainspring_check_failures_total": ("counter", "rows that failed a check; of a check of the whole, batches"),
     "mainspring_monitor_score": ("gauge", "a monitor's score"),
     "mainspring_monitor_threshold": ("gauge", "what the score is compared with"),
     "mainspring_monitor_effect": ("gauge", "the size of the change"),

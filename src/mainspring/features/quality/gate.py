@@ -9,10 +9,13 @@ import msgspec
 from mainspring.features.quality.results import CheckResult, in_words, refusal, refused
 from mainspring.ports.catalog import Catalog, Event
 
-__all__ = ["CHECKED", "Gate", "last_results"]
+__all__ = ["CHECKED", "PUSHED", "Gate", "last_results"]
 
 CHECKED = "checks.done"
 """The event that tells what the checks of a source or view found in a batch."""
+PUSHED = "checks.pushed"
+"""The event that tells of checks that failed in pushed rows."""
+_LOOKED_AT = 200
 
 
 class Gate:
@@ -62,7 +65,14 @@ class Gate:
         self._tell({"refused": refuses, "checks": msgspec.to_builtins(self.results)})
 
 
-def last_results(catalog: Catalog, subject: str) -> dict[str, object] | None:
-    """What the checks of a source or view found last, with the moment; None where they never judged anything."""
-    events: Sequence[Event] = catalog.last_events(what=CHECKED, subject=subject, limit=1)
-    return {"at": events[0].at, **events[0].data} if events else None
+def last_results(catalog: Catalog, subject: str, what: str = CHECKED) -> dict[str, object] | None:
+    """What the checks of a source or view found last, with the moment; None where they never judged anything.
+
+    Args:
+        catalog: where it is on record.
+        subject: whose checks: ``/source/weather``.
+        what: `CHECKED`, or `PUSHED` for the last pushed rows that failed.
+    """
+    found: Sequence[Event] = catalog.last_events(what=what, subject=subject, limit=_LOOKED_AT)
+    event = next((event for event in found if event.subject == subject), None)  # other names may begin so
+    return None if event is None else {"at": event.at, **event.data}

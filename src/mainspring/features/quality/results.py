@@ -13,7 +13,7 @@ from mainspring.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["CheckResult", "failed_state", "in_words", "refusal", "refused", "samples_of"]
+__all__ = ["CheckResult", "ChecksRefusedError", "failed_state", "in_words", "refusal", "refused", "samples_of"]
 
 State = Literal["ok", "refused", "set_aside", "warned", "not_judged"]
 
@@ -47,6 +47,16 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     samples: tuple[dict[str, str | None], ...] = ()
 
 
+class ChecksRefusedError(DataError):
+    """Checks refuse rows (MS-2180).
+
+    Attributes:
+        results: what they found.
+    """
+
+    results: tuple[CheckResult, ...] = ()
+
+
 def failed_state(check: Check) -> State:
     """The state of a check that failed."""
     return _STATES[check.on_fail]
@@ -75,18 +85,20 @@ def in_words(result: CheckResult) -> str:
     return f"{result.check}: {result.why}"
 
 
-def refusal(owner: str, results: Sequence[CheckResult], origin: str = "") -> DataError:
+def refusal(owner: str, results: Sequence[CheckResult], origin: str = "") -> ChecksRefusedError:
     """The error of a batch that checks refuse; it names each, how many rows fail it, and some of them."""
     found = [result for result in results if result.state == "refused"]
     shown = [in_words(result) + "".join(f"; {_row(row)}" for row in result.samples[:2]) for result in found]
     checks = "a check refuses" if len(found) == 1 else f"{len(found)} checks refuse"
-    return DataError(
+    error = ChecksRefusedError(
         f"{checks} the rows of {owner}: {', '.join(result.check for result in found)}",
         code="MS-2180",
         why=" | ".join(shown),
         origin=origin,
         fix='correct the data, or the check; on_fail="quarantine" sets such rows aside, on_fail="warn" lets them in',
     )
+    error.results = tuple(results)
+    return error
 
 
 def _row(row: Mapping[str, str | None]) -> str:
