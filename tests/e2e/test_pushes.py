@@ -182,7 +182,7 @@ def test_too_much_that_waits_is_refused_for_now_and_told(project: Path, started:
     }
     assert samples["mainspring_feature_lag_rows"] == taken
     assert samples["mainspring_feature_wal_bytes"] > 3000
-    assert samples["mainspring_feature_age_seconds"] > 0
+    assert samples["mainspring_feature_waiting_seconds"] > 0
     assert samples["mainspring_features_pushed_total"] == taken
     assert served.stop() == 0
     assert len(in_tables(project)) == taken

@@ -26,7 +26,7 @@ from mainspring.engine.driver import load
 from mainspring.errors import ConfigError
 from mainspring.features.log import SourceTable
 from mainspring.features.online.plan import ReadPlan, compile_plan
-from mainspring.features.steps import derived_from, sources_of
+from mainspring.features.steps import checked_views, derived_from, sources_of
 from mainspring.features.view import View, picks_of
 from mainspring.monitoring.feeds import arrivals
 from mainspring.monitoring.steps import baseline_file
@@ -39,6 +39,7 @@ from mainspring.server.labels import LabelRules
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
 from mainspring.server.pushing import Pushing
+from mainspring.server.quality import DataQuality
 from mainspring.serving.endpoint import EndpointService, ModelColumn
 from mainspring.serving.models import LiveModel, ModelTable, load_live
 from mainspring.serving.predlog.reader import LogReader, compact
@@ -94,10 +95,12 @@ class WorkerState:
         self.monitors: dict[str, Watched] = {}
         self.knowledge = Knowledge(services, plan)
         self.started = now_us()
+        self.quality: DataQuality
         self.retraining: subprocess.Popen[bytes] | None = None
         self.pushing: Pushing | None = None
         self._worker = worker
         self._views: dict[str, View] = {}
+        self._checked: dict[str, View] = {}
         self._sources: dict[str, SourceTable] = {}
         self._plans: dict[str, ReadPlan] = {}
         self._monitoring = threading.Lock()
@@ -115,8 +118,14 @@ class WorkerState:
         """
         self._sources = sources_of(self.plan)
         self._views = online_views(self.services, self.plan)
-        derived = derived_from(self.plan, self._views, self._sources)
-        self.pushing = Pushing(self.services, self.plan.app, self._sources, self._views, derived, self.metrics)
+        self._checked = checked_views(self.plan, self._views)
+        logs = {name: source.log for name, source in self._sources.items()}
+        name = f"worker-{self._worker}"
+        self.quality = DataQuality(self.services, self.plan, self._views, logs, self.metrics, name)
+        derived = derived_from(self.plan, self._checked, self._sources)
+        self.pushing = Pushing(
+            self.services, self.plan.app, self._sources, self._checked, derived, self.metrics, self.quality.pushed
+        )
         for node in self._served():
             self._open_endpoint(node)
         self.refresh()
@@ -310,6 +319,7 @@ class WorkerState:
         """Follow the prediction logs, judge closed blocks, compact old segments; how many blocks were judged."""
         judged = 0
         self.count_logged()
+        self.quality.once()
         with self._monitoring:
             for watched in self.monitors.values():
                 for rows in watched.reader.new_rows():
