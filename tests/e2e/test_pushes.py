@@ -210,8 +210,13 @@ class Clients:
         threads = [
             threading.Thread(target=self.push_until_dead, args=(served, f"{run}c{number}")) for number in range(3)
         ]
+        known = len(self.taken)
         for thread in threads:
             thread.start()
+        deadline = time.monotonic() + 60
+        while len(self.taken) == known:  # a slow machine has acknowledged nothing yet
+            assert time.monotonic() < deadline, served.log.read_text()
+            time.sleep(0.01)
         time.sleep(wait)
         served.process.kill()
         served.process.wait(timeout=60)
