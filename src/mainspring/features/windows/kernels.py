@@ -1,7 +1,8 @@
 """Two kernels for sums and extremes over ranges of a sorted log.
 
 *Ranges* adds up the rows of each range: linear in the pairs (moment, row). *Prefix* keeps running sums and takes
-differences: linear in moments and rows, at any skew. Integers are added up as two halves of 32 bits, exactly; other numbers in
+differences: linear in moments and rows, at any skew. Integers are added up as two halves of 32 bits, exactly; other
+numbers in
 extended precision (`numpy.longdouble`) or as integers of their leading bits.
 """
 
