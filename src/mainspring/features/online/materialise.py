@@ -49,13 +49,22 @@ class Materialised(msgspec.Struct, frozen=True):
 def online_id(catalog: Catalog, view: View) -> int:
     """The number under which a view's rows are kept online: one for what decides them, never reused.
 
-    That is the log and how much of it a row keeps: a longer window needs rows anew, and has them beside the old ones.
+    That is the log, how much of it a row keeps, and the sketches it has: a longer window, or a first `distinct` of a
+    column, needs rows anew, and has them beside the old ones.
     """
-    kept = f"windows/{layout_of(view).keep_us}" if view.windowed else "newest"
+    kept = _kept(view)
     offered = Entity(
         new_id(), "online_view", "all", 0, f"{view.log}/{kept}", {"view": view.name, "log": view.log}, present()
     )
     return catalog.add_entity(offered).version
+
+
+def _kept(view: View) -> str:
+    if not view.windowed:
+        return "newest"
+    layout = layout_of(view)
+    sketches = "".join(f"/{function.value}:{column}" for function, column in layout.sketches)
+    return f"chunks/{layout.keep_us}{sketches}"
 
 
 def materialise(
