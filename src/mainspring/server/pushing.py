@@ -265,7 +265,8 @@ class Pushing:
                 update = update_view(tables, view, at.source, version, arrived=arrived)
                 if view.online:
                     before = -1 if committed is None else committed.before
-                    follow(view, tables, online, before, update.appended, update.version.through, now_us=now_us())
+                    reached = update.version.through
+                    follow(view, tables, online, before, update.appended, reached, now_us=now_us(), source=at.source)
         for derived in at.derived:
             with self._telling():
                 found = derive_pushed(tables, derived, version)

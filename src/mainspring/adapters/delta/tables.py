@@ -315,7 +315,10 @@ class DeltaTables:
     def _paths(self, handle: deltalake.DeltaTable, table: str) -> list[str]:
         # file_uris() spells paths as URLs, which no reader of files understands.
         added = pa.table(handle.get_add_actions(flatten=True)).column("path").to_pylist()
-        return sorted(str(self._folder(table) / unquote(path)) for path in added)
+        paths = sorted(str(self._folder(table) / unquote(path)) for path in added)
+        if handle is not self._open.get(table) and not all(map(os.path.exists, paths)):
+            raise no_such_table(table, int(handle.version()))
+        return paths
 
     @_guarded
     def read(
