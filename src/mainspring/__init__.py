@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mainspring.declare.artifact import File, Model
     from mainspring.declare.checking import (
         between,
+        conforms,
         distance,
         fresh,
         matches,
@@ -39,6 +40,7 @@ _HOMES = {
     "Record": "declare.record",
     "avg": "declare.aggregate",
     "between": "declare.checking",
+    "conforms": "declare.checking",
     "count": "declare.aggregate",
     "current": "engine.context",
     "distance": "declare.checking",
@@ -70,6 +72,7 @@ __all__ = [
     "Record",
     "avg",
     "between",
+    "conforms",
     "count",
     "current",
     "distance",

@@ -27,10 +27,11 @@ from mainspring.errors import ConfigError, DataError, UserCodeError
 from mainspring.features.log import SourceTable, TableVersion
 from mainspring.features.online.materialise import materialise
 from mainspring.features.online.plan import ReadPlan, compile_plan
+from mainspring.features.online.sampled import SampledPlan, Samples
 from mainspring.features.online.write import upsert
 from mainspring.features.quality.results import ChecksRefusedError
 from mainspring.features.steps import Derived, checked_views, derive_pushed, derived_from, sources_of
-from mainspring.features.view import View, picks_of
+from mainspring.features.view import Pick, View, picks_of
 from mainspring.features.write import append_rows
 from mainspring.monitoring.feeds import arrivals
 from mainspring.monitoring.steps import baseline_file
@@ -43,6 +44,7 @@ from mainspring.server.labels import LabelRules
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
 from mainspring.server.quality import DataQuality
+from mainspring.server.replaying import ReplayWatch
 from mainspring.server.rows import rows_to_table
 from mainspring.serving.endpoint import EndpointService, ModelColumn
 from mainspring.serving.models import LiveModel, ModelTable, load_live
@@ -100,13 +102,16 @@ class WorkerState:
         self.knowledge = Knowledge(services, plan)
         self.started = now_us()
         self.quality: DataQuality
+        share = services.settings.number("features.replay")
+        self.samples = Samples(share) if share else None
+        self._replaying = None if self.samples is None else ReplayWatch(plan.app, services, self.samples, self.metrics)
         self.retraining: subprocess.Popen[bytes] | None = None
         self._worker = worker
         self._views: dict[str, View] = {}
         self._checked: dict[str, View] = {}
         self._sources: dict[str, SourceTable] = {}
         self._derived: dict[str, list[Derived]] = {}
-        self._plans: dict[str, ReadPlan] = {}
+        self._plans: dict[str, ReadPlan | SampledPlan] = {}
         self._pushing = threading.Lock()
         self._monitoring = threading.Lock()
         self._counting = threading.Lock()
@@ -144,8 +149,7 @@ class WorkerState:
         model = spec_of(spec.model)
         model_name = name_of(spec.model)
         picks = picks_of(model.inputs, self._views)
-        plan = compile_plan(self.services.online, picks)
-        self._plans[node.name] = plan
+        self._plans[node.name] = self._sampled(compile_plan(self.services.online, picks), picks)
         spine = spec_of(model.spine)
         columns, place = [], 0
         waiting = iter(picks)
@@ -194,6 +198,9 @@ class WorkerState:
             beside=beside,
             waits=not self.services.decision("online").chosen.embedded,
         )
+
+    def _sampled(self, plan: ReadPlan, picks: Sequence[Pick]) -> ReadPlan | SampledPlan:
+        return plan if self.samples is None else SampledPlan(plan, picks, self.samples)
 
     def _live(self, model: str) -> LiveModel:
         live = self.models.get(model)
@@ -369,6 +376,10 @@ class WorkerState:
             if step.status in ("ok", "hit") and step.outputs:
                 return step.outputs[0].digest
         return None
+
+    def replay_once(self) -> int:
+        """Compute sampled answers again offline; how many there were."""
+        return 0 if self._replaying is None else self._replaying.once()
 
     def monitor_once(self) -> int:
         """Follow the prediction logs, judge closed blocks, compact old segments; how many blocks were judged."""
