@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mainspring.declare.artifact import File, Model
     from mainspring.declare.checking import (
         between,
+        conforms,
         distance,
         fresh,
         matches,
@@ -52,6 +53,7 @@ _HOMES = {
     "Record": "declare.record",
     "avg": "declare.aggregate",
     "between": "declare.checking",
+    "conforms": "declare.checking",
     "count": "declare.aggregate",
     "current": "engine.context",
     "distinct": "declare.aggregate",
@@ -87,6 +89,7 @@ __all__ = [
     "Record",
     "avg",
     "between",
+    "conforms",
     "count",
     "current",
     "distance",

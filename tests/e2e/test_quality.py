@@ -19,7 +19,10 @@ from e2e.conftest import Served, call, mainspring, serve
 CHROMIUM = shutil.which("chromium")
 APP = """
 from datetime import datetime
-from mainspring import App, Entity, Record, avg, between, fresh, last, not_null, one_of, rows
+import pandera.polars as pa
+from mainspring import App, Entity, Record, avg, between, conforms, fresh, last, not_null, one_of, rows
+
+HOT = pa.DataFrameSchema({"heat": pa.Column(float, pa.Check.lt(500), nullable=True)}, name="HOT")
 
 app = App("sensors")
 sensor = Entity("sensor")
@@ -37,6 +40,7 @@ readings = app.source(
         one_of("sensor", ["a", "b", "c"]),
         rows(1),
         not_null("heat", on_fail="warn"),
+        conforms(HOT, on_fail="warn"),
     ],
 )
 latest = app.features(readings, entity=sensor, heat=last("heat"), mean=avg("heat", "1h"), checks=[fresh("2h")])
@@ -110,6 +114,7 @@ def test_what_checks_found_is_shown_and_counted(served: Served) -> None:
         "one_of(sensor, 'a', 'b', 'c')": "ok",
         "not_null(heat)": "warned",
         "rows(least=1)": "ok",
+        "conforms(HOT)": "ok",
     }
     text = mainspring("show", "source/readings", cwd=served.project).stdout
     assert "set aside  between(heat, -50, 90)  1 of 3 rows" in text

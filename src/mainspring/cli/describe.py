@@ -13,7 +13,7 @@ from mainspring.choose.services import Services
 from mainspring.cli.output import moment
 from mainspring.features.ingest import REASON
 from mainspring.features.log import newest
-from mainspring.features.quality.gate import PUSHED, last_results
+from mainspring.features.quality.gate import PUSHED, REPLAYED, last_results
 from mainspring.features.quarantine import set_aside
 from mainspring.features.steps import sources_of, views_of
 from mainspring.plan.graph import Plan
@@ -90,11 +90,12 @@ def table_of(services: Services, plan: Plan, kind: str, name: str) -> dict[str, 
 
 
 def quality_of(services: Services, kind: str, name: str) -> dict[str, Any]:
-    """What the checks of a source or view found last, in a batch and in pushed rows, and its open alarms."""
+    """What checks and the replay of online answers found last of a source or view, and its open alarms."""
     catalog, url = services.catalog, f"{kind}/{name}"
     return {
         "checks": last_results(catalog, f"/{url}"),
         "pushed": last_results(catalog, f"/{url}", PUSHED),
+        "replay": last_results(catalog, f"/{url}", REPLAYED),
         "alarms": [msgspec.to_builtins(alert) for alert in catalog.alerts(open_only=True, monitor=url)],
     }
 
@@ -108,6 +109,13 @@ def quality_lines(found: Mapping[str, Any]) -> Iterator[str]:
                 yield f"    {check['state'].replace('_', ' '):<10} {check['check']}  {check['why']}".rstrip()
                 for row in check["samples"]:
                     yield "      " + ", ".join(f"{name} {value}" for name, value in row.items())
+    if (told := found["replay"]) is not None:
+        yield f"  online answers that are others offline, {moment(told['at'])}"
+        for answer in told["answers"]:
+            keys = ", ".join(f"{name} {value}" for name, value in answer["keys"].items())
+            yield f"    {keys} at {moment(answer['at'])}"
+            for name in answer["differing"]:
+                yield f"      {name}: online {answer['online'][name]}, offline {answer['offline'][name]}"
     for alert in found["alarms"]:
         yield f"  alarm: {alert['kind']}, {alert['state']}: {alert['detail'].get('why', '')}"
 

@@ -14,7 +14,7 @@ from mainspring.console.health import builder, health_of
 from mainspring.console.state import ConsoleState
 from mainspring.errors import StoreError
 from mainspring.features.log import TableVersion, newest
-from mainspring.features.quality.gate import PUSHED, last_results
+from mainspring.features.quality.gate import PUSHED, REPLAYED, last_results
 from mainspring.features.quarantine import set_aside
 from mainspring.features.steps import sources_of, views_of
 from mainspring.plan.graph import Node
@@ -318,9 +318,13 @@ def _quarantine(state: ConsoleState, node: Node) -> dict[str, object] | None:
 
 
 def _quality(state: ConsoleState, node: Node) -> dict[str, object]:
-    """What the checks of a source or view found last: in a batch, and in pushed rows."""
+    """What checks found last in a batch and in pushed rows, and answers that were others when computed again."""
     catalog = state.services.catalog
-    return {"batch": last_results(catalog, node.url), "pushed": last_results(catalog, node.url, PUSHED)}
+    return {
+        "batch": last_results(catalog, node.url),
+        "pushed": last_results(catalog, node.url, PUSHED),
+        "replay": last_results(catalog, node.url, REPLAYED),
+    }
 
 
 _GONE = ("MS-4103", "MS-4131")

@@ -13,7 +13,7 @@ from mainspring.declare.aggregate import Aggregate
 from mainspring.declare.data import Column, Entity, FeatureView, Source, did_you_mean
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.duration import Duration, microseconds
-from mainspring.declare.options import choice, is_a, number
+from mainspring.declare.options import choice, is_a, not_a, number
 from mainspring.declare.origin import here
 from mainspring.declare.quality import Check, CheckKind, OnFail
 from mainspring.declare.record import FieldSpec, Kind
@@ -22,6 +22,7 @@ from mainspring.errors import DeclarationError
 __all__ = [
     "between",
     "checks_fit",
+    "conforms",
     "distance",
     "fresh",
     "matches",
@@ -176,6 +177,34 @@ def distance(
     return _check(CheckKind.DISTANCE, (column,), on_fail, limit=float(limit), least=least)
 
 
+def conforms(schema: object, *, on_fail: OnFail = "refuse") -> Check:
+    """The batch conforms to a pandera schema, which is run as it is; it changes no row.
+
+    Rows that fail one of its checks are told apart; a column that is missing or of another type refuses the batch.
+
+    Args:
+        schema: a DataFrameSchema or DataFrameModel of ``pandera.polars`` or ``pandera.pandas``, held by a variable of a
+            module.
+        on_fail: what happens to rows that fail.
+
+    Raises:
+        DeclarationError: MS-1033, it is no schema.
+    """
+    if not _is_pandera(schema):
+        raise not_a("what conforms takes", schema, "pandera schema", "conforms(SCHEMA), of pandera.polars")
+    name = schema.__name__ if isinstance(schema, type) else str(getattr(schema, "name", None) or "schema")
+    return _check(CheckKind.CONFORMS, (), on_fail, schema=schema, name=name)
+
+
+def _is_pandera(value: object) -> bool:
+    """Whether a value is a schema of pandera's; nothing is imported to see that."""
+    kinds = value.__mro__ if isinstance(value, type) else type(value).__mro__
+    return any(kind.__module__.startswith("pandera.") and "Schema" in kind.__name__ for kind in kinds) or (
+        isinstance(value, type)
+        and any(kind.__module__.startswith("pandera.") and kind.__name__ == "DataFrameModel" for kind in kinds)
+    )
+
+
 def _check(kind: CheckKind, columns: Sequence[str], on_fail: str, **limits: object) -> Check:
     choice("on_fail", on_fail, _ACTIONS)
     if kind in (CheckKind.NOT_NULL, CheckKind.UNIQUE) and not columns:
@@ -225,11 +254,11 @@ def checks_fit(
             column's type.
     """
     is_a("checks", checks, (list, tuple), 'checks=[not_null("origin"), fresh("2h")]')
-    found = cast("Sequence[object]", checks)
+    found = [conforms(item) if _is_pandera(item) else item for item in cast("Sequence[object]", checks)]
     for check in found:
         is_a("one of checks", check, Check, 'checks=[not_null("origin"), fresh("2h")]')
         _fits(cast(Check, check), fields, owner, of_view)
-    return tuple(cast("Sequence[Check]", found))
+    return tuple(cast("list[Check]", found))
 
 
 def view_columns(

@@ -13,7 +13,6 @@ from mainspring.declare.declared import Declared
 from mainspring.declare.duration import Duration, microseconds
 from mainspring.declare.options import choice, flag, known_options
 from mainspring.declare.origin import here
-from mainspring.declare.quality import Check
 from mainspring.declare.record import Record, fields_of
 
 __all__ = ["Featuring"]
@@ -33,7 +32,7 @@ class Featuring(Declared):
         deleted: str | None = None,
         zone: str | None = None,
         every: Duration | None = None,
-        checks: Sequence[Check] = (),
+        checks: Sequence[object] = (),
         called: str | None = None,
     ) -> Source:
         """A table to read; where it is, is the profile's business (``[sources.NAME]`` of mainspring.toml).
@@ -47,7 +46,8 @@ class Featuring(Declared):
             deleted: a boolean column; true marks a deletion.
             zone: the IANA time zone of naive times; without it they are refused.
             every: how often a server reads the source again and brings its views up to date.
-            checks: what its rows must satisfy before they are committed: `not_null`, `between`, `references`, ...
+            checks: what its rows must satisfy before they are committed: `not_null`, `between`, `references`, ..., or
+                pandera schemas.
             called: its name, when no variable holds it.
 
         Raises:
@@ -71,7 +71,7 @@ class Featuring(Declared):
         online: bool = ...,
         rows: Literal["each", "whole"] = ...,
         returns: type[Record] | None = ...,
-        checks: Sequence[Check] = ...,
+        checks: Sequence[object] = ...,
         called: str | None = ...,
     ) -> Callable[[Callable[..., object]], FeatureView]: ...
     @overload
@@ -84,7 +84,7 @@ class Featuring(Declared):
         online: bool = ...,
         rows: Literal["each", "whole"] = ...,
         returns: type[Record] | None = ...,
-        checks: Sequence[Check] = ...,
+        checks: Sequence[object] = ...,
         called: str | None = ...,
         **features: Aggregate,
     ) -> FeatureView: ...
@@ -97,7 +97,7 @@ class Featuring(Declared):
         online: bool = True,
         rows: Literal["each", "whole"] = "each",
         returns: type[Record] | None = None,
-        checks: Sequence[Check] = (),
+        checks: Sequence[object] = (),
         called: str | None = None,
         **features: Aggregate,
     ) -> FeatureView | Callable[[Callable[..., object]], FeatureView]:

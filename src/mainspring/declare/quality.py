@@ -32,6 +32,7 @@ class CheckKind(enum.StrEnum):
     ROWS = "rows"
     REFERENCES = "references"
     DISTANCE = "distance"
+    CONFORMS = "conforms"
 
 
 _TABLE = frozenset({CheckKind.UNIQUE, CheckKind.FRESH, CheckKind.ROWS, CheckKind.DISTANCE})
@@ -58,6 +59,9 @@ class Check:
         to_type: the type of that column.
         log: the log of that source; filled in when the app is planned.
         name: what the column is called then: ``carriers.code``.
+        schema: a pandera schema; None in a plan's values, where `reference` says where it is.
+        reference: ``module:name`` of the schema; `digest` is of all that it says.
+        digest: see `reference`.
         origin: where it was written.
     """
 
@@ -77,6 +81,9 @@ class Check:
     to_type: ColumnType | None = None
     log: str = ""
     name: str = ""
+    schema: object = field(default=None, compare=False)
+    reference: str = ""
+    digest: str = ""
     origin: Origin | None = field(default=None, compare=False)
 
     @property
@@ -101,5 +108,7 @@ class Check:
             yield from (f"{name}={n}" for name, n in (("least", self.least), ("most", self.most)) if n is not None)
         elif self.kind is CheckKind.REFERENCES:
             yield self.name or f"{name_of(cast('Declaration[object]', self.to))}.{self.to_column}"
+        elif self.kind is CheckKind.CONFORMS:
+            yield self.name
         elif self.kind is CheckKind.DISTANCE:
             yield f"{self.limit:g}"

@@ -20,6 +20,7 @@ from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.quality import Check
 from mainspring.declare.record import FieldSpec
 from mainspring.features.online.keys import key_packer
+from mainspring.features.quality.schemas import located
 from mainspring.features.view import (
     ASSUMED,
     BATCH,
@@ -191,7 +192,7 @@ def source_of(declaration: Source) -> SourceTable:
 def _resolved(check: Check) -> Check:
     """A check as a value that any process can hold: a reference by the name of the other source's log."""
     if check.to is None:
-        return dataclasses.replace(check, origin=None)
+        return located(check)
     other = cast(Source, check.to)
     return dataclasses.replace(
         check, to=None, origin=None, log=source_of(other).log, name=f"{name_of(other)}.{check.to_column}"

@@ -6,7 +6,6 @@ the user's app is needed to answer with it.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from mainspring.declare.model import Input
 from mainspring.declare.quality import Check
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DeclarationError
+from mainspring.features.quality.schemas import located
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
@@ -312,7 +312,7 @@ def checks_of(spec: FeatureViewSpec, fields: Sequence[FieldSpec]) -> tuple[Check
         DeclarationError: MS-1007, MS-1062, as `checks_fit`: only now are the columns of its function known.
     """
     found = checks_fit(spec.checks, {field.name: field for field in fields}, "the feature view", of_view=True)
-    return tuple(dataclasses.replace(check, origin=None) for check in found)
+    return tuple(located(check) for check in found)
 
 
 def source_digest(spec: SourceSpec) -> str:

@@ -39,6 +39,13 @@ _HELP: Mapping[str, tuple[str, str]] = {
         "age of a view's newest event, and of its newest commit",
     ),
     "mainspring_feature_age_limit_seconds": ("gauge", "how old a view's newest event may be"),
+    "mainspring_feature_replay_checked_total": ("counter", "online values that were computed again offline"),
+    "mainspring_feature_replay_mismatch_total": (
+        "counter",
+        "those that differ, and no late row explains it",
+    ),
+    "mainspring_feature_replay_late_total": ("counter", "answers that a row explains which came about then"),
+    "mainspring_feature_replay_dropped_total": ("counter", "sampled answers that were not computed again in time"),
     "mainspring_check_failures_total": ("counter", "rows that failed a check; of a check of the whole, batches"),
     "mainspring_monitor_score": ("gauge", "a monitor's score"),
     "mainspring_monitor_threshold": ("gauge", "what the score is compared with"),

@@ -9,12 +9,14 @@ import msgspec
 from mainspring.features.quality.results import CheckResult, in_words, refusal, refused
 from mainspring.ports.catalog import Catalog, Event
 
-__all__ = ["CHECKED", "PUSHED", "Gate", "last_results"]
+__all__ = ["CHECKED", "PUSHED", "REPLAYED", "Gate", "last_results"]
 
 CHECKED = "checks.done"
 """The event that tells what the checks of a source or view found in a batch."""
 PUSHED = "checks.pushed"
 """The event that tells of checks that failed in pushed rows."""
+REPLAYED = "replay.mismatch"
+"""The event that tells of online answers that are others offline."""
 _LOOKED_AT = 200
 
 

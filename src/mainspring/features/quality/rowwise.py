@@ -12,6 +12,7 @@ from mainspring.declare.quality import Check, CheckKind
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError
 from mainspring.features.quality.results import CheckResult, failed_state, samples_of
+from mainspring.features.quality.schemas import conformity
 from mainspring.features.view import arrow_type
 from mainspring.lazy import lazy
 
@@ -71,25 +72,26 @@ def judge_rows(
         return RowsJudged(pa.chunked_array([pa.nulls(len(table), pa.string())]), ())
     types = {field.name: field.type for field in fields}
     ordered = sorted(judged, key=lambda check: check.on_fail != "quarantine")
-    tallies = {id(check): _Tally(_test(check, types, known), reason(check)) for check in ordered}
+    tallies = {id(check): _tally(check, table, types, known) for check in ordered}
     reasons = [
-        _judge_slice(table.slice(start, _SLICE), ordered, tallies) for start in range(0, max(len(table), 1), _SLICE)
+        _judge_slice(table.slice(start, _SLICE), start, ordered, tallies)
+        for start in range(0, max(len(table), 1), _SLICE)
     ]
     return RowsJudged(
         pa.chunked_array(reasons, pa.string()), tuple(_result(check, tallies[id(check)]) for check in judged)
     )
 
 
-_Test = Callable[["pa.Table"], "pa.Array"]
-"""The rows of a slice that fail."""
+_Test = Callable[["pa.Table", int], "pa.Array"]
+"""Why each row of a slice fails, null where it does not; the slice and its first row's place in the batch."""
 
 
 class _Tally:
     """What a check has found so far."""
 
-    def __init__(self, test: _Test, said: str) -> None:
+    def __init__(self, test: _Test, of_batch: Sequence[str] = ()) -> None:
         self.test = test
-        self.reason = said
+        self.of_batch = of_batch
         self.rows = 0
         self.failing = 0
         self.samples: list[dict[str, str | None]] = []
@@ -102,27 +104,40 @@ class _Tally:
             self.samples += samples_of(rows.filter(failing))[: _SAMPLES - len(self.samples)]
 
 
-def _judge_slice(rows: pa.Table, ordered: Sequence[Check], tallies: Mapping[int, _Tally]) -> pa.Array:
+def _tally(check: Check, table: pa.Table, types: Mapping[str, ColumnType], known: Known) -> _Tally:
+    if check.kind is CheckKind.CONFORMS:
+        found = conformity(check, table)
+        return _Tally(lambda rows, start: _flat(found.reasons.slice(start, len(rows))), found.of_batch)
+    test, said = _test(check, types, known), pa.scalar(reason(check))
+    return _Tally(lambda rows, start: pc.if_else(test(rows), said, pa.scalar(None, pa.string())))
+
+
+def _judge_slice(rows: pa.Table, start: int, ordered: Sequence[Check], tallies: Mapping[int, _Tally]) -> pa.Array:
     aside = pa.nulls(len(rows), pa.string())
     for check in ordered:
         tally = tallies[id(check)]
         inside = pc.is_null(aside)
-        failing = pc.and_(inside, tally.test(rows))
+        reasons = tally.test(rows, start)
+        failing = pc.and_(inside, pc.is_valid(reasons))
         tally.take(rows, failing, len(rows) - (len(aside) - aside.null_count))
         if check.on_fail == "quarantine":
-            aside = pc.if_else(failing, pa.scalar(tally.reason), aside)
+            aside = pc.if_else(failing, reasons, aside)
     return aside
 
 
 def _result(check: Check, tally: _Tally) -> CheckResult:
     failed = tally.failing > 0
+    why = [*tally.of_batch, *([f"{tally.failing:,} of {tally.rows:,} rows"] if failed else [])]
+    state = failed_state(check) if why else "ok"
+    if tally.of_batch and state == "set_aside":
+        state = "refused"  # what is wrong with the batch as a whole goes with no row
     return CheckResult(
         check=str(check),
         on_fail=check.on_fail,
-        state=failed_state(check) if failed else "ok",
+        state=state,
         rows=tally.rows,
-        failing=tally.failing,
-        why=f"{tally.failing:,} of {tally.rows:,} rows" if failed else "",
+        failing=tally.failing or len(tally.of_batch),
+        why="; ".join(why),
         samples=tuple(tally.samples),
     )
 
@@ -146,7 +161,8 @@ def reason(check: Check) -> str:
 # -- the tests --------------------------------------------------------------------------------------------------------
 
 
-def _test(check: Check, types: Mapping[str, ColumnType], known: Known) -> _Test:
+def _test(check: Check, types: Mapping[str, ColumnType], known: Known) -> Callable[[pa.Table], pa.Array]:
+    """Finds the rows of a slice that fail."""
     if check.kind is CheckKind.NOT_NULL:
         return lambda rows: _any_null([rows.column(name) for name in check.columns])
     (name,) = check.columns
