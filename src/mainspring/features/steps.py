@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from mainspring.declare.artifact import File
 from mainspring.declare.data import FeatureView, Source
 from mainspring.declare.declaration import Declaration, name_of, origin_of, spec_of
 from mainspring.declare.origin import of_function
+from mainspring.declare.step import StepOptions
 from mainspring.engine import context
 from mainspring.engine.task import Output, Task
 from mainspring.errors import ConfigError, DeclarationError
@@ -25,9 +25,12 @@ from mainspring.features.history import HasTables
 from mainspring.features.ingest import read_source
 from mainspring.features.log import CONTENT_MARK, MADE_MARK, SourceTable, TableVersion, source_of
 from mainspring.features.project import update_view
+from mainspring.features.sources.extract import changes_in_words, extract_new, extract_whole, tell_aside
 from mainspring.features.sources.files import find_files
+from mainspring.features.sources.increment import Told
+from mainspring.features.sources.place import Outside, outside_of
 from mainspring.features.view import View, view_of
-from mainspring.features.write import PUSH_MARK, Changes, ingest_batch
+from mainspring.features.write import PUSH_MARK, ingest_batch
 from mainspring.plan.closure import closure_of
 from mainspring.plan.graph import Plan
 from mainspring.ports.tables import TableStore
@@ -36,7 +39,6 @@ __all__ = [
     "Derived",
     "TableVersion",
     "aggregate_rows",
-    "changes_in_words",
     "derive_pushed",
     "derive_rows",
     "derived_from",
@@ -48,6 +50,9 @@ __all__ = [
     "tasks_for",
     "views_of",
 ]
+
+_CLOSING_US = 60_000_000
+"""What a read may take beyond its limit, to connect and to commit."""
 
 
 class Services(Protocol):
@@ -92,10 +97,11 @@ def views_of(plan: Plan, ids: Mapping[str, int] | None = None) -> dict[str, View
 def tasks_for(plan: Plan, services: Services) -> tuple[Task, ...]:
     """A task for each source (``source/NAME``) and each feature view (``feature_view/NAME``) of an app.
 
-    Each returns a `TableVersion`. A source's task is keyed by the content of its files and by the newest pushed row.
+    Each returns a `TableVersion`. A source's task is keyed by the content of its files and by the newest pushed row;
+    that of a source outside is carried out in each run, and all that follows is kept by the content of its log.
 
     Raises:
-        ConfigError: MS-3015, a source has no path; MS-3020, its url has no reader here.
+        ConfigError: MS-3015, a source has no place; MS-3020, MS-3040, MS-3041, as `outside_of`.
         DataError: MS-2112, a source's path leads to no file.
         DeclarationError: MS-2106, a view is made from a view of aggregates.
     """
@@ -111,7 +117,7 @@ def files_of(name: str, settings: Settings) -> list[Path]:
     """The files that a source is read from; none of them is opened.
 
     Raises:
-        ConfigError: MS-3015, the source has no path; MS-3020, its url has no reader here.
+        ConfigError: MS-3015, the source has no path.
         DataError: MS-2112, its path leads to no file.
     """
     setting = settings.setting(f"sources.{name}.path")
@@ -123,6 +129,9 @@ def files_of(name: str, settings: Settings) -> list[Path]:
 
 def _source_task(source: SourceTable, services: Services, declared: str) -> Task:
     prefix = f"sources.{source.name}"
+    outside = outside_of(source, services.settings)
+    if outside is not None:
+        return _extract_task(source, outside, services.settings, declared)
     pushed = services.tables.mark(source.log, PUSH_MARK)
     params = {
         "source": source,
@@ -142,16 +151,23 @@ def _source_task(source: SourceTable, services: Services, declared: str) -> Task
     )
 
 
+def _extract_task(source: SourceTable, outside: Outside, settings: Settings, declared: str) -> Task:
+    params: dict[str, object] = {
+        "source": source,
+        "relation": outside.relation,
+        "truncate": settings.text(f"sources.{source.name}.truncate") == "us",
+    }
+    function: Callable[..., TableVersion] = extract_whole
+    if outside.cursor is not None:
+        params["cursor"], function = outside.cursor, extract_new
+    # What is outside changes without a sign, so nothing is kept; and one that hangs is ended, whatever hangs.
+    options = StepOptions(cache=False, timeout_us=outside.timeout_us + _CLOSING_US)
+    return Task(
+        f"source/{source.name}", function, params, options=options, title=f"source {source.name}", origin=declared
+    )
+
+
 def _placeless(name: str, settings: Settings) -> ConfigError:
-    url = settings.setting(f"sources.{name}.url")
-    if url is not None and url.value is not None:
-        return ConfigError(
-            f"source {name!r} is at a url, and nothing here reads it",
-            code="MS-3020",
-            why=f"{str(url.value).partition('://')[0]} is no file",
-            origin=url.origin,
-            fix=f'export it to a file: sources.{name}.path = "data/{name}.parquet"',
-        )
     return ConfigError(
         f"source {name!r} has no place in profile {settings.profile!r}",
         code="MS-3015",
@@ -247,18 +263,8 @@ def ingest_files(
         pushed=-1 if pushed is None else pushed[0],
         tell=lambda changes: step.note(changes_in_words(changes)),
     )
-    for reason, count in prepared.report.items():
-        sys.stderr.write(f"{source.name}: set aside {count} rows: {reason}\n")
-    if prepared.report:
-        aside = f"{len(prepared.set_aside):,} of {len(prepared.set_aside) + len(prepared.rows):,} rows set aside"
-        step.note(f"{aside} ({', '.join(prepared.report)}): mainspring show source/{source.name}")
+    tell_aside(source, Told(len(prepared.rows) + len(prepared.set_aside), 0, 0, prepared.report))
     return done
-
-
-def changes_in_words(changes: Changes) -> str:
-    """What files brought to a log, as people read it; empty when nothing."""
-    parts = {"added": changes.added, "corrected": changes.corrected, "removed": changes.removed}
-    return ", ".join(f"{count:,} rows {what}" for what, count in parts.items() if count)
 
 
 def still_filed(services: Services, params: Mapping[str, object], kept: object) -> bool:

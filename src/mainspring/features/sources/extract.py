@@ -1,0 +1,103 @@
+"""Sources outside as steps of the engine: what each reads, appends and tells; none of them is kept from run to run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol, cast
+
+from mainspring.engine import context
+from mainspring.features.ingest import prepare, some_fit
+from mainspring.features.log import SourceTable, TableVersion, content_digest, newest
+from mainspring.features.sources.increment import Told, extract_increment, raw_of, wanted
+from mainspring.features.sources.place import Cursor
+from mainspring.features.write import Changes, ingest_batch
+from mainspring.lazy import lazy
+from mainspring.ports.source import Relation, Relations
+from mainspring.ports.tables import TableStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = lazy("pyarrow")
+
+__all__ = ["changes_in_words", "extract_new", "extract_whole", "tell_aside"]
+
+
+class _Services(Protocol):
+    @property
+    def tables(self) -> TableStore:
+        """The offline tables."""
+
+    def source(self, name: str) -> object:
+        """What reads a source."""
+
+
+def _services() -> _Services:
+    return cast(_Services, context.current().services)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def extract_new(source: SourceTable, relation: Relation, cursor: Cursor, truncate: bool) -> TableVersion:
+    """Append what a database has new, by a cursor."""
+    services, step = _services(), context.current()
+    version, told = extract_increment(
+        services.tables,
+        source,
+        cast(Relations, services.source(source.name)),
+        relation,
+        cursor,
+        now_us=_now_us,
+        truncate=truncate,
+        moved=lambda rows: step.progress(rows, 0),
+    )
+    step.note(f"{told.added:,} rows added" if told.added else "nothing new")
+    tell_aside(source, told)
+    return version
+
+
+def extract_whole(source: SourceTable, relation: Relation, truncate: bool) -> TableVersion:
+    """Bring a source's log up to all rows of a table or query; rows that are not there any more are taken away."""
+    services, step = _services(), context.current()
+    reader = cast(Relations, services.source(source.name))
+    names, schema = wanted(source, reader, relation)
+    batches, read = [], 0
+    for batch in reader.rows(relation, schema, None):
+        batches.append(batch)
+        step.progress(read := read + len(batch), 0)
+    raw = raw_of(pa.Table.from_batches(batches), str(relation), names)
+    prepared = some_fit(source, prepare(source, [raw], truncate=truncate))
+    heard: list[Changes] = []
+    ingest_batch(
+        services.tables,
+        source,
+        prepared,
+        content=content_digest(prepared.rows) + content_digest(prepared.set_aside),
+        now_us=_now_us(),
+        tell=heard.append,
+    )
+    step.note(", ".join(filter(None, map(changes_in_words, heard))) or "nothing new")
+    tell_aside(source, Told(read, 0, len(prepared.set_aside), prepared.report))
+    version = newest(services.tables, source.log)
+    assert version is not None  # the first read makes the log, whatever it brings
+    return version
+
+
+def changes_in_words(changes: Changes) -> str:
+    """What came to a log, as people read it; empty when nothing."""
+    parts = {"added": changes.added, "corrected": changes.corrected, "removed": changes.removed}
+    return ", ".join(f"{count:,} rows {what}" for what, count in parts.items() if count)
+
+
+def tell_aside(source: SourceTable, told: Told) -> None:
+    """Say how many rows were set aside, and why."""
+    reasons: Mapping[str, int] = told.reasons
+    for reason, count in reasons.items():
+        sys.stderr.write(f"{source.name}: set aside {count} rows: {reason}\n")
+    if reasons:
+        aside = f"{sum(reasons.values()):,} of {told.read:,} rows set aside"
+        context.current().note(f"{aside} ({', '.join(reasons)}): mainspring show source/{source.name}")
