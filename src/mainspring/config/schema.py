@@ -104,6 +104,7 @@ SETTINGS: tuple[SettingSpec, ...] = (
         str,
         None,
         "an option of the driver that reads a source, by its own name, or a secret reference to it",
+        secret=True,
     ),
     SettingSpec("documents.*.path", str, None, "folder of documents, when it is not the one in the code"),
     SettingSpec("documents.*.may_be_empty", bool, None, "whether an empty folder deletes all its documents"),

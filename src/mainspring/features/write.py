@@ -49,6 +49,7 @@ __all__ = [
     "append_increment",
     "append_rows",
     "has_batches",
+    "holds_content",
     "ingest_batch",
 ]
 
@@ -335,6 +336,13 @@ def append_increment(
                 notes=notes(),
             )
     return Increment(len(rows), len(aside))
+
+
+def holds_content(tables: TableStore, source: SourceTable, content: str) -> bool:
+    """Whether a source's log speaks of files of this content, as `ingest_batch` last took them."""
+    number = tables.mark(source.log, _FILES)
+    commit = tables.commit_of(source.log, _FILES, number) if number else None
+    return commit is not None and commit.notes.get(_CONTENT) == content
 
 
 def has_batches(tables: TableStore, source: SourceTable, writer: str) -> bool:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from mainspring.engine import context
-from mainspring.features.ingest import prepare, some_fit
+from mainspring.features.ingest import Prepared, prepare, read_source, some_fit
 from mainspring.features.log import SourceTable, TableVersion, content_digest, newest
 from mainspring.features.sources.increment import Told, extract_increment, raw_of, wanted
 from mainspring.features.sources.place import Cursor
-from mainspring.features.write import Changes, ingest_batch
+from mainspring.features.sources.remote import content_of, fetched, files_there
+from mainspring.features.write import Changes, holds_content, ingest_batch
 from mainspring.lazy import lazy
-from mainspring.ports.source import Relation, Relations
+from mainspring.ports.source import Bucket, Relation, Relations
 from mainspring.ports.tables import TableStore
 
 if TYPE_CHECKING:
@@ -22,13 +24,17 @@ if TYPE_CHECKING:
 else:
     pa = lazy("pyarrow")
 
-__all__ = ["changes_in_words", "extract_new", "extract_whole", "tell_aside"]
+__all__ = ["changes_in_words", "extract_files", "extract_new", "extract_whole", "tell_aside"]
 
 
 class _Services(Protocol):
     @property
     def tables(self) -> TableStore:
         """The offline tables."""
+
+    @property
+    def state(self) -> Path:
+        """The folder that may be written to."""
 
     def source(self, name: str) -> object:
         """What reads a source."""
@@ -71,18 +77,38 @@ def extract_whole(source: SourceTable, relation: Relation, truncate: bool) -> Ta
         step.progress(read := read + len(batch), 0)
     raw = raw_of(pa.Table.from_batches(batches), str(relation), names)
     prepared = some_fit(source, prepare(source, [raw], truncate=truncate))
-    heard: list[Changes] = []
-    ingest_batch(
-        services.tables,
-        source,
-        prepared,
-        content=content_digest(prepared.rows) + content_digest(prepared.set_aside),
-        now_us=_now_us(),
-        tell=heard.append,
-    )
-    step.note(", ".join(filter(None, map(changes_in_words, heard))) or "nothing new")
+    content = content_digest(prepared.rows) + content_digest(prepared.set_aside)
+    _ingest(services.tables, source, prepared, content)
     tell_aside(source, Told(read, 0, len(prepared.set_aside), prepared.report))
-    version = newest(services.tables, source.log)
+    return _newest(services.tables, source)
+
+
+def extract_files(source: SourceTable, format: str | None, truncate: bool) -> TableVersion:
+    """Bring a source's log up to the files of a bucket; unchanged ones are neither fetched nor read."""
+    services, step = _services(), context.current()
+    bucket = cast(Bucket, services.source(source.name))
+    files = files_there(bucket, source.name, format)
+    content = content_of(files)
+    if holds_content(services.tables, source, content):
+        step.note("nothing new")
+        return _newest(services.tables, source)
+    folder = services.state / "sources" / source.name
+    paths = fetched(bucket, files, folder, step.progress)
+    prepared = read_source(source, paths, format=format, truncate=truncate)
+    _ingest(services.tables, source, prepared, content)
+    tell_aside(source, Told(len(prepared.rows) + len(prepared.set_aside), 0, 0, prepared.report))
+    return _newest(services.tables, source)
+
+
+def _ingest(tables: TableStore, source: SourceTable, prepared: Prepared, content: str) -> None:
+    """All rows that a source has now, and a note of what came of them."""
+    heard: list[Changes] = []
+    ingest_batch(tables, source, prepared, content=content, now_us=_now_us(), tell=heard.append)
+    context.current().note(", ".join(filter(None, map(changes_in_words, heard))) or "nothing new")
+
+
+def _newest(tables: TableStore, source: SourceTable) -> TableVersion:
+    version = newest(tables, source.log)
     assert version is not None  # the first read makes the log, whatever it brings
     return version
 
