@@ -65,7 +65,7 @@ def misfit(spec: SettingSpec, value: object) -> str:
 SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("app", str, "", "the app: module:variable, the module relative to the project's folder"),
     SettingSpec("sources.*.path", str, None, "file, folder or glob of a source, relative to the project"),
-    SettingSpec("sources.*.url", str, None, "where a source is, when it is no local file"),
+    SettingSpec("sources.*.url", str, None, "where a source is, when it is no local file: a database, an object store"),
     SettingSpec(
         "sources.*.format",
         str,
@@ -79,6 +79,32 @@ SETTINGS: tuple[SettingSpec, ...] = (
         None,
         '"us" cuts nanoseconds off times instead of refusing them',
         choices=("us",),
+    ),
+    SettingSpec("sources.*.table", str, None, "the table or view of a source that is in a database"),
+    SettingSpec("sources.*.query", str, None, "a query instead of a table: its text, or the .sql file that holds it"),
+    SettingSpec("sources.*.cursor", str, None, "a column of the record that only grows; then only new rows are read"),
+    SettingSpec(
+        "sources.*.overlap",
+        str,
+        None,
+        "how far an increment goes back before the newest row: a duration (10m), or of a number how much of it (1000)",
+    ),
+    SettingSpec(
+        "sources.*.commit_rows",
+        int,
+        None,
+        "rows of one commit of an increment: what it holds in memory, and what a killed one loses at most; "
+        "a million when left out",
+        1,
+    ),
+    SettingSpec("sources.*.timeout", float, None, "seconds that one read of a source may take; 3600 when left out", 1),
+    SettingSpec("sources.*.connect_timeout", float, None, "seconds that connecting may take; 10 when left out", 1),
+    SettingSpec(
+        "sources.*.options.*",
+        str,
+        None,
+        "an option of the driver that reads a source, by its own name, or a secret reference to it",
+        secret=True,
     ),
     SettingSpec("documents.*.path", str, None, "folder of documents, when it is not the one in the code"),
     SettingSpec("documents.*.may_be_empty", bool, None, "whether an empty folder deletes all its documents"),
