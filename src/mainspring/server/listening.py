@@ -6,7 +6,18 @@ from mainspring.config.settings import Setting, Settings, reveal
 from mainspring.errors import ConfigError
 from mainspring.protocols.actuator.rest import PAGES
 
-__all__ = ["api_keys", "exposed_pages", "key_of_setting", "management_keys", "origin_of_setting"]
+__all__ = [
+    "PROTOCOLS",
+    "api_keys",
+    "exposed_pages",
+    "key_of_setting",
+    "management_keys",
+    "origin_of_setting",
+    "served_protocols",
+]
+
+PROTOCOLS = ("oip", "kserve", "tfserving", "sagemaker", "vertex", "azureml", "torchserve")
+"""The protocols that models can be served by."""
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -41,6 +52,23 @@ def management_keys(settings: Settings) -> list[bytes]:
             fix='management.token = "env:MANAGEMENT_TOKEN"',
         )
     return []
+
+
+def served_protocols(settings: Settings) -> frozenset[str]:
+    """The protocols that models are served by.
+
+    Raises:
+        ConfigError: MS-3095, there is no such protocol.
+    """
+    found = settings.words("serving.protocols")
+    if unknown := [name for name in found if name not in PROTOCOLS]:
+        raise ConfigError(
+            f"no protocol is called {unknown[0]!r}",
+            code="MS-3095",
+            origin=origin_of_setting(settings, "serving.protocols"),
+            fix=f"serving.protocols takes {', '.join(PROTOCOLS)}",
+        )
+    return frozenset(found)
 
 
 def key_of_setting(setting: Setting, settings: Settings) -> bytes:

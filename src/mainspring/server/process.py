@@ -42,7 +42,6 @@ from mainspring.protocols.mcp.rest import add_mcp_routes
 from mainspring.protocols.mcp.server import McpServer
 from mainspring.protocols.mcp.tools import Offer
 from mainspring.protocols.native.rest import add_native_routes
-from mainspring.protocols.oip.rest import add_oip_routes
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.server.asgi import AsgiApp, Limits, Listener
 from mainspring.server.assistants import Assistants, assistants_of
@@ -55,10 +54,11 @@ from mainspring.server.loop import online_views
 from mainspring.server.outside import close_all, outside_of
 from mainspring.server.records import recorder_of
 from mainspring.server.schedules import Schedules
-from mainspring.server.served import ServedModels
 from mainspring.server.state import WorkerState
 from mainspring.server.talking import Talking
 from mainspring.server.watching import AnswerMonitors, run_log_path
+from mainspring.server.wires import CHANGED, MANAGED, ModelWires
+from mainspring.serving.inference import ServedModels
 
 __all__ = ["MakeConsole", "ServerProcess"]
 
@@ -184,14 +184,17 @@ class ServerProcess:
     def _listeners(self, callers: Callers) -> list[Bound]:
         settings = self._settings
         router = self._router
-        models, most = ServedModels(self.state.models, lambda: self.state.endpoints, now_us), "server.max_rows"
-        add_oip_routes(router, models, self._ready, ("mainspring", _version()), settings.whole(most))
+        most = settings.whole("server.max_rows")
+        endpoints, metrics, app = (lambda: self.state.endpoints), self.state.metrics, self.plan.app
+        models = ServedModels(self.state.models, endpoints, self.state, metrics, app, most, now_us)
+        wires = ModelWires(models, settings, self._ready, ("mainspring", _version()))
+        wires.add_routes(router)
         add_native_routes(
             router,
-            lambda: self.state.endpoints,
+            endpoints,
             self.state.push,
             self.state.take_labels,
-            _NativeLimits(settings.whole(most), settings.flag("serving.replay")),
+            _NativeLimits(most, settings.flag("serving.replay")),
             now_us,
             asyncio.to_thread,
             read_labels,
@@ -202,11 +205,11 @@ class ServerProcess:
         add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)
         self._add_language(router, who)
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
-        guard = _guard(callers, settings.whole("server.queue"), lambda: main.open)
+        guard = _guard(callers, settings.whole("server.queue"), lambda: main.open, besides=wires.manages)
         main = Listener(router, limits, guard=guard, watch=self._count, on_error=self._fault)
         found = [_bind("server", main, settings)]
         if settings.flag("management.enabled"):
-            self._management = self._bind_management(settings, limits)
+            self._management = self._bind_management(settings, limits, wires)
             found.append(self._management)
         elif settings.flag("console.enabled") and origin_of_setting(settings, "console.enabled") != DEV_DEFAULT:
             raise ConfigError(
@@ -244,7 +247,7 @@ class ServerProcess:
             if not self._only or node.name in self._only
         }
 
-    def _bind_management(self, settings: Settings, limits: Limits) -> Bound:
+    def _bind_management(self, settings: Settings, limits: Limits, wires: ModelWires) -> Bound:
         router = Router()
         actuator = Actuator(
             self._health,
@@ -255,6 +258,7 @@ class ServerProcess:
             lambda: self._management.url if self._management is not None else "",
         )
         add_actuator_routes(router, actuator, exposed_pages(settings))
+        wires.add_management_routes(router)
         mounts: tuple[tuple[str, AsgiApp], ...] = ()
         if self._console is not None and settings.flag("console.enabled"):
             mounts = (("/", self._console(self.state, self._ask, self._talking())),)
@@ -263,7 +267,8 @@ class ServerProcess:
             router,
             limits,
             mounts=mounts,
-            owned=("/actuator",),
+            owned=("/actuator", *MANAGED),
+            changed=CHANGED,
             guard=_guard(token, _MANAGED, lambda: listener.open, passwords=True),
             on_error=self._fault,
         )
@@ -423,7 +428,12 @@ def _version() -> str:
 
 
 def _guard(
-    callers: Callers, most: int, under_way: Callable[[], int], *, passwords: bool = False
+    callers: Callers,
+    most: int,
+    under_way: Callable[[], int],
+    *,
+    passwords: bool = False,
+    besides: Callable[[Request], bool] = lambda request: False,
 ) -> Callable[[Request], None]:
     """Refuse what has no key, where there are keys, and what comes when too much is under way.
 
@@ -431,6 +441,7 @@ def _guard(
         callers: the key of any one of them lets a request in.
         most: requests under way at once.
         under_way: how many are.
+        besides: lets a request in whose key is none of the callers'.
         passwords: a key may also come as the password of Basic authentication, which browsers ask for.
     """
     challenge = 'Basic realm="mainspring", charset="UTF-8"' if passwords else "Bearer"
@@ -439,7 +450,9 @@ def _guard(
     def guard(request: Request) -> None:
         if under_way() > most:
             raise Fault(429, "too many requests are under way", retry_after=1)
-        if callers and request.path not in _OPEN and callers.of(_given(request.headers, passwords)) is None:
+        if not callers or request.path in _OPEN:
+            return
+        if callers.of(_given(request.headers, passwords)) is None and not besides(request):
             raise Fault(401, f"a key is needed: {how}", challenge=challenge)
 
     return guard

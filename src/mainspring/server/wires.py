@@ -1,0 +1,90 @@
+"""The wires of models on the listeners: which are on, where, and who may load and unload."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from mainspring.config.settings import Settings
+from mainspring.declare.identity import ANYONE
+from mainspring.protocols.bodies import refuse_other_sites
+from mainspring.protocols.http import Fault, Request, Router
+from mainspring.protocols.oip.repository import add_repository_index, add_repository_routes
+from mainspring.protocols.oip.rest import add_health_routes, add_oip_routes
+from mainspring.server.callers import Callers, digest_of, key_of
+from mainspring.server.listening import management_keys, served_protocols
+from mainspring.serving.inference import ServedModels
+
+__all__ = ["CHANGED", "MANAGED", "ModelWires", "management_token"]
+
+MANAGED = ("/v2/repository",)
+"""Path prefixes of the management listener that are no page of the console's."""
+CHANGED = ("/models",)
+"""Those that are a page of the console's when they are read."""
+
+
+def management_token(settings: Settings) -> Callers:
+    """Who may manage on the port of the endpoints: whoever has the management listener's token; nobody without one.
+
+    Raises:
+        ConfigError: as `management_keys`.
+    """
+    token = settings.setting("management.token")
+    if token is None or token.value is None:
+        return Callers()
+    return Callers([(digest_of(key), ANYONE) for key in management_keys(settings)])
+
+
+class ModelWires:
+    """The wires of this process's models.
+
+    Args:
+        models: the models.
+        settings: which wires are on, and their limits.
+        ready: whether every required model is warm.
+        server: the server's name and version.
+
+    Raises:
+        ConfigError: MS-3095, a protocol of the settings is none.
+    """
+
+    def __init__(
+        self, models: ServedModels, settings: Settings, ready: Callable[[], bool], server: tuple[str, str]
+    ) -> None:
+        self._models = models
+        self._on = served_protocols(settings)
+        self._max_body = settings.whole("server.max_body")
+        self._ready = ready
+        self._server = server
+        self._token = management_token(settings)
+
+    def add_routes(self, router: Router) -> None:
+        """Serve the wires on the port of the endpoints; what changes the process takes the management token there."""
+        add_health_routes(router, self._ready)
+        if "oip" in self._on:
+            add_oip_routes(router, self._models, self._server, self._max_body)
+            add_repository_index(router, self._models)
+            self._add_management(router, self._with_token)
+
+    def add_management_routes(self, router: Router) -> None:
+        """Serve what changes the process on the management listener, whose guard has let the request in."""
+        if "oip" in self._on:
+            add_repository_index(router, self._models)
+        self._add_management(router, refuse_other_sites)
+
+    def manages(self, request: Request) -> bool:
+        """Whether a request to the port of the endpoints is one of management, with its token."""
+        if not request.path.startswith((*MANAGED, *CHANGED)):
+            return False
+        return self._token.of(key_of(request.headers)) is not None
+
+    def _add_management(self, router: Router, may: Callable[[Request], None]) -> None:
+        if "oip" in self._on:
+            add_repository_routes(router, self._models, may, asyncio.to_thread)
+
+    def _with_token(self, request: Request) -> None:
+        if self._token.of(key_of(request.headers)) is None:
+            raise Fault(
+                403,
+                "models are loaded and unloaded on the management listener, or here with the token of management.token",
+            )
