@@ -7,6 +7,7 @@ import functools
 import gzip
 import json
 import zlib
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,8 +16,9 @@ import orjson
 
 from mainspring.protocols.http import Fault, Handler, Request, Response
 
-__all__ = ["coded", "decode_json", "decode_object", "encode_json", "refuse_other_sites"]
+__all__ = ["coded", "decode_json", "decode_object", "encode_json", "id_headers", "refuse_other_sites"]
 
+_MOST_IDS = 100
 _LEAST = 1024
 """Smaller answers are not compressed: it would cost more than it spares."""
 _BARE = (b"NaN", b"Infinity")
@@ -57,6 +59,16 @@ def decode_object(body: bytes, shape: str) -> dict[str, Any]:
 def encode_json(value: Any, *, finite: bool) -> bytes:
     """A JSON document; with `finite` False non-finite numbers are written bare, which orjson would make null."""
     return orjson.dumps(value) if finite else json.dumps(value, separators=(",", ":")).encode()
+
+
+def id_headers(ids: Sequence[str]) -> tuple[tuple[bytes, bytes], ...]:
+    """The prediction ids of an answer's rows as a header, for wires whose bodies have no room for them.
+
+    Beyond 100 rows there is none: clients bound the size of headers.
+    """
+    if not ids or len(ids) > _MOST_IDS:
+        return ()
+    return ((b"x-mainspring-prediction-ids", ",".join(ids).encode()),)
 
 
 def coded(handler: Handler, most: int) -> Handler:

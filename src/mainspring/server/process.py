@@ -187,8 +187,9 @@ class ServerProcess:
         most = settings.whole("server.max_rows")
         endpoints, metrics, app = (lambda: self.state.endpoints), self.state.metrics, self.plan.app
         models = ServedModels(self.state.models, endpoints, self.state, metrics, app, most, now_us)
-        wires = ModelWires(models, settings, self._ready, ("mainspring", _version()))
-        wires.add_routes(router)
+        wires = ModelWires(models, settings, self._ready, ("mainspring", _version()), self.state.metrics_page)
+        beside = Router()
+        wires.add_routes(router, beside, azure="AZUREML_ENTRY_SCRIPT" in os.environ)
         add_native_routes(
             router,
             endpoints,
@@ -203,7 +204,7 @@ class ServerProcess:
             add_feast_routes(router, feast, asyncio.to_thread)
         knowledge, who = self.state.knowledge, _identify(callers)
         add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)
-        self._add_language(router, who)
+        self._add_language(router, beside, who)
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
         guard = _guard(callers, settings.whole("server.queue"), lambda: main.open, besides=wires.manages)
         main = Listener(router, limits, guard=guard, watch=self._count, on_error=self._fault)
@@ -221,8 +222,11 @@ class ServerProcess:
             )
         return found
 
-    def _add_language(self, router: Router, who: Callable[[Request], Identity]) -> None:
-        """The wires of assistants, of language models and of MCP, as far as the app has any of these."""
+    def _add_language(self, router: Router, beside: Router, who: Callable[[Request], Identity]) -> None:
+        """The wires of assistants, of language models and of MCP, as far as the app has any of these.
+
+        Those that share a path with models' are found in `beside` by the wire that answers for both.
+        """
         shown = self._shown_assistants()
         searchers = self.state.knowledge.searchers
         if shown or searchers:
@@ -235,8 +239,10 @@ class ServerProcess:
         add_llm_routes(models, gateway, kept)
         if shown:
             add_assistant_routes(router, lambda: shown, who)
-            add_assistant_models(router, lambda: shown, who, time.time, models)
-        add_llm_routes(router, gateway, kept)
+        for spoken in (router, beside):
+            if shown:
+                add_assistant_models(spoken, lambda: shown, who, time.time, models)
+            add_llm_routes(spoken, gateway, kept)
 
     def _shown_assistants(self) -> Assistants:
         """The assistants that have an endpoint, by the endpoint's name."""

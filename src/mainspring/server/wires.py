@@ -9,10 +9,12 @@ from mainspring.config.settings import Settings
 from mainspring.declare.identity import ANYONE
 from mainspring.protocols.bodies import refuse_other_sites
 from mainspring.protocols.http import Fault, Request, Router
+from mainspring.protocols.kserve.rest import add_alive_route, add_v1_models
 from mainspring.protocols.oip.repository import add_repository_index, add_repository_routes
 from mainspring.protocols.oip.rest import add_health_routes, add_oip_routes
+from mainspring.protocols.tfserving.rest import add_tfserving_metrics, add_tfserving_routes, add_v1_predict
 from mainspring.server.callers import Callers, digest_of, key_of
-from mainspring.server.listening import management_keys, served_protocols
+from mainspring.server.listening import exposed_pages, management_keys, served_protocols
 from mainspring.serving.inference import ServedModels
 
 __all__ = ["CHANGED", "MANAGED", "ModelWires", "management_token"]
@@ -43,28 +45,50 @@ class ModelWires:
         settings: which wires are on, and their limits.
         ready: whether every required model is warm.
         server: the server's name and version.
+        page: the metrics page for an Accept header.
 
     Raises:
         ConfigError: MS-3095, a protocol of the settings is none.
     """
 
     def __init__(
-        self, models: ServedModels, settings: Settings, ready: Callable[[], bool], server: tuple[str, str]
+        self,
+        models: ServedModels,
+        settings: Settings,
+        ready: Callable[[], bool],
+        server: tuple[str, str],
+        page: Callable[[bytes], tuple[bytes, bytes]],
     ) -> None:
         self._models = models
         self._on = served_protocols(settings)
         self._max_body = settings.whole("server.max_body")
         self._ready = ready
         self._server = server
+        self._page = page if "prometheus" in exposed_pages(settings) else None
         self._token = management_token(settings)
 
-    def add_routes(self, router: Router) -> None:
-        """Serve the wires on the port of the endpoints; what changes the process takes the management token there."""
+    def add_routes(self, router: Router, beside: Router, azure: bool) -> None:
+        """Serve the wires on the port of the endpoints; what changes the process takes the management token there.
+
+        Args:
+            router: where the routes go.
+            beside: the routes of language models, of which some share a path.
+            azure: whether the process runs as Azure ML's container.
+        """
         add_health_routes(router, self._ready)
         if "oip" in self._on:
             add_oip_routes(router, self._models, self._server, self._max_body)
             add_repository_index(router, self._models)
-            self._add_management(router, self._with_token)
+        self._add_management(router, self._with_token)
+        if v1 := next((name for name in ("tfserving", "kserve") if name in self._on), None):
+            add_v1_models(router, self._models, beside)
+            add_v1_predict(router, self._models, v1, self._max_body)
+        if "kserve" in self._on or azure:
+            add_alive_route(router, azure=azure)
+        if "tfserving" in self._on:
+            add_tfserving_routes(router, self._models)
+            if self._page is not None:
+                add_tfserving_metrics(router, self._page)
 
     def add_management_routes(self, router: Router) -> None:
         """Serve what changes the process on the management listener, whose guard has let the request in."""

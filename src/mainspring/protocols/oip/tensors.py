@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections.abc import Mapping
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from mainspring.protocols.arrays import array_of, as_declared, finite, flattened
 from mainspring.protocols.http import Fault
 from mainspring.serving.calls import DATATYPES, MAX_ELEMENTS, Array, Tensor, check_shape
 
@@ -21,7 +19,6 @@ SIZES: Mapping[str, int] = {
     name: 2 if name == "BF16" else np.dtype(kind).itemsize for name, kind in DATATYPES.items() if name != "BYTES"
 }
 """Bytes of an element in the binary tensor extension."""
-_DEEPEST = 16
 
 
 def read_tensor(
@@ -47,7 +44,7 @@ def read_tensor(
         raise Fault(400, f"input {name!r} has datatype {datatype}; the model takes {declared.datatype}")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise Fault(400, f"input {name!r} has no shape of whole numbers")
-    count = check_shape(name, _column(shape, declared), declared, max_rows)
+    count = check_shape(name, as_declared(shape, declared), declared, max_rows)
     if raw is not None:
         return read_bytes(name, datatype, raw, count).reshape(shape)
     data = item.get("data")
@@ -55,55 +52,10 @@ def read_tensor(
         raise Fault(400, f"input {name!r} has no data")
     if datatype in _BINARY_ONLY:
         raise Fault(400, f"input {name!r} has datatype {datatype}, which has no form in JSON; send it as binary data")
-    flat = _flat(data)
+    flat, _ = flattened(data)
     if len(flat) != count:
         raise Fault(400, f"input {name!r} has {len(flat)} values for shape {shape}")
-    return _array(name, datatype, flat).reshape(shape)
-
-
-def _column(shape: list[int], declared: Tensor) -> list[int]:
-    """A shape as it is declared: [rows, 1] is taken where a column has [rows]."""
-    return shape[:1] if len(declared.shape) == 1 and len(shape) == 2 and shape[1] == 1 else shape
-
-
-def _flat(data: list[Any]) -> list[Any]:
-    depth = 0
-    while data and isinstance(data[0], list):
-        depth += 1
-        if depth > _DEEPEST:
-            raise Fault(400, f"data is nested deeper than {_DEEPEST} lists")
-        if set(map(type, data)) != {list}:
-            raise Fault(400, "nested data must be nested alike in every row")
-        data = list(chain.from_iterable(data))
-    return data
-
-
-_TAKEN: Mapping[str, frozenset[type]] = {
-    "b": frozenset({bool}),
-    "i": frozenset({int}),
-    "u": frozenset({int}),
-    "f": frozenset({int, float, type(None)}),
-    "O": frozenset({str}),
-}
-"""The JSON types of each kind of datatype; a missing number is null."""
-
-
-def _array(name: str, datatype: str, flat: list[Any]) -> Array:
-    kind = np.dtype(DATATYPES[datatype])
-    types = set(map(type, flat))
-    if not types <= _TAKEN[kind.kind]:
-        strange = next(value for value in flat if type(value) not in _TAKEN[kind.kind])
-        raise Fault(400, f"input {name!r} holds {str(strange)[:40]!r}, which is no {datatype}")
-    if kind.kind == "O":
-        return np.array([text.encode("utf-8", "surrogatepass") for text in flat], object)
-    if type(None) in types:
-        flat = [math.nan if value is None else value for value in flat]
-    with np.errstate(over="ignore"), contextlib.suppress(OverflowError):
-        found = np.array(flat, dtype=kind)
-        grown = kind.kind == "f" and kind.itemsize < 8 and np.isinf(found).any()
-        if not grown or bool((np.isinf(found) == np.isinf(np.array(flat, dtype="f8"))).all()):
-            return found
-    raise Fault(400, f"input {name!r} holds a value outside {datatype}")
+    return array_of(name, datatype, flat).reshape(shape)
 
 
 def read_bytes(name: str, datatype: str, raw: memoryview, count: int) -> Array:
@@ -147,14 +99,14 @@ def write_tensor(tensor: Tensor, values: Array) -> tuple[dict[str, Any], bool]:
     """
     if tensor.datatype in _BINARY_ONLY:
         raise Fault(400, f"output {tensor.name!r} has datatype {tensor.datatype}; ask for it as binary data")
-    finite = values.dtype.kind != "f" or bool(np.isfinite(values).all())
+    all_finite = finite(values)
     data = values.ravel().tolist()
     if tensor.datatype == "BYTES":
         try:
             data = [value.decode() if isinstance(value, bytes) else str(value) for value in data]
         except UnicodeDecodeError:
             raise Fault(400, f"output {tensor.name!r} is no text; ask for it as binary data") from None
-    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(values.shape), "data": data}, finite
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(values.shape), "data": data}, all_finite
 
 
 def write_bytes(tensor: Tensor, values: Array) -> bytes:
