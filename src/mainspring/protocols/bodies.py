@@ -9,16 +9,17 @@ import json
 import zlib
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 import orjson
 
 from mainspring.protocols.http import Fault, Handler, Request, Response
 
-__all__ = ["coded", "decode_json", "decode_object", "encode_json", "id_headers", "refuse_other_sites"]
+__all__ = ["coded", "decode_json", "decode_object", "encode_json", "id_headers", "query_pairs", "refuse_other_sites"]
 
 _MOST_IDS = 100
+_MOST_FIELDS = 4096
 _LEAST = 1024
 """Smaller answers are not compressed: it would cost more than it spares."""
 _BARE = (b"NaN", b"Infinity")
@@ -59,6 +60,18 @@ def decode_object(body: bytes, shape: str) -> dict[str, Any]:
 def encode_json(value: Any, *, finite: bool) -> bytes:
     """A JSON document; with `finite` False non-finite numbers are written bare, which orjson would make null."""
     return orjson.dumps(value) if finite else json.dumps(value, separators=(",", ":")).encode()
+
+
+def query_pairs(request: Request) -> list[tuple[str, str]]:
+    """The names and values of a request's query, in their order.
+
+    Raises:
+        Fault: 400, there are too many.
+    """
+    try:
+        return parse_qsl(request.query.decode("latin-1"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        raise Fault(400, "the query has too many fields") from None
 
 
 def id_headers(ids: Sequence[str]) -> tuple[tuple[bytes, bytes], ...]:

@@ -68,6 +68,8 @@ _COUNTED = 4096
 """The most kinds of request whose counters are kept at hand."""
 _MANAGED = 256
 """The most requests under way at once at the management listener."""
+_OF_MODELS = frozenset({"infer", "predict", "predictions", "invoke"})
+"""The routes whose path begins with a model's name."""
 _ASKED = ("catalog", "online")
 """The stores that a served request needs; they are asked for the health page."""
 _OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/actuator/health"})
@@ -186,10 +188,12 @@ class ServerProcess:
         router = self._router
         most = settings.whole("server.max_rows")
         endpoints, metrics, app = (lambda: self.state.endpoints), self.state.metrics, self.plan.app
-        models = ServedModels(self.state.models, endpoints, self.state, metrics, app, most, now_us)
-        wires = ModelWires(models, settings, self._ready, ("mainspring", _version()), self.state.metrics_page)
+        default = settings.text("serving.model") or None
+        models = ServedModels(self.state.models, endpoints, self.state, metrics, app, most, now_us, default)
+        server, page = ("mainspring", _version()), self.state.metrics_page
+        wires = ModelWires(models, settings, self._ready, server, page, self.state, os.environ)
         beside = Router()
-        wires.add_routes(router, beside, azure="AZUREML_ENTRY_SCRIPT" in os.environ)
+        wires.add_routes(router, beside)
         add_native_routes(
             router,
             endpoints,
@@ -374,8 +378,9 @@ class ServerProcess:
         """What a request was for, as labels: only names that there are, so that clients make up no series."""
         if route == "endpoint" and asked and asked[0] in self.state.endpoints:
             return {"endpoint": asked[0]}
-        if route == "infer" and asked and self.state.models.get(asked[0]) is not None:
-            return {"model": asked[0]}
+        model = asked[0].partition(":")[0] if asked else ""
+        if route in _OF_MODELS and self.state.models.get(model) is not None:
+            return {"model": model}
         return {}
 
     def _fault(self, error: Exception) -> None:

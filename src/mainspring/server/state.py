@@ -279,6 +279,24 @@ class WorkerState:
             self._unloaded |= {name}
             self.models.remove(name)
 
+    def load_folder(self, name: str, folder: Path) -> None:
+        """Load a model from a folder that the platform has put there, and let it answer beside the app's.
+
+        Raises:
+            Rejected: INVALID, there is no model of ours in the folder; CONFLICT, the name is the app's own.
+        """
+        if name in self.names():
+            raise Rejected(Reason.CONFLICT, f"model {name!r} is one of the app's own")
+        try:
+            live = load_live(1, "", folder, self.services.predictor)
+        except (OSError, ValueError) as error:
+            raise Rejected(Reason.INVALID, f"there is no model in the folder of {name!r}") from error
+        self.models.put(name, live)
+
+    def unload_folder(self, name: str) -> None:
+        """Let a model from a folder answer no more."""
+        self.models.remove(name)
+
     def _known(self, name: str) -> None:
         if name not in self.names():
             raise Rejected(Reason.NO_MODEL, f"no model of this app is called {name!r}; models are loaded by name")

@@ -149,6 +149,7 @@ class ServedModels:
         app: the app's name, a label of the counts.
         max_rows: most rows in one call.
         now: the clock, UTC microseconds.
+        default: the model of routes that name none.
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class ServedModels:
         app: str,
         max_rows: int,
         now: Callable[[], int],
+        default: str | None = None,
     ) -> None:
         self.registry = registry
         self.max_rows = max_rows
@@ -169,6 +171,7 @@ class ServedModels:
         self._metrics = metrics
         self._app = app
         self._now = now
+        self._default = default
         self._served: dict[str, ServedModel] = {}
         self._counters: dict[tuple[str, str, str], _Counters] = {}
 
@@ -208,6 +211,22 @@ class ServedModels:
         if label is not None and label not in LABELS:
             raise Rejected(Reason.NO_VERSION, f"model {name!r} has no label {label!r}; it has {', '.join(LABELS)}")
         return served
+
+    def chosen(self, name: str | None) -> ServedModel:
+        """The model of a route that may name one: that one, else the one of the settings, else the only one.
+
+        Raises:
+            Rejected: INVALID, there are several; as `find` raises.
+        """
+        if name is None:
+            name = self._default
+        if name is None:
+            known = self.known()
+            if len(known) != 1:
+                there = ", ".join(known) or "none"
+                raise Rejected(Reason.INVALID, f"this route answers for one model, and there are: {there}")
+            (name,) = known
+        return self.find(name)
 
     async def infer(self, call: Call) -> Inference:
         """Answer a call: scored, logged when the model is behind an endpoint, and counted.
