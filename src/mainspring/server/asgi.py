@@ -10,6 +10,7 @@ from typing import Any
 
 from mainspring.protocols.http import Fault, Handler, Request, Response, Router, error_response
 from mainspring.server.streams import Leaving, Leavings, Receive, Send, send_stream
+from mainspring.serving.calls import Rejected
 
 __all__ = ["AsgiApp", "Limits", "Listener"]
 
@@ -155,7 +156,7 @@ class Listener:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            if self._on_error is not None and not isinstance(error, Fault):
+            if self._on_error is not None and not isinstance(error, (Fault, Rejected)):
                 self._on_error(error)
             response = errors(error)
         await self._write(response, send, head=scope["method"] == "HEAD")

@@ -94,12 +94,12 @@ class ModelWires:
             router: where the routes go.
             beside: the routes of language models, of which some share a path.
         """
-        azure = "AZUREML_ENTRY_SCRIPT" in self._environment
+        azure = "azureml" in self._on and "AZUREML_ENTRY_SCRIPT" in self._environment
         add_health_routes(router, self._ready)
         if "oip" in self._on:
             add_oip_routes(router, self._models, self._server, self._max_body)
             add_repository_index(router, self._models)
-        self._add_clouds(router, azure=azure)
+        self._add_clouds(router)
         if v1 := next((name for name in ("tfserving", "kserve") if name in self._on), None):
             add_v1_models(router, self._models, beside)
             add_v1_predict(router, self._models, v1, self._max_body)
@@ -111,7 +111,7 @@ class ModelWires:
                 add_tfserving_metrics(router, self._page)
         self._add_management(router, self._with_token)
 
-    def _add_clouds(self, router: Router, *, azure: bool) -> None:
+    def _add_clouds(self, router: Router) -> None:
         """Serve the containers' contracts; where two share a path, the one that its platform names comes first."""
         models, most = self._models, self._max_body
         vertex = vertex_routes(self._environment)
