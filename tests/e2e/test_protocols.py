@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from e2e.conftest import Served, call, mainspring, serve
+from e2e.conftest import Served, call, free_port, mainspring, serve
 from e2e.test_server import copy
 
 INFER = "/v2/models/returns/infer"
@@ -265,7 +265,9 @@ def test_only_the_protocols_of_the_settings_are_served(built: Path, tmp_path: Pa
         file.write('\n[serving]\nprotocols = ["oip", "corba"]\n')
     assert "MS-3095" in mainspring("check", cwd=project, status=3).stderr
     toml = project / "mainspring.toml"
-    toml.write_text(toml.read_text().replace('["oip", "corba"]', "[]"))
+    toml.write_text(toml.read_text().replace('["oip", "corba"]', '[]\nmodel = "nobody"'))
+    assert "MS-3096" in mainspring("serve", "--port", str(free_port()), cwd=project, status=3).stderr
+    toml.write_text(toml.read_text().replace('model = "nobody"', ""))
     found = serve(project, "serve")
     try:
         assert call(f"{found.url}{INFER}", {"inputs": [tensor(ROWS, data=ROWS)]})[0] == 404

@@ -309,6 +309,7 @@ def test_torchserve_is_managed_by_names(served: Served) -> None:
     post(served, "/predictions/returns", ROWS, 503)
     assert manage("PUT", "/models/returns?min_worker=1")[0] == 202
     post(served, "/predictions/returns", ROWS)
+    assert b"mainspring_predictions_total" in call(f"{served.console}/metrics")[1]
     assert call(f"{served.console}/models")[1].startswith(b"<!doctype html>")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mainspring.config.settings import Setting, Settings, reveal
 from mainspring.errors import ConfigError
 from mainspring.protocols.actuator.rest import PAGES
@@ -9,6 +11,7 @@ from mainspring.protocols.actuator.rest import PAGES
 __all__ = [
     "PROTOCOLS",
     "api_keys",
+    "default_model",
     "exposed_pages",
     "key_of_setting",
     "management_keys",
@@ -69,6 +72,23 @@ def served_protocols(settings: Settings) -> frozenset[str]:
             fix=f"serving.protocols takes {', '.join(PROTOCOLS)}",
         )
     return frozenset(found)
+
+
+def default_model(settings: Settings, names: Sequence[str]) -> str | None:
+    """The model of routes that name none; None leaves them to an app's only model.
+
+    Raises:
+        ConfigError: MS-3096, there is no such model.
+    """
+    found = settings.text("serving.model") or None
+    if found is not None and found not in names:
+        raise ConfigError(
+            f"no model is called {found!r}",
+            code="MS-3096",
+            origin=origin_of_setting(settings, "serving.model"),
+            fix=f"serving.model takes {', '.join(names) or 'a model of the app, and it has none'}",
+        )
+    return found
 
 
 def key_of_setting(setting: Setting, settings: Settings) -> bytes:

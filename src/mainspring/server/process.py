@@ -49,7 +49,7 @@ from mainspring.server.callers import Callers, callers_of, digest_of, key_of
 from mainspring.server.host import Bound, bind, run_listeners
 from mainspring.server.labels import read_labels
 from mainspring.server.language import Language, keys_of
-from mainspring.server.listening import exposed_pages, management_keys, origin_of_setting
+from mainspring.server.listening import default_model, exposed_pages, management_keys, origin_of_setting
 from mainspring.server.loop import online_views
 from mainspring.server.outside import close_all, outside_of
 from mainspring.server.records import recorder_of
@@ -145,7 +145,8 @@ class ServerProcess:
         Raises:
             ConfigError: MS-3016, MS-3017, a port cannot be bound; MS-3021, the management listener needs a token;
                 MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty; MS-3024, the
-                console is enabled and the management listener is not.
+                console is enabled and the management listener is not; MS-3095, MS-3096, a protocol or a model of
+                the settings is none.
         """
         callers = callers_of(self._settings)
         self.state.open()
@@ -188,7 +189,7 @@ class ServerProcess:
         router = self._router
         most = settings.whole("server.max_rows")
         endpoints, metrics, app = (lambda: self.state.endpoints), self.state.metrics, self.plan.app
-        default = settings.text("serving.model") or None
+        default = default_model(settings, self.state.names())
         models = ServedModels(self.state.models, endpoints, self.state, metrics, app, most, now_us, default)
         server, page = ("mainspring", _version()), self.state.metrics_page
         wires = ModelWires(models, settings, self._ready, server, page, self.state, os.environ)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from mainspring.config.platform import is_azureml
 from mainspring.config.settings import Settings
 from mainspring.declare.identity import ANYONE
 from mainspring.protocols.azureml.rest import add_azureml_routes
@@ -21,7 +22,7 @@ from mainspring.protocols.sagemaker.rest import (
     add_ping_route,
     add_sagemaker_routes,
 )
-from mainspring.protocols.tfserving.rest import add_tfserving_metrics, add_tfserving_routes, add_v1_predict
+from mainspring.protocols.tfserving.rest import add_metrics_route, add_tfserving_routes, add_v1_predict
 from mainspring.protocols.torchserve.inference import add_torchserve_inference
 from mainspring.protocols.torchserve.management import add_torchserve_descriptions, add_torchserve_management
 from mainspring.protocols.vertex.rest import add_vertex_routes, vertex_routes
@@ -31,7 +32,7 @@ from mainspring.serving.inference import ServedModels
 
 __all__ = ["CHANGED", "MANAGED", "ModelWires", "management_token"]
 
-MANAGED = ("/v2/repository",)
+MANAGED = ("/v2/repository", "/metrics")
 """Path prefixes of the management listener that are no page of the console's."""
 _MULTI_MODEL_ROOT = Path("/opt/ml/models")
 """Where SageMaker puts the models of a container with many: its contract."""
@@ -94,7 +95,7 @@ class ModelWires:
             router: where the routes go.
             beside: the routes of language models, of which some share a path.
         """
-        azure = "azureml" in self._on and "AZUREML_ENTRY_SCRIPT" in self._environment
+        azure = "azureml" in self._on and is_azureml(self._environment)
         add_health_routes(router, self._ready)
         if "oip" in self._on:
             add_oip_routes(router, self._models, self._server, self._max_body)
@@ -108,7 +109,7 @@ class ModelWires:
         if "tfserving" in self._on:
             add_tfserving_routes(router, self._models)
             if self._page is not None:
-                add_tfserving_metrics(router, self._page)
+                add_metrics_route(router, "/monitoring/prometheus/metrics", self._page)
         self._add_management(router, self._with_token)
 
     def _add_clouds(self, router: Router) -> None:
@@ -132,6 +133,8 @@ class ModelWires:
         """Serve what changes the process on the management listener, whose guard has let the request in."""
         if "oip" in self._on:
             add_repository_index(router, self._models)
+        if "torchserve" in self._on and self._page is not None:
+            add_metrics_route(router, "/metrics", self._page)
         self._add_management(router, refuse_other_sites)
 
     def manages(self, request: Request) -> bool:

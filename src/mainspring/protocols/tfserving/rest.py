@@ -21,7 +21,7 @@ from mainspring.protocols.tfserving.values import (
 from mainspring.serving.calls import Array, Call, Inference, Reason, Rejected, Tensor
 from mainspring.serving.inference import ServedModel, ServedModels
 
-__all__ = ["add_tfserving_metrics", "add_tfserving_routes", "add_v1_predict", "version_status"]
+__all__ = ["add_metrics_route", "add_tfserving_routes", "add_v1_predict", "version_status"]
 
 _TYPES: Mapping[str, str] = {
     "BOOL": "DT_BOOL",
@@ -58,14 +58,20 @@ def add_tfserving_routes(router: Router, models: ServedModels) -> None:
         router.add("GET", f"{pattern}/metadata", routes.metadata, any_case=True)
 
 
-def add_tfserving_metrics(router: Router, page: Callable[[bytes], tuple[bytes, bytes]]) -> None:
-    """Serve the metrics page where TensorFlow Serving has it."""
+def add_metrics_route(router: Router, path: str, page: Callable[[bytes], tuple[bytes, bytes]]) -> None:
+    """Serve the metrics page where a wire has it.
+
+    Args:
+        router: where the route goes.
+        path: where it is.
+        page: the page for an Accept header: content type and text.
+    """
 
     async def metrics(request: Request) -> Response:
         content_type, text = page(request.headers.get(b"accept", b""))
         return Response(200, text, content_type)
 
-    router.add("GET", "/monitoring/prometheus/metrics", metrics, any_case=True)
+    router.add("GET", path, metrics, any_case=True)
 
 
 def version_status(served: ServedModel) -> dict[str, object]:
