@@ -42,6 +42,7 @@ from mainspring.server.loop import online_views, segments_of
 from mainspring.server.pushing import Pushing
 from mainspring.server.quality import DataQuality
 from mainspring.server.replaying import ReplayWatch
+from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import EndpointService, ModelColumn
 from mainspring.serving.models import LiveModel, ModelTable, load_live
 from mainspring.serving.predlog.reader import LogReader, compact
@@ -110,6 +111,8 @@ class WorkerState:
         self._plans: dict[str, ReadPlan | SampledPlan] = {}
         self._monitoring = threading.Lock()
         self._counting = threading.Lock()
+        self._loading = threading.Lock()
+        self._unloaded: frozenset[str] = frozenset()
         self._promised: dict[str, float] = {}
         self._counted: dict[tuple[str, str], int] = {}
 
@@ -215,10 +218,14 @@ class WorkerState:
 
     def refresh(self) -> list[str]:
         """Take over champions that have moved, old ones answering until new ones are warm; the models that changed."""
+        with self._loading:
+            return self._refresh()
+
+    def _refresh(self) -> list[str]:
         changed = []
         behind = {url for node in self._served() for url in node.inputs}
         for node in self.plan.of_kind("model"):
-            if self._only and node.url not in behind:
+            if node.name in self._unloaded or (self._only and node.url not in behind):
                 continue
             alias = self.services.catalog.alias("model", node.name, _CHAMPION)
             live = self.models.get(node.name)
@@ -248,9 +255,64 @@ class WorkerState:
         return folder
 
     def ready(self) -> bool:
-        """Whether every endpoint has a warm model, and every index a version that answers."""
-        models = all(self.models.get(service.model) is not None for service in self.endpoints.values())
+        """Whether every endpoint has a warm model, and every index a version that answers.
+
+        A model that somebody has unloaded is not waited for.
+        """
+        wanted = {service.model for service in self.endpoints.values()} - self._unloaded
+        models = all(self.models.get(model) is not None for model in wanted)
         return models and self.knowledge.ready()
+
+    def names(self) -> Sequence[str]:
+        """The models that this process may serve."""
+        behind = {url for node in self._served() for url in node.inputs}
+        return [node.name for node in self.plan.of_kind("model") if not self._only or node.url in behind]
+
+    def load(self, name: str) -> None:
+        """Load a model's champion, and let it answer.
+
+        Raises:
+            Rejected: NO_MODEL, no model is called so; NOT_READY, it has no champion.
+        """
+        self._known(name)
+        with self._loading:
+            self._unloaded -= {name}
+            self._refresh()
+        if self.models.get(name) is None:
+            raise Rejected(Reason.NOT_READY, f"model {name!r} has no champion yet")
+
+    def unload(self, name: str) -> None:
+        """Let a model answer no more until it is loaded again, or the process starts anew.
+
+        Raises:
+            Rejected: NO_MODEL, no model is called so.
+        """
+        self._known(name)
+        with self._loading:
+            self._unloaded |= {name}
+            self.models.remove(name)
+
+    def load_folder(self, name: str, folder: Path) -> None:
+        """Load a model from a folder that the platform has put there, and let it answer beside the app's.
+
+        Raises:
+            Rejected: INVALID, there is no model of ours in the folder; CONFLICT, the name is the app's own.
+        """
+        if name in self.names():
+            raise Rejected(Reason.CONFLICT, f"model {name!r} is one of the app's own")
+        try:
+            live = load_live(1, "", folder, self.services.predictor)
+        except (OSError, ValueError) as error:
+            raise Rejected(Reason.INVALID, f"there is no model in the folder of {name!r}") from error
+        self.models.put(name, live)
+
+    def unload_folder(self, name: str) -> None:
+        """Let a model from a folder answer no more."""
+        self.models.remove(name)
+
+    def _known(self, name: str) -> None:
+        if name not in self.names():
+            raise Rejected(Reason.NO_MODEL, f"no model of this app is called {name!r}; models are loaded by name")
 
     # -- data that comes in -------------------------------------------------------------------------------------
 
