@@ -42,6 +42,7 @@ from mainspring.server.labels import LabelRules
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
 from mainspring.server.rows import rows_to_table
+from mainspring.server.vector_indexes import VectorIndexes
 from mainspring.serving.endpoint import EndpointService, ModelColumn
 from mainspring.serving.models import LiveModel, ModelTable, load_live
 from mainspring.serving.predlog.reader import LogReader, compact
@@ -96,6 +97,7 @@ class WorkerState:
         self.logs: dict[str, PredictionLog] = {}
         self.monitors: dict[str, Watched] = {}
         self.knowledge = Knowledge(services, plan)
+        self.vector_indexes = VectorIndexes(services, Plan(plan.app, ()), {}, self.metrics, _tell)
         self.started = now_us()
         self.retraining: subprocess.Popen[bytes] | None = None
         self._worker = worker
@@ -120,6 +122,7 @@ class WorkerState:
         self._sources = sources_of(self.plan)
         self._views = online_views(self.services, self.plan)
         self._derived = derived_from(self.plan, self._views, self._sources)
+        self.vector_indexes = VectorIndexes(self.services, self.plan, self._views, self.metrics, _tell)
         for node in self._served():
             self._open_endpoint(node)
         self.refresh()
@@ -237,7 +240,7 @@ class WorkerState:
     def ready(self) -> bool:
         """Whether every endpoint has a warm model, and every index a version that answers."""
         models = all(self.models.get(service.model) is not None for service in self.endpoints.values())
-        return models and self.knowledge.ready()
+        return models and self.knowledge.ready() and self.vector_indexes.ready()
 
     # -- data that comes in -------------------------------------------------------------------------------------
 
@@ -410,6 +413,7 @@ class WorkerState:
 
     def close(self) -> None:
         """Seal the logs and let go of the services."""
+        self.vector_indexes.stop()
         if self.retraining is not None and self.retraining.poll() is None:
             self.retraining.terminate()
             self.retraining.wait(timeout=30)
@@ -465,6 +469,10 @@ def _metrics(state: Path, name: str) -> Metrics:
         return Metrics(state / "metrics" / f"{name}.bin")
     except OSError as error:
         raise unwritable(state, error) from error
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 def _spans_of(reader: LogReader) -> Predictions:
