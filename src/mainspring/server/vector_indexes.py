@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
+
+import msgspec
 
 from mainspring.catalog.ids import new_id, now_us
 from mainspring.choose.services import Services
@@ -15,7 +17,8 @@ from mainspring.engine.context import current
 from mainspring.engine.task import Output, Task
 from mainspring.errors import MainspringError
 from mainspring.features.log import newest
-from mainspring.features.online.materialise import Materialised
+from mainspring.features.online.materialise import Materialised, online_id
+from mainspring.features.steps import views_of
 from mainspring.features.vector_index.follow import Followed, follow, is_behind, reaches
 from mainspring.features.vector_index.search import VectorIndexSearcher
 from mainspring.features.vector_index.shape import VectorIndexShape, vector_index_shape
@@ -24,9 +27,11 @@ from mainspring.plan.graph import Plan
 from mainspring.ports.catalog import Entity
 from mainspring.serving.telemetry import Metrics
 
-__all__ = ["VectorIndexes", "described", "index_followed", "shapes_of", "tasks_of_vector_indexes"]
+__all__ = ["VectorIndexes", "described", "described_named", "index_followed", "shapes_of", "tasks_of_vector_indexes"]
 
 _LONGEST = 60.0
+_LOOK = 10.0
+"""How often a server looks whether the points of an index are still there."""
 
 
 def shapes_of(services: Services, plan: Plan, views: Mapping[str, View]) -> dict[str, VectorIndexShape]:
@@ -84,13 +89,20 @@ def index_followed(shape: VectorIndexShape, made_with: Mapping[str, object], at:
 
 
 def _still_indexed(services: Services, params: Mapping[str, object], kept: object) -> bool:
-    return reaches(cast(VectorIndexShape, params["shape"]), services, cast("Mapping[str, int]", kept)["through"])
+    return reaches(cast(VectorIndexShape, params["shape"]), services, msgspec.convert(kept, Followed).through)
 
 
 def _skipped_in_words(skipped: Mapping[str, int]) -> str:
     """How many entities have no vector to be found by, as people read it; empty when all have one."""
     parts = [f"{count:,} {why.replace('_', ' ')}" for why, count in sorted(skipped.items())]
     return f"not in the index, for their vectors: {', '.join(parts)}" if parts else ""
+
+
+def described_named(services: Services, plan: Plan, name: str) -> Mapping[str, object]:
+    """As `described`, of an index by its name in a plan."""
+    views = views_of(plan)
+    views = {view.name: replace(view, id=online_id(services.catalog, view)) for view in views.values()}
+    return described(services, shapes_of(services, plan, views)[name])
 
 
 def described(services: Services, shape: VectorIndexShape) -> Mapping[str, object]:
@@ -149,6 +161,7 @@ class VectorIndexes:
         self._shapes = shapes_of(services, plan, views)
         self._troubles = {name: _Trouble() for name in self._shapes}
         self._behind_since: dict[str, float] = {}
+        self._looked: dict[str, float] = {}
         self._stopped = False
         self.searchers = {name: VectorIndexSearcher(shape, services, now_us) for name, shape in self._shapes.items()}
 
@@ -178,7 +191,7 @@ class VectorIndexes:
 
     def _follow(self, shape: VectorIndexShape) -> None:
         top = newest(self._services.tables, shape.view.log)
-        if top is None or not is_behind(shape, self._services, top, now_us()):
+        if top is None or not (is_behind(shape, self._services, top, now_us()) or self._is_lost(shape)):
             self._behind_since.pop(shape.name, None)
             return
         self._behind_since.setdefault(shape.name, time.monotonic())
@@ -192,6 +205,13 @@ class VectorIndexes:
         self._metrics.counter("mainspring_vector_index_removed_total", **labels)(done.removed)
         for why, count in done.skipped.items():
             self._metrics.counter("mainspring_vector_index_skipped_total", why=why, **labels)(count)
+
+    def _is_lost(self, shape: VectorIndexShape) -> bool:
+        """Whether the points of an index are gone, or what they speak of; looked at now and then."""
+        if time.monotonic() < self._looked.get(shape.name, 0.0):
+            return False
+        self._looked[shape.name] = time.monotonic() + _LOOK
+        return not reaches(shape, self._services, -1)
 
     def _failed(self, name: str, error: MainspringError) -> None:
         trouble = self._troubles[name]

@@ -10,8 +10,8 @@ import msgspec
 
 from mainspring.features.online.keys import key_packer
 from mainspring.features.online.rows import BODY, ORDER, TOMBSTONE, read_plain, read_windows
-from mainspring.features.online.windows import empty_windows, layout_of, window_answers
-from mainspring.features.view import Pick, View
+from mainspring.features.online.windows import WindowLayout, empty_windows, layout_of, window_answers
+from mainspring.features.view import Pick
 from mainspring.ports.online import OnlineStore
 
 __all__ = ["ReadPlan", "compile_plan"]
@@ -188,7 +188,7 @@ def _window_reader(pick: Pick) -> Reader:
     order = [
         ("window", windowed.index(feature))
         if feature.window_us is not None
-        else ("last", _column_place(view, feature.column))
+        else ("last", _column_place(layout, feature.column))
         for feature in pick.features
     ]
     plain = all(kind == "window" for kind, _ in order)
@@ -212,8 +212,9 @@ def _window_reader(pick: Pick) -> Reader:
     return read
 
 
-def _column_place(view: View, column: str | None) -> int:
-    return [field.name for field in view.columns].index(str(column))
+def _column_place(layout: WindowLayout, column: str | None) -> int:
+    """Where `_last_values` has a column: those that are kept as numbers come first."""
+    return (*layout.numbers, *layout.texts).index(str(column))
 
 
 def _last_values(rows: Any, layout: Any, newest: int) -> list[object]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from mainspring.declare.data import did_you_mean
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import DataError, ServiceError, UsageError
 from mainspring.features.vector_index.entries import KEY_TYPES, Entry, EntryReader, entity_of
@@ -118,12 +119,12 @@ class VectorIndexSearcher:
 
         Raises:
             UsageError: MS-2451, the request cannot be; MS-2452, the entity has no vector; MS-2650 to MS-2652, the
-                filter cannot; MS-2654, the vector does not fit; DeclarationError: MS-2101, no such feature.
+                filter cannot; MS-2654, the vector does not fit.
             DataError: MS-2120, a key does not fit.
             ServiceError: MS-4189, the index is not built yet; others as the stores raise.
         """
-        _check(request)
         shape = self.shape
+        _check(request, shape.view.feature_names)
         names = request.features
         if names is None:
             names = [name for name in shape.view.feature_names if name != shape.vector.name]
@@ -251,8 +252,8 @@ class VectorIndexSearcher:
         return product / (math.sqrt(float(np.dot(one, one))) * math.sqrt(float(np.dot(other, other))))
 
 
-def _check(request: NearestRequest) -> None:
-    why = ""
+def _check(request: NearestRequest, features: Sequence[str]) -> None:
+    why, unknown = "", [name for name in request.features or () if name not in features]
     if (request.vector is None) == (request.entity is None):
         why = "it has a vector or an entity, and only one of them"
     elif not 1 <= request.k <= MOST:
@@ -261,8 +262,14 @@ def _check(request: NearestRequest) -> None:
         why = f"recall is {request.recall}, not above 0 and at most 1"
     elif request.features is not None and len(set(request.features)) < len(request.features):
         why = "a feature is named twice"
+    elif unknown:
+        why = f"the view has no feature {unknown[0]!r}; {did_you_mean(unknown[0], features)}"
     if why:
-        raise UsageError("the search cannot be carried out", code="MS-2451", why=why, fix=why)
+        raise UsageError(
+            f"the search cannot be carried out: {why}",
+            code="MS-2451",
+            fix='ask like {"vector": [0.1, 0.2], "k": 10, "filter": {"eq": ["colour", "red"]}, "features": ["price"]}',
+        )
 
 
 def _others(notes: Sequence[Note]) -> tuple[Note, ...]:

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import random
 import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -27,14 +26,9 @@ from mainspring.declare.aggregate import count, last
 from mainspring.declare.app import App
 from mainspring.declare.data import Entity
 from mainspring.declare.record import Field, Record
-from mainspring.errors import DataError, ServiceError, UsageError
 from mainspring.features.log import newest, source_of
-from mainspring.features.online.materialise import materialise
 from mainspring.features.online.write import upsert
-from mainspring.features.project import update_view
-from mainspring.features.vector_index import follow as following
-from mainspring.features.vector_index.follow import KEEP_US, TOUCH_US, follow, is_behind, reaches
-from mainspring.features.vector_index.mark import read_mark
+from mainspring.features.vector_index.follow import follow, reaches
 from mainspring.features.vector_index.search import NearestRequest, VectorIndexSearcher
 from mainspring.features.vector_index.shape import vector_index_shape
 from mainspring.features.view import view_of
@@ -77,7 +71,7 @@ def shape_of(declared, metric="cosine", filters=FILTERS, name="near"):
     return vector_index_shape(index, VIEWS[declared], "0123abcd")
 
 
-class Died(Exception):
+class DiedError(Exception):
     pass
 
 
@@ -95,7 +89,7 @@ class Mortal:
         def call(*arguments, **named):
             self._left[0] -= 1
             if self._left[0] < 0:
-                raise Died
+                raise DiedError
             return method(*arguments, **named)
 
         return call
@@ -297,7 +291,7 @@ FILTERED = [
 
 
 @given(view=st.sampled_from([plain, aging, windowed]), steps=st.lists(STEPS, min_size=3, max_size=14))
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_program_answers_as_brute_force_does(opening, view, steps):
     place = Path(tempfile.mkdtemp(prefix="mainspring-nearest-"))
     shop = Shop(place, opening(place), shape_of(view))
@@ -319,37 +313,50 @@ def test_any_program_answers_as_brute_force_does(opening, view, steps):
 
 
 def carry_out(shop, view, step):
-    match step:
-        case ("push", rows, online):
-            shop.push(*rows, online=online)
-        case ("follow",):
-            shop.follow()
-        case ("die", left):
-            dying = [left]
-            stores = SimpleNamespace(
-                tables=shop.stores.tables,
-                online=Mortal(shop.stores.online, dying),
-                vectors=Mortal(shop.stores.vectors, dying),
-            )
-            try:
-                follow(shop.shape, stores, shop.clock)
-            except Died:
-                shop.close()
-                shop.open()
-        case ("wait", seconds):
-            shop.now += seconds * SECOND
-        case ("restart",):
-            shop.close()
-            shop.open()
-        case ("lose", what):
-            lose(shop, what)
-        case ("redefine", metric, filtered):
-            shop.shape = shape_of(view, metric, FILTERS if filtered else ())
-        case ("ask", number):
-            shop.follow()
-            filter, passes = FILTERED[number if len(shop.shape.filters) == 5 else 0]
-            if newest(shop.stores.tables, shop.shape.view.log) is not None:
-                shop.agree(BOTH, 3, passes, filter)
+    verb, *given = step
+    {
+        "push": lambda rows, online: shop.push(*rows, online=online),
+        "follow": shop.follow,
+        "die": lambda left: die(shop, left),
+        "wait": lambda seconds: wait(shop, seconds),
+        "restart": lambda: restart(shop),
+        "lose": lambda what: lose(shop, what),
+        "redefine": lambda metric, filtered: redefine(shop, view, metric, filtered),
+        "ask": lambda number: asks(shop, number),
+    }[verb](*given)
+
+
+def die(shop, left):
+    """Follow until the process dies at one of its writes; another one comes after it."""
+    dying = [left]
+    stores = SimpleNamespace(
+        tables=shop.stores.tables,
+        online=Mortal(shop.stores.online, dying),
+        vectors=Mortal(shop.stores.vectors, dying),
+    )
+    try:
+        follow(shop.shape, stores, shop.clock)
+    except DiedError:
+        restart(shop)
+
+
+def wait(shop, seconds):
+    shop.now += seconds * SECOND
+
+
+def restart(shop):
+    shop.close()
+    shop.open()
+
+
+def redefine(shop, view, metric, filtered):
+    shop.shape = shape_of(view, metric, FILTERS if filtered else ())
+
+
+def asks(shop, number):
+    if shop.follow() is not None:
+        filter, passes = FILTERED[number if len(shop.shape.filters) == 5 else 0]
+        shop.agree(BOTH, 3, passes, filter)
 
 
 def lose(shop, what):
