@@ -68,7 +68,7 @@ FILTERS = ("shop", *VALUES)
 
 def shape_of(declared, metric="cosine", filters=FILTERS, name="near"):
     index = app.vector_index(declared.image, filters=list(filters), metric=metric, called=name)
-    return vector_index_shape(index, VIEWS[declared], "0123abcd")
+    return vector_index_shape(index, VIEWS[declared], "0123abcd", SOURCE)
 
 
 class DiedError(Exception):

@@ -152,6 +152,65 @@ def test_what_cannot_be_asked(store: Served, body: object, status: int) -> None:
     assert answer["error"]
 
 
+def test_feasts_clients_search_as_they_do(store: Served) -> None:
+    asked = {"features": ["catalogue:colour", "catalogue:price"], "query": [1, 0, 0], "top_k": 2, "api_version": 2}
+    for path in ("/search", "/retrieve-online-documents"):
+        status, answer = ask(store, path, asked)
+        assert status == 200
+        assert answer["metadata"] == {"feature_names": ["colour", "price", "distance", "item"]}
+        colour, price, distance, item = answer["results"]
+        assert (item["values"], item["statuses"]) == (["a", "b"], ["PRESENT", "PRESENT"])
+        assert (colour["values"], price["values"]) == (["red", "blue"], [10.0, 30.0])
+        assert distance["values"] == [pytest.approx(0.0, abs=1e-6), pytest.approx(1 - 0.9 / 0.82**0.5)]
+        assert price["event_timestamps"] == ["2025-01-01T00:00:00Z"] * 2
+        assert item["event_timestamps"] == ["1970-01-01T00:00:00Z"] * 2
+    either = {"type": "or", "filters": [{"type": "gte", "key": "price", "value": 30}, _equals("colour", "none")]}
+    for filters, items in (
+        (_equals("colour", "red"), ["a", "c"]),
+        ({"type": "ne", "key": "colour", "value": "red"}, ["b"]),
+        ({"type": "nin", "key": "colour", "value": ["red"]}, ["b"]),
+        (either, ["b"]),
+    ):
+        answer = ask(store, "/search", {**asked, "filters": filters})[1]
+        assert answer["results"][-1]["values"] == items
+    named = ["catalogue:item", "catalogue:image", "catalogue:distance", "catalogue:price"]
+    answer = ask(store, "/retrieve-online-documents", {"features": named, "query": [1, 0, 0], "top_k": 1})[1]
+    assert answer["metadata"]["feature_names"] == ["item", "image", "distance"]
+    assert [result["values"] for result in answer["results"]][:2] == [["a"], [[1, 0, 0]]]
+    none = ask(store, "/search", {**asked, "filters": _equals("colour", "none")})[1]
+    assert none["metadata"]["feature_names"] == ["colour", "price", "distance"]
+    assert [result["values"] for result in none["results"]] == [[], [], []]
+
+
+def _equals(key: str, value: object) -> dict[str, object]:
+    return {"type": "eq", "key": key, "value": value}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"features": []},
+        {"features": ["catalogue"]},
+        {"features": ["catalogue:price", "other:price"]},
+        {"features": ["other:price"]},
+        {"features": ["catalogue:size"]},
+        {"query": None},
+        {"query": [1, 0]},
+        {"query": "red"},
+        {"query_string": "red"},
+        {"top_k": None},
+        {"top_k": 0},
+        {"filters": {"type": "like", "key": "price", "value": 1}},
+        {"filters": {"type": "eq", "key": "size", "value": 1}},
+        {"filters": {"type": "and", "filters": [1]}},
+    ],
+)
+def test_what_feasts_clients_cannot_ask(store: Served, wrong: dict[str, object]) -> None:
+    asked = {"features": ["catalogue:price"], "query": [1, 0, 0], "top_k": 2, "api_version": 2, **wrong}
+    status, answer = ask(store, "/search", asked)
+    assert status == 422, answer
+
+
 def test_what_there_is(store: Served) -> None:
     status, answer = ask(store, "/v1/vector-indexes")
     assert status == 200

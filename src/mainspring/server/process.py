@@ -35,6 +35,7 @@ from mainspring.ports.llm import Usage
 from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
 from mainspring.protocols.assistants.openai import add_assistant_models
 from mainspring.protocols.assistants.rest import add_assistant_routes
+from mainspring.protocols.feast.documents import add_feast_document_routes
 from mainspring.protocols.feast.rest import add_feast_routes
 from mainspring.protocols.http import Fault, Request, Router, error_response
 from mainspring.protocols.llm.mount import add_llm_routes
@@ -48,6 +49,7 @@ from mainspring.protocols.retrieval.vector_indexes import add_vector_index_route
 from mainspring.server.asgi import AsgiApp, Limits, Listener
 from mainspring.server.assistants import Assistants, assistants_of
 from mainspring.server.callers import Callers, callers_of, digest_of, key_of
+from mainspring.server.feast import FeastVectors
 from mainspring.server.host import Bound, bind, run_listeners
 from mainspring.server.labels import read_labels
 from mainspring.server.language import Language, keys_of
@@ -162,6 +164,8 @@ class ServerProcess:
         )
         self._answers = AnswerMonitors(self.services, self.plan, self.runs, self._show)
         try:
+            if self.state.pushing is not None:
+                self.state.pushing.start()
             self._bound = self._listeners(callers)
             uvloop.run(self._serve(self._bound))
         finally:
@@ -205,6 +209,8 @@ class ServerProcess:
         add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)
         near = self.state.vector_indexes
         add_vector_index_routes(router, near.searchers, near.described, asyncio.to_thread)
+        if feast is not None and near.searchers:
+            add_feast_document_routes(router, FeastVectors(near.searchers, feast.service), asyncio.to_thread)
         self._add_language(router, who)
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
         guard = _guard(callers, settings.whole("server.queue"), lambda: main.open)
@@ -295,6 +301,7 @@ class ServerProcess:
             seconds = self._settings.number("monitoring.every")
             self._tasks.append(asyncio.create_task(self._every(seconds, self.state.monitor_once)))
             self._tasks.append(asyncio.create_task(self._every(seconds, self._watch_answers)))
+            self._tasks.append(asyncio.create_task(self._every(seconds, self.state.replay_once)))
             self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
             self._tasks.append(asyncio.create_task(self._every(_FOLLOW_SECONDS, self.state.vector_indexes.follow)))
 

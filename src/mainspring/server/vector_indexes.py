@@ -16,9 +16,9 @@ from mainspring.declare.vector_index import VectorIndex
 from mainspring.engine.context import current
 from mainspring.engine.task import Output, Task
 from mainspring.errors import MainspringError
-from mainspring.features.log import newest
+from mainspring.features.log import SourceTable, newest
 from mainspring.features.online.materialise import Materialised, online_id
-from mainspring.features.steps import views_of
+from mainspring.features.steps import sources_of, views_of
 from mainspring.features.vector_index.follow import Followed, follow, is_behind, reaches
 from mainspring.features.vector_index.search import VectorIndexSearcher
 from mainspring.features.vector_index.shape import VectorIndexShape, vector_index_shape
@@ -34,13 +34,16 @@ _LOOK = 10.0
 """How often a server looks whether the points of an index are still there."""
 
 
-def shapes_of(services: Services, plan: Plan, views: Mapping[str, View]) -> dict[str, VectorIndexShape]:
+def shapes_of(
+    services: Services, plan: Plan, views: Mapping[str, View], sources: Mapping[str, SourceTable]
+) -> dict[str, VectorIndexShape]:
     """The vector indexes of an app, by name.
 
     Args:
         services: the project's ports.
         plan: the app's graph.
         views: its views, with the numbers under which they are kept online.
+        sources: its sources.
     """
     nodes = plan.of_kind("vector_index")
     owner = _owner(services) if nodes else ""
@@ -48,7 +51,9 @@ def shapes_of(services: Services, plan: Plan, views: Mapping[str, View]) -> dict
     for node in nodes:
         declaration = cast(VectorIndex, node.declaration)
         view = views[name_of(spec_of(declaration).feature.view)]
-        found[node.name] = vector_index_shape(declaration, view, owner)
+        found[node.name] = vector_index_shape(
+            declaration, view, owner, None if view.decorated else sources[view.sources[0]]
+        )
     return found
 
 
@@ -58,7 +63,9 @@ def _owner(services: Services) -> str:
     return services.catalog.add_entity(offered).id[-8:]
 
 
-def tasks_of_vector_indexes(services: Services, plan: Plan, views: Mapping[str, View]) -> list[Task]:
+def tasks_of_vector_indexes(
+    services: Services, plan: Plan, views: Mapping[str, View], sources: Mapping[str, SourceTable]
+) -> list[Task]:
     """The tasks ``vector_index/NAME``, after ``online/VIEW``; a result stands while the store has what it says."""
     made_with = {key: item.shown() for key, item in services.settings.section("vectors").items()}
     origins = {node.name: str(origin_of(cast(VectorIndex, node.declaration))) for node in plan.of_kind("vector_index")}
@@ -72,7 +79,7 @@ def tasks_of_vector_indexes(services: Services, plan: Plan, views: Mapping[str, 
             holds=_still_indexed,
             origin=origins[name],
         )
-        for name, shape in shapes_of(services, plan, views).items()
+        for name, shape in shapes_of(services, plan, views, sources).items()
     ]
 
 
@@ -102,7 +109,7 @@ def described_named(services: Services, plan: Plan, name: str) -> Mapping[str, o
     """As `described`, of an index by its name in a plan."""
     views = views_of(plan)
     views = {view.name: replace(view, id=online_id(services.catalog, view)) for view in views.values()}
-    return described(services, shapes_of(services, plan, views)[name])
+    return described(services, shapes_of(services, plan, views, sources_of(plan))[name])
 
 
 def described(services: Services, shape: VectorIndexShape) -> Mapping[str, object]:
@@ -145,6 +152,7 @@ class VectorIndexes:
         services: the project's ports.
         plan: the app's graph.
         views: its views, with their online numbers.
+        sources: its sources.
         metrics: told how far each has come.
         told: told what a person should know.
     """
@@ -154,11 +162,12 @@ class VectorIndexes:
         services: Services,
         plan: Plan,
         views: Mapping[str, View],
+        sources: Mapping[str, SourceTable],
         metrics: Metrics,
         told: Callable[[str], None],
     ) -> None:
         self._services, self._app, self._metrics, self._told = services, plan.app, metrics, told
-        self._shapes = shapes_of(services, plan, views)
+        self._shapes = shapes_of(services, plan, views, sources)
         self._troubles = {name: _Trouble() for name in self._shapes}
         self._behind_since: dict[str, float] = {}
         self._looked: dict[str, float] = {}

@@ -24,6 +24,7 @@ from mainspring.declare.documents import Index
 from mainspring.declare.identity import Identity
 from mainspring.engine.report import RunReport
 from mainspring.errors import UsageError
+from mainspring.features.steps import sources_of
 from mainspring.features.vector_index.search import NearestAnswer, NearestRequest, VectorIndexSearcher
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.llm import Message
@@ -134,7 +135,7 @@ class Project:
             ServiceError: MS-4189, it is not built: `build` first.
         """
         self._node("vector_index", vector_index)
-        shapes = shapes_of(self._services, self.plan, online_views(self._services, self.plan))
+        shapes = shapes_of(self._services, self.plan, online_views(self._services, self.plan), sources_of(self.plan))
         searcher = VectorIndexSearcher(shapes[vector_index], self._services, now_us)
         return searcher.search(msgspec.convert(asked, NearestRequest))
 

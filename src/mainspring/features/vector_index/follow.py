@@ -144,7 +144,7 @@ def follow(
     top = newest(stores.tables, shape.view.log)
     if top is None:
         return None
-    materialise(shape.view, stores.tables, stores.online, top.version, now_us=clock())
+    materialise(shape.view, stores.tables, stores.online, top.version, now_us=clock(), source=shape.source)
     return _Follower(shape, stores, clock, stopped).run(top, anew)
 
 

@@ -6,7 +6,7 @@ import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["MOST", "Nearest", "NearestAnswer", "NearestRequest", "VectorIndexSearcher"]
+__all__ = ["MOST", "FoundEntity", "Nearest", "NearestAnswer", "NearestRequest", "VectorIndexSearcher"]
 
 MOST = 1_000
 """The most hits of a search."""
@@ -98,6 +98,15 @@ class NearestAnswer(msgspec.Struct, frozen=True):
     notes: tuple[Note, ...] = ()
 
 
+class FoundEntity(NamedTuple):
+    """An entity that was found: its keys, score, the features asked for as they are stored online, and its event."""
+
+    entity: Mapping[str, Any]
+    score: float
+    values: Sequence[object]
+    event_us: int
+
+
 class VectorIndexSearcher:
     """Searches an index; the stores are opened at the first search.
 
@@ -113,7 +122,29 @@ class VectorIndexSearcher:
         self._keys = {one.name: one.key for one in shape.filters}
 
     def search(self, request: NearestRequest) -> NearestAnswer:
-        """The nearest entities of which the online store has a row that answers now.
+        """The nearest entities, as JSON shows them; raises as `find`."""
+        found, notes = self.find(request)
+        view, names = self.shape.view, self.told(request)
+        types = [view.feature(name).type for name in names]
+        hits = [
+            Nearest(
+                {key.name: _shown(one.entity[key.name], key.type) for key in view.keys},
+                one.score,
+                {name: _shown(value, kind) for name, value, kind in zip(names, one.values, types, strict=True)},
+                one.event_us,
+            )
+            for one in found
+        ]
+        return NearestAnswer(self.shape.name, tuple(hits), len(hits) == request.k, notes)
+
+    def told(self, request: NearestRequest) -> Sequence[str]:
+        """The features that are told of each hit."""
+        if request.features is not None:
+            return request.features
+        return [name for name in self.shape.view.feature_names if name != self.shape.vector.name]
+
+    def find(self, request: NearestRequest) -> tuple[Sequence[FoundEntity], tuple[Note, ...]]:
+        """The nearest entities of which the online store has a row that answers now, and what is to be said of them.
 
         Hits that it says otherwise of are left out: the index may be a moment behind, what is answered is not.
 
@@ -123,30 +154,24 @@ class VectorIndexSearcher:
             DataError: MS-2120, a key does not fit.
             ServiceError: MS-4189, the index is not built yet; others as the stores raise.
         """
-        shape = self.shape
-        _check(request, shape.view.feature_names)
-        names = request.features
-        if names is None:
-            names = [name for name in shape.view.feature_names if name != shape.vector.name]
-        features = [shape.view.feature(name) for name in names]
-        reader = EntryReader(shape, self._stores.online, features)
+        view = self.shape.view
+        _check(request, view.feature_names)
+        reader = EntryReader(self.shape, self._stores.online, [view.feature(name) for name in self.told(request)])
         asked, itself = self._sought(request, reader)
         wanted = self._renamed(request.filter)
-        found: dict[str, Nearest] = {}
         limit = request.k + (itself is not None)
-        for _ in range(_ROUNDS):
+        for last in (False,) * (_ROUNDS - 1) + (True,):
             hits = self._hits(asked, wanted, limit, request.recall)
-            found = self._confirmed(hits, reader, asked, wanted, itself, names)
-            if len(found) >= request.k or len(hits.hits) < limit or limit >= _LIMIT:
+            found = self._confirmed(hits, reader, asked, wanted, itself)
+            if last or len(found) >= request.k or len(hits.hits) < limit or limit >= _LIMIT:
                 break
             limit = min(2 * limit + request.k, _LIMIT)
-        best = sorted(found.values(), key=lambda hit: -hit.score)[: request.k]
+        best = sorted(found, key=lambda one: -one.score)[: request.k]
+        notes = tuple(note for note in hits.notes if note.code != "fewer_than_k")
         if len(best) == request.k:
-            return NearestAnswer(shape.name, tuple(best), notes=_others(hits.notes))
-        detail = f"{len(best)} of {request.k}: no more entities are in the index and pass the filter"
-        return NearestAnswer(
-            shape.name, tuple(best), complete=False, notes=(Note("fewer_than_k", detail), *_others(hits.notes))
-        )
+            return best, notes
+        why = f"{len(best)} of {request.k}: no more entities are in the index and pass the filter"
+        return best, (Note("fewer_than_k", why), *notes)
 
     def mark(self) -> Mark | None:
         """How far the index has come; None when it was never begun."""
@@ -228,20 +253,17 @@ class VectorIndexSearcher:
         asked: npt.NDArray[np.float32],
         wanted: Filter | None,
         itself: Mapping[str, Any] | None,
-        names: Sequence[str],
-    ) -> dict[str, Nearest]:
+    ) -> list[FoundEntity]:
         """The hits of which the online store says now what was asked for, with the scores of their vectors now."""
-        types = [self.shape.view.feature(name).type for name in names]
         entities = [self._entity_of(hit.payload[ENTITY]) for hit in hits.hits]
-        found = {}
-        for hit, entry in zip(hits.hits, reader.read(entities, self._clock()), strict=True):
-            if entry.vector is None or entry.event_us is None or entry.entity == itself:
-                continue
-            if wanted is None or _holds(wanted, entry.payload):
-                shown = {n: _shown(value, t) for n, value, t in zip(names, entry.values, types, strict=True)}
-                keys = {key.name: _shown(entry.entity[key.name], key.type) for key in self.shape.view.keys}
-                found[hit.id] = Nearest(keys, self._score(asked, entry), shown, entry.event_us)
-        return found
+        return [
+            FoundEntity(entry.entity, self._score(asked, entry), entry.values, entry.event_us)
+            for entry in reader.read(entities, self._clock())
+            if entry.vector is not None
+            and entry.event_us is not None
+            and entry.entity != itself
+            and (wanted is None or _holds(wanted, entry.payload))
+        ]
 
     def _score(self, asked: npt.NDArray[np.float32], entry: Entry) -> float:
         assert entry.vector is not None
@@ -270,10 +292,6 @@ def _check(request: NearestRequest, features: Sequence[str]) -> None:
             code="MS-2451",
             fix='ask like {"vector": [0.1, 0.2], "k": 10, "filter": {"eq": ["colour", "red"]}, "features": ["price"]}',
         )
-
-
-def _others(notes: Sequence[Note]) -> tuple[Note, ...]:
-    return tuple(note for note in notes if note.code != "fewer_than_k")
 
 
 def _renamed(filter: Filter, names: Mapping[str, str]) -> Filter:

@@ -11,6 +11,7 @@ from typing import cast
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.record import ColumnType
 from mainspring.declare.vector_index import Nearness, VectorIndex
+from mainspring.features.log import SourceTable
 from mainspring.features.view import FeatureDef, View
 from mainspring.plan.vector_index import FILTERED
 from mainspring.ports.vector_store import Field, FieldType, Schema
@@ -59,6 +60,7 @@ class VectorIndexShape:
         vector: the feature that is indexed.
         filters: what searches may filter by.
         metric: ``cosine`` or ``dot``.
+        source: the source of a view of declared aggregates, as `materialise` takes it; None of a decorated one.
     """
 
     name: str
@@ -67,6 +69,7 @@ class VectorIndexShape:
     vector: FeatureDef
     filters: tuple[FilterField, ...]
     metric: Nearness
+    source: SourceTable | None = None
 
     @property
     def prefix(self) -> str:
@@ -104,13 +107,16 @@ class VectorIndexShape:
         return f"{self.prefix}{self.digest}-{nonce}"
 
 
-def vector_index_shape(declaration: VectorIndex, view: View, owner: str) -> VectorIndexShape:
+def vector_index_shape(
+    declaration: VectorIndex, view: View, owner: str, source: SourceTable | None
+) -> VectorIndexShape:
     """The value of a declared vector index.
 
     Args:
         declaration: what the app declares; the plan has checked it.
         view: its view, with the online number.
         owner: as `VectorIndexShape.owner`.
+        source: as `VectorIndexShape.source`.
     """
     spec = spec_of(declaration)
     keys = {key.name: key.type for key in view.keys}
@@ -120,7 +126,7 @@ def vector_index_shape(declaration: VectorIndex, view: View, owner: str) -> Vect
         type_ = cast(FieldType, FILTERED[column.kind])
         filters.append(FilterField(name, column, type_, f"filter.{place}", name in keys))
     return VectorIndexShape(
-        name_of(declaration), owner, view, view.feature(spec.feature.name), tuple(filters), spec.metric
+        name_of(declaration), owner, view, view.feature(spec.feature.name), tuple(filters), spec.metric, source
     )
 
 
