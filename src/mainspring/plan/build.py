@@ -22,12 +22,14 @@ from mainspring.declare.model import (
 )
 from mainspring.declare.record import FieldSpec
 from mainspring.declare.step import PipelineSpec, StepSpec
+from mainspring.declare.vector_index import VectorIndexSpec
 from mainspring.errors import DeclarationError
 from mainspring.plan.checks import check_model, check_monitor, check_promotion, check_schedule, unique_names
 from mainspring.plan.closure import closure_of
 from mainspring.plan.encoding import digest, encode
 from mainspring.plan.graph import Node, Plan, in_order
 from mainspring.plan.language import check_language, describe_language, uses_of_language
+from mainspring.plan.vector_index import check_vector_index
 
 __all__ = ["Infer", "build_plan", "feature_names", "url_of"]
 
@@ -52,7 +54,7 @@ def build_plan(app: App, infer: Infer | None = None) -> Plan:
         infer: finds the columns of decorated views; without it they must be declared with ``returns=``.
 
     Raises:
-        DeclarationError: MS-1010, MS-1027, MS-1101 to MS-1113.
+        DeclarationError: MS-1010, MS-1027, MS-1101 to MS-1113, MS-1121 to MS-1123.
     """
     declarations = [item for item in app.declared() if kind_of(item) is not DeclaredKind.ENTITY]
     unique_names(declarations)
@@ -134,6 +136,11 @@ def _(spec: StepSpec) -> Iterable[Declaration[object]]:
 @_uses.register
 def _(spec: ScheduleSpec) -> Iterable[Declaration[object]]:
     return (spec.target,)
+
+
+@_uses.register
+def _(spec: VectorIndexSpec) -> Iterable[Declaration[object]]:
+    return (spec.feature.view,)
 
 
 _Description = tuple[Mapping[str, object], tuple[FieldSpec, ...]]
@@ -240,6 +247,11 @@ def _(spec: ScheduleSpec, declaration: Declaration[object], *_: object) -> _Desc
     return described, ()
 
 
+@_describe.register
+def _(spec: VectorIndexSpec, declaration: Declaration[object], *_: object) -> _Description:
+    return {"feature": spec.feature.name, "filters": list(spec.filters), "metric": spec.metric}, ()
+
+
 def _view_fields(
     spec: FeatureViewSpec,
     declaration: FeatureView,
@@ -324,6 +336,8 @@ def _check(node: Node, fields: Mapping[str, tuple[FieldSpec, ...]]) -> None:
     elif isinstance(spec, MonitorSpec):
         model = spec_of(spec.model)
         check_monitor(node, spec, [name for item in model.inputs for name in feature_names(item, fields)])
+    elif isinstance(spec, VectorIndexSpec):
+        check_vector_index(node, spec, fields[node.inputs[0]])
 
 
 def _view_of(item: Input) -> FeatureView | None:

@@ -42,6 +42,7 @@ from mainspring.server.loop import online_views, segments_of
 from mainspring.server.pushing import Pushing
 from mainspring.server.quality import DataQuality
 from mainspring.server.replaying import ReplayWatch
+from mainspring.server.vector_indexes import VectorIndexes
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import EndpointService, ModelColumn
 from mainspring.serving.models import LiveModel, ModelTable, load_live
@@ -97,6 +98,7 @@ class WorkerState:
         self.logs: dict[str, PredictionLog] = {}
         self.monitors: dict[str, Watched] = {}
         self.knowledge = Knowledge(services, plan)
+        self.vector_indexes = VectorIndexes(services, Plan(plan.app, ()), {}, {}, self.metrics, _tell)
         self.started = now_us()
         self.quality: DataQuality
         share = services.settings.number("features.replay")
@@ -134,6 +136,7 @@ class WorkerState:
         self.pushing = Pushing(
             self.services, self.plan.app, self._sources, self._checked, derived, self.metrics, self.quality.pushed
         )
+        self.vector_indexes = VectorIndexes(self.services, self.plan, self._views, self._sources, self.metrics, _tell)
         for node in self._served():
             self._open_endpoint(node)
         self.refresh()
@@ -261,7 +264,7 @@ class WorkerState:
         """
         wanted = {service.model for service in self.endpoints.values()} - self._unloaded
         models = all(self.models.get(model) is not None for model in wanted)
-        return models and self.knowledge.ready()
+        return models and self.knowledge.ready() and self.vector_indexes.ready()
 
     def names(self) -> Sequence[str]:
         """The models that this process may serve."""
@@ -449,6 +452,7 @@ class WorkerState:
 
     def close(self) -> None:
         """Seal the logs and let go of the services."""
+        self.vector_indexes.stop()
         if self.retraining is not None and self.retraining.poll() is None:
             self.retraining.terminate()
             self.retraining.wait(timeout=30)
@@ -508,6 +512,10 @@ def _metrics(state: Path, name: str) -> Metrics:
         return Metrics(state / "metrics" / f"{name}.bin")
     except OSError as error:
         raise unwritable(state, error) from error
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 def _spans_of(reader: LogReader) -> Predictions:
