@@ -19,6 +19,8 @@ class DeclaredKind(enum.StrEnum):
     ENTITY = "entity"
     SOURCE = "source"
     FEATURE_VIEW = "feature_view"
+    ON_DEMAND = "on_demand"
+    FEATURE_SERVICE = "feature_service"
     MODEL = "model"
     PROMOTION = "promotion"
     ENDPOINT = "endpoint"

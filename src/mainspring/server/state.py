@@ -25,11 +25,12 @@ from mainspring.declare.record import Kind
 from mainspring.engine.driver import load
 from mainspring.errors import ConfigError, DataError, UserCodeError
 from mainspring.features.log import SourceTable, TableVersion
+from mainspring.features.online.computed import SelectionPlan, compile_selection
 from mainspring.features.online.materialise import materialise
-from mainspring.features.online.plan import ReadPlan, compile_plan
 from mainspring.features.online.write import upsert
+from mainspring.features.selection import functions_of, selection_of
 from mainspring.features.steps import Derived, derive_pushed, derived_from, sources_of
-from mainspring.features.view import View, picks_of
+from mainspring.features.view import View
 from mainspring.features.write import append_rows
 from mainspring.monitoring.feeds import arrivals
 from mainspring.monitoring.steps import baseline_file
@@ -102,7 +103,7 @@ class WorkerState:
         self._views: dict[str, View] = {}
         self._sources: dict[str, SourceTable] = {}
         self._derived: dict[str, list[Derived]] = {}
-        self._plans: dict[str, ReadPlan] = {}
+        self._plans: dict[str, SelectionPlan] = {}
         self._pushing = threading.Lock()
         self._monitoring = threading.Lock()
         self._counting = threading.Lock()
@@ -135,20 +136,18 @@ class WorkerState:
         spec: EndpointSpec = spec_of(declaration)
         model = spec_of(spec.model)
         model_name = name_of(spec.model)
-        picks = picks_of(model.inputs, self._views)
-        plan = compile_plan(self.services.online, picks)
-        self._plans[node.name] = plan
+        selection = selection_of(model.inputs, self._views)
+        self._plans[node.name] = compile_selection(self.services.online, selection, functions_of(model.inputs))
         spine = spec_of(model.spine)
-        columns, place = [], 0
-        waiting = iter(picks)
+        columns, waiting = [], iter(enumerate(selection.outputs))
         for item in model.inputs:
             if isinstance(item, Column):
                 columns.append(ModelColumn(item.name, item.field.type, None))
                 continue
-            for feature in next(waiting).features:
-                columns.append(ModelColumn(feature.name, feature.type, place))
-                place += 1
-        keys = {key.name: key.type for pick in picks for key in pick.view.keys}
+            for _ in selection_of([item], self._views).outputs:
+                place, output = next(waiting)
+                columns.append(ModelColumn(output.name, output.type, place))
+        keys = selection.keys
         keys |= {name: found.type for name in keys if (found := spine.field(name)) is not None}
         # What monitors tell rows apart by is logged too, where it is no input of the model.
         own = {column.name for column in columns if column.feature is None}
@@ -184,6 +183,7 @@ class WorkerState:
             boolean=model.label.field.type.kind is Kind.BOOLEAN,
             ignored=frozenset(types) - {model.label.name},
             beside=beside,
+            request={field.name: field.type for field in selection.request},
             waits=not self.services.decision("online").chosen.embedded,
         )
 
