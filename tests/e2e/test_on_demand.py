@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from e2e.conftest import Served, call, mainspring, serve
@@ -79,6 +80,14 @@ def tips(x: Frame, y: Frame) -> Model:
 
 
 app.endpoint(tips)
+
+
+@app.on_demand(seats=app.request(int))
+def unlucky(seats: int) -> int:
+    return 1 // (seats - 13)
+
+
+app.feature_service("luck", [unlucky])
 ranking = app.feature_service("ranking", [fares, per_seat, load, batch, asked])
 """
 
@@ -111,7 +120,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     assert found.stop() == 0, found.log.read_text()
 
 
-def ask(served: Served, path: str, body: object) -> tuple[int, Any]:
+def ask(served: Served, path: str, body: object = None) -> tuple[int, Any]:
     status, data, _ = call(f"{served.url}{path}", body)
     return status, json.loads(data) if data else None
 
@@ -170,3 +179,98 @@ def test_over_http_the_request_is_checked_first(served: Served) -> None:
     assert (status, found["code"]) == (400, "MS-2302")
     status, found = ask(served, "/endpoint/tips", {"zone": "n"})
     assert (status, found["code"]) == (400, "MS-2301")
+    status, found = ask(
+        served, "/feature-services/ranking/read", {"entities": {"zone": ["n"]}, "request": {"seats": "x"}}
+    )
+    assert (status, found["code"]) == (400, "MS-2302")
+
+
+def test_a_service_answers_in_rows_with_a_letter_and_a_moment_a_view(served: Served) -> None:
+    body = {"entities": {"zone": ["n", "nowhere", None]}, "request": {"seats": [1, 2, 4]}}
+    status, found = ask(served, "/feature-services/ranking/read", body)
+    assert status == 200, found
+    names = ["mean", "newest", "per_seat", "ratio", "crowded", "since", "doubled", "asked"]
+    assert found["names"] == names
+    assert found["status"] == {"fares": "PMM"}
+    newest = int(datetime(2025, 1, 10, 20, tzinfo=UTC).timestamp() * 1e6)
+    assert found["event_us"] == {"fares": [newest, None, None]}
+    nothing = [None, None, None, None, False, None, None, None]
+    assert found["rows"] == [
+        [None, newest, None, None, False, newest, None, None],
+        nothing,
+        [*nothing[:4], True, *nothing[5:]],
+    ]
+    _, one = ask(served, "/feature-services/ranking/read", {"entities": {"zone": ["n", "e"]}, "request": {"seats": 4}})
+    assert [row[4] for row in one["rows"]] == [True, True]
+    _, told = ask(served, "/feature-services/ranking")
+    assert (told["entities"], told["request"]) == ({"zone": "string"}, {"seats": "int64"})
+    assert told["features"][2] == {"name": "per_seat", "type": "float64 | null", "from": "per_seat"}
+    assert ask(served, "/feature-services")[1] == {"feature_services": ["luck", "ranking"]}
+
+
+def test_a_service_answers_in_arrow(served: Served) -> None:
+    body = {"entities": {"zone": ["n", "nowhere"]}, "request": {"seats": 2}}
+    accept = {"accept": "application/vnd.apache.arrow.stream"}
+    status, data, headers = call(f"{served.url}/feature-services/ranking/read", body, headers=accept)
+    assert (status, headers["content-type"]) == (200, "application/vnd.apache.arrow.stream")
+    table = pa.ipc.open_stream(data).read_all()
+    assert table.column("fares__status").to_pylist() == ["PRESENT", "MISSING"]
+    assert table.column("since").to_pylist() == [datetime(2025, 1, 10, 20, tzinfo=UTC), None]
+    assert str(table.schema.field("per_seat").type) == "double"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"entities": {"zone": ["n"]}}, 400, "MS-2302"),
+        ({"entities": {"zone": ["n"], "x": [1]}, "request": {"seats": 1}}, 400, "MS-2310"),
+        ({"entities": {"zone": ["n"]}, "request": {"seats": 1, "y": 2}}, 400, "MS-2310"),
+        ({"entities": {}, "request": {"seats": 1}}, 400, "MS-2310"),
+        ({"entities": {"zone": ["n", "e"]}, "request": {"seats": [1]}}, 400, "MS-2310"),
+        ({"entities": {"zone": [1]}, "request": {"seats": 1}}, 400, "MS-2120"),
+        ({"entities": {"zone": "n"}, "request": {"seats": 1}}, 400, None),
+        ({"entities": {"zone": ["n"]}, "request": {"seats": 1}, "now": "yesterday"}, 400, None),
+        ({"entities": {"zone": ["n"] * 100_001}, "request": {"seats": 1}}, 413, None),
+        ({"entities": {"zone": ["n"]}, "request": {"seats": 0}}, 200, None),
+    ],
+)
+def test_what_a_service_cannot_take_is_told(served: Served, body: Any, status: int, code: str | None) -> None:
+    found = ask(served, "/feature-services/ranking/read", body)
+    assert (found[0], found[1].get("code")) == (status, code), found
+
+
+def test_a_function_that_fails_online_is_a_fault_of_the_app(served: Served) -> None:
+    status, found = ask(served, "/feature-services/luck/read", {"entities": {}, "request": {"seats": [14, 12]}})
+    assert (status, found["rows"]) == (200, [[1], [-1]])
+    status, found = ask(served, "/feature-services/luck/read", {"entities": {}, "request": {"seats": [14, 13]}})
+    assert (status, found) == (500, {"error": "the server cannot answer now", "code": "MS-2161"})
+
+
+def test_feast_s_clients_read_services_and_on_demand_features(served: Served) -> None:
+    body = {"feature_service": "ranking", "entities": {"zone": ["n", "nowhere"], "seats": ["2", 4]}}
+    status, found = ask(served, "/get-online-features", body)
+    assert status == 200, found
+    assert found["metadata"]["feature_names"][:5] == ["zone", "seats", "mean", "newest", "per_seat"]
+    newest, crowded, since = (found["results"][place] for place in (3, 6, 7))
+    assert newest["values"] == since["values"] == ["2025-01-10T20:00:00Z", None]
+    assert newest["statuses"] == ["PRESENT", "NOT_FOUND"]
+    assert (crowded["values"], crowded["statuses"]) == ([False, True], ["PRESENT", "PRESENT"])
+    body = {"features": ["load:crowded", "fares:newest"], "entities": {"zone": ["n"], "seats": [9]}}
+    named = ask(served, "/get-online-features", {**body, "full_feature_names": True})[1]
+    assert named["metadata"]["feature_names"] == ["zone", "seats", "load__crowded", "fares__newest"]
+    assert [column["values"][0] for column in named["results"][2:]] == [True, "2025-01-10T20:00:00Z"]
+    status, told = ask(served, "/get-online-features", {**body, "entities": {"zone": ["n"]}})
+    assert (status, "lack the key seats" in json.loads(told)["message"]) == (422, True)
+    status, told = ask(served, "/get-online-features", {**body, "features": ["load:crowdy"]})
+    assert (status, json.loads(told)["class"]) == (404, "FeatureViewNotFoundException")
+
+
+def test_an_unknown_service_is_not_found(served: Served) -> None:
+    status, found = ask(served, "/feature-services/none/read", {"entities": {}})
+    assert (status, found["error"]) == (404, "no feature service is called 'none'; there are: luck, ranking")
+
+
+def test_the_command_line_lists_them(served: Served) -> None:
+    shown = mainspring("show", "feature_service/ranking", cwd=served.project)
+    assert "fares:mean" in shown.stdout
+    assert "/on_demand/per_seat" in mainspring("show", "feature_services", cwd=served.project).stdout

@@ -56,7 +56,7 @@ def recall(
         UserCodeError: MS-2161, an on-demand function failed; MS-2163, it looks at other rows.
     """
     read: dict[str, Any] = {"time": time, "as_known": as_known, "status": status, "versions": versions}
-    if not selection.calculations:
+    if selection.plain:
         return history(services, selection.picks, spine, names=names, **read)
     asked = spine.arrow()
     found = history(services, selection.picks, _narrow(asked, selection, time), names="full", **read).arrow()

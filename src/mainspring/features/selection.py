@@ -87,6 +87,12 @@ class Selection:
     outputs: tuple[Output, ...]
 
     @property
+    def plain(self) -> bool:
+        """Whether what is read is what was asked for, in that order."""
+        width = sum(len(one.features) for one in self.picks)
+        return not self.calculations and [output.place for output in self.outputs] == [*range(width)]
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The names of the features that were asked for, in order."""
         return tuple(output.name for output in self.outputs)
@@ -129,11 +135,6 @@ def selection_of(inputs: Sequence[Input], views: Mapping[str, View]) -> Selectio
         DeclarationError: MS-2160, two on-demand functions name one request field and mean different types.
     """
     functions = on_demand_in(inputs)
-    if not functions:
-        picks = picks_of(inputs, views)
-        flat = [(one.view.name, feature) for one in picks for feature in one.features]
-        outputs = tuple(Output(view, f.name, f.type, place, False) for place, (view, f) in enumerate(flat))
-        return Selection(picks, (), (), outputs)
     wanted = [item for item in inputs if not isinstance(item, OnDemand | OnDemandFeature)]
     beneath = [item for one in functions for _, item in spec_of(one).inputs if isinstance(item, Feature)]
     picks = _grouped(picks_of([*wanted, *beneath], views))

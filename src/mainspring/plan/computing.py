@@ -26,7 +26,15 @@ def view_of_input(item: object) -> FeatureView | OnDemand | None:
 
 
 def check_inputs(node: Node, spec: OnDemandSpec, fields: Columns) -> None:
-    """The features that an on-demand function is given exist (MS-1107)."""
+    """An on-demand function's name is no view's (MS-1122), and the features that it is given exist (MS-1107)."""
+    if f"/feature_view/{node.name}" in fields:
+        raise DeclarationError(
+            f"on-demand function {node.name!r} has the name of a feature view",
+            code="MS-1122",
+            why="clients name both as NAME:FEATURE",
+            origin=str(node.origin),
+            fix='rename one, or pass called="..."',
+        )
     for _, item in spec.inputs:
         if isinstance(item, Feature):
             feature_exists(item, fields)

@@ -41,6 +41,7 @@ from mainspring.protocols.llm.mount import add_llm_routes
 from mainspring.protocols.mcp.rest import add_mcp_routes
 from mainspring.protocols.mcp.server import McpServer
 from mainspring.protocols.mcp.tools import Offer
+from mainspring.protocols.native.features import add_feature_routes
 from mainspring.protocols.native.rest import add_native_routes
 from mainspring.protocols.oip.rest import add_oip_routes
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
@@ -186,16 +187,26 @@ class ServerProcess:
         router = self._router
         models, most = ServedModels(self.state.models, lambda: self.state.endpoints, now_us), "server.max_rows"
         add_oip_routes(router, models, self._ready, ("mainspring", _version()), settings.whole(most))
+        limited = _NativeLimits(settings.whole(most), settings.flag("serving.replay"))
         add_native_routes(
             router,
             lambda: self.state.endpoints,
             self.state.push,
             self.state.take_labels,
-            _NativeLimits(settings.whole(most), settings.flag("serving.replay")),
+            limited,
             now_us,
             asyncio.to_thread,
             read_labels,
         )
+        if self.state.feature_services:
+            add_feature_routes(
+                router,
+                lambda: self.state.feature_services,
+                limited,
+                now_us,
+                asyncio.to_thread,
+                waits=self.state.waits,
+            )
         if (feast := self.state.feast()) is not None:
             add_feast_routes(router, feast, asyncio.to_thread)
         knowledge, who = self.state.knowledge, _identify(callers)

@@ -21,12 +21,14 @@ from mainspring.declare.artifact import File
 from mainspring.declare.data import Column
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import Endpoint, EndpointSpec, Monitor
+from mainspring.declare.on_demand import FeatureService
 from mainspring.declare.record import Kind
 from mainspring.engine.driver import load
 from mainspring.errors import ConfigError, DataError, UserCodeError
 from mainspring.features.log import SourceTable, TableVersion
 from mainspring.features.online.computed import SelectionPlan, compile_selection
 from mainspring.features.online.materialise import materialise
+from mainspring.features.online.service import ServedFeatures, serve_features
 from mainspring.features.online.write import upsert
 from mainspring.features.selection import functions_of, selection_of
 from mainspring.features.steps import Derived, derive_pushed, derived_from, sources_of
@@ -94,6 +96,7 @@ class WorkerState:
         self._only = frozenset(only)
         self.models = ModelTable()
         self.endpoints: dict[str, EndpointService] = {}
+        self.feature_services: dict[str, ServedFeatures] = {}
         self.logs: dict[str, PredictionLog] = {}
         self.monitors: dict[str, Watched] = {}
         self.knowledge = Knowledge(services, plan)
@@ -123,6 +126,9 @@ class WorkerState:
         self._derived = derived_from(self.plan, self._views, self._sources)
         for node in self._served():
             self._open_endpoint(node)
+        for node in self.plan.of_kind("feature_service"):
+            inputs = spec_of(cast(FeatureService, node.declaration)).inputs
+            self.feature_services[node.name] = serve_features(node.name, inputs, self._views, self.services.online)
         self.refresh()
 
     def _served(self) -> Sequence[Node]:
@@ -184,8 +190,13 @@ class WorkerState:
             ignored=frozenset(types) - {model.label.name},
             beside=beside,
             request={field.name: field.type for field in selection.request},
-            waits=not self.services.decision("online").chosen.embedded,
+            waits=self.waits,
         )
+
+    @property
+    def waits(self) -> bool:
+        """Whether the online store is another machine, so that an event loop should not wait for it."""
+        return not self.services.decision("online").chosen.embedded
 
     def _live(self, model: str) -> LiveModel:
         live = self.models.get(model)

@@ -66,6 +66,13 @@ class ComputedPlan:
         found = self._computed(entities, [values for values, _, _ in looked])
         return [(values, *rest) for values, (_, *rest) in zip(found, looked, strict=True)]  # type: ignore[misc]
 
+    def read_rows(
+        self, entities: Sequence[Mapping[str, object]], now_us: int
+    ) -> tuple[list[list[object]], dict[str, list[str]], dict[str, list[int | None]]]:
+        """As `ReadPlan.read_rows`; raises as `read_one`."""
+        rows, statuses, events = self._plan.read_rows(entities, now_us)
+        return self._computed(entities, rows), statuses, events
+
     def _computed(self, entities: Sequence[Mapping[str, object]], rows: Sequence[list[object]]) -> list[list[object]]:
         whole = [[*values, *self._request(entity)] for values, entity in zip(rows, entities, strict=True)]
         if whole:
@@ -80,9 +87,11 @@ SelectionPlan: TypeAlias = ReadPlan | ComputedPlan
 def compile_selection(
     store: OnlineStore, selection: Selection, functions: Mapping[str, Callable[..., object]]
 ) -> SelectionPlan:
-    """The read plan of a selection; without on-demand features it is a `ReadPlan`, which knows nothing of them."""
+    """The read plan of a selection; without on-demand features it is a `ReadPlan`, which knows nothing of them, or puts
+    features of one view, which are read together, in the order that was asked for.
+    """
     plan = compile_plan(store, selection.picks)
-    return ComputedPlan(plan, selection, functions) if selection.calculations else plan
+    return plan if selection.plain else ComputedPlan(plan, selection, functions)
 
 
 def _step(calculation: Calculation, function: Callable[..., object]) -> _Step:
