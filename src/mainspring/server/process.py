@@ -42,6 +42,7 @@ from mainspring.protocols.llm.mount import add_llm_routes
 from mainspring.protocols.mcp.rest import add_mcp_routes
 from mainspring.protocols.mcp.server import McpServer
 from mainspring.protocols.mcp.tools import Offer
+from mainspring.protocols.native.features import add_feature_routes
 from mainspring.protocols.native.rest import add_native_routes
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
@@ -202,16 +203,26 @@ class ServerProcess:
         wires = ModelWires(models, settings, self._ready, server, page, self.state, os.environ)
         beside = Router()
         wires.add_routes(router, beside)
+        limited = _NativeLimits(most, settings.flag("serving.replay"))
         add_native_routes(
             router,
             endpoints,
             self.state.push,
             self.state.take_labels,
-            _NativeLimits(most, settings.flag("serving.replay")),
+            limited,
             now_us,
             asyncio.to_thread,
             read_labels,
         )
+        if self.state.feature_services:
+            add_feature_routes(
+                router,
+                lambda: self.state.feature_services,
+                limited,
+                now_us,
+                asyncio.to_thread,
+                waits=self.state.waits,
+            )
         if (feast := self.state.feast()) is not None:
             add_feast_routes(router, feast, asyncio.to_thread)
         knowledge, who = self.state.knowledge, _identify(callers)

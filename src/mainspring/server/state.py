@@ -21,14 +21,17 @@ from mainspring.declare.artifact import File
 from mainspring.declare.data import Column
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import Endpoint, EndpointSpec, Monitor
+from mainspring.declare.on_demand import FeatureService
 from mainspring.declare.record import Kind
 from mainspring.engine.driver import load
 from mainspring.errors import ConfigError
 from mainspring.features.log import SourceTable
-from mainspring.features.online.plan import ReadPlan, compile_plan
-from mainspring.features.online.sampled import SampledPlan, Samples
+from mainspring.features.online.computed import SelectionPlan, compile_selection
+from mainspring.features.online.sampled import Samples
+from mainspring.features.online.service import ServedFeatures, serve_features
+from mainspring.features.selection import functions_of, selection_of
 from mainspring.features.steps import checked_views, derived_from, sources_of
-from mainspring.features.view import Pick, View, picks_of
+from mainspring.features.view import View
 from mainspring.monitoring.feeds import arrivals
 from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
@@ -95,6 +98,7 @@ class WorkerState:
         self._only = frozenset(only)
         self.models = ModelTable()
         self.endpoints: dict[str, EndpointService] = {}
+        self.feature_services: dict[str, ServedFeatures] = {}
         self.logs: dict[str, PredictionLog] = {}
         self.monitors: dict[str, Watched] = {}
         self.knowledge = Knowledge(services, plan)
@@ -110,7 +114,7 @@ class WorkerState:
         self._views: dict[str, View] = {}
         self._checked: dict[str, View] = {}
         self._sources: dict[str, SourceTable] = {}
-        self._plans: dict[str, ReadPlan | SampledPlan] = {}
+        self._plans: dict[str, SelectionPlan] = {}
         self._monitoring = threading.Lock()
         self._counting = threading.Lock()
         self._loading = threading.Lock()
@@ -139,6 +143,11 @@ class WorkerState:
         self.vector_indexes = VectorIndexes(self.services, self.plan, self._views, self._sources, self.metrics, _tell)
         for node in self._served():
             self._open_endpoint(node)
+        for node in self.plan.of_kind("feature_service"):
+            inputs = spec_of(cast(FeatureService, node.declaration)).inputs
+            self.feature_services[node.name] = serve_features(
+                node.name, inputs, self._views, self.services.online, self.samples
+            )
         self.refresh()
 
     def _served(self) -> Sequence[Node]:
@@ -152,19 +161,19 @@ class WorkerState:
         spec: EndpointSpec = spec_of(declaration)
         model = spec_of(spec.model)
         model_name = name_of(spec.model)
-        picks = picks_of(model.inputs, self._views)
-        self._plans[node.name] = self._sampled(compile_plan(self.services.online, picks), picks)
+        selection, online = selection_of(model.inputs, self._views), self.services.online
+        functions = functions_of(model.inputs)
+        self._plans[node.name] = compile_selection(online, selection, functions, self.samples)
         spine = spec_of(model.spine)
-        columns, place = [], 0
-        waiting = iter(picks)
+        columns, waiting = [], iter(enumerate(selection.outputs))
         for item in model.inputs:
             if isinstance(item, Column):
                 columns.append(ModelColumn(item.name, item.field.type, None))
                 continue
-            for feature in next(waiting).features:
-                columns.append(ModelColumn(feature.name, feature.type, place))
-                place += 1
-        keys = {key.name: key.type for pick in picks for key in pick.view.keys}
+            for _ in selection_of([item], self._views).outputs:
+                place, output = next(waiting)
+                columns.append(ModelColumn(output.name, output.type, place))
+        keys = selection.keys
         keys |= {name: found.type for name in keys if (found := spine.field(name)) is not None}
         # What monitors tell rows apart by is logged too, where it is no input of the model.
         own = {column.name for column in columns if column.feature is None}
@@ -200,11 +209,14 @@ class WorkerState:
             boolean=model.label.field.type.kind is Kind.BOOLEAN,
             ignored=frozenset(types) - {model.label.name},
             beside=beside,
-            waits=not self.services.decision("online").chosen.embedded,
+            request={field.name: field.type for field in selection.request},
+            waits=self.waits,
         )
 
-    def _sampled(self, plan: ReadPlan, picks: Sequence[Pick]) -> ReadPlan | SampledPlan:
-        return plan if self.samples is None else SampledPlan(plan, picks, self.samples)
+    @property
+    def waits(self) -> bool:
+        """Whether the online store is another machine, so that an event loop should not wait for it."""
+        return not self.services.decision("online").chosen.embedded
 
     def _live(self, model: str) -> LiveModel:
         live = self.models.get(model)
