@@ -43,6 +43,7 @@ __all__ = [
     "FeatureDef",
     "Pick",
     "View",
+    "aggregates_log",
     "arrow_type",
     "checks_of",
     "log_schema",
@@ -275,11 +276,9 @@ def view_of(
     has_valid_to = plain and source.valid_to is not None
     sources = tuple(name_of(item) for item in spec.sources)
     read = [source_digest(spec_of(item)) for item in spec.sources if isinstance(item, Source)]
-    content: list[object] = [_LAYOUT, sources, read, keys, columns, spec.rows if not plain else "each", code, upstream]
     setting_aside = tuple(check for check in checks_of(spec, (*keys, *columns)) if check.on_fail == "quarantine")
-    if setting_aside:
-        content.append([repr(check) for check in setting_aside])
-    log = f"feature_view/{name}/{_digest(content)[:16]}"
+    content = _content(sources, read, keys, columns, spec.rows if not plain else "each", code, upstream, setting_aside)
+    log = _log_of(name, content)
     return View(
         id=id,
         name=name,
@@ -299,6 +298,32 @@ def view_of(
         decorated=not plain,
         checks=setting_aside,
     )
+
+
+def aggregates_log(view: View, source: str, checks: Sequence[Check]) -> str:
+    """The log that a view of declared aggregates would have over a source of that digest, with these checks."""
+    setting_aside = tuple(check for check in checks if check.on_fail == "quarantine")
+    content = _content(view.sources, [source], view.keys, view.columns, "each", "", "", setting_aside)
+    return _log_of(view.name, content)
+
+
+def _content(
+    sources: Sequence[str],
+    read: Sequence[str],
+    keys: Sequence[FieldSpec],
+    columns: Sequence[FieldSpec],
+    rows: str,
+    code: str,
+    upstream: str,
+    setting_aside: Sequence[Check],
+) -> list[object]:
+    """What decides the rows of a view's log."""
+    content: list[object] = [_LAYOUT, tuple(sources), list(read), tuple(keys), tuple(columns), rows, code, upstream]
+    return [*content, [repr(check) for check in setting_aside]] if setting_aside else content
+
+
+def _log_of(name: str, content: object) -> str:
+    return f"feature_view/{name}/{_digest(content)[:16]}"
 
 
 def checks_of(spec: FeatureViewSpec, fields: Sequence[FieldSpec]) -> tuple[Check, ...]:

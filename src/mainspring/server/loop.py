@@ -30,6 +30,7 @@ from mainspring.features.view import View
 from mainspring.monitoring.steps import tasks_of_monitor
 from mainspring.plan.graph import Node, Plan
 from mainspring.server.indexing import task_of_index
+from mainspring.server.migrating import followed_by_champions, task_of_followed
 from mainspring.server.planning import remember
 from mainspring.server.prompts import keep_prompts, prompts_of
 from mainspring.server.vector_indexes import tasks_of_vector_indexes
@@ -212,7 +213,11 @@ def _all_tasks(services: Services, plan: Plan) -> list[Task]:
     tasks = list(tasks_for(plan, services))
     origins = {node.name: str(node.origin) for node in plan.of_kind("feature_view")}
     sources = sources_of(plan)
-    tasks += [_online_task(view, sources, origins[view.name]) for view in views.values() if view.online]
+    tasks += [_online_task(name, view, sources, origins[name]) for name, view in views.items() if view.online]
+    for name, view in followed_by_champions(services, plan, views, sources).items():
+        origin = origins.get(view.name, "")
+        tasks += [task_of_followed(name, view, sources[view.sources[0]], origin)]
+        tasks += [_online_task(name, view, sources, origin)] if view.online else []
     tasks += tasks_of_vector_indexes(services, plan, views, sources)
     for node in plan.of_kind("model"):
         model = cast(ModelDeclaration, node.declaration)
@@ -249,13 +254,13 @@ def online_views(services: Services, plan: Plan) -> dict[str, View]:
     return views_of(plan, {name: online_id(services.catalog, view) for name, view in plain.items()})
 
 
-def _online_task(view: View, sources: Mapping[str, SourceTable], origin: str) -> Task:
+def _online_task(name: str, view: View, sources: Mapping[str, SourceTable], origin: str) -> Task:
     return Task(
-        f"online/{view.name}",
+        f"online/{name}",
         published,
         {"view": view, "source": None if view.decorated else sources[view.sources[0]]},
-        {"at": Output(f"feature_view/{view.name}")},
-        title=f"{view.name} online",
+        {"at": Output(f"feature_view/{name}")},
+        title=f"{name} online",
         holds=still_online,
         origin=origin,
     )

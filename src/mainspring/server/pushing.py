@@ -33,6 +33,7 @@ from mainspring.features.wal.frames import Entry
 from mainspring.features.wal.log import WriteAheadLog
 from mainspring.features.wal.rows import drafted, kept_schema, logged_rows
 from mainspring.features.write import seq_range
+from mainspring.server.migrating import bring
 from mainspring.server.rows import rows_to_table
 from mainspring.serving.telemetry import Metrics
 
@@ -98,6 +99,18 @@ class Pushing:
         self._wanted, self._stopping = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._tidied = time.monotonic()
+
+    def follow(self, views: Sequence[View]) -> None:
+        """Bring up further views of declared aggregates too: those of another definition that a champion reads.
+
+        They are brought up to what the tables have before this returns.
+        """
+        for view in views:
+            at = self._sources[view.sources[0]]
+            with at.turn:
+                if view not in at.views:
+                    bring(self._services, view, at.source, now_us())
+                    at.views = (*at.views, view)
 
     # -- a push ---------------------------------------------------------------------------------------------------
 

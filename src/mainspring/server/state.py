@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,36 +18,37 @@ from typing import TYPE_CHECKING, Any, cast
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.declare.artifact import File
-from mainspring.declare.data import Column
 from mainspring.declare.declaration import name_of, spec_of
-from mainspring.declare.model import Endpoint, EndpointSpec, Monitor
+from mainspring.declare.model import Endpoint, EndpointSpec, ModelDeclaration, Monitor
 from mainspring.declare.on_demand import FeatureService
 from mainspring.declare.record import Kind
 from mainspring.engine.driver import load
 from mainspring.errors import ConfigError
+from mainspring.features.definitions import Reads, reads_of
 from mainspring.features.log import SourceTable
 from mainspring.features.online.computed import SelectionPlan, compile_selection
 from mainspring.features.online.sampled import Samples
 from mainspring.features.online.service import ServedFeatures, serve_features
-from mainspring.features.selection import functions_of, selection_of
+from mainspring.features.selection import Calculation, functions_of
 from mainspring.features.steps import checked_views, derived_from, sources_of
 from mainspring.features.view import View
 from mainspring.monitoring.feeds import arrivals
 from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Node, Plan
-from mainspring.ports.catalog import Alert, Label
+from mainspring.ports.catalog import Alert, Entity, Label
 from mainspring.server.feast import FeastFeatures
 from mainspring.server.knowledge import Knowledge
 from mainspring.server.labels import LabelRules
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
+from mainspring.server.migrating import own_of
 from mainspring.server.pushing import Pushing
 from mainspring.server.quality import DataQuality
 from mainspring.server.replaying import ReplayWatch
 from mainspring.server.vector_indexes import VectorIndexes
 from mainspring.serving.calls import Reason, Rejected
-from mainspring.serving.endpoint import EndpointService, ModelColumn
+from mainspring.serving.endpoint import EndpointService, ModelColumn, Reading
 from mainspring.serving.models import LiveModel, ModelTable, load_live
 from mainspring.serving.predlog.reader import LogReader, compact
 from mainspring.serving.predlog.schema import ColumnKind, LogSchema
@@ -119,6 +120,7 @@ class WorkerState:
         self._counting = threading.Lock()
         self._loading = threading.Lock()
         self._unloaded: frozenset[str] = frozenset()
+        self._own: dict[str, Reading] = {}
         self._promised: dict[str, float] = {}
         self._counted: dict[tuple[str, str], int] = {}
 
@@ -161,18 +163,13 @@ class WorkerState:
         spec: EndpointSpec = spec_of(declaration)
         model = spec_of(spec.model)
         model_name = name_of(spec.model)
-        selection, online = selection_of(model.inputs, self._views), self.services.online
-        functions = functions_of(model.inputs)
-        self._plans[node.name] = compile_selection(online, selection, functions, self.samples)
+        reads = reads_of(model.inputs, self._views)
+        selection = reads.selection
+        self._plans[node.name] = compile_selection(
+            self.services.online, selection, functions_of(model.inputs), self.samples
+        )
         spine = spec_of(model.spine)
-        columns, waiting = [], iter(enumerate(selection.outputs))
-        for item in model.inputs:
-            if isinstance(item, Column):
-                columns.append(ModelColumn(item.name, item.field.type, None))
-                continue
-            for _ in selection_of([item], self._views).outputs:
-                place, output = next(waiting)
-                columns.append(ModelColumn(output.name, output.type, place))
+        columns = _model_columns(reads)
         keys = selection.keys
         keys |= {name: found.type for name in keys if (found := spine.field(name)) is not None}
         # What monitors tell rows apart by is logged too, where it is no input of the model.
@@ -210,6 +207,7 @@ class WorkerState:
             ignored=frozenset(types) - {model.label.name},
             beside=beside,
             request={field.name: field.type for field in selection.request},
+            own=lambda: self._own.get(model_name),
             waits=self.waits,
         )
 
@@ -249,14 +247,34 @@ class WorkerState:
             entity = self.services.catalog.entity_by_id(alias.entity_id)
             if entity is None:
                 continue
-            artifact = str(entity.spec["artifact"])
-            folder = self._unpacked(artifact)
-            self.models.put(node.name, load_live(entity.version, entity.id, folder, self.services.predictor))
+            folder = self._unpacked(str(entity.spec["artifact"]))
+            self._take_over(node, entity, load_live(entity.version, entity.id, folder, self.services.predictor))
             self.metrics.set("mainspring_model_version", entity.version, app=self.plan.app, model=node.name)
             changed.append(node.name)
         if changed:
             self._open_monitors(changed)
         return changed
+
+    def _take_over(self, node: Node, version: Entity, live: LiveModel) -> None:
+        """Let a version answer, with what it was trained to read; no request sees one version with another's reads."""
+        own = own_of(self.services, node, version, self._views, self._sources)
+        labels = {"app": self.plan.app, "model": node.name}
+        self.metrics.set("mainspring_model_definitions_lost", 0 if own is None else len(own.lost), **labels)
+        if own is None:
+            self.models.put(node.name, live)
+            self._own.pop(node.name, None)
+            return
+        for lost in own.lost:
+            _tell(f"model {node.name} version {live.version} reads {lost.url} as it is no more: {lost.why}")
+        assert self.pushing is not None
+        self.pushing.follow(own.followed)
+        gone = {one.name: _gone(one) for one in own.reads.selection.calculations}
+        functions = gone | functions_of(spec_of(cast(ModelDeclaration, node.declaration)).inputs)
+        plan = compile_selection(
+            self.services.online, own.reads.selection, functions, None if own.lost else self.samples
+        )
+        self._own[node.name] = Reading(live, plan, tuple(_model_columns(own.reads)))
+        self.models.put(node.name, live)
 
     def _unpacked(self, artifact: str) -> Path:
         """A model's folder on this machine; it appears whole or not at all."""
@@ -517,6 +535,22 @@ class WorkerState:
                 }
             )
         return rows
+
+
+def _model_columns(reads: Reads) -> list[ModelColumn]:
+    return [ModelColumn(column.name, column.type, column.place) for column in reads.columns]
+
+
+def _gone(calculation: Calculation) -> Callable[..., object]:
+    """Stands for an on-demand function that the app declares no more: who asks for it is told so."""
+    why = f"the app declares {calculation.name} no more"
+    if calculation.written == "sql":
+        return lambda: f"select error('{why}') as {calculation.fields[0].name}"
+
+    def gone(*args: object, **inputs: object) -> object:
+        raise LookupError(why)
+
+    return gone
 
 
 def _metrics(state: Path, name: str) -> Metrics:
