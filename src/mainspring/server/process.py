@@ -159,6 +159,8 @@ class ServerProcess:
         )
         self._answers = AnswerMonitors(self.services, self.plan, self.runs, self._show)
         try:
+            if self.state.pushing is not None:
+                self.state.pushing.start()
             self._bound = self._listeners(callers)
             uvloop.run(self._serve(self._bound))
         finally:
@@ -290,6 +292,7 @@ class ServerProcess:
             seconds = self._settings.number("monitoring.every")
             self._tasks.append(asyncio.create_task(self._every(seconds, self.state.monitor_once)))
             self._tasks.append(asyncio.create_task(self._every(seconds, self._watch_answers)))
+            self._tasks.append(asyncio.create_task(self._every(seconds, self.state.replay_once)))
             self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
 
         async def stopping() -> None:

@@ -2,8 +2,7 @@
 
 *Ranges* adds up the rows of each range: linear in the pairs (moment, row). *Prefix* keeps running sums and takes
 differences: linear in moments and rows, at any skew. Integers are added up as two halves of 32 bits, exactly; other
-numbers in
-extended precision (`numpy.longdouble`) or as integers of their leading bits.
+numbers in extended precision (`numpy.longdouble`) or as integers of their leading bits.
 """
 
 from __future__ import annotations
