@@ -18,13 +18,13 @@ from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from mainspring.declare.frame import Frame
-from mainspring.declare.record import FieldSpec, Kind
+from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.features.history import history_of
 from mainspring.features.log import read_log
 from mainspring.features.online.sampled import Sample
 from mainspring.features.view import SEQ, FeatureDef, Pick, View, arrow_type
 from mainspring.lazy import lazy
-from mainspring.ports.tables import Commit, TableStore, Where
+from mainspring.ports.tables import Commit, Limits, TableStore, Where
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -160,14 +160,18 @@ def _answers(
 
 
 def _differing(features: Iterable[FeatureDef], online: Answer, offline: Answer) -> tuple[str, ...]:
-    wrong = [f.name for f in features if not _same(online[f.name], offline[f.name], f.type.kind)]
+    wrong = [f.name for f in features if not _same(online[f.name], offline[f.name], f.type)]
     return tuple(wrong + ([STATUS] if online[STATUS] != offline[STATUS] else []))
 
 
-def _same(online: object, offline: object, kind: Kind) -> bool:
+def _same(online: object, offline: object, type_: ColumnType) -> bool:
     """Whether two values are one: exact, but for the last digits of floating-point sums in another order."""
+    kind = type_.kind
     if online is None or offline is None:
         return online is offline
+    if kind is Kind.LIST:
+        mine, theirs = cast("Sequence[object]", online), cast("Sequence[object]", offline)
+        return len(mine) == len(theirs) and all(_same(*pair, type_.element) for pair in zip(mine, theirs, strict=True))
     if kind is Kind.FLOAT:
         a, b = float(cast(float, online)), float(cast(float, offline))
         return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=_CLOSE, abs_tol=_CLOSE)
@@ -222,7 +226,9 @@ def _is_late(
         for count in list(range(start, len(rows) + 1))[-_PREFIXES:]:
             path = os.path.join(folder, f"{count}.parquet")
             pq.write_table(rows.slice(0, count), path)
-            (answer,) = _answers(cast(TableStore, _Beginning(path)), view, features, spine, as_known=False)
+            (answer,) = _answers(
+                cast(TableStore, _Beginning(path, tables.limits)), view, features, spine, as_known=False
+            )
             if not _differing(features, told, answer):
                 return True
     return False
@@ -251,8 +257,9 @@ def _versions(tables: TableStore, view: View, at_us: int, grace_us: int) -> tupl
 class _Beginning:
     """The part of a table store that a question reads, over one file."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, limits: Limits) -> None:
         self._path = path
+        self.limits = limits
 
     def files(self, table: str, version: int | None = None) -> tuple[str, ...]:
         """The file."""

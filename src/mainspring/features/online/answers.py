@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mainspring.declare.aggregate import Function
 from mainspring.declare.record import Kind
 from mainspring.errors import DataError, StoreError
-from mainspring.features.online.chunks import Directory, chunk_key, read_busy, sketch_key
+from mainspring.features.online.chunks import Directory, chunk_key, group_key, read_busy, sketch_key
 from mainspring.features.online.partials import (
     Numbers,
     Sketch,
@@ -48,7 +48,7 @@ class _Window(NamedTuple):
         slices: rows with the first and one past the last, the oldest first.
         directory: of the chunks, or None where there are none.
         inner: the places of the chunks.
-        sketches: theirs, where some were asked for.
+        sketches: theirs or their groups', where some were asked for.
     """
 
     layout: WindowLayout
@@ -133,8 +133,8 @@ class WindowReader:
         values = [answer(newest if place is None else windows[place]) for place, answer in self._plans]
         return values, int(events[stop - 1]) if stop else None
 
-    def _needed(self, held: _Held, now_us: int) -> tuple[list[int], list[int]]:
-        """The chunks whose rows are read, and those of which sketches are."""
+    def _needed(self, held: _Held, now_us: int) -> tuple[list[int], list[bytes]]:
+        """The chunks whose rows are read, and the keys of the sketches of others."""
         stop = held.part(now_us)
         whole = {stop} if held.splits(stop, now_us) else set()
         if stop < held.size:
@@ -144,17 +144,20 @@ class WindowReader:
         while behind > 0 and place >= 0:
             whole.add(place)
             behind, place = behind - int(held.directory.counts[place]), place - 1
-        covered: set[int] = set()
+        starts = []
         for window, span in enumerate(self._spans.tolist()):
             start = held.part(now_us - span)
             if start < held.size and (held.splits(start, now_us - span) or (window in self._firsts and start < stop)):
                 whole.add(start)
-            if window in self._sketched:
-                covered.update(range(start, stop))
-        return sorted(whole), sorted(covered - whole)
+            starts += [start] if window in self._sketched else []
+        sketches = {key for start in starts for key in held.sketches(start, stop, whole)}
+        return sorted(whole), sorted(sketches)
 
     def _from(self, held: _Held, now_us: int) -> tuple[list[object], int | None]:
-        windows = [held.window(now_us - span, now_us) for span in self._spans.tolist()]
+        windows = [
+            held.window(now_us - span, now_us, place in self._sketched)
+            for place, span in enumerate(self._spans.tolist())
+        ]
         newest = held.newest(now_us)
         values = [answer(newest if place is None else windows[place]) for place, answer in self._plans]
         return values, held.newest_event(now_us)
@@ -169,7 +172,24 @@ class _Held:
         self.size = len(directory.chunks)
         self._layout = layout
         self._rows: dict[int, WindowRows] = {self.size: tail}
-        self._sketches: dict[int, list[Sketch]] = {}
+        self._sketches: dict[bytes, list[Sketch]] = {}
+
+    def sketches(self, start: int, stop: int, read: Container[int]) -> list[bytes]:
+        """The keys of sketches of some chunks, save those that are read; of a group where all of it counts."""
+        key, groups, place = self.directory.key, self.directory.groups, start
+        found: list[bytes] = []
+        while place < stop:
+            group = groups[place]
+            end = place + 1
+            if group and (place == 0 or groups[place - 1] != group):
+                end += int(np.argmin(np.append(groups[place + 1 :] == group, False)))
+                if end <= stop and not any(part in read for part in range(place, end)):
+                    found.append(group_key(key, int(group)))
+                    place = end
+                    continue
+            found += [sketch_key(key, int(self.directory.chunks[place]))] if place not in read else []
+            place += 1
+        return found
 
     def part(self, moment: int) -> int:
         """The chunk with the first row after a moment; one past the last for the tail."""
@@ -179,23 +199,22 @@ class _Held:
         """Whether a chunk has rows up to a moment and after it."""
         return part < self.size and int(self.directory.firsts[part]) <= moment
 
-    def fetch(self, get: Get, needed: tuple[Sequence[int], Sequence[int]]) -> bool:
+    def fetch(self, get: Get, needed: tuple[Sequence[int], Sequence[bytes]]) -> bool:
         """Read chunks and sketches in one trip; whether all were there."""
         whole, sketched = needed
         key, chunks = self.directory.key, self.directory.chunks
         names = [chunk_key(key, int(chunks[part])) for part in whole]
-        names += [sketch_key(key, int(chunks[part])) for part in sketched]
-        found = get(names) if names else []
+        found = get([*names, *sketched]) if names or sketched else []
         if None in found:
             return False
         rows = [row for row in found if row is not None]
         for part, row in zip(whole, rows, strict=False):
             self._rows[part] = read_windows(row, self._layout.kinds)
-        for part, row in zip(sketched, rows[len(whole) :], strict=True):
-            self._sketches[part] = read_sketches(self._layout, row[BODY:])
+        for name, row in zip(sketched, rows[len(whole) :], strict=True):
+            self._sketches[name] = read_sketches(self._layout, row[BODY:])
         return True
 
-    def window(self, since: int, until: int) -> _Window:
+    def window(self, since: int, until: int, sketched: bool) -> _Window:
         """The rows with ``since < event <= until``."""
         start, stop = self.part(since), self.part(until)
         slices, inner = [], []
@@ -212,7 +231,7 @@ class _Held:
             slices.append(
                 (self.tail, int(events.searchsorted(since, "right")), int(events.searchsorted(until, "right")))
             )
-        sketches = [self._sketches[part] for part in inner if part in self._sketches]
+        sketches = [self._sketches[name] for name in self.sketches(start, stop, self._rows)] if sketched else []
         return _Window(self._layout, slices, self.directory, inner, sketches)
 
     def newest(self, until: int) -> _Window:

@@ -12,14 +12,23 @@ from __future__ import annotations
 import hashlib
 import secrets
 import struct
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mainspring.features.online.partials import Numbers, numbers_of, values_of, write_sketches
+from mainspring.features.online.partials import (
+    Numbers,
+    Sketch,
+    merged_sketches,
+    numbers_of,
+    read_sketches,
+    sketches_of,
+    values_of,
+    write_sketches,
+)
 from mainspring.features.online.rows import BODY, BUSY, WINDOWS, WindowRows, head, order_of, read_windows
 from mainspring.features.online.windows import WindowLayout, empty_windows, joined, merge_windows, taken
 from mainspring.lazy import lazy
@@ -33,9 +42,11 @@ else:
 
 __all__ = [
     "CHUNK",
+    "GROUP",
     "TAIL",
     "Directory",
     "chunk_key",
+    "group_key",
     "ids_key",
     "merge_into",
     "read_busy",
@@ -47,7 +58,9 @@ CHUNK = 1024
 """Rows of a chunk; a late row may make it twice as many."""
 TAIL = 2 * CHUNK
 """Rows that an entity's own row holds at most before the older half is cut off."""
-_ROWS, _SKETCHES, _IDS = b"T", b"S", b"I"
+GROUP = 32
+"""Chunks of a group; twice as many are parted."""
+_ROWS, _SKETCHES, _IDS, _GROUP = b"T", b"S", b"I", b"G"
 _SIZE = struct.Struct("<I")
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
@@ -60,6 +73,7 @@ class Directory:
     Attributes:
         key: the entity's key.
         chunks: (chunks,) uint64, their names.
+        groups: (chunks,) uint64, the names of the groups they are in; 0 for none. Those of a group are neighbours.
         counts: (chunks,) int64 rows.
         firsts: (chunks,) int64, the event of the first row.
         lasts: (3, chunks) int64, event, ingest and seq of the last row.
@@ -69,6 +83,7 @@ class Directory:
 
     key: bytes
     chunks: NDArray[np.uint64]
+    groups: NDArray[np.uint64]
     counts: NDArray[np.int64]
     firsts: NDArray[np.int64]
     lasts: NDArray[np.int64]
@@ -84,6 +99,11 @@ def chunk_key(key: bytes, name: int) -> bytes:
 def sketch_key(key: bytes, name: int) -> bytes:
     """Where the sketches of a chunk are; only if its layout has any."""
     return _beside(key, _SKETCHES, name)
+
+
+def group_key(key: bytes, name: int) -> bytes:
+    """Where the sketches of a group of chunks are."""
+    return _beside(key, _GROUP, name)
 
 
 def ids_key(key: bytes, name: int) -> bytes:
@@ -102,7 +122,7 @@ def read_busy(row: bytes, layout: WindowLayout) -> tuple[Directory | None, Windo
         return None, read_windows(row, layout.kinds)
     (size,) = _SIZE.unpack_from(row, BODY)
     at = BODY + _SIZE.size
-    key, chunks, counts, firsts, lasts, filled, *parts = _unpack(memoryview(row)[at : at + size])
+    key, chunks, groups, counts, firsts, lasts, filled, *parts = _unpack(memoryview(row)[at : at + size])
     numbers, kinds = [], [kind for kind in layout.kinds if kind != "<u8"]
     for kind, six in zip(kinds, (parts[i : i + 6] for i in range(0, len(parts), 6)), strict=True):
         types = ("<i8", kind, kind, kind, kind, "<f8")
@@ -110,6 +130,7 @@ def read_busy(row: bytes, layout: WindowLayout) -> tuple[Directory | None, Windo
     directory = Directory(
         key,
         np.frombuffer(chunks, np.uint64),
+        np.frombuffer(groups, np.uint64),
         np.frombuffer(counts, np.int64),
         np.frombuffer(firsts, np.int64),
         np.frombuffer(lasts, np.int64).reshape(3, -1),
@@ -122,7 +143,7 @@ def read_busy(row: bytes, layout: WindowLayout) -> tuple[Directory | None, Windo
 def _write_busy(order: tuple[int, int, int], directory: Directory | None, tail: WindowRows) -> bytes:
     if directory is None or not len(directory.chunks):
         return head(*order, WINDOWS) + tail.body()
-    arrays = (directory.chunks, directory.counts, directory.firsts, directory.lasts, directory.filled)
+    arrays = (directory.chunks, directory.groups, directory.counts, directory.firsts, directory.lasts, directory.filled)
     numbers = (array for one in directory.numbers for array in one.arrays())
     packed = _pack([directory.key, *(array.tobytes() for array in (*arrays, *numbers))])
     return head(*order, WINDOWS | BUSY) + _SIZE.pack(len(packed)) + packed + tail.body()
@@ -163,7 +184,9 @@ def merge_into(
             if changed is None:  # another writer was here
                 continue
             slots, removed = changed
-        made = _cut(key, directory, slots, removed, layout)
+        made = _group(store, _cut(key, directory, slots, removed, layout), directory, layout)
+        if made is None:
+            continue
         row = _write_busy(order, made.directory, made.tail)
         if row == there:
             return 0
@@ -181,7 +204,8 @@ def replace_rows(
 ) -> bool:
     """Put rows in the place of all that an entity has; whether what was there was still `there`."""
     old = None if there is None else read_busy(there, layout)[0]
-    made = _cut(key, None, {0: rows}, (), layout)
+    made = _group(store, _cut(key, None, {0: rows}, (), layout), None, layout)
+    assert made is not None  # all chunks are new
     return _put(store, key, there, _write_busy(order, made.directory, made.tail), made, old, layout)
 
 
@@ -190,6 +214,8 @@ class _Made:
     directory: Directory | None
     tail: WindowRows
     written: Mapping[int, WindowRows]
+    sketches: Mapping[int, list[Sketch]]
+    groups: Mapping[int, list[Sketch]]
 
 
 def _changed(
@@ -258,28 +284,58 @@ def _cut(
     """A directory with the changed chunks anew, and what is to be written."""
     size = 0 if directory is None else len(directory.chunks)
     tail, gone = slots[size], set(removed)
-    parts: list[tuple[int | None, WindowRows | None]] = []
+    parts: list[tuple[int, int, WindowRows | None]] = []  # the place before, the group, and what is new
     for place in range(size):
+        assert directory is not None
+        group = int(directory.groups[place])
         if place not in slots:
-            parts += [] if place in gone else [(place, None)]
+            parts += [] if place in gone else [(place, group, None)]
         else:
-            parts += [(None, part) for part in _split(slots[place], 2 * CHUNK)]
+            parts += [(place, group, part) for part in _split(slots[place], 2 * CHUNK)]
     if len(tail.events) > TAIL:
         *cut, tail = _split(tail, CHUNK)
-        parts += [(None, part) for part in cut]
+        parts += [(size, 0, part) for part in cut]
     if not parts:
-        return _Made(None, tail, {})
-    written = {secrets.randbits(64): part for _, part in parts if part is not None}
-    names = iter(written)
-    kept = [place for place, _ in parts if place is not None]
-    fresh = [_entry(key, next(names), part, layout) for _, part in parts if part is not None]
-    entries = ([_only(directory, kept)] if directory is not None and kept else []) + fresh
-    joined_ = _concatenated(key, entries)
+        return _Made(None, tail, {}, {}, {})
+    kept = [place for place, _, part in parts if part is None]
+    fresh = [(secrets.randbits(63) + 1, group, part) for _, group, part in parts if part is not None]
+    entries = [] if directory is None or not kept else [_only(directory, kept)]
+    every = _concatenated(key, entries + [_entry(key, *one, layout) for one in fresh])
     order, old, young = [], 0, len(kept)
-    for _, part in parts:
+    for *_, part in parts:
         order.append(old if part is None else young)
         old, young = old + (part is None), young + (part is not None)
-    return _Made(_only(joined_, order), tail, written)
+    sketches = {name: sketches_of(layout, rows) for name, _, rows in fresh} if layout.sketches else {}
+    return _Made(_only(every, order), tail, {name: rows for name, _, rows in fresh}, sketches, {})
+
+
+def _group(store: OnlineStore, made: _Made, before: Directory | None, layout: WindowLayout) -> _Made | None:
+    """With sketches of the groups that are new or changed; None where another writer was here."""
+    directory = made.directory
+    if directory is None or not layout.sketches:
+        return made
+    groups, found = directory.groups.copy(), {}
+    for places in _regrouped(directory, before):
+        names = directory.chunks[places].tolist()
+        there = [name for name in names if name not in made.sketches]
+        rows = store.get_many([sketch_key(directory.key, name) for name in there]) if there else []
+        if None in rows:
+            return None
+        stored = {name: read_sketches(layout, row[BODY:]) for name, row in zip(there, rows, strict=True) if row}
+        name = secrets.randbits(63) + 1
+        groups[places] = name
+        found[name] = merged_sketches(layout, [made.sketches.get(one) or stored[one] for one in names])
+    return replace(made, directory=replace(directory, groups=groups), groups=found)
+
+
+def _regrouped(directory: Directory, before: Directory | None) -> Iterator[NDArray[np.int64]]:
+    """The places of the chunks of each group that is to be made, or made anew."""
+    for name in np.unique(directory.groups).tolist():
+        places = np.flatnonzero(directory.groups == name)
+        if name == 0:
+            yield from (places[start : start + GROUP] for start in range(0, len(places) - GROUP + 1, GROUP))
+        elif before is None or not np.array_equal(directory.chunks[places], before.chunks[before.groups == name]):
+            yield from np.array_split(places, 1 + len(places) // (2 * GROUP))
 
 
 def _split(rows: WindowRows, most: int) -> list[WindowRows]:
@@ -291,12 +347,13 @@ def _split(rows: WindowRows, most: int) -> list[WindowRows]:
     return [taken(rows, np.arange(a, b)) for a, b in pairwise(starts)]
 
 
-def _entry(key: bytes, name: int, rows: WindowRows, layout: WindowLayout) -> Directory:
+def _entry(key: bytes, name: int, group: int, rows: WindowRows, layout: WindowLayout) -> Directory:
     count = len(rows.events)
     numbers = [numbers_of(values_of(rows, i, 0, count)) for i, kind in enumerate(layout.kinds) if kind != "<u8"]
     return Directory(
         key,
         np.array([name], np.uint64),
+        np.array([group], np.uint64),
         np.array([count]),
         rows.events[:1],
         np.array([[rows.events[-1]], [rows.ingests[-1]], [rows.seqs[-1]]]),
@@ -310,6 +367,7 @@ def _only(directory: Directory, which: Sequence[int]) -> Directory:
     return Directory(
         directory.key,
         directory.chunks[at],
+        directory.groups[at],
         directory.counts[at],
         directory.firsts[at],
         directory.lasts[:, at],
@@ -326,6 +384,7 @@ def _concatenated(key: bytes, parts: Sequence[Directory]) -> Directory:
     return Directory(
         key,
         together(part.chunks for part in parts),
+        together(part.groups for part in parts),
         together(part.counts for part in parts),
         together(part.firsts for part in parts),
         np.concatenate([part.lasts for part in parts], axis=1),
@@ -352,16 +411,31 @@ def _put(
         first = head(0, 0, 0, WINDOWS)
         fresh.append((chunk_key(key, name), first + rows.body()))
         if layout.sketches:
-            fresh.append((sketch_key(key, name), first + write_sketches(layout, rows)))
+            fresh.append((sketch_key(key, name), first + write_sketches(made.sketches[name])))
         if layout.identified:
             fresh.append((ids_key(key, name), first + rows.ids.tobytes()))
+    for name, sketches in made.groups.items():
+        fresh.append((group_key(key, name), head(0, 0, 0, WINDOWS) + write_sketches(sketches)))
     if fresh:
         store.put_newer(fresh)
     if not store.swap(key, there, row):
         store.delete(name for name, _ in fresh)
         return False
-    before = set() if old is None else set(old.chunks.tolist())
-    after = set() if made.directory is None else set(made.directory.chunks.tolist())
-    if left := before - after:
-        store.delete(of(key, name) for name in left for of in (chunk_key, sketch_key, ids_key))
+    left = [
+        of(key, name)
+        for of, names in (
+            (chunk_key, _gone(old, made.directory, "chunks")),
+            (sketch_key, _gone(old, made.directory, "chunks")),
+            (ids_key, _gone(old, made.directory, "chunks")),
+            (group_key, _gone(old, made.directory, "groups")),
+        )
+        for name in names
+    ]
+    if left:
+        store.delete(left)
     return True
+
+
+def _gone(before: Directory | None, after: Directory | None, what: str) -> set[int]:
+    old = set() if before is None else set(getattr(before, what).tolist())
+    return old - (set() if after is None else set(getattr(after, what).tolist())) - {0}

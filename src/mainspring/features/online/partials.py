@@ -37,9 +37,11 @@ __all__ = [
     "compared",
     "count_different",
     "find_quantile",
+    "merged_sketches",
     "numbers_of",
     "read_sketches",
     "sketch_of",
+    "sketches_of",
     "values_of",
     "write_sketches",
 ]
@@ -108,8 +110,9 @@ def numbers_of(values: NDArray[Any]) -> Numbers:
 
 
 Sketch = tuple[Any, ...]
-"""Of `distinct`: the different hashes, sorted. Of `quantile`: the buckets, sorted, how many values are in each, and how
-many NaN there are. Of `lowest` and `highest` of texts: the values, one at most."""
+"""Of `distinct`: the different hashes, and nothing or, beyond `EXACT` of them, no hashes and the registers of
+HyperLogLog. Of `quantile`: the buckets, how many values are in each, and how many NaN there are. Of `lowest` and
+`highest` of texts: the values, one at most."""
 
 
 def sketch_of(use: tuple[Function, str], layout: WindowLayout, rows: WindowRows, start: int, stop: int) -> Sketch:
@@ -122,11 +125,11 @@ def sketch_of(use: tuple[Function, str], layout: WindowLayout, rows: WindowRows,
     values = values_of(rows, place, start, stop)
     if function is Function.DISTINCT:
         # The hash of a number is one to one: it tells different ones as well.
-        return (np.unique(values if column in layout.texts else number_hashes(values)),)
+        return np.unique(values if column in layout.texts else number_hashes(values)), None
     data = values.astype(np.float64)
     nan = np.isnan(data)
     keys, counts = np.unique(buckets(data[~nan]), return_counts=True)
-    return keys, counts.astype(np.int64), int(nan.sum())
+    return keys.astype(np.int32), counts.astype(np.int32), int(nan.sum())
 
 
 def compared(function: Function, column: str, layout: WindowLayout, texts: Iterable[Any]) -> object:
@@ -135,10 +138,28 @@ def compared(function: Function, column: str, layout: WindowLayout, texts: Itera
     return best(texts, key=Decimal) if column in layout.decimals else best(texts)
 
 
-def write_sketches(layout: WindowLayout, rows: WindowRows) -> bytes:
-    """All sketches of a chunk."""
-    made = (sketch_of(use, layout, rows, 0, len(rows.events)) for use in layout.sketches)
-    return _pack([[part.tobytes() if hasattr(part, "tobytes") else part for part in sketch] for sketch in made])
+def sketches_of(layout: WindowLayout, rows: WindowRows) -> list[Sketch]:
+    """All sketches of a chunk, in the layout's order."""
+    return [sketch_of(use, layout, rows, 0, len(rows.events)) for use in layout.sketches]
+
+
+def merged_sketches(layout: WindowLayout, parts: Sequence[Sequence[Sketch]]) -> list[Sketch]:
+    """The sketches of parts together."""
+    found: list[Sketch] = []
+    for use, sketches in zip(layout.sketches, zip(*parts, strict=True), strict=True):
+        if use[0] is Function.DISTINCT:
+            found.append(_different(sketches))
+        elif use[0] is Function.QUANTILE:
+            found.append(_histogram(sketches))
+        else:
+            texts = [text for (values,) in sketches for text in values]
+            found.append(([compared(*use, layout, texts)] if texts else [],))
+    return found
+
+
+def write_sketches(sketches: Sequence[Sketch]) -> bytes:
+    """Sketches as bytes."""
+    return _pack([[part.tobytes() if hasattr(part, "tobytes") else part for part in sketch] for sketch in sketches])
 
 
 def read_sketches(layout: WindowLayout, stored: bytes) -> list[Sketch]:
@@ -146,34 +167,56 @@ def read_sketches(layout: WindowLayout, stored: bytes) -> list[Sketch]:
     found: list[Sketch] = []
     for (function, _), parts in zip(layout.sketches, _unpack(stored), strict=True):
         if function is Function.DISTINCT:
-            found.append((np.frombuffer(parts[0], np.uint64),))
+            ranks = None if parts[1] is None else np.frombuffer(parts[1], np.uint8)
+            found.append((np.frombuffer(parts[0], np.uint64), ranks))
         elif function is Function.QUANTILE:
-            found.append((np.frombuffer(parts[0], np.int64), np.frombuffer(parts[1], np.int64), parts[2]))
+            found.append((np.frombuffer(parts[0], np.int32), np.frombuffer(parts[1], np.int32), parts[2]))
         else:
             found.append(tuple(parts))
     return found
 
 
+def _different(sketches: Sequence[Sketch]) -> Sketch:
+    hashes = np.concatenate([sketch[0] for sketch in sketches])
+    greatest = [sketch[1] for sketch in sketches if sketch[1] is not None]
+    if not greatest:
+        hashes = np.unique(hashes) if len(sketches) > 1 else hashes
+        if len(hashes) <= EXACT:
+            return hashes, None
+    ranks = np.zeros(REGISTERS, np.uint8)
+    register, rank = registers(hashes)
+    np.maximum.at(ranks, register, rank.astype(np.uint8))
+    for other in greatest:
+        np.maximum(ranks, other, out=ranks)
+    return np.zeros(0, np.uint64), ranks
+
+
+def _histogram(sketches: Sequence[Sketch]) -> Sketch:
+    nans = sum(sketch[2] for sketch in sketches)
+    keys = np.concatenate([sketch[0] for sketch in sketches])
+    if not len(keys):
+        return keys, keys, nans
+    least = keys.min()
+    counts = np.bincount(keys - least, weights=np.concatenate([sketch[1] for sketch in sketches]))
+    filled = np.flatnonzero(counts)
+    return (filled + least).astype(np.int32), counts[filled].astype(np.int32), nans
+
+
 def count_different(sketches: Sequence[Sketch]) -> int | None:
     """How many different values there are in parts together; None if none."""
-    hashes = np.unique(np.concatenate([sketch[0] for sketch in sketches])) if len(sketches) > 1 else sketches[0][0]
-    if len(hashes) <= EXACT:
+    hashes, ranks = _different(sketches)
+    if ranks is None:
         return len(hashes) or None
-    register, rank = registers(hashes)
-    greatest = np.zeros(REGISTERS, np.int64)
-    np.maximum.at(greatest, register, rank)
-    return int(estimate(np.bincount(greatest, minlength=RANKS)[None])[0])
+    return int(estimate(np.bincount(ranks, minlength=RANKS)[None])[0])
 
 
 def find_quantile(sketches: Sequence[Sketch], share: float) -> float | None:
     """A quantile of the values in parts together; None if there are none."""
-    if any(sketch[2] for sketch in sketches):
+    keys, counts, nans = _histogram(sketches)
+    if nans:
         return float("nan")
-    keys = np.concatenate([sketch[0] for sketch in sketches])
     if not len(keys):
         return None
-    counts = np.concatenate([sketch[1] for sketch in sketches])
-    order = np.argsort(keys, kind="stable")
-    done = np.cumsum(counts[order])
+    done = np.cumsum(counts, dtype=np.int64)
     place = place_of(share, done[-1:])[0]
-    return float(bucket_values(keys[order[np.searchsorted(done, place, "right")]][None])[0])
+    return float(bucket_values(keys[np.searchsorted(done, place, "right")][None].astype(np.int64))[0])

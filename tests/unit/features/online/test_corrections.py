@@ -12,7 +12,7 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.adapters.lmdb.online_store import open_store
 from mainspring.adapters.lmdb.settings import LmdbSettings
-from mainspring.declare.aggregate import count, last, total
+from mainspring.declare.aggregate import count, last, last_n, total
 from mainspring.declare.app import App
 from mainspring.declare.data import Entity
 from mainspring.declare.frame import Frame
@@ -37,6 +37,9 @@ LATER = NOW + 500 * SECOND
 MOMENT = pa.timestamp("us", "UTC")
 
 
+NAMES = ("n", "sum", "recent", "amount")
+
+
 class Visit(Record):
     customer: str | None
     amount: float | None
@@ -53,7 +56,14 @@ LOOSE, NAMED = source_of(loose), source_of(named)
 
 def views_on(source):
     habits = app.features(
-        source, entity=customer, n=count("10m"), sum=total("amount", "10m"), recent=last("amount"), called="habits"
+        source,
+        entity=customer,
+        n=count("10m"),
+        sum=total("amount", "10m"),
+        recent=last("amount"),
+        amounts=last_n("amount", 3, "10m"),
+        moments=last_n("at", 2, "10m"),
+        called="habits",
     )
     newest = app.features(source, entity=customer, amount=last("amount"), called="newest")
     return view_of(habits, 1), view_of(newest, 2)
@@ -108,14 +118,14 @@ class Project:
     def online(self, name, t):
         plan = compile_plan(self.store, [Pick(view, view.features) for view in self.views])
         values, statuses = plan.read_one({"customer": name}, t)
-        return dict(zip(plan.names, values, strict=True)), list(statuses.values())
+        found = dict(zip(plan.names, values, strict=True))
+        return {name: found[name] for name in NAMES}, list(statuses.values())
 
     def offline(self, name, t, *, as_known=True):
         spine = Frame({"customer": [name], "at": pa.array([t], MOMENT)})
         services = SimpleNamespace(tables=self.tables)
         (row,) = history(services, self.views, spine, as_known=as_known, status=True).arrow().to_pylist()
-        names = ("n", "sum", "recent", "amount")
-        return {name: row[name] for name in names}, [row["habits__status"], row["newest__status"]]
+        return {name: row[name] for name in NAMES}, [row["habits__status"], row["newest__status"]]
 
     def both(self, name, t):
         found = self.online(name, t)

@@ -191,6 +191,6 @@ def test_the_watch_counts_raises_an_alarm_and_ends_it(shop, tmp_path):
 
 def test_keys_that_no_column_holds_are_passed_over(shop):
     shop.push(("a", 1.0, 900, "1"), now=clock())
-    sample = (tuple(shop.picks), {"customer": 3}, clock(), [None] * 4, {"habits": "MISSING", "newest": "MISSING"})
+    sample = (tuple(shop.picks), {"customer": 3}, clock(), [None] * 6, {"habits": "MISSING", "newest": "MISSING"})
     shop.samples.put(*sample)
     assert shop.replayed() == []

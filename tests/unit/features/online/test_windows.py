@@ -220,6 +220,7 @@ def small(monkeypatch):
     """Chunks of four rows, and few different values that are many."""
     monkeypatch.setattr(chunks, "CHUNK", 4)
     monkeypatch.setattr(chunks, "TAIL", 8)
+    monkeypatch.setattr(chunks, "GROUP", 3)
     for module in ("windows.different", "windows.sketch", "online.partials", "online.answers"):
         monkeypatch.setattr(f"mainspring.features.{module}.EXACT", 6)
 
@@ -235,7 +236,7 @@ def test_whatever_is_pushed_online_is_offline(tmp_path, small, name, seed):
         step = chance.choice(["push", "push", "late", "again", "publish", "behind"])
         rows = [
             a_row(
-                chance, now - (chance.randint(0, 4000) if step == "late" else chance.randint(0, 40)) * SECOND, seed == 3
+                chance, now - (chance.randint(0, 4000) if step == "late" else chance.randint(0, 40)) * SECOND, seed == 2
             )
             for _ in range(chance.randint(1, 14))
         ]
@@ -355,8 +356,10 @@ def test_writers_of_one_entity_lose_nothing(tmp_path, small):
     key = next(key for key, _ in project.store.scan(b"") if key[4:5] == b"s")
     directory, tail = chunks.read_busy(project.store.get_many([key])[0], layout_of(project.view))
     assert int(directory.counts.sum()) + len(tail.events) == 75
-    names = {chunks.chunk_key(key, int(name)) for name in directory.chunks}
-    assert names == {key for key, _ in project.store.scan(b"") if key[4:5] == b"T"}  # who lost left nothing behind
+    names = {of(key, int(name)) for name in directory.chunks for of in (chunks.chunk_key, chunks.sketch_key)}
+    names |= {chunks.group_key(key, int(name)) for name in directory.groups if name}
+    assert names == {key for key, _ in project.store.scan(b"") if key[4:5] in b"TSG"}  # who lost left nothing behind
+    assert len(names) > 2 * len(directory.chunks)
     project.store.close()
 
 
