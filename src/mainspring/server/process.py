@@ -35,18 +35,22 @@ from mainspring.ports.llm import Usage
 from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
 from mainspring.protocols.assistants.openai import add_assistant_models
 from mainspring.protocols.assistants.rest import add_assistant_routes
+from mainspring.protocols.feast.documents import add_feast_document_routes
 from mainspring.protocols.feast.rest import add_feast_routes
 from mainspring.protocols.http import Fault, Request, Router, error_response
 from mainspring.protocols.llm.mount import add_llm_routes
 from mainspring.protocols.mcp.rest import add_mcp_routes
 from mainspring.protocols.mcp.server import McpServer
 from mainspring.protocols.mcp.tools import Offer
+from mainspring.protocols.native.features import add_feature_routes
 from mainspring.protocols.native.rest import add_native_routes
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
+from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
 from mainspring.server.asgi import AsgiApp, Limits, Listener
 from mainspring.server.assistants import Assistants, assistants_of
 from mainspring.server.azure_script import EntryScript, entry_script
 from mainspring.server.callers import Callers, callers_of, digest_of, key_of
+from mainspring.server.feast import FeastVectors
 from mainspring.server.host import Bound, bind, run_listeners
 from mainspring.server.labels import read_labels
 from mainspring.server.language import Language, keys_of
@@ -65,6 +69,8 @@ __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
 _SWEEP_SECONDS = 60.0
+_FOLLOW_SECONDS = 0.5
+"""How often vector indexes look for rows that came: pushes that come between are taken together."""
 _COUNTED = 4096
 """The most kinds of request whose counters are kept at hand."""
 _MANAGED = 256
@@ -165,6 +171,8 @@ class ServerProcess:
         )
         self._answers = AnswerMonitors(self.services, self.plan, self.runs, self._show)
         try:
+            if self.state.pushing is not None:
+                self.state.pushing.start()
             self._bound = self._listeners(callers)
             uvloop.run(self._serve(self._bound))
         finally:
@@ -201,20 +209,34 @@ class ServerProcess:
         wires = ModelWires(models, settings, self._ready, server, page, self.state, os.environ, self._script)
         beside = Router()
         wires.add_routes(router, beside)
+        limited = _NativeLimits(most, settings.flag("serving.replay"))
         add_native_routes(
             router,
             endpoints,
             self.state.push,
             self.state.take_labels,
-            _NativeLimits(most, settings.flag("serving.replay")),
+            limited,
             now_us,
             asyncio.to_thread,
             read_labels,
         )
+        if self.state.feature_services:
+            add_feature_routes(
+                router,
+                lambda: self.state.feature_services,
+                limited,
+                now_us,
+                asyncio.to_thread,
+                waits=self.state.waits,
+            )
         if (feast := self.state.feast()) is not None:
             add_feast_routes(router, feast, asyncio.to_thread)
         knowledge, who = self.state.knowledge, _identify(callers)
         add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)
+        near = self.state.vector_indexes
+        add_vector_index_routes(router, near.searchers, near.described, asyncio.to_thread)
+        if feast is not None and near.searchers:
+            add_feast_document_routes(router, FeastVectors(near.searchers, feast.service), asyncio.to_thread)
         self._add_language(router, beside, who)
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
         guard = _guard(callers, settings.whole("server.queue"), lambda: main.open, besides=wires.manages)
@@ -312,9 +334,12 @@ class ServerProcess:
             seconds = self._settings.number("monitoring.every")
             self._tasks.append(asyncio.create_task(self._every(seconds, self.state.monitor_once)))
             self._tasks.append(asyncio.create_task(self._every(seconds, self._watch_answers)))
+            self._tasks.append(asyncio.create_task(self._every(seconds, self.state.replay_once)))
             self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
+            self._tasks.append(asyncio.create_task(self._every(_FOLLOW_SECONDS, self.state.vector_indexes.follow)))
 
         async def stopping() -> None:
+            self.state.vector_indexes.stop()
             for task in self._tasks:
                 task.cancel()
             for task in self._tasks:
