@@ -233,6 +233,14 @@ def test_models_are_loaded_where_it_is_allowed_and_by_name_alone(
     good = {"inputs": [tensor(ROWS, data=ROWS)]}
     try:
         assert call(unload, b"")[0] == 401
+        for path, shape in (
+            (INFER, {"error"}),
+            ("/v1/models/returns:predict", {"error"}),
+            ("/predictions/returns", {"code", "type", "message"}),
+            ("/score", {"message"}),
+        ):
+            status, body, headers = call(f"{found.url}{path}", good)
+            assert (status, set(json.loads(body)), headers["www-authenticate"]) == (401, shape, "Bearer"), path
         status, body, _ = call(unload, b"", asking)
         assert (status, "management.token" in json.loads(body)["error"]) == (403, True)
         assert call(f"{found.url}{INFER}", good, managing)[0] == 401

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.conftest import Served, call
 from e2e.test_protocols import INFER, raw, tensor
@@ -105,6 +106,16 @@ def test_every_wire_gives_the_same_scores(served: Served) -> None:
             assert [struct.pack("<d", x) for x in found] == [struct.pack("<d", x) for x in wanted], (name, rows)
 
     agree()
+    page = call(f"{served.console}/actuator/prometheus")[1].decode()
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+    counted = {
+        (sample.labels["protocol"], sample.labels["model"], sample.labels["version"])
+        for sample in families["mainspring_inferences"].samples
+        if sample.labels["outcome"] == "answered" and sample.value >= 40
+    }
+    wanted = ("oip", "tfserving", "sagemaker", "azureml", "torchserve")
+    assert counted >= {(protocol, "returns", "1") for protocol in wanted}
+    assert families["mainspring_inference_seconds"].type == "histogram"
 
 
 def test_the_model_itself_gives_these_scores(served: Served) -> None:

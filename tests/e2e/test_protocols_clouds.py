@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from e2e.conftest import Served, call, serve
+from e2e.conftest import Served, call, free_port, mainspring, serve
 from e2e.test_protocols import ROWS, oip_scores, raw, tensor
 from e2e.test_protocols_v1 import columns_of
 from e2e.test_server import copy
@@ -240,6 +240,55 @@ def test_azures_swagger(served: Served) -> None:
         example = shapes["ServiceInput"]["example"]
         assert len(json.loads(post(served, "/score", example)[0])) == 1
     assert call(f"{served.url}/swagger.json?version=4")[0] == 404
+
+
+SCRIPT = """
+import json, time
+from beside import FACTOR
+
+def init():
+    global started
+    started = True
+
+def run(data):
+    asked = json.loads(data)
+    if asked == "late":
+        time.sleep(30)
+    return {"started": started, "scores": [FACTOR * sum(row) for row in asked["data"]]}
+"""
+
+
+def test_azures_entry_scripts_answer_in_the_models_place(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = copy(built, tmp_path)
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "score.py").write_text(SCRIPT)
+    (tmp_path / "code" / "beside.py").write_text("FACTOR = 2")
+    monkeypatch.setenv("AML_APP_ROOT", str(tmp_path / "code"))
+    monkeypatch.setenv("AZUREML_ENTRY_SCRIPT", "score.py")
+    monkeypatch.setenv("SCORING_TIMEOUT_MS", "1500")
+    found = serve(project, "serve")
+    try:
+        answer, got = post(found, "/score", {"data": [[1, 2], [3, 4]]})
+        assert json.loads(answer) == {"started": True, "scores": [6, 14]}
+        assert got["x-ms-run-function-failed"] == "False"
+        answer, got = post(found, "/score", {"dat": 1}, 500, x_request_id="r")
+        assert (json.loads(answer), got["x-ms-run-function-failed"]) == ({"message": "the script failed"}, "True")
+        assert got["x-request-id"] == "r"
+        assert "KeyError" in found.log.read_text()
+        post(found, "/score", b"\xff", 400)
+        assert post(found, "/score", "late", 500)[1]["x-ms-run-function-failed"] == "True"
+        assert call(f"{found.url}/")[1] == b"Healthy"
+        assert call(f"{found.url}/v2/models/returns/ready")[0] == 200
+    finally:
+        found.process.kill()
+        found.process.wait()
+    for text, code in (("def init(): 1 / 0", "MS-2520"), ("x = 1", "MS-2520")):
+        (tmp_path / "code" / "score.py").write_text(text)
+        assert code in mainspring("serve", "--port", str(free_port()), cwd=project, status=1).stderr
+    (tmp_path / "code" / "score.py").unlink()
+    assert "MS-3097" in mainspring("serve", "--port", str(free_port()), cwd=project, status=3).stderr
 
 
 def test_torchserve_predicts(served: Served) -> None:

@@ -48,6 +48,7 @@ from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
 from mainspring.server.asgi import AsgiApp, Limits, Listener
 from mainspring.server.assistants import Assistants, assistants_of
+from mainspring.server.azure_script import EntryScript, entry_script
 from mainspring.server.callers import Callers, callers_of, digest_of, key_of
 from mainspring.server.feast import FeastVectors
 from mainspring.server.host import Bound, bind, run_listeners
@@ -142,6 +143,7 @@ class ServerProcess:
         self._bound: list[Bound] = []
         self._management: Bound | None = None
         self._router = Router()
+        self._script: EntryScript | None = None
         self.serving = threading.Event()
         self.interrupted = False
 
@@ -152,7 +154,8 @@ class ServerProcess:
             ConfigError: MS-3016, MS-3017, a port cannot be bound; MS-3021, the management listener needs a token;
                 MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty; MS-3024, the
                 console is enabled and the management listener is not; MS-3095, MS-3096, a protocol or a model of
-                the settings is none.
+                the settings is none; MS-3097, Azure ML's entry script is not there.
+            UserCodeError: MS-2520, the entry script does not start.
         """
         callers = callers_of(self._settings)
         self.state.open()
@@ -173,6 +176,8 @@ class ServerProcess:
             self._bound = self._listeners(callers)
             uvloop.run(self._serve(self._bound))
         finally:
+            if self._script is not None:
+                self._script.close()
             self.runs.close()
             self.state.close()
 
@@ -200,7 +205,8 @@ class ServerProcess:
         default = default_model(settings, self.state.names())
         models = ServedModels(self.state.models, endpoints, self.state, metrics, app, most, now_us, default)
         server, page = ("mainspring", _version()), self.state.metrics_page
-        wires = ModelWires(models, settings, self._ready, server, page, self.state, os.environ)
+        self._script = entry_script(os.environ, self._told)
+        wires = ModelWires(models, settings, self._ready, server, page, self.state, os.environ, self._script)
         beside = Router()
         wires.add_routes(router, beside)
         limited = _NativeLimits(most, settings.flag("serving.replay"))

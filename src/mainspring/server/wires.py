@@ -10,7 +10,7 @@ from pathlib import Path
 from mainspring.config.platform import is_azureml
 from mainspring.config.settings import Settings
 from mainspring.declare.identity import ANYONE
-from mainspring.protocols.azureml.rest import add_azureml_routes
+from mainspring.protocols.azureml.rest import Script, add_azureml_routes
 from mainspring.protocols.bodies import refuse_other_sites
 from mainspring.protocols.http import Fault, Request, Router
 from mainspring.protocols.kserve.rest import add_alive_route, add_v1_models
@@ -63,6 +63,7 @@ class ModelWires:
         page: the metrics page for an Accept header.
         loader: loads models from the platform's folder.
         environment: the variables by which platforms say where they ask.
+        script: Azure ML's, which answers in the model's place.
 
     Raises:
         ConfigError: MS-3095, a protocol of the settings is none.
@@ -77,6 +78,7 @@ class ModelWires:
         page: Callable[[bytes], tuple[bytes, bytes]],
         loader: FolderLoader,
         environment: Mapping[str, str],
+        script: Script | None = None,
     ) -> None:
         self._models = models
         self._on = served_protocols(settings)
@@ -85,6 +87,7 @@ class ModelWires:
         self._server = server
         self._loader = loader
         self._environment = environment
+        self._script = script
         self._page = page if "prometheus" in exposed_pages(settings) else None
         self._token = management_token(settings)
 
@@ -124,7 +127,7 @@ class ModelWires:
             add_ping_route(router, self._ready)
             add_sagemaker_routes(router, models, invoked, most)
         if "azureml" in self._on:
-            add_azureml_routes(router, models, self._server[1], most)
+            add_azureml_routes(router, models, self._server[1], most, self._script)
         if "torchserve" in self._on:
             add_torchserve_inference(router, models, self._server, most)
             add_torchserve_descriptions(router, models, os.getpid())

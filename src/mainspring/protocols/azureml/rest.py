@@ -5,18 +5,20 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
+from typing import Any, Protocol
 
 import msgspec
+import orjson
 
 from mainspring.errors import MainspringError
 from mainspring.protocols.azureml.swagger import swagger
 from mainspring.protocols.bodies import coded, encode_json, query_pairs
-from mainspring.protocols.http import Fault, Request, Response, Router, fault_of, json_response
+from mainspring.protocols.http import Fault, Long, Request, Response, Router, fault_of, json_response
 from mainspring.protocols.payloads.answer import answer_payload
 from mainspring.serving.calls import Rejected
 from mainspring.serving.inference import ServedModels
 
-__all__ = ["add_azureml_routes", "azure_error"]
+__all__ = ["Script", "add_azureml_routes", "azure_error"]
 
 _LONGEST_ID = 100
 _REQUEST, _MS_REQUEST, _CLIENT = b"x-request-id", b"x-ms-request-id", b"x-ms-client-request-id"
@@ -34,7 +36,20 @@ def azure_error(error: Exception) -> Response:
     return json_response({"message": fault.message}, fault.status, headers=headers)
 
 
-def add_azureml_routes(router: Router, models: ServedModels, version: str, max_body: int) -> None:
+class Script(Protocol):
+    """The user's own scoring."""
+
+    async def run(self, data: str) -> bytes:
+        """What the script answers to a body, as JSON.
+
+        Raises:
+            Fault: 500, it fails, or takes too long.
+        """
+
+
+def add_azureml_routes(
+    router: Router, models: ServedModels, version: str, max_body: int, script: Script | None = None
+) -> None:
     """Serve ``/score`` and ``/swagger.json``.
 
     Args:
@@ -42,26 +57,27 @@ def add_azureml_routes(router: Router, models: ServedModels, version: str, max_b
         models: the models of this process.
         version: the server's.
         max_body: greatest body in bytes, inflated.
+        script: answers in the model's place.
     """
-    routes = _Routes(models, version)
+    routes = _Routes(models, version, script)
+    long = None if script is None else Long(azure_error)  # a script has a time limit of its own
     for method, handler in (("GET", routes.score_row), ("POST", routes.score), ("OPTIONS", routes.score_options)):
         answer = coded(handler, max_body)
-        router.add(method, "/score", answer, errors=azure_error)
+        router.add(method, "/score", answer, errors=azure_error, long=long)
     router.add("GET", "/swagger.json", routes.swagger, errors=azure_error)
 
 
 class _Routes:
-    def __init__(self, models: ServedModels, version: str) -> None:
+    def __init__(self, models: ServedModels, version: str, script: Script | None) -> None:
         self._models = models
+        self._script = script
         self._version = f"mainspring/{version}".encode()
 
     async def score(self, request: Request) -> Response:
         identities = _identities(request.headers)
         begun = time.perf_counter()
         try:
-            response = await answer_payload(
-                self._models, self._models.chosen(None), request, "azureml", lambda scores: scores
-            )
+            response = await self._scored(request)
         except (Fault, Rejected, MainspringError) as error:
             response = azure_error(error)
         spent = (time.perf_counter() - begun) * 1e3
@@ -75,8 +91,19 @@ class _Routes:
             headers = (*headers, (_FAILED, b"False"))
         return msgspec.structs.replace(response, headers=headers)
 
+    async def _scored(self, request: Request) -> Response:
+        if self._script is None:
+            return await answer_payload(self._models, self._models.chosen(None), request, "azureml", _bare)
+        try:
+            text = request.body.decode()
+        except UnicodeDecodeError:
+            raise Fault(400, "the body is no text in UTF-8") from None
+        return Response(200, await self._script.run(text))
+
     async def score_row(self, request: Request) -> Response:
-        """One row in the query: ``/score?amount=20&visits_30d=3``."""
+        """One row in the query: ``/score?amount=20&visits_30d=3``; a script gets the query as an object."""
+        if self._script is not None:
+            return await self.score(msgspec.structs.replace(request, body=orjson.dumps(dict(query_pairs(request)))))
         row = {name: _value(value) for name, value in query_pairs(request)}
         headers = {name: value for name, value in request.headers.items() if name != b"content-type"}
         return await self.score(
@@ -92,6 +119,10 @@ class _Routes:
         if asked not in ("2", "3", "3.1"):
             raise Fault(404, f"there is no Swagger of version {asked[:20]!r}; there are 2, 3 and 3.1")
         return json_response(swagger(self._models.chosen(None), asked))
+
+
+def _bare(scores: Any) -> Any:
+    return scores
 
 
 def _value(text: str) -> float | str | None:

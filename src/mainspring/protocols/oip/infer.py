@@ -56,7 +56,7 @@ def read_call(
         Fault: 400, the body is no inference request.
         Rejected: as `read_tensor` raises.
     """
-    begun = time.perf_counter_ns()
+    begun, arrived = time.perf_counter_ns(), time.monotonic()
     if length is not None and length > len(body):
         raise Fault(400, f"the body has {len(body)} bytes, and its JSON would have {length}")
     asked = decode_json(body if length is None else body[:length])
@@ -78,7 +78,7 @@ def read_call(
         id=identity,
         parameters=parameters,
         outputs=names,
-        deadline=_deadline(parameters),
+        deadline=_deadline(parameters, arrived),
         priority=_priority(parameters),
         decode_ns=time.perf_counter_ns() - begun,
     )
@@ -154,13 +154,13 @@ def _parameters(item: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     return found
 
 
-def _deadline(parameters: Mapping[str, Any]) -> float | None:
+def _deadline(parameters: Mapping[str, Any], arrived: float) -> float | None:
     timeout = parameters.get("timeout")
     if timeout is None or timeout == 0:
         return None
     if type(timeout) is not int or not 0 < timeout <= _MOST_US:
         raise Fault(400, f"timeout is microseconds, 1 to {_MOST_US}")
-    return time.monotonic() + timeout / 1e6
+    return arrived + timeout / 1e6
 
 
 def _priority(parameters: Mapping[str, Any]) -> int:

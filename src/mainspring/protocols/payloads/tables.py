@@ -27,6 +27,8 @@ __all__ = ["read_arrow", "read_csv", "read_npy", "read_parquet"]
 
 _LONGEST_HEADER = 4096
 """Bytes of an NPY header; numbers need about a hundred."""
+_THRIFT = 1 << 20
+"""Bytes of a text, and members of a list, in the metadata of a Parquet file."""
 _WIDEST = 64
 """Bytes of a value in an inflated Parquet file that are believed."""
 
@@ -158,7 +160,8 @@ def read_parquet(body: bytes, served: ServedModel, max_rows: int) -> dict[str, A
         Fault: 400, it is no Parquet file, or does not fit the model; 413, it has too many rows, or is too large.
     """
     try:
-        with pq.ParquetFile(pa.py_buffer(body)) as file:
+        limits = {"thrift_string_size_limit": _THRIFT, "thrift_container_size_limit": _THRIFT}
+        with pq.ParquetFile(pa.py_buffer(body), pre_buffer=False, **limits) as file:
             names = _columns(file.schema_arrow, served)
             _few(file.metadata.num_rows, max_rows)
             groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
