@@ -95,7 +95,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(built: Path) -> Iterator[Served]:
-    served = serve(built, "serve")
+    served = serve(built, "dev")
     yield served
     assert served.stop() == 0, served.log.read_text()
 
@@ -220,6 +220,10 @@ def test_what_there_is(store: Served) -> None:
     assert told["filters"] == {"price": "number", "colour": "string"}
     assert (told["state"], told["behind"]) == ("built", False)
     assert ask(store, "/v1/vector-indexes/other")[0] == ask(store, "/v1/vector-indexes/other/search", {})[0] == 404
+    page = json.loads(call(f"{store.console}/data/vector_index/similar.json")[1])
+    assert (page["index"]["feature"], page["upstream"][-1]) == ("image", "/feature_view/catalogue")
+    assert "entities" in call(f"{store.console}/vector_index/similar")[1].decode()
+    assert "similar" in call(f"{store.console}/data")[1].decode()
     shown = mainspring("show", "vector_index/similar", cwd=store.project).stdout
     assert "/feature_view/catalogue" in shown
     assert "built" in shown
