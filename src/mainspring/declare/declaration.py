@@ -20,6 +20,8 @@ class DeclaredKind(enum.StrEnum):
     SOURCE = "source"
     FEATURE_VIEW = "feature_view"
     VECTOR_INDEX = "vector_index"
+    ON_DEMAND = "on_demand"
+    FEATURE_SERVICE = "feature_service"
     MODEL = "model"
     PROMOTION = "promotion"
     ENDPOINT = "endpoint"

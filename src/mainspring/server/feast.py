@@ -10,6 +10,7 @@ from mainspring.choose.services import Services
 from mainspring.declare.data import Feature, FeatureView
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import Endpoint
+from mainspring.declare.on_demand import FeatureService, OnDemand, OnDemandFeature
 from mainspring.declare.record import ColumnType
 from mainspring.errors import UsageError
 from mainspring.features.online.materialise import materialise
@@ -26,7 +27,7 @@ Push = Callable[[str, Sequence[Mapping[str, Any]], int | str | None, str | None]
 
 
 class FeastFeatures:
-    """Implements `mainspring.protocols.feast.rest.FeastStore`; an endpoint's name is a feature service's.
+    """Implements `mainspring.protocols.feast.rest.FeastStore`; an endpoint's name is a feature service's too.
 
     Args:
         services: the project's ports.
@@ -41,11 +42,17 @@ class FeastFeatures:
     ) -> None:
         self._services = services
         self._views = {name: view for name, view in views.items() if view.online}
-        self._named = NamedFeatures(services.online, self._views)
+        nodes = [*plan.of_kind("feature_view"), *plan.of_kind("on_demand")]
+        declared = {node.name: cast("FeatureView | OnDemand", node.declaration) for node in nodes}
+        self._named = NamedFeatures(services.online, self._views, declared)
         self._sources = tuple(sources)
         self._push = push
-        self._of_endpoint = {
-            node.name: _inputs_of(cast(Endpoint, node.declaration)) for node in plan.of_kind("endpoint", over="model")
+        self._of_service = {
+            node.name: _references(spec_of(spec_of(cast(Endpoint, node.declaration)).model).inputs)
+            for node in plan.of_kind("endpoint", over="model")
+        } | {
+            node.name: _references(spec_of(cast(FeatureService, node.declaration)).inputs)
+            for node in plan.of_kind("feature_service")
         }
 
     def keys(self, features: Sequence[str]) -> Mapping[str, ColumnType]:
@@ -53,8 +60,8 @@ class FeastFeatures:
         return self._named.find(features).keys
 
     def service(self, name: str) -> Sequence[str] | None:
-        """The features that an endpoint's model is given."""
-        return self._of_endpoint.get(name)
+        """The features of a feature service, or those that an endpoint's model is given."""
+        return self._of_service.get(name)
 
     def read(self, features: Sequence[str], entities: Sequence[Mapping[str, object]]) -> FeastRows:
         """The features of entities, now."""
@@ -66,8 +73,8 @@ class FeastFeatures:
             named.columns,
             named.versions,
             [[values[at] for values, _, _ in found] for at in places],
-            [[statuses[column.view] for _, statuses, _ in found] for column in named.columns],
-            [[events[column.view] for _, _, events in found] for column in named.columns],
+            [[statuses.get(column.view, "PRESENT") for _, statuses, _ in found] for column in named.columns],
+            [[events.get(column.view) for _, _, events in found] for column in named.columns],
         )
 
     def sources(self) -> Sequence[str]:
@@ -88,13 +95,13 @@ class FeastFeatures:
             materialise(self._views[name], self._services.tables, self._services.online, now_us=now_us())
 
 
-def _inputs_of(endpoint: Endpoint) -> tuple[str, ...]:
-    """The references of the features among the inputs of an endpoint's model."""
+def _references(inputs: Sequence[object]) -> tuple[str, ...]:
+    """The references of the features among inputs."""
     found = []
-    for item in spec_of(spec_of(endpoint).model).inputs:
-        if isinstance(item, Feature):
+    for item in inputs:
+        if isinstance(item, Feature | OnDemandFeature):
             found.append(f"{name_of(item.view)}:{item.name}")
-        elif isinstance(item, FeatureView):
+        elif isinstance(item, FeatureView | OnDemand):
             found.append(name_of(item))
     return tuple(found)
 

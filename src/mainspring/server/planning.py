@@ -34,7 +34,7 @@ def needed_ports(plan: Plan) -> tuple[str, ...]:
         ports.append("tables")
     if "model" in kinds:
         ports += ["converter", "runtime"]
-    if plan.of_kind("endpoint", over="model"):
+    if plan.of_kind("endpoint", over="model") or "feature_service" in kinds:
         ports.append("online")
     if "documents" in kinds:
         ports.append("parser")
