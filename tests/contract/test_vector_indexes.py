@@ -26,9 +26,12 @@ from mainspring.declare.aggregate import count, last
 from mainspring.declare.app import App
 from mainspring.declare.data import Entity
 from mainspring.declare.record import Field, Record
+from mainspring.errors import DataError, ServiceError, UsageError
 from mainspring.features.log import newest, source_of
 from mainspring.features.online.write import upsert
-from mainspring.features.vector_index.follow import follow, reaches
+from mainspring.features.vector_index import follow as following
+from mainspring.features.vector_index.follow import KEEP_US, TOUCH_US, follow, is_behind, reaches
+from mainspring.features.vector_index.mark import read_mark
 from mainspring.features.vector_index.search import NearestRequest, VectorIndexSearcher
 from mainspring.features.vector_index.shape import vector_index_shape
 from mainspring.features.view import view_of
@@ -315,7 +318,7 @@ def test_any_program_answers_as_brute_force_does(opening, view, steps):
 def carry_out(shop, view, step):
     verb, *given = step
     {
-        "push": lambda rows, online: shop.push(*rows, online=online),
+        "push": lambda rows, online: shop.push(*(fitting(view, row) for row in rows), online=online),
         "follow": shop.follow,
         "die": lambda left: die(shop, left),
         "wait": lambda seconds: wait(shop, seconds),
@@ -324,6 +327,11 @@ def carry_out(shop, view, step):
         "redefine": lambda metric, filtered: redefine(shop, view, metric, filtered),
         "ask": lambda number: asks(shop, number),
     }[verb](*given)
+
+
+def fitting(view, row):
+    """Online, a view with windows does not know of deleted rows, as offline it does: they are left out there."""
+    return row if view is not windowed else (*row[:-1], False)
 
 
 def die(shop, left):
@@ -366,3 +374,154 @@ def lose(shop, what):
             shop.stores.vectors.drop(name)
     else:
         shop.stores.online.drop(b"")
+
+
+def test_rows_of_the_future_are_found_when_their_time_comes(shop):
+    shop.push(row("a", UP), row("a", ASIDE, after=60), row("b", ASIDE, after=90))
+    assert shop.follow().entities == 2
+    shop.agree(UP)
+    top = newest(shop.stores.tables, shop.shape.view.log)
+    for seconds in (59, 1, 1, 29, 1, 1000):
+        shop.now += seconds * SECOND
+        if is_behind(shop.shape, shop.stores, top, shop.now):
+            shop.follow()
+        shop.agree(UP)
+        assert shop.search(vector=ASIDE, k=1).hits[0].score == pytest.approx(
+            1.0 if shop.now >= START + 60 * SECOND else 0
+        )
+    assert not is_behind(shop.shape, shop.stores, top, shop.now)  # nothing lies ahead any more
+
+
+def test_what_is_old_or_over_is_taken_out_in_time(opening, tmp_path):
+    shop = Shop(tmp_path, opening(tmp_path), shape_of(aging))
+    shop.push(row("old", UP), row("over", UP, valid=10), row("open", UP))
+    shop.follow()
+    collection = read_mark(shop.stores.online, shop.shape.prefix, shop.shape.digest)[1].collection
+    shop.now += 11 * SECOND
+    shop.agree(UP)  # by the moment of the search: the points are there still
+    assert shop.stores.vectors.count(collection) == 3
+    shop.now += TOUCH_US
+    shop.push(row("new", UP))
+    shop.follow()
+    assert shop.stores.vectors.count(collection) == 1
+    shop.agree(UP)
+    shop.close()
+
+
+def test_another_definition_is_built_beside_and_the_old_one_kept_for_a_day(shop):
+    shop.push(row("a", UP), row("b", [0.0, 0.0, 9.0]))
+    shop.follow()
+    old, first = shop.shape, shop.stores.vectors.indexes()
+    shop.shape = shape_of(plain, "dot")
+    with pytest.raises(ServiceError) as refused:
+        shop.search(vector=UP)
+    assert refused.value.code == "MS-4189"
+    shop.follow()
+    assert shop.search(vector=UP, k=1).hits[0].entity["item"] == "b"
+    assert len(shop.stores.vectors.indexes()) == 2
+    new, shop.shape = shop.shape, old
+    shop.agree(UP)  # who goes back finds it built
+    shop.shape = new
+    shop.now += KEEP_US + TOUCH_US
+    shop.push(row("c", UP))
+    shop.follow()
+    assert len(shop.stores.vectors.indexes()) == 1
+    assert shop.stores.vectors.indexes() != first
+    other = shape_of(plain, name="other")
+    shop.shape = other
+    shop.follow()
+    assert len(shop.stores.vectors.indexes()) == 2  # another index's are not touched
+    shop.agree(UP)
+
+
+def test_of_two_that_follow_at_once_the_slower_does_it_again(shop):
+    """One reads an entity, another one reads and writes what it is next, and the first writes what it has read."""
+    shop.push(row("a", UP))
+    shop.follow()
+    shop.push(row("a", ASIDE))
+    quick = [True]
+
+    class Slow(Mortal):
+        def __getattr__(self, name):
+            method = getattr(self._store, name)
+            if name != "upsert" or not quick:
+                return method
+
+            def late(*arguments, **named):
+                quick.clear()
+                shop.push(row("a", BOTH, after=1))
+                shop.now += 2 * SECOND
+                shop.follow()
+                return method(*arguments, **named)
+
+            return late
+
+    slow = SimpleNamespace(
+        tables=shop.stores.tables, online=shop.stores.online, vectors=Slow(shop.stores.vectors, [99])
+    )
+    done = follow(shop.shape, slow, shop.clock)
+    assert done.entities == 2  # the same entity twice
+    collection = read_mark(shop.stores.online, shop.shape.prefix, shop.shape.digest)[1].collection
+    (point,) = shop.stores.vectors.scroll(collection, vectors=True).points
+    assert point.vector == pytest.approx([0, math.sqrt(0.5), math.sqrt(0.5)], abs=1e-6)
+    shop.agree(BOTH)
+
+
+def test_a_large_log_is_read_by_parts_and_gone_on_with(shop, monkeypatch):
+    monkeypatch.setattr(following, "_ROWS", 10)
+    monkeypatch.setattr(following, "_BATCH", 7)
+    shop.push(*(row(f"i{number}", [1.0, float(number), 2.0]) for number in range(95)))
+    left = [12]
+    stores = SimpleNamespace(
+        tables=shop.stores.tables,
+        online=Mortal(shop.stores.online, left),
+        vectors=Mortal(shop.stores.vectors, left),
+    )
+    with pytest.raises(DiedError):
+        follow(shop.shape, stores, shop.clock)
+    with pytest.raises(ServiceError):
+        shop.search(vector=UP)  # half an index says nothing
+    assert 0 < shop.follow().entities < 95
+    shop.agree(UP, k=200)
+    asked = []
+    shop.push(*(row(f"i{number}", UP) for number in range(30)))
+    done = shop.follow(stopped=lambda: asked.append(1) or len(asked) > 3)
+    assert not done.whole
+    assert shop.follow().whole
+    shop.agree(UP, k=200)
+
+
+def test_what_has_no_vector_is_counted(shop):
+    shop.push(row("a", None), row("b", [0.0, 0.0, 0.0]), row("c", [math.nan, 0.0, 0.0]), row("d", [1e38, 0.0, 0.0]))
+    done = shop.follow()
+    assert (done.written, done.removed) == (0, 4)
+    assert done.skipped == {"null": 1, "zero": 1, "not_finite": 2}
+    answer = shop.search(vector=UP, k=3)
+    assert (answer.hits, answer.complete) == ((), False)
+    with pytest.raises(UsageError) as refused:
+        shop.search(entity={"shop": 1, "item": "c"})
+    assert refused.value.code == "MS-2452"
+    with pytest.raises(DataError):
+        shop.search(entity={"shop": "1", "item": "c"})
+
+
+def test_an_entity_is_no_hit_of_its_own(shop):
+    shop.push(row("a", UP), row("b", UP, shop=2), row("c", BOTH), row("d", ASIDE))
+    shop.follow()
+    found = shop.search(entity={"shop": 1, "item": "a"}, k=2)
+    assert [hit.entity for hit in found.hits] == [{"shop": 2, "item": "b"}, {"shop": 1, "item": "c"}]
+    within = shop.search(entity={"shop": 1, "item": "a"}, k=3, filter={"eq": ["shop", 1]})
+    assert [hit.entity["item"] for hit in within.hits] == ["c", "d"]
+    assert not within.complete
+
+
+def test_answers_are_what_the_online_store_says_although_the_index_is_behind(shop):
+    shop.push(*(row(f"i{number}", [1.0, number / 10, 0.0]) for number in range(30)))
+    shop.follow()
+    shop.push(*(row(f"i{number}", UP) for number in range(6)), row("i6", None, gone=True), row("i7", [1.0, 0.0, 0.0]))
+    shop.push(row("i8", [1.0, 0.8, 0.0], tint="blue"))
+    found = shop.search(vector=[1.0, 0.0, 0.0], k=5, recall=1.0, filter={"eq": ["tint", "red"]})
+    scores = [hit.score for hit in found.hits]
+    assert scores == sorted(scores, reverse=True)
+    assert [hit.entity["item"] for hit in found.hits] == ["i7", "i9", "i10", "i11", "i12"]
+    assert scores[0] == pytest.approx(1.0)

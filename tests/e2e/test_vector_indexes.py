@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from e2e.conftest import Served, call, mainspring, serve
+from mainspring.choose.services import Services
+from mainspring.config.project import load_app
+from mainspring.errors import ServiceError, UsageError
+from mainspring.features.vector_index.search import NearestRequest
+from mainspring.server import vector_indexes
+from mainspring.server.planning import plan_of
+from mainspring.server.state import WorkerState
+from mainspring.testing import open_project
 
 APP = """
 from datetime import datetime
@@ -95,7 +105,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(built: Path) -> Iterator[Served]:
-    served = serve(built, "serve")
+    served = serve(built, "dev")
     yield served
     assert served.stop() == 0, served.log.read_text()
 
@@ -220,6 +230,10 @@ def test_what_there_is(store: Served) -> None:
     assert told["filters"] == {"price": "number", "colour": "string"}
     assert (told["state"], told["behind"]) == ("built", False)
     assert ask(store, "/v1/vector-indexes/other")[0] == ask(store, "/v1/vector-indexes/other/search", {})[0] == 404
+    page = json.loads(call(f"{store.console}/data/vector_index/similar.json")[1])
+    assert (page["index"]["feature"], page["upstream"][-1]) == ("image", "/feature_view/catalogue")
+    assert "entities" in call(f"{store.console}/vector_index/similar")[1].decode()
+    assert "similar" in call(f"{store.console}/data")[1].decode()
     shown = mainspring("show", "vector_index/similar", cwd=store.project).stdout
     assert "/feature_view/catalogue" in shown
     assert "built" in shown
@@ -288,3 +302,54 @@ def test_kills_lose_nothing_and_other_definitions_are_built_beside(built: Path, 
         assert {step["name"]: step["status"] for step in steps}["vector_index/similar"] == "hit"
     finally:
         assert served.stop() == 0
+
+
+def test_a_project_asks_it_in_its_own_tests_and_pushes_outlive_the_vector_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = made(tmp_path / "store")
+    (folder / "store.py").rename(folder / "stored.py")
+    (folder / "mainspring.toml").write_text(TOML.replace("store:app", "stored:app"))
+    with open_project(folder, state=tmp_path / "state") as project:
+        with pytest.raises(UsageError):
+            project.nearest("other", vector=[1, 0, 0])
+        with pytest.raises(ServiceError):
+            project.nearest("similar", vector=[1, 0, 0])
+        project.build()
+        answer = project.nearest("similar", vector=[1, 0, 0], k=1)
+        assert [hit.entity for hit in answer.hits] == [{"item": "a"}]
+        with pytest.raises(UsageError):
+            project.nearest("similar", vector="red")
+    sys.path.remove(str(folder))
+    services = Services.of_project(folder)
+    services.state = tmp_path / "state"
+    state = WorkerState(services, plan_of(load_app(services.settings)))
+    state.open()
+    try:
+
+        def gone(services: Services) -> None:
+            raise ServiceError("the vector store does not answer", code="MS-4195", fix="start it")
+
+        new = {"item": "f", "image": [0, 0, 1], "price": 1.0, "colour": "red", "gone": False}
+        clock = {"now": 0.0}
+        monkeypatch.setattr(vector_indexes, "time", SimpleNamespace(monotonic=lambda: clock["now"]))
+        with monkeypatch.context() as broken:
+            broken.setattr(Services, "vectors", property(gone))
+            for second in range(4):
+                now = datetime.now(UTC).isoformat()
+                assert state.push("products", [{**new, "at": now}], None, None)["accepted"] == 1
+                state.pushing.commit_all()
+                clock["now"] += second
+                state.vector_indexes.follow()
+        assert capsys.readouterr().err.count("the vector store does not answer") == 1  # told once, tried again
+        page = state.metrics_page(b"text/plain")[1].decode()
+        assert 'mainspring_vector_index_failed_total{app="store",index="similar"} 3' in page
+        assert 'mainspring_vector_index_lag_seconds{app="store",index="similar"} 6' in page
+        clock["now"] += 100
+        state.vector_indexes.follow()
+        found = state.vector_indexes.searchers["similar"].search(NearestRequest(vector=[0, 0, 1], k=1))
+        assert found.hits[0].entity == {"item": "f"}
+        assert 'lag_seconds{app="store",index="similar"} 0' in state.metrics_page(b"text/plain")[1].decode()
+    finally:
+        state.close()
+        sys.path.remove(str(folder))

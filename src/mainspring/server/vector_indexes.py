@@ -177,13 +177,12 @@ class VectorIndexes:
     def follow(self) -> None:
         """Bring every index up to its view's log, once; a fault of one holds up no other, and it is tried again."""
         for name, shape in self._shapes.items():
-            if self._stopped or time.monotonic() < self._troubles[name].until:
-                continue
-            try:
-                self._follow(shape)
-                self._troubles[name] = _Trouble()
-            except MainspringError as error:
-                self._failed(name, error)
+            if not self._stopped and time.monotonic() >= self._troubles[name].until:
+                try:
+                    self._follow(shape)
+                    self._troubles[name] = _Trouble()
+                except MainspringError as error:
+                    self._failed(name, error)
             self._measure(name)
 
     def stop(self) -> None:

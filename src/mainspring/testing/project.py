@@ -137,7 +137,13 @@ class Project:
         self._node("vector_index", vector_index)
         shapes = shapes_of(self._services, self.plan, online_views(self._services, self.plan), sources_of(self.plan))
         searcher = VectorIndexSearcher(shapes[vector_index], self._services, now_us)
-        return searcher.search(msgspec.convert(asked, NearestRequest))
+        try:
+            request = msgspec.convert(asked, NearestRequest)
+        except msgspec.ValidationError as error:
+            raise UsageError(
+                f"the search cannot be carried out: {error}", code="MS-2451", fix="vector=[0.1, 0.2], k=10"
+            ) from error
+        return searcher.search(request)
 
     def talk(self, assistant: str, text: str, *, identity: Identity = _NOBODY) -> Reply:
         """What an assistant replies, as the function of an evaluation sees it: ``text``, ``sources``, ``refused``.

@@ -50,6 +50,8 @@ MOST = 1_000
 
 _LIMIT = 10_000
 _ROUNDS = 3
+_ROUNDED = 0.01
+"""By how much a store's own score of a vector may differ from ours, which is of more digits."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -162,8 +164,8 @@ class VectorIndexSearcher:
         limit = request.k + (itself is not None)
         for last in (False,) * (_ROUNDS - 1) + (True,):
             hits = self._hits(asked, wanted, limit, request.recall)
-            found = self._confirmed(hits, reader, asked, wanted, itself)
-            if last or len(found) >= request.k or len(hits.hits) < limit or limit >= _LIMIT:
+            found, fresh = self._confirmed(hits, reader, asked, wanted, itself)
+            if last or fresh >= request.k or len(hits.hits) < limit or limit >= _LIMIT:
                 break
             limit = min(2 * limit + request.k, _LIMIT)
         best = sorted(found, key=lambda one: -one.score)[: request.k]
@@ -253,17 +255,21 @@ class VectorIndexSearcher:
         asked: npt.NDArray[np.float32],
         wanted: Filter | None,
         itself: Mapping[str, Any] | None,
-    ) -> list[FoundEntity]:
-        """The hits of which the online store says now what was asked for, with the scores of their vectors now."""
+    ) -> tuple[list[FoundEntity], int]:
+        """The hits of which the online store says now what was asked for, with the scores of their vectors now.
+
+        Beside them, how many are as near as the index has them: others may stand in the way of nearer ones.
+        """
         entities = [self._entity_of(hit.payload[ENTITY]) for hit in hits.hits]
-        return [
-            FoundEntity(entry.entity, self._score(asked, entry), entry.values, entry.event_us)
-            for entry in reader.read(entities, self._clock())
-            if entry.vector is not None
-            and entry.event_us is not None
-            and entry.entity != itself
-            and (wanted is None or _holds(wanted, entry.payload))
-        ]
+        found, fresh = [], 0
+        for hit, entry in zip(hits.hits, reader.read(entities, self._clock()), strict=True):
+            if entry.vector is None or entry.event_us is None or entry.entity == itself:
+                continue
+            if wanted is None or _holds(wanted, entry.payload):
+                score = self._score(asked, entry)
+                fresh += abs(score - hit.score) <= _ROUNDED * max(1.0, abs(score))
+                found.append(FoundEntity(entry.entity, score, entry.values, entry.event_us))
+        return found, fresh
 
     def _score(self, asked: npt.NDArray[np.float32], entry: Entry) -> float:
         assert entry.vector is not None
