@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -168,6 +169,31 @@ def test_a_push_is_refused_or_set_aside_by_the_same_checks(served: Served) -> No
     assert counted[frozenset(("sensors", "one_of(sensor, 'a', 'b', 'c')", "source/readings", "refuse"))] == 2
 
 
+def test_a_view_is_asked_about_an_entity_and_a_moment(served: Served) -> None:
+    def asked(query: str) -> dict[str, object]:
+        status, body, _ = call(f"{served.console}/data/feature_view/latest.json?{query}")
+        assert status == 200
+        found: dict[str, object] = json.loads(body)["preview"]
+        return found
+
+    assert asked("")["answer"] is None
+    now = cast("dict[str, Any]", asked("sensor=c")["answer"])
+    assert (now["status"], now["online_status"]) == ("PRESENT", "PRESENT")
+    assert [(one["name"], one["of"], one["then"], one["online"]) for one in now["features"]] == [
+        ("heat", "last(heat)", None, None),
+        ("mean", "avg(heat, 1h)", None, None),
+    ]
+    past = cast("dict[str, Any]", asked(f"sensor=a&at={ago(8.5)}")["answer"])
+    assert (past["status"], past["online_status"]) == ("PRESENT", None)
+    assert [(one["name"], one["then"], one["now"]) for one in past["features"]] == [
+        ("heat", 20.0, 20.0),
+        ("mean", 20.0, 20.0),
+    ]
+    assert "which is no timestamp" in str(asked("sensor=a&at=yesterday")["error"])
+    text = call(f"{served.console}/data/feature_view/latest?sensor=a", headers={"accept": "text/html"})[1].decode()
+    assert "As known then" in text
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_of_a_source_shows_it_without_a_fault(served: Served, scheme: str) -> None:
@@ -177,5 +203,10 @@ def test_the_page_of_a_source_shows_it_without_a_fault(served: Served, scheme: s
         page.goto(f"{served.console}/data/source/readings")
         assert page.get_by_role("heading", name="Checks").count() == 1
         assert page.get_by_text("between(heat, -50, 90)").count() >= 2
+        assert not Axe().run(page).response["violations"]
+        page.goto(f"{served.console}/data/feature_view/latest?sensor=a")
+        page.get_by_label("sensor").fill("b")
+        page.get_by_role("button", name="Ask").click()
+        assert page.get_by_role("columnheader", name="Online").count() == 1
         assert not Axe().run(page).response["violations"]
         browser.close()

@@ -50,7 +50,7 @@ _PAGES = (
         "/data/{kind:str}/{name:str}",
         "datum.html",
         "",
-        lambda state, at: pages.data_detail(state, at["kind"], at["name"]),
+        lambda state, at: pages.data_detail(state, at["kind"], at["name"], at["?"]),
     ),
     _Page("/models", "models.html", "Models", lambda state, at: pages.models(state)),
     _Page("/models/{name:str}", "model.html", "", lambda state, at: pages.model(state, at["name"])),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from mainspring.choose.report import conditions_report
 from mainspring.console.graph import layout
 from mainspring.console.health import builder, health_of
+from mainspring.console.previews import preview
 from mainspring.console.state import ConsoleState
 from mainspring.errors import StoreError
 from mainspring.features.log import TableVersion, newest
@@ -134,8 +135,8 @@ def data(state: ConsoleState) -> Page:
     return {"items": [_data_row(state, node) for node in nodes]}
 
 
-def data_detail(state: ConsoleState, kind: str, name: str) -> Page | None:
-    """One source or feature view: schema, what it is made from and what is made from it."""
+def data_detail(state: ConsoleState, kind: str, name: str, asked: Mapping[str, str]) -> Page | None:
+    """One source or feature view: schema, lineage, checks; of a view, its answer to the question in the query."""
     plan = state.plan()
     node = plan.node(f"/{kind}/{name}")
     if node is None or kind not in ("source", "feature_view"):
@@ -148,6 +149,7 @@ def data_detail(state: ConsoleState, kind: str, name: str) -> Page | None:
         ],
         "quarantine": _quarantine(state, node),
         "quality": _quality(state, node),
+        "preview": preview(state, node, asked) if kind == "feature_view" else None,
         "alarms": [alarm_row(alert) for alert in state.services.catalog.alerts(open_only=True, monitor=node.url[1:])],
     }
 

@@ -23,7 +23,8 @@ _SETTLED_US = 10_000_000
 """How old an answer is before it is computed again: rows that were on their way are in the log then."""
 _BATCH = 500
 _IDLE = 20.0
-"""After a look that took a second, the next waits twenty: a twentieth of one core at most."""
+"""After a look that took a second of a core, the next waits twenty, a minute at most."""
+_LONGEST = 60.0
 _WINDOW = 1000
 _LASTS_US = 3_600_000_000
 _FEWEST = 20
@@ -73,8 +74,8 @@ class ReplayWatch:
 
     def once(self) -> int:
         """Compute answers again that have settled; how many there were."""
-        started = time.monotonic()
-        if started < self._rest_until:
+        started = time.thread_time()
+        if time.monotonic() < self._rest_until:
             return 0
         samples = self._samples.take(self._clock() - self._settled, _BATCH)
         found = replay(self._services.tables, samples) if samples else []
@@ -83,7 +84,7 @@ class ReplayWatch:
         dropped = self._samples.dropped
         self._metrics.counter("mainspring_feature_replay_dropped_total", app=self._app)(dropped - self._dropped)
         self._dropped = dropped
-        self._rest_until = time.monotonic() + (time.monotonic() - started) * _IDLE
+        self._rest_until = time.monotonic() + min((time.thread_time() - started) * _IDLE, _LONGEST)
         return len(samples)
 
     def _judge(self, view: str, found: Sequence[Replayed]) -> None:
