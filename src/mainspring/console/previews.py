@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mainspring.console.state import ConsoleState
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import Kind
-from mainspring.errors import DataError, MainspringError
+from mainspring.errors import MainspringError
 from mainspring.features.history import history
 from mainspring.features.online.plan import compile_plan
 from mainspring.features.view import Pick, View, arrow_type
@@ -37,6 +37,10 @@ _READ: Mapping[Kind, Callable[[str], object]] = {
 }
 
 
+class _MisreadError(Exception):
+    """What was typed is no value of a key, or no moment."""
+
+
 def preview(state: ConsoleState, node: Node, asked: Mapping[str, str]) -> dict[str, Any]:
     """The form of a view's keys and a moment, and, once it is filled in, what the view answers.
 
@@ -52,6 +56,8 @@ def preview(state: ConsoleState, node: Node, asked: Mapping[str, str]) -> dict[s
         return found
     try:
         return {**found, "answer": _answer(state, view, asked)}
+    except _MisreadError as error:
+        return {**found, "error": str(error)}
     except MainspringError as error:
         return {**found, "error": f"{error.what}{': ' if error.why else ''}{error.why}"}
 
@@ -96,7 +102,7 @@ def _typed(name: str, kind: Kind, text: str) -> object:
     try:
         return _READ.get(kind, str)(text)
     except (ValueError, KeyError, ArithmeticError) as error:
-        raise DataError(f"{name} is {text!r}, which is no {kind.value}", code="MS-2183") from error
+        raise _MisreadError(f"{name} is {text!r}, which is no {kind.value}") from error
 
 
 def _typed_moment(text: str) -> datetime:
