@@ -4,7 +4,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mainspring.declare.aggregate import avg, count, highest, last, lowest, stddev, total, variance
+    from mainspring.declare.aggregate import (
+        avg,
+        count,
+        distinct,
+        first,
+        highest,
+        last,
+        last_n,
+        lowest,
+        quantile,
+        stddev,
+        total,
+        variance,
+    )
     from mainspring.declare.app import App
     from mainspring.declare.artifact import File, Model
     from mainspring.declare.checking import (
@@ -43,11 +56,15 @@ _HOMES = {
     "conforms": "declare.checking",
     "count": "declare.aggregate",
     "current": "engine.context",
+    "distinct": "declare.aggregate",
+    "first": "declare.aggregate",
     "distance": "declare.checking",
     "fresh": "declare.checking",
     "highest": "declare.aggregate",
     "last": "declare.aggregate",
+    "last_n": "declare.aggregate",
     "lowest": "declare.aggregate",
+    "quantile": "declare.aggregate",
     "matches": "declare.checking",
     "not_null": "declare.checking",
     "one_of": "declare.checking",
@@ -76,13 +93,17 @@ __all__ = [
     "count",
     "current",
     "distance",
+    "distinct",
+    "first",
     "fresh",
     "highest",
     "last",
+    "last_n",
     "lowest",
     "matches",
     "not_null",
     "one_of",
+    "quantile",
     "references",
     "rows",
     "stddev",

@@ -72,6 +72,9 @@ def test_what_is_wrong_is_refused_with_its_line_and_the_remedy(talk: Path) -> No
     assert "did you mean 'H100 SXM'?" in told
     assert "mainspring.toml:" in told
     assert "[profiles.wrong]" in told
+    unknown = 'app = "talk:app"\n[llms.chat]\nadapter = "fake"\n[capacity.caht]\ngpu = "L4"\n'
+    (talk / "mainspring.toml").write_text(unknown)
+    assert "did you mean 'chat'?" in mainspring("check", cwd=talk, status=3).stderr
 
 
 def test_an_app_without_a_capacity_prints_its_changes_alone(talk: Path) -> None:

@@ -141,6 +141,8 @@ def test_a_prompts_versions_are_on_record_and_an_alias_chooses(talk: Path) -> No
     assert "MS-5044" in mainspring("promote", "prompt/greet", "1", "--share", "0.5", cwd=talk, status=5).stderr
     assert "greet@prod: version 1 for 100% of users" in mainspring("promote", "prompt/greet", "1", cwd=talk).stdout
     say("Wave at")
+    mainspring("apply", cwd=talk)
+    assert "\n2  " in mainspring("show", "prompt/greet", cwd=talk).stdout, "what is applied is on record"
     served = serve(talk)
     try:
         assert asked(served, "ada") == "Say hello to Ada.", "what is declared anew waits until somebody promotes it"

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 else:
     pa, pc = lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["Upstream", "derive_view"]
+__all__ = ["Upstream", "derive_view", "derived_ahead"]
 
 _ROW_MARK = "row"
 _WHOLE = "whole"
@@ -119,6 +119,37 @@ def derive_view(
             if update is not None:
                 return update
         return _whole(work)
+
+
+def derived_ahead(
+    tables: TableStore, view: View, function: Callable[..., object], source: SourceTable, rows: pa.Table
+) -> pa.Table | None:
+    """What a view that follows pushes makes of rows that are not in its source's table yet, to answer with till then.
+
+    Args:
+        tables: the table store.
+        view: a view of that one source with ``rows="each"``.
+        function: as `decorated.call` takes it.
+        source: the source.
+        rows: of its log.
+
+    Returns:
+        Rows of the view's log with a `SEQ` before all others, so that those of the log take their place; None when
+        the view was never made, or is computed whole each time.
+
+    Raises:
+        UserCodeError, DataError: as `derive_view`.
+    """
+    if not tables.has(view.log, 0) or tables.mark(view.log, _OUTSIDE_MARK):
+        return None
+    upstream = Upstream(source.name, source, TableVersion(source.log, -1))
+    parts = [
+        _made(view, function, {source.name: batch}, [upstream], None if history else _arrival([batch]))
+        for batch, history in _batches(upstream, rows)
+    ]
+    made = pa.concat_tables([log_schema(view).empty_table(), *parts])
+    ahead = pa.array([-1] * len(made), pa.int64())
+    return made.set_column(made.schema.get_field_index(SEQ), made.schema.field(SEQ), ahead)
 
 
 @dataclass(frozen=True, slots=True)

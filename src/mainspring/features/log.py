@@ -46,6 +46,7 @@ else:
 __all__ = [
     "CONTENT_MARK",
     "MADE_MARK",
+    "PUSH_MARK",
     "PUSH_WRITER",
     "SEQ_MARK",
     "WRITERS",
@@ -53,9 +54,11 @@ __all__ = [
     "TableVersion",
     "append_to_log",
     "content_digest",
+    "counter_after",
     "key_hashes",
     "newest",
     "noted",
+    "numbered",
     "reaching",
     "read_log",
     "record_schema",
@@ -75,6 +78,9 @@ CONTENT_MARK = "content"
 MADE_MARK = "made"
 """The mark of a source's log that says when it was made, and of a view's log, of which source's log it speaks: one that
 was lost and made anew counts its rows from the beginning."""
+
+PUSH_MARK = "push"
+"""The mark of a source's log that holds the greatest `_seq` of a pushed row."""
 
 PUSH_WRITER = 1
 """The writer in the low 15 bits of `_seq` for pushed rows; rows read from files have 0."""
@@ -217,8 +223,17 @@ def source_schema(source: SourceTable) -> pa.Schema:
 
 def sequence(after: int | None, count: int, writer: int = 0) -> pa.Array:
     """The next `_seq` numbers after the greatest so far: ``counter << 15 | writer``, (count,) int64."""
-    start = 0 if after is None or after < 0 else (after >> _WRITER_BITS) + 1
-    return pa.array(((np.arange(count, dtype=np.int64) + start) << _WRITER_BITS) | writer)
+    return numbered(counter_after(after), count, writer)
+
+
+def counter_after(seq: int | None) -> int:
+    """The counter that follows a `_seq`; 0 where there is none."""
+    return 0 if seq is None or seq < 0 else (seq >> _WRITER_BITS) + 1
+
+
+def numbered(counter: int, count: int, writer: int = 0) -> pa.Array:
+    """The `_seq` numbers from a counter on, (count,) int64."""
+    return pa.array(((np.arange(count, dtype=np.int64) + counter) << _WRITER_BITS) | writer)
 
 
 def rows_since(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import orjson
+
 from mainspring.features.ingest import REASON
 from mainspring.features.log import SourceTable
 from mainspring.features.view import BATCH, SEQ, View
+from mainspring.features.wal.commit import BATCHES
 from mainspring.lazy import lazy
 from mainspring.ports.tables import TableStore
 
@@ -60,7 +63,8 @@ def _newest(tables: TableStore, name: str, limit: int) -> list[dict[str, str | N
         if len(found) >= limit:
             break
         if commit.txn is not None:
-            rows = tables.read(name, where=[(BATCH, "==", commit.txn.app_id)]).drop_columns([BATCH])
+            batches = orjson.loads(commit.notes[BATCHES]) if BATCHES in commit.notes else [commit.txn.app_id]
+            rows = tables.read(name, where=[(BATCH, "in", batches)]).drop_columns([BATCH])
             rows = rows.select([column for column in rows.column_names if column != SEQ])
             found += [
                 {column: value if value is None else str(value) for column, value in row.items()}

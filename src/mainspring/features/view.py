@@ -82,7 +82,7 @@ SYSTEM = (EVENT, INGEST, SEQ, DELETED, ASSUMED, HASH, DEFINITION, BATCH, RETRACT
 _LAYOUT = 2
 """Of a view's log: with `RETRACTS` since 2; a log of an older layout is made anew from its source's."""
 
-_ORDERED = frozenset({Function.LOWEST, Function.HIGHEST})
+_COMPARED = frozenset({Function.LOWEST, Function.HIGHEST, Function.DISTINCT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +257,7 @@ def view_of(
 
     Raises:
         DeclarationError: MS-2102, a column's name is one of the log's own; MS-2103, the features of a decorated view
-            are not known; MS-2104, ``lowest`` or ``highest`` of something without an order; MS-2105, a key is a float
+            are not known; MS-2104, ``lowest``, ``highest`` or ``distinct`` of vectors; MS-2105, a key is a float
             or a vector.
     """
     spec = spec_of(declaration)
@@ -392,13 +392,13 @@ def _names_are_free(declaration: FeatureView, fields: Sequence[FieldSpec]) -> No
 
 def _have_order(declaration: FeatureView, features: Sequence[FeatureDef], types: Mapping[str, ColumnType]) -> None:
     for feature in features:
-        if feature.aggregate.function in _ORDERED and types[str(feature.column)].kind is Kind.VECTOR:
+        if feature.aggregate.function in _COMPARED and types[str(feature.column)].kind is Kind.VECTOR:
             raise DeclarationError(
                 f"feature {feature.name!r} is {feature.aggregate} of a vector",
                 code="MS-2104",
-                why="vectors have no order",
+                why="vectors have no order, and are hardly ever equal",
                 origin=str(origin_of(declaration)),
-                fix="use last or count",
+                fix="use last, first or count",
             )
 
 
@@ -434,6 +434,8 @@ def arrow_type(kind: ColumnType) -> pa.DataType:
         return pa.decimal128(kind.precision, kind.scale)
     if kind.kind is Kind.VECTOR:
         return pa.list_(pa.float32(), kind.length)
+    if kind.kind is Kind.LIST:
+        return pa.list_(arrow_type(kind.element))
     simple: Mapping[Kind, pa.DataType] = {
         Kind.STRING: pa.string(),
         Kind.INTEGER: pa.int64(),

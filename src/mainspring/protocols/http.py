@@ -105,6 +105,9 @@ _STATUS: tuple[tuple[type[MainspringError], int], ...] = (
 )
 
 
+_LATER = {"MS-5046": 1}
+"""Codes of what is refused for now: 429, with the seconds after which another try makes sense."""
+
 _CONFLICTS = ("MS-2121",)
 """Codes of requests that are at odds with an earlier one: 409."""
 
@@ -122,10 +125,13 @@ def error_response(error: Exception) -> Response:
         return json_response({"error": error.message}, error.status, headers=tuple(headers))
     if isinstance(error, MainspringError):
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        status = 409 if error.code in _CONFLICTS else 422 if error.code in _UNFIT else status
+        by_code = {**dict.fromkeys(_CONFLICTS, 409), **dict.fromkeys(_UNFIT, 422), **dict.fromkeys(_LATER, 429)}
+        status = by_code.get(error.code, status)
         if status < 500:
             told = {"why": error.why} if error.code in _UNFIT else {}
-            return json_response({"error": error.what, "code": error.code, **told, "fix": error.fix}, status)
+            later = ((b"retry-after", str(_LATER[error.code]).encode()),) if status == 429 else ()
+            answer = {"error": error.what, "code": error.code, **told, "fix": error.fix}
+            return json_response(answer, status, headers=later)
         return json_response({"error": "the server cannot answer now", "code": error.code}, status)
     return json_response({"error": "internal error"}, 500)
 

@@ -23,14 +23,15 @@ from mainspring.engine.progress import Watch, silent
 from mainspring.engine.report import RunReport
 from mainspring.engine.task import Output, Task, TaskGraph
 from mainspring.errors import UsageError
-from mainspring.features.log import TableVersion, read_log, standing
+from mainspring.features.log import SourceTable, TableVersion, read_log, standing
 from mainspring.features.online.materialise import Materialised, materialise, online_id, reaches
-from mainspring.features.steps import tasks_for, views_of
+from mainspring.features.steps import sources_of, tasks_for, views_of
 from mainspring.features.view import View
 from mainspring.monitoring.steps import tasks_of_monitor
 from mainspring.plan.graph import Node, Plan
 from mainspring.server.indexing import task_of_index
 from mainspring.server.planning import remember
+from mainspring.server.prompts import keep_prompts, prompts_of
 from mainspring.training.steps import tasks_of_model
 
 Mode = Literal["pool", "inline"]
@@ -66,6 +67,8 @@ def apply(
     workers = _workers(services)
     report = run_graph(graph, services, watch=watch, mode=mode, workers=workers, reason=reason, keep_going=True)
     if report.status == "ok":
+        if prompts := prompts_of(plan):
+            keep_prompts(services.catalog, prompts)
         remember(services, plan, now_us())
     return report
 
@@ -207,7 +210,8 @@ def _all_tasks(services: Services, plan: Plan) -> list[Task]:
     }
     tasks = list(tasks_for(plan, services))
     origins = {node.name: str(node.origin) for node in plan.of_kind("feature_view")}
-    tasks += [_online_task(view, origins[view.name]) for view in views.values() if view.online]
+    sources = sources_of(plan)
+    tasks += [_online_task(view, sources, origins[view.name]) for view in views.values() if view.online]
     for node in plan.of_kind("model"):
         model = cast(ModelDeclaration, node.declaration)
         tasks += tasks_of_model(model, views, promotions.get(node.name), segments_of(plan, node))
@@ -243,11 +247,11 @@ def online_views(services: Services, plan: Plan) -> dict[str, View]:
     return views_of(plan, {name: online_id(services.catalog, view) for name, view in plain.items()})
 
 
-def _online_task(view: View, origin: str) -> Task:
+def _online_task(view: View, sources: Mapping[str, SourceTable], origin: str) -> Task:
     return Task(
         f"online/{view.name}",
         published,
-        {"view": view},
+        {"view": view, "source": None if view.decorated else sources[view.sources[0]]},
         {"at": Output(f"feature_view/{view.name}")},
         title=f"{view.name} online",
         holds=still_online,
@@ -255,10 +259,10 @@ def _online_task(view: View, origin: str) -> Task:
     )
 
 
-def published(view: View, at: TableVersion) -> Materialised:
+def published(view: View, source: SourceTable | None, at: TableVersion) -> Materialised:
     """Bring the online store up to a version of a view's log."""
     services = cast(Services, current().services)
-    return materialise(view, services.tables, services.online, at.version, now_us=now_us())
+    return materialise(view, services.tables, services.online, at.version, now_us=now_us(), source=source)
 
 
 def still_online(services: Services, params: Mapping[str, object], kept: object) -> bool:

@@ -159,6 +159,8 @@ class ServerProcess:
         )
         self._answers = AnswerMonitors(self.services, self.plan, self.runs, self._show)
         try:
+            if self.state.pushing is not None:
+                self.state.pushing.start()
             self._bound = self._listeners(callers)
             uvloop.run(self._serve(self._bound))
         finally:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,16 +23,12 @@ from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import Endpoint, EndpointSpec, Monitor
 from mainspring.declare.record import Kind
 from mainspring.engine.driver import load
-from mainspring.errors import ConfigError, DataError, UserCodeError
-from mainspring.features.log import SourceTable, TableVersion
-from mainspring.features.online.materialise import materialise
+from mainspring.errors import ConfigError
+from mainspring.features.log import SourceTable
 from mainspring.features.online.plan import ReadPlan, compile_plan
 from mainspring.features.online.sampled import SampledPlan, Samples
-from mainspring.features.online.write import upsert
-from mainspring.features.quality.results import ChecksRefusedError
-from mainspring.features.steps import Derived, checked_views, derive_pushed, derived_from, sources_of
+from mainspring.features.steps import checked_views, derived_from, sources_of
 from mainspring.features.view import Pick, View, picks_of
-from mainspring.features.write import append_rows
 from mainspring.monitoring.feeds import arrivals
 from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
@@ -43,9 +39,9 @@ from mainspring.server.knowledge import Knowledge
 from mainspring.server.labels import LabelRules
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
+from mainspring.server.pushing import Pushing
 from mainspring.server.quality import DataQuality
 from mainspring.server.replaying import ReplayWatch
-from mainspring.server.rows import rows_to_table
 from mainspring.serving.endpoint import EndpointService, ModelColumn
 from mainspring.serving.models import LiveModel, ModelTable, load_live
 from mainspring.serving.predlog.reader import LogReader, compact
@@ -106,13 +102,12 @@ class WorkerState:
         self.samples = Samples(share) if share else None
         self._replaying = None if self.samples is None else ReplayWatch(plan.app, services, self.samples, self.metrics)
         self.retraining: subprocess.Popen[bytes] | None = None
+        self.pushing: Pushing | None = None
         self._worker = worker
         self._views: dict[str, View] = {}
         self._checked: dict[str, View] = {}
         self._sources: dict[str, SourceTable] = {}
-        self._derived: dict[str, list[Derived]] = {}
         self._plans: dict[str, ReadPlan | SampledPlan] = {}
-        self._pushing = threading.Lock()
         self._monitoring = threading.Lock()
         self._counting = threading.Lock()
         self._promised: dict[str, float] = {}
@@ -129,10 +124,13 @@ class WorkerState:
         self._sources = sources_of(self.plan)
         self._views = online_views(self.services, self.plan)
         self._checked = checked_views(self.plan, self._views)
-        self._derived = derived_from(self.plan, self._checked, self._sources)
         logs = {name: source.log for name, source in self._sources.items()}
         name = f"worker-{self._worker}"
         self.quality = DataQuality(self.services, self.plan, self._views, logs, self.metrics, name)
+        derived = derived_from(self.plan, self._checked, self._sources)
+        self.pushing = Pushing(
+            self.services, self.plan.app, self._sources, self._checked, derived, self.metrics, self.quality.pushed
+        )
         for node in self._served():
             self._open_endpoint(node)
         self.refresh()
@@ -259,62 +257,9 @@ class WorkerState:
     def push(
         self, source: str, rows: Sequence[Mapping[str, Any]], now: int | str | None, request_id: str | None
     ) -> Mapping[str, object]:
-        """Commit rows to a source's log and its views' logs, then bring the online store up to them.
-
-        Views of declared aggregates follow, and decorated views of that one source with ``rows="each"``; other
-        decorated views follow when they are built. A view whose function fails is named in ``not_derived``.
-
-        Raises:
-            DataError: MS-2303, no such source; MS-2304, a row does not fit; as `append_rows` raises.
-        """
-        table = self._sources.get(source)
-        if table is None:
-            raise DataError(
-                f"no source is called {source!r}", code="MS-2303", fix=f"there are: {', '.join(self._sources)}"
-            )
-        views = [view for view in self._checked.values() if view.sources == (source,) and not view.decorated]
-        cut = self.services.settings.text(f"sources.{source}.truncate") == "us"
-        arrow = rows_to_table(table, rows, truncate=cut)
-        with self._pushing, self._counted_checks(source):
-            done = append_rows(
-                self.services, table, arrow, now if isinstance(now, int) else now_us(), views, request_id=request_id
-            )
-            failed = dict(done.behind)
-            for view in views:
-                if view.online and view.name in done.logged:
-                    upsert(view, self.services.online, done.logged[view.name], now_us())
-            for derived in self._derived[source]:
-                try:
-                    self._derive(derived, done.source)
-                except (
-                    UserCodeError,
-                    DataError,
-                ) as error:  # the rows are in the source's log, and the next apply says it again
-                    failed[derived.view.name] = f"{error.code} {error.what}"
-                    sys.stderr.write(error.lines() + "\n")
-        self.quality.pushed(source, done.results)
-        self.metrics.counter("mainspring_features_pushed_total", app=self.plan.app, source=source)(done.accepted)
-        return {
-            "accepted": done.accepted,
-            "quarantined": done.quarantined,
-            "seq": list(done.seq) if done.seq else None,
-            "report": dict(done.report),
-            **({"not_derived": failed} if failed else {}),
-        }
-
-    @contextlib.contextmanager
-    def _counted_checks(self, source: str) -> Iterator[None]:
-        try:
-            yield
-        except ChecksRefusedError as error:
-            self.quality.pushed(source, error.results, refused=True)
-            raise
-
-    def _derive(self, derived: Derived, at: TableVersion) -> None:
-        version = derive_pushed(self.services.tables, derived, at)
-        if version is not None and derived.view.online:
-            tables, online = self.services.tables, self.services.online
-            materialise(derived.view, tables, online, version.version, now_us=now_us())
+        """Take rows of a source; see `Pushing.push`."""
+        assert self.pushing is not None
+        return self.pushing.push(source, rows, now, request_id)
 
     def feast(self) -> FeastFeatures | None:
         """The views that are kept online, as Feast's clients ask for them; None when there are none."""
@@ -448,11 +393,15 @@ class WorkerState:
         for log in self.logs.values():
             log.close()
         self.count_logged()
+        if self.pushing is not None:
+            self.pushing.close()
         self.services.close()
 
     def metrics_page(self, accept: bytes) -> tuple[bytes, bytes]:
         """The metrics page for an Accept header, content type and text, with what the prediction logs have counted."""
         self.count_logged()
+        if self.pushing is not None:
+            self.pushing.measure()
         return self.metrics.render(accept)
 
     def count_logged(self) -> None:

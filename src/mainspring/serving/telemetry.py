@@ -29,6 +29,11 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_predlog_dropped_total": ("counter", "answers lost to the log: the disk was full or stalled"),
     "mainspring_labels_total": ("counter", "labels taken"),
     "mainspring_features_pushed_total": ("counter", "rows pushed"),
+    "mainspring_feature_quarantined_total": ("counter", "pushed rows set aside"),
+    "mainspring_feature_commits_total": ("counter", "commits of pushed rows into the tables"),
+    "mainspring_feature_lag_rows": ("gauge", "acknowledged rows that are not in the tables yet"),
+    "mainspring_feature_wal_bytes": ("gauge", "bytes of them in the write-ahead log"),
+    "mainspring_feature_waiting_seconds": ("gauge", "how long the oldest of them has been waiting"),
     "mainspring_feature_age_seconds": (
         "gauge",
         "age of a view's newest event, and of its newest commit",

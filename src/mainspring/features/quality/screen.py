@@ -30,6 +30,7 @@ __all__ = [
     "refuse_failing",
     "refuse_pushed",
     "screen",
+    "screened",
     "set_view_aside",
     "whole_of_view",
 ]
@@ -99,6 +100,17 @@ def refuse_failing(view: View) -> Judge:
             raise refusal(f"feature view {view.name!r}", screened.results)
 
     return judge
+
+
+def screened(view: View, rows: pa.Table) -> pa.Table:
+    """The rows of a view's log that its checks of single rows let through.
+
+    Raises:
+        DataError: MS-2180, they refuse them.
+    """
+    found = screen(view, rows)
+    refuse_failing(view)(found)
+    return found.rows
 
 
 def refuse_pushed(view: View, rows: pa.Table) -> None:
