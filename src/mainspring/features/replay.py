@@ -24,7 +24,7 @@ from mainspring.features.log import read_log
 from mainspring.features.online.sampled import Sample
 from mainspring.features.view import SEQ, FeatureDef, Pick, View, arrow_type
 from mainspring.lazy import lazy
-from mainspring.ports.tables import Commit, TableStore, Where
+from mainspring.ports.tables import Commit, Limits, TableStore, Where
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -222,7 +222,7 @@ def _is_late(
         for count in list(range(start, len(rows) + 1))[-_PREFIXES:]:
             path = os.path.join(folder, f"{count}.parquet")
             pq.write_table(rows.slice(0, count), path)
-            (answer,) = _answers(cast(TableStore, _Beginning(path)), view, features, spine, as_known=False)
+            (answer,) = _answers(cast(TableStore, _Beginning(path, tables)), view, features, spine, as_known=False)
             if not _differing(features, told, answer):
                 return True
     return False
@@ -244,15 +244,21 @@ def _versions(tables: TableStore, view: View, at_us: int, grace_us: int) -> tupl
             continue
         last = commit.version if last is None else last
         if commit.at_us <= at_us - grace_us:
-            return commit.version, last
+            return (commit.version if tables.has(view.log, commit.version) else None), last
     return None, last
 
 
 class _Beginning:
-    """The part of a table store that a question reads, over one file."""
+    """A table store of one file, with the limits of another."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, tables: TableStore) -> None:
         self._path = path
+        self._tables = tables
+
+    @property
+    def limits(self) -> Limits:
+        """What a question may take of the machine."""
+        return self._tables.limits
 
     def files(self, table: str, version: int | None = None) -> tuple[str, ...]:
         """The file."""
