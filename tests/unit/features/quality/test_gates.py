@@ -244,6 +244,20 @@ def test_pushes_pass_the_same_checks_of_rows(weather):
     assert [result.state for result in done.results] == ["ok", "set_aside"]
 
 
+def test_a_repeated_request_has_its_first_answer_whatever_a_reference_holds_since(weather):
+    weather.declare('references("origin", places.code, on_fail="quarantine")')
+    weather.apply()
+    first = weather.push(("EWR", 1.0, 1), ("JFK", 1.0, 1), request_id="a")
+    assert (first.accepted, first.quarantined) == (1, 1)
+    (weather.folder / "p.csv").write_text(PLACES + "EWR,2013-01-01 00:00:00\n")
+    weather.apply()
+    again = weather.push(("EWR", 1.0, 1), ("JFK", 1.0, 1), request_id="a")
+    assert (again.repeated, again.accepted, again.quarantined) == (True, 1, 1)
+    with pytest.raises(DataError) as caught:
+        weather.push(("EWR", 2.0, 1), ("JFK", 1.0, 1), request_id="a")
+    assert caught.value.code == "MS-2121"
+
+
 AGGREGATES = 'conditions = app.features(weather, entity=airport, mean=avg("wind", "2h"), checks=[{}])\n'
 FUNCTION = """
 @app.features(weather, entity=airport, checks=[{}])
