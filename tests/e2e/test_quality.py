@@ -145,6 +145,10 @@ def test_a_view_that_is_too_old_has_an_alarm_until_it_is_not(served: Served) -> 
     assert 0 <= ages["sensors", "commit", "latest"] < 3600
     assert metrics(served)["mainspring_feature_age_limit_seconds"]["sensors", "latest"] == 7200
     assert "alarm: freshness, firing" in mainspring("show", "feature_view/latest", cwd=served.project).stdout
+    at = f"{served.console}/data/feature_view/latest/alerts/{alarm['id']}"
+    status, answer, _ = call(f"{at}/acknowledge", b"by=Ada", {"accept": "application/json"})
+    assert (status, json.loads(answer)["acked_by"]) == (200, "Ada")
+    assert call(f"{served.console}/data/source/nothing/alerts/{alarm['id']}/mute", b"for=1h")[0] == 404
     body = {"rows": [{"sensor": "a", "heat": 30.0, "at": ago(0)}]}
     assert call(f"{served.url}/sources/readings/push", body)[0] == 200
     until(lambda: not alarms(served))

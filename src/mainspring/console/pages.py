@@ -22,6 +22,7 @@ from mainspring.plan.graph import Node
 from mainspring.ports.catalog import Alert, Entity, Run, StepRow
 
 __all__ = [
+    "MUTES",
     "PAGES",
     "Page",
     "alarm_row",
@@ -37,6 +38,8 @@ __all__ = [
     "serving",
 ]
 
+MUTES = ("1h", "4h", "1d", "7d")
+"""The lengths of time that the forms of alarms offer for a mute."""
 _ASIDE = 20
 """How many rows of a source's quarantine its page shows."""
 
@@ -151,6 +154,7 @@ def data_detail(state: ConsoleState, kind: str, name: str, asked: Mapping[str, s
         "quality": _quality(state, node),
         "preview": preview(state, node, asked) if kind == "feature_view" else None,
         "alarms": [alarm_row(alert) for alert in state.services.catalog.alerts(open_only=True, monitor=node.url[1:])],
+        "mutes": MUTES,
     }
 
 

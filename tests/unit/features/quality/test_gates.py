@@ -286,6 +286,27 @@ def test_a_view_sets_rows_aside_and_the_source_keeps_them(weather, view):
     assert weather.aside("feature_view", "conditions") == {"wind is not between 0 and 200": 2}
 
 
+@pytest.mark.parametrize("view", [AGGREGATES, FUNCTION, FUNCTION.replace("checks", 'rows="whole", checks')])
+def test_a_death_between_the_quarantine_and_the_log_sets_nothing_aside_twice(weather, view, monkeypatch):
+    weather.files(GOOD + BAD)
+    weather.declare("", view.format('between("wind", 0, 200, on_fail="quarantine")'))
+
+    def dying(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mainspring.features.project.append_to_log", dying)
+        patched.setattr("mainspring.features.derive.append_to_log", dying)
+        with pytest.raises(KeyboardInterrupt):
+            weather.apply()
+    assert weather.aside("feature_view", "conditions") == {"wind is not between 0 and 200": 1}
+    weather.files(GOOD + BAD + "LGA,-2,2013-01-01 04:00:00\n")  # more has come when it is tried again
+    assert weather.apply()["feature_view/conditions"].rows == 2
+    assert weather.aside("feature_view", "conditions") == {"wind is not between 0 and 200": 2}
+    weather.apply()
+    assert weather.aside("feature_view", "conditions") == {"wind is not between 0 and 200": 2}
+
+
 @pytest.mark.parametrize("view", [AGGREGATES, FUNCTION])
 def test_a_view_refuses_until_the_data_is_mended(weather, view):
     weather.declare("", view.format('between("wind", 0, 200), rows(2), unique("origin", "wind")'))
