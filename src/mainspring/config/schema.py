@@ -199,6 +199,18 @@ SETTINGS: tuple[SettingSpec, ...] = (
         False,
         'whether a request may set its own moment with "now", and a label may be dated ahead',
     ),
+    SettingSpec(
+        "serving.protocols",
+        list,
+        ["oip", "kserve", "tfserving", "sagemaker", "vertex", "azureml", "torchserve"],
+        "the protocols that models are served by, all on the port of the endpoints",
+    ),
+    SettingSpec(
+        "serving.model",
+        str,
+        None,
+        "the model of routes that name none, such as /invocations; an app's only model when left out",
+    ),
     SettingSpec("management.enabled", bool, False, "whether the management listener (actuator, console) runs"),
     SettingSpec("management.host", str, "127.0.0.1", "address of the management listener"),
     SettingSpec("management.port", int, 8081, "port of the management listener; 0 takes a free one", 0, 65_535),
