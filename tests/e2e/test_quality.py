@@ -198,6 +198,26 @@ def test_a_view_is_asked_about_an_entity_and_a_moment(served: Served) -> None:
     assert "As known then" in text
 
 
+def test_the_values_of_a_column_are_counted(served: Served) -> None:
+    def looked(kind: str, column: str) -> dict[str, Any] | None:
+        status, body, _ = call(f"{served.console}/data/{kind}.json?column={column}")
+        assert status == 200
+        found: dict[str, Any] | None = json.loads(body)["distribution"]
+        return found
+
+    text = looked("source/readings", "sensor")
+    assert text is not None
+    assert text["rows"] == sum(cell["rows"] for cell in text["cells"])
+    assert {"a", "c"} <= {cell["from"] for cell in text["cells"]} <= {"a", "b", "c"}
+    heat = looked("feature_view/latest", "heat")
+    assert heat is not None
+    assert heat["nulls"] == 1
+    assert heat["cells"][0]["from"] == 20.0
+    assert sum(cell["rows"] for cell in heat["cells"]) == heat["rows"] - 1
+    assert looked("source/readings", "nothing") is None
+    assert looked("source/readings", "at") is not None
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_of_a_source_shows_it_without_a_fault(served: Served, scheme: str) -> None:
@@ -207,6 +227,9 @@ def test_the_page_of_a_source_shows_it_without_a_fault(served: Served, scheme: s
         page.goto(f"{served.console}/data/source/readings")
         assert page.get_by_role("heading", name="Checks").count() == 1
         assert page.get_by_text("between(heat, -50, 90)").count() >= 2
+        assert not Axe().run(page).response["violations"]
+        page.goto(f"{served.console}/data/source/readings?column=heat")
+        assert page.locator("meter").count() >= 1
         assert not Axe().run(page).response["violations"]
         page.goto(f"{served.console}/data/feature_view/latest?sensor=a")
         page.get_by_label("sensor").fill("b")

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from mainspring.choose.report import conditions_report
+from mainspring.console.distributions import columns_of, distribution
 from mainspring.console.graph import layout
 from mainspring.console.health import builder, health_of
 from mainspring.console.previews import preview
@@ -152,6 +153,8 @@ def data_detail(state: ConsoleState, kind: str, name: str, asked: Mapping[str, s
         ],
         "quarantine": _quarantine(state, node),
         "quality": _quality(state, node),
+        "looked_at": columns_of(state, node),
+        "distribution": distribution(state, node, asked["column"]) if "column" in asked else None,
         "preview": preview(state, node, asked) if kind == "feature_view" else None,
         "alarms": [alarm_row(alert) for alert in state.services.catalog.alerts(open_only=True, monitor=node.url[1:])],
         "mutes": MUTES,
