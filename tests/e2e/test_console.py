@@ -6,6 +6,7 @@ import hashlib
 import html
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -231,8 +232,13 @@ def test_the_data_pages_tell_rows_quarantine_builds_and_lineage(built: Path, tmp
         assert all(item["built"] < item["looked"] for item in items.values())
         row = {"customer": "new", "amount": 12.5, "at": "2025-12-05T10:00:00Z", "returned": None}
         assert call(f"{found.url}/sources/visits/push", {"rows": [row]})[0] == 200
-        after = json.loads(call(f"{found.console}/data/source/visits.json")[1])["held"]
-        assert after["rows"] == held["rows"] + 1
+        deadline = time.monotonic() + 60
+        while True:  # a push is acknowledged before it is in the table
+            after = json.loads(call(f"{found.console}/data/source/visits.json")[1])["held"]
+            if after["rows"] == held["rows"] + 1:
+                break
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         shown = call(f"{found.console}/data/source/visits", headers={"Accept": "text/html"})[1].decode()
         assert '<a class="id" href="/feature_view/habits">/feature_view/habits</a>' in shown
         assert '<a class="id" href="/model/returns">/model/returns</a>' in shown

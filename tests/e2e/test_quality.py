@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -144,6 +145,10 @@ def test_a_view_that_is_too_old_has_an_alarm_until_it_is_not(served: Served) -> 
     assert 0 <= ages["sensors", "commit", "latest"] < 3600
     assert metrics(served)["mainspring_feature_age_limit_seconds"]["sensors", "latest"] == 7200
     assert "alarm: freshness, firing" in mainspring("show", "feature_view/latest", cwd=served.project).stdout
+    at = f"{served.console}/data/feature_view/latest/alerts/{alarm['id']}"
+    status, answer, _ = call(f"{at}/acknowledge", b"by=Ada", {"accept": "application/json"})
+    assert (status, json.loads(answer)["acked_by"]) == (200, "Ada")
+    assert call(f"{served.console}/data/source/nothing/alerts/{alarm['id']}/mute", b"for=1h")[0] == 404
     body = {"rows": [{"sensor": "a", "heat": 30.0, "at": ago(0)}]}
     assert call(f"{served.url}/sources/readings/push", body)[0] == 200
     until(lambda: not alarms(served))
@@ -168,6 +173,51 @@ def test_a_push_is_refused_or_set_aside_by_the_same_checks(served: Served) -> No
     assert counted[frozenset(("sensors", "one_of(sensor, 'a', 'b', 'c')", "source/readings", "refuse"))] == 2
 
 
+def test_a_view_is_asked_about_an_entity_and_a_moment(served: Served) -> None:
+    def asked(query: str) -> dict[str, object]:
+        status, body, _ = call(f"{served.console}/data/feature_view/latest.json?{query}")
+        assert status == 200
+        found: dict[str, object] = json.loads(body)["preview"]
+        return found
+
+    assert asked("")["answer"] is None
+    now = cast("dict[str, Any]", asked("sensor=c")["answer"])
+    assert (now["status"], now["online_status"]) == ("PRESENT", "PRESENT")
+    assert [(one["name"], one["of"], one["then"], one["online"]) for one in now["features"]] == [
+        ("heat", "last(heat)", None, None),
+        ("mean", "avg(heat, 1h)", None, None),
+    ]
+    past = cast("dict[str, Any]", asked(f"sensor=a&at={ago(8.5)}")["answer"])
+    assert (past["status"], past["online_status"]) == ("PRESENT", None)
+    assert [(one["name"], one["then"], one["now"]) for one in past["features"]] == [
+        ("heat", 20.0, 20.0),
+        ("mean", 20.0, 20.0),
+    ]
+    assert "which is no timestamp" in str(asked("sensor=a&at=yesterday")["error"])
+    text = call(f"{served.console}/data/feature_view/latest?sensor=a", headers={"accept": "text/html"})[1].decode()
+    assert "As known then" in text
+
+
+def test_the_values_of_a_column_are_counted(served: Served) -> None:
+    def looked(kind: str, column: str) -> dict[str, Any] | None:
+        status, body, _ = call(f"{served.console}/data/{kind}.json?column={column}")
+        assert status == 200
+        found: dict[str, Any] | None = json.loads(body)["distribution"]
+        return found
+
+    text = looked("source/readings", "sensor")
+    assert text is not None
+    assert text["rows"] == sum(cell["rows"] for cell in text["cells"])
+    assert {"a", "c"} <= {cell["from"] for cell in text["cells"]} <= {"a", "b", "c"}
+    heat = looked("feature_view/latest", "heat")
+    assert heat is not None
+    assert heat["nulls"] == 1
+    assert heat["cells"][0]["from"] == 20.0
+    assert sum(cell["rows"] for cell in heat["cells"]) == heat["rows"] - 1
+    assert looked("source/readings", "nothing") is None
+    assert looked("source/readings", "at") is not None
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_of_a_source_shows_it_without_a_fault(served: Served, scheme: str) -> None:
@@ -177,5 +227,13 @@ def test_the_page_of_a_source_shows_it_without_a_fault(served: Served, scheme: s
         page.goto(f"{served.console}/data/source/readings")
         assert page.get_by_role("heading", name="Checks").count() == 1
         assert page.get_by_text("between(heat, -50, 90)").count() >= 2
+        assert not Axe().run(page).response["violations"]
+        page.goto(f"{served.console}/data/source/readings?column=heat")
+        assert page.locator("meter").count() >= 1
+        assert not Axe().run(page).response["violations"]
+        page.goto(f"{served.console}/data/feature_view/latest?sensor=a")
+        page.get_by_label("sensor").fill("b")
+        page.get_by_role("button", name="Ask").click()
+        assert page.get_by_role("columnheader", name="Online").count() == 1
         assert not Axe().run(page).response["violations"]
         browser.close()

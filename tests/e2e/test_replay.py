@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,13 @@ def swap_rows(project: Path, one: str, other: str) -> None:
     assert mine != its
     assert services.online.swap(keys[0], mine, its)
     services.close()
+
+
+def until(read: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not read():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def alarms(project: Path) -> list[dict[str, object]]:
@@ -54,18 +63,16 @@ def test_a_spoilt_row_is_found(built: Path, tmp_path: Path, monkeypatch: pytest.
             lines = [line for line in page.splitlines() if line.startswith("mainspring_feature_replay_checked_total{")]
             return sum(float(line.rpartition(" ")[2]) for line in lines)
 
+        at = datetime.now(UTC).isoformat()
+        visits = [{"customer": name, "amount": amount, "at": at} for name, amount in (("c01", 5.0), ("c02", 50.0))]
+        assert call(f"{served.url}/sources/visits/push", {"rows": visits})[0] == 200
         ask("c01", "c02", "c03", "nobody")
-        deadline = time.monotonic() + 90
-        while not checked():
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
+        until(lambda: checked() > 0)
         assert alarms(project) == []
         swap_rows(project, "c01", "c02")
         ask("c01", "c02")
-        while not (found := alarms(project)):
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        (alarm,) = found
+        until(lambda: bool(alarms(project)))
+        (alarm,) = alarms(project)
         assert alarm["monitor"] == "feature_view/habits"
         assert 0 < float(str(alarm["rate"])) < 1
         told = mainspring("show", "feature_view/habits", cwd=project).stdout

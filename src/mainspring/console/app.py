@@ -50,7 +50,7 @@ _PAGES = (
         "/data/{kind:str}/{name:str}",
         "datum.html",
         "",
-        lambda state, at: pages.data_detail(state, at["kind"], at["name"]),
+        lambda state, at: pages.data_detail(state, at["kind"], at["name"], at["?"]),
     ),
     _Page("/models", "models.html", "Models", lambda state, at: pages.models(state)),
     _Page("/models/{name:str}", "model.html", "", lambda state, at: pages.model(state, at["name"])),
@@ -87,6 +87,7 @@ def console_app(state: ConsoleState) -> Litestar:
             _log(state),
             _attempt(state, show),
             _alarm(state, show),
+            _alarm_of_data(state, show),
             talk_route(state, show),
             create_static_files_router("/static", directories=[_HERE / "static"], include_in_schema=False),
         ],
@@ -138,20 +139,38 @@ def _alarm(state: ConsoleState, show: Shower) -> HTTPRouteHandler:
     @post("/monitors/{name:str}/alerts/{alert:str}/{act:str}", status_code=200, guards=[own_page])
     async def alarm(request: Request[Any, Any, Any], name: str, alert: str, act: str) -> Response[bytes]:
         """Acknowledge or mute an alarm, and go back to its monitor; asked for JSON, answer with the alarm."""
-        form = {key: str(value) for key, value in (await request.form()).items()}
-        try:
-            row = await asyncio.to_thread(monitors.change_alarm, state, name, alert, act, form)
-        except UsageError as error:
-            raise HTTPException(detail=error.what, status_code=409) from error
-        except DeclarationError as error:
-            raise HTTPException(detail=error.what, status_code=400) from error
-        if row is None:
-            raise NotFoundException(detail=f"{request.url.path} is not here")
-        if "text/html" in request.headers.get("accept", "text/html"):
-            return Response(b"", status_code=303, headers={**HEADERS, "location": f"/monitors/{quote(name)}"})
-        return show.json(row)
+        return await _changed(state, show, request, (name, alert, act), f"/monitors/{quote(name)}")
 
     return alarm
+
+
+def _alarm_of_data(state: ConsoleState, show: Shower) -> HTTPRouteHandler:
+    @post("/data/{kind:str}/{name:str}/alerts/{alert:str}/{act:str}", status_code=200, guards=[own_page])
+    async def alarm_of_data(
+        request: Request[Any, Any, Any], kind: str, name: str, alert: str, act: str
+    ) -> Response[bytes]:
+        """The same for an alarm of a source or a feature view."""
+        home = f"/data/{quote(kind)}/{quote(name)}"
+        return await _changed(state, show, request, (f"{kind}/{name}", alert, act), home)
+
+    return alarm_of_data
+
+
+async def _changed(
+    state: ConsoleState, show: Shower, request: Request[Any, Any, Any], which: tuple[str, str, str], home: str
+) -> Response[bytes]:
+    form = {key: str(value) for key, value in (await request.form()).items()}
+    try:
+        row = await asyncio.to_thread(monitors.change_alarm, state, *which, form)
+    except UsageError as error:
+        raise HTTPException(detail=error.what, status_code=409) from error
+    except DeclarationError as error:
+        raise HTTPException(detail=error.what, status_code=400) from error
+    if row is None:
+        raise NotFoundException(detail=f"{request.url.path} is not here")
+    if "text/html" in request.headers.get("accept", "text/html"):
+        return Response(b"", status_code=303, headers={**HEADERS, "location": home})
+    return show.json(row)
 
 
 def _object(state: ConsoleState, kind: str) -> HTTPRouteHandler:

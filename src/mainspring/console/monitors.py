@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mainspring.console.pages import Page, alarm_row
+from mainspring.console.pages import MUTES, Page, alarm_row
 from mainspring.console.state import ConsoleState
 from mainspring.declare.duration import microseconds
 from mainspring.monitoring.alerts import Alerts
@@ -16,9 +16,6 @@ __all__ = ["change_alarm", "monitor", "monitors"]
 _SHOWN_FEATURES = 8
 
 _UNTOLD = {"method": "", "why": "", "selection": {"js": None, "p": None, "warned": False}}
-
-MUTES = ("1h", "4h", "1d", "7d")
-"""The lengths of time that the form offers for a mute."""
 
 
 def monitors(state: ConsoleState) -> Page:
@@ -72,7 +69,7 @@ def change_alarm(
 
     Args:
         state: the console's view of the process.
-        name: the monitor.
+        name: the monitor; of the data's own alarms ``source/NAME`` or ``feature_view/NAME``.
         identity: the alarm's id.
         act: ``acknowledge`` or ``mute``.
         form: ``by``, who does it; ``for``, how long it is muted: ``4h``.
@@ -81,7 +78,8 @@ def change_alarm(
         UsageError: MS-2613, no open alarm has this id.
         DeclarationError: MS-1001, MS-1002, that is no length of time.
     """
-    if state.plan().node(f"/monitor/{name}") is None or act not in ("acknowledge", "mute"):
+    url = f"/{name}" if "/" in name else f"/monitor/{name}"
+    if state.plan().node(url) is None or act not in ("acknowledge", "mute"):
         return None
     alerts, by = Alerts(state.services.catalog, name, state.now), form.get("by", "").strip()[:80] or "console"
     if act == "acknowledge":

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from mainspring.choose.report import conditions_report
+from mainspring.console.distributions import columns_of, distribution
 from mainspring.console.graph import layout
 from mainspring.console.health import builder, health_of
+from mainspring.console.previews import preview
 from mainspring.console.state import ConsoleState
 from mainspring.errors import StoreError
 from mainspring.features.log import TableVersion, newest
@@ -22,6 +24,7 @@ from mainspring.ports.catalog import Alert, Entity, Run, StepRow
 from mainspring.server.vector_indexes import described_named
 
 __all__ = [
+    "MUTES",
     "PAGES",
     "Page",
     "alarm_row",
@@ -38,6 +41,8 @@ __all__ = [
 ]
 
 _DATA = ("source", "feature_view", "vector_index")
+MUTES = ("1h", "4h", "1d", "7d")
+"""The lengths of time that the forms of alarms offer for a mute."""
 _ASIDE = 20
 """How many rows of a source's quarantine its page shows."""
 
@@ -136,14 +141,15 @@ def data(state: ConsoleState) -> Page:
     return {"items": [_data_row(state, node) for node in nodes]}
 
 
-def data_detail(state: ConsoleState, kind: str, name: str) -> Page | None:
-    """One source, feature view or vector index: schema, what it is made from and what is made from it."""
+def data_detail(state: ConsoleState, kind: str, name: str, asked: Mapping[str, str]) -> Page | None:
+    """One source, feature view or vector index: schema, lineage, checks; of a view, its answer to the query."""
     plan = state.plan()
     node = plan.node(f"/{kind}/{name}")
     if node is None or kind not in _DATA:
         return None
+    indexed = kind == "vector_index"
     return {
-        "index": described_named(state.services, plan, name) if kind == "vector_index" else None,
+        "index": described_named(state.services, plan, name) if indexed else None,
         **object_page(state, node),
         **_data_row(state, node),
         "columns": [
@@ -151,7 +157,11 @@ def data_detail(state: ConsoleState, kind: str, name: str) -> Page | None:
         ],
         "quarantine": _quarantine(state, node),
         "quality": _quality(state, node),
+        "looked_at": [] if indexed else columns_of(state, node),
+        "distribution": distribution(state, node, asked["column"]) if "column" in asked and not indexed else None,
+        "preview": preview(state, node, asked) if kind == "feature_view" else None,
         "alarms": [alarm_row(alert) for alert in state.services.catalog.alerts(open_only=True, monitor=node.url[1:])],
+        "mutes": MUTES,
     }
 
 

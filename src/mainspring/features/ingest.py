@@ -39,12 +39,14 @@ class Prepared:
         rows: what the log takes, in the record's types, in the order they came.
         set_aside: the others, with `REASON`.
         report: how many rows were set aside for each reason.
+        given: all of them, as they came: what a check lets in may be another set tomorrow.
         results: what the source's checks of single rows found; nothing of it has been refused yet.
     """
 
     rows: pa.Table
     set_aside: pa.Table
     report: Mapping[str, int]
+    given: pa.Table
     results: tuple[CheckResult, ...] = ()
 
 
@@ -121,7 +123,7 @@ def prepare(
     set_aside = table.append_column(REASON, reasons).filter(pc.invert(fits))
     counted = set_aside.column(REASON).value_counts().to_pylist() if len(set_aside) else []
     report = {entry["values"]: entry["counts"] for entry in counted}
-    return Prepared(rows.combine_chunks(), set_aside.combine_chunks(), report, judged.results)
+    return Prepared(rows.combine_chunks(), set_aside.combine_chunks(), report, table, judged.results)
 
 
 def _conform(source: SourceTable, file: RawFile, schema: pa.Schema, truncate: bool) -> pa.Table:

@@ -250,12 +250,12 @@ def _versions(tables: TableStore, view: View, at_us: int, grace_us: int) -> tupl
             continue
         last = commit.version if last is None else last
         if commit.at_us <= at_us - grace_us:
-            return commit.version, last
+            return (commit.version if tables.has(view.log, commit.version) else None), last
     return None, last
 
 
 class _Beginning:
-    """The part of a table store that a question reads, over one file."""
+    """A table store of one file, with the limits of another."""
 
     def __init__(self, path: str, limits: Limits) -> None:
         self._path = path

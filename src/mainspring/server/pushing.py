@@ -301,6 +301,11 @@ class Pushing:
 
     # -- how it is ------------------------------------------------------------------------------------------------
 
+    def waits_since(self) -> int | None:
+        """When the oldest push that is not yet in the tables was made, UTC microseconds; None when none waits."""
+        oldest = [at.log.backlog().oldest_us for at in self._sources.values()]
+        return min((moment for moment in oldest if moment is not None), default=None)
+
     def measure(self) -> None:
         """Set the gauges of what waits."""
         now = now_us()

@@ -21,9 +21,12 @@ __all__ = ["ReplayWatch"]
 
 _SETTLED_US = 10_000_000
 """How old an answer is before it is computed again: rows that were on their way are in the log then."""
+_MARGIN_US = 1_000_000
+"""An answer may have seen a push that came while it was given."""
 _BATCH = 500
 _IDLE = 20.0
-"""After a look that took a second, the next waits twenty: a twentieth of one core at most."""
+"""After a look that took a second of a core, the next waits twenty, a minute at most."""
+_LONGEST = 60.0
 _WINDOW = 1000
 _LASTS_US = 3_600_000_000
 _FEWEST = 20
@@ -48,6 +51,8 @@ class ReplayWatch:
         services: the project's ports.
         samples: the answers.
         metrics: where numbers go.
+        waits_since: when the oldest push was made that is online and not yet in the tables, or None: answers since then
+            are computed again when it is.
         clock: the time, UTC microseconds.
         settled_us: how old an answer must be.
     """
@@ -58,6 +63,7 @@ class ReplayWatch:
         services: Services,
         samples: Samples,
         metrics: Metrics,
+        waits_since: Callable[[], int | None] = lambda: None,
         clock: Callable[[], int] = present,
         settled_us: int = _SETTLED_US,
     ) -> None:
@@ -65,6 +71,7 @@ class ReplayWatch:
         self._services = services
         self._samples = samples
         self._metrics = metrics
+        self._waits_since = waits_since
         self._clock = clock
         self._settled = settled_us
         self._recent: dict[str, _Recent] = {}
@@ -73,17 +80,18 @@ class ReplayWatch:
 
     def once(self) -> int:
         """Compute answers again that have settled; how many there were."""
-        started = time.monotonic()
-        if started < self._rest_until:
+        started = time.thread_time()
+        if time.monotonic() < self._rest_until:
             return 0
-        samples = self._samples.take(self._clock() - self._settled, _BATCH)
+        until, waiting = self._clock() - self._settled, self._waits_since()
+        samples = self._samples.take(until if waiting is None else min(until, waiting - _MARGIN_US), _BATCH)
         found = replay(self._services.tables, samples) if samples else []
         for view in dict.fromkeys([*(one.view for one in found), *self._recent]):
             self._judge(view, [one for one in found if one.view == view])
         dropped = self._samples.dropped
         self._metrics.counter("mainspring_feature_replay_dropped_total", app=self._app)(dropped - self._dropped)
         self._dropped = dropped
-        self._rest_until = time.monotonic() + (time.monotonic() - started) * _IDLE
+        self._rest_until = time.monotonic() + min((time.thread_time() - started) * _IDLE, _LONGEST)
         return len(samples)
 
     def _judge(self, view: str, found: Sequence[Replayed]) -> None:

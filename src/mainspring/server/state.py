@@ -108,9 +108,9 @@ class WorkerState:
         self.quality: DataQuality
         share = services.settings.number("features.replay")
         self.samples = Samples(share) if share else None
-        self._replaying = None if self.samples is None else ReplayWatch(plan.app, services, self.samples, self.metrics)
         self.retraining: subprocess.Popen[bytes] | None = None
         self.pushing: Pushing | None = None
+        self._replaying: ReplayWatch | None = None
         self._worker = worker
         self._views: dict[str, View] = {}
         self._checked: dict[str, View] = {}
@@ -142,6 +142,7 @@ class WorkerState:
         self.pushing = Pushing(
             self.services, self.plan.app, self._sources, self._checked, derived, self.metrics, self.quality.pushed
         )
+        self._replaying = self._replays(self.pushing)
         self.vector_indexes = VectorIndexes(self.services, self.plan, self._views, self._sources, self.metrics, _tell)
         for node in self._served():
             self._open_endpoint(node)
@@ -416,6 +417,11 @@ class WorkerState:
             if step.status in ("ok", "hit") and step.outputs:
                 return step.outputs[0].digest
         return None
+
+    def _replays(self, pushing: Pushing) -> ReplayWatch | None:
+        if self.samples is None:
+            return None
+        return ReplayWatch(self.plan.app, self.services, self.samples, self.metrics, pushing.waits_since)
 
     def replay_once(self) -> int:
         """Compute sampled answers again offline; how many there were."""

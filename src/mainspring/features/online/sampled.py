@@ -126,7 +126,8 @@ class SampledPlan:
     def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[list[object], dict[str, str]]:
         """As `ReadPlan.read_one`."""
         values, statuses = self._plan.read_one(keys, now_us)
-        self._sample(keys, now_us, values, statuses)
+        if self._samples.due():
+            self._keep(keys, now_us, values, statuses)
         return values, statuses
 
     def read_many(
@@ -135,7 +136,8 @@ class SampledPlan:
         """As `ReadPlan.read_many`."""
         found = self._plan.read_many(entities, moments)
         for keys, now_us, (values, statuses) in zip(entities, moments, found, strict=True):
-            self._sample(keys, now_us, values, statuses)
+            if self._samples.due():
+                self._keep(keys, now_us, values, statuses)
         return found
 
     def read_rows(
@@ -144,16 +146,16 @@ class SampledPlan:
         """As `ReadPlan.read_rows`."""
         rows, statuses, events = self._plan.read_rows(entities, now_us)
         for place, (keys, values) in enumerate(zip(entities, rows, strict=True)):
-            self._sample(keys, now_us, values, {view: found[place] for view, found in statuses.items()})
+            if self._samples.due():
+                self._keep(keys, now_us, values, {view: found[place] for view, found in statuses.items()})
         return rows, statuses, events
 
-    def _sample(
+    def _keep(
         self, keys: Mapping[str, object], now_us: int, values: Sequence[object], statuses: Mapping[str, str]
     ) -> None:
-        """Keep an answer if it is due; a row may carry what is no key."""
-        if self._samples.due():
-            asked = {name: keys[name] for name in self._keys if name in keys}
-            self._samples.put(self._picks, asked, now_us, values, statuses)
+        """Keep an answer; a row may carry what is no key."""
+        asked = {name: keys[name] for name in self._keys if name in keys}
+        self._samples.put(self._picks, asked, now_us, values, statuses)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._plan, name)

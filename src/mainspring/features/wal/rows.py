@@ -49,7 +49,7 @@ def drafted(source: SourceTable, prepared: Prepared, now_us: int, request_id: st
     rows = stamp(source, prepared.rows, numbered(0, len(prepared.rows)), "", now_us).drop_columns(list(_GIVEN))
     aside = prepared.set_aside
     table = pa.table([*stored(source, aside), aside.column(REASON)], schema=aside_schema(source))
-    asked = content_digest(prepared.rows) + content_digest(aside) if request_id else ""
+    asked = content_digest(prepared.given) if request_id else ""
     return Draft(_message(rows), len(rows), _message(table), len(table), dict(prepared.report), request_id, asked)
 
 

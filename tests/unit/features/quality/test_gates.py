@@ -244,6 +244,20 @@ def test_pushes_pass_the_same_checks_of_rows(weather):
     assert [result.state for result in done.results] == ["ok", "set_aside"]
 
 
+def test_a_repeated_request_has_its_first_answer_whatever_a_reference_holds_since(weather):
+    weather.declare('references("origin", places.code, on_fail="quarantine")')
+    weather.apply()
+    first = weather.push(("EWR", 1.0, 1), ("JFK", 1.0, 1), request_id="a")
+    assert (first.accepted, first.quarantined) == (1, 1)
+    (weather.folder / "p.csv").write_text(PLACES + "EWR,2013-01-01 00:00:00\n")
+    weather.apply()
+    again = weather.push(("EWR", 1.0, 1), ("JFK", 1.0, 1), request_id="a")
+    assert (again.repeated, again.accepted, again.quarantined) == (True, 1, 1)
+    with pytest.raises(DataError) as caught:
+        weather.push(("EWR", 2.0, 1), ("JFK", 1.0, 1), request_id="a")
+    assert caught.value.code == "MS-2121"
+
+
 AGGREGATES = 'conditions = app.features(weather, entity=airport, mean=avg("wind", "2h"), checks=[{}])\n'
 FUNCTION = """
 @app.features(weather, entity=airport, checks=[{}])
@@ -268,6 +282,27 @@ def test_a_view_sets_rows_aside_and_the_source_keeps_them(weather, view):
     done = weather.apply()["feature_view/conditions"]
     assert weather.held("feature_view", "conditions") == [("LGA", 20.0), ("LGA", 3.0)]
     assert done.rows == 2
+    weather.apply()
+    assert weather.aside("feature_view", "conditions") == {"wind is not between 0 and 200": 2}
+
+
+@pytest.mark.parametrize("view", [AGGREGATES, FUNCTION, FUNCTION.replace("checks", 'rows="whole", checks')])
+def test_a_death_between_the_quarantine_and_the_log_sets_nothing_aside_twice(weather, view, monkeypatch):
+    weather.files(GOOD + BAD)
+    weather.declare("", view.format('between("wind", 0, 200, on_fail="quarantine")'))
+
+    def dying(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("mainspring.features.project.append_to_log", dying)
+        patched.setattr("mainspring.features.derive.append_to_log", dying)
+        with pytest.raises(KeyboardInterrupt):
+            weather.apply()
+    assert weather.aside("feature_view", "conditions") == {"wind is not between 0 and 200": 1}
+    weather.files(GOOD + BAD + "LGA,-2,2013-01-01 04:00:00\n")  # more has come when it is tried again
+    assert weather.apply()["feature_view/conditions"].rows == 2
+    assert weather.aside("feature_view", "conditions") == {"wind is not between 0 and 200": 2}
     weather.apply()
     assert weather.aside("feature_view", "conditions") == {"wind is not between 0 and 200": 2}
 
