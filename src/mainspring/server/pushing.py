@@ -128,7 +128,7 @@ class Pushing:
             self.commit(source)
         if entry.rows and not repeated:
             self._answer_with(at, logged_rows(at.schema, [(entry, draft.rows)]), failed)
-        if at.log.backlog().rows >= self._rows:
+        if at.log.waiting_rows() >= self._rows:
             self._wanted.set()
         if not repeated:
             self._count(source, entry)
