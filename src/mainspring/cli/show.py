@@ -10,7 +10,15 @@ import click
 import msgspec
 
 from mainspring.choose.services import Services
-from mainspring.cli.describe import index_of, prediction_lines, source_lines, table_of, version_rows
+from mainspring.cli.describe import (
+    index_of,
+    prediction_lines,
+    quality_lines,
+    quality_of,
+    source_lines,
+    table_of,
+    version_rows,
+)
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import ago, emit, lines, moment, table
 from mainspring.declare.data import did_you_mean
@@ -28,6 +36,7 @@ _DECLARED = tuple(kind.value for kind in DeclaredKind if kind is not DeclaredKin
 _SEEN = ("reference_blocks", "weak", "alpha", "features", "sources", "segments", "not_watched_apart")
 _REPORTED = ("psi", "ks", "wasserstein", "chi2", "chi2_df", "chi2_p", "mean", "sd")
 _RECORDED = ("run", "alert", "event", "alias")
+_TABLES = ("source", "feature_view")
 _PLURAL = {kind + ("es" if kind[-1] in "sx" else "s"): kind for kind in (*_DECLARED, *_RECORDED, "prediction")}
 """Kinds as people say them of many: ``mainspring show runs``."""
 
@@ -127,7 +136,8 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
                 "aliases": [_plain(item) for item in services.catalog.aliases(kind, name)],
                 "steps": [_plain(item) for item in history],
                 **({"monitor": _watched(services, name)} if kind == "monitor" else {}),
-                **({"table": table_of(services, plan, name)} if kind == "source" else {}),
+                **({"table": table_of(services, plan, kind, name)} if kind in _TABLES else {}),
+                **({"quality": quality_of(services, kind, name)} if kind in _TABLES else {}),
                 **({"index": index_of(services, name)} if kind == "index" else {}),
             }
         )
@@ -146,8 +156,9 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
 
 def _describe_more(services: Services, plan: Plan, kind: str, name: str) -> None:
     """What only one kind of thing has."""
-    if kind == "source":
-        lines(source_lines(table_of(services, plan, name)))
+    if kind in _TABLES:
+        lines(source_lines(table_of(services, plan, kind, name)))
+        lines(quality_lines(quality_of(services, kind, name)))
     elif kind == "index":
         _describe_index(index_of(services, name))
     elif kind == "prompt":

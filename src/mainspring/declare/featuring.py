@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, overload
 
 from mainspring.declare.aggregate import Aggregate
 from mainspring.declare.check import aggregates_fit, columns_exist, time_zone
+from mainspring.declare.checking import checks_fit, view_columns
 from mainspring.declare.data import Entity, FeatureView, FeatureViewSpec, Source, SourceSpec
 from mainspring.declare.declared import Declared
 from mainspring.declare.duration import Duration, microseconds
@@ -31,6 +32,7 @@ class Featuring(Declared):
         deleted: str | None = None,
         zone: str | None = None,
         every: Duration | None = None,
+        checks: Sequence[object] = (),
         called: str | None = None,
     ) -> Source:
         """A table to read; where it is, is the profile's business (``[sources.NAME]`` of mainspring.toml).
@@ -44,16 +46,19 @@ class Featuring(Declared):
             deleted: a boolean column; true marks a deletion.
             zone: the IANA time zone of naive times; without it they are refused.
             every: how often a server reads the source again and brings its views up to date.
+            checks: what its rows must satisfy before they are committed: `not_null`, `between`, `references`, ..., or
+                pandera schemas.
             called: its name, when no variable holds it.
 
         Raises:
-            DeclarationError: MS-1003 to MS-1007, MS-1013, MS-1014.
+            DeclarationError: MS-1003 to MS-1007, MS-1013, MS-1014, MS-1033, MS-1062.
         """
         origin, fields = here(), fields_of(record)
         columns_exist(record, fields, time=time, ingested=ingested, valid_to=valid_to, id=id, deleted=deleted)
         time_zone(zone)
         every_us = None if every is None else microseconds(every, what="every")
-        spec = SourceSpec(record, fields, time, ingested, valid_to, id, deleted, zone, every_us)
+        known = checks_fit(checks, {field.name: field for field in fields}, record.__name__)
+        spec = SourceSpec(record, fields, time, ingested, valid_to, id, deleted, zone, every_us, known)
         return self._add(Source(spec, origin, called))
 
     @overload
@@ -66,6 +71,7 @@ class Featuring(Declared):
         online: bool = ...,
         rows: Literal["each", "whole"] = ...,
         returns: type[Record] | None = ...,
+        checks: Sequence[object] = ...,
         called: str | None = ...,
     ) -> Callable[[Callable[..., object]], FeatureView]: ...
     @overload
@@ -78,6 +84,7 @@ class Featuring(Declared):
         online: bool = ...,
         rows: Literal["each", "whole"] = ...,
         returns: type[Record] | None = ...,
+        checks: Sequence[object] = ...,
         called: str | None = ...,
         **features: Aggregate,
     ) -> FeatureView: ...
@@ -90,6 +97,7 @@ class Featuring(Declared):
         online: bool = True,
         rows: Literal["each", "whole"] = "each",
         returns: type[Record] | None = None,
+        checks: Sequence[object] = (),
         called: str | None = None,
         **features: Aggregate,
     ) -> FeatureView | Callable[[Callable[..., object]], FeatureView]:
@@ -103,12 +111,14 @@ class Featuring(Declared):
             online: whether it is materialised for serving.
             rows: ``each`` when f(A + B) = f(A) + f(B); ``whole`` recomputes everything.
             returns: the record that a function returns, besides keys and time; inferred when left out.
+            checks: what its rows must satisfy before they are committed: of a function, what it returns; of
+                aggregates, the keys and the columns that they read. ``fresh`` is watched by servers too.
             called: its name, when no variable holds it.
             features: name = `last`, `count`, `total`, `avg`, `variance`, `stddev`, `lowest` or `highest`.
 
         Raises:
             DeclarationError: MS-1001, MS-1002, MS-1007, MS-1008, MS-1015, MS-1016, MS-1028, MS-1032 to MS-1034,
-                MS-1037.
+                MS-1037, MS-1062.
         """
         origin = here()
         known_options(Featuring.features, features)
@@ -119,10 +129,13 @@ class Featuring(Declared):
         every_us = None if every is None else microseconds(every, what="every")
         described = () if returns is None else fields_of(returns)
         aggregates_fit(sources, entities, features, origin)
+        known = checks_fit(
+            checks, view_columns(sources, entities, features, described), "the feature view", of_view=True
+        )
 
         def view(function: Callable[..., object] | None, name: str | None) -> FeatureView:
             spec = FeatureViewSpec(
-                sources, entities, ttl_us, every_us, online, rows, tuple(features.items()), function, described
+                sources, entities, ttl_us, every_us, online, rows, tuple(features.items()), function, described, known
             )
             return self._add(FeatureView(spec, origin, name))
 

@@ -29,17 +29,34 @@ class Kind(enum.StrEnum):
     BYTES = "bytes"  # binary
     DECIMAL = "decimal"  # decimal128(precision, scale)
     VECTOR = "vector"  # fixed_size_list<float32, length>
+    LIST = "list"  # list<item>; only features are lists
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnType:
-    """The type of a column: its kind, whether it may be null, and the sizes that some kinds have."""
+    """The type of a column: its kind, whether it may be null, and the sizes that some kinds have.
+
+    Args:
+        kind: what a value is.
+        nullable: whether there may be none.
+        precision: digits of a decimal, or of the decimals of a list.
+        scale: those after the point.
+        length: elements of a vector; the most elements of a list.
+        item: the kind of a list's elements, each of which may be null.
+    """
 
     kind: Kind
     nullable: bool = False
     precision: int = 0
     scale: int = 0
     length: int = 0
+    item: Kind | None = None
+
+    @property
+    def element(self) -> ColumnType:
+        """The type of a list's elements."""
+        assert self.item is not None
+        return ColumnType(self.item, True, self.precision, self.scale)
 
     def __str__(self) -> str:
         size = ""
@@ -47,6 +64,8 @@ class ColumnType:
             size = f"({self.precision}, {self.scale})"
         elif self.kind is Kind.VECTOR:
             size = f"({self.length})"
+        elif self.kind is Kind.LIST:
+            size = f"({ColumnType(self.element.kind, False, self.precision, self.scale)}, {self.length})"
         return f"{self.kind.value}{size}{' | null' if self.nullable else ''}"
 
 

@@ -7,17 +7,20 @@ content.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from mainspring.declare.data import Source
 from mainspring.declare.declaration import name_of, spec_of
+from mainspring.declare.quality import Check
 from mainspring.declare.record import FieldSpec
 from mainspring.features.online.keys import key_packer
+from mainspring.features.quality.schemas import located
 from mainspring.features.view import (
     ASSUMED,
     BATCH,
@@ -132,6 +135,7 @@ class SourceTable:
         zone: the IANA zone of naive times, or None.
         origin: what to name as the cause of bad rows.
         digest: of all of this, so that a changed record gets a log of its own; the log of the old one stays.
+        checks: what its rows must satisfy before they are committed; no part of the digest, for they judge what comes.
     """
 
     name: str
@@ -144,6 +148,12 @@ class SourceTable:
     zone: str | None = None
     origin: str = ""
     digest: str = ""
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def unchecked(self) -> SourceTable:
+        """The same without its checks, for what only reads its log."""
+        return dataclasses.replace(self, checks=())
 
     @property
     def log(self) -> str:
@@ -175,6 +185,17 @@ def source_of(declaration: Source) -> SourceTable:
         # Not the line it was declared on: that moves, and this is part of cache keys.
         f"record {spec.record.__name__}",
         source_digest(spec),
+        tuple(_resolved(check) for check in spec.checks),
+    )
+
+
+def _resolved(check: Check) -> Check:
+    """A check as a value that any process can hold: a reference by the name of the other source's log."""
+    if check.to is None:
+        return located(check)
+    other = cast(Source, check.to)
+    return dataclasses.replace(
+        check, to=None, origin=None, log=source_of(other).log, name=f"{name_of(other)}.{check.to_column}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import sys
 import time
@@ -25,9 +26,20 @@ from mainspring.features.history import HasTables
 from mainspring.features.ingest import read_source
 from mainspring.features.log import CONTENT_MARK, MADE_MARK, SourceTable, TableVersion, source_of
 from mainspring.features.project import update_view
+from mainspring.features.quality.known import known_in
+from mainspring.features.quality.steps import (
+    content_with_checks,
+    gate_of,
+    judge_of_view,
+    only_distance,
+    references_of,
+    whole_of_files,
+    without_distance,
+)
+from mainspring.features.quality.tablewise import judge_whole
 from mainspring.features.sources.files import find_files
 from mainspring.features.tidy import pinned_versions, tidy
-from mainspring.features.view import View, view_of
+from mainspring.features.view import View, checks_of, view_of
 from mainspring.features.wal.commit import pushed_through
 from mainspring.features.write import Changes, ingest_batch
 from mainspring.plan.closure import closure_of
@@ -43,6 +55,7 @@ __all__ = [
     "TableVersion",
     "aggregate_rows",
     "changes_in_words",
+    "checked_views",
     "derive_ahead",
     "derive_pushed",
     "derive_rows",
@@ -104,6 +117,21 @@ def views_of(plan: Plan, ids: Mapping[str, int] | None = None) -> dict[str, View
     return views
 
 
+def checked_views(plan: Plan, views: Mapping[str, View]) -> dict[str, View]:
+    """The views with all of their checks, for whoever brings rows in; what only reads them needs those that decide.
+
+    Args:
+        plan: the app's plan.
+        views: the views by name, as `views_of` makes them.
+    """
+    found = {}
+    for node in plan.of_kind("feature_view"):
+        view = views[node.name]
+        spec = spec_of(cast(FeatureView, node.declaration))
+        found[node.name] = dataclasses.replace(view, checks=checks_of(spec, (*view.keys, *view.columns)))
+    return found
+
+
 def tasks_for(plan: Plan, services: Services) -> tuple[Task, ...]:
     """A task for each source (``source/NAME``) and each feature view (``feature_view/NAME``) of an app.
 
@@ -115,10 +143,11 @@ def tasks_for(plan: Plan, services: Services) -> tuple[Task, ...]:
         DeclarationError: MS-2106, a view is made from a view of aggregates.
     """
     sources, views = sources_of(plan), views_of(plan)
+    checked = checked_views(plan, views)
     origins = {node.name: str(node.origin) for node in plan.of_kind("source")}
     tasks = [_source_task(source, services, origins[source.name]) for source in sources.values()]
     for node in plan.of_kind("feature_view"):
-        tasks.append(_view_task(views[node.name], cast(FeatureView, node.declaration), sources, views))
+        tasks.append(_view_task(checked[node.name], cast(FeatureView, node.declaration), sources, views))
     return tuple(tasks)
 
 
@@ -150,6 +179,7 @@ def _source_task(source: SourceTable, services: Services, declared: str) -> Task
         f"source/{source.name}",
         ingest_files,
         params,
+        references_of(source),
         title=f"source {source.name}",
         origin=declared,
         holds=still_filed,
@@ -183,11 +213,13 @@ def _view_task(
     inputs = {f"at{index}": Output(_task_name(item)) for index, item in enumerate(spec.sources)}
     if spec.function is None:
         (source,) = (sources[item] for item in view.sources)
-        params = {"view": view, "source": source}
+        params = {"view": view, "source": source.unchecked}
         return Task(
             name, aggregate_rows, params, {"at": inputs["at0"]}, title=title, origin=declared, holds=still_there
         )
-    upstream = [sources[name_of(item)] if isinstance(item, Source) else views[name_of(item)] for item in spec.sources]
+    upstream = [
+        sources[name_of(item)].unchecked if isinstance(item, Source) else views[name_of(item)] for item in spec.sources
+    ]
     for item in upstream:
         if isinstance(item, View) and not item.decorated:
             raise DeclarationError(
@@ -251,21 +283,37 @@ def derive_ahead(tables: TableStore, derived: Derived, rows: pa.Table) -> pa.Tab
 
 
 def ingest_files(
-    source: SourceTable, files: list[File], format: str | None, truncate: bool, pushed: tuple[int, int] | None
+    source: SourceTable,
+    files: list[File],
+    format: str | None,
+    truncate: bool,
+    pushed: tuple[int, int] | None,
+    **referenced: object,
 ) -> TableVersion:
-    """Bring a source's log up to its files; pushed rows are in it already."""
-    step = context.current()
+    """Bring a source's log up to its files; pushed rows are in it already.
+
+    Raises:
+        DataError: as `read_source`; MS-2180, a check refuses the rows, and nothing is committed.
+    """
+    step, tables, now = context.current(), _tables(), time.time_ns() // 1000
     paths = [file.path for file in files]
-    prepared = read_source(source, paths, format=format, truncate=truncate)
+    prepared = read_source(source, paths, format=format, truncate=truncate, known=known_in(tables))
+    gate = gate_of(f"/source/{source.name}", source.origin)
+    whole = whole_of_files(tables, source, prepared.rows)
+    gate.take([*prepared.results, *judge_whole(without_distance(source.checks), whole, now)])
     done = ingest_batch(
-        _tables(),
+        tables,
         source,
         prepared,
-        content=_content(paths),
-        now_us=time.time_ns() // 1000,
+        content=content_with_checks(_content(paths), source.checks, referenced),
+        now_us=now,
         pushed=-1 if pushed is None else pushed[0],
         tell=lambda changes: step.note(changes_in_words(changes)),
+        judge=lambda new: gate.take(
+            judge_whole(only_distance(source.checks), dataclasses.replace(whole, new=new), now)
+        ),
     )
+    gate.passed()
     for reason, count in prepared.report.items():
         sys.stderr.write(f"{source.name}: set aside {count} rows: {reason}\n")
     if prepared.report:
@@ -301,10 +349,17 @@ def still_there(services: Services, params: Mapping[str, object], kept: object) 
 
 
 def aggregate_rows(view: View, source: SourceTable, at: TableVersion) -> TableVersion:
-    """Bring the log of a view of declared aggregates up to a version of its source's."""
-    made = update_view(_tables(), view, source, at).version
+    """Bring the log of a view of declared aggregates up to a version of its source's.
+
+    Raises:
+        DataError: MS-2180, a check refuses the rows, and nothing is committed.
+    """
+    tables = _tables()
+    gate = gate_of(f"/feature_view/{view.name}", f"feature view {view.name!r}")
+    done = update_view(tables, view, source, at, judge=judge_of_view(tables, view, gate))
+    gate.passed()
     _tidy(view.log)
-    return made
+    return done.version
 
 
 def derive_rows(
@@ -314,7 +369,17 @@ def derive_rows(
     versions = [msgspec.convert(at[f"at{index}"], TableVersion) for index in range(len(upstream))]
     items = [Upstream(item.name, item, version) for item, version in zip(upstream, versions, strict=True)]
     step = context.current()
-    made = derive_view(_tables(), view, function, items, anew=step.forced, outside=lambda: bool(step.undeclared()))
+    tables, gate = _tables(), gate_of(f"/feature_view/{view.name}", str(of_function(function)))
+    made = derive_view(
+        tables,
+        view,
+        function,
+        items,
+        anew=step.forced,
+        outside=lambda: bool(step.undeclared()),
+        judge=judge_of_view(tables, view, gate),
+    )
+    gate.passed()
     _tidy(view.log)
     return made.version
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from mainspring.errors import DataError
 from mainspring.features.duck import connection, quoted
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import REASON, Prepared, prepare_rows
@@ -28,6 +29,9 @@ from mainspring.features.log import (
     standing,
 )
 from mainspring.features.project import update_view
+from mainspring.features.quality.known import known_in
+from mainspring.features.quality.results import CheckResult
+from mainspring.features.quality.screen import refuse_pushed
 from mainspring.features.stamp import constant, stamp, stored
 from mainspring.features.view import BATCH, RETRACTS, SEQ, View
 from mainspring.features.wal.commit import commit_waiting, log_of, retire, seq_of
@@ -64,6 +68,8 @@ class PushResult:
         views: the logs of the views that were brought up to date, by name.
         logged: what the batch put into each view's log, by name, with the system columns: what goes online next.
         repeated: whether this request had been carried out before, so that nothing was appended now.
+        behind: the views that were not brought up to date, with the reason: a check refuses rows that came before.
+        results: what the source's checks of single rows found.
     """
 
     accepted: int
@@ -74,6 +80,8 @@ class PushResult:
     views: Mapping[str, TableVersion] = field(default_factory=lambda: MappingProxyType({}))
     logged: Mapping[str, pa.Table] = field(default_factory=lambda: MappingProxyType({}))
     repeated: bool = False
+    behind: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    results: tuple[CheckResult, ...] = ()
 
 
 def append_rows(
@@ -98,12 +106,16 @@ def append_rows(
         request_id: makes a repeated request harmless; it is of these rows, and of no others.
 
     Raises:
-        DataError: MS-2110, MS-2111, the rows are not of the record's types; MS-2121, the `request_id` came with other
+        DataError: MS-2110, MS-2111, the rows are not of the record's types; MS-2180, a check of the source or of a
+            view refuses them; MS-2121, the `request_id` came with other
             rows before; nothing is appended.
         StoreError: as the table store raises; the same push with the same `request_id` then goes on where it stopped.
     """
     tables = services.tables
-    draft = drafted(source, prepare_rows(source, rows), now_us, request_id)
+    prepared = prepare_rows(source, rows, known_in(tables))
+    for view in views:
+        refuse_pushed(view, prepared.rows)
+    draft = drafted(source, prepared, now_us, request_id)
     with contextlib.closing(log_of(tables, source)) as log:
         entry, repeated = log.append(draft)
         with tables.writing(source.log):
@@ -113,12 +125,28 @@ def append_rows(
     arrived = None if committed is None else (committed.before, committed.rows)
     done: dict[str, TableVersion] = {}
     logged: dict[str, pa.Table] = {}
+    behind: dict[str, str] = {}
     for view in views:
-        update = update_view(tables, view, source, version, arrived=arrived)
+        try:
+            update = update_view(tables, view, source, version, arrived=arrived)
+        except DataError as error:  # an earlier batch, which the view refused, is in its way
+            behind[view.name] = f"{error.code} {error.what}"
+            continue
         done[view.name], logged[view.name] = update.version, update.appended
         if repeated and not len(update.appended):
             logged[view.name] = tables.read(view.log, where=[(BATCH, "==", entry.batch)]).sort_by(SEQ)
-    return PushResult(entry.rows, entry.aside, entry.report, seq_range(entry), version, done, logged, repeated=repeated)
+    return PushResult(
+        entry.rows,
+        entry.aside,
+        entry.report,
+        seq_range(entry),
+        version,
+        done,
+        logged,
+        repeated=repeated,
+        behind=behind,
+        results=prepared.results,
+    )
 
 
 def _version_with(tables: TableStore, source: SourceTable, entry: Entry, now_us: int) -> TableVersion:
@@ -162,6 +190,10 @@ def _unheard(changes: Changes) -> None:
     """Tell nobody."""
 
 
+def _unjudged(rows: pa.Table) -> None:
+    """Let all rows in."""
+
+
 def ingest_batch(
     tables: TableStore,
     source: SourceTable,
@@ -171,6 +203,7 @@ def ingest_batch(
     now_us: int,
     pushed: int = -1,
     tell: Callable[[Changes], None] = _unheard,
+    judge: Callable[[pa.Table], None] = _unjudged,
 ) -> TableVersion:
     """Append what a source's files hold and its log does not, take away what they do not hold any more; once.
 
@@ -188,6 +221,7 @@ def ingest_batch(
         now_us: the moment of arrival, in microseconds since 1970.
         pushed: the `PUSH_MARK` that the version must reach.
         tell: is told what changed, if anything did.
+        judge: is shown the rows that are new before anything is written; what it raises, refuses the batch.
     """
     batch = f"file/{content}"
     with tables.writing(source.log), contextlib.closing(log_of(tables, source)) as log:
@@ -201,6 +235,7 @@ def ingest_batch(
         if before is not None:
             rows, gone = _difference(tables, rows, source)
             aside = _unknown(tables, source.quarantine, aside, source) if len(aside) else aside
+        judge(rows)
         _set_aside(tables, source, aside, batch)
         if before is not None and not len(rows) and gone is None:
             return before if earlier is None else _with_pushes(tables, source, earlier, pushed)
@@ -278,7 +313,7 @@ def _difference(tables: TableStore, rows: pa.Table, source: SourceTable) -> tupl
     held = standing(read_log(tables, source.log, columns=[*names, SEQ, RETRACTS]))
     listed = ", ".join(quoted(name) for name in names)
     same = " and ".join(f"a.{quoted(name)} is not distinct from b.{quoted(name)}" for name in names)
-    with connection() as opened:
+    with connection(tables.limits) as opened:
         opened.register(
             "incoming", pa.table([*stored(source, rows), pa.array(np.arange(len(rows)))], names=[*names, "rid"])
         )
@@ -318,7 +353,7 @@ def _unknown(tables: TableStore, table: str, rows: pa.Table, source: SourceTable
     names = [item.name for item in source.fields]
     listed = ", ".join(quoted(name) for name in names)
     same = " and ".join(f"n.{quoted(name)} is not distinct from h.{quoted(name)}" for name in names)
-    with connection() as opened:
+    with connection(tables.limits) as opened:
         opened.register(
             "incoming", pa.table([*stored(source, rows), pa.array(np.arange(len(rows)))], names=[*names, "rid"])
         )

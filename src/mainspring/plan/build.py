@@ -105,6 +105,11 @@ def _uses(spec: object) -> Iterable[Declaration[object]]:
 
 
 @_uses.register
+def _(spec: SourceSpec) -> Iterable[Declaration[object]]:
+    return [check.to for check in spec.checks if check.to is not None]
+
+
+@_uses.register
 def _(spec: FeatureViewSpec) -> Iterable[Declaration[object]]:
     return spec.sources
 
@@ -150,7 +155,8 @@ def _(spec: SourceSpec, declaration: Source, *_: object) -> _Description:
     }
     columns = {field.name: str(field.type) for field in spec.fields}
     rules = {field.name: text for field in spec.fields if (text := _rules(field))}
-    return {**roles, "columns": columns, **({"rules": rules} if rules else {})}, spec.fields
+    described: dict[str, object] = {**roles, "columns": columns, **({"rules": rules} if rules else {})}
+    return {**described, **_checks(spec)}, spec.fields
 
 
 @_describe.register
@@ -168,7 +174,7 @@ def _(spec: FeatureViewSpec, declaration: FeatureView, *rest: object) -> _Descri
     else:
         described |= {"rows": spec.rows, "code": _code(spec.function)}
         described["features"] = {field.name: str(field.type) for field in columns if field.name not in spec.keys}
-    return described, columns
+    return {**described, **_checks(spec)}, columns
 
 
 @_describe.register
@@ -272,6 +278,10 @@ def _key_fields(
             )
         keys.append(FieldSpec(key, dataclasses.replace(found.type, nullable=False)))
     return tuple(keys)
+
+
+def _checks(spec: SourceSpec | FeatureViewSpec) -> Mapping[str, object]:
+    return {"checks": {str(check): check.on_fail for check in spec.checks}} if spec.checks else {}
 
 
 def _rules(field: FieldSpec) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     pa = lazy("pyarrow")
 
-__all__ = ["Commit", "TableStore", "Txn", "Where"]
+__all__ = ["Commit", "Limits", "TableStore", "Txn", "Where"]
 
 Where = tuple[str, str, object]
 """A condition on a column: ``("_seq", ">", 40)``; the operators are ``== != < <= > >= in``."""
@@ -58,6 +58,19 @@ class Commit:
     repeated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What those who query tables may take of the machine.
+
+    Attributes:
+        memory: what a query may hold, as ``1GiB``, or None for as much as the engine sees fit.
+        spill: a folder for what does not fit, or None for the engine's own.
+    """
+
+    memory: str | None = None
+    spill: str | None = None
+
+
 @runtime_checkable
 class TableStore(Protocol):
     """Tables by name (``source/flights``). A commit that was returned survives kill -9; each version stays readable.
@@ -65,6 +78,10 @@ class TableStore(Protocol):
     Every method raises `StoreError`: MS-4101 disk full, MS-4130 unreadable or unwritable, MS-4131 no such table or
     version, MS-4132 rows that do not fit, MS-4133 a damaged or newer table, MS-4134 other writers are in the way.
     """
+
+    @property
+    def limits(self) -> Limits:
+        """What a query of these tables may take of the machine."""
 
     def tables(self) -> tuple[str, ...]:
         """The names of all tables, sorted."""

@@ -112,6 +112,10 @@ _CONFLICTS = ("MS-2121",)
 """Codes of requests that are at odds with an earlier one: 409."""
 
 
+_UNFIT = ("MS-2180",)
+"""Codes of rows that are understood, and refused for what they say: 422, with the rows of the client's own."""
+
+
 def error_response(error: Exception) -> Response:
     """The response of a failed request: ``{"error": text}``; faults of ours say only that they are ours."""
     if isinstance(error, Fault):
@@ -121,10 +125,13 @@ def error_response(error: Exception) -> Response:
         return json_response({"error": error.message}, error.status, headers=tuple(headers))
     if isinstance(error, MainspringError):
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        status = 409 if error.code in _CONFLICTS else 429 if error.code in _LATER else status
+        by_code = {**dict.fromkeys(_CONFLICTS, 409), **dict.fromkeys(_UNFIT, 422), **dict.fromkeys(_LATER, 429)}
+        status = by_code.get(error.code, status)
         if status < 500:
+            told = {"why": error.why} if error.code in _UNFIT else {}
             later = ((b"retry-after", str(_LATER[error.code]).encode()),) if status == 429 else ()
-            return json_response({"error": error.what, "code": error.code, "fix": error.fix}, status, headers=later)
+            answer = {"error": error.what, "code": error.code, **told, "fix": error.fix}
+            return json_response(answer, status, headers=later)
         return json_response({"error": "the server cannot answer now", "code": error.code}, status)
     return json_response({"error": "internal error"}, 500)
 

@@ -278,7 +278,7 @@ def _resolver(services: Services, plan: Plan) -> Resolve:
     def resolve(declaration: Source | FeatureView) -> list[Task]:
         kind = "source" if isinstance(declaration, Source) else "feature_view"
         wanted = tasks[f"{kind}/{name_of(declaration)}"]
-        above = [tasks[output.task] for output in wanted.inputs.values()]
+        above = _above(tasks, wanted)
         frame = Task(
             f"rows/{name_of(declaration)}",
             rows_of,
@@ -289,6 +289,15 @@ def _resolver(services: Services, plan: Plan) -> Resolve:
         return [*above, wanted, frame]
 
     return resolve
+
+
+def _above(tasks: Mapping[str, Task], wanted: Task) -> list[Task]:
+    """All that a task is made from, inputs before what takes them."""
+    found: dict[str, Task] = {}
+    for output in wanted.inputs.values():
+        above = tasks[output.task]
+        found |= {task.name: task for task in (*_above(tasks, above), above)}
+    return list(found.values())
 
 
 def rows_of(log: str, at: TableVersion) -> object:

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
@@ -22,6 +22,9 @@ from mainspring.features.log import PUSH_MARK, SourceTable, TableVersion, newest
 from mainspring.features.online.materialise import follow, materialise
 from mainspring.features.online.write import upsert
 from mainspring.features.project import project, update_view
+from mainspring.features.quality.known import known_in
+from mainspring.features.quality.results import CheckResult, ChecksRefusedError
+from mainspring.features.quality.screen import refuse_pushed, screened
 from mainspring.features.steps import Derived, derive_ahead, derive_pushed
 from mainspring.features.tidy import pinned_versions, tidy
 from mainspring.features.view import View
@@ -63,6 +66,7 @@ class Pushing:
         views: the app's views by name.
         derived: the decorated views that follow pushes, by the name of their source.
         metrics: the process's numbers.
+        judged: told what a source's checks found in pushed rows, and whether they were refused.
         told: told what a person should know.
     """
 
@@ -74,12 +78,14 @@ class Pushing:
         views: Mapping[str, View],
         derived: Mapping[str, Sequence[Derived]],
         metrics: Metrics,
+        judged: Judged,
         told: Callable[[str], None] = _tell,
     ) -> None:
         settings = services.settings
         self._services = services
         self._app = app
         self._metrics = metrics
+        self._judged = judged
         self._told = told
         self._at_tables = settings.text("features.ack") == "table"
         self._every = settings.number("features.commit_every")
@@ -105,7 +111,8 @@ class Pushing:
         whose store does not answer in ``not_online``: both are tried again.
 
         Raises:
-            DataError: MS-2303, no such source; MS-2304, a row does not fit; MS-2121, the request came with other rows.
+            DataError: MS-2303, no such source; MS-2304, a row does not fit; MS-2180, a check of the source or of one of
+                its views refuses them; MS-2121, the request came with other rows.
             RefusedError: MS-5046, too much waits for the tables.
             StoreError: as `WriteAheadLog.append`; nothing was acknowledged.
         """
@@ -116,7 +123,21 @@ class Pushing:
             )
         cut = self._services.settings.text(f"sources.{source}.truncate") == "us"
         table = rows_to_table(at.source, rows, truncate=cut)
-        return self.take(source, prepare_rows(at.source, table), now if isinstance(now, int) else now_us(), request_id)
+        with self._judging(source):
+            prepared = prepare_rows(at.source, table, known_in(self._services.tables))
+            for view in at.views:
+                refuse_pushed(view, prepared.rows)
+        answer = self.take(source, prepared, now if isinstance(now, int) else now_us(), request_id)
+        self._judged(source, prepared.results, refused=False)
+        return answer
+
+    @contextlib.contextmanager
+    def _judging(self, source: str) -> Iterator[None]:
+        try:
+            yield
+        except ChecksRefusedError as error:
+            self._judged(source, error.results, refused=True)
+            raise
 
     def take(self, source: str, prepared: Prepared, arrived_us: int, request_id: str | None) -> Mapping[str, object]:
         """`push` of rows that are in the record's types; see there."""
@@ -147,13 +168,13 @@ class Pushing:
         for view in at.views:
             if view.online:
                 with failed.noting(view.name, failed.online):
-                    upsert(view, online, project(view, at.source, rows), now_us())
+                    upsert(view, online, screened(view, project(view, at.source, rows)), now_us())
         for derived in at.derived:
             if derived.view.online:
                 with failed.noting(derived.view.name, failed.derived, self._told):
                     made = derive_ahead(tables, derived, rows)
                     if made is not None:
-                        upsert(derived.view, online, made, now_us())
+                        upsert(derived.view, online, screened(derived.view, made), now_us())
 
     def _count(self, source: str, entry: Entry) -> None:
         labels = {"app": self._app, "source": source}
@@ -240,11 +261,12 @@ class Pushing:
         tables, online = self._services.tables, self._services.online
         arrived = None if committed is None else (committed.before, committed.rows)
         for view in at.views:
-            update = update_view(tables, view, at.source, version, arrived=arrived)
-            if view.online:
-                before = -1 if committed is None else committed.before
-                reached = update.version.through
-                follow(view, tables, online, before, update.appended, reached, now_us=now_us(), source=at.source)
+            with self._telling():  # a view that refuses earlier rows is in no other's way
+                update = update_view(tables, view, at.source, version, arrived=arrived)
+                if view.online:
+                    before = -1 if committed is None else committed.before
+                    reached = update.version.through
+                    follow(view, tables, online, before, update.appended, reached, now_us=now_us(), source=at.source)
         for derived in at.derived:
             with self._telling():
                 found = derive_pushed(tables, derived, version)
@@ -274,7 +296,14 @@ class Pushing:
             age = 0.0 if backlog.oldest_us is None else max(now - backlog.oldest_us, 0) / 1e6
             self._metrics.set("mainspring_feature_lag_rows", backlog.rows, **labels)
             self._metrics.set("mainspring_feature_wal_bytes", backlog.bytes, **labels)
-            self._metrics.set("mainspring_feature_age_seconds", age, **labels)
+            self._metrics.set("mainspring_feature_waiting_seconds", age, **labels)
+
+
+class Judged(Protocol):
+    """Is told what a source's checks found in pushed rows."""
+
+    def __call__(self, source: str, results: Sequence[CheckResult], *, refused: bool) -> None:
+        """Count it, and put it on record."""
 
 
 class _Source:

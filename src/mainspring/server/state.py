@@ -26,8 +26,9 @@ from mainspring.engine.driver import load
 from mainspring.errors import ConfigError
 from mainspring.features.log import SourceTable
 from mainspring.features.online.plan import ReadPlan, compile_plan
-from mainspring.features.steps import derived_from, sources_of
-from mainspring.features.view import View, picks_of
+from mainspring.features.online.sampled import SampledPlan, Samples
+from mainspring.features.steps import checked_views, derived_from, sources_of
+from mainspring.features.view import Pick, View, picks_of
 from mainspring.monitoring.feeds import arrivals
 from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
@@ -39,6 +40,8 @@ from mainspring.server.labels import LabelRules
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
 from mainspring.server.pushing import Pushing
+from mainspring.server.quality import DataQuality
+from mainspring.server.replaying import ReplayWatch
 from mainspring.serving.endpoint import EndpointService, ModelColumn
 from mainspring.serving.models import LiveModel, ModelTable, load_live
 from mainspring.serving.predlog.reader import LogReader, compact
@@ -94,12 +97,17 @@ class WorkerState:
         self.monitors: dict[str, Watched] = {}
         self.knowledge = Knowledge(services, plan)
         self.started = now_us()
+        self.quality: DataQuality
+        share = services.settings.number("features.replay")
+        self.samples = Samples(share) if share else None
+        self._replaying = None if self.samples is None else ReplayWatch(plan.app, services, self.samples, self.metrics)
         self.retraining: subprocess.Popen[bytes] | None = None
         self.pushing: Pushing | None = None
         self._worker = worker
         self._views: dict[str, View] = {}
+        self._checked: dict[str, View] = {}
         self._sources: dict[str, SourceTable] = {}
-        self._plans: dict[str, ReadPlan] = {}
+        self._plans: dict[str, ReadPlan | SampledPlan] = {}
         self._monitoring = threading.Lock()
         self._counting = threading.Lock()
         self._promised: dict[str, float] = {}
@@ -115,8 +123,14 @@ class WorkerState:
         """
         self._sources = sources_of(self.plan)
         self._views = online_views(self.services, self.plan)
-        derived = derived_from(self.plan, self._views, self._sources)
-        self.pushing = Pushing(self.services, self.plan.app, self._sources, self._views, derived, self.metrics)
+        self._checked = checked_views(self.plan, self._views)
+        logs = {name: source.log for name, source in self._sources.items()}
+        name = f"worker-{self._worker}"
+        self.quality = DataQuality(self.services, self.plan, self._views, logs, self.metrics, name)
+        derived = derived_from(self.plan, self._checked, self._sources)
+        self.pushing = Pushing(
+            self.services, self.plan.app, self._sources, self._checked, derived, self.metrics, self.quality.pushed
+        )
         for node in self._served():
             self._open_endpoint(node)
         self.refresh()
@@ -133,8 +147,7 @@ class WorkerState:
         model = spec_of(spec.model)
         model_name = name_of(spec.model)
         picks = picks_of(model.inputs, self._views)
-        plan = compile_plan(self.services.online, picks)
-        self._plans[node.name] = plan
+        self._plans[node.name] = self._sampled(compile_plan(self.services.online, picks), picks)
         spine = spec_of(model.spine)
         columns, place = [], 0
         waiting = iter(picks)
@@ -183,6 +196,9 @@ class WorkerState:
             beside=beside,
             waits=not self.services.decision("online").chosen.embedded,
         )
+
+    def _sampled(self, plan: ReadPlan, picks: Sequence[Pick]) -> ReadPlan | SampledPlan:
+        return plan if self.samples is None else SampledPlan(plan, picks, self.samples)
 
     def _live(self, model: str) -> LiveModel:
         live = self.models.get(model)
@@ -306,10 +322,15 @@ class WorkerState:
                 return step.outputs[0].digest
         return None
 
+    def replay_once(self) -> int:
+        """Compute sampled answers again offline; how many there were."""
+        return 0 if self._replaying is None else self._replaying.once()
+
     def monitor_once(self) -> int:
         """Follow the prediction logs, judge closed blocks, compact old segments; how many blocks were judged."""
         judged = 0
         self.count_logged()
+        self.quality.once()
         with self._monitoring:
             for watched in self.monitors.values():
                 for rows in watched.reader.new_rows():

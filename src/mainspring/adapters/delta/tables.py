@@ -25,7 +25,7 @@ from mainspring.adapters.delta.problems import busy, forked, no_such_table, turn
 from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.errors import MainspringError
 from mainspring.lazy import lazy
-from mainspring.ports.tables import Commit, Txn, Where
+from mainspring.ports.tables import Commit, Limits, Txn, Where
 
 if TYPE_CHECKING:
     import deltalake
@@ -109,6 +109,12 @@ class DeltaTables:
         self._open: dict[str, deltalake.DeltaTable] = {}
         self._heads: dict[str, _Head] = {}
         self._synced: dict[str, int] = {}
+
+    @property
+    def limits(self) -> Limits:
+        """What the settings allow; what does not fit goes to a folder beside the tables."""
+        memory = self._settings.memory
+        return Limits() if memory is None else Limits(memory, str(self._root / ".spill"))
 
     def tables(self) -> tuple[str, ...]:
         """The names of all tables, sorted."""

@@ -11,6 +11,7 @@ from mainspring.catalog.ids import now_us as present
 from mainspring.features.log import MADE_MARK, SourceTable, read_log, standing
 from mainspring.features.online.keys import view_prefix
 from mainspring.features.online.rows import BODY, head
+from mainspring.features.online.windows import layout_of
 from mainspring.features.online.write import rewrite, upsert
 from mainspring.features.project import project
 from mainspring.features.view import RETRACTS, SEQ, View
@@ -48,9 +49,24 @@ class Materialised(msgspec.Struct, frozen=True):
 
 
 def online_id(catalog: Catalog, view: View) -> int:
-    """The number under which a view's rows are kept online: one a log, never reused."""
-    offered = Entity(new_id(), "online_view", "all", 0, view.log, {"view": view.name, "log": view.log}, present())
+    """The number under which a view's rows are kept online: one for what decides them, never reused.
+
+    That is the log, how much of it a row keeps, and the sketches it has: a longer window, or a first `distinct` of a
+    column, needs rows anew, and has them beside the old ones.
+    """
+    kept = _kept(view)
+    offered = Entity(
+        new_id(), "online_view", "all", 0, f"{view.log}/{kept}", {"view": view.name, "log": view.log}, present()
+    )
     return catalog.add_entity(offered).version
+
+
+def _kept(view: View) -> str:
+    if not view.windowed:
+        return "newest"
+    layout = layout_of(view)
+    sketches = "".join(f"/{function.value}:{column}" for function, column in layout.sketches)
+    return f"chunks/{layout.keep_us}{sketches}"
 
 
 def materialise(
