@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
-from mainspring.errors import DataError, MainspringError
+from mainspring.errors import DataError, MainspringError, ServiceError
 from mainspring.features.ingest import Prepared, prepare_rows
 from mainspring.features.log import PUSH_MARK, SourceTable, TableVersion, newest
 from mainspring.features.online.materialise import follow, materialise
@@ -260,18 +260,31 @@ class Pushing:
     def _bring_views(self, at: _Source, version: TableVersion, committed: Committed | None) -> None:
         tables, online = self._services.tables, self._services.online
         arrived = None if committed is None else (committed.before, committed.rows)
+        failed: list[ServiceError] = []
         for view in at.views:
-            with self._telling():  # a view that refuses earlier rows is in no other's way
+            with self._going_on(failed):
                 update = update_view(tables, view, at.source, version, arrived=arrived)
                 if view.online:
                     before = -1 if committed is None else committed.before
                     reached = update.version.through
                     follow(view, tables, online, before, update.appended, reached, now_us=now_us(), source=at.source)
         for derived in at.derived:
-            with self._telling():
+            with self._going_on(failed):
                 found = derive_pushed(tables, derived, version)
                 if found is not None and derived.view.online:
                     materialise(derived.view, tables, online, found.version, now_us=now_us())
+        if failed:
+            raise failed[0]
+
+    @contextlib.contextmanager
+    def _going_on(self, failed: list[ServiceError]) -> Iterator[None]:
+        """A view that refuses rows or fails is in no other's way; a store that does not answer is asked again."""
+        try:
+            yield
+        except ServiceError as error:
+            failed.append(error)
+        except MainspringError as error:
+            self._told(error.lines())
 
     @contextlib.contextmanager
     def _telling(self, source: str = "") -> Iterator[None]:
