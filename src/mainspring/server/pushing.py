@@ -240,20 +240,21 @@ class Pushing:
             StoreError: as the table store raises.
         """
         at = self._sources[source]
-        if at.log.newest() is None:
+        if at.log.newest() is None and not at.behind:
             return
         tables = self._services.tables
         with at.turn:
+            at.behind = True  # the log may let go of rows that the views have not got yet
             with tables.writing(at.source.log):
                 committed = commit_waiting(tables, at.log)
                 retire(tables, at.log)
             pushed = tables.mark(at.source.log, PUSH_MARK)
-            if pushed is None or pushed == at.followed:
-                return
-            version = newest(tables, at.source.log) if committed is None else committed.version
-            if version is not None:
-                self._bring_views(at, version, committed)
-            at.followed = pushed
+            if pushed is not None and pushed != at.followed:
+                version = newest(tables, at.source.log) if committed is None else committed.version
+                if version is not None:
+                    self._bring_views(at, version, committed)
+                at.followed = pushed
+            at.behind = False
         if committed is not None:
             self._metrics.counter("mainspring_feature_commits_total", app=self._app, source=source)(1.0)
 
@@ -332,6 +333,7 @@ class _Source:
         self.schema = kept_schema(source).serialize().to_pybytes()
         self.turn = threading.Lock()
         self.followed: int | None = None
+        self.behind = True
         self.fault = ""
 
 
