@@ -110,6 +110,45 @@ def test_what_is_acknowledged_is_online_at_once_and_in_the_tables_soon(project: 
     waits(lambda: [row["_seq"] for row in in_tables(project)] == answer["seq"])
 
 
+def arrow(**columns: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    table = pa.table(columns)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def test_rows_come_as_arrow_too(project: Path, started: Any) -> None:
+    """By the same rules; whatever the bytes are, the answer says what is wrong with them."""
+    served = started(MAINSPRING_SERVING_REPLAY="true", MAINSPRING_SERVER_MAX_ROWS="50")
+    kind = {"Content-Type": "application/vnd.apache.arrow.stream"}
+
+    def send(body: bytes, **headers: str) -> tuple[int, Any]:
+        status, answer, _ = call(f"{served.url}/sources/visits/push", body, {**kind, **headers})
+        return status, json.loads(answer)
+
+    at = pa.array([AT, AT], pa.int64()).cast(pa.timestamp("us", "UTC"))
+    good = arrow(customer=["arrow", "negative"], amount=[1.0, -1.0], at=at)
+    status, answer = send(good)
+    assert (status, answer["accepted"], answer["quarantined"]) == (200, 1, 1)
+    assert online(served, "arrow") == 1
+    keyed = {"Idempotency-Key": "a"}
+    assert send(good, **keyed)[1]["seq"] == send(good, **keyed)[1]["seq"]
+    assert send(arrow(customer=["x"], colour=["red"], at=at[:1]))[1]["code"] == "MS-2304"
+    assert send(arrow(customer=[1], at=at[:1]))[1]["code"] == "MS-2110"
+    fine = pa.array([AT * 1000 + 1], pa.int64()).cast(pa.timestamp("ns", "UTC"))
+    assert send(arrow(customer=["x"], at=fine))[1]["code"] == "MS-2110"
+    assert send(arrow(customer=["x"] * 51, at=pa.array([AT] * 51).cast(pa.timestamp("us", "UTC"))))[0] == 413
+    chance = random.Random(SEED)
+    for _ in range(40):
+        torn = bytearray(good[: chance.randrange(len(good))])
+        for _ in range(chance.randrange(3)):
+            if torn:
+                torn[chance.randrange(len(torn))] ^= chance.randrange(1, 256)
+        assert send(bytes(torn) or b"?")[0] in (200, 400)
+    assert served.process.poll() is None
+
+
 def test_apply_in_another_process_sees_what_was_acknowledged_before_it_began(project: Path, started: Any) -> None:
     served = started(**LATER)
     _, answer = push(served, "pushed")

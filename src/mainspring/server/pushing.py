@@ -33,7 +33,7 @@ from mainspring.features.wal.frames import Entry
 from mainspring.features.wal.log import WriteAheadLog
 from mainspring.features.wal.rows import drafted, kept_schema, logged_rows
 from mainspring.features.write import seq_range
-from mainspring.server.rows import rows_to_table
+from mainspring.server.rows import arrow_to_table, rows_to_table
 from mainspring.serving.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -102,13 +102,13 @@ class Pushing:
     # -- a push ---------------------------------------------------------------------------------------------------
 
     def push(
-        self, source: str, rows: Sequence[Mapping[str, Any]], now: int | str | None, request_id: str | None
+        self, source: str, rows: Sequence[Mapping[str, Any]] | bytes, now: int | str | None, request_id: str | None
     ) -> Mapping[str, object]:
         """Make rows durable, bring the online store up to them, and say what became of them.
 
-        Views of declared aggregates follow, and decorated views of that one source with ``rows="each"``; other
-        decorated views follow when they are built. A view whose function fails is named in ``not_derived``, and one
-        whose store does not answer in ``not_online``: both are tried again.
+        Rows are JSON's objects, or bytes of Arrow IPC. Views of declared aggregates follow, and decorated views of that
+        one source with ``rows="each"``; other decorated views follow when they are built. A view whose function fails
+        is named in ``not_derived``, and one whose store does not answer in ``not_online``: both are tried again.
 
         Raises:
             DataError: MS-2303, no such source; MS-2304, a row does not fit; MS-2180, a check of the source or of one of
@@ -122,7 +122,10 @@ class Pushing:
                 f"no source is called {source!r}", code="MS-2303", fix=f"there are: {', '.join(self._sources)}"
             )
         cut = self._services.settings.text(f"sources.{source}.truncate") == "us"
-        table = rows_to_table(at.source, rows, truncate=cut)
+        if isinstance(rows, bytes):
+            table = arrow_to_table(at.source, rows, self._services.settings.whole("server.max_rows"), truncate=cut)
+        else:
+            table = rows_to_table(at.source, rows, truncate=cut)
         with self._judging(source):
             prepared = prepare_rows(at.source, table, known_in(self._services.tables))
             for view in at.views:
