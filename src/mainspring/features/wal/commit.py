@@ -25,7 +25,7 @@ from mainspring.features.log import (
     numbered,
 )
 from mainspring.features.view import SEQ
-from mainspring.features.wal.frames import Head
+from mainspring.features.wal.frames import VERSION, Head
 from mainspring.features.wal.log import Kept, WriteAheadLog
 from mainspring.features.wal.rows import aside_schema, kept_schema, logged_rows, rows_aside
 from mainspring.lazy import lazy
@@ -55,7 +55,6 @@ BATCHES = "batches"
 """The note of a commit with the batches that it holds, as a JSON list."""
 
 _PLACE = "_wal"
-_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +101,7 @@ def _seen(log: WriteAheadLog) -> Head:
 
 def _head_of(source: SourceTable) -> Head:
     rows, aside = (schema(source).serialize().to_pybytes() for schema in (kept_schema, aside_schema))
-    return Head(_VERSION, source.log, source.quarantine, rows, aside, 1, 0)
+    return Head(VERSION, source.log, source.quarantine, rows, aside, 1, 0)
 
 
 def _reached(tables: TableStore, head: Head) -> Head:

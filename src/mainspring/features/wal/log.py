@@ -23,7 +23,7 @@ import msgspec
 
 from mainspring.errors import DataError, MainspringError, RefusedError, StoreError
 from mainspring.features.wal.answers import DAY_US, Answers
-from mainspring.features.wal.frames import Entry, Group, Head, frame, frames, is_torn
+from mainspring.features.wal.frames import VERSION, Entry, Group, Head, frame, frames, is_torn
 
 __all__ = ["Backlog", "Draft", "Kept", "WriteAheadLog", "segment_files"]
 
@@ -462,10 +462,18 @@ class WriteAheadLog:
             self._learn(segment, rest)
 
     def _learn(self, segment: _Segment, data: bytes) -> None:
+        try:
+            self._take_in(segment, data)
+        except msgspec.DecodeError as error:
+            raise _strange(segment.path) from error
+
+    def _take_in(self, segment: _Segment, data: bytes) -> None:
         start = segment.end
         for found in frames(data, headed=start == 0):
             what, at = found.what, start + found.bodies
             if isinstance(what, Head):
+                if what.version != VERSION:
+                    raise _strange(segment.path)
                 self._head = self._head or what
             else:
                 for entry in what.entries:
@@ -536,6 +544,15 @@ def _damaged(path: Path) -> StoreError:
         code="MS-4172",
         why=f"rows in {path.parent.name}/{path.name} cannot be read, and whole ones follow them",
         fix="restore the file from a copy of the disk, or move it away and push again what it held",
+    )
+
+
+def _strange(path: Path) -> StoreError:
+    return StoreError(
+        "the log of pushes cannot be understood",
+        code="MS-4174",
+        why=f"{path.parent.name}/{path.name} was written by another version of Mainspring",
+        fix="start that version once more and stop it: the rows are in the tables then, and the file can go",
     )
 
 
