@@ -40,6 +40,7 @@ __all__ = [
     "BATCHES",
     "Committed",
     "commit_waiting",
+    "count_waiting",
     "drain",
     "log_of",
     "logs_there",
@@ -199,6 +200,13 @@ def pushed_through(tables: TableStore, source: SourceTable) -> tuple[int, int] |
         return None
     reached = max(-1 if newest is None else seq_of(newest), -1 if committed is None else committed)
     return reached, tables.mark(source.log, MADE_MARK) or 0
+
+
+def count_waiting(tables: TableStore, source: SourceTable) -> int:
+    """How many acknowledged rows of a source are in no table yet."""
+    with contextlib.closing(log_of(tables, source)) as log:
+        log.newest()
+        return sum(k.entry.rows for k in log.waiting(*_marks(tables, _seen(log)))) if log.head is not None else 0
 
 
 def rows_waiting(tables: TableStore, source: SourceTable, after: int) -> pa.Table:
