@@ -29,6 +29,7 @@ from mainspring.server.evaluations import Evaluated
 from mainspring.server.planning import plan_of
 from mainspring.server.prompts import shares_of
 from mainspring.server.trace import trace_prediction
+from mainspring.server.vector_indexes import described_named
 
 __all__ = ["command"]
 
@@ -139,6 +140,7 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
                 **({"table": table_of(services, plan, kind, name)} if kind in _TABLES else {}),
                 **({"quality": quality_of(services, kind, name)} if kind in _TABLES else {}),
                 **({"index": index_of(services, name)} if kind == "index" else {}),
+                **({"vector_index": described_named(services, plan, name)} if kind == "vector_index" else {}),
             }
         )
         return
@@ -161,6 +163,9 @@ def _describe_more(services: Services, plan: Plan, kind: str, name: str) -> None
         lines(quality_lines(quality_of(services, kind, name)))
     elif kind == "index":
         _describe_index(index_of(services, name))
+    elif kind == "vector_index":
+        found = described_named(services, plan, name)
+        lines(f"  {key}: {found[key]}" for key in ("dims", "state", "entities", "behind", "collection"))
     elif kind == "prompt":
         _describe_prompt(services, name)
     elif kind == "evaluation":

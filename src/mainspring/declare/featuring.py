@@ -8,12 +8,13 @@ from typing import Literal, overload
 from mainspring.declare.aggregate import Aggregate
 from mainspring.declare.check import aggregates_fit, columns_exist, time_zone
 from mainspring.declare.checking import checks_fit, view_columns
-from mainspring.declare.data import Entity, FeatureView, FeatureViewSpec, Source, SourceSpec
+from mainspring.declare.data import Entity, Feature, FeatureView, FeatureViewSpec, Source, SourceSpec
 from mainspring.declare.declared import Declared
 from mainspring.declare.duration import Duration, microseconds
-from mainspring.declare.options import choice, flag, known_options
+from mainspring.declare.options import choice, flag, is_a, known_options, texts
 from mainspring.declare.origin import here
 from mainspring.declare.record import Record, fields_of
+from mainspring.declare.vector_index import Nearness, VectorIndex, VectorIndexSpec
 
 __all__ = ["Featuring"]
 
@@ -142,3 +143,30 @@ class Featuring(Declared):
         if features:
             return view(None, called)
         return lambda function: view(function, called or function.__name__)
+
+    def vector_index(
+        self,
+        feature: Feature,
+        *,
+        filters: Sequence[str] = (),
+        metric: Nearness = "cosine",
+        called: str | None = None,
+    ) -> VectorIndex:
+        """An index over a feature that is a vector: entities found by nearness, with the features that they have now.
+
+        It follows its view: pushes, corrections, deletions, ``ttl`` and ``valid_to`` hold for it as they do online.
+
+        Args:
+            feature: the vector, a feature that the view's newest row answers: ``catalogue.image``.
+            filters: features and entity keys of the view that searches may filter by.
+            metric: ``cosine`` compares directions; ``dot`` takes the vectors as they are.
+            called: its name, when no variable holds it.
+
+        Raises:
+            DeclarationError: MS-1033, MS-1034, MS-1036; when the app is loaded, MS-1121, it is no vector; MS-1122, a
+                filter cannot be one; MS-1123, the view is not kept online.
+        """
+        is_a("what app.vector_index takes", feature, Feature, 'app.vector_index(catalogue.image, filters=["price"])')
+        texts("filters", filters)
+        choice("metric", metric, ("cosine", "dot"))
+        return self._add(VectorIndex(VectorIndexSpec(feature, tuple(filters), metric), here(), called))

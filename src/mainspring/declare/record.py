@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import functools
+import inspect
 import re
 import types
 import typing
@@ -145,7 +147,24 @@ class Record:
             origin: str
             wind_speed: float | None = Field(ge=0, le=200, unit="mph")
             observed: datetime
+
+    A row may be made by name, as an on-demand function returns it: ``Pressure(ratio=0.5, high=False)``.
     """
+
+    def __init__(self, **values: object) -> None:
+        names = _names_of(type(self))  # type: ignore[arg-type]  # classes are hashable
+        if values.keys() != names:
+            wrong = ", ".join(sorted(names ^ values.keys()))
+            raise TypeError(f"{type(self).__name__} takes each of its columns once; check {wrong}")
+        self.__dict__.update(values)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+@functools.cache
+def _names_of(record: type[Record]) -> frozenset[str]:
+    return frozenset(name for base in record.__mro__ for name in inspect.get_annotations(base))
 
 
 _KINDS: Mapping[object, Kind] = {

@@ -22,11 +22,12 @@ _NONE = Limits()
 
 
 @contextmanager
-def connection(limits: Limits = _NONE) -> Iterator[duckdb.DuckDBPyConnection]:
+def connection(limits: Limits = _NONE, *, threads: int | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory DuckDB that reads times as UTC and may reorder rows, so that every query orders what it returns.
 
     Args:
         limits: what it may take of the machine.
+        threads: cores it may use; all when left out.
 
     Raises:
         StoreError: MS-4136, a query does not fit in that.
@@ -35,6 +36,7 @@ def connection(limits: Limits = _NONE) -> Iterator[duckdb.DuckDBPyConnection]:
         "autoload_known_extensions": False,
         "autoinstall_known_extensions": False,
     }
+    config |= {} if threads is None else {"threads": threads}
     config |= {} if limits.memory is None else {"memory_limit": limits.memory}
     config |= {} if limits.spill is None else {"temp_directory": limits.spill}
     try:

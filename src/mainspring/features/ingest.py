@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 else:
     np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["REASON", "Prepared", "prepare", "prepare_rows", "read_source"]
+__all__ = ["REASON", "Prepared", "prepare", "prepare_rows", "read_source", "some_fit"]
 
 REASON = "_reason"
 """The column of a quarantine table that says why a row was set aside."""
@@ -70,7 +70,15 @@ def read_source(
             a file cannot be read.
     """
     raw = [read_file(path, source.fields, source=source.name, format=format) for path in files]
-    prepared = prepare(source, raw, truncate=truncate, known=known)
+    return some_fit(source, prepare(source, raw, truncate=truncate, known=known))
+
+
+def some_fit(source: SourceTable, prepared: Prepared) -> Prepared:
+    """The rows as they are.
+
+    Raises:
+        DataError: MS-2113, there are rows and none of them fits.
+    """
     if len(prepared.set_aside) and not len(prepared.rows):
         raise _nothing_fits(source, prepared.report)
     return prepared
@@ -117,7 +125,6 @@ def prepare(
 
 
 def _conform(source: SourceTable, file: RawFile, schema: pa.Schema, truncate: bool) -> pa.Table:
-    how = Reading(file.text, source.zone, truncate)
     columns = []
     for field in source.fields:
         if field.name not in file.table.column_names:
@@ -126,6 +133,7 @@ def _conform(source: SourceTable, file: RawFile, schema: pa.Schema, truncate: bo
             columns.append(pa.chunked_array([pa.nulls(len(file.table), arrow_type(field.type))]))
             continue
         column = file.table.column(field.name)
+        how = Reading(file.text or field.name in file.numbers, source.zone, truncate)
         try:
             columns.append(cast_column(column, field.type, how))
         except UnfitError as error:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,33 +16,24 @@ from mainspring.declare.artifact import File
 from mainspring.declare.data import FeatureView, Source
 from mainspring.declare.declaration import Declaration, name_of, origin_of, spec_of
 from mainspring.declare.origin import of_function
+from mainspring.declare.step import StepOptions
 from mainspring.engine import context
 from mainspring.engine.task import Output, Task
-from mainspring.errors import ConfigError, DeclarationError, ServiceError
+from mainspring.errors import ConfigError, DeclarationError
 from mainspring.features.derive import Upstream, derive_view, derived_ahead
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import read_source
 from mainspring.features.log import CONTENT_MARK, MADE_MARK, SourceTable, TableVersion, source_of
 from mainspring.features.project import update_view
 from mainspring.features.quality.known import known_in
-from mainspring.features.quality.steps import (
-    content_with_checks,
-    gate_of,
-    judge_of_view,
-    only_distance,
-    references_of,
-    whole_of_files,
-    without_distance,
-)
-from mainspring.features.quality.tablewise import judge_whole
+from mainspring.features.quality.steps import gate_of, judge_of_view, references_of
+from mainspring.features.sources.extract import extract_files, extract_new, extract_whole, take_whole, tidied
 from mainspring.features.sources.files import find_files
-from mainspring.features.tidy import pinned_versions, tidy
+from mainspring.features.sources.place import Outside, outside_of
 from mainspring.features.view import View, checks_of, view_of
 from mainspring.features.wal.commit import pushed_through
-from mainspring.features.write import Changes, ingest_batch
 from mainspring.plan.closure import closure_of
 from mainspring.plan.graph import Plan
-from mainspring.ports.catalog import Catalog
 from mainspring.ports.tables import TableStore
 
 if TYPE_CHECKING:
@@ -54,7 +43,6 @@ __all__ = [
     "Derived",
     "TableVersion",
     "aggregate_rows",
-    "changes_in_words",
     "checked_views",
     "derive_ahead",
     "derive_pushed",
@@ -68,6 +56,9 @@ __all__ = [
     "tasks_for",
     "views_of",
 ]
+
+_CLOSING_US = 60_000_000
+"""What a read may take beyond its limit, to connect and to commit."""
 
 
 class Services(Protocol):
@@ -84,14 +75,6 @@ class Services(Protocol):
     @property
     def tables(self) -> TableStore:
         """The offline tables."""
-
-
-class _HasStores(Protocol):
-    @property
-    def tables(self) -> TableStore: ...
-
-    @property
-    def catalog(self) -> Catalog: ...
 
 
 def sources_of(plan: Plan) -> dict[str, SourceTable]:
@@ -135,10 +118,11 @@ def checked_views(plan: Plan, views: Mapping[str, View]) -> dict[str, View]:
 def tasks_for(plan: Plan, services: Services) -> tuple[Task, ...]:
     """A task for each source (``source/NAME``) and each feature view (``feature_view/NAME``) of an app.
 
-    Each returns a `TableVersion`. A source's task is keyed by the content of its files and by the newest pushed row.
+    Each returns a `TableVersion`. A source's task is keyed by the content of its files and by the newest pushed row;
+    that of a source outside is carried out in each run, and all that follows is kept by the content of its log.
 
     Raises:
-        ConfigError: MS-3015, a source has no path; MS-3020, its url has no reader here.
+        ConfigError: MS-3015, a source has no place; MS-3020, MS-3040, MS-3041, as `outside_of`.
         DataError: MS-2112, a source's path leads to no file.
         DeclarationError: MS-2106, a view is made from a view of aggregates.
     """
@@ -155,7 +139,7 @@ def files_of(name: str, settings: Settings) -> list[Path]:
     """The files that a source is read from; none of them is opened.
 
     Raises:
-        ConfigError: MS-3015, the source has no path; MS-3020, its url has no reader here.
+        ConfigError: MS-3015, the source has no path.
         DataError: MS-2112, its path leads to no file.
     """
     setting = settings.setting(f"sources.{name}.path")
@@ -167,6 +151,9 @@ def files_of(name: str, settings: Settings) -> list[Path]:
 
 def _source_task(source: SourceTable, services: Services, declared: str) -> Task:
     prefix = f"sources.{source.name}"
+    outside = outside_of(source, services.settings)
+    if outside is not None:
+        return _extract_task(source, outside, services.settings, declared)
     params = {
         "source": source,
         "files": [File(path) for path in files_of(source.name, services.settings)],
@@ -186,16 +173,33 @@ def _source_task(source: SourceTable, services: Services, declared: str) -> Task
     )
 
 
+def _extract_task(source: SourceTable, outside: Outside, settings: Settings, declared: str) -> Task:
+    params: dict[str, object] = {
+        "source": source,
+        "truncate": settings.text(f"sources.{source.name}.truncate") == "us",
+    }
+    function: Callable[..., TableVersion]
+    if outside.reads == "files":
+        params["format"], function = settings.text(f"sources.{source.name}.format"), extract_files
+    elif outside.cursor is not None:
+        params |= {"relation": outside.relation, "cursor": outside.cursor}
+        function = extract_new
+    else:
+        params["relation"], function = outside.relation, extract_whole
+    # What is outside changes without a sign, so nothing is kept; and one that hangs is ended, whatever hangs.
+    options = StepOptions(cache=False, timeout_us=outside.timeout_us + _CLOSING_US)
+    return Task(
+        f"source/{source.name}",
+        function,
+        params,
+        references_of(source),
+        options=options,
+        title=f"source {source.name}",
+        origin=declared,
+    )
+
+
 def _placeless(name: str, settings: Settings) -> ConfigError:
-    url = settings.setting(f"sources.{name}.url")
-    if url is not None and url.value is not None:
-        return ConfigError(
-            f"source {name!r} is at a url, and nothing here reads it",
-            code="MS-3020",
-            why=f"{str(url.value).partition('://')[0]} is no file",
-            origin=url.origin,
-            fix=f'export it to a file: sources.{name}.path = "data/{name}.parquet"',
-        )
     return ConfigError(
         f"source {name!r} has no place in profile {settings.profile!r}",
         code="MS-3015",
@@ -295,38 +299,10 @@ def ingest_files(
     Raises:
         DataError: as `read_source`; MS-2180, a check refuses the rows, and nothing is committed.
     """
-    step, tables, now = context.current(), _tables(), time.time_ns() // 1000
-    paths = [file.path for file in files]
+    tables, paths = _tables(), [file.path for file in files]
     prepared = read_source(source, paths, format=format, truncate=truncate, known=known_in(tables))
-    gate = gate_of(f"/source/{source.name}", source.origin)
-    whole = whole_of_files(tables, source, prepared.rows)
-    gate.take([*prepared.results, *judge_whole(without_distance(source.checks), whole, now)])
-    done = ingest_batch(
-        tables,
-        source,
-        prepared,
-        content=content_with_checks(_content(paths), source.checks, referenced),
-        now_us=now,
-        pushed=-1 if pushed is None else pushed[0],
-        tell=lambda changes: step.note(changes_in_words(changes)),
-        judge=lambda new: gate.take(
-            judge_whole(only_distance(source.checks), dataclasses.replace(whole, new=new), now)
-        ),
-    )
-    gate.passed()
-    for reason, count in prepared.report.items():
-        sys.stderr.write(f"{source.name}: set aside {count} rows: {reason}\n")
-    if prepared.report:
-        aside = f"{len(prepared.set_aside):,} of {len(prepared.set_aside) + len(prepared.rows):,} rows set aside"
-        step.note(f"{aside} ({', '.join(prepared.report)}): mainspring show source/{source.name}")
-    _tidy(source.log)
-    return done
-
-
-def changes_in_words(changes: Changes) -> str:
-    """What files brought to a log, as people read it; empty when nothing."""
-    parts = {"added": changes.added, "corrected": changes.corrected, "removed": changes.removed}
-    return ", ".join(f"{count:,} rows {what}" for what, count in parts.items() if count)
+    through = -1 if pushed is None else pushed[0]
+    return take_whole(tables, source, prepared, _content(paths), referenced, pushed=through)
 
 
 def still_filed(services: Services, params: Mapping[str, object], kept: object) -> bool:
@@ -358,7 +334,7 @@ def aggregate_rows(view: View, source: SourceTable, at: TableVersion) -> TableVe
     gate = gate_of(f"/feature_view/{view.name}", f"feature view {view.name!r}")
     done = update_view(tables, view, source, at, judge=judge_of_view(tables, view, gate))
     gate.passed()
-    _tidy(view.log)
+    tidied(view.log)
     return done.version
 
 
@@ -380,21 +356,12 @@ def derive_rows(
         judge=judge_of_view(tables, view, gate),
     )
     gate.passed()
-    _tidy(view.log)
+    tidied(view.log)
     return made.version
 
 
 def _tables() -> TableStore:
     return cast(HasTables, context.current().services).tables
-
-
-def _tidy(table: str) -> None:
-    """Keep a log quick to read; that it cannot be done now harms nothing."""
-    services = cast(_HasStores, context.current().services)
-    try:
-        tidy(services.tables, table, lambda: pinned_versions(services.catalog), now_us=time.time_ns() // 1000)
-    except ServiceError as error:
-        sys.stderr.write(f"{table} was not put in order: {error.what}\n")
 
 
 def _content(paths: Sequence[Path]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mainspring.declare.aggregate import Aggregate, Function
 from mainspring.declare.checking import checks_fit
-from mainspring.declare.data import Column, Feature, FeatureView, FeatureViewSpec, Source, SourceSpec, did_you_mean
+from mainspring.declare.data import Feature, FeatureView, FeatureViewSpec, Source, SourceSpec, did_you_mean
 from mainspring.declare.declaration import name_of, origin_of, spec_of
 from mainspring.declare.model import Input
 from mainspring.declare.quality import Check
@@ -227,7 +227,7 @@ def pick(view: View, *names: str) -> Pick:
 
 
 def picks_of(inputs: Sequence[Input], views: Mapping[str, View]) -> tuple[Pick, ...]:
-    """The features that a model's inputs stand for, one pick a mention; columns of the label's source are left out.
+    """The features that a model's inputs stand for, one pick a mention; nothing else among them is read.
 
     Args:
         inputs: feature views, single features and columns, as `App.model` takes them.
@@ -237,7 +237,7 @@ def picks_of(inputs: Sequence[Input], views: Mapping[str, View]) -> tuple[Pick, 
     for item in inputs:
         if isinstance(item, Feature):
             picks.append(pick(views[name_of(item.view)], item.name))
-        elif not isinstance(item, Column):
+        elif isinstance(item, FeatureView):
             picks.append(pick(views[name_of(item)]))
     return tuple(picks)
 

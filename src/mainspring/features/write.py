@@ -19,6 +19,7 @@ from mainspring.features.log import (
     SourceTable,
     TableVersion,
     append_to_log,
+    content_digest,
     counter_after,
     newest,
     noted,
@@ -33,7 +34,8 @@ from mainspring.features.quality.known import known_in
 from mainspring.features.quality.results import CheckResult
 from mainspring.features.quality.screen import refuse_pushed
 from mainspring.features.stamp import constant, stamp, stored
-from mainspring.features.view import BATCH, RETRACTS, SEQ, View
+from mainspring.features.unheld import unheld
+from mainspring.features.view import BATCH, EVENT, RETRACTS, SEQ, View
 from mainspring.features.wal.commit import commit_waiting, log_of, retire, seq_of
 from mainspring.features.wal.frames import Entry
 from mainspring.features.wal.log import WriteAheadLog
@@ -48,7 +50,17 @@ if TYPE_CHECKING:
 else:
     np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["Changes", "PushResult", "append_rows", "ingest_batch", "seq_range"]
+__all__ = [
+    "Changes",
+    "Increment",
+    "PushResult",
+    "append_increment",
+    "append_rows",
+    "has_batches",
+    "holds_content",
+    "ingest_batch",
+    "seq_range",
+]
 
 _FILES = "files"
 """The writer of what files bring; it counts how often they brought something."""
@@ -266,6 +278,96 @@ def _apart(tables: TableStore, source: SourceTable, log: WriteAheadLog, count: i
     return numbered(start, count)
 
 
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """What became of one part of what a source outside has.
+
+    Attributes:
+        added: rows that are new.
+        aside: rows that were set aside and had not been before.
+    """
+
+    added: int
+    aside: int
+
+
+def append_increment(
+    tables: TableStore,
+    source: SourceTable,
+    prepared: Prepared,
+    *,
+    writer: str,
+    now_us: int,
+    history: bool,
+    compared: bool,
+    marks: Callable[[], Mapping[str, int]] = dict,
+    notes: Callable[[], Mapping[str, str]] = dict,
+    judge: Callable[[pa.Table], None] = _unjudged,
+) -> Increment:
+    """Append rows of which nothing is taken away later: in one commit, or in none when there is nothing to say.
+
+    Args:
+        tables: the table store.
+        source: the source.
+        prepared: its rows.
+        writer: who brings them; the mark of that name counts how often it brought something.
+        now_us: the moment of arrival, in microseconds since 1970.
+        history: whether the rows count as known from their event time on, and are marked as assumed.
+        compared: whether rows that the log holds are left out: as many copies of each as it holds.
+        marks: further marks of the commit, asked for while no one else writes; when there are some, it is made.
+        notes: its notes, likewise; they alone make no commit.
+        judge: is shown the rows that are new before anything is written; what it raises, refuses them.
+    """
+    with tables.writing(source.log), contextlib.closing(log_of(tables, source)) as log:
+        commit_waiting(tables, log)  # what was acknowledged before stands for rows of the source
+        known, number = newest(tables, source.log), tables.mark(source.log, writer) or 0
+        rows, aside = prepared.rows, prepared.set_aside
+        if compared and known is not None:
+            rows = _unheld_by_log(tables, source, rows)
+            aside = _unknown(tables, source.quarantine, aside, source) if len(aside) else aside
+        judge(rows)
+        own, batch = marks(), f"{writer}/{number + 1}"
+        _set_aside(tables, source, aside, f"{batch}/{content_digest(aside)[:8]}")
+        if len(rows) or known is None or own:
+            seq = _apart(tables, source, log, len(rows))
+            append_to_log(
+                tables,
+                source.log,
+                stamp(source, rows, seq, batch, None if history else now_us),
+                Txn(writer, number + 1),
+                through=seq[-1].as_py() if len(seq) else -1,
+                quarantined=len(aside),
+                made=now_us,
+                marks=own,
+                notes=notes(),
+            )
+    return Increment(len(rows), len(aside))
+
+
+def holds_content(tables: TableStore, source: SourceTable, content: str) -> bool:
+    """Whether a source's log speaks of files of this content, as `ingest_batch` last took them."""
+    number = tables.mark(source.log, _FILES)
+    commit = tables.commit_of(source.log, _FILES, number) if number else None
+    return commit is not None and commit.notes.get(_CONTENT) == content
+
+
+def has_batches(tables: TableStore, source: SourceTable, writer: str) -> bool:
+    """Whether a source's log had anything from files, or from this writer."""
+    return any(tables.mark(source.log, name) for name in (_FILES, writer))
+
+
+def _unheld_by_log(tables: TableStore, source: SourceTable, rows: pa.Table) -> pa.Table:
+    """The rows that a log does not hold; a row and its copy happened at once, so only that stretch is looked at."""
+    if not len(rows):
+        return rows
+    event = pc.min_max(rows.column(source.time)).as_py()
+    columns = [*(item.name for item in source.fields), SEQ, RETRACTS]
+    held = read_log(
+        tables, source.log, columns=columns, where=[(EVENT, ">=", event["min"]), (EVENT, "<=", event["max"])]
+    )
+    return unheld(rows, standing(held), source.fields)
+
+
 def _with_pushes(tables: TableStore, source: SourceTable, earlier: Commit, pushed: int) -> TableVersion:
     """The first version that has an earlier batch and the pushes up to a mark: the same at every call."""
     version = noted(source.log, earlier) or TableVersion(source.log, earlier.version)
@@ -350,17 +452,4 @@ def _unknown(tables: TableStore, table: str, rows: pa.Table, source: SourceTable
     """The rows that a table does not hold yet: as many copies of each as there are more, in the order they came."""
     if tables.version(table) is None:
         return rows
-    names = [item.name for item in source.fields]
-    listed = ", ".join(quoted(name) for name in names)
-    same = " and ".join(f"n.{quoted(name)} is not distinct from h.{quoted(name)}" for name in names)
-    with connection(tables.limits) as opened:
-        opened.register(
-            "incoming", pa.table([*stored(source, rows), pa.array(np.arange(len(rows)))], names=[*names, "rid"])
-        )
-        opened.register("held", tables.read(table, columns=names))
-        found = opened.sql(
-            f"with n as (select *, row_number() over (partition by {listed} order by rid) as copy from incoming), "
-            f"h as (select {listed}, count(*) as copies from held group by all) "
-            f"select n.rid from n left join h on {same} where n.copy > coalesce(h.copies, 0) order by n.rid"
-        ).to_arrow_table()
-    return rows.take(found.column("rid"))
+    return unheld(rows, tables.read(table, columns=[item.name for item in source.fields]), source.fields)

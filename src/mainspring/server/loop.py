@@ -32,6 +32,7 @@ from mainspring.plan.graph import Node, Plan
 from mainspring.server.indexing import task_of_index
 from mainspring.server.planning import remember
 from mainspring.server.prompts import keep_prompts, prompts_of
+from mainspring.server.vector_indexes import tasks_of_vector_indexes
 from mainspring.training.steps import tasks_of_model
 
 Mode = Literal["pool", "inline"]
@@ -144,7 +145,7 @@ def _small_result(services: Services, report: RunReport, wanted: list[str]) -> o
     return load(services, step)
 
 
-_RUNNABLE = ("model", "pipeline", "step", "feature_view", "source", "monitor", "index", "evaluation")
+_RUNNABLE = ("model", "pipeline", "step", "feature_view", "source", "monitor", "index", "vector_index", "evaluation")
 """Kinds that a bare name may mean, the likeliest first."""
 
 
@@ -212,6 +213,7 @@ def _all_tasks(services: Services, plan: Plan) -> list[Task]:
     origins = {node.name: str(node.origin) for node in plan.of_kind("feature_view")}
     sources = sources_of(plan)
     tasks += [_online_task(view, sources, origins[view.name]) for view in views.values() if view.online]
+    tasks += tasks_of_vector_indexes(services, plan, views, sources)
     for node in plan.of_kind("model"):
         model = cast(ModelDeclaration, node.declaration)
         tasks += tasks_of_model(model, views, promotions.get(node.name), segments_of(plan, node))

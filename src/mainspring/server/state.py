@@ -21,14 +21,17 @@ from mainspring.declare.artifact import File
 from mainspring.declare.data import Column
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import Endpoint, EndpointSpec, Monitor
+from mainspring.declare.on_demand import FeatureService
 from mainspring.declare.record import Kind
 from mainspring.engine.driver import load
 from mainspring.errors import ConfigError
 from mainspring.features.log import SourceTable
-from mainspring.features.online.plan import ReadPlan, compile_plan
-from mainspring.features.online.sampled import SampledPlan, Samples
+from mainspring.features.online.computed import SelectionPlan, compile_selection
+from mainspring.features.online.sampled import Samples
+from mainspring.features.online.service import ServedFeatures, serve_features
+from mainspring.features.selection import functions_of, selection_of
 from mainspring.features.steps import checked_views, derived_from, sources_of
-from mainspring.features.view import Pick, View, picks_of
+from mainspring.features.view import View
 from mainspring.monitoring.feeds import arrivals
 from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
@@ -42,6 +45,8 @@ from mainspring.server.loop import online_views, segments_of
 from mainspring.server.pushing import Pushing
 from mainspring.server.quality import DataQuality
 from mainspring.server.replaying import ReplayWatch
+from mainspring.server.vector_indexes import VectorIndexes
+from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import EndpointService, ModelColumn
 from mainspring.serving.models import LiveModel, ModelTable, load_live
 from mainspring.serving.predlog.reader import LogReader, compact
@@ -93,9 +98,11 @@ class WorkerState:
         self._only = frozenset(only)
         self.models = ModelTable()
         self.endpoints: dict[str, EndpointService] = {}
+        self.feature_services: dict[str, ServedFeatures] = {}
         self.logs: dict[str, PredictionLog] = {}
         self.monitors: dict[str, Watched] = {}
         self.knowledge = Knowledge(services, plan)
+        self.vector_indexes = VectorIndexes(services, Plan(plan.app, ()), {}, {}, self.metrics, _tell)
         self.started = now_us()
         self.quality: DataQuality
         share = services.settings.number("features.replay")
@@ -107,9 +114,11 @@ class WorkerState:
         self._views: dict[str, View] = {}
         self._checked: dict[str, View] = {}
         self._sources: dict[str, SourceTable] = {}
-        self._plans: dict[str, ReadPlan | SampledPlan] = {}
+        self._plans: dict[str, SelectionPlan] = {}
         self._monitoring = threading.Lock()
         self._counting = threading.Lock()
+        self._loading = threading.Lock()
+        self._unloaded: frozenset[str] = frozenset()
         self._promised: dict[str, float] = {}
         self._counted: dict[tuple[str, str], int] = {}
 
@@ -131,8 +140,14 @@ class WorkerState:
         self.pushing = Pushing(
             self.services, self.plan.app, self._sources, self._checked, derived, self.metrics, self.quality.pushed
         )
+        self.vector_indexes = VectorIndexes(self.services, self.plan, self._views, self._sources, self.metrics, _tell)
         for node in self._served():
             self._open_endpoint(node)
+        for node in self.plan.of_kind("feature_service"):
+            inputs = spec_of(cast(FeatureService, node.declaration)).inputs
+            self.feature_services[node.name] = serve_features(
+                node.name, inputs, self._views, self.services.online, self.samples
+            )
         self.refresh()
 
     def _served(self) -> Sequence[Node]:
@@ -146,19 +161,19 @@ class WorkerState:
         spec: EndpointSpec = spec_of(declaration)
         model = spec_of(spec.model)
         model_name = name_of(spec.model)
-        picks = picks_of(model.inputs, self._views)
-        self._plans[node.name] = self._sampled(compile_plan(self.services.online, picks), picks)
+        selection, online = selection_of(model.inputs, self._views), self.services.online
+        functions = functions_of(model.inputs)
+        self._plans[node.name] = compile_selection(online, selection, functions, self.samples)
         spine = spec_of(model.spine)
-        columns, place = [], 0
-        waiting = iter(picks)
+        columns, waiting = [], iter(enumerate(selection.outputs))
         for item in model.inputs:
             if isinstance(item, Column):
                 columns.append(ModelColumn(item.name, item.field.type, None))
                 continue
-            for feature in next(waiting).features:
-                columns.append(ModelColumn(feature.name, feature.type, place))
-                place += 1
-        keys = {key.name: key.type for pick in picks for key in pick.view.keys}
+            for _ in selection_of([item], self._views).outputs:
+                place, output = next(waiting)
+                columns.append(ModelColumn(output.name, output.type, place))
+        keys = selection.keys
         keys |= {name: found.type for name in keys if (found := spine.field(name)) is not None}
         # What monitors tell rows apart by is logged too, where it is no input of the model.
         own = {column.name for column in columns if column.feature is None}
@@ -194,11 +209,14 @@ class WorkerState:
             boolean=model.label.field.type.kind is Kind.BOOLEAN,
             ignored=frozenset(types) - {model.label.name},
             beside=beside,
-            waits=not self.services.decision("online").chosen.embedded,
+            request={field.name: field.type for field in selection.request},
+            waits=self.waits,
         )
 
-    def _sampled(self, plan: ReadPlan, picks: Sequence[Pick]) -> ReadPlan | SampledPlan:
-        return plan if self.samples is None else SampledPlan(plan, picks, self.samples)
+    @property
+    def waits(self) -> bool:
+        """Whether the online store is another machine, so that an event loop should not wait for it."""
+        return not self.services.decision("online").chosen.embedded
 
     def _live(self, model: str) -> LiveModel:
         live = self.models.get(model)
@@ -215,10 +233,14 @@ class WorkerState:
 
     def refresh(self) -> list[str]:
         """Take over champions that have moved, old ones answering until new ones are warm; the models that changed."""
+        with self._loading:
+            return self._refresh()
+
+    def _refresh(self) -> list[str]:
         changed = []
         behind = {url for node in self._served() for url in node.inputs}
         for node in self.plan.of_kind("model"):
-            if self._only and node.url not in behind:
+            if node.name in self._unloaded or (self._only and node.url not in behind):
                 continue
             alias = self.services.catalog.alias("model", node.name, _CHAMPION)
             live = self.models.get(node.name)
@@ -248,9 +270,64 @@ class WorkerState:
         return folder
 
     def ready(self) -> bool:
-        """Whether every endpoint has a warm model, and every index a version that answers."""
-        models = all(self.models.get(service.model) is not None for service in self.endpoints.values())
-        return models and self.knowledge.ready()
+        """Whether every endpoint has a warm model, and every index a version that answers.
+
+        A model that somebody has unloaded is not waited for.
+        """
+        wanted = {service.model for service in self.endpoints.values()} - self._unloaded
+        models = all(self.models.get(model) is not None for model in wanted)
+        return models and self.knowledge.ready() and self.vector_indexes.ready()
+
+    def names(self) -> Sequence[str]:
+        """The models that this process may serve."""
+        behind = {url for node in self._served() for url in node.inputs}
+        return [node.name for node in self.plan.of_kind("model") if not self._only or node.url in behind]
+
+    def load(self, name: str) -> None:
+        """Load a model's champion, and let it answer.
+
+        Raises:
+            Rejected: NO_MODEL, no model is called so; NOT_READY, it has no champion.
+        """
+        self._known(name)
+        with self._loading:
+            self._unloaded -= {name}
+            self._refresh()
+        if self.models.get(name) is None:
+            raise Rejected(Reason.NOT_READY, f"model {name!r} has no champion yet")
+
+    def unload(self, name: str) -> None:
+        """Let a model answer no more until it is loaded again, or the process starts anew.
+
+        Raises:
+            Rejected: NO_MODEL, no model is called so.
+        """
+        self._known(name)
+        with self._loading:
+            self._unloaded |= {name}
+            self.models.remove(name)
+
+    def load_folder(self, name: str, folder: Path) -> None:
+        """Load a model from a folder that the platform has put there, and let it answer beside the app's.
+
+        Raises:
+            Rejected: INVALID, there is no model of ours in the folder; CONFLICT, the name is the app's own.
+        """
+        if name in self.names():
+            raise Rejected(Reason.CONFLICT, f"model {name!r} is one of the app's own")
+        try:
+            live = load_live(1, "", folder, self.services.predictor)
+        except (OSError, ValueError) as error:
+            raise Rejected(Reason.INVALID, f"there is no model in the folder of {name!r}") from error
+        self.models.put(name, live)
+
+    def unload_folder(self, name: str) -> None:
+        """Let a model from a folder answer no more."""
+        self.models.remove(name)
+
+    def _known(self, name: str) -> None:
+        if name not in self.names():
+            raise Rejected(Reason.NO_MODEL, f"no model of this app is called {name!r}; models are loaded by name")
 
     # -- data that comes in -------------------------------------------------------------------------------------
 
@@ -387,6 +464,7 @@ class WorkerState:
 
     def close(self) -> None:
         """Seal the logs and let go of the services."""
+        self.vector_indexes.stop()
         if self.retraining is not None and self.retraining.poll() is None:
             self.retraining.terminate()
             self.retraining.wait(timeout=30)
@@ -446,6 +524,10 @@ def _metrics(state: Path, name: str) -> Metrics:
         return Metrics(state / "metrics" / f"{name}.bin")
     except OSError as error:
         raise unwritable(state, error) from error
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 def _spans_of(reader: LogReader) -> Predictions:

@@ -24,6 +24,8 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_requests_total": ("counter", "requests answered"),
     "mainspring_endpoint_latency_seconds": ("gauge", "the latency that an endpoint promises for 99 requests in 100"),
     "mainspring_request_seconds": ("histogram", "time from the first byte of a request to the last of its answer"),
+    "mainspring_inferences_total": ("counter", "calls of a model by a protocol, answered and failed"),
+    "mainspring_inference_seconds": ("histogram", "time that a model computed for a call"),
     "mainspring_predictions_total": ("counter", "rows scored"),
     "mainspring_predlog_rows_total": ("counter", "answers written to the prediction log"),
     "mainspring_predlog_dropped_total": ("counter", "answers lost to the log: the disk was full or stalled"),

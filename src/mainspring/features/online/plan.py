@@ -40,7 +40,7 @@ class ReadPlan:
         self._packers = [key_packer(pick.view.id, pick.view.keys, nulls=True) for pick in picks]
         self._readers = [_reader(pick, store) for pick in picks]
         self._parts = list(zip(self._views, self._readers, strict=True))
-        self._picks = picks
+        self._dated = [_event_of(pick, store) for pick in picks]
         if len(picks) == 1:
             self.read_one = self._single()  # type: ignore[assignment, method-assign]  # the commonest plan, without loops
 
@@ -100,7 +100,7 @@ class ReadPlan:
         """
         keys = [pack(entity) for entity in entities for pack in self._packers]
         rows = self._store.get_many(keys)
-        dated = [_event_of(pick, self._store) for pick in self._picks]
+        dated = self._dated
         width, found = len(self._packers), []
         for start in range(0, len(rows), width):
             values: list[object] = []
@@ -112,6 +112,31 @@ class ReadPlan:
                 events[name] = event_of(row, now_us)
             found.append((values, statuses, events))
         return found
+
+    def read_rows(
+        self, entities: Sequence[Mapping[str, object]], now_us: int
+    ) -> tuple[list[list[object]], dict[str, list[str]], dict[str, list[int | None]]]:
+        """As `read_dated`, by column: the values of each entity, then of each view the statuses and event times.
+
+        Raises:
+            DataError: MS-2120, a key is missing or of the wrong type.
+        """
+        found = self._store.get_many([pack(entity) for pack in self._packers for entity in entities])
+        count = len(entities)
+        rows: list[list[object]] = []
+        statuses: dict[str, list[str]] = {}
+        events: dict[str, list[int | None]] = {}
+        for place, ((name, reader), event_of) in enumerate(zip(self._parts, self._dated, strict=True)):
+            part = found[place * count : (place + 1) * count]
+            read = [reader(row, now_us) for row in part]
+            statuses[name] = [status for _, status in read]
+            events[name] = [event_of(row, now_us) for row in part]
+            if place == 0:
+                rows = [values for values, _ in read]
+            else:
+                for values, (more, _) in zip(rows, read, strict=True):
+                    values += more
+        return rows or [[] for _ in entities], statuses, events
 
 
 def compile_plan(store: OnlineStore, picks: Sequence[Pick]) -> ReadPlan:

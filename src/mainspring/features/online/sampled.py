@@ -118,6 +118,7 @@ class SampledPlan:
     def __init__(self, plan: ReadPlan, picks: Sequence[Pick], samples: Samples) -> None:
         self._plan = plan
         self._picks = tuple(picks)
+        self._keys = tuple(dict.fromkeys(name for pick in picks for name in pick.view.key_names))
         self._samples = samples
         self.names = plan.names
         self.references = plan.references
@@ -125,8 +126,7 @@ class SampledPlan:
     def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[list[object], dict[str, str]]:
         """As `ReadPlan.read_one`."""
         values, statuses = self._plan.read_one(keys, now_us)
-        if self._samples.due():
-            self._samples.put(self._picks, keys, now_us, values, statuses)
+        self._sample(keys, now_us, values, statuses)
         return values, statuses
 
     def read_many(
@@ -135,9 +135,25 @@ class SampledPlan:
         """As `ReadPlan.read_many`."""
         found = self._plan.read_many(entities, moments)
         for keys, now_us, (values, statuses) in zip(entities, moments, found, strict=True):
-            if self._samples.due():
-                self._samples.put(self._picks, keys, now_us, values, statuses)
+            self._sample(keys, now_us, values, statuses)
         return found
+
+    def read_rows(
+        self, entities: Sequence[Mapping[str, object]], now_us: int
+    ) -> tuple[list[list[object]], dict[str, list[str]], dict[str, list[int | None]]]:
+        """As `ReadPlan.read_rows`."""
+        rows, statuses, events = self._plan.read_rows(entities, now_us)
+        for place, (keys, values) in enumerate(zip(entities, rows, strict=True)):
+            self._sample(keys, now_us, values, {view: found[place] for view, found in statuses.items()})
+        return rows, statuses, events
+
+    def _sample(
+        self, keys: Mapping[str, object], now_us: int, values: Sequence[object], statuses: Mapping[str, str]
+    ) -> None:
+        """Keep an answer if it is due; a row may carry what is no key."""
+        if self._samples.due():
+            asked = {name: keys[name] for name in self._keys if name in keys}
+            self._samples.put(self._picks, asked, now_us, values, statuses)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._plan, name)

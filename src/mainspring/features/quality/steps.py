@@ -13,6 +13,7 @@ from mainspring.declare.quality import Check, CheckKind
 from mainspring.engine import context
 from mainspring.engine.task import Output
 from mainspring.features.log import SourceTable, TableVersion, read_log, standing
+from mainspring.features.log import newest as newest_of
 from mainspring.features.quality.gate import CHECKED, Gate
 from mainspring.features.quality.screen import Judge, Screened, whole_of_view
 from mainspring.features.quality.tablewise import Whole, judge_whole
@@ -35,6 +36,7 @@ __all__ = [
     "only_distance",
     "references_of",
     "whole_of_files",
+    "whole_with",
     "without_distance",
 ]
 
@@ -70,6 +72,26 @@ def whole_of_files(tables: TableStore, source: SourceTable, rows: pa.Table) -> W
     newest = pc.max(rows.column(source.time)).cast(pa.int64()).as_py() if len(rows) else None
     held = None if tables.version(source.log) is None else held_in(tables, source.log)
     return Whole(len(rows), newest, lambda names: rows.select(list(names)), rows.slice(0, 0), held)
+
+
+def whole_with(tables: TableStore, source: SourceTable, new: pa.Table) -> Whole:
+    """A source's log as it would be with further rows, of which none takes another away."""
+    before = newest_of(tables, source.log)
+    moments = [] if before is None or before.max_event_us is None else [before.max_event_us]
+    if len(new):
+        moments.append(pc.max(new.column(source.time)).cast(pa.int64()).as_py())
+    held = None if before is None else held_in(tables, source.log)
+
+    def columns(names: Sequence[str]) -> pa.Table:
+        rows = new.select(list(names))
+        if before is None:
+            return rows
+        known = standing(read_log(tables, source.log, columns=list(dict.fromkeys([*names, DELETED, SEQ, RETRACTS]))))
+        alive = known.filter(pc.invert(known.column(DELETED))).select(list(names))
+        return pa.concat_tables([alive, rows], promote_options="permissive")
+
+    count = (0 if before is None else before.rows) + len(new)
+    return Whole(count, max(moments, default=None), columns, new, held)
 
 
 def held_in(tables: TableStore, log: str) -> Callable[[str], pa.ChunkedArray]:
