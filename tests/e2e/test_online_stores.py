@@ -69,6 +69,36 @@ def _value(text: str) -> object:
         return text
 
 
+def test_a_push_that_the_store_does_not_take_is_kept_and_brought_there_later(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = copied(built, tmp_path)
+    with redis_server.running() as url:
+        monkeypatch.setenv("MAINSPRING_ONLINE_URL", url)
+        monkeypatch.setenv("MAINSPRING_ONLINE_TIMEOUT", "0.5")
+        mainspring("apply", cwd=project)
+        served = serve(project)
+        try:
+            redis_server.signalled(url, signal.SIGSTOP)
+            row = {"customer": "kept", "amount": 2.5, "at": "2025-12-05T10:00:00Z"}
+            status, body, _ = call(f"{served.url}/sources/visits/push", {"rows": [row]})
+            assert (status, json.loads(body)["accepted"]) == (200, 1)
+            assert list(json.loads(body)["not_online"]) == ["habits"]
+            time.sleep(1.5)  # until it was tried again in vain
+            redis_server.signalled(url, signal.SIGCONT)
+            deadline = time.monotonic() + 60
+            question = {**ROW, "customer": "kept"}
+            while True:
+                status, body, _ = call(f"{served.url}/endpoint/returns", question)
+                if status == 200 and json.loads(body)["status"] == {"habits": "PRESENT"}:
+                    break
+                assert time.monotonic() < deadline, body
+                time.sleep(0.1)
+        finally:
+            redis_server.signalled(url, signal.SIGCONT)
+            assert served.stop() == 0, served.log.read_text()
+
+
 def test_a_store_that_hangs_holds_up_nobody_else_and_one_that_is_gone_is_told(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -24,12 +24,22 @@ from prometheus_client.parser import text_string_to_metric_families
 from e2e.conftest import Served, call, mainspring, serve
 from mainspring.choose.services import Services
 from mainspring.cli.options import open_app
+from mainspring.errors import ServiceError
+from mainspring.features.ingest import prepare_rows
 from mainspring.features.steps import sources_of
+from mainspring.features.wal import log as wal_log
+from mainspring.features.wal.commit import log_of
+from mainspring.features.wal.rows import drafted
 from mainspring.server.planning import plan_of
+from mainspring.server.pushing import Pushing
+from mainspring.server.rows import rows_to_table
+from mainspring.server.state import WorkerState
 
 KILLS = int(os.environ.get("MAINSPRING_TEST_KILLS", "4"))
 SEED = int(os.environ.get("MAINSPRING_TEST_SEED", "1"))
 MOMENT = "2025-12-05T10:00:00Z"
+AT = 1_764_928_800_000_000
+"""The same in microseconds."""
 LATER = {"MAINSPRING_FEATURES_COMMIT_EVERY": "60", "MAINSPRING_FEATURES_COMMIT_ROWS": "1000000"}
 """Nothing goes into the tables while a test looks."""
 
@@ -100,6 +110,45 @@ def test_what_is_acknowledged_is_online_at_once_and_in_the_tables_soon(project: 
     waits(lambda: [row["_seq"] for row in in_tables(project)] == answer["seq"])
 
 
+def arrow(**columns: Any) -> bytes:
+    sink = pa.BufferOutputStream()
+    table = pa.table(columns)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def test_rows_come_as_arrow_too(project: Path, started: Any) -> None:
+    """By the same rules; whatever the bytes are, the answer says what is wrong with them."""
+    served = started(MAINSPRING_SERVING_REPLAY="true", MAINSPRING_SERVER_MAX_ROWS="50")
+    kind = {"Content-Type": "application/vnd.apache.arrow.stream"}
+
+    def send(body: bytes, **headers: str) -> tuple[int, Any]:
+        status, answer, _ = call(f"{served.url}/sources/visits/push", body, {**kind, **headers})
+        return status, json.loads(answer)
+
+    at = pa.array([AT, AT], pa.int64()).cast(pa.timestamp("us", "UTC"))
+    good = arrow(customer=["arrow", "negative"], amount=[1.0, -1.0], at=at)
+    status, answer = send(good)
+    assert (status, answer["accepted"], answer["quarantined"]) == (200, 1, 1)
+    assert online(served, "arrow") == 1
+    keyed = {"Idempotency-Key": "a"}
+    assert send(good, **keyed)[1]["seq"] == send(good, **keyed)[1]["seq"]
+    assert send(arrow(customer=["x"], colour=["red"], at=at[:1]))[1]["code"] == "MS-2304"
+    assert send(arrow(customer=[1], at=at[:1]))[1]["code"] == "MS-2110"
+    fine = pa.array([AT * 1000 + 1], pa.int64()).cast(pa.timestamp("ns", "UTC"))
+    assert send(arrow(customer=["x"], at=fine))[1]["code"] == "MS-2110"
+    assert send(arrow(customer=["x"] * 51, at=pa.array([AT] * 51).cast(pa.timestamp("us", "UTC"))))[0] == 413
+    chance = random.Random(SEED)
+    for _ in range(40):
+        torn = bytearray(good[: chance.randrange(len(good))])
+        for _ in range(chance.randrange(3)):
+            if torn:
+                torn[chance.randrange(len(torn))] ^= chance.randrange(1, 256)
+        assert send(bytes(torn) or b"?")[0] in (200, 400)
+    assert served.process.poll() is None
+
+
 def test_apply_in_another_process_sees_what_was_acknowledged_before_it_began(project: Path, started: Any) -> None:
     served = started(**LATER)
     _, answer = push(served, "pushed")
@@ -128,22 +177,57 @@ def test_a_server_that_is_killed_goes_on_where_it_was(project: Path, started: An
 
 def test_a_push_that_died_before_it_was_online_is_online_after_the_start(project: Path, started: Any) -> None:
     """As if the server had been killed between the log and the online store."""
-    from mainspring.features.ingest import prepare_rows
-    from mainspring.features.wal.commit import log_of
-    from mainspring.features.wal.rows import drafted
-    from mainspring.server.rows import rows_to_table
-
     services, app = open_app(project, None)
     try:
         source = sources_of(plan_of(app))["visits"]
         log = log_of(services.tables, source)
         rows: pa.Table = rows_to_table(source, [visit("unheard")])
-        log.append(drafted(source, prepare_rows(source, rows), 1_764_928_800_000_000, None))
+        log.append(drafted(source, prepare_rows(source, rows), AT, None))
         log.close()
     finally:
         services.close()
     served = started(MAINSPRING_SERVING_REPLAY="true")
     assert online(served, "unheard") == 1
+
+
+def test_rows_that_left_the_log_before_they_were_online_are_brought_there(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Acknowledged and committed, and the online store failed each time so far; or the server died in between."""
+    monkeypatch.setattr(wal_log, "_SMALL", 1)
+    services, app = open_app(project, None)
+    failing = ServiceError("it does not answer", code="MS-4210")
+
+    def fail(*_: object, **__: object) -> None:
+        raise failing
+
+    def opened() -> tuple[WorkerState, Pushing]:
+        state = WorkerState(services, plan_of(app))
+        state.open()
+        assert state.pushing is not None
+        return state, state.pushing
+
+    def habits(state: WorkerState) -> object:
+        (answer,) = state.endpoints["returns"].answer([{"customer": "late", "amount": 1.0}], [AT])
+        return answer.statuses
+
+    state, pushing = opened()
+    with monkeypatch.context() as patch:
+        patch.setattr("mainspring.server.pushing.upsert", fail)
+        patch.setattr("mainspring.server.pushing.follow", fail)
+        answer = pushing.push("visits", [visit("late")], None, None)
+        assert list(cast("dict[str, str]", answer["not_online"])) == ["habits"]
+        for _ in range(2):
+            with pytest.raises(ServiceError):
+                pushing.commit("visits")
+    assert [row["customer"] for row in in_tables(project)] == ["late"]
+    assert habits(state) == {"habits": "MISSING"}
+    again, restarted = opened()  # it died here
+    restarted.commit_all()
+    assert habits(again) == {"habits": "PRESENT"}
+    pushing.commit("visits")
+    assert habits(state) == {"habits": "PRESENT"}
+    state.close()
 
 
 def test_a_server_that_is_stopped_leaves_nothing_waiting(project: Path, started: Any) -> None:

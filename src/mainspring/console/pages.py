@@ -19,6 +19,7 @@ from mainspring.features.log import TableVersion, newest
 from mainspring.features.quality.gate import PUSHED, REPLAYED, last_results
 from mainspring.features.quarantine import set_aside
 from mainspring.features.steps import sources_of, views_of
+from mainspring.features.wal.commit import count_waiting
 from mainspring.plan.graph import Node
 from mainspring.ports.catalog import Alert, Entity, Run, StepRow
 from mainspring.server.vector_indexes import described_named
@@ -306,6 +307,8 @@ def _data_row(state: ConsoleState, node: Node) -> dict[str, object]:
     last = steps[0] if steps else None
     # While it is built anew, and when that has failed, what was built before is what there is.
     built = next((made for step in steps if (made := builder(state, step)) is not None), None)
+    # In this order a row that goes into the table meanwhile is counted twice rather than not at all.
+    waiting = count_waiting(state.services.tables, sources_of(state.plan())[node.name]) if node.kind == "source" else 0
     held = None if built is None else _held(state, built)
     return {
         "name": node.name,
@@ -318,7 +321,12 @@ def _data_row(state: ConsoleState, node: Node) -> dict[str, object]:
         "note": "" if last is None else last.note,
         "held": None
         if held is None
-        else {"rows": held.rows, "quarantined": held.quarantined, "newest": held.max_event_us},
+        else {
+            "rows": held.rows,
+            "waiting": waiting,
+            "quarantined": held.quarantined,
+            "newest": held.max_event_us,
+        },
     }
 
 

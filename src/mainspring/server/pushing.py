@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
-from mainspring.errors import DataError, MainspringError
+from mainspring.errors import DataError, MainspringError, ServiceError
 from mainspring.features.ingest import Prepared, prepare_rows
 from mainspring.features.log import PUSH_MARK, SourceTable, TableVersion, newest
 from mainspring.features.online.materialise import follow, materialise
@@ -34,7 +34,7 @@ from mainspring.features.wal.log import WriteAheadLog
 from mainspring.features.wal.rows import drafted, kept_schema, logged_rows
 from mainspring.features.write import seq_range
 from mainspring.server.migrating import bring
-from mainspring.server.rows import rows_to_table
+from mainspring.server.rows import arrow_to_table, rows_to_table
 from mainspring.serving.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -115,13 +115,13 @@ class Pushing:
     # -- a push ---------------------------------------------------------------------------------------------------
 
     def push(
-        self, source: str, rows: Sequence[Mapping[str, Any]], now: int | str | None, request_id: str | None
+        self, source: str, rows: Sequence[Mapping[str, Any]] | bytes, now: int | str | None, request_id: str | None
     ) -> Mapping[str, object]:
         """Make rows durable, bring the online store up to them, and say what became of them.
 
-        Views of declared aggregates follow, and decorated views of that one source with ``rows="each"``; other
-        decorated views follow when they are built. A view whose function fails is named in ``not_derived``, and one
-        whose store does not answer in ``not_online``: both are tried again.
+        Rows are JSON's objects, or bytes of Arrow IPC. Views of declared aggregates follow, and decorated views of that
+        one source with ``rows="each"``; other decorated views follow when they are built. A view whose function fails
+        is named in ``not_derived``, and one whose store does not answer in ``not_online``: both are tried again.
 
         Raises:
             DataError: MS-2303, no such source; MS-2304, a row does not fit; MS-2180, a check of the source or of one of
@@ -135,7 +135,10 @@ class Pushing:
                 f"no source is called {source!r}", code="MS-2303", fix=f"there are: {', '.join(self._sources)}"
             )
         cut = self._services.settings.text(f"sources.{source}.truncate") == "us"
-        table = rows_to_table(at.source, rows, truncate=cut)
+        if isinstance(rows, bytes):
+            table = arrow_to_table(at.source, rows, self._services.settings.whole("server.max_rows"), truncate=cut)
+        else:
+            table = rows_to_table(at.source, rows, truncate=cut)
         with self._judging(source):
             prepared = prepare_rows(at.source, table, known_in(self._services.tables))
             for view in at.views:
@@ -162,7 +165,7 @@ class Pushing:
             self.commit(source)
         if entry.rows and not repeated:
             self._answer_with(at, logged_rows(at.schema, [(entry, draft.rows)]), failed)
-        if at.log.backlog().rows >= self._rows:
+        if at.log.waiting_rows() >= self._rows:
             self._wanted.set()
         if not repeated:
             self._count(source, entry)
@@ -253,38 +256,52 @@ class Pushing:
             StoreError: as the table store raises.
         """
         at = self._sources[source]
-        if at.log.newest() is None:
+        if at.log.newest() is None and not at.behind:
             return
         tables = self._services.tables
         with at.turn:
+            at.behind = True  # the log may let go of rows that the views have not got yet
             with tables.writing(at.source.log):
                 committed = commit_waiting(tables, at.log)
                 retire(tables, at.log)
             pushed = tables.mark(at.source.log, PUSH_MARK)
-            if pushed is None or pushed == at.followed:
-                return
-            version = newest(tables, at.source.log) if committed is None else committed.version
-            if version is not None:
-                self._bring_views(at, version, committed)
-            at.followed = pushed
+            if pushed is not None and pushed != at.followed:
+                version = newest(tables, at.source.log) if committed is None else committed.version
+                if version is not None:
+                    self._bring_views(at, version, committed)
+                at.followed = pushed
+            at.behind = False
         if committed is not None:
             self._metrics.counter("mainspring_feature_commits_total", app=self._app, source=source)(1.0)
 
     def _bring_views(self, at: _Source, version: TableVersion, committed: Committed | None) -> None:
         tables, online = self._services.tables, self._services.online
         arrived = None if committed is None else (committed.before, committed.rows)
+        failed: list[ServiceError] = []
         for view in at.views:
-            with self._telling():  # a view that refuses earlier rows is in no other's way
+            with self._going_on(failed):
                 update = update_view(tables, view, at.source, version, arrived=arrived)
                 if view.online:
                     before = -1 if committed is None else committed.before
                     reached = update.version.through
                     follow(view, tables, online, before, update.appended, reached, now_us=now_us(), source=at.source)
         for derived in at.derived:
-            with self._telling():
+            with self._going_on(failed):
                 found = derive_pushed(tables, derived, version)
                 if found is not None and derived.view.online:
                     materialise(derived.view, tables, online, found.version, now_us=now_us())
+        if failed:
+            raise failed[0]
+
+    @contextlib.contextmanager
+    def _going_on(self, failed: list[ServiceError]) -> Iterator[None]:
+        """A view that refuses rows or fails is in no other's way; a store that does not answer is asked again."""
+        try:
+            yield
+        except ServiceError as error:
+            failed.append(error)
+        except MainspringError as error:
+            self._told(error.lines())
 
     @contextlib.contextmanager
     def _telling(self, source: str = "") -> Iterator[None]:
@@ -337,6 +354,7 @@ class _Source:
         self.schema = kept_schema(source).serialize().to_pybytes()
         self.turn = threading.Lock()
         self.followed: int | None = None
+        self.behind = True
         self.fault = ""
 
 

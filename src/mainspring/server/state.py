@@ -351,7 +351,7 @@ class WorkerState:
     # -- data that comes in -------------------------------------------------------------------------------------
 
     def push(
-        self, source: str, rows: Sequence[Mapping[str, Any]], now: int | str | None, request_id: str | None
+        self, source: str, rows: Sequence[Mapping[str, Any]] | bytes, now: int | str | None, request_id: str | None
     ) -> Mapping[str, object]:
         """Take rows of a source; see `Pushing.push`."""
         assert self.pushing is not None

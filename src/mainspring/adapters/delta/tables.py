@@ -60,14 +60,27 @@ def _guarded(
 
     @functools.wraps(method)
     def call(self: DeltaTables, table: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        _same_process()
         with self._mutex:
-            try:
-                return method(self, table, *args, **kwargs)
-            except MainspringError:
-                raise
-            except (OSError, ValueError, delta_errors.DeltaError, pa.ArrowException) as error:
-                raise turned(error, table) from error
+            return turning(self, table, *args, **kwargs)
+
+    turning = _beside_others(method)
+    return call
+
+
+def _beside_others(
+    method: Callable[Concatenate[DeltaTables, str, P], R],
+) -> Callable[Concatenate[DeltaTables, str, P], R]:
+    """No driver's error reaches the caller bare; what takes long holds up no other thread."""
+
+    @functools.wraps(method)
+    def call(self: DeltaTables, table: str, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        _same_process()
+        try:
+            return method(self, table, *args, **kwargs)
+        except MainspringError:
+            raise
+        except (OSError, ValueError, delta_errors.DeltaError, pa.ArrowException) as error:
+            raise turned(error, table) from error
 
     return call
 
@@ -376,19 +389,19 @@ class DeltaTables:
         if fresh:
             self._synced[table] = int(fresh[-1].stem)
 
-    @_guarded
+    @_beside_others
     def compact(self, table: str) -> Commit | None:
         """Rewrite small files as large ones."""
-        handle = self._at(table, None)
+        handle = self._another(table)
         before = handle.version()
         self._compact(handle, _LARGE)
         after = int(handle.version())
         return None if after == before else Commit(after, 0, time.time_ns() // 1000, "OPTIMIZE")
 
-    @_guarded
+    @_beside_others
     def vacuum(self, table: str, *, keep: Collection[int], retention_hours: float = 168.0) -> int:
         """Delete files that only old versions use, save the kept ones."""
-        handle = self._at(table, None)
+        handle = self._another(table)
         before = self._on_disk(table)
         handle.vacuum(
             retention_hours=math.ceil(retention_hours),
@@ -398,6 +411,12 @@ class DeltaTables:
             keep_versions=sorted(keep),
         )
         return before - self._on_disk(table)  # delta-rs also names what is gone already
+
+    def _another(self, table: str) -> deltalake.DeltaTable:
+        """A handle of one's own on the newest version."""
+        if not (self._folder(table) / "_delta_log").is_dir():
+            raise no_such_table(table)
+        return deltalake.DeltaTable(self._folder(table))
 
     def _on_disk(self, table: str) -> int:
         return sum(1 for _ in self._folder(table).rglob("*.parquet"))

@@ -25,7 +25,7 @@ from mainspring.features.log import (
     numbered,
 )
 from mainspring.features.view import SEQ
-from mainspring.features.wal.frames import Head
+from mainspring.features.wal.frames import VERSION, Head
 from mainspring.features.wal.log import Kept, WriteAheadLog
 from mainspring.features.wal.rows import aside_schema, kept_schema, logged_rows, rows_aside
 from mainspring.lazy import lazy
@@ -40,6 +40,7 @@ __all__ = [
     "BATCHES",
     "Committed",
     "commit_waiting",
+    "count_waiting",
     "drain",
     "log_of",
     "logs_there",
@@ -55,7 +56,6 @@ BATCHES = "batches"
 """The note of a commit with the batches that it holds, as a JSON list."""
 
 _PLACE = "_wal"
-_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def _seen(log: WriteAheadLog) -> Head:
 
 def _head_of(source: SourceTable) -> Head:
     rows, aside = (schema(source).serialize().to_pybytes() for schema in (kept_schema, aside_schema))
-    return Head(_VERSION, source.log, source.quarantine, rows, aside, 1, 0)
+    return Head(VERSION, source.log, source.quarantine, rows, aside, 1, 0)
 
 
 def _reached(tables: TableStore, head: Head) -> Head:
@@ -200,6 +200,13 @@ def pushed_through(tables: TableStore, source: SourceTable) -> tuple[int, int] |
         return None
     reached = max(-1 if newest is None else seq_of(newest), -1 if committed is None else committed)
     return reached, tables.mark(source.log, MADE_MARK) or 0
+
+
+def count_waiting(tables: TableStore, source: SourceTable) -> int:
+    """How many acknowledged rows of a source are in no table yet."""
+    with contextlib.closing(log_of(tables, source)) as log:
+        log.newest()
+        return sum(k.entry.rows for k in log.waiting(*_marks(tables, _seen(log)))) if log.head is not None else 0
 
 
 def rows_waiting(tables: TableStore, source: SourceTable, after: int) -> pa.Table:

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-__all__ = ["Entry", "Frame", "Group", "Head", "frame", "frames", "is_torn"]
+__all__ = ["VERSION", "Entry", "Frame", "Group", "Head", "frame", "frames", "is_torn"]
 
 MAGIC = b"MSWL"
+VERSION = 1
+"""Of this format."""
 _START = struct.Struct("<4sII")
 _LENGTH = struct.Struct("<I")
 _pack = msgspec.msgpack.Encoder().encode

@@ -23,7 +23,7 @@ import msgspec
 
 from mainspring.errors import DataError, MainspringError, RefusedError, StoreError
 from mainspring.features.wal.answers import DAY_US, Answers
-from mainspring.features.wal.frames import Entry, Group, Head, frame, frames, is_torn
+from mainspring.features.wal.frames import VERSION, Entry, Group, Head, frame, frames, is_torn
 
 __all__ = ["Backlog", "Draft", "Kept", "WriteAheadLog", "segment_files"]
 
@@ -135,7 +135,7 @@ class WriteAheadLog:
         self._head: Head | None = None
         self._compared = False
         self._reached = (0, 0)
-        self._bytes = 0
+        self._bytes = self._rows = 0
         self._n = self._counter = 0
 
     @property
@@ -354,12 +354,15 @@ class WriteAheadLog:
             held = (kept.entry.counter + kept.entry.rows - 1 for kept in self._all() if kept.entry.rows)
             return max(held, default=None)
 
+    def waiting_rows(self) -> int:
+        """How many rows wait for the tables, as far as this process knows; quick."""
+        return self._rows
+
     def backlog(self) -> Backlog:
         """What waits for the tables, as far as this process knows."""
         with self._mutex:
-            waiting = [kept.entry for kept in self._all() if self._waits(kept.entry)]
-            oldest = min((entry.at_us for entry in waiting), default=None)
-            return Backlog(sum(entry.rows for entry in waiting), self._bytes, oldest)
+            oldest = min((kept.entry.at_us for kept in self._all() if self._waits(kept.entry)), default=None)
+            return Backlog(self._rows, self._bytes, oldest)
 
     def find(self, n: int) -> Kept | None:
         """The entry of that number, if the log still holds it."""
@@ -418,7 +421,9 @@ class WriteAheadLog:
 
     def _done(self, log_n: int, aside_n: int) -> None:
         self._reached = (max(log_n, self._reached[0]), max(aside_n, self._reached[1]))
-        self._bytes = sum(k.entry.body + k.entry.aside_body for k in self._all() if self._waits(k.entry))
+        waiting = [kept.entry for kept in self._all() if self._waits(kept.entry)]
+        self._rows = sum(entry.rows for entry in waiting)
+        self._bytes = sum(entry.body + entry.aside_body for entry in waiting)
 
     def _forget(self, segment: _Segment) -> None:
         del self._segments[segment.number]
@@ -457,15 +462,24 @@ class WriteAheadLog:
             self._learn(segment, rest)
 
     def _learn(self, segment: _Segment, data: bytes) -> None:
+        try:
+            self._take_in(segment, data)
+        except msgspec.DecodeError as error:
+            raise _strange(segment.path) from error
+
+    def _take_in(self, segment: _Segment, data: bytes) -> None:
         start = segment.end
         for found in frames(data, headed=start == 0):
             what, at = found.what, start + found.bodies
             if isinstance(what, Head):
+                if what.version != VERSION:
+                    raise _strange(segment.path)
                 self._head = self._head or what
             else:
                 for entry in what.entries:
                     segment.kept.append(Kept(entry, segment.number, at))
                     at += entry.body + entry.aside_body
+                    self._rows += entry.rows
                     self._bytes += entry.body + entry.aside_body
                     if entry.request is not None:
                         self._requests[entry.request] = entry
@@ -530,6 +544,15 @@ def _damaged(path: Path) -> StoreError:
         code="MS-4172",
         why=f"rows in {path.parent.name}/{path.name} cannot be read, and whole ones follow them",
         fix="restore the file from a copy of the disk, or move it away and push again what it held",
+    )
+
+
+def _strange(path: Path) -> StoreError:
+    return StoreError(
+        "the log of pushes cannot be understood",
+        code="MS-4174",
+        why=f"{path.parent.name}/{path.name} was written by another version of Mainspring",
+        fix="start that version once more and stop it: the rows are in the tables then, and the file can go",
     )
 
 

@@ -2,7 +2,7 @@
 
 ``POST /endpoint/{name}``: ``{"origin": "JFK", "distance": 1089, "now"?}`` or ``{"rows": [{..}], "now"?}``
 ``POST /labels``: ``{"labels": [{"id", "value", "at", "name"?}]}``, or a CSV or Parquet file of these columns
-``POST /sources/{name}/push``: ``{"rows": [{..}], "now"?}`` with ``Idempotency-Key``
+``POST /sources/{name}/push``: ``{"rows": [{..}], "now"?}`` with ``Idempotency-Key``, or the rows as an Arrow stream
 """
 
 from __future__ import annotations
@@ -25,15 +25,17 @@ _FILES: Mapping[bytes, Literal["csv", "parquet"]] = {
     b"application/parquet": "parquet",
 }
 """The content types of files with labels."""
+_ARROW = frozenset({b"application/vnd.apache.arrow.stream", b"application/vnd.apache.arrow.file"})
+"""The content types of rows as Arrow IPC."""
 
 
 class PushSink(Protocol):
     """Takes rows of a source."""
 
     def __call__(
-        self, source: str, rows: Sequence[Mapping[str, Any]], now: int | str | None, request_id: str | None
+        self, source: str, rows: Sequence[Mapping[str, Any]] | bytes, now: int | str | None, request_id: str | None
     ) -> Mapping[str, object]:
-        """Commit them, upsert them online, and say ``accepted``, ``quarantined`` and ``seq``."""
+        """Make them durable, upsert them online, and say ``accepted``, ``quarantined`` and ``seq``; bytes are Arrow."""
 
 
 class LabelReader(Protocol):
@@ -215,6 +217,10 @@ class _Routes:
 
     async def push(self, request: Request) -> Response:
         (source,) = request.parameters
+        given = request.headers.get(b"idempotency-key")
+        key = given.decode("latin-1") if given else None
+        if request.headers.get(b"content-type", b"").partition(b";")[0].strip().lower() in _ARROW:
+            return json_response(await self._run(self._push, source, request.body, None, key))
         shape = 'rows come as {"rows": [{..}]}'
         body = _object(request.body, shape)
         rows = body.get("rows")
@@ -226,8 +232,7 @@ class _Routes:
         if now is not None and not self._limits.replay:
             raise Fault(400, '"now" is allowed only where serving.replay is true')
         moment = now if now in (None, "event") else moment_us(now)
-        key = request.headers.get(b"idempotency-key")
-        return json_response(await self._run(self._push, source, rows, moment, key.decode("latin-1") if key else None))
+        return json_response(await self._run(self._push, source, rows, moment, key))
 
 
 def _plain(service: EndpointService, answer: Answer, query: bytes) -> dict[str, object]:

@@ -244,6 +244,17 @@ def test_damage_before_the_end_is_told_and_nothing_is_cut_off(tables, opened):
     assert path.read_bytes() == bytes(data)
 
 
+def test_a_log_of_another_version_is_left_as_it_is(tables, opened, monkeypatch):
+    opened().append(draft(1.0))
+    data = segment(tables).read_bytes()
+    monkeypatch.setattr(wal_log, "VERSION", 2)
+    for work in (lambda: opened().append(draft(4.0)), lambda: commit(tables, opened()), lambda: drain(tables)):
+        with pytest.raises(StoreError) as caught:
+            work()
+        assert caught.value.code == "MS-4174"
+    assert segment(tables).read_bytes() == data
+
+
 @pytest.mark.parametrize("fault", ["write", "sync"])
 def test_a_full_disk_refuses_whole_pushes_and_harms_none_before_or_after(tables, opened, monkeypatch, fault):
     log = opened()
