@@ -25,7 +25,14 @@ from mainspring.features.history import HasTables
 from mainspring.features.ingest import read_source
 from mainspring.features.log import CONTENT_MARK, MADE_MARK, SourceTable, TableVersion, source_of
 from mainspring.features.project import update_view
-from mainspring.features.sources.extract import changes_in_words, extract_files, extract_new, extract_whole, tell_aside
+from mainspring.features.sources.extract import (
+    changes_in_words,
+    extract_files,
+    extract_messages,
+    extract_new,
+    extract_whole,
+    tell_aside,
+)
 from mainspring.features.sources.files import find_files
 from mainspring.features.sources.increment import Told
 from mainspring.features.sources.place import Outside, outside_of
@@ -152,17 +159,19 @@ def _source_task(source: SourceTable, services: Services, declared: str) -> Task
 
 
 def _extract_task(source: SourceTable, outside: Outside, settings: Settings, declared: str) -> Task:
-    params: dict[str, object] = {
-        "source": source,
-        "truncate": settings.text(f"sources.{source.name}.truncate") == "us",
-    }
+    params: dict[str, object] = {"source": source}
     function: Callable[..., TableVersion]
-    if outside.reads == "files":
-        params["format"], function = settings.text(f"sources.{source.name}.format"), extract_files
-    elif outside.cursor is not None:
-        params |= {"relation": outside.relation, "cursor": outside.cursor}
-        function = extract_new
+    if outside.reads == "messages":
+        params["commit_rows"], function = outside.commit_rows, extract_messages
     else:
+        params["truncate"] = settings.text(f"sources.{source.name}.truncate") == "us"
+        function = extract_files
+    if outside.reads == "files":
+        params["format"] = settings.text(f"sources.{source.name}.format")
+    elif outside.cursor is not None:
+        params |= {"relation": outside.relation, "cursor": outside.cursor, "commit_rows": outside.commit_rows}
+        function = extract_new
+    elif outside.relation is not None:
         params["relation"], function = outside.relation, extract_whole
     # What is outside changes without a sign, so nothing is kept; and one that hangs is ended, whatever hangs.
     options = StepOptions(cache=False, timeout_us=outside.timeout_us + _CLOSING_US)

@@ -12,11 +12,12 @@ from mainspring.engine import context
 from mainspring.features.ingest import Prepared, prepare, read_source, some_fit
 from mainspring.features.log import SourceTable, TableVersion, content_digest, newest
 from mainspring.features.sources.increment import Told, extract_increment, raw_of, wanted
+from mainspring.features.sources.messages import extract_topic
 from mainspring.features.sources.place import Cursor
 from mainspring.features.sources.remote import content_of, fetched, files_there
 from mainspring.features.write import Changes, holds_content, ingest_batch
 from mainspring.lazy import lazy
-from mainspring.ports.source import Bucket, Relation, Relations
+from mainspring.ports.source import Bucket, Messages, Relation, Relations
 from mainspring.ports.tables import TableStore
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 else:
     pa = lazy("pyarrow")
 
-__all__ = ["changes_in_words", "extract_files", "extract_new", "extract_whole", "tell_aside"]
+__all__ = ["changes_in_words", "extract_files", "extract_messages", "extract_new", "extract_whole", "tell_aside"]
 
 
 class _Services(Protocol):
@@ -48,7 +49,9 @@ def _now_us() -> int:
     return time.time_ns() // 1000
 
 
-def extract_new(source: SourceTable, relation: Relation, cursor: Cursor, truncate: bool) -> TableVersion:
+def extract_new(
+    source: SourceTable, relation: Relation, cursor: Cursor, truncate: bool, commit_rows: int
+) -> TableVersion:
     """Append what a database has new, by a cursor."""
     services, step = _services(), context.current()
     version, told = extract_increment(
@@ -58,6 +61,7 @@ def extract_new(source: SourceTable, relation: Relation, cursor: Cursor, truncat
         relation,
         cursor,
         now_us=_now_us,
+        commit_rows=commit_rows,
         truncate=truncate,
         moved=lambda rows: step.progress(rows, 0),
     )
@@ -98,6 +102,20 @@ def extract_files(source: SourceTable, format: str | None, truncate: bool) -> Ta
     _ingest(services.tables, source, prepared, content)
     tell_aside(source, Told(len(prepared.rows) + len(prepared.set_aside), 0, 0, prepared.report))
     return _newest(services.tables, source)
+
+
+def extract_messages(source: SourceTable, commit_rows: int) -> TableVersion:
+    """Append what a topic has new."""
+    services, step = _services(), context.current()
+    topic = cast(Messages, services.source(source.name))
+    version, told, lost = extract_topic(
+        services.tables, source, topic, now_us=_now_us, moved=step.progress, part=commit_rows
+    )
+    step.note(f"{told.added:,} rows added" if told.added else "nothing new")
+    if lost:
+        step.note(f"{lost:,} offsets of {topic.topic} were deleted there before they were read")
+    tell_aside(source, told)
+    return version
 
 
 def _ingest(tables: TableStore, source: SourceTable, prepared: Prepared, content: str) -> None:
