@@ -154,14 +154,18 @@ class RelationsContract:
 
     def test_a_number_with_a_scale_and_a_date_as_cursors(self, reader: Relations, filling: Filling) -> None:
         """Their newest values and ranges are as exact as they are."""
-        rows = [(Decimal(n) / 4 + 2**60, date(2026, 1, 1) + timedelta(days=n)) for n in range(8)]
-        filling("contract", {"n": "number(30, 10)", "d": "date"}, rows)
+        numbers = [
+            Decimal(text) for text in ("0.5", "2", "9.75", "10", "100", "1000", "20000", "1152921504606846976.25")
+        ]
+        rows = [(n, date(2026, 1, 1) + timedelta(days=place)) for place, n in enumerate(numbers)]
+        filling("contract", {"n": "number(30, 10)", "d": "date"}, rows[::-1])
         of, wanted = Relation("orders", "contract"), _schema(n=pa.decimal128(38, 10), d=pa.date32())
         newest = reader.newest(of, "n")
-        assert newest == rows[-1][0]
+        assert newest == numbers[-1]
         assert isinstance(newest, Decimal | int)
         assert str(reader.newest(of, "d")).startswith("2026-01-08")
-        assert len(self._rows(reader, "contract", wanted, Range("n", rows[3][0], rows[5][0]))) == 3
+        found = self._rows(reader, "contract", wanted, Range("n", numbers[1], numbers[-1])).column("n")
+        assert [Decimal(value) for value in found.to_pylist()] == numbers[1:], "in the order of numbers, not of texts"
         assert len(self._rows(reader, "contract", wanted, Range("d", rows[3][1], rows[5][1]))) == 3
 
     def test_queries(self, reader: Relations, filling: Filling) -> None:
