@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,40 @@ def test_plan_is_empty_after_apply_and_exits_2_after_an_edit(built: Path, tmp_pa
     assert "^ /model/returns" in done.stdout
     changes = json.loads(mainspring("plan", "--json", cwd=project, status=2).stdout)["changes"]
     assert {change["what"] for change in changes} == {"change", "rebuild"}
+
+
+def plan_steps(project: Path, status: int = 0) -> list[dict[str, Any]]:
+    return json.loads(mainspring("plan", "--json", cwd=project, status=status).stdout)["steps"]
+
+
+def test_plan_says_what_a_change_costs_and_apply_does_that(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    assert "would run" not in mainspring("plan", cwd=project).stdout
+    edit(project, 'avg("amount", "30d")', 'avg("amount", "14d")')
+    done = mainspring("plan", cwd=project, status=2)
+    assert "steps would run" in done.stdout
+    steps = {step["step"]: step for step in plan_steps(project, status=2)}
+    assert steps["source/visits"]["would"] == "keep"
+    assert steps["feature_view/habits"]["would"] == "run"
+    assert steps["feature_view/habits"]["anew"] is False, "another window over the same columns needs no other log"
+    assert steps["feature_view/habits"]["rows"] == 0
+    assert steps["model/returns"]["would"] == "follow"
+    assert steps["model/returns"]["seconds"] > 0
+    ran = {name for name, status in statuses(project).items() if status != "hit"}
+    assert ran <= {name for name, step in steps.items() if step["would"] != "keep"}
+    assert ran >= {name for name, step in steps.items() if step["would"] == "run"}
+    edit(project, 'amount_30d=avg("amount", "14d")', "")
+    (view,) = [one for one in plan_steps(project, status=2) if one["step"] == "feature_view/habits"]
+    assert (view["would"], view["anew"], view["rows"]) == ("run", True, 845), "other columns are another log"
+
+
+def test_plan_shows_changes_whose_data_is_not_there_yet(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    for file in (project / "data").iterdir():
+        file.unlink()
+    done = mainspring("plan", cwd=project)
+    assert "nothing would change" in done.stdout
+    assert "what this would cost is not known: source 'visits' has no file" in done.stderr
 
 
 def statuses(project: Path) -> dict[str, str]:

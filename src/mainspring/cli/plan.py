@@ -1,4 +1,4 @@
-"""``mainspring plan``: what would change, as a diff, and what the named GPUs carry of each language model."""
+"""``mainspring plan``: what would change, as a diff, what that costs, and what the named GPUs carry of each model."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ from pathlib import Path
 
 import click
 
+from mainspring.choose.services import Services
 from mainspring.cli.options import open_app, project_options
-from mainspring.cli.output import emit, lines
+from mainspring.cli.output import emit, lines, tell
+from mainspring.errors import ConfigError, DataError
 from mainspring.llm.capacity import GIB
 from mainspring.llm.sizing import Sizing, sizings
 from mainspring.plan.diff import Change
+from mainspring.plan.graph import Plan
+from mainspring.server.forecasting import Cost, costs_of
 from mainspring.server.planning import changes_of, plan_of
 
-__all__ = ["carried", "command", "spelled"]
+__all__ = ["carried", "command", "priced", "spelled"]
 
 _SIGNS = {"add": "+", "change": "~", "remove": "-", "rebuild": "^"}
 
@@ -25,24 +29,36 @@ _SIGNS = {"add": "+", "change": "~", "remove": "-", "rebuild": "^"}
 def command(project: Path | None, profile: str | None, as_json: bool) -> int:
     """Show how the app differs from what was applied last; exit 2 when it does.
 
-    For each language model with a [capacity.NAME] it shows what those GPUs carry.
+    Below are the steps that an apply would run, for which reason, and how long each took the last time. For each
+    language model with a [capacity.NAME] it shows what those GPUs carry.
     """
     services, app = open_app(project, profile)
     graph = plan_of(app)
     changes = changes_of(services, graph)
+    costs = _costs(services, graph)
     found = sizings(services.settings, [node.name for node in graph.of_kind("llm")])
     if as_json:
         emit(
             {
                 "changes": [dataclasses.asdict(change) for change in changes],
+                "steps": [dataclasses.asdict(cost) for cost in costs],
                 "capacity": [dataclasses.asdict(one) for one in found],
             }
         )
     else:
-        lines(spelled(changes))
+        lines([*spelled(changes), *priced(costs)])
         for one in found:
             lines(["", *carried(one)])
     return 2 if changes else 0
+
+
+def _costs(services: Services, graph: Plan) -> Sequence[Cost]:
+    """What the steps would cost; a change is worth seeing also when its data is not there yet."""
+    try:
+        return costs_of(services, graph)
+    except (DataError, ConfigError) as error:
+        tell(f"what this would cost is not known: {error.what}")
+        return ()
 
 
 def spelled(changes: Sequence[Change]) -> list[str]:
@@ -57,6 +73,33 @@ def spelled(changes: Sequence[Change]) -> list[str]:
     counts = {what: sum(change.what == what for change in changes) for what in _SIGNS}
     found.append(", ".join(f"{count} to {what}" for what, count in counts.items() if count))
     return found
+
+
+def priced(costs: Sequence[Cost]) -> list[str]:
+    """What an apply would run, as lines; none when everything is kept."""
+    run = [cost for cost in costs if cost.would != "keep"]
+    if not run:
+        return []
+    known = [cost.seconds for cost in run if cost.seconds is not None]
+    took = f", {sum(known):,.1f} s the last time" if known else ""
+    found = ["", f"{len(run)} of {len(costs)} steps would run{took}"]
+    for cost in run:
+        if cost.would == "run":
+            found.append(f"  {cost.step}{_seconds(cost)}{_rows(cost)}")
+            found += [f"    {reason}" for reason in cost.reasons]
+    if after := [f"{cost.step}{_seconds(cost)}" for cost in run if cost.would == "follow"]:
+        found.append(f"  and what takes their results, if those change: {', '.join(after)}")
+    return found
+
+
+def _seconds(cost: Cost) -> str:
+    return "" if cost.seconds is None else f" ({cost.seconds:,.1f} s)"
+
+
+def _rows(cost: Cost) -> str:
+    if not cost.rows:
+        return ""
+    return f", anew from {cost.rows:,} rows" if cost.anew else f", with {cost.rows:,} new rows"
 
 
 def carried(sizing: Sizing) -> list[str]:

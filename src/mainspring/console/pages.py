@@ -14,8 +14,9 @@ from mainspring.console.health import builder, health_of
 from mainspring.console.state import ConsoleState
 from mainspring.errors import StoreError
 from mainspring.features.log import TableVersion, newest
+from mainspring.features.quality.gate import PUSHED, REPLAYED, last_results
 from mainspring.features.quarantine import set_aside
-from mainspring.features.steps import sources_of
+from mainspring.features.steps import sources_of, views_of
 from mainspring.plan.graph import Node
 from mainspring.ports.catalog import Alert, Entity, Run, StepRow
 
@@ -146,6 +147,8 @@ def data_detail(state: ConsoleState, kind: str, name: str) -> Page | None:
             {"name": f.name, "type": str(f.type), "unit": f.rules.unit, "doc": f.rules.doc} for f in node.fields
         ],
         "quarantine": _quarantine(state, node),
+        "quality": _quality(state, node),
+        "alarms": [alarm_row(alert) for alert in state.services.catalog.alerts(open_only=True, monitor=node.url[1:])],
     }
 
 
@@ -307,11 +310,21 @@ def _data_row(state: ConsoleState, node: Node) -> dict[str, object]:
 
 
 def _quarantine(state: ConsoleState, node: Node) -> dict[str, object] | None:
-    """The rows of a source that were set aside, with their reasons; None for views and clean sources."""
-    if node.kind != "source":
-        return None
-    found = set_aside(state.services.tables, sources_of(state.plan())[node.name], _ASIDE)
+    """The rows of a source or view that were set aside, with their reasons; None where there are none."""
+    plan = state.plan()
+    of = sources_of(plan)[node.name] if node.kind == "source" else views_of(plan)[node.name]
+    found = set_aside(state.services.tables, of, _ASIDE)
     return None if found is None else dataclasses.asdict(found)
+
+
+def _quality(state: ConsoleState, node: Node) -> dict[str, object]:
+    """What checks found last in a batch and in pushed rows, and answers that were others when computed again."""
+    catalog = state.services.catalog
+    return {
+        "batch": last_results(catalog, node.url),
+        "pushed": last_results(catalog, node.url, PUSHED),
+        "replay": last_results(catalog, node.url, REPLAYED),
+    }
 
 
 _GONE = ("MS-4103", "MS-4131")

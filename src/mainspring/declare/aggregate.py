@@ -10,7 +10,22 @@ from mainspring.declare.origin import here
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import DeclarationError
 
-__all__ = ["Aggregate", "Function", "avg", "count", "highest", "last", "lowest", "stddev", "total", "variance"]
+__all__ = [
+    "Aggregate",
+    "Function",
+    "avg",
+    "count",
+    "distinct",
+    "first",
+    "highest",
+    "last",
+    "last_n",
+    "lowest",
+    "quantile",
+    "stddev",
+    "total",
+    "variance",
+]
 
 
 class Function(enum.StrEnum):
@@ -24,9 +39,16 @@ class Function(enum.StrEnum):
     STDDEV = "stddev"
     LOWEST = "lowest"
     HIGHEST = "highest"
+    FIRST = "first"
+    LAST_N = "last_n"
+    DISTINCT = "distinct"
+    QUANTILE = "quantile"
 
 
-_NUMERIC = frozenset({Function.TOTAL, Function.AVG, Function.VARIANCE, Function.STDDEV})
+_NUMERIC = frozenset({Function.TOTAL, Function.AVG, Function.VARIANCE, Function.STDDEV, Function.QUANTILE})
+_FLOATS = _NUMERIC - {Function.TOTAL}
+_MOST = 1024
+"""Elements of a `last_n`: a row online holds them all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +59,22 @@ class Aggregate:
         function: what is computed.
         column: the column it is computed of; None counts rows.
         window_us: length of the window (t - w, t] in microseconds; None is the newest row alone.
+        size: how many rows `last_n` takes; 0 for all others.
+        share: which quantile, from 0 (the least) to 1 (the greatest); 0 for all others.
     """
 
     function: Function
     column: str | None
     window_us: int | None
+    size: int = 0
+    share: float = 0.0
 
     def __str__(self) -> str:
         parts = [self.column or "*"]
+        if self.function is Function.LAST_N:
+            parts.append(str(self.size))
+        if self.function is Function.QUANTILE:
+            parts.append(repr(self.share))
         if self.window_us is not None:
             parts.append(spell(self.window_us))
         return f"{self.function.value}({', '.join(parts)})"
@@ -53,32 +83,67 @@ class Aggregate:
         """The type of the feature, from the type of its column (None for a count of rows).
 
         Raises:
-            DeclarationError: MS-1008, the function needs numbers.
+            DeclarationError: MS-1008, the function needs numbers, or values that a list can hold.
         """
         if self.function is Function.COUNT:
             return ColumnType(Kind.INTEGER)
         assert column is not None
         if self.function in _NUMERIC and column.kind not in (Kind.INTEGER, Kind.FLOAT):
-            raise DeclarationError(
-                f"{self} needs a column of numbers, and {self.column!r} is {column}",
-                code="MS-1008",
-                origin=str(here()),
-                fix="use last, lowest, highest or count, or another column",
-            )
+            raise _unfit(self, column, "a column of numbers", "use last, lowest, highest or count, or another column")
+        if self.function is Function.DISTINCT:
+            return ColumnType(Kind.INTEGER, nullable=True)
         if self.function is Function.TOTAL:
             return ColumnType(column.kind, nullable=True)
-        if self.function in (Function.AVG, Function.VARIANCE, Function.STDDEV):
+        if self.function in _FLOATS:
             return ColumnType(Kind.FLOAT, nullable=True)
+        if self.function is Function.LAST_N:
+            if column.kind is Kind.VECTOR:
+                raise _unfit(self, column, "single values", "use last, or another column")
+            return ColumnType(Kind.LIST, True, column.precision, column.scale, self.size, column.kind)
         return ColumnType(column.kind, True, column.precision, column.scale, column.length)
+
+
+def _unfit(aggregate: Aggregate, column: ColumnType, needs: str, fix: str) -> DeclarationError:
+    return DeclarationError(
+        f"{aggregate} needs {needs}, and {aggregate.column!r} is {column}", code="MS-1008", origin=str(here()), fix=fix
+    )
+
+
+def _not_within(name: str, value: object, wanted: str) -> DeclarationError:
+    return DeclarationError(
+        f"{name}={value!r} is not {wanted}", code="MS-1035", origin=str(here()), fix=f"give {name} {wanted}"
+    )
 
 
 def _windowed(function: Function, column: str, window: Duration) -> Aggregate:
     return Aggregate(function, column, microseconds(window, what="window"))
 
 
-def last(column: str) -> Aggregate:
-    """The column's value in the newest row known at the moment of the question; null values count."""
-    return Aggregate(Function.LAST, column, None)
+def last(column: str, window: Duration | None = None) -> Aggregate:
+    """The column's value in the newest row known at the moment of the question; null values count.
+
+    With a window, in the newest row of that; null if there is none. Only without one does the view's ``ttl`` bound
+    the row's age, and a deleted row hide those before it.
+    """
+    return Aggregate(Function.LAST, column, None) if window is None else _windowed(Function.LAST, column, window)
+
+
+def first(column: str, window: Duration) -> Aggregate:
+    """The column's value in the oldest row of the window; null values count, and null if there is no row."""
+    return _windowed(Function.FIRST, column, window)
+
+
+def last_n(column: str, n: int, window: Duration) -> Aggregate:
+    """The column's values in the newest `n` rows of the window, a list with the newest last; null if there is no row.
+
+    Null values count, as in `last`. A window of fewer rows gives a shorter list.
+
+    Raises:
+        DeclarationError: MS-1035, `n` is no whole number from 1 to 1,024.
+    """
+    if isinstance(n, bool) or not isinstance(n, int) or not 1 <= n <= _MOST:
+        raise _not_within("n", n, f"a whole number from 1 to {_MOST:,}")
+    return Aggregate(Function.LAST_N, column, microseconds(window, what="window"), size=n)
 
 
 def count(column_or_window: str, window: Duration | None = None) -> Aggregate:
@@ -86,6 +151,34 @@ def count(column_or_window: str, window: Duration | None = None) -> Aggregate:
     if window is None:
         return Aggregate(Function.COUNT, None, microseconds(column_or_window, what="window"))
     return _windowed(Function.COUNT, column_or_window, window)
+
+
+def distinct(column: str, window: Duration) -> Aggregate:
+    """How many different non-null values are in the window, int64; null if there are none.
+
+    Exact to 4,096; beyond, an estimate by HyperLogLog, which is off by 0.8 % as a rule. All NaN are one value, and 0.0
+    is -0.0.
+    """
+    return _windowed(Function.DISTINCT, column, window)
+
+
+def quantile(column: str, share: float, window: Duration) -> Aggregate:
+    """A quantile of the non-null values in the window, float64, within 1 % of the value there; null if there are none.
+
+    Of n values in order, counted from 0, the one at ``floor(share * (n - 1))``, to 8 significant bits: whole numbers
+    up to 256 come out exactly. NaN if one is in the window.
+
+    Args:
+        column: a column of numbers.
+        share: from 0 (the least) over 0.5 (the median) to 1 (the greatest).
+        window: how far back.
+
+    Raises:
+        DeclarationError: MS-1035, `share` is no number from 0 to 1.
+    """
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+        raise _not_within("share", share, "a number from 0 to 1")
+    return Aggregate(Function.QUANTILE, column, microseconds(window, what="window"), share=float(share))
 
 
 def total(column: str, window: Duration) -> Aggregate:

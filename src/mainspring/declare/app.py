@@ -25,6 +25,7 @@ from mainspring.declare.check import (
     takes_inputs,
     time_zone,
 )
+from mainspring.declare.computing import Computing
 from mainspring.declare.data import Column, FeatureView, Source
 from mainspring.declare.documents import Index
 from mainspring.declare.duration import Duration, microseconds
@@ -64,7 +65,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App(Featuring, Answering):
+class App(Featuring, Computing, Answering):
     """What an application declares. Nothing runs, opens or reads when something is declared.
 
     Args:
@@ -92,7 +93,8 @@ class App(Featuring, Answering):
         """A model, by the function that trains it: ``def late(x: Frame, y: Frame, rate: float = 0.1) -> Model``.
 
         Args:
-            inputs: feature views, single features, and columns of the label's source (which a request carries).
+            inputs: feature views, single features, on-demand features, and columns of the label's source (which a
+                request carries).
             label: the column to predict.
             known_at: the column with the moment the label is known; rows later than the training are left out.
             metric: what decides: roc_auc, log_loss, brier, accuracy for a boolean label; rmse, mae, r2 for a number.

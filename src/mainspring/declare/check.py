@@ -13,6 +13,7 @@ from mainspring.declare.aggregate import Aggregate
 from mainspring.declare.data import Column, Entity, Feature, FeatureView, Source, did_you_mean
 from mainspring.declare.declaration import Declaration, spec_of
 from mainspring.declare.model import Input, ModelDeclaration
+from mainspring.declare.on_demand import OnDemand, OnDemandFeature
 from mainspring.declare.options import are, is_a, not_a
 from mainspring.declare.origin import Origin, here, of_function
 from mainspring.declare.record import FieldSpec, Kind, Record
@@ -181,7 +182,12 @@ def label_fits(
 ) -> None:
     """Inputs, label and metric go together (MS-1013, MS-1017 to MS-1019, MS-1024, MS-1025, MS-1033)."""
     origin = str(here())
-    are("inputs", inputs, (Column, Feature, FeatureView), "inputs=[VIEW, VIEW.feature, SOURCE.column]")
+    are(
+        "inputs",
+        inputs,
+        (Column, Feature, FeatureView, OnDemand, OnDemandFeature),
+        "inputs=[VIEW, VIEW.feature, SOURCE.column]",
+    )
     are("slices", slices, Column, "slices=[SOURCE.column]")
     if known_at is not None:
         is_a("known_at", known_at, Column, "known_at=SOURCE.column")

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from mainspring.declare.artifact import Model
-from mainspring.declare.data import Column, Feature, FeatureView, Source
+from mainspring.declare.data import Column, FeatureView, Source
 from mainspring.declare.declaration import Declaration, DeclaredKind
 from mainspring.declare.frame import Frame
+from mainspring.declare.on_demand import ModelInput as Input
 from mainspring.declare.origin import Origin
 from mainspring.declare.step import Pipeline, Step, StepOptions
 
@@ -29,7 +30,6 @@ __all__ = [
     "Trainer",
 ]
 
-Input = FeatureView | Feature | Column
 Trainer = Callable[..., Model]
 
 
@@ -61,7 +61,8 @@ class ModelSpec:
 
     Attributes:
         function: the trainer; takes the inputs and the label as frames, then parameters with defaults.
-        inputs: feature views, single features and columns of the label's source, in the order of the model's columns.
+        inputs: feature views, features, on-demand features and columns of the label's source, in the order of the
+            model's columns.
         label: the column to predict.
         known_at: the column with the moment the label is known, or None when it is known at event time.
         metric: the name of the metric that decides.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import functools
+import inspect
 import re
 import types
 import typing
@@ -29,17 +31,34 @@ class Kind(enum.StrEnum):
     BYTES = "bytes"  # binary
     DECIMAL = "decimal"  # decimal128(precision, scale)
     VECTOR = "vector"  # fixed_size_list<float32, length>
+    LIST = "list"  # list<item>; only features are lists
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnType:
-    """The type of a column: its kind, whether it may be null, and the sizes that some kinds have."""
+    """The type of a column: its kind, whether it may be null, and the sizes that some kinds have.
+
+    Args:
+        kind: what a value is.
+        nullable: whether there may be none.
+        precision: digits of a decimal, or of the decimals of a list.
+        scale: those after the point.
+        length: elements of a vector; the most elements of a list.
+        item: the kind of a list's elements, each of which may be null.
+    """
 
     kind: Kind
     nullable: bool = False
     precision: int = 0
     scale: int = 0
     length: int = 0
+    item: Kind | None = None
+
+    @property
+    def element(self) -> ColumnType:
+        """The type of a list's elements."""
+        assert self.item is not None
+        return ColumnType(self.item, True, self.precision, self.scale)
 
     def __str__(self) -> str:
         size = ""
@@ -47,6 +66,8 @@ class ColumnType:
             size = f"({self.precision}, {self.scale})"
         elif self.kind is Kind.VECTOR:
             size = f"({self.length})"
+        elif self.kind is Kind.LIST:
+            size = f"({ColumnType(self.element.kind, False, self.precision, self.scale)}, {self.length})"
         return f"{self.kind.value}{size}{' | null' if self.nullable else ''}"
 
 
@@ -126,7 +147,24 @@ class Record:
             origin: str
             wind_speed: float | None = Field(ge=0, le=200, unit="mph")
             observed: datetime
+
+    A row may be made by name, as an on-demand function returns it: ``Pressure(ratio=0.5, high=False)``.
     """
+
+    def __init__(self, **values: object) -> None:
+        names = _names_of(type(self))  # type: ignore[arg-type]  # classes are hashable
+        if values.keys() != names:
+            wrong = ", ".join(sorted(names ^ values.keys()))
+            raise TypeError(f"{type(self).__name__} takes each of its columns once; check {wrong}")
+        self.__dict__.update(values)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+@functools.cache
+def _names_of(record: type[Record]) -> frozenset[str]:
+    return frozenset(name for base in record.__mro__ for name in inspect.get_annotations(base))
 
 
 _KINDS: Mapping[object, Kind] = {

@@ -14,7 +14,7 @@ from mainspring.errors import UsageError
 from mainspring.plan.closure import explain
 from mainspring.ports.catalog import Catalog, Run, StepRow
 
-__all__ = ["Difference", "LogLine", "RunDiff", "StepDiff", "Why", "diff", "logs", "run_called", "why"]
+__all__ = ["Difference", "LogLine", "RunDiff", "StepDiff", "Why", "diff", "logs", "run_called", "since", "why"]
 
 _RUNS = 200
 _MEANT = ("model", "step", "feature_view", "source")
@@ -115,6 +115,12 @@ def why(services: EngineServices, name: str, *, run_id: str | None = None) -> Wh
             fix="mainspring show run lists runs and their steps",
         )
     return _why(services.catalog, found[0], found[1] if len(found) > 1 else None, depth=0)
+
+
+def since(catalog: Catalog, name: str, detail: Mapping[str, Any]) -> tuple[Difference, ...]:
+    """In what the parts of a task's key differ from those of its last attempt; nothing when there was none."""
+    rows = catalog.step_history(name, limit=1)
+    return tuple(_differences(_detail(catalog, rows[0]), detail)) if rows else ()
 
 
 def _appearances(catalog: Catalog, name: str, run_id: str | None) -> list[StepRow]:

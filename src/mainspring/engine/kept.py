@@ -37,6 +37,12 @@ class KeptResults:
             self._catalog.forget([key for key in found if key not in whole])
         return whole
 
+    def there(self, key: str) -> StoredResult | None:
+        """The kept result of a key, only looked at: nothing is forgotten, and gc does not hear of it."""
+        row = self._rows([key]).get(key) if key else None
+        result = None if row is None else result_of(row)
+        return result if result is not None and self._present(result) else None
+
     def forget(self, key: str) -> None:
         """Keep the result of a key no longer."""
         self._catalog.forget([key])
@@ -45,11 +51,14 @@ class KeptResults:
         return self._catalog.cached(keys) if keys else {}
 
     def _is_whole(self, result: StoredResult) -> bool:
-        digests = self._blobs(result)
-        if not digests or len(self._objects.has(digests)) < len(set(digests)):
-            return False
+        digests = self._present(result)
         self._objects.touch(digests)
-        return True
+        return bool(digests)
+
+    def _present(self, result: StoredResult) -> list[str]:
+        """The blobs that a result consists of; empty when one of them is gone."""
+        digests = self._blobs(result)
+        return digests if len(self._objects.has(digests)) == len(set(digests)) else []
 
     def _blobs(self, result: StoredResult) -> list[str]:
         """The blobs that a result consists of; empty when its list is not there."""

@@ -11,15 +11,25 @@ from mainspring.declare.data import did_you_mean
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError
-from mainspring.features.asof import SPINE, STEPS, Shape, asof_sql, retracted_sql, spine_keys
+from mainspring.features.asof import (
+    HITS,
+    MISSING,
+    PRESENT,
+    SPINE,
+    STEPS,
+    Shape,
+    ask,
+    gather_sql,
+    hits_sql,
+    retracted_sql,
+    spine_keys,
+)
 from mainspring.features.cast import Reading, UnfitError, bad_rows, cast_column
 from mainspring.features.duck import connection, scan
 from mainspring.features.log import TableVersion, noted
 from mainspring.features.retract import has_retractions, newest_steps
 from mainspring.features.view import FeatureDef, Pick, View, arrow_type, log_schema
-from mainspring.features.windows.answer import answer
-from mainspring.features.windows.load import load_events, load_moments
-from mainspring.features.windows.question import Question
+from mainspring.features.windows.pieces import answer_windows
 from mainspring.lazy import lazy
 from mainspring.ports.tables import TableStore
 
@@ -27,6 +37,7 @@ if TYPE_CHECKING:
     import duckdb
     import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 else:
     duckdb, np, pa = lazy("duckdb"), lazy("numpy"), lazy("pyarrow")
 
@@ -39,6 +50,9 @@ STATES = ("MISSING", "EXPIRED", "PRESENT")
 """The states of an answer, by number."""
 
 _RECENT = 64
+_WIDE = {"string": "large_string", "binary": "large_binary"}
+_MOST_BYTES = 1 << 31
+_CHUNK = 1 << 16
 _MOMENT = FieldSpec("at", ColumnType(Kind.TIMESTAMP))
 
 
@@ -100,14 +114,15 @@ def history_of(
     picks = [item if isinstance(item, Pick) else Pick(item, item.features) for item in inputs]
     _names_differ(table, picks, names)
     answers: dict[str, _Answer] = {}
-    with connection() as opened:
+    with connection(tables.limits) as opened:
         for view, features in _by_view(picks).items():
             pinned = versions.get(view.name)
             version = pinned.version if isinstance(pinned, TableVersion) else pinned
+            note = pinned if isinstance(pinned, TableVersion) else _note(tables, view, version)
             opened.register(SPINE, _narrow(table, view, moments))
             log = scan(opened, tables.files(view.log, version), log_schema(view), "empty_log")
-            tidy = pinned.tidy if isinstance(pinned, TableVersion) else _is_tidy(tables, view, version)
-            asked = _Asked(view, tuple(features), log, as_known, status, tidy, len(table))
+            tidy, held = (False, 0) if note is None else (note.tidy, note.rows)
+            asked = _Asked(view, tuple(features), log, as_known, status, tidy, held, len(table))
             answers[view.name] = _answer(opened, asked)
     for item in picks:
         for feature in item.features:
@@ -143,16 +158,17 @@ class _Asked:
     as_known: bool
     status: bool
     tidy: bool
+    held: int
     rows: int
 
 
-def _is_tidy(tables: TableStore, view: View, version: int | None) -> bool:
-    """Whether a version's own note says so; the newest note at or before it holds for it."""
+def _note(tables: TableStore, view: View, version: int | None) -> TableVersion | None:
+    """What a version of a log says of itself; the newest note at or before it holds for it."""
     for commit in tables.commits(view.log, _RECENT):
         found = noted(view.log, commit) if version is None or commit.version <= version else None
         if found is not None:
-            return found.tidy
-    return False
+            return found
+    return None
 
 
 def _answer(opened: duckdb.DuckDBPyConnection, asked: _Asked) -> _Answer:
@@ -162,30 +178,73 @@ def _answer(opened: duckdb.DuckDBPyConnection, asked: _Asked) -> _Answer:
     columns: dict[str, pa.ChunkedArray] = {}
     state = event = None
     retracted = not asked.tidy and has_retractions(opened, log)
+    ask(opened, len(view.keys))
     if last or asked.status:
         read = list(dict.fromkeys(str(feature.column) for feature in last))
-        shape = Shape.of(view, read, asked.as_known, asked.tidy, retracted)
-        if retracted and asked.as_known:
-            gone = opened.sql(retracted_sql(shape, log)).to_arrow_table()
-            opened.register(STEPS, newest_steps(gone, spine_keys(len(view.keys))))
-        found = opened.sql(asof_sql(shape, log)).to_arrow_table()
-        state, event = found.column("status"), found.column("event").cast(arrow_type(_MOMENT.type))
+        newest = _newest(opened, asked, retracted, read)
+        state, event = newest.state, newest.event
         for feature in last:
-            column = found.column(f"c{read.index(str(feature.column))}")
-            columns[feature.name] = column.cast(arrow_type(feature.type))
+            columns[feature.name] = newest.columns[str(feature.column)].cast(arrow_type(feature.type))
     kernel = ""
     if windowed:
-        moments = load_moments(opened, len(view.keys))
-        read = list(dict.fromkeys(feature.column for feature in windowed if feature.column is not None))
-        longest = max(feature.window_us or 0 for feature in windowed)
-        events = load_events(
-            opened, view, read, log, moments, as_known=asked.as_known, window_us=longest, retracted=retracted
+        done = answer_windows(
+            opened,
+            view,
+            windowed,
+            log,
+            held=asked.held,
+            rows=asked.rows,
+            as_known=asked.as_known,
+            retracted=retracted,
         )
-        question = Question(events, moments, longest)
-        kernel = question.kernel.name
-        for feature in windowed:
-            columns[feature.name] = pa.chunked_array([answer(question, view, feature, asked.rows)])
+        columns, kernel = columns | done.columns, done.kernels
     return _Answer(columns, state, event, kernel)
+
+
+@dataclass(frozen=True, slots=True)
+class _Newest:
+    """The newest rows known, in the spine's order."""
+
+    state: pa.ChunkedArray
+    event: pa.ChunkedArray
+    columns: dict[str, pa.ChunkedArray]
+
+
+def _newest(opened: duckdb.DuckDBPyConnection, asked: _Asked, retracted: bool, columns: Sequence[str]) -> _Newest:
+    shape = Shape.of(asked.view, asked.as_known, asked.tidy, retracted)
+    if retracted and asked.as_known:
+        opened.register(STEPS, newest_steps(opened.sql(retracted_sql(shape, asked.log)).to_arrow_table()))
+    hits = opened.sql(hits_sql(shape, asked.log)).to_arrow_table()
+    rid, status = hits.column("rid").to_numpy(), hits.column("status").to_numpy()
+    state = np.full(asked.rows, MISSING, np.int8)
+    state[rid] = status
+    event = _placed(hits.column("event"), _places(rid, asked.rows)).cast(arrow_type(_MOMENT.type))
+    found: dict[str, pa.ChunkedArray] = {}
+    if columns:
+        opened.register(HITS, hits.select(["rid", "seq"]).filter(pa.array(status == PRESENT)))
+        wide = opened.sql(gather_sql(columns, asked.log)).to_arrow_table()
+        places = _places(wide.column("rid").to_numpy(), asked.rows)
+        for index, name in enumerate(columns):  # one at a time: the order as they come may go when it is read
+            found[name] = _placed(wide.column(f"c{index}"), places)
+            wide = wide.drop_columns(f"c{index}")
+    return _Newest(pa.chunked_array([pa.array(state)]), event, found)
+
+
+def _places(rid: NDArray[np.int64], rows: int) -> pa.Array:
+    """Where the answer to each row of the spine is; null where there is none."""
+    places = np.full(rows, -1, np.int64)
+    places[rid] = np.arange(len(rid))
+    return pa.array(places, mask=places < 0)
+
+
+def _placed(column: pa.ChunkedArray, places: pa.Array) -> pa.ChunkedArray:
+    """A column in the order of `places`; texts beyond what 32-bit offsets reach come in several chunks."""
+    wide = _WIDE.get(str(column.type)) if column.nbytes >= _MOST_BYTES else None
+    if wide is None:
+        return pa.chunked_array([column.combine_chunks().take(places)])
+    source = column.cast(getattr(pa, wide)()).combine_chunks()
+    starts = range(0, len(places), _CHUNK)
+    return pa.chunked_array([source.take(places.slice(start, _CHUNK)).cast(column.type) for start in starts])
 
 
 def _by_view(picks: Sequence[Pick]) -> dict[View, list[FeatureDef]]:

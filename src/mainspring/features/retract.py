@@ -9,7 +9,7 @@ function that one ASOF join can ask.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mainspring.features.view import RETRACTS
@@ -31,18 +31,17 @@ def has_retractions(opened: duckdb.DuckDBPyConnection, log: str) -> bool:
     return bool(found)
 
 
-def newest_steps(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
+def newest_steps(rows: pa.Table) -> pa.Table:
     """The newest row that counts, by entity, from each moment on at which it is another one.
 
     Args:
-        rows: `keys`, ``vis`` and ``ended`` (int64 microseconds: a row counts in [vis, ended)), ``event``, ``ingest``
-            and ``seq``, which order the rows, and whatever else shall come along; sorted by `keys`, in any order
-            within an entity. ``entity`` numbers the entities from 0 on.
-        keys: the names of the key columns.
+        rows: ``entity``, ``vis`` and ``ended`` (int64 microseconds: a row counts in [vis, ended)), ``event``,
+            ``ingest`` and ``seq``, which order the rows, and whatever else shall come along; sorted by ``entity``
+            (from 0 on), in any order within one.
 
     Returns:
-        The columns of `rows`, ``vis`` being the moment from which on the row is the newest; all but `keys` and ``vis``
-        are null where none counts.
+        The columns of `rows`, ``vis`` being the moment from which on the row is the newest; all but ``entity`` and
+        ``vis`` are null where none counts.
     """
     names = ("entity", "vis", "ended", "event", "ingest", "seq")
     entity, vis, ended, event, ingest, seq = (rows.column(name).to_numpy() for name in names)
@@ -57,8 +56,8 @@ def newest_steps(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
             since.append(moment)
             best.append(None if place is None else start + place)
     found = rows.take(pa.array(best, pa.int64()))
-    named = rows.select(list(keys)).take(pa.array(first, pa.int64()))
-    columns = {name: named.column(name) if name in keys else found.column(name) for name in rows.column_names}
+    columns = {name: found.column(name) for name in rows.column_names}
+    columns["entity"] = rows.column("entity").take(pa.array(first, pa.int64()))
     columns["vis"] = pa.chunked_array([pa.array(since, pa.int64())])
     return pa.table(columns)
 

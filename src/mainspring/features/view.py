@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mainspring.declare.aggregate import Aggregate, Function
-from mainspring.declare.data import Column, Feature, FeatureView, FeatureViewSpec, Source, SourceSpec, did_you_mean
+from mainspring.declare.checking import checks_fit
+from mainspring.declare.data import Feature, FeatureView, FeatureViewSpec, Source, SourceSpec, did_you_mean
 from mainspring.declare.declaration import name_of, origin_of, spec_of
 from mainspring.declare.model import Input
+from mainspring.declare.quality import Check
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DeclarationError
+from mainspring.features.quality.schemas import located
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ __all__ = [
     "Pick",
     "View",
     "arrow_type",
+    "checks_of",
     "log_schema",
     "pick",
     "picks_of",
@@ -78,7 +82,7 @@ SYSTEM = (EVENT, INGEST, SEQ, DELETED, ASSUMED, HASH, DEFINITION, BATCH, RETRACT
 _LAYOUT = 2
 """Of a view's log: with `RETRACTS` since 2; a log of an older layout is made anew from its source's."""
 
-_ORDERED = frozenset({Function.LOWEST, Function.HIGHEST})
+_COMPARED = frozenset({Function.LOWEST, Function.HIGHEST, Function.DISTINCT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +131,7 @@ class View:
         every_us: how often it is published, or None.
         rows: ``each`` when increments suffice, ``whole`` when all is recomputed.
         decorated: whether a function makes its rows.
+        checks: what its rows must satisfy; those that set rows aside always, the others where rows are brought in.
     """
 
     id: int
@@ -145,6 +150,12 @@ class View:
     every_us: int | None = None
     rows: Literal["each", "whole"] = "each"
     decorated: bool = False
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def quarantine(self) -> str:
+        """The table of rows that were set aside."""
+        return f"quarantine/{self.log}"
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -216,7 +227,7 @@ def pick(view: View, *names: str) -> Pick:
 
 
 def picks_of(inputs: Sequence[Input], views: Mapping[str, View]) -> tuple[Pick, ...]:
-    """The features that a model's inputs stand for, one pick a mention; columns of the label's source are left out.
+    """The features that a model's inputs stand for, one pick a mention; nothing else among them is read.
 
     Args:
         inputs: feature views, single features and columns, as `App.model` takes them.
@@ -226,7 +237,7 @@ def picks_of(inputs: Sequence[Input], views: Mapping[str, View]) -> tuple[Pick, 
     for item in inputs:
         if isinstance(item, Feature):
             picks.append(pick(views[name_of(item.view)], item.name))
-        elif not isinstance(item, Column):
+        elif isinstance(item, FeatureView):
             picks.append(pick(views[name_of(item)]))
     return tuple(picks)
 
@@ -246,7 +257,7 @@ def view_of(
 
     Raises:
         DeclarationError: MS-2102, a column's name is one of the log's own; MS-2103, the features of a decorated view
-            are not known; MS-2104, ``lowest`` or ``highest`` of something without an order; MS-2105, a key is a float
+            are not known; MS-2104, ``lowest``, ``highest`` or ``distinct`` of vectors; MS-2105, a key is a float
             or a vector.
     """
     spec = spec_of(declaration)
@@ -264,7 +275,10 @@ def view_of(
     has_valid_to = plain and source.valid_to is not None
     sources = tuple(name_of(item) for item in spec.sources)
     read = [source_digest(spec_of(item)) for item in spec.sources if isinstance(item, Source)]
-    content = [_LAYOUT, sources, read, keys, columns, spec.rows if not plain else "each", code, upstream]
+    content: list[object] = [_LAYOUT, sources, read, keys, columns, spec.rows if not plain else "each", code, upstream]
+    setting_aside = tuple(check for check in checks_of(spec, (*keys, *columns)) if check.on_fail == "quarantine")
+    if setting_aside:
+        content.append([repr(check) for check in setting_aside])
     log = f"feature_view/{name}/{_digest(content)[:16]}"
     return View(
         id=id,
@@ -283,7 +297,22 @@ def view_of(
         every_us=spec.every_us,
         rows=spec.rows,
         decorated=not plain,
+        checks=setting_aside,
     )
+
+
+def checks_of(spec: FeatureViewSpec, fields: Sequence[FieldSpec]) -> tuple[Check, ...]:
+    """All checks of a view, as values that any process can hold.
+
+    Args:
+        spec: what was declared.
+        fields: the keys and columns of its log.
+
+    Raises:
+        DeclarationError: MS-1007, MS-1062, as `checks_fit`: only now are the columns of its function known.
+    """
+    found = checks_fit(spec.checks, {field.name: field for field in fields}, "the feature view", of_view=True)
+    return tuple(located(check) for check in found)
 
 
 def source_digest(spec: SourceSpec) -> str:
@@ -363,13 +392,13 @@ def _names_are_free(declaration: FeatureView, fields: Sequence[FieldSpec]) -> No
 
 def _have_order(declaration: FeatureView, features: Sequence[FeatureDef], types: Mapping[str, ColumnType]) -> None:
     for feature in features:
-        if feature.aggregate.function in _ORDERED and types[str(feature.column)].kind is Kind.VECTOR:
+        if feature.aggregate.function in _COMPARED and types[str(feature.column)].kind is Kind.VECTOR:
             raise DeclarationError(
                 f"feature {feature.name!r} is {feature.aggregate} of a vector",
                 code="MS-2104",
-                why="vectors have no order",
+                why="vectors have no order, and are hardly ever equal",
                 origin=str(origin_of(declaration)),
-                fix="use last or count",
+                fix="use last, first or count",
             )
 
 
@@ -405,6 +434,8 @@ def arrow_type(kind: ColumnType) -> pa.DataType:
         return pa.decimal128(kind.precision, kind.scale)
     if kind.kind is Kind.VECTOR:
         return pa.list_(pa.float32(), kind.length)
+    if kind.kind is Kind.LIST:
+        return pa.list_(arrow_type(kind.element))
     simple: Mapping[Kind, pa.DataType] = {
         Kind.STRING: pa.string(),
         Kind.INTEGER: pa.int64(),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mainspring.declare.data import Column, Feature, FeatureView, Source
+from mainspring.declare.data import Feature, FeatureView, Source
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import ModelSpec
 from mainspring.features.log import SourceTable, read_log, source_of, standing
@@ -20,6 +20,7 @@ from mainspring.lazy import lazy
 from mainspring.monitoring.stats.baseline import Baseline, Feed
 from mainspring.monitoring.stats.decide import WINDOWS, Finding
 from mainspring.monitoring.stats.feed import Volume, freshness_limit, judge_volume, stale, volume
+from mainspring.plan.checks import features_beneath
 from mainspring.ports.tables import TableStore
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ def sources_behind(spec: ModelSpec) -> tuple[Behind, ...]:
                 walk(above)
 
     for item in spec.inputs:
-        if not isinstance(item, Column):
-            walk(item)
+        for used in features_beneath(item):
+            walk(used)
     return tuple(Behind(source_of(found[name]), spec_of(found[name]).every_us) for name in sorted(found))
 
 

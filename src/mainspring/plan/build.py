@@ -20,14 +20,24 @@ from mainspring.declare.model import (
     PromotionSpec,
     ScheduleSpec,
 )
+from mainspring.declare.on_demand import (
+    FeatureServiceSpec,
+    OnDemand,
+    OnDemandFeature,
+    OnDemandSpec,
+    RequestField,
+)
 from mainspring.declare.record import FieldSpec
 from mainspring.declare.step import PipelineSpec, StepSpec
+from mainspring.declare.vector_index import VectorIndexSpec
 from mainspring.errors import DeclarationError
 from mainspring.plan.checks import check_model, check_monitor, check_promotion, check_schedule, unique_names
 from mainspring.plan.closure import closure_of
+from mainspring.plan.computing import check_inputs, check_on_demand, check_service, view_of_input
 from mainspring.plan.encoding import digest, encode
 from mainspring.plan.graph import Node, Plan, in_order
 from mainspring.plan.language import check_language, describe_language, uses_of_language
+from mainspring.plan.vector_index import check_vector_index
 
 __all__ = ["Infer", "build_plan", "feature_names", "url_of"]
 
@@ -52,7 +62,7 @@ def build_plan(app: App, infer: Infer | None = None) -> Plan:
         infer: finds the columns of decorated views; without it they must be declared with ``returns=``.
 
     Raises:
-        DeclarationError: MS-1010, MS-1027, MS-1101 to MS-1113.
+        DeclarationError: MS-1010, MS-1027, MS-1101 to MS-1113, MS-1121 to MS-1123.
     """
     declarations = [item for item in app.declared() if kind_of(item) is not DeclaredKind.ENTITY]
     unique_names(declarations)
@@ -78,8 +88,10 @@ def feature_names(item: Input, fields: Mapping[str, Sequence[FieldSpec]]) -> tup
     """The model columns that one input stands for; `fields` are the columns of each node, by URL."""
     if isinstance(item, Column):
         return (item.name,)
-    if isinstance(item, Feature):
+    if isinstance(item, Feature | OnDemandFeature):
         return (item.name,)
+    if isinstance(item, OnDemand):
+        return tuple(field.name for field in fields[url_of(item)])
     keys = spec_of(item).keys
     return tuple(field.name for field in fields[url_of(item)] if field.name not in keys)
 
@@ -105,13 +117,28 @@ def _uses(spec: object) -> Iterable[Declaration[object]]:
 
 
 @_uses.register
+def _(spec: SourceSpec) -> Iterable[Declaration[object]]:
+    return [check.to for check in spec.checks if check.to is not None]
+
+
+@_uses.register
 def _(spec: FeatureViewSpec) -> Iterable[Declaration[object]]:
     return spec.sources
 
 
 @_uses.register
 def _(spec: ModelSpec) -> Iterable[Declaration[object]]:
-    return [spec.spine, *(view for item in spec.inputs if (view := _view_of(item)) is not None)]
+    return [spec.spine, *(view for item in spec.inputs if (view := view_of_input(item)) is not None)]
+
+
+@_uses.register
+def _(spec: OnDemandSpec) -> Iterable[Declaration[object]]:
+    return [view for _, item in spec.inputs if (view := view_of_input(item)) is not None]
+
+
+@_uses.register
+def _(spec: FeatureServiceSpec) -> Iterable[Declaration[object]]:
+    return [view for item in spec.inputs if (view := view_of_input(item)) is not None]
 
 
 @_uses.register(PromotionSpec)
@@ -129,6 +156,11 @@ def _(spec: StepSpec) -> Iterable[Declaration[object]]:
 @_uses.register
 def _(spec: ScheduleSpec) -> Iterable[Declaration[object]]:
     return (spec.target,)
+
+
+@_uses.register
+def _(spec: VectorIndexSpec) -> Iterable[Declaration[object]]:
+    return (spec.feature.view,)
 
 
 _Description = tuple[Mapping[str, object], tuple[FieldSpec, ...]]
@@ -150,7 +182,8 @@ def _(spec: SourceSpec, declaration: Source, *_: object) -> _Description:
     }
     columns = {field.name: str(field.type) for field in spec.fields}
     rules = {field.name: text for field in spec.fields if (text := _rules(field))}
-    return {**roles, "columns": columns, **({"rules": rules} if rules else {})}, spec.fields
+    described: dict[str, object] = {**roles, "columns": columns, **({"rules": rules} if rules else {})}
+    return {**described, **_checks(spec)}, spec.fields
 
 
 @_describe.register
@@ -168,7 +201,7 @@ def _(spec: FeatureViewSpec, declaration: FeatureView, *rest: object) -> _Descri
     else:
         described |= {"rows": spec.rows, "code": _code(spec.function)}
         described["features"] = {field.name: str(field.type) for field in columns if field.name not in spec.keys}
-    return described, columns
+    return {**described, **_checks(spec)}, columns
 
 
 @_describe.register
@@ -187,6 +220,37 @@ def _(spec: ModelSpec, declaration: ModelDeclaration, *rest: object) -> _Descrip
         "code": _code(spec.function),
     }
     return described, ()
+
+
+@_describe.register
+def _(spec: OnDemandSpec, declaration: OnDemand, *rest: object) -> _Description:
+    described = {
+        "inputs": {name: _named(item) for name, item in spec.inputs},
+        "returns": {field.name: str(field.type) for field in spec.returns},
+        "called": spec.written,
+        "code": _code(spec.function),
+    }
+    (first, *_) = spec.returns
+    return described, (FieldSpec(name_of(declaration), first.type),) if spec.single else spec.returns
+
+
+@_describe.register
+def _(spec: FeatureServiceSpec, declaration: Declaration[object], *rest: object) -> _Description:
+    fields = cast("Mapping[str, tuple[FieldSpec, ...]]", rest[0])
+    described = {"features": [f"{_owner(item)}:{name}" for item in spec.inputs for name in feature_names(item, fields)]}
+    return described, ()
+
+
+def _owner(item: Input) -> str:
+    return name_of(item.view if isinstance(item, Feature | OnDemandFeature) else cast("Declaration[object]", item))
+
+
+def _named(item: object) -> str:
+    if isinstance(item, RequestField):
+        return f"request {item.type}"
+    if isinstance(item, Feature | OnDemandFeature):
+        return f"{name_of(item.view)}.{item.name}"
+    return name_of(cast("Declaration[object]", item))
 
 
 @_describe.register
@@ -234,6 +298,11 @@ def _(spec: ScheduleSpec, declaration: Declaration[object], *_: object) -> _Desc
     return described, ()
 
 
+@_describe.register
+def _(spec: VectorIndexSpec, declaration: Declaration[object], *_: object) -> _Description:
+    return {"feature": spec.feature.name, "filters": list(spec.filters), "metric": spec.metric}, ()
+
+
 def _view_fields(
     spec: FeatureViewSpec,
     declaration: FeatureView,
@@ -274,6 +343,10 @@ def _key_fields(
     return tuple(keys)
 
 
+def _checks(spec: SourceSpec | FeatureViewSpec) -> Mapping[str, object]:
+    return {"checks": {str(check): check.on_fail for check in spec.checks}} if spec.checks else {}
+
+
 def _rules(field: FieldSpec) -> str:
     rules = field.rules
     parts = [f"{name}={value!r}" for name in ("ge", "le", "matches") if (value := getattr(rules, name)) is not None]
@@ -305,8 +378,15 @@ def _check(node: Node, fields: Mapping[str, tuple[FieldSpec, ...]]) -> None:
     spec = spec_of(node.declaration) if node.declaration is not None else None
     if isinstance(spec, ModelSpec):
         names = [(name, item) for item in spec.inputs for name in feature_names(item, fields)]
-        views = {url_of(v): fields[url_of(v)] for item in spec.inputs if (v := _view_of(item)) is not None}
+        views = {url_of(v): fields[url_of(v)] for item in spec.inputs if (v := view_of_input(item)) is not None}
         check_model(node, spec, names, views)
+        check_on_demand(node, spec)
+    elif isinstance(spec, OnDemandSpec):
+        check_inputs(node, spec, fields)
+    elif isinstance(spec, FeatureServiceSpec):
+        check_service(
+            node, spec, [(name, item) for item in spec.inputs for name in feature_names(item, fields)], fields
+        )
     elif isinstance(spec, PromotionSpec):
         check_promotion(node, spec)
     elif isinstance(spec, ScheduleSpec):
@@ -314,10 +394,8 @@ def _check(node: Node, fields: Mapping[str, tuple[FieldSpec, ...]]) -> None:
     elif isinstance(spec, MonitorSpec):
         model = spec_of(spec.model)
         check_monitor(node, spec, [name for item in model.inputs for name in feature_names(item, fields)])
-
-
-def _view_of(item: Input) -> FeatureView | None:
-    return item.view if isinstance(item, Feature) else item if isinstance(item, FeatureView) else None
+    elif isinstance(spec, VectorIndexSpec):
+        check_vector_index(node, spec, fields[node.inputs[0]])
 
 
 def _with_fingerprints(nodes: Sequence[Node]) -> tuple[Node, ...]:

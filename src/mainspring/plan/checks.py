@@ -9,12 +9,21 @@ from mainspring.declare.check import CLASSIFICATION, METRICS
 from mainspring.declare.data import Column, Feature, FeatureView, did_you_mean
 from mainspring.declare.declaration import Declaration, kind_of, name_of, origin_of, spec_of
 from mainspring.declare.model import Input, ModelSpec, MonitorSpec, PromotionSpec, ScheduleSpec, Score
+from mainspring.declare.on_demand import OnDemand, OnDemandFeature
 from mainspring.declare.record import FieldSpec, Kind
 from mainspring.declare.step import Pipeline, Step
 from mainspring.errors import DeclarationError
 from mainspring.plan.graph import Node
 
-__all__ = ["check_model", "check_monitor", "check_promotion", "check_schedule", "unique_names"]
+__all__ = [
+    "check_model",
+    "check_monitor",
+    "check_promotion",
+    "check_schedule",
+    "feature_exists",
+    "features_beneath",
+    "unique_names",
+]
 
 _NUMBERS = frozenset({Kind.INTEGER, Kind.FLOAT, Kind.BOOLEAN, Kind.DECIMAL, Kind.TIMESTAMP, Kind.DATE})
 
@@ -61,15 +70,26 @@ def check_model(
             )
         seen.add(name)
         if isinstance(item, Feature):
-            _feature_exists(item, views)
+            feature_exists(item, views)
         _is_number(node, name, item, views)
     for item in spec.inputs:
-        if not isinstance(item, Column):
-            _joins(node, spec, item.view if isinstance(item, Feature) else item)
-            _known_in_time(node, spec, item)
+        for used in features_beneath(item):
+            _joins(node, spec, used.view if isinstance(used, Feature) else used)
+            _known_in_time(node, spec, used)
 
 
-def _feature_exists(item: Feature, views: Mapping[str, Sequence[FieldSpec]]) -> None:
+def features_beneath(item: object) -> list[Feature | FeatureView]:
+    """The features of views that an input is, or is made from through on-demand functions."""
+    if isinstance(item, Feature | FeatureView):
+        return [item]
+    function = item.view if isinstance(item, OnDemandFeature) else item
+    if isinstance(function, OnDemand):
+        return [found for _, above in spec_of(function).inputs for found in features_beneath(above)]
+    return []
+
+
+def feature_exists(item: Feature, views: Mapping[str, Sequence[FieldSpec]]) -> None:
+    """The view of a feature has it (MS-1107); `views` are the columns of each view, by URL."""
     keys = spec_of(item.view).keys
     known = [
         field.name for field in views[f"/{kind_of(item.view).value}/{name_of(item.view)}"] if field.name not in keys
@@ -87,7 +107,7 @@ def _is_number(node: Node, name: str, item: Input, views: Mapping[str, Sequence[
     if isinstance(item, Column):
         field: FieldSpec | None = item.field
     else:
-        view = item.view if isinstance(item, Feature) else item
+        view = item.view if isinstance(item, Feature | OnDemandFeature) else item
         columns = views[f"/{kind_of(view).value}/{name_of(view)}"]
         field = next((column for column in columns if column.name == name), None)
     if field is not None and field.type.kind not in _NUMBERS:
@@ -95,7 +115,7 @@ def _is_number(node: Node, name: str, item: Input, views: Mapping[str, Sequence[
             f"input {name!r} of model {node.name!r} is {field.type}, not a number",
             code="MS-1111",
             why="models take numbers; encoding text inside the trainer would not be served",
-            origin=str(node.origin if isinstance(item, FeatureView) else item.origin),
+            origin=str(node.origin if isinstance(item, FeatureView | OnDemand) else item.origin),
             fix="make a number of it in a feature view, or leave it out",
         )
 

@@ -10,20 +10,24 @@ from mainspring.choose.services import Services
 from mainspring.declare.data import Feature, FeatureView
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import Endpoint
+from mainspring.declare.on_demand import FeatureService, OnDemand, OnDemandFeature
 from mainspring.declare.record import ColumnType
+from mainspring.errors import UsageError
 from mainspring.features.online.materialise import materialise
 from mainspring.features.online.named import NamedFeatures
+from mainspring.features.vector_index.search import NearestRequest, VectorIndexSearcher
 from mainspring.features.view import View
 from mainspring.plan.graph import Plan
+from mainspring.protocols.feast.documents import FeastHits
 from mainspring.protocols.feast.rest import FeastRows
 
-__all__ = ["FeastFeatures"]
+__all__ = ["FeastFeatures", "FeastVectors"]
 
 Push = Callable[[str, Sequence[Mapping[str, Any]], int | str | None, str | None], Mapping[str, object]]
 
 
 class FeastFeatures:
-    """Implements `mainspring.protocols.feast.rest.FeastStore`; an endpoint's name is a feature service's.
+    """Implements `mainspring.protocols.feast.rest.FeastStore`; an endpoint's name is a feature service's too.
 
     Args:
         services: the project's ports.
@@ -38,11 +42,17 @@ class FeastFeatures:
     ) -> None:
         self._services = services
         self._views = {name: view for name, view in views.items() if view.online}
-        self._named = NamedFeatures(services.online, self._views)
+        nodes = [*plan.of_kind("feature_view"), *plan.of_kind("on_demand")]
+        declared = {node.name: cast("FeatureView | OnDemand", node.declaration) for node in nodes}
+        self._named = NamedFeatures(services.online, self._views, declared)
         self._sources = tuple(sources)
         self._push = push
-        self._of_endpoint = {
-            node.name: _inputs_of(cast(Endpoint, node.declaration)) for node in plan.of_kind("endpoint", over="model")
+        self._of_service = {
+            node.name: _references(spec_of(spec_of(cast(Endpoint, node.declaration)).model).inputs)
+            for node in plan.of_kind("endpoint", over="model")
+        } | {
+            node.name: _references(spec_of(cast(FeatureService, node.declaration)).inputs)
+            for node in plan.of_kind("feature_service")
         }
 
     def keys(self, features: Sequence[str]) -> Mapping[str, ColumnType]:
@@ -50,8 +60,8 @@ class FeastFeatures:
         return self._named.find(features).keys
 
     def service(self, name: str) -> Sequence[str] | None:
-        """The features that an endpoint's model is given."""
-        return self._of_endpoint.get(name)
+        """The features of a feature service, or those that an endpoint's model is given."""
+        return self._of_service.get(name)
 
     def read(self, features: Sequence[str], entities: Sequence[Mapping[str, object]]) -> FeastRows:
         """The features of entities, now."""
@@ -63,8 +73,8 @@ class FeastFeatures:
             named.columns,
             named.versions,
             [[values[at] for values, _, _ in found] for at in places],
-            [[statuses[column.view] for _, statuses, _ in found] for column in named.columns],
-            [[events[column.view] for _, _, events in found] for column in named.columns],
+            [[statuses.get(column.view, "PRESENT") for _, statuses, _ in found] for column in named.columns],
+            [[events.get(column.view) for _, _, events in found] for column in named.columns],
         )
 
     def sources(self) -> Sequence[str]:
@@ -85,12 +95,65 @@ class FeastFeatures:
             materialise(self._views[name], self._services.tables, self._services.online, now_us=now_us())
 
 
-def _inputs_of(endpoint: Endpoint) -> tuple[str, ...]:
-    """The references of the features among the inputs of an endpoint's model."""
+def _references(inputs: Sequence[object]) -> tuple[str, ...]:
+    """The references of the features among inputs."""
     found = []
-    for item in spec_of(spec_of(endpoint).model).inputs:
-        if isinstance(item, Feature):
+    for item in inputs:
+        if isinstance(item, Feature | OnDemandFeature):
             found.append(f"{name_of(item.view)}:{item.name}")
-        elif isinstance(item, FeatureView):
+        elif isinstance(item, FeatureView | OnDemand):
             found.append(name_of(item))
     return tuple(found)
+
+
+class FeastVectors:
+    """Implements `mainspring.protocols.feast.documents.FeastDocuments` over the app's vector indexes.
+
+    Args:
+        indexes: by name.
+        service: the features of a feature service, by its name.
+    """
+
+    def __init__(
+        self, indexes: Mapping[str, VectorIndexSearcher], service: Callable[[str], Sequence[str] | None]
+    ) -> None:
+        self._indexes = indexes
+        self._service = service
+
+    def service(self, name: str) -> Sequence[str] | None:
+        """The features of a feature service."""
+        return self._service(name)
+
+    def nearest(
+        self, view: str, features: Sequence[str], vector: list[float], k: int, filter: dict[str, Any] | None
+    ) -> FeastHits:
+        """What is near to a vector in the index over a view: the one of a vector that is asked for, or its only one."""
+        shaped = self._chosen(view, features)
+        shape = shaped.shape
+        keys = {key.name: key.type for key in shape.view.keys}
+        names = [name for name in features if name not in keys]
+        found, _ = shaped.find(NearestRequest(vector=vector, k=k, filter=filter, features=names))
+        return FeastHits(
+            keys,
+            shape.vector.name,
+            {name: shape.view.feature(name).type for name in names},
+            [one.entity for one in found],
+            [one.values for one in found],
+            [1.0 - one.score if shape.metric == "cosine" else -one.score for one in found],
+            [one.event_us for one in found],
+            shape.view.version,
+        )
+
+    def _chosen(self, view: str, features: Sequence[str]) -> VectorIndexSearcher:
+        over = [one for one in self._indexes.values() if one.shape.view.name == view]
+        named = [one for one in over if one.shape.vector.name in features]
+        found = named or over
+        if len(found) != 1:
+            raise UsageError(
+                f"view {view!r} has {len(over)} vector indexes" if over else f"view {view!r} has no vector index",
+                code="MS-2453",
+                fix=f"name the vector among the features: {view}:{over[0].shape.vector.name}"
+                if over
+                else f"declare one: app.vector_index({view}.VECTOR)",
+            )
+        return found[0]

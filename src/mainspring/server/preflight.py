@@ -25,7 +25,7 @@ from mainspring.features.sources.place import outside_of
 from mainspring.features.steps import files_of
 from mainspring.llm.sizing import sizings
 from mainspring.plan.graph import Node, Plan
-from mainspring.server.listening import api_keys, exposed_pages, management_keys
+from mainspring.server.listening import api_keys, exposed_pages, management_keys, served_protocols
 from mainspring.server.loop import rows_of
 from mainspring.server.outside import outside_servers
 from mainspring.server.planning import needed_ports, sources_have_places
@@ -74,6 +74,7 @@ def _secrets_are_there(settings: Settings) -> None:
 
 def _listeners_can_open(settings: Settings) -> None:
     api_keys(settings)
+    served_protocols(settings)
     if settings.flag("management.enabled"):
         exposed_pages(settings)
         management_keys(settings)

@@ -21,16 +21,17 @@ from mainspring.declare.artifact import File
 from mainspring.declare.data import Column
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import Endpoint, EndpointSpec, Monitor
+from mainspring.declare.on_demand import FeatureService
 from mainspring.declare.record import Kind
 from mainspring.engine.driver import load
-from mainspring.errors import ConfigError, DataError, UserCodeError
-from mainspring.features.log import SourceTable, TableVersion
-from mainspring.features.online.materialise import materialise
-from mainspring.features.online.plan import ReadPlan, compile_plan
-from mainspring.features.online.write import upsert
-from mainspring.features.steps import Derived, derive_pushed, derived_from, sources_of
-from mainspring.features.view import View, picks_of
-from mainspring.features.write import append_rows
+from mainspring.errors import ConfigError
+from mainspring.features.log import SourceTable
+from mainspring.features.online.computed import SelectionPlan, compile_selection
+from mainspring.features.online.sampled import Samples
+from mainspring.features.online.service import ServedFeatures, serve_features
+from mainspring.features.selection import functions_of, selection_of
+from mainspring.features.steps import checked_views, derived_from, sources_of
+from mainspring.features.view import View
 from mainspring.monitoring.feeds import arrivals
 from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
@@ -41,7 +42,11 @@ from mainspring.server.knowledge import Knowledge
 from mainspring.server.labels import LabelRules
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
-from mainspring.server.rows import rows_to_table
+from mainspring.server.pushing import Pushing
+from mainspring.server.quality import DataQuality
+from mainspring.server.replaying import ReplayWatch
+from mainspring.server.vector_indexes import VectorIndexes
+from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import EndpointService, ModelColumn
 from mainspring.serving.models import LiveModel, ModelTable, load_live
 from mainspring.serving.predlog.reader import LogReader, compact
@@ -93,19 +98,27 @@ class WorkerState:
         self._only = frozenset(only)
         self.models = ModelTable()
         self.endpoints: dict[str, EndpointService] = {}
+        self.feature_services: dict[str, ServedFeatures] = {}
         self.logs: dict[str, PredictionLog] = {}
         self.monitors: dict[str, Watched] = {}
         self.knowledge = Knowledge(services, plan)
+        self.vector_indexes = VectorIndexes(services, Plan(plan.app, ()), {}, {}, self.metrics, _tell)
         self.started = now_us()
+        self.quality: DataQuality
+        share = services.settings.number("features.replay")
+        self.samples = Samples(share) if share else None
+        self._replaying = None if self.samples is None else ReplayWatch(plan.app, services, self.samples, self.metrics)
         self.retraining: subprocess.Popen[bytes] | None = None
+        self.pushing: Pushing | None = None
         self._worker = worker
         self._views: dict[str, View] = {}
+        self._checked: dict[str, View] = {}
         self._sources: dict[str, SourceTable] = {}
-        self._derived: dict[str, list[Derived]] = {}
-        self._plans: dict[str, ReadPlan] = {}
-        self._pushing = threading.Lock()
+        self._plans: dict[str, SelectionPlan] = {}
         self._monitoring = threading.Lock()
         self._counting = threading.Lock()
+        self._loading = threading.Lock()
+        self._unloaded: frozenset[str] = frozenset()
         self._promised: dict[str, float] = {}
         self._counted: dict[tuple[str, str], int] = {}
 
@@ -119,9 +132,22 @@ class WorkerState:
         """
         self._sources = sources_of(self.plan)
         self._views = online_views(self.services, self.plan)
-        self._derived = derived_from(self.plan, self._views, self._sources)
+        self._checked = checked_views(self.plan, self._views)
+        logs = {name: source.log for name, source in self._sources.items()}
+        name = f"worker-{self._worker}"
+        self.quality = DataQuality(self.services, self.plan, self._views, logs, self.metrics, name)
+        derived = derived_from(self.plan, self._checked, self._sources)
+        self.pushing = Pushing(
+            self.services, self.plan.app, self._sources, self._checked, derived, self.metrics, self.quality.pushed
+        )
+        self.vector_indexes = VectorIndexes(self.services, self.plan, self._views, self._sources, self.metrics, _tell)
         for node in self._served():
             self._open_endpoint(node)
+        for node in self.plan.of_kind("feature_service"):
+            inputs = spec_of(cast(FeatureService, node.declaration)).inputs
+            self.feature_services[node.name] = serve_features(
+                node.name, inputs, self._views, self.services.online, self.samples
+            )
         self.refresh()
 
     def _served(self) -> Sequence[Node]:
@@ -135,20 +161,19 @@ class WorkerState:
         spec: EndpointSpec = spec_of(declaration)
         model = spec_of(spec.model)
         model_name = name_of(spec.model)
-        picks = picks_of(model.inputs, self._views)
-        plan = compile_plan(self.services.online, picks)
-        self._plans[node.name] = plan
+        selection, online = selection_of(model.inputs, self._views), self.services.online
+        functions = functions_of(model.inputs)
+        self._plans[node.name] = compile_selection(online, selection, functions, self.samples)
         spine = spec_of(model.spine)
-        columns, place = [], 0
-        waiting = iter(picks)
+        columns, waiting = [], iter(enumerate(selection.outputs))
         for item in model.inputs:
             if isinstance(item, Column):
                 columns.append(ModelColumn(item.name, item.field.type, None))
                 continue
-            for feature in next(waiting).features:
-                columns.append(ModelColumn(feature.name, feature.type, place))
-                place += 1
-        keys = {key.name: key.type for pick in picks for key in pick.view.keys}
+            for _ in selection_of([item], self._views).outputs:
+                place, output = next(waiting)
+                columns.append(ModelColumn(output.name, output.type, place))
+        keys = selection.keys
         keys |= {name: found.type for name in keys if (found := spine.field(name)) is not None}
         # What monitors tell rows apart by is logged too, where it is no input of the model.
         own = {column.name for column in columns if column.feature is None}
@@ -184,8 +209,14 @@ class WorkerState:
             boolean=model.label.field.type.kind is Kind.BOOLEAN,
             ignored=frozenset(types) - {model.label.name},
             beside=beside,
-            waits=not self.services.decision("online").chosen.embedded,
+            request={field.name: field.type for field in selection.request},
+            waits=self.waits,
         )
+
+    @property
+    def waits(self) -> bool:
+        """Whether the online store is another machine, so that an event loop should not wait for it."""
+        return not self.services.decision("online").chosen.embedded
 
     def _live(self, model: str) -> LiveModel:
         live = self.models.get(model)
@@ -202,10 +233,14 @@ class WorkerState:
 
     def refresh(self) -> list[str]:
         """Take over champions that have moved, old ones answering until new ones are warm; the models that changed."""
+        with self._loading:
+            return self._refresh()
+
+    def _refresh(self) -> list[str]:
         changed = []
         behind = {url for node in self._served() for url in node.inputs}
         for node in self.plan.of_kind("model"):
-            if self._only and node.url not in behind:
+            if node.name in self._unloaded or (self._only and node.url not in behind):
                 continue
             alias = self.services.catalog.alias("model", node.name, _CHAMPION)
             live = self.models.get(node.name)
@@ -235,59 +270,73 @@ class WorkerState:
         return folder
 
     def ready(self) -> bool:
-        """Whether every endpoint has a warm model, and every index a version that answers."""
-        models = all(self.models.get(service.model) is not None for service in self.endpoints.values())
-        return models and self.knowledge.ready()
+        """Whether every endpoint has a warm model, and every index a version that answers.
+
+        A model that somebody has unloaded is not waited for.
+        """
+        wanted = {service.model for service in self.endpoints.values()} - self._unloaded
+        models = all(self.models.get(model) is not None for model in wanted)
+        return models and self.knowledge.ready() and self.vector_indexes.ready()
+
+    def names(self) -> Sequence[str]:
+        """The models that this process may serve."""
+        behind = {url for node in self._served() for url in node.inputs}
+        return [node.name for node in self.plan.of_kind("model") if not self._only or node.url in behind]
+
+    def load(self, name: str) -> None:
+        """Load a model's champion, and let it answer.
+
+        Raises:
+            Rejected: NO_MODEL, no model is called so; NOT_READY, it has no champion.
+        """
+        self._known(name)
+        with self._loading:
+            self._unloaded -= {name}
+            self._refresh()
+        if self.models.get(name) is None:
+            raise Rejected(Reason.NOT_READY, f"model {name!r} has no champion yet")
+
+    def unload(self, name: str) -> None:
+        """Let a model answer no more until it is loaded again, or the process starts anew.
+
+        Raises:
+            Rejected: NO_MODEL, no model is called so.
+        """
+        self._known(name)
+        with self._loading:
+            self._unloaded |= {name}
+            self.models.remove(name)
+
+    def load_folder(self, name: str, folder: Path) -> None:
+        """Load a model from a folder that the platform has put there, and let it answer beside the app's.
+
+        Raises:
+            Rejected: INVALID, there is no model of ours in the folder; CONFLICT, the name is the app's own.
+        """
+        if name in self.names():
+            raise Rejected(Reason.CONFLICT, f"model {name!r} is one of the app's own")
+        try:
+            live = load_live(1, "", folder, self.services.predictor)
+        except (OSError, ValueError) as error:
+            raise Rejected(Reason.INVALID, f"there is no model in the folder of {name!r}") from error
+        self.models.put(name, live)
+
+    def unload_folder(self, name: str) -> None:
+        """Let a model from a folder answer no more."""
+        self.models.remove(name)
+
+    def _known(self, name: str) -> None:
+        if name not in self.names():
+            raise Rejected(Reason.NO_MODEL, f"no model of this app is called {name!r}; models are loaded by name")
 
     # -- data that comes in -------------------------------------------------------------------------------------
 
     def push(
         self, source: str, rows: Sequence[Mapping[str, Any]], now: int | str | None, request_id: str | None
     ) -> Mapping[str, object]:
-        """Commit rows to a source's log and its views' logs, then bring the online store up to them.
-
-        Views of declared aggregates follow, and decorated views of that one source with ``rows="each"``; other
-        decorated views follow when they are built. A view whose function fails is named in ``not_derived``.
-
-        Raises:
-            DataError: MS-2303, no such source; MS-2304, a row does not fit; as `append_rows` raises.
-        """
-        table = self._sources.get(source)
-        if table is None:
-            raise DataError(
-                f"no source is called {source!r}", code="MS-2303", fix=f"there are: {', '.join(self._sources)}"
-            )
-        views = [view for view in self._views.values() if view.sources == (source,) and not view.decorated]
-        failed: dict[str, str] = {}
-        cut = self.services.settings.text(f"sources.{source}.truncate") == "us"
-        arrow = rows_to_table(table, rows, truncate=cut)
-        with self._pushing:
-            done = append_rows(
-                self.services, table, arrow, now if isinstance(now, int) else now_us(), views, request_id=request_id
-            )
-            for view in views:
-                if view.online:
-                    upsert(view, self.services.online, done.logged[view.name], now_us())
-            for derived in self._derived[source]:
-                try:
-                    self._derive(derived, done.source)
-                except UserCodeError as error:  # the rows are in the source's log, and the next apply says it again
-                    failed[derived.view.name] = f"{error.code} {error.what}"
-                    sys.stderr.write(error.lines() + "\n")
-        self.metrics.counter("mainspring_features_pushed_total", app=self.plan.app, source=source)(done.accepted)
-        return {
-            "accepted": done.accepted,
-            "quarantined": done.quarantined,
-            "seq": list(done.seq) if done.seq else None,
-            "report": dict(done.report),
-            **({"not_derived": failed} if failed else {}),
-        }
-
-    def _derive(self, derived: Derived, at: TableVersion) -> None:
-        version = derive_pushed(self.services.tables, derived, at)
-        if version is not None and derived.view.online:
-            tables, online = self.services.tables, self.services.online
-            materialise(derived.view, tables, online, version.version, now_us=now_us())
+        """Take rows of a source; see `Pushing.push`."""
+        assert self.pushing is not None
+        return self.pushing.push(source, rows, now, request_id)
 
     def feast(self) -> FeastFeatures | None:
         """The views that are kept online, as Feast's clients ask for them; None when there are none."""
@@ -350,10 +399,15 @@ class WorkerState:
                 return step.outputs[0].digest
         return None
 
+    def replay_once(self) -> int:
+        """Compute sampled answers again offline; how many there were."""
+        return 0 if self._replaying is None else self._replaying.once()
+
     def monitor_once(self) -> int:
         """Follow the prediction logs, judge closed blocks, compact old segments; how many blocks were judged."""
         judged = 0
         self.count_logged()
+        self.quality.once()
         with self._monitoring:
             for watched in self.monitors.values():
                 for rows in watched.reader.new_rows():
@@ -410,17 +464,22 @@ class WorkerState:
 
     def close(self) -> None:
         """Seal the logs and let go of the services."""
+        self.vector_indexes.stop()
         if self.retraining is not None and self.retraining.poll() is None:
             self.retraining.terminate()
             self.retraining.wait(timeout=30)
         for log in self.logs.values():
             log.close()
         self.count_logged()
+        if self.pushing is not None:
+            self.pushing.close()
         self.services.close()
 
     def metrics_page(self, accept: bytes) -> tuple[bytes, bytes]:
         """The metrics page for an Accept header, content type and text, with what the prediction logs have counted."""
         self.count_logged()
+        if self.pushing is not None:
+            self.pushing.measure()
         return self.metrics.render(accept)
 
     def count_logged(self) -> None:
@@ -465,6 +524,10 @@ def _metrics(state: Path, name: str) -> Metrics:
         return Metrics(state / "metrics" / f"{name}.bin")
     except OSError as error:
         raise unwritable(state, error) from error
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 def _spans_of(reader: LogReader) -> Predictions:

@@ -143,6 +143,7 @@ class EndpointService:
         boolean: whether the label is boolean.
         ignored: further columns of the rows that the label belongs to; a request may carry them.
         beside: those of them that are logged behind the model's columns, null where a request does not carry them.
+        request: what the request carries besides for on-demand features, which check it themselves.
         waits: whether looking features up waits for another machine, so that an event loop should not do it.
     """
 
@@ -159,6 +160,7 @@ class EndpointService:
         boolean: bool,
         ignored: frozenset[str] = frozenset(),
         beside: Sequence[str] = (),
+        request: Mapping[str, ColumnType] | None = None,
         waits: bool = False,
     ) -> None:
         self.name = name
@@ -174,7 +176,7 @@ class EndpointService:
         self._request = {column.name: column.type for column in columns if column.feature is None}
         self._optional = dict.fromkeys(name for name, kind in self.keys.items() if kind.nullable)
         self._read = {name: kind for name, kind in self._request.items() if kind.kind in _READ}
-        self._carried = self.keys | self._request
+        self._carried = self.keys | dict(request or {}) | self._request
         self._taken = sorted(self._carried)
         self._known = frozenset(self._taken) | ignored
 

@@ -120,9 +120,11 @@ def _tables(shape: TrainingShape, spine: TableVersion, views: Mapping[str, Table
 
 
 def _definitions(shape: TrainingShape) -> dict[str, str]:
-    return {f"/source/{shape.source.name}": shape.source.digest} | {
-        f"/feature_view/{item.view.name}": item.view.version for item in shape.picks
-    }
+    return (
+        {f"/source/{shape.source.name}": shape.source.digest}
+        | {f"/feature_view/{item.view.name}": item.view.version for item in shape.picks}
+        | {f"/on_demand/{item.name}": digest(encode(item)) for item in shape.selection.calculations}
+    )
 
 
 def _engine() -> str:

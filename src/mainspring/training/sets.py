@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -12,9 +12,11 @@ from mainspring.declare.frame import Frame
 from mainspring.declare.model import ModelSpec
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import DataError
-from mainspring.features.history import KERNELS, HasTables, history
+from mainspring.features.history import KERNELS, HasTables
 from mainspring.features.log import SourceTable, TableVersion, read_log, source_of, standing
-from mainspring.features.view import DELETED, EVENT, RETRACTS, SEQ, Pick, View, picks_of
+from mainspring.features.recall import recall
+from mainspring.features.selection import Selection, selection_of
+from mainspring.features.view import DELETED, EVENT, RETRACTS, SEQ, Pick, View
 from mainspring.lazy import lazy
 from mainspring.plan.encoding import digest, encode
 
@@ -59,7 +61,7 @@ class TrainingShape:
         label: the label's column.
         known_at: the column with the moment the label is known, or None.
         own: the columns of the source that are inputs.
-        picks: the features that are inputs.
+        selection: the features that are inputs: what is read, and what is computed.
         columns: the model's columns, in the order of its inputs.
         missing: those of them that may be missing when the model is asked: features always, own columns if nullable.
         slices: columns of the source to judge apart.
@@ -71,11 +73,16 @@ class TrainingShape:
     label: str
     known_at: str | None
     own: tuple[str, ...]
-    picks: tuple[Pick, ...]
+    selection: Selection
     columns: tuple[str, ...]
     missing: tuple[str, ...]
     slices: tuple[str, ...]
     task: Literal["binary", "regression"]
+
+    @property
+    def picks(self) -> tuple[Pick, ...]:
+        """The features of views that are read."""
+        return self.selection.picks
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +111,12 @@ def shape_of(name: str, spec: ModelSpec, views: Mapping[str, View]) -> TrainingS
     Raises:
         DataError: MS-2201, an input or the label is no number; MS-2206, two inputs have one name.
     """
-    picks = picks_of(spec.inputs, views)
-    waiting = iter(picks)
+    selection = selection_of(spec.inputs, views)
     columns: list[str] = []
     for item in spec.inputs:
-        columns += [item.name] if isinstance(item, Column) else [f.name for f in next(waiting).features]
+        columns += [item.name] if isinstance(item, Column) else selection_of([item], views).names
     own = {item.name: item.field.type for item in spec.inputs if isinstance(item, Column)}
-    types = {f.name: f.type for p in picks for f in p.features} | own
+    types = {output.name: output.type for output in selection.outputs} | own
     _are_numbers(name, spec, columns, types)
     return TrainingShape(
         model=name,
@@ -118,7 +124,7 @@ def shape_of(name: str, spec: ModelSpec, views: Mapping[str, View]) -> TrainingS
         label=spec.label.name,
         known_at=None if spec.known_at is None else spec.known_at.name,
         own=tuple(own),
-        picks=picks,
+        selection=selection,
         columns=tuple(columns),
         missing=tuple(column for column in columns if column not in own or own[column].nullable),
         slices=tuple(dict.fromkeys(column.name for column in spec.slices)),
@@ -153,7 +159,11 @@ def _are_numbers(name: str, spec: ModelSpec, columns: Sequence[str], types: Mapp
 
 
 def build(
-    services: HasTables, shape: TrainingShape, spine: TableVersion, versions: Mapping[str, TableVersion]
+    services: HasTables,
+    shape: TrainingShape,
+    spine: TableVersion,
+    versions: Mapping[str, TableVersion],
+    functions: Mapping[str, Callable[..., object]] | None = None,
 ) -> Built:
     """The training set at pinned versions; the same versions give the same bytes.
 
@@ -165,9 +175,10 @@ def build(
         shape: what it is made of.
         spine: the version of the label's source.
         versions: the versions of the views' logs, by view.
+        functions: its on-demand functions by name.
 
     Raises:
-        DataError: MS-2202, no row has a label.
+        DataError: MS-2202, no row has a label; and UserCodeError as `recall` raises.
         StoreError: MS-4131, a pinned version is gone.
     """
     examples = _examples(services, shape, spine)
@@ -179,7 +190,12 @@ def build(
             fix="bring rows whose label is known",
         )
     asked = pa.table({name: examples.column(name) for name in _keys(shape)} | {AT: examples.column(EVENT)})
-    answered = history(services, shape.picks, Frame(asked), time=AT, versions=versions).arrow()
+    given = {name: examples.column(name) for name in _requested(shape) if name not in asked.column_names}
+    rows = Frame(pa.table(dict(zip(asked.column_names, asked.columns, strict=True)) | given))
+    answered = recall(
+        services, shape.selection, functions or {}, rows, time=AT, names="full", versions=versions
+    ).arrow()
+    features = {output.name: answered.column(f"{output.view}__{output.name}") for output in shape.selection.outputs}
     known = {
         KNOWN: examples.column(shape.known_at or EVENT),
         LABEL: examples.column(shape.label).cast(pa.float64()),
@@ -187,7 +203,7 @@ def build(
     found = {AT: answered.column(AT), **known}
     found |= {SLICE + name: examples.column(name) for name in shape.slices}
     for name in shape.columns:
-        found[name] = examples.column(name) if name in shape.own else answered.column(name)
+        found[name] = examples.column(name) if name in shape.own else features[name]
     identity = pa.table({f"key_{number}": column for number, column in enumerate(asked.columns)} | known)
     kernels = json.loads((answered.schema.metadata or {}).get(KERNELS, b"{}"))
     return Built(Frame(pa.table(found)), digest(encode(Frame(identity))), kernels)
@@ -203,10 +219,14 @@ def _keys(shape: TrainingShape) -> list[str]:
     return sorted({key for item in shape.picks for key in item.view.key_names})
 
 
+def _requested(shape: TrainingShape) -> list[str]:
+    return [field.name for field in shape.selection.request]
+
+
 def _examples(services: HasTables, shape: TrainingShape, spine: TableVersion) -> pa.Table:
     source = shape.source
     roles = {shape.label, shape.known_at or shape.label, source.id or shape.label}
-    wanted = sorted({*_keys(shape), *shape.own, *shape.slices, *roles})
+    wanted = sorted({*_keys(shape), *_requested(shape), *shape.own, *shape.slices, *roles})
     rows = standing(read_log(services.tables, source.log, spine.version, [*wanted, EVENT, SEQ, DELETED, RETRACTS]))
     if source.id:
         rows = _last_versions(rows, source.id)

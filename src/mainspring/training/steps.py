@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from mainspring.engine.task import Output, Task
 from mainspring.engine.values import save
 from mainspring.errors import UsageError
 from mainspring.features.log import TableVersion
+from mainspring.features.selection import functions_of
 from mainspring.features.view import View
 from mainspring.plan.closure import closure_of
 from mainspring.ports.runtime import read_card
@@ -63,6 +64,7 @@ def tasks_of_model(
     shape = shape_of(name, spec, views)
     used = sorted({pick.view.name for pick in shape.picks})
     tables = {f"{_VIEW}{view}": Output(f"feature_view/{view}") for view in used}
+    functions = functions_of(spec.inputs)
     declared = None if promotion is None else spec_of(promotion)
     made = {"frame": Output(f"training_set/{name}")}
     judged = {**made, "folder": Output(f"model/{name}")}
@@ -82,8 +84,9 @@ def tasks_of_model(
         Task(
             f"training_set/{name}",
             training_set,
-            {"shape": shape},
+            {"shape": shape, "functions": functions},
             {**spine, **tables},
+            reaches=tuple(functions.values()),
             title=f"training set of {name}",
             origin=declared_at,
         ),
@@ -133,10 +136,12 @@ def _by_view(tables: Mapping[str, object]) -> dict[str, TableVersion]:
     return {name.removeprefix(_VIEW): msgspec.convert(table, TableVersion) for name, table in tables.items()}
 
 
-def training_set(shape: TrainingShape, spine: TableVersion, **tables: TableVersion) -> Frame:
+def training_set(
+    shape: TrainingShape, functions: dict[str, Callable[..., object]], spine: TableVersion, **tables: TableVersion
+) -> Frame:
     """The training set at the versions of its tables, pinned in the catalog."""
     services, views = _services(), _by_view(tables)
-    built = build(services, shape, spine, views)
+    built = build(services, shape, spine, views, functions)
     pin(services.catalog, shape, spine, views, built)
     return built.frame
 

@@ -18,6 +18,7 @@ from mainspring.adapters.sklearn.runtime import SklearnRuntime
 from mainspring.adapters.sklearn.settings import SklearnSettings
 from mainspring.declare.declaration import spec_of
 from mainspring.features.log import SourceTable
+from mainspring.features.selection import Selection
 from mainspring.ports.runtime import read_card
 from mainspring.training.folder import Workshop
 from mainspring.training.sets import AT, KNOWN, LABEL, SLICE, TrainingShape
@@ -33,7 +34,7 @@ def shape_like(task="binary", columns=COLUMNS, missing=("c",), slices=()) -> Tra
         label="late",
         known_at=None,
         own=columns,
-        picks=(),
+        selection=Selection((), (), (), ()),
         columns=columns,
         missing=missing,
         slices=slices,

@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from mainspring.declare.data import did_you_mean
+from mainspring.declare.data import Feature, FeatureView, did_you_mean
+from mainspring.declare.declaration import spec_of
+from mainspring.declare.on_demand import FeatureInput, OnDemand
+from mainspring.declare.origin import here
 from mainspring.declare.record import ColumnType
 from mainspring.errors import UsageError
-from mainspring.features.online.plan import ReadPlan, compile_plan
+from mainspring.features.online.computed import SelectionPlan, compile_selection
+from mainspring.features.online.plan import compile_plan
+from mainspring.features.selection import functions_of, selection_of
 from mainspring.features.view import View, pick
 from mainspring.ports.online import OnlineStore
 
@@ -33,11 +39,11 @@ class NamedPlan:
 
     Attributes:
         columns: the features in the order they were asked for.
-        keys: the entity keys of their views, with their types.
+        keys: the entity keys of their views, and the fields of the request, with their types.
         versions: the version of each view's definition, by its name.
     """
 
-    plan: ReadPlan
+    plan: SelectionPlan
     columns: tuple[NamedColumn, ...]
     keys: Mapping[str, ColumnType]
     versions: Mapping[str, str]
@@ -49,9 +55,16 @@ class NamedFeatures:
     Args:
         store: the online store.
         views: the views that are kept online, by name.
+        declared: feature views and on-demand functions as they were declared, by name; needed for the latter only.
     """
 
-    def __init__(self, store: OnlineStore, views: Mapping[str, View]) -> None:
+    def __init__(
+        self,
+        store: OnlineStore,
+        views: Mapping[str, View],
+        declared: Mapping[str, FeatureView | OnDemand] | None = None,
+    ) -> None:
+        self._declared = declared or {}
         self._store = store
         self._views = {name: view for name, view in views.items() if view.online}
         self._plans: OrderedDict[tuple[str, ...], NamedPlan] = OrderedDict()
@@ -85,6 +98,8 @@ class NamedFeatures:
         return self._views[name]
 
     def _made(self, references: tuple[str, ...]) -> NamedPlan:
+        if any(isinstance(self._declared.get(name.partition(":")[0]), OnDemand) for name in references):
+            return self._computed(references)
         picks = []
         for reference in references:
             name, _, feature = reference.partition(":")
@@ -102,4 +117,23 @@ class NamedFeatures:
             columns,
             {key.name: key.type for view in views.values() for key in view.keys},
             {name: view.version for name, view in views.items()},
+        )
+
+    def _computed(self, references: tuple[str, ...]) -> NamedPlan:
+        inputs: list[FeatureInput] = []
+        for reference in references:
+            name, _, feature = reference.partition(":")
+            owner = self._declared.get(name)
+            if isinstance(owner, OnDemand):
+                single = spec_of(owner).single and feature in ("", name)
+                inputs.append(owner[feature] if feature and not single else owner)
+                continue
+            for one in pick(self.view(name), *([feature] if feature else [])).features:
+                inputs.append(Feature(cast(FeatureView, owner), one.name, here()))
+        selection = selection_of(inputs, self._views)
+        return NamedPlan(
+            compile_selection(self._store, selection, functions_of(inputs)),
+            tuple(NamedColumn(one.view, one.name, one.type) for one in selection.outputs),
+            selection.keys | {field.name: field.type for field in selection.request},
+            {one.view.name: one.view.version for one in selection.picks},
         )

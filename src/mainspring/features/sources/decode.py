@@ -6,14 +6,17 @@ import base64
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 import msgspec
 
 from mainspring.declare.record import ColumnType, Kind
-from mainspring.features.ingest import REASON, Prepared, prepare_rows
+from mainspring.features.ingest import REASON, Prepared, prepare
 from mainspring.features.log import SourceTable, record_schema
+from mainspring.features.quality.rowwise import Known, nothing_known
+from mainspring.features.sources.files import RawFile
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ class _UnfitError(Exception):
     """A message is no row; the message says why."""
 
 
-def prepare_messages(source: SourceTable, values: Iterable[bytes | None]) -> Prepared:
+def prepare_messages(source: SourceTable, values: Iterable[bytes | None], known: Known = nothing_known) -> Prepared:
     """The rows that messages hold, in their order; a message without a value, as compaction needs them, holds none.
 
     A message is a JSON object by the names of the record's columns, or a change as Debezium tells it, with or without
@@ -42,6 +45,7 @@ def prepare_messages(source: SourceTable, values: Iterable[bytes | None]) -> Pre
     Args:
         source: what rows should look like.
         values: the messages' values.
+        known: the values that references of checks may have.
     """
     good: list[dict[str, object]] = []
     bad: list[tuple[dict[str, object], str]] = []
@@ -65,7 +69,8 @@ def prepare_messages(source: SourceTable, values: Iterable[bytes | None]) -> Pre
         else:
             good.append(row)
     schema = pa.schema([field.with_nullable(True) for field in record_schema(source.fields)])
-    prepared = prepare_rows(source, pa.Table.from_pylist(good, schema=schema))
+    raw = RawFile(Path("the messages"), pa.Table.from_pylist(good, schema=schema), False, tuple(schema.names))
+    prepared = prepare(source, [raw], known=known)
     if not bad:
         return prepared
     aside = pa.Table.from_pylist([row for row, _ in bad], schema=schema)
@@ -74,7 +79,7 @@ def prepare_messages(source: SourceTable, values: Iterable[bytes | None]) -> Pre
     for _, reason in bad:
         report[reason] = report.get(reason, 0) + 1
     both = pa.concat_tables([prepared.set_aside.cast(aside.schema), aside])
-    return Prepared(prepared.rows, both.combine_chunks(), report)
+    return Prepared(prepared.rows, both.combine_chunks(), report, prepared.results)
 
 
 def _object(value: bytes) -> dict[str, Any]:

@@ -24,8 +24,9 @@ import msgspec
 
 from mainspring.declare.record import Kind
 from mainspring.errors import DataError
-from mainspring.features.ingest import prepare, some_fit
+from mainspring.features.ingest import Prepared, prepare, some_fit
 from mainspring.features.log import SourceTable, TableVersion, newest, record_schema
+from mainspring.features.quality.known import known_in
 from mainspring.features.sources.files import RawFile
 from mainspring.features.sources.place import Cursor
 from mainspring.features.write import Increment, append_increment, has_batches
@@ -109,6 +110,7 @@ def extract_increment(
     commit_rows: int,
     truncate: bool = False,
     moved: Callable[[int], None] = lambda rows: None,
+    judge: Callable[[Prepared, pa.Table], None] = lambda prepared, new: None,
 ) -> tuple[TableVersion, Told]:
     """Read what is new and append it; two calls in a row append nothing the second time.
 
@@ -122,6 +124,8 @@ def extract_increment(
         commit_rows: rows of one commit; more where more have the same value of the cursor.
         truncate: whether nanoseconds are cut off times.
         moved: is told how many rows were read so far.
+        judge: is shown each part as it was prepared, and those of its rows that are new, before they are appended; what
+            it raises, refuses them.
 
     Raises:
         DataError: MS-2110, MS-2111, MS-2113 as for files; MS-2153, the cursor's values are neither times nor numbers.
@@ -133,7 +137,8 @@ def extract_increment(
     for span in log.spans(_point(reader.newest(relation, cursor.column), source, cursor)):
         batches = reader.rows(relation, schema, span.range)
         for part, last in _with_last(_parts(batches, cursor.column, commit_rows)):
-            prepared = prepare(source, [raw_of(part, str(relation), names)], truncate=truncate)
+            raw = raw_of(part, str(relation), names)
+            prepared = prepare(source, [raw], truncate=truncate, known=known_in(tables))
             if newest(tables, source.log) is None:
                 prepared = some_fit(source, prepared)
             done = append_increment(
@@ -145,6 +150,7 @@ def extract_increment(
                 history=span.history,
                 compared=True,
                 notes=functools.partial(log.notes, part, span, last, now),
+                judge=functools.partial(judge, prepared),
             )
             told = told.and_then(len(part), done, prepared.report)
             moved(told.read)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mainspring.errors import DataError, ServiceError
+from mainspring.features.ingest import Prepared
 from mainspring.features.log import SourceTable, TableVersion, newest
+from mainspring.features.quality.known import known_in
 from mainspring.features.sources.decode import prepare_messages
 from mainspring.features.sources.increment import Told
 from mainspring.features.write import append_increment, has_batches
@@ -29,8 +31,9 @@ def extract_topic(
     topic: Messages,
     *,
     now_us: Callable[[], int],
+    commit_rows: int,
     moved: Callable[[int, int], None] = lambda done, total: None,
-    part: int,
+    judge: Callable[[Prepared, pa.Table], None] = lambda prepared, new: None,
 ) -> tuple[TableVersion, Told, int]:
     """Read a topic from where the log is to where it ends now; each message once, whatever is killed.
 
@@ -39,8 +42,10 @@ def extract_topic(
         source: the source.
         topic: its messages.
         now_us: the clock, in microseconds since 1970: when rows arrive.
+        commit_rows: messages of one commit.
         moved: is told how many messages were read, of how many.
-        part: messages of one commit.
+        judge: is shown each part as it was prepared, and its rows, before they are appended; what it raises, refuses
+            them.
 
     Returns:
         The log's version, what was read, and how many messages Kafka had deleted before they could be.
@@ -57,8 +62,8 @@ def extract_topic(
     told, total = Told(), sum(high - begin[number] for number, (_, high) in ends.items())
     spans = _spans(tables, source, writer, begin, {number: high for number, (_, high) in ends.items()})
     for end, history, own in spans:
-        for batch in _parts(topic.messages(begin, end), part):
-            prepared = prepare_messages(source, batch.column("value").to_pylist())
+        for batch in _parts(topic.messages(begin, end), commit_rows):
+            prepared = prepare_messages(source, batch.column("value").to_pylist(), known_in(tables))
             after = {**begin, **_after(batch)}
             done = append_increment(
                 tables,
@@ -69,6 +74,7 @@ def extract_topic(
                 history=history,
                 compared=False,
                 marks=functools.partial(_marks, tables, source, writer, dict(begin), after, own),
+                judge=functools.partial(judge, prepared),
             )
             begin, own = after, {}
             told = told.and_then(len(batch), done, prepared.report)

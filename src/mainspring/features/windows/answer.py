@@ -1,4 +1,4 @@
-"""From the rows of each window to the features: count, total, avg, variance, stddev, lowest, highest."""
+"""From the rows of each window to the features."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mainspring.declare.aggregate import Function
-from mainspring.declare.record import Kind
 from mainspring.errors import DataError
 from mainspring.features.view import FeatureDef, View, arrow_type
-from mainspring.features.windows.kernels import affordable
-from mainspring.features.windows.question import Question
-from mainspring.features.windows.timeline import Array, Values
+from mainspring.features.windows.different import different, different_by_pairs
+from mainspring.features.windows.kernels import Ranges, affordable
+from mainspring.features.windows.question import SORTED, Question
+from mainspring.features.windows.sketch import bits_of, bucket_values, buckets, number_hashes, place_of, text_hashes
+from mainspring.features.windows.timeline import CHUNK, Array, Values
+from mainspring.features.windows.wavelet import smallest
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ else:
 __all__ = ["answer"]
 
 _LOW = (1 << 32) - 1
+_CANCELLED = 1e-5
+"""Sums are right to 1e-15, and a variance is to be to 1e-10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +60,38 @@ def answer(question: Question, view: View, feature: FeatureDef, rows: int) -> pa
         DataError: MS-2117, a total does not fit int64.
     """
     assert feature.window_us is not None
-    everything = Values(None, np.ones(len(question.events.event), np.bool_))
+    everything = Values(np.zeros(len(question.events.event), np.int64), np.ones(len(question.events.event), np.bool_))
     values = everything if feature.column is None else question.events.columns[feature.column]
     asked = _Asked(question, view, feature, values, feature.window_us)
     with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are answers
-        found, valid = _FUNCTIONS[feature.aggregate.function](asked)
-    return _in_order(asked, found, valid, rows)
+        if (by_row := _BY_ROW.get(feature.aggregate.function)) is not None:
+            return _in_order(asked, by_row(asked), rows)
+        found, known = _FUNCTIONS[feature.aggregate.function](asked)
+    labels = values.labels if feature.aggregate.function in _LABELLED else None
+    kind = arrow_type(feature.type)
+    if feature.aggregate.function is Function.COUNT:  # where nothing is asked, nothing is counted
+        data = np.zeros(rows, np.int64)
+        data[question.moments.rid] = found
+        return pa.array(data, kind)
+    return _in_order(asked, _as_arrow(Values(found, known, labels), kind), rows)
 
 
-def _in_order(asked: _Asked, found: Array, valid: Array, rows: int) -> pa.Array:
-    data, known = np.zeros(rows, found.dtype), np.zeros(rows, np.bool_)
-    data[asked.question.moments.rid], known[asked.question.moments.rid] = found, valid
-    if asked.feature.aggregate.function is Function.COUNT:
-        return pa.array(data)
-    kind = arrow_type(asked.feature.type)
-    if asked.values.labels is not None and _is_extreme(asked.feature):
-        places = pa.array(np.where(known, data, 0), mask=~known)
-        return pa.chunked_array([asked.values.labels]).take(places).combine_chunks().cast(kind)
-    if asked.feature.type.kind is Kind.BOOLEAN:
-        return pa.array(data.astype(np.bool_), mask=~known)
-    if asked.feature.type.kind is Kind.DATE:
-        return pa.array(data.astype(np.int32), mask=~known).cast(kind)
-    return pa.array(data, mask=~known).cast(kind)
+def _in_order(asked: _Asked, found: pa.Array, rows: int) -> pa.Array:
+    """From the order of the moments to that of the spine; null where it asks nothing."""
+    place = np.full(rows, -1, np.int64)
+    place[asked.question.moments.rid] = np.arange(len(found))
+    return found.take(pa.array(place, mask=place < 0))
 
 
-def _is_extreme(feature: FeatureDef) -> bool:
-    return feature.aggregate.function in (Function.LOWEST, Function.HIGHEST)
+def _as_arrow(values: Values, kind: pa.DataType) -> pa.Array:
+    if values.labels is not None:
+        places = pa.array(np.where(values.valid, values.data, 0), mask=~values.valid)
+        return pa.chunked_array([values.labels]).take(places).combine_chunks().cast(kind)
+    if pa.types.is_boolean(kind):
+        return pa.array(values.data.astype(np.bool_), mask=~values.valid)
+    if pa.types.is_date(kind):
+        return pa.array(values.data.astype(np.int32), mask=~values.valid).cast(kind)
+    return pa.array(values.data, mask=~values.valid).cast(kind)
 
 
 def _count(asked: _Asked) -> tuple[Array, Array]:
@@ -118,7 +128,7 @@ def _variance(asked: _Asked) -> tuple[Array, Array]:
     ones = asked.question.total(x, asked.window_us)
     squares = asked.question.total(x * x, asked.window_us)
     spread = squares - ones * ones / np.maximum(n, 1)
-    lost = ~(spread >= squares * (np.finfo(np.longdouble).eps * 1e11))
+    lost = ~(spread >= squares * _CANCELLED)
     lo, hi = asked.question.range(asked.window_us)
     again = affordable(np.flatnonzero(lost & (n > 1)), hi - lo, len(x))
     if len(again):
@@ -133,14 +143,111 @@ def _stddev(asked: _Asked) -> tuple[Array, Array]:
 
 
 def _lowest(asked: _Asked) -> tuple[Array, Array]:
-    return asked.question.lowest(_masked(asked, asked.values.data), asked.window_us), asked.count() > 0
+    values = asked.values
+    return asked.question.lowest(values.data, asked.window_us, values.valid), asked.count() > 0
 
 
 def _highest(asked: _Asked) -> tuple[Array, Array]:
     def turn(values: Array) -> Array:
         return ~values if asked.whole else -values
 
-    return turn(asked.question.lowest(_masked(asked, turn(asked.values.data)), asked.window_us)), asked.count() > 0
+    found = asked.question.lowest(turn(asked.values.data), asked.window_us, asked.values.valid)
+    return turn(found), asked.count() > 0
+
+
+def _distinct(asked: _Asked) -> tuple[Array, Array]:
+    question, values = asked.question, asked.values
+    if values.labels is None:
+        codes, hashes = bits_of(values.data), number_hashes(values.data)
+    else:
+        codes = values.data
+        hashes = np.append(text_hashes(values.labels.to_pylist()), np.uint64(0))[codes]  # all may be null
+    if question.kernel(asked.window_us, SORTED).name == Ranges.name:
+        found = different_by_pairs(question, asked.window_us, codes, hashes, values.valid)
+    else:
+        found = different(question.spans(asked.window_us).only(values.valid), question.events.entity, codes, hashes)
+    return found, found > 0
+
+
+def _quantile(asked: _Asked) -> tuple[Array, Array]:
+    question, share = asked.question, asked.feature.aggregate.share
+    data = asked.values.data.astype(np.float64)
+    nan = np.isnan(data)
+    use = asked.values.valid & ~nan
+    keys, ranks = np.unique(buckets(np.where(use, data, 0.0)), return_inverse=True)
+    spans = question.spans(asked.window_us).only(use)
+    sizes = spans.sizes()
+    asking = np.flatnonzero(sizes)
+    place = place_of(share, sizes[asking])
+    found = np.full(len(sizes), np.nan)
+    if not len(asking):
+        pass
+    elif question.kernel(asked.window_us, SORTED).name == Ranges.name:
+        found[asking] = bucket_values(keys[_picked(asked, ranks, use, sizes, place)])
+    else:
+        lo, hi, starts = spans.of(asking).pieces()
+        found[asking] = bucket_values(keys[smallest(ranks[spans.rows], lo, np.maximum(lo, hi), starts, place)])
+    nans = question.total((asked.values.valid & nan).astype(np.int64), asked.window_us) if nan.any() else 0
+    return np.where(nans > 0, np.nan, found), (sizes > 0) | (nans > 0)
+
+
+def _picked(asked: _Asked, ranks: Array, use: Array, sizes: Array, place: Array) -> Array:
+    """By sorting the pairs (moment, row): the rank at a place of each moment that has any."""
+    width, found = len(ranks) + 1, []
+    firsts = np.cumsum(sizes) - sizes
+
+    def visit(moments: Array, rows: Array) -> None:
+        used = use[rows]
+        found.append(np.sort(moments[used] * width + ranks[rows[used]]) % width)
+
+    def chosen(which: Array) -> Array:
+        found.clear()
+        asked.question.each(asked.window_us, which, visit)
+        return np.concatenate(found)[firsts[which] - firsts[which[0]] + place[np.searchsorted(asking, which)]]
+
+    asking = np.flatnonzero(sizes)
+    groups = np.flatnonzero(np.diff(np.cumsum(sizes[asking]) // CHUNK, prepend=-1))
+    return np.concatenate([chosen(which) for which in np.split(asking, groups[1:])])
+
+
+def _first(asked: _Asked) -> pa.Array:
+    spans = asked.question.spans(asked.window_us)
+    lo, hi, starts = spans.segments()
+    none = len(asked.values.valid)
+    rows = np.append(spans.rows, none)
+    found = np.minimum.reduceat(np.where(lo < hi, rows[lo], none), starts) if len(starts) else starts
+    np.minimum.at(found, spans.more_of, spans.rows[spans.more])
+    return _of_rows(asked, found, found < none)
+
+
+def _last(asked: _Asked) -> pa.Array:
+    spans = asked.question.spans(asked.window_us)
+    lo, hi, starts = spans.segments()
+    rows = np.append(spans.rows, -1)
+    found = np.maximum.reduceat(np.where(lo < hi, rows[hi - 1], -1), starts) if len(starts) else starts
+    np.maximum.at(found, spans.more_of, spans.rows[spans.more])
+    return _of_rows(asked, found, found >= 0)
+
+
+def _last_n(asked: _Asked) -> pa.Array:
+    spans = asked.question.spans(asked.window_us)
+    moments, rows = spans.ends(asked.feature.aggregate.size)
+    counts = np.bincount(moments, minlength=len(spans.lo)) if len(moments) else np.zeros(len(spans.lo), np.int64)
+    offsets = pa.array(np.append(0, np.cumsum(counts)), pa.int32())
+    elements = _column(asked, rows, np.ones(len(rows), np.bool_), arrow_type(asked.feature.type.element))
+    return pa.ListArray.from_arrays(offsets, elements, mask=pa.array(counts == 0))
+
+
+def _of_rows(asked: _Asked, rows: Array, known: Array) -> pa.Array:
+    return _column(asked, rows, known, arrow_type(asked.feature.type))
+
+
+def _column(asked: _Asked, rows: Array, known: Array, kind: pa.DataType) -> pa.Array:
+    values = asked.values
+    if not len(values.data):
+        return pa.nulls(len(rows), kind)
+    at = np.where(known, rows, 0)
+    return _as_arrow(Values(values.data[at], known & values.valid[at], values.labels), kind)
 
 
 _FUNCTIONS: Mapping[Function, Callable[[_Asked], tuple[Array, Array]]] = {
@@ -151,12 +258,15 @@ _FUNCTIONS: Mapping[Function, Callable[[_Asked], tuple[Array, Array]]] = {
     Function.STDDEV: _stddev,
     Function.LOWEST: _lowest,
     Function.HIGHEST: _highest,
+    Function.DISTINCT: _distinct,
+    Function.QUANTILE: _quantile,
 }
-
-
-def _masked(asked: _Asked, data: Array) -> Array:
-    nothing = np.iinfo(np.int64).max if asked.whole else np.inf
-    return np.where(asked.values.valid, data, nothing)
+_BY_ROW: Mapping[Function, Callable[[_Asked], pa.Array]] = {
+    Function.FIRST: _first,
+    Function.LAST: _last,
+    Function.LAST_N: _last_n,
+}
+_LABELLED = frozenset({Function.LOWEST, Function.HIGHEST})
 
 
 def _halves(asked: _Asked) -> tuple[Array, Array]:

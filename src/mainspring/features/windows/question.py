@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mainspring.features.windows.kernels import Kernel, Prefix, Ranges, lowest_of_all
+from mainspring.features.windows.spans import Spans
 from mainspring.features.windows.timeline import FAR, Array, Events, Moments, Timeline, pairs
 from mainspring.lazy import lazy
 
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["Question"]
+__all__ = ["SORTED", "Question"]
 
 _WORTH = 20
 """Ranges costs about a nanosecond a pair, Prefix about this much for each moment and row."""
+SORTED = 0.05
+"""Of `_WORTH`, where pairs are sorted instead of added up: a pair costs so much more."""
 
 
 class Question:
@@ -32,24 +35,39 @@ class Question:
     Args:
         events: the log's rows, sorted.
         moments: the questions, sorted.
-        kernel: how ranges are added up; chosen by the number of pairs when left out.
-        window_us: the longest window that will be asked for.
+        kernel: how ranges are added up; chosen for each window by the number of pairs when left out.
+
+    Attributes:
+        used: the names of the kernels that were used.
     """
 
-    def __init__(self, events: Events, moments: Moments, window_us: int, kernel: Kernel | None = None) -> None:
+    def __init__(self, events: Events, moments: Moments, kernel: Kernel | None = None) -> None:
         self.events = events
         self.moments = moments
+        self.used: set[str] = set()
+        self._forced = kernel
         self._log = Timeline(events.entity, events.event)
         self._spine = Timeline(moments.entity, moments.t)
         self._stop = self._log.find(moments.entity, moments.t, "right")
         self._starts: dict[int, Array] = {}
+        self._spans: dict[int, Spans] = {}
         self.late = np.flatnonzero((events.visible > events.event) & (events.until == FAR))
         self.replaced = np.flatnonzero(events.until < FAR)
-        self.kernel = kernel or self._choose(window_us)
 
-    def _choose(self, window_us: int) -> Kernel:
-        lo, hi = self.range(window_us)
-        return Ranges() if int((hi - lo).sum()) < _WORTH * (len(lo) + len(self.events.event)) else Prefix()
+    def kernel(self, window_us: int, weight: float = 1.0) -> Kernel:
+        """The kernel for a window: `Ranges` where there are few pairs (moment, row) beside moments and rows.
+
+        Args:
+            window_us: the window.
+            weight: how much cheaper than a range's sum a pair must be for the answer that is wanted.
+        """
+        found = self._forced
+        if found is None:
+            lo, hi = self.range(window_us)
+            few = int((hi - lo).sum()) < _WORTH * weight * (len(lo) + len(self.events.event))
+            found = Ranges() if few else Prefix()
+        self.used.add(found.name)
+        return found
 
     def range(self, window_us: int) -> tuple[Array, Array]:
         """For each moment the rows with ``t - w < event <= t``: first and one past the last, (moments,) int64."""
@@ -70,25 +88,58 @@ class Question:
         if len(self.replaced):
             base = channel.copy()
             base[self.replaced] = 0
-        found = self.kernel.add(base, lo, hi)
-        for rows, moments in self._in_flight(window_us):
+        found = self.kernel(window_us).add(base, lo, hi)
+        for rows, moments in self._in_flight(self.late, window_us):
             np.subtract.at(found, moments, channel[rows])
         for rows, moments in self._counted(self.replaced, window_us):
             np.add.at(found, moments, channel[rows])
         return found
 
-    def lowest(self, channel: Array, window_us: int) -> Array:
-        """The least of the channel over the rows that count; the type's greatest value where none does."""
-        lo, hi = self.range(window_us)
-        base = channel
-        if len(self._apart):
-            base = channel.copy()
-            base[self._apart] = lowest_of_all(channel)
+    def lowest(self, channel: Array, window_us: int, valid: Array) -> Array:
+        """The least of the channel over the valid rows that count; the type's greatest value where none does.
+
+        Args:
+            channel: (rows,) int64 or float64.
+            window_us: the window.
+            valid: (rows,) bool.
+        """
+        spans = self.spans(window_us)
+        lo, hi, starts = spans.segments()
+        values = np.where(valid, channel, lowest_of_all(channel))[spans.rows]
         with np.errstate(invalid="ignore"):  # a NaN in the window is the answer, not a fault
-            found = self.kernel.lowest(base, lo, hi)
-            for rows, moments in self._counted(self._apart, window_us):
-                np.minimum.at(found, moments, channel[rows])
+            found = self.kernel(window_us).lowest(values[: spans.base], lo, hi)
+            if len(starts) < len(lo):
+                found = np.minimum.reduceat(found, starts)
+            np.minimum.at(found, spans.more_of, values[spans.more])
         return found
+
+    def spans(self, window_us: int) -> Spans:
+        """The rows of each moment's window.
+
+        A row that was late by less than half the window is a hole where it was not known yet; one that was later, or
+        was replaced, is added where it did count: whichever is fewer.
+        """
+        if window_us not in self._spans:
+            events = self.events
+            rows = np.arange(len(events.event))
+            lo, hi = self.range(window_us)
+            apart = (events.until < FAR) | (events.visible - events.event > window_us // 2)
+            base, further = rows[~apart], rows[apart]
+            place = np.zeros(len(rows) + 1, np.int64)
+            np.cumsum(~apart, out=place[1:])
+            holes = _joined(self._in_flight(np.setdiff1d(self.late, further, assume_unique=True), window_us))
+            more = _joined(self._counted(further, window_us))
+            self._spans[window_us] = Spans(
+                np.concatenate([base, further]),
+                len(base),
+                place[lo],
+                place[np.maximum(lo, hi)],
+                holes[1],
+                place[holes[0]],
+                more[1],
+                len(base) + np.searchsorted(further, more[0]),
+            )
+        return self._spans[window_us]
 
     def each(self, window_us: int, which: Array, visit: Callable[[Array, Array], None]) -> None:
         """Call ``visit(moments, rows)`` with all pairs that count for some moments, a chunk at a time.
@@ -112,9 +163,9 @@ class Question:
     def _apart(self) -> Array:
         return np.sort(np.concatenate([self.late, self.replaced]))
 
-    def _in_flight(self, window_us: int) -> Iterator[tuple[Array, Array]]:
+    def _in_flight(self, which: Array, window_us: int) -> Iterator[tuple[Array, Array]]:
         """Pairs (row, moment) of late rows at moments when they were in the window but not known."""
-        return self._between(self.late, self.events.event, self.events.visible, window_us)
+        return self._between(which, self.events.event, self.events.visible, window_us)
 
     def _counted(self, which: Array, window_us: int) -> Iterator[tuple[Array, Array]]:
         """Pairs (row, moment) of those rows at moments when they count."""
@@ -130,3 +181,13 @@ class Question:
         stop = self._spine.find(entity, np.minimum(until[which], leaves), "left")
         for place, moments in pairs(first, stop):
             yield which[place], moments
+
+
+def _joined(parts: Iterator[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """Pairs (row, moment) in order of moment then row."""
+    found = list(parts)
+    if not found:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    rows, moments = (np.concatenate(part) for part in zip(*found, strict=True))
+    order = np.lexsort((rows, moments))
+    return rows[order], moments[order]

@@ -13,14 +13,15 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["FAR", "Array", "Events", "Moments", "Timeline", "Values", "pairs"]
+__all__ = ["CHUNK", "FAR", "Array", "Events", "Moments", "Timeline", "Values", "pairs"]
 
 Array = Any  # numpy.ndarray; the dtype is in the docstrings
 FAR = 9_223_372_036_854_775_807
 """A moment that never comes: the end of a row that no other row supersedes."""
 
 _LARGEST = FAR
-_CHUNK = 4_194_304
+CHUNK = 4_194_304
+"""Pairs that are held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,10 @@ class Values:
     data: Array
     valid: Array
     labels: Any = None
+
+    def empty(self) -> Values:
+        """No values, of the same kind."""
+        return Values(self.data[:0], self.valid[:0], self.labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ class Timeline:
         return found
 
 
-def pairs(first: Array, stop: Array, chunk: int = _CHUNK) -> Iterator[tuple[Array, Array]]:
+def pairs(first: Array, stop: Array, chunk: int = CHUNK) -> Iterator[tuple[Array, Array]]:
     """All (i, j) with ``first[i] <= j < stop[i]``, in order of i then j, as two int64 arrays a chunk."""
     lengths = np.maximum(stop - first, 0)
     ends = np.cumsum(lengths)

@@ -68,18 +68,49 @@ def in_window(rows, key, t, window, *, as_known=True, versioned=False):
         for row in sorted(seen, key=lambda row: (row.ingest, row.seq)):
             latest[row.seq if row.id is None else ("id", row.id)] = row
         seen = list(latest.values())
-    return [row for row in seen if not row.deleted and row.seq not in gone and t - window < row.event <= t]
+    inside = [row for row in seen if not row.deleted and row.seq not in gone and t - window < row.event <= t]
+    return sorted(inside, key=lambda row: (row.event, row.ingest, row.seq))
 
 
 def aggregate(rows, what: Aggregate):
     values = [row.values[what.column] for row in rows] if what.column is not None else list(rows)
+    if what.function in _OF_ROWS:  # null values count
+        return _OF_ROWS[what.function](values, what.size) if values else None
     values = [value for value in values if value is not None]
     n = len(values)
     if what.function is Function.COUNT:
         return n
     if n == 0 or (n == 1 and what.function in (Function.VARIANCE, Function.STDDEV)):
         return None
+    if what.function is Function.QUANTILE:
+        return _quantile(values, what.share)
     return _NUMBERS[what.function](values)
+
+
+_OF_ROWS = {
+    Function.FIRST: lambda values, _: values[0],
+    Function.LAST: lambda values, _: values[-1],
+    Function.LAST_N: lambda values, size: values[-size:],
+}
+
+
+def _quantile(values, share):
+    """The value at its place; what is asked for is within 1 % of it."""
+    if any(math.isnan(value) for value in values):
+        return math.nan
+    return Near(float(sorted(values)[math.floor(share * (len(values) - 1))]))
+
+
+class Near(float):
+    """A number that an answer is within 1 % of."""
+
+
+def _distinct(values):
+    different = []
+    for value in values:
+        if not any(value == other or (value != value and other != other) for other in different):
+            different.append(value)
+    return len(different)
 
 
 def _sum(values):
@@ -115,6 +146,7 @@ _NUMBERS = {
     Function.STDDEV: lambda values: math.sqrt(_variance(values)),
     Function.LOWEST: _lowest,
     Function.HIGHEST: _highest,
+    Function.DISTINCT: _distinct,
 }
 
 
@@ -122,6 +154,11 @@ def same(ours, expected, tolerance=1e-9):
     """Equal; floats to a relative 1e-9, integers exactly."""
     if ours is None or expected is None:
         return ours is expected
+    if isinstance(expected, Near):
+        return isinstance(ours, float) and (ours == expected or abs(ours - expected) <= 0.01 * abs(expected))
+    if isinstance(ours, list):
+        pairs = zip(ours, expected, strict=True) if len(ours) == len(expected) else [(0, 1)]
+        return all(same(mine, other, tolerance) for mine, other in pairs)
     if isinstance(ours, float) and isinstance(expected, (int, float)):
         if math.isnan(ours) or math.isnan(expected):
             return math.isnan(ours) and math.isnan(expected)

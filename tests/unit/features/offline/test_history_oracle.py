@@ -4,7 +4,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mainspring.declare.aggregate import avg, count, highest, last, lowest, stddev, total, variance
+from mainspring.declare.aggregate import (
+    avg,
+    count,
+    distinct,
+    first,
+    highest,
+    last,
+    last_n,
+    lowest,
+    quantile,
+    stddev,
+    total,
+    variance,
+)
 from mainspring.declare.frame import Frame
 from mainspring.features.history import history_of
 from unit.features.offline import oracle
@@ -63,8 +76,17 @@ def window_features():
             f"std_{window}": stddev("n", window),
             f"low_{window}": lowest("x", window),
             f"high_{window}": highest("n", window),
-            f"first_{window}": lowest("s", window),
-            f"last_{window}": highest("s", window),
+            f"least_{window}": lowest("s", window),
+            f"most_{window}": highest("s", window),
+            f"first_{window}": first("x", window),
+            f"last_{window}": last("s", window),
+            f"last_3_{window}": last_n("n", 3, window),
+            f"last_2_{window}": last_n("s", 2, window),
+            f"numbers_{window}": distinct("x", window),
+            f"texts_{window}": distinct("s", window),
+            f"median_{window}": quantile("x", 0.5, window),
+            f"low_tenth_{window}": quantile("n", 0.1, window),
+            f"greatest_{window}": quantile("x", 1, window),
         }
     return features
 

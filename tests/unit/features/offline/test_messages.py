@@ -192,7 +192,7 @@ def opened(folder):
 
 def extract(tables, source, topic, part=3):
     assert isinstance(topic, Messages)
-    return extract_topic(tables, source, topic, now_us=lambda: 1_800_000_000_000_000, part=part)
+    return extract_topic(tables, source, topic, now_us=lambda: 1_800_000_000_000_000, commit_rows=part)
 
 
 def held(tables, source, *columns):

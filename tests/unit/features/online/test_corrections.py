@@ -1,6 +1,7 @@
 """Rows that files hold no more, and rows of the future: offline and online, windows and the newest row alike."""
 
 import random
+import shutil
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -22,8 +23,11 @@ from mainspring.features.log import newest, source_of, standing
 from mainspring.features.online.materialise import materialise
 from mainspring.features.online.plan import compile_plan
 from mainspring.features.online.write import upsert
+from mainspring.features.project import project as projected
 from mainspring.features.project import update_view
 from mainspring.features.view import Pick, view_of
+from mainspring.features.wal.commit import drain, log_of, rows_waiting
+from mainspring.features.wal.rows import drafted
 from mainspring.features.write import Changes, append_rows, ingest_batch
 
 SECOND = 1_000_000
@@ -94,7 +98,7 @@ class Project:
     def publish(self, now=NOW):
         for view in self.views:
             at = update_view(self.tables, view, self.source, newest(self.tables, self.source.log)).version
-            materialise(view, self.tables, self.store, at.version, now_us=now)
+            materialise(view, self.tables, self.store, at.version, now_us=now, source=self.source)
 
     def push(self, *given, now=NOW, known=None):
         done = append_rows(SimpleNamespace(tables=self.tables), self.source, rows(*given), known or now, self.views)
@@ -248,9 +252,39 @@ def test_a_source_that_was_lost_with_its_pushes_is_followed_again(project):
     project.push(("a", 2.0, 950, "2"))
     project.publish()
     project.tables.drop(project.source.log)
+    shutil.rmtree(project.tables.beside("_wal"))
     again = NOW + SECOND
     project.read_files(("a", 1.0, 900, "1"), now=again)
     project.publish(again)
     assert project.both("a", again)[0] == {"n": 1, "sum": 1.0, "recent": 1.0, "amount": 1.0}
     project.push(("a", 4.0, 940, "3"), now=again)
     assert project.both("a", again)[0] == {"n": 2, "sum": 5.0, "recent": 4.0, "amount": 4.0}
+
+
+def test_a_table_that_was_lost_gets_back_the_pushes_that_their_log_still_holds(project):
+    project.read_files(("a", 1.0, 900, "1"))
+    project.push(("a", 2.0, 950, "2"))
+    project.publish()
+    project.tables.drop(project.source.log)
+    again = NOW + SECOND
+    project.read_files(("a", 1.0, 900, "1"), now=again)
+    project.publish(again)
+    assert project.both("a", again)[0] == {"n": 2, "sum": 3.0, "recent": 2.0, "amount": 2.0}
+
+
+def test_what_was_acknowledged_stays_online_when_its_entity_is_written_anew(project):
+    """A push that is in no table yet, for an entity of which the files hold a row no more."""
+    project.read_files(("a", 1.0, 900, "1"), ("a", 2.0, 950, "2"))
+    project.publish()
+    project.read_files(("a", 1.0, 900, "1"), now=NOW + SECOND)
+    log = log_of(project.tables, project.source)
+    log.append(drafted(project.source, prepare_rows(project.source, rows(("a", 4.0, 940, "3"))), NOW, None))
+    log.close()
+    for view in project.views:
+        waiting = rows_waiting(project.tables, project.source, -1)
+        upsert(view, project.store, projected(view, project.source, waiting), NOW)
+    for _ in range(2):  # before it is in the tables, and after
+        project.publish(NOW + SECOND)
+        assert project.online("a", NOW + SECOND)[0] == {"n": 2, "sum": 5.0, "recent": 4.0, "amount": 4.0}
+        drain(project.tables)
+    assert project.both("a", NOW + SECOND)[0] == {"n": 2, "sum": 5.0, "recent": 4.0, "amount": 4.0}
