@@ -1,12 +1,17 @@
 """The databases that sources are in, on real servers, against the one contract."""
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import ClassVar
+from urllib.parse import urlsplit
 
 import psycopg
 import pyarrow as pa
+import pymysql
 import pytest
 
+import mariadb
+from mainspring.adapters.mysql.source import open_source as open_mysql
 from mainspring.adapters.postgres import source as postgres_source
 from mainspring.adapters.postgres.source import open_source as open_postgres
 from mainspring.errors import MainspringError
@@ -22,6 +27,12 @@ def fault(work):
     assert caught.value.fix
     assert "secret-word" not in str(caught.value.as_dict())
     return caught.value.code
+
+
+@pytest.fixture(scope="module")
+def mariadb_url():
+    with mariadb.running() as url:
+        yield url
 
 
 class TestPostgres(RelationsContract):
@@ -105,3 +116,103 @@ class TestPostgres(RelationsContract):
         broken = Relation("orders", query="select 1 / (n - 1000) as i from generate_series(1, 1000) n")
         reader = open_postgres(SourceSettings(url=postgres_url), STATE)
         assert fault(lambda: list(reader.rows(broken, pa.schema([("i", pa.int64())]), None))) == "MS-2150"
+
+
+@pytest.mark.skipif(not mariadb.there(), reason="needs MariaDB: apt-get install mariadb-server")
+class TestMariadb(RelationsContract):
+    TYPES: ClassVar = {
+        "text": "longtext", "char(8)": "char(8)", "int64": "bigint", "number(30, 10)": "decimal(30, 10)",
+        "float64": "double", "naive": "datetime(6)", "zoned": "timestamp(6) null", "date": "date",
+        "flag": "boolean", "bytes": "blob",
+    }  # fmt: skip
+
+    @pytest.fixture
+    def reader(self, mariadb_url):
+        return open_mysql(SourceSettings(url=mariadb_url), STATE)
+
+    @pytest.fixture
+    def unreachable(self):
+        return open_mysql(SourceSettings(url="mysql://me:secret-word@127.0.0.1:1/shop", connect_timeout=2), STATE)
+
+    @pytest.fixture
+    def connection(self, mariadb_url):
+        parts = urlsplit(mariadb_url)
+        with pymysql.connect(
+            host=parts.hostname, port=parts.port, user="me", password="secret-word", database="shop", autocommit=True,
+            init_command="set time_zone = '+00:00'",
+        ) as connection:  # fmt: skip
+            yield connection
+
+    @pytest.fixture
+    def filling(self, connection):
+        def fill(name, columns, rows):
+            with connection.cursor() as cursor:
+                cursor.execute(f"drop table if exists {name}")
+                listed = ", ".join(f"{column} {self.TYPES[kind]}" for column, kind in columns.items())
+                cursor.execute(f"create table {name} ({listed})")
+                places = ", ".join(["%s"] * len(columns))
+                zoned = [list(columns).index(column) for column, kind in columns.items() if kind == "zoned"]
+                sent = [
+                    [v.astimezone(UTC) if n in zoned and v is not None else v for n, v in enumerate(row)]
+                    for row in rows
+                ]
+                cursor.executemany(f"insert into {name} values ({places})", sent)
+
+        return fill
+
+    def test_what_it_has_besides(self, reader, filling, connection):
+        with connection.cursor() as cursor:
+            cursor.execute("drop table if exists others")
+            cursor.execute("set sql_mode = ''")
+            cursor.execute(
+                "create table others (u bigint unsigned, f float, b bit(8), e enum('x', 'y'), j json, y year, "
+                "z datetime, d date, t time, n tinyint(1), raw binary(4))"
+            )
+            cursor.execute(
+                "insert into others values (18446744073709551615, 1.2345678, b'101', 'y', '{\"a\": 1}', 2026, "
+                "'0000-00-00', '0000-00-00', '10:30:00', 1, 'ab')"
+            )
+        wanted = {
+            "u": pa.decimal128(38, 0), "f": pa.float64(), "b": pa.int64(), "e": pa.string(), "j": pa.string(),
+            "y": pa.int64(), "z": pa.timestamp("us", "UTC"), "d": pa.date32(), "t": pa.string(), "n": pa.bool_(),
+            "raw": pa.binary(),
+        }  # fmt: skip
+        of, schema = Relation("orders", "shop.others"), pa.schema(list(wanted.items()))
+        (row,) = pa.Table.from_batches(list(reader.rows(of, schema, None))).to_pylist()
+        assert row == {
+            "u": "18446744073709551615", "f": 1.2345677614212036, "b": "5", "e": "y", "j": '{"a": 1}', "y": 2026,
+            "z": None, "d": None, "t": "10:30:00", "n": 1, "raw": b"ab\0\0",
+        }  # fmt: skip
+
+    def test_a_time_with_a_zone_as_a_cursor(self, reader, filling):
+        moment = datetime(2026, 3, 1, 12, 0, 0, 5, UTC)
+        filling("contract", {"at": "zoned"}, [(moment,), (moment + timedelta(hours=1),)])
+        of, schema = Relation("orders", "contract"), pa.schema([("at", pa.timestamp("us", "UTC"))])
+        assert reader.newest(of, "at") == moment + timedelta(hours=1)
+        found = list(reader.rows(of, schema, Range("at", None, moment)))
+        assert pa.Table.from_batches(found).column("at").to_pylist() == [moment]
+
+    def test_who_may_not_read_and_what_takes_too_long(self, mariadb_url, filling):
+        filling("contract", {"i": "int64"}, [(number,) for number in range(3000)])
+        stranger = open_mysql(SourceSettings(url=mariadb_url.replace("secret-word", "secret-word-2")), STATE)
+        assert fault(stranger.answers) == "MS-4221"
+        nowhere = open_mysql(SourceSettings(url=mariadb_url.replace("/shop", "/nowhere")), STATE)
+        assert fault(nowhere.answers) == "MS-4221"
+        hasty = open_mysql(SourceSettings(url=mariadb_url, timeout=0.3), STATE)
+        slow = Relation("orders", query="select a.i from contract a, contract b, contract c where a.i + b.i + c.i < 0")
+        assert fault(lambda: list(hasty.rows(slow, pa.schema([("i", pa.int64())]), None))) == "MS-4222"
+        options = SourceSettings(url=mariadb_url, options={"colour": "red"})
+        assert fault(open_mysql(options, STATE).answers) == "MS-3042"
+
+    def test_it_writes_nothing(self, reader, filling, connection):
+        filling("contract", {"i": "int64"}, [])
+        with connection.cursor() as cursor:
+            cursor.execute("drop function if exists writes")
+            cursor.execute(
+                "create function writes() returns int modifies sql data begin insert into contract values (1); "
+                "return 1; end"
+            )
+        assert fault(lambda: list(reader.rows(Relation("orders", query="select writes() as i"), _I, None))) == "MS-2150"
+
+
+_I = pa.schema([("i", pa.int64())])

@@ -87,7 +87,7 @@ def test_check_finds_what_apply_or_serve_would(built: Path, tmp_path: Path, text
 def test_check_finds_a_source_that_nothing_here_reads(built: Path, tmp_path: Path) -> None:
     project = copy(built, tmp_path)
     settings = project / "mainspring.toml"
-    settings.write_text(settings.read_text().replace('path = "data/visits.csv"', 'url = "oracle://db/visits"'))
+    settings.write_text(settings.read_text().replace('path = "data/visits.csv"', 'url = "teradata://db/visits"'))
     assert mainspring("check", cwd=project, status=3).stderr.startswith("error MS-3020")
 
 

@@ -9,12 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
+import pymysql
 import pytest
 
+import mariadb
 import postgres
 from e2e.conftest import mainspring
 from mainspring.choose.services import Services
@@ -236,3 +240,33 @@ def test_what_is_wrong_is_told_before_and_by_doctor(
     assert gone.returncode == 4, gone.stderr
     assert "MS-4220" in gone.stderr
     assert "secret-word" not in gone.stderr + str(found)
+
+
+@pytest.mark.skipif(not mariadb.there(), reason="needs MariaDB: apt-get install mariadb-server")
+def test_the_same_app_on_a_mariadb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with mariadb.running() as url:
+        monkeypatch.setenv("ORDERS_URL", url)
+        parts = urlsplit(url)
+        folder = project(tmp_path, 'table = "orders"\ncursor = "changed"\noptions.charset = "utf8mb4"')
+        with pymysql.connect(
+            host=parts.hostname, port=parts.port or 0, user="me", password="secret-word", database="shop",
+            autocommit=True, init_command="set time_zone = '+00:00'",
+        ) as connection, connection.cursor() as cursor:  # fmt: skip
+            cursor.execute(
+                "create table orders (customer char(8), amount decimal(30, 10), note text, "
+                "placed timestamp(6) null, changed timestamp(6) null, key (changed))"
+            )
+            insert = "insert into orders values (%s, %s, null, %s, %s)"
+            cursor.execute(insert, ("ann", "1234567890123456.7891", "2026-01-01 10:00:00.5", "2026-01-01 10:00:00.5"))
+            applied(folder)
+            cursor.execute(insert, ("bob", "2", "2026-01-02", "2026-01-02"))
+            cursor.execute(insert, ("cyd", None, "2026-01-02", "2026-01-02"))
+            applied(folder)
+            assert applied(folder)["feature_view/habits"] == "hit"
+        rows = held(folder, "customer", "amount", "_assumed", "placed")
+        assert [row[:3] for row in rows] == [
+            ("ann", Decimal("1234567890123456.7891"), True),
+            ("bob", Decimal("2.0000"), False),
+        ]
+        assert rows[0][3] == datetime(2026, 1, 1, 10, 0, 0, 500_000, UTC)
+        assert "amount is null" in mainspring("show", "source/orders", cwd=folder).stdout

@@ -93,8 +93,8 @@ SETTINGS: tuple[SettingSpec, ...] = (
         "sources.*.commit_rows",
         int,
         None,
-        "rows of one commit of an increment: what it holds in memory, and what a killed one loses at most; "
-        "a million when left out",
+        "rows of one commit of an increment or a topic: what it holds in memory, and what a killed one reads again "
+        "at most; 250000 when left out",
         1,
     ),
     SettingSpec("sources.*.timeout", float, None, "seconds that one read of a source may take; 3600 when left out", 1),

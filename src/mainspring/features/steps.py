@@ -27,7 +27,14 @@ from mainspring.features.log import CONTENT_MARK, MADE_MARK, SourceTable, TableV
 from mainspring.features.project import update_view
 from mainspring.features.quality.known import known_in
 from mainspring.features.quality.steps import gate_of, judge_of_view, references_of
-from mainspring.features.sources.extract import extract_files, extract_new, extract_whole, take_whole, tidied
+from mainspring.features.sources.extract import (
+    extract_files,
+    extract_messages,
+    extract_new,
+    extract_whole,
+    take_whole,
+    tidied,
+)
 from mainspring.features.sources.files import find_files
 from mainspring.features.sources.place import Outside, outside_of
 from mainspring.features.view import View, checks_of, view_of
@@ -174,17 +181,19 @@ def _source_task(source: SourceTable, services: Services, declared: str) -> Task
 
 
 def _extract_task(source: SourceTable, outside: Outside, settings: Settings, declared: str) -> Task:
-    params: dict[str, object] = {
-        "source": source,
-        "truncate": settings.text(f"sources.{source.name}.truncate") == "us",
-    }
+    params: dict[str, object] = {"source": source}
     function: Callable[..., TableVersion]
-    if outside.reads == "files":
-        params["format"], function = settings.text(f"sources.{source.name}.format"), extract_files
-    elif outside.cursor is not None:
-        params |= {"relation": outside.relation, "cursor": outside.cursor}
-        function = extract_new
+    if outside.reads == "messages":
+        params["commit_rows"], function = outside.commit_rows, extract_messages
     else:
+        params["truncate"] = settings.text(f"sources.{source.name}.truncate") == "us"
+        function = extract_files
+    if outside.reads == "files":
+        params["format"] = settings.text(f"sources.{source.name}.format")
+    elif outside.cursor is not None:
+        params |= {"relation": outside.relation, "cursor": outside.cursor, "commit_rows": outside.commit_rows}
+        function = extract_new
+    elif outside.relation is not None:
         params["relation"], function = outside.relation, extract_whole
     # What is outside changes without a sign, so nothing is kept; and one that hangs is ended, whatever hangs.
     options = StepOptions(cache=False, timeout_us=outside.timeout_us + _CLOSING_US)

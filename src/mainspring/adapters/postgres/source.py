@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresSource", "open_source"]
 
-_NUMERIC, _PADDED = 1700, 1042
+_ALIAS = "mainspring_source"
+"""What is read from, so that columns are told from what the select list makes of them: both have one name."""
+_NUMERIC = 1700
 _TIMES = {1082: "date", 1114: "timestamp", 1184: "timestamptz"}
 # What ADBC reads as what it is; anything else is asked for as text.
 _PLAIN = frozenset({16, 17, 20, 21, 23, 25, 26, 700, 701, 1043, *_TIMES, 1000, 1005, 1007, 1016, 1021, 1022})
@@ -77,7 +79,7 @@ class PostgresSource:
         statement = f"select {', '.join(chosen)} from {_from(of)}"
         if within is not None:
             actual = column_called(within.column, list(types)) or within.column
-            statement += _where(_quoted(actual), types.get(actual, 0), within)
+            statement += _where(f"{_ALIAS}.{_quoted(actual)}", types.get(actual, 0), within)
         with self._turning(of), closing(adbc.connect(self._info)) as connection, closing(connection.cursor()) as cursor:
             cursor.execute(statement)
             found = cursor.fetch_record_batch()
@@ -140,8 +142,8 @@ def _named(batch: pa.RecordBatch, schema: pa.Schema, metadata: list[dict[bytes, 
 
 def _from(of: Relation) -> str:
     if of.query is not None:
-        return f"({of.query}\n) as mainspring_query"
-    return ".".join(_quoted(part) for part in str(of.table).split("."))
+        return f"({of.query}\n) as {_ALIAS}"
+    return ".".join(_quoted(part) for part in str(of.table).split(".")) + f" as {_ALIAS}"
 
 
 def _infinite(code: int) -> tuple[str, ...]:

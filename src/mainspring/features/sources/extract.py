@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -13,6 +13,7 @@ from mainspring.engine import context
 from mainspring.errors import ServiceError
 from mainspring.features.ingest import Prepared, prepare, read_source, some_fit
 from mainspring.features.log import SourceTable, TableVersion, content_digest, newest
+from mainspring.features.quality.gate import Gate
 from mainspring.features.quality.known import known_in
 from mainspring.features.quality.steps import (
     content_with_checks,
@@ -24,13 +25,14 @@ from mainspring.features.quality.steps import (
 )
 from mainspring.features.quality.tablewise import judge_whole
 from mainspring.features.sources.increment import Told, extract_increment, raw_of, wanted
+from mainspring.features.sources.messages import extract_topic
 from mainspring.features.sources.place import Cursor
 from mainspring.features.sources.remote import content_of, fetched, files_there
 from mainspring.features.tidy import pinned_versions, tidy
 from mainspring.features.write import Changes, holds_content, ingest_batch
 from mainspring.lazy import lazy
 from mainspring.ports.catalog import Catalog
-from mainspring.ports.source import Bucket, Relation, Relations
+from mainspring.ports.source import Bucket, Messages, Relation, Relations
 from mainspring.ports.tables import TableStore
 
 if TYPE_CHECKING:
@@ -38,7 +40,16 @@ if TYPE_CHECKING:
 else:
     pa = lazy("pyarrow")
 
-__all__ = ["changes_in_words", "extract_files", "extract_new", "extract_whole", "take_whole", "tell_aside", "tidied"]
+__all__ = [
+    "changes_in_words",
+    "extract_files",
+    "extract_messages",
+    "extract_new",
+    "extract_whole",
+    "take_whole",
+    "tell_aside",
+    "tidied",
+]
 
 
 class _Services(Protocol):
@@ -67,7 +78,7 @@ def _now_us() -> int:
 
 
 def extract_new(
-    source: SourceTable, relation: Relation, cursor: Cursor, truncate: bool, **referenced: object
+    source: SourceTable, relation: Relation, cursor: Cursor, truncate: bool, commit_rows: int, **referenced: object
 ) -> TableVersion:
     """Append what a database has new, by a cursor.
 
@@ -75,12 +86,8 @@ def extract_new(
         DataError: MS-2180, a check refuses a part of it; parts before it are in the log.
     """
     services, step = _services(), context.current()
-    tables, gate = services.tables, gate_of(f"/source/{source.name}", source.origin)
-
-    def judge(prepared: Prepared, new: pa.Table) -> None:
-        whole = whole_with(tables, source, new)
-        gate.take([*prepared.results, *judge_whole(source.checks, whole, _now_us())])
-
+    tables = services.tables
+    gate, judge = _gated(tables, source)
     version, told = extract_increment(
         tables,
         source,
@@ -88,6 +95,7 @@ def extract_new(
         relation,
         cursor,
         now_us=_now_us,
+        commit_rows=commit_rows,
         truncate=truncate,
         moved=lambda rows: step.progress(rows, 0),
         judge=judge,
@@ -97,6 +105,17 @@ def extract_new(
     tell_aside(source, told)
     tidied(source.log)
     return version
+
+
+def _gated(tables: TableStore, source: SourceTable) -> tuple[Gate, Callable[[Prepared, pa.Table], None]]:
+    """What hears the findings of a source's checks, and what makes them, of each part of an increment."""
+    gate = gate_of(f"/source/{source.name}", source.origin)
+
+    def judge(prepared: Prepared, new: pa.Table) -> None:
+        whole = whole_with(tables, source, new)
+        gate.take([*prepared.results, *judge_whole(source.checks, whole, _now_us())])
+
+    return gate, judge
 
 
 def extract_whole(source: SourceTable, relation: Relation, truncate: bool, **referenced: object) -> TableVersion:
@@ -138,6 +157,27 @@ def extract_files(source: SourceTable, format: str | None, truncate: bool, **ref
     prepared = read_source(source, paths, format=format, truncate=truncate, known=known_in(tables))
     take_whole(tables, source, prepared, content, referenced)
     return _newest(tables, source)
+
+
+def extract_messages(source: SourceTable, commit_rows: int, **referenced: object) -> TableVersion:
+    """Append what a topic has new.
+
+    Raises:
+        DataError: MS-2180, a check refuses a part of it; parts before it are in the log.
+    """
+    services, step = _services(), context.current()
+    topic = cast(Messages, services.source(source.name))
+    gate, judge = _gated(services.tables, source)
+    version, told, lost = extract_topic(
+        services.tables, source, topic, now_us=_now_us, commit_rows=commit_rows, moved=step.progress, judge=judge
+    )
+    gate.passed()
+    step.note(f"{told.added:,} rows added" if told.added else "nothing new")
+    if lost:
+        step.note(f"{lost:,} offsets of {topic.topic} were deleted there before they were read")
+    tell_aside(source, told)
+    tidied(source.log)
+    return version
 
 
 def take_whole(

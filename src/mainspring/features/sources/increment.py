@@ -107,6 +107,7 @@ def extract_increment(
     cursor: Cursor,
     *,
     now_us: Callable[[], int],
+    commit_rows: int,
     truncate: bool = False,
     moved: Callable[[int], None] = lambda rows: None,
     judge: Callable[[Prepared, pa.Table], None] = lambda prepared, new: None,
@@ -120,6 +121,7 @@ def extract_increment(
         relation: what is read of it.
         cursor: how new rows are told.
         now_us: the clock, in microseconds since 1970: when rows arrive, and beyond which no increment ends.
+        commit_rows: rows of one commit; more where more have the same value of the cursor.
         truncate: whether nanoseconds are cut off times.
         moved: is told how many rows were read so far.
         judge: is shown each part as it was prepared, and those of its rows that are new, before they are appended; what
@@ -134,7 +136,7 @@ def extract_increment(
     told = Told()
     for span in log.spans(_point(reader.newest(relation, cursor.column), source, cursor)):
         batches = reader.rows(relation, schema, span.range)
-        for part, last in _with_last(_parts(batches, cursor.column, cursor.part_rows)):
+        for part, last in _with_last(_parts(batches, cursor.column, commit_rows)):
             raw = raw_of(part, str(relation), names)
             prepared = prepare(source, [raw], truncate=truncate, known=known_in(tables))
             if newest(tables, source.log) is None:

@@ -16,10 +16,10 @@ from mainspring.errors import ConfigError, DeclarationError
 from mainspring.features.log import SourceTable
 from mainspring.ports.source import Relation
 
-__all__ = ["PART_ROWS", "Cursor", "Outside", "outside_of"]
+__all__ = ["COMMIT_ROWS", "Cursor", "Outside", "outside_of"]
 
-PART_ROWS = 1_000_000
-"""Rows of one commit of an increment, more only where more have the same value of the cursor."""
+COMMIT_ROWS = 250_000
+"""Rows of one commit; more only where more have the same value of a cursor."""
 
 _OVERLAP_US = 600_000_000
 _OVERLAP_NUMBER = 1000
@@ -34,13 +34,11 @@ class Cursor:
         column: its name in the record.
         kind: what it holds.
         overlap: how far an increment goes back: microseconds of a time, else a number in the column's unit.
-        part_rows: rows of one commit.
     """
 
     column: str
     kind: Kind
     overlap: int
-    part_rows: int = PART_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +49,14 @@ class Outside:
         reads: how its adapter reads: ``relation``, ``files`` or ``messages``.
         relation: the table or query, of a database.
         cursor: how increments are told, or None to read it whole.
+        commit_rows: rows of one commit, of increments and messages.
         timeout_us: what one read may take, in microseconds.
     """
 
     reads: str
     relation: Relation | None = None
     cursor: Cursor | None = None
+    commit_rows: int = COMMIT_ROWS
     timeout_us: int = 3_600_000_000
 
 
@@ -72,12 +72,17 @@ def outside_of(source: SourceTable, settings: Settings) -> Outside | None:
         return None
     settings.secret(url.key)
     reads = str(_adapter(source.name, url, settings).adapter.capabilities["reads"])
-    timeout = settings.setting(f"sources.{source.name}.timeout")
-    timeout_us = round(float(str(timeout.value)) * 1e6) if timeout and timeout.value else 3_600_000_000
+    rows = _whole(settings, f"sources.{source.name}.commit_rows", COMMIT_ROWS)
+    timeout_us = _whole(settings, f"sources.{source.name}.timeout", 3600, 1_000_000)
     if reads != "relation":
         _only_of_databases(source.name, settings)
-        return Outside(reads, timeout_us=timeout_us)
-    return Outside(reads, _relation(source.name, url, settings), _cursor(source, settings), timeout_us)
+        return Outside(reads, None, None, rows, timeout_us)
+    return Outside(reads, _relation(source.name, url, settings), _cursor(source, settings), rows, timeout_us)
+
+
+def _whole(settings: Settings, key: str, default: float, unit: int = 1) -> int:
+    setting = settings.setting(key)
+    return round((default if setting is None or setting.value is None else float(str(setting.value))) * unit)
 
 
 def _adapter(name: str, url: Setting, settings: Settings) -> Outcome:
@@ -173,9 +178,7 @@ def _cursor(source: SourceTable, settings: Settings) -> Cursor | None:
             setting.origin,
             "name another column, or leave the cursor out to read it whole each time",
         )
-    rows = settings.setting(f"sources.{source.name}.commit_rows")
-    part_rows = PART_ROWS if rows is None or rows.value is None else int(str(rows.value))
-    return Cursor(column, field.type.kind, _overlap(source.name, field, overlap), part_rows)
+    return Cursor(column, field.type.kind, _overlap(source.name, field, overlap))
 
 
 def _overlap(name: str, field: FieldSpec, setting: Setting | None) -> int:

@@ -83,9 +83,10 @@ def source_in(folder: Path):
     return open_tables(DeltaSettings(), folder), SourceTable(name, fields_of(Reading), "at", origin="here")
 
 
-def extract(tables, source, rows, cursor, now_us=NOW_US):
+def extract(tables, source, rows, cursor, part_rows=100, now_us=NOW_US):
     assert isinstance(rows, Relations)
-    return extract_increment(tables, source, rows, Relation(source.name, "readings"), cursor, now_us=lambda: now_us)
+    of = Relation(source.name, "readings")
+    return extract_increment(tables, source, rows, of, cursor, now_us=lambda: now_us, commit_rows=part_rows)
 
 
 def held(tables, source, *columns):
@@ -103,7 +104,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     rounds=st.lists(st.tuples(ROWS, st.sampled_from([None, None, 0, 1, 2])), min_size=1, max_size=4),
     part_rows=st.integers(1, 6),
@@ -114,21 +115,20 @@ def test_the_log_has_what_a_loop_would_have(folder, rounds, part_rows, overlap, 
     """Each row that lies in the overlap or after it comes in once, as often as it is there; breaks change nothing."""
     tables, source = source_in(folder)
     minute = 60_000_000 if timed else 1
-    cursor = Cursor(
-        "changed" if timed else "version", Kind.TIMESTAMP if timed else Kind.INTEGER, overlap * minute, part_rows
-    )
+    column, kind = ("changed", Kind.TIMESTAMP) if timed else ("version", Kind.INTEGER)
+    cursor = Cursor(column, kind, overlap * minute)
     rows, expected, reached = Rows(), Counter(), None
     for new, breaks in rounds:
         rows.held += new
         rows.breaks = breaks
         if breaks is not None:
             try:
-                extract(tables, source, rows, cursor)
+                extract(tables, source, rows, cursor, part_rows)
             except ServiceError:
                 rows.breaks = None
-                extract(tables, source, rows, cursor)
+                extract(tables, source, rows, cursor, part_rows)
         else:
-            extract(tables, source, rows, cursor)
+            extract(tables, source, rows, cursor, part_rows)
         least = -1 if reached is None else reached - overlap
         seen = Counter((one["key"], one["value"], one["version"]) for one in rows.held if one["version"] >= least)
         expected |= seen
@@ -138,44 +138,44 @@ def test_the_log_has_what_a_loop_would_have(folder, rounds, part_rows, overlap, 
         got = Counter(held(tables, source, "key", "value", "version"))
         assert got == expected
         before = tables.version(source.log)
-        extract(tables, source, rows, cursor)
+        extract(tables, source, rows, cursor, part_rows)
         assert tables.version(source.log) == before, "a second call appends nothing"
 
 
 def test_a_broken_first_read_is_history_to_its_end(folder) -> None:
     tables, source = source_in(folder)
-    rows, cursor = Rows(2), Cursor("version", Kind.INTEGER, 0, 2)
+    rows, cursor = Rows(2), Cursor("version", Kind.INTEGER, 0)
     rows.held = [row(number, number) for number in range(10)]
     rows.breaks = 3
     with pytest.raises(ServiceError):
-        extract(tables, source, rows, cursor)
+        extract(tables, source, rows, cursor, 2)
     assert 0 < len(held(tables, source, "value")) < 10
     rows.breaks = None
     rows.held += [row(20, 20)]
-    extract(tables, source, rows, cursor)
+    extract(tables, source, rows, cursor, 2)
     assert held(tables, source, "value", "_assumed") == [(number, True) for number in range(10)] + [(20, False)]
     asked = len(rows.asked)
     rows.held += [row(21, 21)]
-    extract(tables, source, rows, cursor)
+    extract(tables, source, rows, cursor, 2)
     assert rows.asked[asked:] == [Range("version", 20, 21)]
 
 
 def test_one_value_may_have_more_rows_than_a_part(folder) -> None:
     tables, source = source_in(folder)
-    rows, cursor = Rows(4), Cursor("version", Kind.INTEGER, 0, 3)
+    rows, cursor = Rows(4), Cursor("version", Kind.INTEGER, 0)
     rows.held = [row(1, number // 2) for number in range(20)] + [row(2, 7), row(2, 7)]
-    extract(tables, source, rows, cursor)
+    extract(tables, source, rows, cursor, 3)
     assert len(held(tables, source, "value")) == 22
 
 
 def test_a_row_from_the_future_is_not_where_the_next_begins(folder) -> None:
     tables, source = source_in(folder)
-    rows, cursor = Rows(), Cursor("changed", Kind.TIMESTAMP, 0, 100)
+    rows, cursor = Rows(), Cursor("changed", Kind.TIMESTAMP, 0)
     now_us = int((START + timedelta(minutes=5)).timestamp() * 1e6)
     rows.held = [row(1, 1), row(900, 2)]
-    extract(tables, source, rows, cursor, now_us)
+    extract(tables, source, rows, cursor, 100, now_us)
     rows.held += [row(6, 3)]
-    extract(tables, source, rows, cursor, now_us + 60_000_000)
+    extract(tables, source, rows, cursor, 100, now_us + 60_000_000)
     assert held(tables, source, "value", "_assumed") == [(1, True), (2, True), (3, False)]
 
 
@@ -184,5 +184,5 @@ def test_a_cursor_of_another_kind_than_the_record_says(folder) -> None:
     rows = Rows()
     rows.held = [row(1) | {"version": "one"}]
     with pytest.raises(DataError) as caught:
-        extract(tables, source, rows, Cursor("version", Kind.INTEGER, 0, 100))
+        extract(tables, source, rows, Cursor("version", Kind.INTEGER, 0))
     assert (caught.value.code, caught.value.origin) == ("MS-2153", f"sources.{source.name}.cursor")

@@ -128,7 +128,7 @@ def test_a_source_without_a_place_a_file_or_a_reader(project):
     toml = project / "mainspring.toml"
     for text, error, code in (
         ("", ConfigError, "MS-3015"),
-        ('[sources.weather]\nurl = "oracle://db"\n', ConfigError, "MS-3020"),
+        ('[sources.weather]\nurl = "teradata://db"\n', ConfigError, "MS-3020"),
         ('[sources.weather]\npath = "nothing/*.csv"\n', DataError, "MS-2112"),
     ):
         toml.write_text('app = "weather_app:app"\n' + text)
