@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from mainspring.declare.record import Field, Record
     from mainspring.engine.context import current
     from mainspring.errors import MainspringError
+    from mainspring.server.store import FeatureStore, feature_store
 
 _HOMES = {
     "App": "declare.app",
     "Entity": "declare.data",
+    "FeatureStore": "server.store",
     "Field": "declare.record",
     "File": "declare.artifact",
     "Frame": "declare.frame",
@@ -43,6 +45,7 @@ _HOMES = {
     "count": "declare.aggregate",
     "current": "engine.context",
     "distinct": "declare.aggregate",
+    "feature_store": "server.store",
     "first": "declare.aggregate",
     "highest": "declare.aggregate",
     "last": "declare.aggregate",
@@ -57,6 +60,7 @@ _HOMES = {
 __all__ = [
     "App",
     "Entity",
+    "FeatureStore",
     "Field",
     "File",
     "Frame",
@@ -69,6 +73,7 @@ __all__ = [
     "count",
     "current",
     "distinct",
+    "feature_store",
     "first",
     "highest",
     "last",
