@@ -39,10 +39,12 @@ if TYPE_CHECKING:
     from mainspring.declare.record import Field, Record
     from mainspring.engine.context import current
     from mainspring.errors import MainspringError
+    from mainspring.server.store import FeatureStore, feature_store
 
 _HOMES = {
     "App": "declare.app",
     "Entity": "declare.data",
+    "FeatureStore": "server.store",
     "Field": "declare.record",
     "File": "declare.artifact",
     "Frame": "declare.frame",
@@ -57,6 +59,7 @@ _HOMES = {
     "count": "declare.aggregate",
     "current": "engine.context",
     "distinct": "declare.aggregate",
+    "feature_store": "server.store",
     "first": "declare.aggregate",
     "distance": "declare.checking",
     "fresh": "declare.checking",
@@ -79,6 +82,7 @@ _HOMES = {
 __all__ = [
     "App",
     "Entity",
+    "FeatureStore",
     "Field",
     "File",
     "Frame",
@@ -94,6 +98,7 @@ __all__ = [
     "current",
     "distance",
     "distinct",
+    "feature_store",
     "first",
     "fresh",
     "highest",

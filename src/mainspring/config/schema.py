@@ -127,6 +127,7 @@ SETTINGS: tuple[SettingSpec, ...] = (
     ),
     SettingSpec("server.host", str, "127.0.0.1", "address the endpoints listen on"),
     SettingSpec("server.port", int, 8080, "port the endpoints listen on; 0 takes a free one", 0, 65_535),
+    SettingSpec("grpc.port", int, None, "port of Feast's gRPC services; 0 takes a free one, unset is none", 0, 65_535),
     SettingSpec("server.max_body", int, 8_388_608, "greatest request body, in bytes", 1),
     SettingSpec("server.max_rows", int, 65_536, "most rows in one request", 1),
     SettingSpec("server.queue", int, 1024, "most requests under way at once; beyond it the answer is 429", 1),

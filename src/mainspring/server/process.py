@@ -26,7 +26,7 @@ from mainspring.config.settings import DEV_DEFAULT, Settings
 from mainspring.declare.assistant import AssistantEndpoint
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.identity import ANYONE, Identity
-from mainspring.errors import ConfigError, MainspringError
+from mainspring.errors import ConfigError, MainspringError, UserCodeError
 from mainspring.llm.call_log import CallLog
 from mainspring.llm.stored import StoredResponses
 from mainspring.monitoring.stats.decide import Finding
@@ -36,6 +36,7 @@ from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
 from mainspring.protocols.assistants.openai import add_assistant_models
 from mainspring.protocols.assistants.rest import add_assistant_routes
 from mainspring.protocols.feast.documents import add_feast_document_routes
+from mainspring.protocols.feast.grpc import FeastGrpc
 from mainspring.protocols.feast.rest import add_feast_routes
 from mainspring.protocols.http import Fault, Request, Router, error_response
 from mainspring.protocols.llm.mount import add_llm_routes
@@ -142,6 +143,7 @@ class ServerProcess:
         self._routes: dict[tuple[str, tuple[str, ...], int], tuple[_Add, _Add]] = {}
         self._bound: list[Bound] = []
         self._management: Bound | None = None
+        self._grpc: FeastGrpc | None = None
         self._router = Router()
         self._script: EntryScript | None = None
         self.serving = threading.Event()
@@ -231,6 +233,9 @@ class ServerProcess:
             )
         if (feast := self.state.feast()) is not None:
             add_feast_routes(router, feast, asyncio.to_thread)
+            wanted = settings.setting("grpc.port")
+            if wanted is not None and wanted.value is not None:
+                self._grpc = FeastGrpc(feast, _lets_in(callers), settings.whole("server.max_body"), self._fault)
         knowledge, who = self.state.knowledge, _identify(callers)
         add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)
         near = self.state.vector_indexes
@@ -319,6 +324,7 @@ class ServerProcess:
 
     async def _serve(self, listeners: Sequence[Bound]) -> None:
         async def started() -> None:
+            await self._start_grpc()
             self.serving.set()
             for bound in listeners:
                 self._told(f"{bound.name:<11} {bound.url}")
@@ -345,8 +351,7 @@ class ServerProcess:
             for task in self._tasks:
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
-            for assistant in self.assistants.values():
-                await assistant.close()
+            await self._stop_answering()
             await close_all(self._outside.values())
             await self.language.stop(self._settings.number("server.drain"))
             await asyncio.to_thread(self._recorder.stop)
@@ -355,6 +360,18 @@ class ServerProcess:
             self.interrupted = self.interrupted or (number == signal.SIGINT and not self.state.ready())
 
         await run_listeners(listeners, self._settings.number("server.drain"), started, stopping, asked)
+
+    async def _start_grpc(self) -> None:
+        if self._grpc is not None:
+            host = self._settings.text("server.host") or "127.0.0.1"
+            port = await self._grpc.start(host, self._settings.whole("grpc.port"))
+            self._told(f"{'grpc':<11} {host}:{port}")
+
+    async def _stop_answering(self) -> None:
+        if self._grpc is not None:
+            await self._grpc.stop(self._settings.number("server.drain"))
+        for assistant in self.assistants.values():
+            await assistant.close()
 
     def _ready(self) -> bool:
         """Whether to send requests here: all endpoints can answer, and nobody has asked the server to stop."""
@@ -418,6 +435,8 @@ class ServerProcess:
     def _fault(self, error: Exception) -> None:
         if not isinstance(error, MainspringError):
             self._told(f"internal error: {type(error).__name__}: {error}")
+        elif isinstance(error, UserCodeError):
+            self._told(error.lines())
 
     async def _ask(self, endpoint: str, body: bytes) -> tuple[int, bytes]:
         """What HTTP would answer, without HTTP; for the console's form."""
@@ -510,6 +529,11 @@ def _given(headers: Mapping[bytes, bytes], passwords: bool) -> bytes:
         except ValueError:
             return b""
     return key_of(headers)
+
+
+def _lets_in(callers: Callers) -> Callable[[str], bool]:
+    """Whether the ``authorization`` of a gRPC call lets it in."""
+    return lambda given: not callers or callers.of(key_of({b"authorization": given.encode()})) is not None
 
 
 def _identify(callers: Callers) -> Callable[[Request], Identity]:

@@ -77,6 +77,7 @@ def materialise(
     *,
     now_us: int,
     source: SourceTable | None = None,
+    full: bool = False,
 ) -> Materialised:
     """Bring the online store up to a version of a view's log; doing it again changes nothing.
 
@@ -90,13 +91,14 @@ def materialise(
         now_us: the present, in microseconds since 1970: what happens later is kept beside what answers until then.
         source: the source of a view of declared aggregates: its pushed rows may be online before they are in a log,
             and stay there when an entity is written anew.
+        full: drop all rows of the view, and write them anew.
     """
     key = _mark_of(view)
     (mark,) = store.get_many([key])
     made = tables.mark(view.log, MADE_MARK) or 0
-    through = _through(mark, made)
+    through = -1 if full else _through(mark, made)
     if mark is not None and through < 0:
-        store.drop(view_prefix(view.id))  # they were of a log that is gone
+        store.drop(view_prefix(view.id))  # they were of a log that is gone, or are to be made anew
     rows = read_log(tables, view.log, version, where=[(SEQ, ">", through)] if through >= 0 else [])
     if not len(rows):
         return Materialised(view.name, 0, 0, through)

@@ -22,6 +22,7 @@ _event_and_flags = struct.Struct(f">Q{ORDER.size - 8 + 1}xB").unpack_from
 _unpack = msgspec.msgpack.Decoder().decode
 
 Reader = Callable[[bytes | None, int], tuple[list[object], str]]
+BatchReader = Callable[[Sequence[bytes | None], int], tuple[list[list[object]], list[str], list[int | None]]]
 
 
 class ReadPlan:
@@ -41,6 +42,10 @@ class ReadPlan:
         self._readers = [_reader(pick, store) for pick in picks]
         self._parts = list(zip(self._views, self._readers, strict=True))
         self._dated = [_event_of(pick, store) for pick in picks]
+        self._batches = [
+            _batch(pick, reader, event_of)
+            for pick, reader, event_of in zip(picks, self._readers, self._dated, strict=True)
+        ]
         if len(picks) == 1:
             self.read_one = self._single()  # type: ignore[assignment, method-assign]  # the commonest plan, without loops
 
@@ -81,6 +86,8 @@ class ReadPlan:
         keys = [pack(entity) for entity in entities for pack in self._packers]
         rows = self._store.get_many(keys)
         width, found = len(self._packers), []
+        if not width:
+            return [([], {}) for _ in entities]
         for start, now_us in zip(range(0, len(rows), width), moments, strict=True):
             values: list[object] = []
             statuses: dict[str, str] = {}
@@ -102,6 +109,8 @@ class ReadPlan:
         rows = self._store.get_many(keys)
         dated = self._dated
         width, found = len(self._packers), []
+        if not width:
+            return [([], {}, {}) for _ in entities]
         for start in range(0, len(rows), width):
             values: list[object] = []
             statuses: dict[str, str] = {}
@@ -126,15 +135,12 @@ class ReadPlan:
         rows: list[list[object]] = []
         statuses: dict[str, list[str]] = {}
         events: dict[str, list[int | None]] = {}
-        for place, ((name, reader), event_of) in enumerate(zip(self._parts, self._dated, strict=True)):
-            part = found[place * count : (place + 1) * count]
-            read = [reader(row, now_us) for row in part]
-            statuses[name] = [status for _, status in read]
-            events[name] = [event_of(row, now_us) for row in part]
+        for place, (name, read) in enumerate(zip(self._views, self._batches, strict=True)):
+            part, statuses[name], events[name] = read(found[place * count : (place + 1) * count], now_us)
             if place == 0:
-                rows = [values for values, _ in read]
+                rows = part
             else:
-                for values, (more, _) in zip(rows, read, strict=True):
+                for values, more in zip(rows, part, strict=True):
                     values += more
         return rows or [[] for _ in entities], statuses, events
 
@@ -148,6 +154,37 @@ def _reader(pick: Pick, store: OnlineStore) -> Reader:
     if pick.view.windowed:
         return _window_reader(pick, store)
     return _plain_reader(pick)
+
+
+def _batch(pick: Pick, reader: Reader, event_of: Callable[[bytes | None, int], int | None]) -> BatchReader:
+    """Reads the rows of many entities, the commonest kind of row without a call for each."""
+    view, ttl = pick.view, pick.view.ttl_us
+    columns = [field.name for field in view.columns]
+    places = [columns.index(str(feature.column)) for feature in pick.features if feature.window_us is None]
+    plain = not view.windowed and not view.has_valid_to
+    whole = places == list(range(len(columns)))
+
+    def read(rows: Sequence[bytes | None], now_us: int) -> tuple[list[list[object]], list[str], list[int | None]]:
+        values: list[list[object]] = []
+        statuses: list[str] = []
+        events: list[int | None] = []
+        least, most = 0 if ttl is None else now_us - ttl + _SIGN, now_us + _SIGN
+        for row in rows:
+            if plain and row is not None:
+                event, flags = _event_and_flags(row)
+                if least <= event <= most and not flags:
+                    held = _unpack(row[BODY:])
+                    values.append(held if whole else [held[place] for place in places])
+                    statuses.append("PRESENT")
+                    events.append(event - _SIGN)
+                    continue
+            answers, status = reader(row, now_us)
+            values.append(answers)
+            statuses.append(status)
+            events.append(event_of(row, now_us))
+        return values, statuses, events
+
+    return read
 
 
 def _plain_reader(pick: Pick) -> Reader:

@@ -96,9 +96,7 @@ class ServedFeatures:
             if len(value) != count:
                 raise self._wrong(f"request has {len(value)} values of {name!r} for {count} entities")
         columns = {**entities, **{name: fields.get(name, [value] * count) for name, value in request.items()}}
-        if not columns:
-            return [{} for _ in range(count)]
-        found = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        found = _rows(columns, count)
         for name, read in self._converted:
             for row in found:
                 row[name] = self._key(name, row[name], read)
@@ -118,6 +116,15 @@ class ServedFeatures:
             code="MS-2310",
             fix=f"send entities {{{keys}}}, request {{{fields}}}",
         )
+
+
+def _rows(columns: Mapping[str, Sequence[Any]], count: int) -> list[dict[str, Any]]:
+    if not columns:
+        return [{} for _ in range(count)]
+    if len(columns) == 1:  # the commonest question
+        ((name, column),) = columns.items()
+        return [{name: value} for value in column]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def serve_features(

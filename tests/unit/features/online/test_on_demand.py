@@ -199,6 +199,13 @@ def test_online_answers_are_history_s(worlds, world, inputs, asked):
         for name, seats, since in asked
     ]
     found = plan.read_many(entities, [now] * len(entities))
+    for moment in (now, now - 100 * MINUTE, now + 400 * MINUTE):
+        dated = plan.read_dated(entities, moment)
+        rows, statuses, events = plan.read_rows(entities, moment)
+        assert repr(rows) == repr([values for values, _, _ in dated])
+        for view in statuses:
+            assert statuses[view] == [told[view] for _, told, _ in dated]
+            assert events[view] == [told[view] for _, _, told in dated]
     spine = pa.table(
         {
             "key": [name for name, _, _ in asked],

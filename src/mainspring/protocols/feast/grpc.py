@@ -1,0 +1,294 @@
+"""Feast's gRPC services on the same store as its HTTP wire.
+
+``feast.serving.ServingService``: GetFeastServingInfo, GetOnlineFeatures; ``GrpcFeatureServer``: GetOnlineFeatures,
+Push, WriteToOnlineStore. A client's fault is INVALID_ARGUMENT or NOT_FOUND; a caller without a key UNAUTHENTICATED.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from mainspring.declare.record import ColumnType, Kind
+from mainspring.errors import ConfigError, DataError, DeclarationError, MainspringError, UsageError
+from mainspring.lazy import lazy
+from mainspring.protocols.feast.messages import messages
+from mainspring.protocols.feast.rest import FeastRows, FeastStore
+
+if TYPE_CHECKING:
+    import grpc
+else:
+    grpc = lazy("grpc")
+
+__all__ = ["FeastGrpc"]
+
+VERSION = "1"
+"""What GetFeastServingInfo answers; clients only show it."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_STATUSES = {"PRESENT": 1, "MISSING": 3, "EXPIRED": 4}
+_MOST_CELLS = 4_000_000
+_FIELDS: Mapping[Kind, str] = {
+    Kind.STRING: "string_val",
+    Kind.INTEGER: "int64_val",
+    Kind.FLOAT: "double_val",
+    Kind.BOOLEAN: "bool_val",
+    Kind.BYTES: "bytes_val",
+    Kind.DECIMAL: "string_val",
+}
+_LISTS: Mapping[Kind, str] = {
+    Kind.STRING: "string_list_val",
+    Kind.INTEGER: "int64_list_val",
+    Kind.FLOAT: "double_list_val",
+    Kind.BOOLEAN: "bool_list_val",
+    Kind.BYTES: "bytes_list_val",
+    Kind.DECIMAL: "string_list_val",
+}
+
+
+class _Refused(Exception):  # noqa: N818 - it becomes a status
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class FeastGrpc:
+    """A gRPC server of Feast's services.
+
+    Args:
+        store: the feature store; its methods may wait, and are called in threads.
+        known: whether a key, the ``authorization`` of a call's metadata, lets it in.
+        most_bytes: the greatest message.
+        on_error: told of faults of ours.
+    """
+
+    def __init__(
+        self,
+        store: FeastStore,
+        known: Callable[[str], bool],
+        most_bytes: int,
+        on_error: Callable[[Exception], object],
+    ) -> None:
+        self._store = store
+        self._known = known
+        self._most = most_bytes
+        self._told = on_error
+        self._server: Any = None
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the port, which is a free one where 0 is asked for.
+
+        Raises:
+            ConfigError: MS-3099, the address is taken.
+        """
+        options = (("grpc.max_receive_message_length", self._most), ("grpc.so_reuseport", 0))
+        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=1024)
+        self._server.add_generic_rpc_handlers(tuple(self._handlers()))
+        try:
+            bound = self._server.add_insecure_port(f"{host}:{port}")
+        except RuntimeError:
+            bound = 0
+        if not bound:
+            raise ConfigError(
+                f"grpc.port {port} is taken",
+                code="MS-3099",
+                why=f"another process listens at {host}:{port}",
+                fix="stop it, or set grpc.port to another port",
+            )
+        await self._server.start()
+        return int(bound)
+
+    async def stop(self, seconds: float) -> None:
+        """Take no more calls, and give open ones so many seconds."""
+        if self._server is not None:
+            await self._server.stop(seconds)
+
+    def _handlers(self) -> list[Any]:
+        read = self._unary(self._read, "GetOnlineFeaturesRequest")
+        return [
+            grpc.method_handlers_generic_handler(
+                "feast.serving.ServingService",
+                {
+                    "GetFeastServingInfo": self._unary(self._info, "GetFeastServingInfoRequest"),
+                    "GetOnlineFeatures": read,
+                },
+            ),
+            grpc.method_handlers_generic_handler(
+                "GrpcFeatureServer",
+                {
+                    "GetOnlineFeatures": read,
+                    "Push": self._unary(self._push, "PushRequest"),
+                    "WriteToOnlineStore": self._unary(self._write, "WriteToOnlineStoreRequest"),
+                },
+            ),
+        ]
+
+    def _unary(self, answer: Callable[[Any], Awaitable[Any]], request: str) -> Any:
+        async def handle(asked: Any, context: Any) -> Any:
+            given = dict(context.invocation_metadata() or ()).get("authorization", "")
+            if not self._known(str(given)):
+                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a key is needed: authorization: Bearer KEY")
+            try:
+                return await answer(asked)
+            except _Refused as error:
+                await context.abort(getattr(grpc.StatusCode, error.code), str(error))
+            except DataError as error:
+                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{error.what}; {error.fix}")
+            except MainspringError as error:
+                self._told(error)
+                await context.abort(grpc.StatusCode.INTERNAL, f"the server cannot answer now ({error.code})")
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                self._told(error)
+                await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+
+        decode = messages()[request].FromString
+        return grpc.unary_unary_rpc_method_handler(
+            handle, request_deserializer=decode, response_serializer=lambda message: message.SerializeToString()
+        )
+
+    async def _info(self, asked: Any) -> Any:
+        return messages()["GetFeastServingInfoResponse"](version=VERSION)
+
+    async def _read(self, asked: Any) -> Any:
+        features = self._features(asked)
+        try:
+            keys = self._store.keys(features)
+        except (UsageError, DeclarationError) as error:
+            raise _Refused("NOT_FOUND", f"{error.what}; {error.fix}") from error
+        given = {**asked.entities, **asked.request_context}
+        entities = _entities(given, keys)
+        found: FeastRows = await asyncio.to_thread(self._store.read, features, entities)
+        return await asyncio.to_thread(_answer, asked, given, found, len(entities))
+
+    def _features(self, asked: Any) -> Sequence[str]:
+        if asked.WhichOneof("kind") == "feature_service":
+            found = self._store.service(asked.feature_service)
+            if found is None:
+                raise _Refused("NOT_FOUND", f"Feature service {asked.feature_service} does not exist")
+            return found
+        features = list(asked.features.val)
+        bad = next((name for name in features if ":" not in name), None)
+        if not features or bad is not None:
+            raise _Refused("INVALID_ARGUMENT", f"{bad or 'nothing'} is no reference to a feature: VIEW:FEATURE")
+        return features
+
+    async def _push(self, asked: Any) -> Any:
+        source = asked.stream_feature_view
+        if source not in self._store.sources():
+            known = ", ".join(self._store.sources())
+            raise _Refused("NOT_FOUND", f"Unable to find push source '{source}'; there are: {known}")
+        row: dict[str, Any] = dict(asked.features)
+        row |= {name: _python(value) for name, value in asked.typed_features.items()}
+        if not row:
+            raise _Refused("INVALID_ARGUMENT", "a push holds features or typed_features")
+        await asyncio.to_thread(self._store.push, source, [row])
+        return messages()["PushResponse"](status=True)
+
+    async def _write(self, asked: Any) -> Any:
+        """A view has one way in, its source's log, so that the online store can be written anew from it."""
+        if asked.feature_view_name not in self._store.views():
+            raise _Refused("NOT_FOUND", f"Feature view {asked.feature_view_name} does not exist")
+        raise _Refused("INVALID_ARGUMENT", "features are made of their source's rows: Push with the source's name")
+
+
+def _entities(given: Mapping[str, Any], keys: Mapping[str, ColumnType]) -> list[dict[str, Any]]:
+    missing = sorted(set(keys) - set(given))
+    if missing:
+        raise _Refused("INVALID_ARGUMENT", f"the entities lack the key {', '.join(missing)}")
+    lengths = {len(column.val) for column in given.values()}
+    if len(lengths) > 1:
+        raise _Refused("INVALID_ARGUMENT", f"the columns of entities have {sorted(lengths)} values")
+    count = lengths.pop() if lengths else 1
+    if count * max(len(keys), 1) > _MOST_CELLS:
+        raise _Refused("INVALID_ARGUMENT", f"{count} entities in one request are too many")
+    columns = [[_key(name, _python(value), kind) for value in given[name].val] for name, kind in keys.items()]
+    if not columns:
+        return [{} for _ in range(count)]
+    return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _key(name: str, value: Any, kind: ColumnType) -> Any:
+    """A key or request field as it is packed; a text of digits is an integer here, as Feast's clients send it so."""
+    try:
+        if kind.kind is Kind.INTEGER and isinstance(value, str):
+            return int(value)
+        if kind.kind is Kind.TIMESTAMP and isinstance(value, datetime):
+            return (value - _EPOCH) // timedelta(microseconds=1)
+        if kind.kind is Kind.DATE and isinstance(value, datetime):
+            return value.date()
+        if kind.kind is Kind.FLOAT and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+    except ValueError:
+        raise _Refused("INVALID_ARGUMENT", f"key {name}: {value!r} is no {kind}") from None
+    return value
+
+
+def _python(value: Any) -> Any:
+    """What a `feast.types.Value` holds; moments are whole seconds there."""
+    kind = value.WhichOneof("val")
+    if kind is None or kind == "null_val":
+        return None
+    held = getattr(value, kind)
+    if kind == "unix_timestamp_val":
+        return _EPOCH + timedelta(seconds=held)
+    return list(held.val) if kind.endswith("_list_val") else held
+
+
+def _answer(asked: Any, given: Mapping[str, Any], found: FeastRows, rows: int) -> Any:
+    answer = messages()["GetOnlineFeaturesResponse"](status=True)
+    names = [
+        f"{column.view}__{column.feature}" if asked.full_feature_names else column.feature for column in found.columns
+    ]
+    answer.metadata.feature_names.val.extend([*given, *names])
+    if asked.include_feature_view_version_metadata:
+        for name in found.versions:
+            answer.metadata.feature_view_metadata.add(name=name)
+    for column in given.values():
+        vector = answer.results.add()
+        vector.values.extend(column.val)
+        vector.statuses.extend([1] * rows)
+        for _ in range(rows):
+            vector.event_timestamps.add()
+    value_class = messages()["Value"]
+    for described, values, statuses, events in zip(
+        found.columns, found.values, found.statuses, found.events, strict=True
+    ):
+        vector = answer.results.add()
+        vector.values.extend([_value(value_class, value, described.type) for value in values])
+        vector.statuses.extend([_STATUSES[status] for status in statuses])
+        for event in events:
+            seconds, micros = divmod(event or 0, 1_000_000)
+            vector.event_timestamps.add(seconds=seconds, nanos=micros * 1000)
+    return answer
+
+
+def _value(value_class: Any, value: Any, kind: ColumnType) -> Any:
+    found = value_class()
+    if value is None:
+        return found
+    if kind.kind is Kind.TIMESTAMP:
+        found.unix_timestamp_val = value // 1_000_000
+    elif kind.kind is Kind.DATE:
+        found.unix_timestamp_val = (value - _EPOCH.toordinal()) * 86_400
+    elif kind.kind is Kind.VECTOR:
+        found.float_list_val.val.extend(value)
+    elif kind.kind is Kind.LIST:
+        _fill(found, value, kind.element)
+    else:
+        setattr(found, _FIELDS[kind.kind], value)
+    return found
+
+
+def _fill(found: Any, values: Sequence[Any], kind: ColumnType) -> None:
+    """A list; protobuf's have no nulls, so those are left out."""
+    held = [value for value in values if value is not None]
+    if kind.kind is Kind.TIMESTAMP:
+        found.unix_timestamp_list_val.val.extend([value // 1_000_000 for value in held])
+    elif kind.kind is Kind.DATE:
+        found.unix_timestamp_list_val.val.extend([(value - _EPOCH.toordinal()) * 86_400 for value in held])
+    else:
+        getattr(found, _LISTS[kind.kind]).val.extend(held)
