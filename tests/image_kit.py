@@ -126,7 +126,7 @@ def unpack(reference: str, folder: Path) -> Path:
     return folder / "bundle"
 
 
-def restrict(bundle: Path, *arguments: str, **environment: str) -> None:
+def restrict(bundle: Path, *arguments: str, mounted: dict[str, Path] | None = None, **environment: str) -> None:
     """Make a bundle's container what Kubernetes' restricted policy lets run: read-only root, no capability, /tmp alone.
 
     It shares the host's network, so that tests reach it on loopback.
@@ -145,6 +145,9 @@ def restrict(bundle: Path, *arguments: str, **environment: str) -> None:
     config["mounts"].append(
         {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]}
     )
+    for place, source in (mounted or {}).items():
+        options = ["bind", "ro"]
+        config["mounts"].append({"destination": place, "type": "bind", "source": str(source), "options": options})
     path.write_text(json.dumps(config), "utf-8")
 
 

@@ -26,6 +26,7 @@ from e2e.conftest import call, free_port, serve
 from registry import program, registry, uploads
 
 SECRET = "correct-horse-battery-staple"
+KEY = {"Authorization": f"Bearer {SECRET}"}
 
 
 @dataclass
@@ -96,8 +97,8 @@ def mainspring(
 
 
 @contextlib.contextmanager
-def running(bundle: Path, *words: str, **environment: str) -> Iterator[tuple[image_kit.Container, str]]:
-    """A container of the bundle, whose port is a free one, when it is ready; its URL."""
+def running(bundle: Path, shop: Path) -> Iterator[tuple[image_kit.Container, str]]:
+    """A container that serves, with its secrets mounted, when it is ready; its URL."""
     own = bundle.parent / secrets.token_hex(4)
     own.mkdir()
     (own / "rootfs").symlink_to(bundle / "rootfs")
@@ -105,7 +106,7 @@ def running(bundle: Path, *words: str, **environment: str) -> Iterator[tuple[ima
     config["root"]["path"] = str(bundle / "rootfs")
     (own / "config.json").write_text(json.dumps(config))
     port = free_port()
-    image_kit.restrict(own, *words, MAINSPRING_SERVER_PORT=str(port), **environment)
+    image_kit.restrict(own, "serve", mounted={"/app/src/secrets": shop / "secrets"}, MAINSPRING_SERVER_PORT=str(port))
     container = image_kit.Container(own, f"mainspring-{own.name}")
     try:
         url = f"http://127.0.0.1:{port}"
@@ -123,11 +124,10 @@ def running(bundle: Path, *words: str, **environment: str) -> Iterator[tuple[ima
         container.remove()
 
 
-def test_the_image_serves_under_the_restricted_contract(bundle: Path) -> None:
+def test_the_image_serves_under_the_restricted_contract(shop: Path, bundle: Path) -> None:
     """Read-only root, no capability, a user that has no entry in passwd; SIGTERM drains and exits 0."""
-    key = {"Authorization": f"Bearer {SECRET}"}
-    with running(bundle, "serve", MAINSPRING_SERVER_KEYS='["env:KEY"]', KEY=SECRET) as (container, url):
-        status, body, _ = call(f"{url}/endpoint/returns", {"customer": "c1", "amount": 12.5}, key)
+    with running(bundle, shop) as (container, url):
+        status, body, _ = call(f"{url}/endpoint/returns", {"customer": "c1", "amount": 12.5}, KEY)
         assert status == 200, body
         answer = json.loads(body)
         facts = container.inside("python3", "-c", "import os; print(os.getuid(), os.getgid(), os.getcwd())")
@@ -149,15 +149,15 @@ def test_the_image_serves_under_the_restricted_contract(bundle: Path) -> None:
 
 def test_what_is_served_is_what_was_promoted(cloud: Cloud, shop: Path, bundle: Path) -> None:
     """The same scores as the project's own server gives, under the same number of the version."""
-    with running(bundle, "serve", MAINSPRING_SERVER_KEYS="[]") as (_, url):
-        inside = json.loads(call(f"{url}/v2/models/returns")[1])
+    with running(bundle, shop) as (_, url):
+        inside = json.loads(call(f"{url}/v2/models/returns", None, KEY)[1])
         asked = {"inputs": [{"name": "input", "shape": [2, 3], "datatype": "FP64", "data": [1, 2, 3, 4, 5, 6]}]}
         if inside["inputs"][0]["datatype"] == "FP32":
             asked["inputs"][0]["datatype"] = "FP32"
-        scored = json.loads(call(f"{url}/v2/models/returns/infer", asked)[1])
+        scored = json.loads(call(f"{url}/v2/models/returns/infer", asked, KEY)[1])
     served = serve(shop)
     try:
-        assert inside["versions"] == json.loads(call(f"{served.url}/v2/models/returns")[1])["versions"]
+        assert inside["versions"] == json.loads(call(f"{served.url}/v2/models/returns", None, KEY)[1])["versions"]
         beside = json.loads(
             call(f"{served.url}/v2/models/returns/infer", asked, {"Authorization": f"Bearer {SECRET}"})[1]
         )
@@ -191,7 +191,9 @@ def test_no_byte_of_a_secret_is_in_the_image(cloud: Cloud, bundle: Path) -> None
     assert "shop.py" in names
     assert not [name for name in names if name.startswith((".", "secrets", "data"))], names
     everything = b"".join(
-        path.read_bytes() for path in (cloud.folder / "pulled" / "blobs").rglob("*") if path.stat().st_size < 1 << 20
+        path.read_bytes()
+        for path in (cloud.folder / "pulled" / "blobs").rglob("*")
+        if path.is_file() and path.stat().st_size < 1 << 20
     )
     assert SECRET.encode() not in everything
 
