@@ -60,7 +60,7 @@ class Services:
     def __init__(self, settings: Settings, flags: Mapping[str, object] = MappingProxyType({})) -> None:
         self.settings = settings
         self.project = settings.project
-        self.state = settings.project / STATE
+        self.state = settings.project / (settings.text("state.folder") or STATE)
         self._flags = dict(flags)
         self._opened: dict[tuple[int, str], object] = {}
 

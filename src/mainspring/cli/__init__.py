@@ -21,6 +21,7 @@ VERBS = {
     "apply": "carry the plan out",
     "run": "one source, feature view, model, index, evaluation, step or pipeline, now",
     "serve": "the production server only",
+    "build": "an image of the app, for wherever it is to run",
     "ask": "talk to an assistant in the terminal",
     "show": "list or describe anything",
     "why": "why a step ran again, or did not",

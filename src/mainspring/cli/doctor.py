@@ -112,7 +112,7 @@ def _libraries() -> list[Finding]:
 
 
 def _project(settings: Settings) -> list[Finding]:
-    state = settings.project / ".mainspring"
+    state = settings.project / (settings.text("state.folder") or ".mainspring")
     writable = os.access(state if state.exists() else settings.project, os.W_OK)
     found = [
         Finding("project", f"{settings.project.name}, profile {settings.profile}"),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import orjson
 
-__all__ = ["ago", "emit", "lines", "moment", "table", "tell"]
+__all__ = ["ago", "emit", "lines", "moment", "table", "tell", "tell_json"]
 
 
 def emit(value: object) -> None:
@@ -26,6 +26,13 @@ def lines(texts: Iterable[str]) -> None:
 def tell(text: str) -> None:
     """Say something to the person, on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def tell_json(text: str, level: str = "info") -> None:
+    """Say something to whatever collects a container's logs: a JSON line on stdout."""
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    sys.stdout.buffer.write(orjson.dumps({"at": at, "level": level, "message": text}, option=orjson.OPT_APPEND_NEWLINE))
+    sys.stdout.flush()
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -36,6 +36,7 @@ _IMPORT = "<frozen importlib"
 def libraries() -> tuple[str, ...]:
     """The folders of Python and its libraries; found once, before workers are forked."""
     roots = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sysconfig.get_paths().values(), *site.getsitepackages()}
+    roots |= {path for path in sys.path if os.path.basename(path) == "site-packages"}  # an image's, by PYTHONPATH
     return tuple(sorted({os.path.abspath(root) + os.sep for root in roots}))
 
 

@@ -268,7 +268,10 @@ class Catalog(Protocol):
 
     # -- entities
     def add_entity(self, entity: Entity, edges: Sequence[Edge] = (), event: Event | None = None) -> Entity:
-        """Record a version: the row with the same kind, name and digest, or the next version."""
+        """Record a version: the row with the same kind, name and digest, or the next version.
+
+        The next is no less than the offered one's number, so that another catalog's versions keep theirs.
+        """
 
     def entity(self, kind: str, name: str, version: int | None = None) -> Entity | None:
         """A version; the newest when none is named."""

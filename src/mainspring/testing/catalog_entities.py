@@ -42,6 +42,15 @@ class EntityContract:
         assert opening().entity_by_id(first.id) == first
         assert catalog.entity_by_id(an_entity(3).id) is None
 
+    def test_a_version_keeps_the_number_that_it_had_elsewhere(self, opening: Opening) -> None:
+        """Where that is free; later ones count on from it."""
+        catalog = opening()
+        assert catalog.add_entity(replace(an_entity(1), version=7)).version == 7
+        assert catalog.add_entity(replace(an_entity(1), version=9)).version == 7
+        assert catalog.add_entity(an_entity(2)).version == 8
+        assert catalog.add_entity(replace(an_entity(3), version=8)).version == 9
+        assert catalog.entity("model", "delay", 7) == replace(an_entity(1), version=7)
+
     def test_entities_newest_first(self, opening: Opening) -> None:
         """Of a kind, of a name, so many."""
         catalog = opening()

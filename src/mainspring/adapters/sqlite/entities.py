@@ -43,17 +43,18 @@ class EntityTables:
     _db: Connections
 
     def add_entity(self, entity: Entity, edges: Sequence[Edge] = (), event: Event | None = None) -> Entity:
-        """Record a version: the row with the same content, or the next version."""
+        """Record a version: the row with the same content, or the next version, which is no less than the offered."""
         with self._db.write() as db:
             same = db.execute(
                 f"select {_ENTITY} from entity where kind = ? and name = ? and digest = ?",
                 (entity.kind, entity.name, entity.digest),
             ).fetchone()
             if same is None:
-                version = db.execute(
+                following = db.execute(
                     "select coalesce(max(version), 0) + 1 from entity where kind = ? and name = ?",
                     (entity.kind, entity.name),
                 ).fetchone()[0]
+                version = max(int(following), entity.version)
                 stored = msgspec.structs.replace(entity, version=version)
                 db.execute(
                     "insert into entity values (?,?,?,?,?,?,?)",

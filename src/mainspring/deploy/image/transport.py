@@ -1,0 +1,277 @@
+"""Images on their way: the base from its registry, ours to theirs, or into a folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from mainspring.deploy.image.blobs import BlobStore
+from mainspring.deploy.image.manifest import (
+    DOCKER_INDEX,
+    OCI_INDEX,
+    Base,
+    Described,
+    Manifest,
+    descriptor,
+    spelled,
+)  # fmt: skip
+from mainspring.deploy.image.reference import Reference
+from mainspring.deploy.image.registry import Registry
+from mainspring.errors import ConfigError, StoreError
+
+__all__ = ["Built", "Sent", "Told", "attach", "base_of", "push", "write_layout"]
+
+_AT_ONCE = 4
+EMPTY = b"{}"
+EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An image that is ready to be sent.
+
+    Attributes:
+        manifests: one a platform.
+        top: what its name stands for: the one manifest, or the index of all.
+        base: where the base's blobs are.
+        below: the digests of the base's layers.
+    """
+
+    manifests: tuple[Manifest, ...]
+    top: Described
+    base: Reference
+    below: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a push came to."""
+
+    uploaded: int = 0
+    mounted: int = 0
+    there: int = 0
+    bytes: int = 0
+
+
+def base_of(registry: Registry, architecture: str, blobs: BlobStore) -> Base:
+    """The base image for a platform, its tag resolved to a digest; what is known by its digest is not asked for again.
+
+    Raises:
+        ServiceError: MS-4080 to MS-4084.
+        ConfigError: MS-3092, it is not made for the platform, or its manifest is of a kind that is no more.
+    """
+    at = registry.at
+    digest = at.digest or registry.digest_of(at.tag)
+    found = _manifest(registry, digest or at.wanted, blobs)
+    document = _object(found.data)
+    if found.media_type in (OCI_INDEX, DOCKER_INDEX) or "manifests" in document:
+        entry = _for_platform(document, architecture, at)
+        found = _manifest(registry, str(entry["digest"]), blobs)
+        document = _object(found.data)
+    if "config" not in document:
+        raise ConfigError(
+            f"base image {at} has a manifest of an old kind",
+            code="MS-3092",
+            why=found.media_type or "it names no config",
+            origin="image.base",
+            fix="push it anew with a tool of this decade, or take another base",
+        )
+    config = _object(_small(registry, document["config"], blobs))
+    if config.get("architecture", architecture) != architecture:
+        raise ConfigError(
+            f"base image {at} is for {config['architecture']}",
+            code="MS-3092",
+            why=f"the image is built for linux/{architecture}",
+            origin="image.base",
+            fix="name a base for that platform, or set image.platforms",
+        )
+    layers = tuple(Described(str(one["mediaType"]), one["digest"], one["size"]) for one in document["layers"])
+    return Base(str(Reference(at.host, at.name, at.tag)), found.digest, layers, config)
+
+
+def push(
+    built: Built, to: Registry, source: Callable[[], Registry], blobs: BlobStore, tags: Sequence[str], told: Told
+) -> Sent:
+    """Bring an image into a repository: what is there is not sent, what the registry has elsewhere is mounted.
+
+    Args:
+        built: the image.
+        to: the repository.
+        source: opens the base's repository, when one of its blobs is wanted.
+        blobs: where ours are, and where the base's go that must be sent.
+        tags: the names that are to stand for it.
+        told: told what is sent, a line at a time.
+
+    Raises:
+        ServiceError: MS-4080 to MS-4084; RefusedError: MS-5070.
+    """
+    names = [tag for tag in tags if to.digest_of(tag) != built.top.digest]
+    if not names and tags:
+        return Sent(there=sum(len(one.layers) + 1 for one in built.manifests))
+    sent = Sent()
+    if not to.has_manifest(built.top.digest):
+        sent = _push_blobs(built, to, source, blobs, told)
+        for one in built.manifests:
+            if one.described.digest != built.top.digest:
+                to.put_manifest(one.described.digest, one.described)
+        to.put_manifest(built.top.digest, built.top)
+    for tag in names:
+        to.put_manifest(tag, built.top)
+    return sent
+
+
+def _push_blobs(built: Built, to: Registry, source: Callable[[], Registry], blobs: BlobStore, told: Told) -> Sent:
+    elsewhere = built.base.host == to.at.host and built.base.name != to.at.name
+    wanted = {one.digest: one for image in built.manifests for one in (*image.layers, image.config)}
+
+    def send(one: Described) -> Sent:
+        if to.has_blob(one.digest):
+            return Sent(there=1)
+        if one.data:
+            to.put_blob(one.digest, one.size, one.content)
+            return Sent(uploaded=1, bytes=one.size)
+        if one.digest in built.below and elsewhere and to.mount(one.digest, built.base.name):
+            return Sent(mounted=1)
+        path = _at_hand(one, source, blobs)
+        told(f"sending {one.digest[7:19]}, {one.size / 1e6:.1f} MB")
+        to.upload(one.digest, one.size, path)
+        return Sent(uploaded=1, bytes=one.size)
+
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        done = list(pool.map(send, wanted.values()))
+    return Sent(*(sum(getattr(one, part) for one in done) for part in ("uploaded", "mounted", "there", "bytes")))
+
+
+def attach(to: Registry, subject: Described, kind: str, data: bytes, blobs: BlobStore) -> str:
+    """Attach a document to a manifest by the referrers of the OCI specification 1.1; its manifest's digest.
+
+    Where the registry keeps no referrers, they are listed under the tag that the specification falls back to.
+    """
+    document = Described(kind, blobs.put(data), len(data), data)
+    empty = Described(EMPTY_TYPE, blobs.put(EMPTY), len(EMPTY), EMPTY)
+    manifest = spelled(
+        {
+            "schemaVersion": 2,
+            "mediaType": OCI_MANIFEST,
+            "artifactType": kind,
+            "config": descriptor(empty),
+            "layers": [descriptor(document)],
+            "subject": descriptor(Described(subject.media_type, subject.digest, subject.size)),
+        }
+    )
+    own = Described(OCI_MANIFEST, blobs.put(manifest), len(manifest), manifest)
+    if to.has_manifest(own.digest):
+        return own.digest
+    for one in (empty, document):
+        if not to.has_blob(one.digest):
+            to.put_blob(one.digest, one.size, one.content)
+    headers = {name.lower(): value for name, value in to.put_manifest(own.digest, own).items()}
+    if headers.get("oci-subject") != subject.digest:
+        tag = subject.digest.replace(":", "-")
+        known = _object(to.manifest(tag).data)["manifests"] if to.digest_of(tag) else []
+        listed = {one["digest"]: one for one in known} | {own.digest: descriptor(own, artifactType=kind)}
+        index = spelled(
+            {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [listed[one] for one in sorted(listed)]}
+        )
+        to.put_manifest(tag, Described(OCI_INDEX, "", len(index), index))
+    return own.digest
+
+
+def write_layout(built: Built, folder: Path, source: Callable[[], Registry], blobs: BlobStore, name: str) -> None:
+    """Write an image as an OCI layout, which skopeo, podman, umoci and others read.
+
+    Args:
+        built: the image.
+        folder: where; blobs that are there stay.
+        source: opens the base's repository.
+        blobs: where ours are.
+        name: the reference's name in the layout.
+
+    Raises:
+        StoreError: MS-4111, the folder cannot be written; MS-4101, the disk is full.
+    """
+    at = folder / "blobs" / "sha256"
+    try:
+        at.mkdir(parents=True, exist_ok=True)
+        for image in built.manifests:
+            for one in image.layers:
+                if not (there := at / one.digest[7:]).exists() or there.stat().st_size != one.size:
+                    _placed(_at_hand(one, source, blobs), there)
+            for one in (image.config, image.described):
+                (at / one.digest[7:]).write_bytes(one.data)
+        (at / built.top.digest[7:]).write_bytes(built.top.data)
+        entry = descriptor(built.top, annotations={"org.opencontainers.image.ref.name": name})
+        (folder / "index.json").write_bytes(spelled({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}))
+        (folder / "oci-layout").write_bytes(spelled({"imageLayoutVersion": "1.0.0"}))
+    except OSError as error:
+        raise StoreError(
+            "the layout cannot be written",
+            code="MS-4111",
+            why=str(error.strerror or error),
+            origin="--layout",
+            fix="name a folder that you may write to",
+        ) from error
+
+
+def _placed(blob: Path, there: Path) -> None:
+    """Copy a blob into a layout; the name appears with the whole content."""
+    part = there.with_name(f"{there.name}.part")
+    shutil.copyfile(blob, part)
+    os.replace(part, there)
+
+
+def _at_hand(one: Described, source: Callable[[], Registry], blobs: BlobStore) -> Path:
+    if not blobs.has(one.digest, one.size):
+        registry = source()
+        with blobs.writing() as (file, keep):
+            registry.fetch(one.digest, file)
+            keep(one.digest)
+    return blobs.path(one.digest)
+
+
+def _manifest(registry: Registry, wanted: str, blobs: BlobStore) -> Described:
+    """A manifest, kept on this machine once it is known by its digest."""
+    if wanted.startswith("sha256:") and blobs.path(wanted).exists():
+        data = blobs.path(wanted).read_bytes()
+        kind = str(_object(data).get("mediaType", ""))
+        return Described(kind, wanted, len(data), data)
+    found = registry.manifest(wanted)
+    blobs.put(found.data)
+    return found
+
+
+def _small(registry: Registry, entry: dict[str, Any], blobs: BlobStore) -> bytes:
+    digest, size = str(entry["digest"]), int(entry["size"])
+    if not blobs.has(digest, size):
+        blobs.put(registry.blob(digest))
+    return blobs.path(digest).read_bytes()
+
+
+def _for_platform(index: dict[str, Any], architecture: str, at: Reference) -> dict[str, Any]:
+    platforms = []
+    for entry in index["manifests"]:
+        platform = entry.get("platform") or {}
+        if platform.get("os", "linux") == "linux" and platform.get("architecture") == architecture:
+            return dict(entry)
+        platforms.append(f"{platform.get('os', '?')}/{platform.get('architecture', '?')}")
+    raise ConfigError(
+        f"base image {at} is not made for linux/{architecture}",
+        code="MS-3092",
+        why=f"there are: {', '.join(dict.fromkeys(platforms))}",
+        origin="image.base",
+        fix="name a base for that platform, or set image.platforms",
+    )
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    return msgspec.json.decode(data, type=dict[str, Any])

@@ -1,0 +1,182 @@
+"""What image tests and the image bench share: a base, a lock of what is installed here, a project to ship."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from registry import program
+
+ROOT = Path(__file__).parent.parent
+PROFILE = """
+[profiles.prod]
+catalog.adapter = "sqlite"
+objects.adapter = "localfs"
+tables.adapter = "delta"
+online.adapter = "lmdb"
+"""
+"""A profile in which one container has all it needs."""
+
+
+def rootfs(place: Path) -> Path:
+    """A minimal Debian with Python, as a tar file; made once for a place."""
+    if not place.exists():
+        paths = ("locale", "doc", "man")
+        drop = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in paths]
+        part = place.with_suffix(".part.tar")
+        command = [program("mmdebstrap"), "--quiet", "--variant=minbase", "--include=python3,ca-certificates", *drop]
+        done = subprocess.run([*command, "bookworm", part], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        part.rename(place)
+    return place
+
+
+def layout_of(tar: Path, folder: Path) -> Path:
+    """An OCI layout with that one layer, as the base's maker would have it; made by umoci."""
+    umoci = program("umoci")
+    for words in (
+        ["init", "--layout", folder],
+        ["new", "--image", f"{folder}:base"],
+        ["raw", "add-layer", "--image", f"{folder}:base", tar],
+        ["config", "--image", f"{folder}:base", "--config.env", "PATH=/usr/bin:/bin", "--config.cmd", "python3"],
+    ):
+        done = subprocess.run([umoci, *words], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+def push_base(layout: Path, reference: str) -> None:
+    """Push it as people push bases: with skopeo."""
+    command = [program("skopeo"), "copy", "--dest-tls-verify=false", f"oci:{layout}:base", f"docker://{reference}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def own_wheel(folder: Path) -> Path:
+    """A wheel of this checkout, as a release would have it."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return next(folder.glob("mainspring-*.whl"))
+
+
+@functools.cache
+def _locked() -> dict[str, str]:
+    """The project's own lock by distribution."""
+    found = {}
+    for block in re.split(r"\n(?=[a-z0-9])", (ROOT / "requirements.lock").read_text("utf-8")):
+        if match := re.match(r"([a-z0-9._-]+)==", block):
+            name = canonicalize_name(match[1])
+            found[name] = f"{found[name]}\n{block}" if name in found else block  # one for each Python
+    return found
+
+
+def lock_of(*roots: str) -> str:
+    """A lock of these requirements and all that they need, in the versions of the project's own lock."""
+    found: dict[str, str] = {}
+    waiting = [Requirement(root) for root in roots]
+    seen = set()
+    while waiting:
+        wanted = waiting.pop()
+        name = canonicalize_name(wanted.name)
+        if (name, frozenset(wanted.extras)) in seen:
+            continue
+        seen.add((name, frozenset(wanted.extras)))
+        if name in _locked():
+            found[name] = _locked()[name]
+        for text in importlib.metadata.requires(name) or []:
+            needed = Requirement(text)
+            extras = wanted.extras or {""}
+            if needed.marker is None or any(needed.marker.evaluate({"extra": extra}) for extra in extras):
+                waiting.append(needed)
+    return "\n".join(found[name] for name in sorted(found)) + "\n"
+
+
+def ship(project: Path, wheel: Path, base: str, *extras: str) -> None:
+    """Give a project what an image needs: a profile, a base, a lock."""
+    wanted = f"mainspring[{','.join(extras)}]"
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    version = importlib.metadata.version("mainspring")
+    own = f"mainspring=={version} --hash=sha256:{digest}\n"
+    (project / "requirements.in").write_text(wanted + "\n", "utf-8")
+    (project / "requirements.lock").write_text(lock_of(wanted) + own, "utf-8")
+    settings = project / "mainspring.toml"
+    image = f'[image]\nbase = "{base}"\nprofile = "prod"\nwheels = ["{wheel.parent}"]\n'
+    settings.write_text(
+        f"{settings.read_text('utf-8').replace('[profiles.prod]', '[profiles.cloud]')}\n{image}{PROFILE}", "utf-8"
+    )
+
+
+def unpack(reference: str, folder: Path) -> Path:
+    """A bundle for runc from an image in a registry on loopback: pulled by skopeo, unpacked by umoci."""
+    layout = folder / "pulled"
+    command = [program("skopeo"), "copy", "--src-tls-verify=false", f"docker://{reference}", f"oci:{layout}:it"]
+    for words in (command, [program("umoci"), "unpack", "--image", f"{layout}:it", folder / "bundle"]):
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return folder / "bundle"
+
+
+def restrict(bundle: Path, *arguments: str, mounted: dict[str, Path] | None = None, **environment: str) -> None:
+    """Make a bundle's container what Kubernetes' restricted policy lets run: read-only root, no capability, /tmp alone.
+
+    It shares the host's network, so that tests reach it on loopback.
+    """
+    path = bundle / "config.json"
+    config = json.loads(path.read_text("utf-8"))
+    process = config["process"]
+    process["terminal"] = False
+    process["args"] = [*process["args"], *arguments]
+    process["env"] += [f"{name}={value}" for name, value in environment.items()]
+    process["noNewPrivileges"] = True
+    process["capabilities"] = {}
+    config["root"]["readonly"] = True
+    config["linux"]["namespaces"] = [one for one in config["linux"]["namespaces"] if one["type"] != "network"]
+    config["mounts"] = [one for one in config["mounts"] if one["destination"] not in ("/etc/resolv.conf", "/tmp")]
+    config["mounts"].append(
+        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "mode=1777"]}
+    )
+    for place, source in (mounted or {}).items():
+        options = ["bind", "ro"]
+        config["mounts"].append({"destination": place, "type": "bind", "source": str(source), "options": options})
+    path.write_text(json.dumps(config), "utf-8")
+
+
+class Container:
+    """A container under runc, started in the foreground."""
+
+    def __init__(self, bundle: Path, name: str) -> None:
+        self.name, self.log = name, bundle.parent / f"{name}.log"
+        self.errors = bundle.parent / f"{name}.err"
+        with open(self.log, "wb") as out, open(self.errors, "wb") as err:
+            self.process = subprocess.Popen(
+                [program("runc"), "run", "--bundle", str(bundle), name],
+                stdout=out,
+                stderr=err,
+                stdin=subprocess.DEVNULL,
+            )
+
+    def signal(self, name: str) -> None:
+        subprocess.run([program("runc"), "kill", self.name, name], check=True, capture_output=True)
+
+    def inside(self, *command: str) -> str:
+        done = subprocess.run(
+            [program("runc"), "exec", self.name, *command], capture_output=True, text=True, check=False
+        )
+        return done.stdout + done.stderr
+
+    def told(self) -> str:
+        return self.log.read_text("utf-8") + self.errors.read_text("utf-8")
+
+    def remove(self) -> None:
+        subprocess.run([program("runc"), "delete", "--force", self.name], check=False, capture_output=True)
+        self.process.wait(30)
