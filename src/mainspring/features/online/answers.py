@@ -260,8 +260,10 @@ _FROM_THE_END = (Function.LAST, Function.LAST_N)
 
 def _answer_of(feature: FeatureDef, layout: WindowLayout, fields: Mapping[str, Kind]) -> _Answer:
     function, column = feature.aggregate.function, feature.column
-    if column is None:
+    if column is None or (column not in fields and function is Function.COUNT):  # a key is never null
         return _count_rows
+    if column not in fields and function is Function.DISTINCT:
+        return lambda window: 1 if _count_rows(window) else None
     if function in (Function.FIRST, Function.LAST, Function.LAST_N):
         return _of_rows(feature, column, layout, fields[column])
     if (function, column) in layout.sketches:
@@ -279,7 +281,7 @@ def _restored(value: Any, kind: Kind) -> object:
     return int(value) if kind in (Kind.INTEGER, Kind.TIMESTAMP) else float(value)
 
 
-def _count_rows(window: _Window) -> object:
+def _count_rows(window: _Window) -> int:
     inside = sum(stop - start for _, start, stop in window.slices)
     if window.directory is not None:
         inside += int(window.directory.counts[list(window.inner)].sum())

@@ -76,7 +76,8 @@ def layout_of(view: View) -> WindowLayout:
     """The layout of a view's window rows."""
     fields = [field for field in view.columns if field.type.kind in _NUMPY]
     texts = tuple(field.name for field in view.columns if field.type.kind not in _NUMPY)
-    uses = {(feature.aggregate.function, str(feature.column)) for feature in view.windowed}
+    kept = {field.name for field in view.columns}  # keys are not
+    uses = {(one.aggregate.function, str(one.column)) for one in view.windowed if one.column in kept}
     hashed = [name for name in texts if (Function.DISTINCT, name) in uses]
     sketches = [use for use in uses if use[0] in _SKETCHED or (use[0] in _COMPARED and use[1] in texts)]
     return WindowLayout(

@@ -80,6 +80,8 @@ def aggregates():
             "rows": count(window),
             "xs": count("x", window),
             "texts": count("s", window),
+            "keys": count("customer", window),
+            "one": distinct("customer", window),
             "sum": total("x", window),
             "whole": total("n", window),
             "mean": avg("x", window),
