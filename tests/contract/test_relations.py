@@ -12,6 +12,7 @@ import pytest
 
 import mariadb
 from mainspring.adapters.mysql.source import open_source as open_mysql
+from mainspring.adapters.oracle.source import open_source as open_oracle
 from mainspring.adapters.postgres import source as postgres_source
 from mainspring.adapters.postgres.source import open_source as open_postgres
 from mainspring.errors import MainspringError
@@ -33,6 +34,20 @@ def fault(work):
 def mariadb_url():
     with mariadb.running() as url:
         yield url
+
+
+@pytest.mark.parametrize(
+    ("opening", "url", "options"),
+    [
+        (open_postgres, "postgresql://me:secret-word@[here/shop", {}),
+        (open_postgres, "postgresql://me:secret-word@here/shop", {"colour": "red"}),
+        (open_postgres, "postgresql://me:secret-word@here/shop?colour=red", {}),
+        (open_mysql, "mysql://me:secret-word@here:port/shop", {}),
+        (open_oracle, "oracle://me:secret-word@here:port/shop", {}),
+    ],
+)
+def test_a_url_that_is_none(opening, url, options):
+    assert fault(lambda: opening(SourceSettings(url=url, options=options), STATE)) == "MS-3042"
 
 
 class TestPostgres(RelationsContract):

@@ -18,6 +18,7 @@ from pymysql.converters import conversions
 from pymysql.cursors import SSCursor
 
 from mainspring.adapters.mysql.problems import turned
+from mainspring.errors import ConfigError
 from mainspring.ports.source import NUMBER_AS_TEXT, Point, Range, Relation, SourceSettings, column_called
 
 __all__ = ["MysqlSource", "open_source"]
@@ -201,5 +202,18 @@ def _quoted(name: str) -> str:
 
 
 def open_source(settings: SourceSettings, state: Path) -> MysqlSource:
-    """A database that a source is in; nothing is connected yet."""
-    return MysqlSource(settings)
+    """A database that a source is in; nothing is connected yet.
+
+    Raises:
+        ConfigError: MS-3042, the URL is none.
+    """
+    try:
+        return MysqlSource(settings)
+    except ValueError as error:  # a port that is no number; the text could hold a password
+        raise ConfigError(
+            "the url of a source is none",
+            code="MS-3042",
+            why="its port is no number",
+            origin="sources.NAME.url",
+            fix="write mysql://user:password@host:port/name, with signs in the password as %40",
+        ) from error

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mainspring.adapters.oracle.problems import turned
-from mainspring.errors import DataError
+from mainspring.errors import ConfigError, DataError
 from mainspring.ports.source import NUMBER_AS_TEXT, Point, Range, Relation, SourceSettings, column_called
 
 __all__ = ["OracleSource", "open_source"]
@@ -222,5 +222,18 @@ def _quoted(name: str) -> str:
 
 
 def open_source(settings: SourceSettings, state: Path) -> OracleSource:
-    """A database that a source is in; nothing is connected yet."""
-    return OracleSource(settings)
+    """A database that a source is in; nothing is connected yet.
+
+    Raises:
+        ConfigError: MS-3042, the URL is none.
+    """
+    try:
+        return OracleSource(settings)
+    except ValueError as error:  # a port that is no number; the text could hold a password
+        raise ConfigError(
+            "the url of a source is none",
+            code="MS-3042",
+            why="its port is no number",
+            origin="sources.NAME.url",
+            fix="write oracle://user:password@host:port/name, with signs in the password as %40",
+        ) from error

@@ -7,10 +7,10 @@ import re
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from mainspring.errors import DataError, MainspringError, ServiceError
+from mainspring.errors import ConfigError, DataError, MainspringError, ServiceError
 from mainspring.ports.source import Relation
 
-__all__ = ["source_turned", "turned"]
+__all__ = ["source_turned", "turned", "unfit"]
 
 _SHUT = re.compile(r"authentication failed|no pg_hba.conf entry|no password supplied|(role|database) .* does not exist")
 """What a server says that lets nobody in; libpq tells no SQLSTATE then."""
@@ -58,6 +58,18 @@ def turned(error: psycopg.Error, place: str, port: str) -> ServiceError | psycop
             fix="look whether it runs and has room, then try again",
         )
     return error
+
+
+def unfit(error: Exception) -> ConfigError:
+    """A URL that is none, or an option that libpq does not have; libpq's words hold no value of it."""
+    option = re.search(r'invalid (?:connection|URI query) (?:option|parameter):? "?([\w.]+)"?', str(error))
+    return ConfigError(
+        "the url or the options of a source in Postgres are none",
+        code="MS-3042",
+        why=f"libpq knows no {option[1]}" if option else "libpq cannot read them",
+        origin="sources.NAME.url, sources.NAME.options",
+        fix="write postgresql://user@host:5432/database, and libpq's own options",
+    )
 
 
 def source_turned(error: Exception, place: str, of: Relation | None) -> MainspringError:

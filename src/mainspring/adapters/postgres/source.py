@@ -15,7 +15,7 @@ import pyarrow as pa
 from adbc_driver_manager import Error as AdbcError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from mainspring.adapters.postgres.problems import source_turned
+from mainspring.adapters.postgres.problems import source_turned, unfit
 from mainspring.ports.source import NUMBER_AS_TEXT, Point, Range, Relation, SourceSettings, column_called
 
 if TYPE_CHECKING:
@@ -36,23 +36,18 @@ class PostgresSource:
 
     Args:
         settings: where it is.
+
+    Raises:
+        ConfigError: MS-3042, the URL or an option is none.
     """
 
     def __init__(self, settings: SourceSettings) -> None:
-        known = conninfo_to_dict(settings.url)
+        try:
+            known = conninfo_to_dict(settings.url)
+            self._info = _info(settings, known)
+        except psycopg.ProgrammingError as error:
+            raise unfit(error) from error
         self.place = f"{known.get('host') or 'localhost'}:{known.get('port') or 5432}/{known.get('dbname') or ''}"
-        options = f"-c statement_timeout={round(settings.timeout * 1000)} -c default_transaction_read_only=on"
-        self._info = make_conninfo(
-            settings.url,
-            connect_timeout=max(2, round(settings.connect_timeout)),
-            options=f"{known.get('options') or ''} {options}".strip(),
-            # A server that vanished without a word is noticed within a minute and a half.
-            keepalives_idle=30,
-            keepalives_interval=10,
-            keepalives_count=3,
-            **({"tcp_user_timeout": 90_000} if "tcp_user_timeout" not in known else {}),
-            **settings.options,
-        )
 
     def columns(self, of: Relation) -> Mapping[str, str]:
         """The relation's columns and their types."""
@@ -115,6 +110,21 @@ class PostgresSource:
             yield
         except (psycopg.Error, AdbcError, pa.ArrowException, OSError, ValueError) as error:
             raise source_turned(error, self.place, of) from error
+
+
+def _info(settings: SourceSettings, known: Mapping[str, Any]) -> str:
+    options = f"-c statement_timeout={round(settings.timeout * 1000)} -c default_transaction_read_only=on"
+    return make_conninfo(
+        settings.url,
+        connect_timeout=max(2, round(settings.connect_timeout)),
+        options=f"{known.get('options') or ''} {options}".strip(),
+        # A server that vanished without a word is noticed within a minute and a half.
+        keepalives_idle=30,
+        keepalives_interval=10,
+        keepalives_count=3,
+        **({"tcp_user_timeout": 90_000} if "tcp_user_timeout" not in known else {}),
+        **settings.options,
+    )
 
 
 def _expression(column: str, code: int, wanted: pa.DataType) -> tuple[str, dict[bytes, bytes]]:
