@@ -258,7 +258,8 @@ def test_the_user_s_code_is_never_imported(cloud: Cloud, shop: Path, tmp_path: P
 
 def test_the_bill_of_materials_is_valid_and_attached(cloud: Cloud, pushed: dict[str, object]) -> None:
     digest = str(pushed["digest"]).replace(":", "-")
-    index = json.loads(call(f"http://{cloud.host}/v2/team/shop/manifests/{digest}", None, {"Accept": "*/*"})[1])
+    accepted = {"Accept": "application/vnd.oci.image.index.v1+json"}
+    index = json.loads(call(f"http://{cloud.host}/v2/team/shop/manifests/{digest}", None, accepted)[1])
     (entry,) = index["manifests"]
     manifest = json.loads(
         call(f"http://{cloud.host}/v2/team/shop/manifests/{entry['digest']}", None, {"Accept": entry["mediaType"]})[1]
