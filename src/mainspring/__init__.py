@@ -20,6 +20,18 @@ if TYPE_CHECKING:
     )
     from mainspring.declare.app import App
     from mainspring.declare.artifact import File, Model
+    from mainspring.declare.checking import (
+        between,
+        conforms,
+        distance,
+        fresh,
+        matches,
+        not_null,
+        one_of,
+        references,
+        rows,
+        unique,
+    )
     from mainspring.declare.data import Entity
     from mainspring.declare.frame import Frame
     from mainspring.declare.identity import Identity
@@ -42,18 +54,28 @@ _HOMES = {
     "Model": "declare.artifact",
     "Record": "declare.record",
     "avg": "declare.aggregate",
+    "between": "declare.checking",
+    "conforms": "declare.checking",
     "count": "declare.aggregate",
     "current": "engine.context",
     "distinct": "declare.aggregate",
     "feature_store": "server.store",
     "first": "declare.aggregate",
+    "distance": "declare.checking",
+    "fresh": "declare.checking",
     "highest": "declare.aggregate",
     "last": "declare.aggregate",
     "last_n": "declare.aggregate",
     "lowest": "declare.aggregate",
     "quantile": "declare.aggregate",
+    "matches": "declare.checking",
+    "not_null": "declare.checking",
+    "one_of": "declare.checking",
+    "references": "declare.checking",
+    "rows": "declare.checking",
     "stddev": "declare.aggregate",
     "total": "declare.aggregate",
+    "unique": "declare.checking",
     "variance": "declare.aggregate",
 }
 
@@ -70,18 +92,28 @@ __all__ = [
     "Model",
     "Record",
     "avg",
+    "between",
+    "conforms",
     "count",
     "current",
+    "distance",
     "distinct",
     "feature_store",
     "first",
+    "fresh",
     "highest",
     "last",
     "last_n",
     "lowest",
+    "matches",
+    "not_null",
+    "one_of",
     "quantile",
+    "references",
+    "rows",
     "stddev",
     "total",
+    "unique",
     "variance",
 ]
 

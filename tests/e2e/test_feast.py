@@ -14,7 +14,7 @@ from e2e.conftest import Served, call, mainspring, serve
 APP = """
 from datetime import UTC, datetime
 
-from mainspring import App, Entity, Field, Record, count, last, total
+from mainspring import App, Entity, Field, Record, count, distinct, first, last, last_n, quantile, total
 
 app = App("store")
 user, shop = Entity("user_id"), Entity("shop")
@@ -32,6 +32,10 @@ class Sale(Record):
 sales = app.source(Sale, time="at")
 spending = app.features(sales, entity=user, ttl="3650d", price=last("price"), paid=last("paid_at"), note=last("note"))
 traffic = app.features(sales, entity=(user, shop), sales_7d=count("7d"), total_7d=total("price", "7d"))
+habits = app.features(
+    sales, entity=user, prices=last_n("price", 2, "3650d"), dates=last_n("paid_at", 3, "3650d"),
+    shops=distinct("shop", "3650d"), middle=quantile("price", 0.5, "3650d"), began=first("shop", "3650d"),
+)
 """
 ROWS = """user_id,shop,at,price,paid_at,note
 1,north,2025-01-01T10:00:00Z,12.5,2025-01-02T00:00:00.250000Z,
@@ -87,6 +91,15 @@ def test_one_result_a_column_keys_first(store: Served) -> None:
     )  # fmt: skip
     (view,) = told["metadata"]["feature_view_metadata"]
     assert (view["name"], len(view["version"])) == ("traffic", 32)
+
+
+def test_lists_and_the_other_windows(store: Served) -> None:
+    names = [f"habits:{name}" for name in ("prices", "dates", "shops", "middle", "began")]
+    found = read(store, features=names, entities={"user_id": [1, 2, 3]})
+    prices, dates, shops, middle, began = (result["values"] for result in found["results"][1:])
+    assert prices == [[12.5, 99.0], [None], None]
+    assert dates == [["2025-01-02T00:00:00.250Z", "2025-01-04T00:00:00Z"], [None], None]
+    assert (shops, middle, began) == ([1, 1, None], [12.5, None, None], ["north", "south", None])
 
 
 def test_the_order_is_the_request_s_also_over_views(store: Served) -> None:

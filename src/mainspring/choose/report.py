@@ -79,13 +79,21 @@ def conditions_report(settings: Settings, port: str | None = None) -> Conditions
         settings=[
             SettingReport(key=key, value=item.shown(), origin=item.origin)
             for key, item in sorted(settings.values.items())
-            if port is None or NAMED.get(key.partition(".")[0], key.partition(".")[0]) == port
+            if port is None or _port_of(key) == port
         ],
     )
 
 
+def _port_of(key: str) -> str:
+    section = key.partition(".")[0]
+    return "source" if section == "sources" else NAMED.get(section, section)
+
+
 def _places(port: str, settings: Settings) -> list[str]:
     """The sections with a port's instances: its own, or one for each name that is configured."""
+    if port == "source":
+        urls = [key for key in settings.values if key.startswith("sources.") and key.endswith(".url")]
+        return [key.removesuffix(".url") for key in urls] or [port]
     section = next((section for section, of in NAMED.items() if of == port), None)
     if section is None:
         return [port]
@@ -97,7 +105,7 @@ def _port(port: str, settings: Settings, place: str) -> PortReport:
     if port in SHARED:
         return _shared(port, settings)
     outcomes = outcomes_of(port, adapters(), settings, is_installed, place)
-    if port in OPTIONAL and not settings.section(port):
+    if port in OPTIONAL and not settings.section(place):
         return PortReport(
             port=place, chosen=None, why=_UNUSED, error=None, candidates=[_candidate(o) for o in outcomes]
         )

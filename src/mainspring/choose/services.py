@@ -192,6 +192,18 @@ class Services:
             self._opened[key] = self._open(self.decision("llm", section).chosen, section)
         return cast(Engine, self._opened[key])
 
+    def source(self, name: str) -> object:
+        """What reads the source of that name, whose settings are in ``[sources.NAME]``.
+
+        Returns:
+            By the adapter's capability ``reads``: `Relations`, `Bucket` or `Messages` of `mainspring.ports.source`.
+
+        Raises:
+            ConfigError: MS-3010 to MS-3014, as `get`.
+        """
+        section = f"sources.{name}"
+        return self._open(self.decision("source", section).chosen, section)
+
     def get(self, port: str) -> object:
         """The opened port.
 
@@ -259,12 +271,24 @@ def adapter_settings(adapter: Adapter, settings: Settings, place: str | None = N
     section.pop("adapter", None)
     struct = cast("type[msgspec.Struct]", named_object(adapter.settings))
     _all_known(section, _beside(adapter) if adapter.port in SHARED else {adapter.name: struct})
-    own = {key: item for key, item in section.items() if key in struct.__struct_fields__}
-    values = {key: reveal(item, settings.project) if item.secret else item.value for key, item in own.items()}
+    own = {key: item for key, item in section.items() if key.partition(".")[0] in struct.__struct_fields__}
+    values = _nested({key: reveal(item, settings.project) if item.secret else item.value for key, item in own.items()})
     try:
         return msgspec.convert(values, struct, strict=False)
     except msgspec.ValidationError as error:
         raise _unfit(own, struct, adapter, error) from error
+
+
+def _nested(values: Mapping[str, object]) -> dict[str, object]:
+    """Keys of two words as a mapping below the first: ``options.region``."""
+    found: dict[str, object] = {key: value for key, value in values.items() if "." not in key}
+    for key, value in values.items():
+        head, dot, rest = key.partition(".")
+        if dot:
+            inner = found.setdefault(head, {})
+            if isinstance(inner, dict):
+                inner[rest] = value
+    return found
 
 
 def _beside(adapter: Adapter) -> dict[str, type[msgspec.Struct]]:
@@ -279,7 +303,7 @@ def _beside(adapter: Adapter) -> dict[str, type[msgspec.Struct]]:
 def _all_known(section: Mapping[str, Setting], structs: Mapping[str, type[msgspec.Struct]]) -> None:
     known = sorted({name for struct in structs.values() for name in struct.__struct_fields__})
     for key, setting in section.items():
-        if key not in known:
+        if key.partition(".")[0] not in known:
             raise ConfigError(
                 f"setting {setting.key!r} is unknown to {', '.join(sorted(structs))}",
                 code="MS-3014",
@@ -294,7 +318,7 @@ def _unfit(
     """The error of the first value that does not fit; a secret's value is not in it."""
     types = {field.name: field.type for field in msgspec.structs.fields(struct)}
     for key, item in section.items():
-        if item.secret:
+        if item.secret or key not in types:
             continue
         try:
             msgspec.convert(item.value, types[key], strict=False)

@@ -1,4 +1,4 @@
-"""What ``mainspring show`` says of a prediction, of a model's versions and of a source's rows."""
+"""What ``mainspring show`` says of a prediction, of a model's versions and of the rows of sources and views."""
 
 from __future__ import annotations
 
@@ -13,13 +13,22 @@ from mainspring.choose.services import Services
 from mainspring.cli.output import moment
 from mainspring.features.ingest import REASON
 from mainspring.features.log import newest
+from mainspring.features.quality.gate import PUSHED, REPLAYED, last_results
 from mainspring.features.quarantine import set_aside
-from mainspring.features.steps import sources_of
+from mainspring.features.steps import sources_of, views_of
 from mainspring.plan.graph import Plan
 from mainspring.ports.catalog import Alias, Entity
 from mainspring.server.trace import TracedPrediction
 
-__all__ = ["index_of", "prediction_lines", "source_lines", "table_of", "version_rows"]
+__all__ = [
+    "index_of",
+    "prediction_lines",
+    "quality_lines",
+    "quality_of",
+    "source_lines",
+    "table_of",
+    "version_rows",
+]
 
 _SHOWN = 5
 
@@ -69,15 +78,46 @@ def _estimate(found: Mapping[str, Any] | None) -> str:
     return f"{found['value']:.4f} [{found['low']:.4f}, {found['high']:.4f}] on {found['n']:,}"
 
 
-def table_of(services: Services, plan: Plan, name: str) -> dict[str, Any] | None:
-    """A source's table and what was set aside so far, with the last rows of it; None before it was ever read."""
-    source = sources_of(plan)[name]
-    version = newest(services.tables, source.log)
+def table_of(services: Services, plan: Plan, kind: str, name: str) -> dict[str, Any] | None:
+    """The table of a source or view and what was set aside so far, with the last rows of it; None before it is made."""
+    of = sources_of(plan)[name] if kind == "source" else views_of(plan)[name]
+    version = newest(services.tables, of.log)
     if version is None:
         return None
-    aside = set_aside(services.tables, source, _SHOWN)
+    aside = set_aside(services.tables, of, _SHOWN)
     shown = None if aside is None else dataclasses.asdict(aside)
-    return {"table": source.log, "version": version.version, "rows": version.rows, "set_aside": shown}
+    return {"table": of.log, "version": version.version, "rows": version.rows, "set_aside": shown}
+
+
+def quality_of(services: Services, kind: str, name: str) -> dict[str, Any]:
+    """What checks and the replay of online answers found last of a source or view, and its open alarms."""
+    catalog, url = services.catalog, f"{kind}/{name}"
+    return {
+        "checks": last_results(catalog, f"/{url}"),
+        "pushed": last_results(catalog, f"/{url}", PUSHED),
+        "replay": last_results(catalog, f"/{url}", REPLAYED),
+        "alarms": [msgspec.to_builtins(alert) for alert in catalog.alerts(open_only=True, monitor=url)],
+    }
+
+
+def quality_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """The results of checks, with rows that failed, and the alarms."""
+    for part, said in (("checks", "checked"), ("pushed", "rows pushed that failed checks")):
+        if (told := found[part]) is not None:
+            yield f"  {said}, {moment(told['at'])}{': the batch was refused' if told['refused'] else ''}"
+            for check in told["checks"]:
+                yield f"    {check['state'].replace('_', ' '):<10} {check['check']}  {check['why']}".rstrip()
+                for row in check["samples"]:
+                    yield "      " + ", ".join(f"{name} {value}" for name, value in row.items())
+    if (told := found["replay"]) is not None:
+        yield f"  online answers that are others offline, {moment(told['at'])}"
+        for answer in told["answers"]:
+            keys = ", ".join(f"{name} {value}" for name, value in answer["keys"].items())
+            yield f"    {keys} at {moment(answer['at'])}"
+            for name in answer["differing"]:
+                yield f"      {name}: online {answer['online'][name]}, offline {answer['offline'][name]}"
+    for alert in found["alarms"]:
+        yield f"  alarm: {alert['kind']}, {alert['state']}: {alert['detail'].get('why', '')}"
 
 
 def index_of(services: Services, name: str) -> dict[str, Any]:
@@ -94,7 +134,7 @@ def index_of(services: Services, name: str) -> dict[str, Any]:
 
 
 def source_lines(found: Mapping[str, Any] | None) -> Iterator[str]:
-    """A source's table, and the rows that were set aside with the reason of each."""
+    """A table of a source or view, and the rows that were set aside with the reason of each."""
     if found is None:
         return
     yield f"  table {found['table']} version {found['version']}: {found['rows']:,} rows"

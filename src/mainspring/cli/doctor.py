@@ -8,8 +8,10 @@ import platform
 import shutil
 import socket
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol, cast
 
 import click
 
@@ -34,6 +36,11 @@ class Finding:
     remedy: str = ""
 
 
+class _Answers(Protocol):
+    def answers(self) -> Mapping[str, object]:
+        """What a server says of itself."""
+
+
 @click.command(short_help="this machine: versions, cores, disk, ports, each fault with its remedy")
 @project_options
 def command(project: Path | None, profile: str | None, as_json: bool) -> int:
@@ -41,7 +48,7 @@ def command(project: Path | None, profile: str | None, as_json: bool) -> int:
     findings = [*_machine(), *_libraries()]
     try:
         services = open_services(project, profile)
-        findings += [*_project(services.settings), *_stores(services)]
+        findings += [*_project(services.settings), *_stores(services), *_sources(services)]
     except ConfigError as error:
         findings.append(Finding("project", ": ".join(filter(None, (error.what, error.why))), error.fix))
     if as_json:
@@ -136,6 +143,23 @@ def _stores(services: Services) -> list[Finding]:
             found.append(Finding(port, ": ".join(filter(None, (error.what, error.why))), error.fix or "see why"))
         finally:
             services.close()
+    return found
+
+
+def _sources(services: Services) -> list[Finding]:
+    """Whether the servers of sources answer."""
+    found = []
+    for key, setting in services.settings.values.items():
+        if not (key.startswith("sources.") and key.endswith(".url") and setting.value):
+            continue
+        section = key.removesuffix(".url")
+        try:
+            facts = cast(_Answers, services.source(section.removeprefix("sources."))).answers()
+            told = ", ".join(f"{name} {value}" for name, value in facts.items())
+            found.append(Finding(section, f"answers: {told}"))
+        except MainspringError as error:
+            found.append(Finding(section, ": ".join(filter(None, (error.what, error.why))), error.fix or "see why"))
+    services.close()
     return found
 
 

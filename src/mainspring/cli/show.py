@@ -10,7 +10,15 @@ import click
 import msgspec
 
 from mainspring.choose.services import Services
-from mainspring.cli.describe import index_of, prediction_lines, source_lines, table_of, version_rows
+from mainspring.cli.describe import (
+    index_of,
+    prediction_lines,
+    quality_lines,
+    quality_of,
+    source_lines,
+    table_of,
+    version_rows,
+)
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import ago, emit, lines, moment, table
 from mainspring.declare.data import did_you_mean
@@ -21,6 +29,7 @@ from mainspring.server.evaluations import Evaluated
 from mainspring.server.planning import plan_of
 from mainspring.server.prompts import shares_of
 from mainspring.server.trace import trace_prediction
+from mainspring.server.vector_indexes import described_named
 
 __all__ = ["command"]
 
@@ -28,6 +37,7 @@ _DECLARED = tuple(kind.value for kind in DeclaredKind if kind is not DeclaredKin
 _SEEN = ("reference_blocks", "weak", "alpha", "features", "sources", "segments", "not_watched_apart")
 _REPORTED = ("psi", "ks", "wasserstein", "chi2", "chi2_df", "chi2_p", "mean", "sd")
 _RECORDED = ("run", "alert", "event", "alias")
+_TABLES = ("source", "feature_view")
 _PLURAL = {kind + ("es" if kind[-1] in "sx" else "s"): kind for kind in (*_DECLARED, *_RECORDED, "prediction")}
 """Kinds as people say them of many: ``mainspring show runs``."""
 
@@ -127,8 +137,10 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
                 "aliases": [_plain(item) for item in services.catalog.aliases(kind, name)],
                 "steps": [_plain(item) for item in history],
                 **({"monitor": _watched(services, name)} if kind == "monitor" else {}),
-                **({"table": table_of(services, plan, name)} if kind == "source" else {}),
+                **({"table": table_of(services, plan, kind, name)} if kind in _TABLES else {}),
+                **({"quality": quality_of(services, kind, name)} if kind in _TABLES else {}),
                 **({"index": index_of(services, name)} if kind == "index" else {}),
+                **({"vector_index": described_named(services, plan, name)} if kind == "vector_index" else {}),
             }
         )
         return
@@ -146,10 +158,14 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
 
 def _describe_more(services: Services, plan: Plan, kind: str, name: str) -> None:
     """What only one kind of thing has."""
-    if kind == "source":
-        lines(source_lines(table_of(services, plan, name)))
+    if kind in _TABLES:
+        lines(source_lines(table_of(services, plan, kind, name)))
+        lines(quality_lines(quality_of(services, kind, name)))
     elif kind == "index":
         _describe_index(index_of(services, name))
+    elif kind == "vector_index":
+        found = described_named(services, plan, name)
+        lines(f"  {key}: {found[key]}" for key in ("dims", "state", "entities", "behind", "collection"))
     elif kind == "prompt":
         _describe_prompt(services, name)
     elif kind == "evaluation":

@@ -13,6 +13,7 @@ from types import MappingProxyType
 import msgspec
 
 from mainspring.config.lines import Written, read_toml
+from mainspring.config.platform import asked_at
 from mainspring.config.schema import NAMED, PORTS, SETTINGS, SettingSpec, misfit
 from mainspring.declare.data import did_you_mean
 from mainspring.errors import ConfigError
@@ -204,6 +205,7 @@ def load_settings(
     if active == "dev":
         values |= {key: Setting(key, value, DEV_DEFAULT) for key, value in _DEV.items()}
     values |= {item.key: item for item in _from_file(written, active)}
+    values |= {item.key: item for item in _from_platform(environment)}
     values |= {item.key: item for item in _from_environment(environment, values)}
     values |= {key: _checked(Setting(key, value, _flag(key))) for key, value in flags.items() if value is not None}
     return Settings(active, project, MappingProxyType(values), tuple(profiles))
@@ -226,6 +228,15 @@ def _from_file(written: Iterable[Written], profile: str) -> Iterator[Setting]:
         else:
             yield _checked(Setting(".".join(item.path), item.value, place))
     yield from chosen
+
+
+def _from_platform(environment: Mapping[str, str]) -> Iterator[Setting]:
+    """Where the platform asks that runs the process as its container; no file can know."""
+    asked = asked_at(environment)
+    if asked is not None:
+        host, port, name = asked
+        yield _checked(Setting("server.host", host, name))
+        yield _checked(Setting("server.port", int(port) if port.isdecimal() else port, name))
 
 
 def _from_environment(environment: Mapping[str, str], known: Mapping[str, Setting]) -> Iterator[Setting]:

@@ -14,10 +14,12 @@ from mainspring.console.health import builder, health_of
 from mainspring.console.state import ConsoleState
 from mainspring.errors import StoreError
 from mainspring.features.log import TableVersion, newest
+from mainspring.features.quality.gate import PUSHED, REPLAYED, last_results
 from mainspring.features.quarantine import set_aside
-from mainspring.features.steps import sources_of
+from mainspring.features.steps import sources_of, views_of
 from mainspring.plan.graph import Node
 from mainspring.ports.catalog import Alert, Entity, Run, StepRow
+from mainspring.server.vector_indexes import described_named
 
 __all__ = [
     "PAGES",
@@ -35,6 +37,7 @@ __all__ = [
     "serving",
 ]
 
+_DATA = ("source", "feature_view", "vector_index")
 _ASIDE = 20
 """How many rows of a source's quarantine its page shows."""
 
@@ -53,7 +56,7 @@ PAGES = (
 Page = dict[str, Any]
 _DRAWN = frozenset(
     (
-        *("source", "feature_view", "model", "endpoint", "monitor", "pipeline"),
+        *("source", "feature_view", "vector_index", "model", "endpoint", "monitor", "pipeline"),
         *("documents", "index", "llm", "route", "prompt", "tool", "mcp", "assistant", "evaluation"),
     )
 )
@@ -128,24 +131,27 @@ def model(state: ConsoleState, name: str) -> Page | None:
 
 
 def data(state: ConsoleState) -> Page:
-    """Sources and feature views with their last build."""
-    nodes = [node for node in state.plan().nodes if node.kind in ("source", "feature_view")]
+    """Sources, feature views and vector indexes with their last build."""
+    nodes = [node for node in state.plan().nodes if node.kind in _DATA]
     return {"items": [_data_row(state, node) for node in nodes]}
 
 
 def data_detail(state: ConsoleState, kind: str, name: str) -> Page | None:
-    """One source or feature view: schema, what it is made from and what is made from it."""
+    """One source, feature view or vector index: schema, what it is made from and what is made from it."""
     plan = state.plan()
     node = plan.node(f"/{kind}/{name}")
-    if node is None or kind not in ("source", "feature_view"):
+    if node is None or kind not in _DATA:
         return None
     return {
+        "index": described_named(state.services, plan, name) if kind == "vector_index" else None,
         **object_page(state, node),
         **_data_row(state, node),
         "columns": [
             {"name": f.name, "type": str(f.type), "unit": f.rules.unit, "doc": f.rules.doc} for f in node.fields
         ],
         "quarantine": _quarantine(state, node),
+        "quality": _quality(state, node),
+        "alarms": [alarm_row(alert) for alert in state.services.catalog.alerts(open_only=True, monitor=node.url[1:])],
     }
 
 
@@ -307,11 +313,23 @@ def _data_row(state: ConsoleState, node: Node) -> dict[str, object]:
 
 
 def _quarantine(state: ConsoleState, node: Node) -> dict[str, object] | None:
-    """The rows of a source that were set aside, with their reasons; None for views and clean sources."""
-    if node.kind != "source":
+    """The rows of a source or view that were set aside, with their reasons; None where there are none."""
+    plan = state.plan()
+    if node.kind == "vector_index":
         return None
-    found = set_aside(state.services.tables, sources_of(state.plan())[node.name], _ASIDE)
+    of = sources_of(plan)[node.name] if node.kind == "source" else views_of(plan)[node.name]
+    found = set_aside(state.services.tables, of, _ASIDE)
     return None if found is None else dataclasses.asdict(found)
+
+
+def _quality(state: ConsoleState, node: Node) -> dict[str, object]:
+    """What checks found last in a batch and in pushed rows, and answers that were others when computed again."""
+    catalog = state.services.catalog
+    return {
+        "batch": last_results(catalog, node.url),
+        "pushed": last_results(catalog, node.url, PUSHED),
+        "replay": last_results(catalog, node.url, REPLAYED),
+    }
 
 
 _GONE = ("MS-4103", "MS-4131")

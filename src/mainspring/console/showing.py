@@ -139,6 +139,7 @@ IN_WORDS = frozenset(("documents", "index", "llm", "route", "prompt", "tool", "m
 HOMES = {
     "source": "/data/source/{name}",
     "feature_view": "/data/feature_view/{name}",
+    "vector_index": "/data/vector_index/{name}",
     "model": "/models/{name}",
     "endpoint": "/serving",
     "monitor": "/monitors/{name}",

@@ -10,6 +10,7 @@ from typing import Literal
 from mainspring.declare.aggregate import Aggregate
 from mainspring.declare.declaration import Declaration, DeclaredKind
 from mainspring.declare.origin import Origin, here
+from mainspring.declare.quality import Check
 from mainspring.declare.record import FieldSpec, Record
 from mainspring.errors import DeclarationError
 
@@ -64,6 +65,7 @@ class SourceSpec:
         deleted: a boolean column that marks a deletion, or None.
         zone: the IANA time zone of naive times, or None when times must carry a zone.
         every_us: how often a batch source is read, in microseconds, or None.
+        checks: what its rows must satisfy before they are committed.
     """
 
     record: type[Record]
@@ -75,6 +77,7 @@ class SourceSpec:
     deleted: str | None
     zone: str | None
     every_us: int | None
+    checks: tuple[Check, ...] = ()
 
     def field(self, name: str) -> FieldSpec | None:
         """The column of that name, or None."""
@@ -135,6 +138,7 @@ class FeatureViewSpec:
         function: takes one `polars.LazyFrame` a source (or nothing) and returns a LazyFrame, or DuckDB SQL over
             the sources' names; None for declared aggregates.
         returns: the columns that the function returns, when declared.
+        checks: what its rows must satisfy before they are committed.
     """
 
     sources: tuple[Source | FeatureView, ...]
@@ -146,6 +150,7 @@ class FeatureViewSpec:
     features: tuple[tuple[str, Aggregate], ...]
     function: Callable[..., object] | None
     returns: tuple[FieldSpec, ...]
+    checks: tuple[Check, ...] = ()
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ class DeclaredKind(enum.StrEnum):
     ENTITY = "entity"
     SOURCE = "source"
     FEATURE_VIEW = "feature_view"
+    VECTOR_INDEX = "vector_index"
     ON_DEMAND = "on_demand"
     FEATURE_SERVICE = "feature_service"
     MODEL = "model"

@@ -26,10 +26,12 @@ else:
     duckdb, pa = lazy("duckdb"), lazy("pyarrow")
 
 __all__ = [
+    "ENTITIES",
     "EXPIRED",
     "HITS",
     "MISSING",
     "PRESENT",
+    "QUESTIONS",
     "SPINE",
     "STEPS",
     "Shape",
@@ -52,8 +54,11 @@ STEPS = "retracted_steps"
 HITS = "hits"
 """The relation that `gather_sql` reads: ``rid`` and ``seq`` of the rows that answer."""
 
-_ENTITIES = "asked_entities"
-_QUESTIONS = "questions"
+ENTITIES = "asked_entities"
+"""The relation that `ask` makes of the spine's entities: ``k0`` .., and ``entity``, their number in order of keys."""
+
+QUESTIONS = "questions"
+"""The relation that `ask` makes of the spine: ``rid``, ``entity``, ``t``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +94,21 @@ def spine_keys(count: int) -> tuple[str, ...]:
 
 
 def ask(opened: duckdb.DuckDBPyConnection, keys: int) -> None:
-    """Number the spine's entities, and take its rows by that number; one with a null key or moment asks nothing."""
+    """Number the spine's entities, and take its rows by that number; one with a null key or moment asks nothing.
+
+    The numbers follow from the keys alone, so that what is added up in their order comes out the same at every run.
+    """
     names = spine_keys(keys)
     whole = " and ".join(f"{name} is not null" for name in names)
     same = " and ".join(f"s.{name} = e.{name}" for name in names)
+    listed = ", ".join(names)
     opened.execute(
-        f"create or replace temp table {_ENTITIES} as select *, row_number() over () - 1 as entity "
-        f"from (select distinct {', '.join(names)} from {SPINE} where {whole})"
+        f"create or replace temp table {ENTITIES} as select *, row_number() over (order by {listed}) - 1 as entity "
+        f"from (select distinct {listed} from {SPINE} where {whole})"
     )
     opened.execute(
-        f"create or replace temp table {_QUESTIONS} as select s.rid, e.entity, s.t from {SPINE} s "
-        f"join {_ENTITIES} e on {same} where s.t is not null"
+        f"create or replace temp table {QUESTIONS} as select s.rid, e.entity, s.t from {SPINE} s "
+        f"join {ENTITIES} e on {same} where s.t is not null"
     )
 
 
@@ -120,7 +129,7 @@ def _narrow(shape: Shape, log: str, standing: str) -> str:
     return (
         f"select e.entity, event, ingest, seq, dead{', until' if until else ''}, {visible} as vis from (select {keys}, "
         f"epoch_us({EVENT}) as event, epoch_us({INGEST}) as ingest, {SEQ} as seq, {DELETED} as dead{until} from {log} "
-        f"where {RETRACTS} is null{standing}) n join {_ENTITIES} e on {same}"
+        f"where {RETRACTS} is null{standing}) n join {ENTITIES} e on {same}"
     )
 
 
@@ -146,7 +155,7 @@ def hits_sql(shape: Shape, log: str) -> str:
                         rows between unbounded preceding and current row))
   where event = newest and next_vis is distinct from vis"""
     answer = (
-        f"select s.rid, s.t, b.event, b.ingest, b.seq, b.dead{until.replace(' until', ' b.until')} from {_QUESTIONS} s"
+        f"select s.rid, s.t, b.event, b.ingest, b.seq, b.dead{until.replace(' until', ' b.until')} from {QUESTIONS} s"
     )
     when = "b on s.entity = b.entity and s.t >= b.vis"
     hit = f"{answer} asof join best {when}"

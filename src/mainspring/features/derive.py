@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from mainspring.features.log import (
     standing,
 )
 from mainspring.features.project import ViewUpdate, forget_another
+from mainspring.features.quality.screen import Judge, refuse_failing, screen, set_view_aside
 from mainspring.features.view import (
     ASSUMED,
     BATCH,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 else:
     pa, pc = lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["Upstream", "derive_view"]
+__all__ = ["Upstream", "derive_view", "derived_ahead"]
 
 _ROW_MARK = "row"
 _WHOLE = "whole"
@@ -85,6 +87,7 @@ def derive_view(
     *,
     anew: bool = False,
     outside: Callable[[], bool] = lambda: False,
+    judge: Judge | None = None,
 ) -> ViewUpdate:
     """Bring a decorated view's log up to versions of what it is made from; the same whoever does it.
 
@@ -101,13 +104,14 @@ def derive_view(
         upstream: what it is made from, in declared order.
         anew: compute it whole, whatever is there.
         outside: asked after the function has run: whether it read what is no input of it.
+        judge: is shown the rows before they are appended; one that only refuses when left out.
 
     Raises:
         UserCodeError: MS-2118, the function failed.
-        DataError: MS-2119, it returned other columns than it should.
+        DataError: MS-2119, it returned other columns than it should; MS-2180, a check refuses what it returned.
     """
     with tables.writing(view.log):
-        work = _Work(tables, view, function, upstream, outside)
+        work = _Work(tables, view, function, upstream, outside, judge or refuse_failing(view))
         if work.by_increments:
             forget_another(tables, view.log, upstream[0].of.log)
         if work.by_increments and not anew and not tables.mark(view.log, _OUTSIDE_MARK):
@@ -117,6 +121,37 @@ def derive_view(
         return _whole(work)
 
 
+def derived_ahead(
+    tables: TableStore, view: View, function: Callable[..., object], source: SourceTable, rows: pa.Table
+) -> pa.Table | None:
+    """What a view that follows pushes makes of rows that are not in its source's table yet, to answer with till then.
+
+    Args:
+        tables: the table store.
+        view: a view of that one source with ``rows="each"``.
+        function: as `decorated.call` takes it.
+        source: the source.
+        rows: of its log.
+
+    Returns:
+        Rows of the view's log with a `SEQ` before all others, so that those of the log take their place; None when
+        the view was never made, or is computed whole each time.
+
+    Raises:
+        UserCodeError, DataError: as `derive_view`.
+    """
+    if not tables.has(view.log, 0) or tables.mark(view.log, _OUTSIDE_MARK):
+        return None
+    upstream = Upstream(source.name, source, TableVersion(source.log, -1))
+    parts = [
+        _made(view, function, {source.name: batch}, [upstream], None if history else _arrival([batch]))
+        for batch, history in _batches(upstream, rows)
+    ]
+    made = pa.concat_tables([log_schema(view).empty_table(), *parts])
+    ahead = pa.array([-1] * len(made), pa.int64())
+    return made.set_column(made.schema.get_field_index(SEQ), made.schema.field(SEQ), ahead)
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     tables: TableStore
@@ -124,6 +159,7 @@ class _Work:
     function: Callable[..., object]
     upstream: Sequence[Upstream]
     outside: Callable[[], bool]
+    judge: Judge
 
     @property
     def by_increments(self) -> bool:
@@ -157,7 +193,10 @@ def _increments(work: _Work, upstream: Upstream) -> ViewUpdate | None:
     made = pa.concat_tables([log_schema(view).empty_table(), *parts])
     if there and work.outside():
         return None
-    return _append(work, made, Txn("rows", upstream.at.through + 1))
+    found = screen(view, made)
+    work.judge(found)
+    txn = Txn("rows", upstream.at.through + 1)
+    return _append(work, found.rows, set_view_aside(tables, view, found.aside, txn), txn)
 
 
 def _batches(upstream: Upstream, rows: pa.Table) -> Iterator[tuple[pa.Table, bool]]:
@@ -180,14 +219,18 @@ def _whole(work: _Work) -> ViewUpdate:
     before = newest(tables, view.log)
     arrival = _arrival(frames.values())
     frames = {name: standing(rows) for name, rows in frames.items()}
-    made = _made(view, work.function, frames, work.upstream, None if before is None else arrival)
+    found = screen(view, _made(view, work.function, frames, work.upstream, None if before is None else arrival))
+    made = found.rows
     if before is not None:
         log = standing(read_log(tables, view.log))
         gone = _retracting(view, log.take(_vanished(view, made, log)), arrival)
         made = pa.concat_tables([gone, made.take(_changed(view, made, log))])
-        if not len(made) and (before.through >= work.through or not work.by_increments):
-            return ViewUpdate(before, made)
-    return _append(work, made, Txn(_WHOLE, (tables.mark(view.log, _WHOLE) or 0) + 1))
+    work.judge(dataclasses.replace(found, rows=made))
+    txn = Txn(_WHOLE, (tables.mark(view.log, _WHOLE) or 0) + 1)
+    quarantined = set_view_aside(tables, view, found.aside, txn)
+    if before is not None and not len(made) and (before.through >= work.through or not work.by_increments):
+        return ViewUpdate(before, made)
+    return _append(work, made, quarantined, txn)
 
 
 def _made(
@@ -274,7 +317,7 @@ def _retracting(view: View, gone: pa.Table, arrival: pa.Scalar) -> pa.Table:
     return pa.table([taking.get(field.name, gone.column(field.name)) for field in schema], schema=schema)
 
 
-def _append(work: _Work, made: pa.Table, txn: Txn) -> ViewUpdate:
+def _append(work: _Work, made: pa.Table, quarantined: int, txn: Txn) -> ViewUpdate:
     tables, view = work.tables, work.view
     seq = sequence(tables.mark(view.log, _ROW_MARK), len(made))
     schema = made.schema
@@ -286,7 +329,15 @@ def _append(work: _Work, made: pa.Table, txn: Txn) -> ViewUpdate:
     marks |= {_OUTSIDE_MARK: 1} if work.outside() else {}
     return ViewUpdate(
         append_to_log(
-            tables, view.log, made, txn, through=work.through, made=work.made, marks=marks, keys=view.key_names
+            tables,
+            view.log,
+            made,
+            txn,
+            through=work.through,
+            quarantined=quarantined,
+            made=work.made,
+            marks=marks,
+            keys=view.key_names,
         ),
         made,
     )

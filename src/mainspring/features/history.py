@@ -29,9 +29,7 @@ from mainspring.features.duck import connection, scan
 from mainspring.features.log import TableVersion, noted
 from mainspring.features.retract import has_retractions, newest_steps
 from mainspring.features.view import FeatureDef, Pick, View, arrow_type, log_schema
-from mainspring.features.windows.answer import answer
-from mainspring.features.windows.load import load_events, load_moments
-from mainspring.features.windows.question import Question
+from mainspring.features.windows.pieces import answer_windows
 from mainspring.lazy import lazy
 from mainspring.ports.tables import TableStore
 
@@ -116,14 +114,15 @@ def history_of(
     picks = [item if isinstance(item, Pick) else Pick(item, item.features) for item in inputs]
     _names_differ(table, picks, names)
     answers: dict[str, _Answer] = {}
-    with connection() as opened:
+    with connection(tables.limits) as opened:
         for view, features in _by_view(picks).items():
             pinned = versions.get(view.name)
             version = pinned.version if isinstance(pinned, TableVersion) else pinned
+            note = pinned if isinstance(pinned, TableVersion) else _note(tables, view, version)
             opened.register(SPINE, _narrow(table, view, moments))
             log = scan(opened, tables.files(view.log, version), log_schema(view), "empty_log")
-            tidy = pinned.tidy if isinstance(pinned, TableVersion) else _is_tidy(tables, view, version)
-            asked = _Asked(view, tuple(features), log, as_known, status, tidy, len(table))
+            tidy, held = (False, 0) if note is None else (note.tidy, note.rows)
+            asked = _Asked(view, tuple(features), log, as_known, status, tidy, held, len(table))
             answers[view.name] = _answer(opened, asked)
     for item in picks:
         for feature in item.features:
@@ -159,16 +158,17 @@ class _Asked:
     as_known: bool
     status: bool
     tidy: bool
+    held: int
     rows: int
 
 
-def _is_tidy(tables: TableStore, view: View, version: int | None) -> bool:
-    """Whether a version's own note says so; the newest note at or before it holds for it."""
+def _note(tables: TableStore, view: View, version: int | None) -> TableVersion | None:
+    """What a version of a log says of itself; the newest note at or before it holds for it."""
     for commit in tables.commits(view.log, _RECENT):
         found = noted(view.log, commit) if version is None or commit.version <= version else None
         if found is not None:
-            return found.tidy
-    return False
+            return found
+    return None
 
 
 def _answer(opened: duckdb.DuckDBPyConnection, asked: _Asked) -> _Answer:
@@ -178,6 +178,7 @@ def _answer(opened: duckdb.DuckDBPyConnection, asked: _Asked) -> _Answer:
     columns: dict[str, pa.ChunkedArray] = {}
     state = event = None
     retracted = not asked.tidy and has_retractions(opened, log)
+    ask(opened, len(view.keys))
     if last or asked.status:
         read = list(dict.fromkeys(str(feature.column) for feature in last))
         newest = _newest(opened, asked, retracted, read)
@@ -186,16 +187,17 @@ def _answer(opened: duckdb.DuckDBPyConnection, asked: _Asked) -> _Answer:
             columns[feature.name] = newest.columns[str(feature.column)].cast(arrow_type(feature.type))
     kernel = ""
     if windowed:
-        moments = load_moments(opened, len(view.keys))
-        read = list(dict.fromkeys(feature.column for feature in windowed if feature.column is not None))
-        longest = max(feature.window_us or 0 for feature in windowed)
-        events = load_events(
-            opened, view, read, log, moments, as_known=asked.as_known, window_us=longest, retracted=retracted
+        done = answer_windows(
+            opened,
+            view,
+            windowed,
+            log,
+            held=asked.held,
+            rows=asked.rows,
+            as_known=asked.as_known,
+            retracted=retracted,
         )
-        question = Question(events, moments)
-        for feature in windowed:
-            columns[feature.name] = pa.chunked_array([answer(question, view, feature, asked.rows)])
-        kernel = "+".join(sorted(question.used))
+        columns, kernel = columns | done.columns, done.kernels
     return _Answer(columns, state, event, kernel)
 
 
@@ -209,7 +211,6 @@ class _Newest:
 
 
 def _newest(opened: duckdb.DuckDBPyConnection, asked: _Asked, retracted: bool, columns: Sequence[str]) -> _Newest:
-    ask(opened, len(asked.view.keys))
     shape = Shape.of(asked.view, asked.as_known, asked.tidy, retracted)
     if retracted and asked.as_known:
         opened.register(STEPS, newest_steps(opened.sql(retracted_sql(shape, asked.log)).to_arrow_table()))

@@ -12,6 +12,8 @@ from mainspring.declare.record import FieldSpec
 from mainspring.errors import DataError
 from mainspring.features.cast import Reading, TooFineError, UnfitError, bad_rows, cast_column
 from mainspring.features.log import SourceTable, record_schema
+from mainspring.features.quality.results import CheckResult, refusal, refused
+from mainspring.features.quality.rowwise import Known, judge_rows, matching, nothing_known
 from mainspring.features.sources.files import RawFile, read_file
 from mainspring.features.view import arrow_type
 from mainspring.lazy import lazy
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 else:
     np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["REASON", "Prepared", "prepare", "prepare_rows", "read_source"]
+__all__ = ["REASON", "Prepared", "prepare", "prepare_rows", "read_source", "some_fit"]
 
 REASON = "_reason"
 """The column of a quarantine table that says why a row was set aside."""
@@ -37,11 +39,13 @@ class Prepared:
         rows: what the log takes, in the record's types, in the order they came.
         set_aside: the others, with `REASON`.
         report: how many rows were set aside for each reason.
+        results: what the source's checks of single rows found; nothing of it has been refused yet.
     """
 
     rows: pa.Table
     set_aside: pa.Table
     report: Mapping[str, int]
+    results: tuple[CheckResult, ...] = ()
 
 
 def read_source(
@@ -50,6 +54,7 @@ def read_source(
     *,
     format: str | None = None,
     truncate: bool = False,
+    known: Known = nothing_known,
 ) -> Prepared:
     """All rows of a source's files, file by file in the order given.
 
@@ -58,29 +63,46 @@ def read_source(
         files: as `find_files` found them.
         format: of files whose names do not say.
         truncate: whether nanoseconds are cut off times.
+        known: the values that references may have.
 
     Raises:
         DataError: MS-2110, a column has another type; MS-2111, a column is missing; MS-2113, no row fits; MS-2114,
             a file cannot be read.
     """
     raw = [read_file(path, source.fields, source=source.name, format=format) for path in files]
-    prepared = prepare(source, raw, truncate=truncate)
+    return some_fit(source, prepare(source, raw, truncate=truncate, known=known))
+
+
+def some_fit(source: SourceTable, prepared: Prepared) -> Prepared:
+    """The rows as they are.
+
+    Raises:
+        DataError: MS-2113, there are rows and none of them fits.
+    """
     if len(prepared.set_aside) and not len(prepared.rows):
         raise _nothing_fits(source, prepared.report)
     return prepared
 
 
-def prepare_rows(source: SourceTable, rows: pa.Table) -> Prepared:
-    """Rows that were pushed; the same rules as for files.
+def prepare_rows(source: SourceTable, rows: pa.Table, known: Known = nothing_known) -> Prepared:
+    """Rows that were pushed; the same rules and checks of single rows as for files.
 
     Raises:
-        DataError: MS-2110, MS-2111.
+        DataError: MS-2110, MS-2111; MS-2180, a check refuses the rows.
     """
-    return prepare(source, [RawFile(Path("the pushed rows"), rows, False, tuple(rows.column_names))])
+    prepared = prepare(source, [RawFile(Path("the pushed rows"), rows, False, tuple(rows.column_names))], known=known)
+    if refused(prepared.results):
+        raise refusal(f"source {source.name!r}", prepared.results, source.origin)
+    return prepared
 
 
-def prepare(source: SourceTable, raw: Sequence[RawFile], *, truncate: bool = False) -> Prepared:
-    """Raw tables as one table of the record's types, without the rows that break its rules."""
+def prepare(
+    source: SourceTable, raw: Sequence[RawFile], *, truncate: bool = False, known: Known = nothing_known
+) -> Prepared:
+    """Raw tables as one table of the record's types, without the rows that break its rules or are set aside by checks.
+
+    Checks look at the rows that keep the record's rules.
+    """
     held = {name for file in raw for name in file.table.column_names}
     for field in source.fields:
         if field.name not in held:
@@ -90,16 +112,19 @@ def prepare(source: SourceTable, raw: Sequence[RawFile], *, truncate: bool = Fal
     loose = pa.schema([field.with_nullable(True) for field in schema])
     table = pa.concat_tables([_conform(source, file, loose, truncate) for file in raw])
     reasons = _reasons(source, table)
-    bad = pc.is_valid(reasons)
-    rows = table.filter(pc.invert(bad))
-    set_aside = table.append_column(REASON, reasons).filter(bad)
+    fits = pc.is_null(reasons)
+    judged = judge_rows(table.filter(fits), source.fields, source.checks, known)
+    if judged.reasons.null_count < len(judged.reasons):
+        reasons = pc.replace_with_mask(reasons.combine_chunks(), fits.combine_chunks(), judged.reasons.combine_chunks())
+        fits = pc.is_null(reasons)
+    rows = table.filter(fits)
+    set_aside = table.append_column(REASON, reasons).filter(pc.invert(fits))
     counted = set_aside.column(REASON).value_counts().to_pylist() if len(set_aside) else []
     report = {entry["values"]: entry["counts"] for entry in counted}
-    return Prepared(rows.combine_chunks(), set_aside.combine_chunks(), report)
+    return Prepared(rows.combine_chunks(), set_aside.combine_chunks(), report, judged.results)
 
 
 def _conform(source: SourceTable, file: RawFile, schema: pa.Schema, truncate: bool) -> pa.Table:
-    how = Reading(file.text, source.zone, truncate)
     columns = []
     for field in source.fields:
         if field.name not in file.table.column_names:
@@ -108,6 +133,7 @@ def _conform(source: SourceTable, file: RawFile, schema: pa.Schema, truncate: bo
             columns.append(pa.chunked_array([pa.nulls(len(file.table), arrow_type(field.type))]))
             continue
         column = file.table.column(field.name)
+        how = Reading(file.text or field.name in file.numbers, source.zone, truncate)
         try:
             columns.append(cast_column(column, field.type, how))
         except UnfitError as error:
@@ -142,7 +168,7 @@ def _rules(field: FieldSpec, column: pa.ChunkedArray) -> Iterator[tuple[str, pa.
     if rules.one_of:
         yield f"{field.name} is none of {len(rules.one_of)} values", pc.is_in(column, pa.array(rules.one_of, kind))
     if rules.matches is not None:
-        yield f"{field.name} does not match", pc.match_substring_regex(column, f"^(?:{rules.matches})$")
+        yield f"{field.name} does not match", matching(column, rules.matches)
     if rules.unique:
         yield f"{field.name} is not unique", _first_of_each(column)
 

@@ -7,17 +7,20 @@ content.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from mainspring.declare.data import Source
 from mainspring.declare.declaration import name_of, spec_of
+from mainspring.declare.quality import Check
 from mainspring.declare.record import FieldSpec
 from mainspring.features.online.keys import key_packer
+from mainspring.features.quality.schemas import located
 from mainspring.features.view import (
     ASSUMED,
     BATCH,
@@ -43,6 +46,7 @@ else:
 __all__ = [
     "CONTENT_MARK",
     "MADE_MARK",
+    "PUSH_MARK",
     "PUSH_WRITER",
     "SEQ_MARK",
     "WRITERS",
@@ -50,9 +54,11 @@ __all__ = [
     "TableVersion",
     "append_to_log",
     "content_digest",
+    "counter_after",
     "key_hashes",
     "newest",
     "noted",
+    "numbered",
     "reaching",
     "read_log",
     "record_schema",
@@ -72,6 +78,9 @@ CONTENT_MARK = "content"
 MADE_MARK = "made"
 """The mark of a source's log that says when it was made, and of a view's log, of which source's log it speaks: one that
 was lost and made anew counts its rows from the beginning."""
+
+PUSH_MARK = "push"
+"""The mark of a source's log that holds the greatest `_seq` of a pushed row."""
 
 PUSH_WRITER = 1
 """The writer in the low 15 bits of `_seq` for pushed rows; rows read from files have 0."""
@@ -126,6 +135,7 @@ class SourceTable:
         zone: the IANA zone of naive times, or None.
         origin: what to name as the cause of bad rows.
         digest: of all of this, so that a changed record gets a log of its own; the log of the old one stays.
+        checks: what its rows must satisfy before they are committed; no part of the digest, for they judge what comes.
     """
 
     name: str
@@ -138,6 +148,12 @@ class SourceTable:
     zone: str | None = None
     origin: str = ""
     digest: str = ""
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def unchecked(self) -> SourceTable:
+        """The same without its checks, for what only reads its log."""
+        return dataclasses.replace(self, checks=())
 
     @property
     def log(self) -> str:
@@ -169,6 +185,17 @@ def source_of(declaration: Source) -> SourceTable:
         # Not the line it was declared on: that moves, and this is part of cache keys.
         f"record {spec.record.__name__}",
         source_digest(spec),
+        tuple(_resolved(check) for check in spec.checks),
+    )
+
+
+def _resolved(check: Check) -> Check:
+    """A check as a value that any process can hold: a reference by the name of the other source's log."""
+    if check.to is None:
+        return located(check)
+    other = cast(Source, check.to)
+    return dataclasses.replace(
+        check, to=None, origin=None, log=source_of(other).log, name=f"{name_of(other)}.{check.to_column}"
     )
 
 
@@ -196,8 +223,17 @@ def source_schema(source: SourceTable) -> pa.Schema:
 
 def sequence(after: int | None, count: int, writer: int = 0) -> pa.Array:
     """The next `_seq` numbers after the greatest so far: ``counter << 15 | writer``, (count,) int64."""
-    start = 0 if after is None or after < 0 else (after >> _WRITER_BITS) + 1
-    return pa.array(((np.arange(count, dtype=np.int64) + start) << _WRITER_BITS) | writer)
+    return numbered(counter_after(after), count, writer)
+
+
+def counter_after(seq: int | None) -> int:
+    """The counter that follows a `_seq`; 0 where there is none."""
+    return 0 if seq is None or seq < 0 else (seq >> _WRITER_BITS) + 1
+
+
+def numbered(counter: int, count: int, writer: int = 0) -> pa.Array:
+    """The `_seq` numbers from a counter on, (count,) int64."""
+    return pa.array(((np.arange(count, dtype=np.int64) + counter) << _WRITER_BITS) | writer)
 
 
 def rows_since(

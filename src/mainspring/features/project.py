@@ -15,6 +15,7 @@ from mainspring.features.log import (
     reaching,
     rows_since,
 )
+from mainspring.features.quality.screen import Judge, aside_before, refuse_failing, screen, set_view_aside
 from mainspring.features.view import (
     ASSUMED,
     BATCH,
@@ -64,6 +65,7 @@ def update_view(
     at: TableVersion,
     *,
     arrived: tuple[int, pa.Table] | None = None,
+    judge: Judge | None = None,
 ) -> ViewUpdate:
     """Append to a view's log what its source's log has up to a version and it has not; the same whoever does it.
 
@@ -73,6 +75,10 @@ def update_view(
         source: its source.
         at: the version of the source's log.
         arrived: rows just appended to the source's log and the greatest `SEQ` before them, to spare reading them.
+        judge: is shown the rows before they are appended; one that only refuses when left out.
+
+    Raises:
+        DataError: MS-2180, a check refuses the rows; nothing is appended.
     """
     with tables.writing(view.log):
         made = forget_another(tables, view.log, source.log)
@@ -85,17 +91,22 @@ def update_view(
             rows = arrived[1]
         else:
             rows = rows_since(tables, source.log, at.version, reached, _needed(view, source))
-        rows = project(view, source, rows)
+        txn = Txn("rows", at.through + 1)
+        projected = project(view, source, rows)
+        found = screen(view, projected, aside_before(tables, view) if view.checks else None)
+        (judge or refuse_failing(view))(found)
+        aside = set_view_aside(tables, view, found.aside, txn)
         done = append_to_log(
             tables,
             view.log,
-            rows,
-            Txn("rows", at.through + 1),
+            found.rows,
+            txn,
             through=at.through,
+            quarantined=aside,
             made=made,
             keys=view.key_names,
         )
-        return ViewUpdate(done, rows)
+        return ViewUpdate(done, found.rows)
 
 
 def forget_another(tables: TableStore, log: str, source_log: str) -> int:
@@ -106,6 +117,8 @@ def forget_another(tables: TableStore, log: str, source_log: str) -> int:
     made = tables.mark(source_log, MADE_MARK) or 0
     if (tables.mark(log, MADE_MARK) or made) != made:
         tables.drop(log)
+        if tables.version(f"quarantine/{log}") is not None:
+            tables.drop(f"quarantine/{log}")
     return made
 
 

@@ -1,13 +1,16 @@
-"""The rows of a source that were set aside, with the reason of each."""
+"""The rows of a source or of a feature view that were set aside, with the reason of each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import orjson
+
 from mainspring.features.ingest import REASON
 from mainspring.features.log import SourceTable
-from mainspring.features.view import BATCH
+from mainspring.features.view import BATCH, SEQ, View
+from mainspring.features.wal.commit import BATCHES
 from mainspring.lazy import lazy
 from mainspring.ports.tables import TableStore
 
@@ -21,7 +24,7 @@ __all__ = ["SetAside", "set_aside"]
 
 @dataclass(frozen=True, slots=True)
 class SetAside:
-    """What is in a source's quarantine.
+    """What is in the quarantine of a source or of a feature view.
 
     Attributes:
         table: its table's name.
@@ -36,8 +39,8 @@ class SetAside:
     last: list[dict[str, str | None]]
 
 
-def set_aside(tables: TableStore, source: SourceTable, limit: int) -> SetAside | None:
-    """The quarantine of a source with at most `limit` rows of it; None when nothing was ever set aside.
+def set_aside(tables: TableStore, source: SourceTable | View, limit: int) -> SetAside | None:
+    """The quarantine of a source or a view with at most `limit` rows of it; None when nothing was ever set aside.
 
     All rows' reasons are read, and of the rows themselves only the newest batches.
     """
@@ -60,7 +63,9 @@ def _newest(tables: TableStore, name: str, limit: int) -> list[dict[str, str | N
         if len(found) >= limit:
             break
         if commit.txn is not None:
-            rows = tables.read(name, where=[(BATCH, "==", commit.txn.app_id)]).drop_columns([BATCH])
+            batches = orjson.loads(commit.notes[BATCHES]) if BATCHES in commit.notes else [commit.txn.app_id]
+            rows = tables.read(name, where=[(BATCH, "in", batches)]).drop_columns([BATCH])
+            rows = rows.select([column for column in rows.column_names if column != SEQ])
             found += [
                 {column: value if value is None else str(value) for column, value in row.items()}
                 for row in rows.slice(0, limit - len(found)).to_pylist()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import msgspec
 
@@ -17,26 +16,35 @@ from mainspring.declare.artifact import File
 from mainspring.declare.data import FeatureView, Source
 from mainspring.declare.declaration import Declaration, name_of, origin_of, spec_of
 from mainspring.declare.origin import of_function
+from mainspring.declare.step import StepOptions
 from mainspring.engine import context
 from mainspring.engine.task import Output, Task
 from mainspring.errors import ConfigError, DeclarationError
-from mainspring.features.derive import Upstream, derive_view
+from mainspring.features.derive import Upstream, derive_view, derived_ahead
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import read_source
 from mainspring.features.log import CONTENT_MARK, MADE_MARK, SourceTable, TableVersion, source_of
 from mainspring.features.project import update_view
+from mainspring.features.quality.known import known_in
+from mainspring.features.quality.steps import gate_of, judge_of_view, references_of
+from mainspring.features.sources.extract import extract_files, extract_new, extract_whole, take_whole, tidied
 from mainspring.features.sources.files import find_files
-from mainspring.features.view import View, view_of
-from mainspring.features.write import PUSH_MARK, Changes, ingest_batch
+from mainspring.features.sources.place import Outside, outside_of
+from mainspring.features.view import View, checks_of, view_of
+from mainspring.features.wal.commit import pushed_through
 from mainspring.plan.closure import closure_of
 from mainspring.plan.graph import Plan
 from mainspring.ports.tables import TableStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "Derived",
     "TableVersion",
     "aggregate_rows",
-    "changes_in_words",
+    "checked_views",
+    "derive_ahead",
     "derive_pushed",
     "derive_rows",
     "derived_from",
@@ -48,6 +56,9 @@ __all__ = [
     "tasks_for",
     "views_of",
 ]
+
+_CLOSING_US = 60_000_000
+"""What a read may take beyond its limit, to connect and to commit."""
 
 
 class Services(Protocol):
@@ -89,21 +100,38 @@ def views_of(plan: Plan, ids: Mapping[str, int] | None = None) -> dict[str, View
     return views
 
 
+def checked_views(plan: Plan, views: Mapping[str, View]) -> dict[str, View]:
+    """The views with all of their checks, for whoever brings rows in; what only reads them needs those that decide.
+
+    Args:
+        plan: the app's plan.
+        views: the views by name, as `views_of` makes them.
+    """
+    found = {}
+    for node in plan.of_kind("feature_view"):
+        view = views[node.name]
+        spec = spec_of(cast(FeatureView, node.declaration))
+        found[node.name] = dataclasses.replace(view, checks=checks_of(spec, (*view.keys, *view.columns)))
+    return found
+
+
 def tasks_for(plan: Plan, services: Services) -> tuple[Task, ...]:
     """A task for each source (``source/NAME``) and each feature view (``feature_view/NAME``) of an app.
 
-    Each returns a `TableVersion`. A source's task is keyed by the content of its files and by the newest pushed row.
+    Each returns a `TableVersion`. A source's task is keyed by the content of its files and by the newest pushed row;
+    that of a source outside is carried out in each run, and all that follows is kept by the content of its log.
 
     Raises:
-        ConfigError: MS-3015, a source has no path; MS-3020, its url has no reader here.
+        ConfigError: MS-3015, a source has no place; MS-3020, MS-3040, MS-3041, as `outside_of`.
         DataError: MS-2112, a source's path leads to no file.
         DeclarationError: MS-2106, a view is made from a view of aggregates.
     """
     sources, views = sources_of(plan), views_of(plan)
+    checked = checked_views(plan, views)
     origins = {node.name: str(node.origin) for node in plan.of_kind("source")}
     tasks = [_source_task(source, services, origins[source.name]) for source in sources.values()]
     for node in plan.of_kind("feature_view"):
-        tasks.append(_view_task(views[node.name], cast(FeatureView, node.declaration), sources, views))
+        tasks.append(_view_task(checked[node.name], cast(FeatureView, node.declaration), sources, views))
     return tuple(tasks)
 
 
@@ -111,7 +139,7 @@ def files_of(name: str, settings: Settings) -> list[Path]:
     """The files that a source is read from; none of them is opened.
 
     Raises:
-        ConfigError: MS-3015, the source has no path; MS-3020, its url has no reader here.
+        ConfigError: MS-3015, the source has no path.
         DataError: MS-2112, its path leads to no file.
     """
     setting = settings.setting(f"sources.{name}.path")
@@ -123,35 +151,55 @@ def files_of(name: str, settings: Settings) -> list[Path]:
 
 def _source_task(source: SourceTable, services: Services, declared: str) -> Task:
     prefix = f"sources.{source.name}"
-    pushed = services.tables.mark(source.log, PUSH_MARK)
+    outside = outside_of(source, services.settings)
+    if outside is not None:
+        return _extract_task(source, outside, services.settings, declared)
     params = {
         "source": source,
         "files": [File(path) for path in files_of(source.name, services.settings)],
         "format": services.settings.text(f"{prefix}.format"),
         "truncate": services.settings.text(f"{prefix}.truncate") == "us",
         # A log that was lost and made anew numbers its pushes from the beginning again.
-        "pushed": None if pushed is None else (pushed, services.tables.mark(source.log, MADE_MARK) or 0),
+        "pushed": pushed_through(services.tables, source),
     }
     return Task(
         f"source/{source.name}",
         ingest_files,
         params,
+        references_of(source),
         title=f"source {source.name}",
         origin=declared,
         holds=still_filed,
     )
 
 
+def _extract_task(source: SourceTable, outside: Outside, settings: Settings, declared: str) -> Task:
+    params: dict[str, object] = {
+        "source": source,
+        "truncate": settings.text(f"sources.{source.name}.truncate") == "us",
+    }
+    function: Callable[..., TableVersion]
+    if outside.reads == "files":
+        params["format"], function = settings.text(f"sources.{source.name}.format"), extract_files
+    elif outside.cursor is not None:
+        params |= {"relation": outside.relation, "cursor": outside.cursor}
+        function = extract_new
+    else:
+        params["relation"], function = outside.relation, extract_whole
+    # What is outside changes without a sign, so nothing is kept; and one that hangs is ended, whatever hangs.
+    options = StepOptions(cache=False, timeout_us=outside.timeout_us + _CLOSING_US)
+    return Task(
+        f"source/{source.name}",
+        function,
+        params,
+        references_of(source),
+        options=options,
+        title=f"source {source.name}",
+        origin=declared,
+    )
+
+
 def _placeless(name: str, settings: Settings) -> ConfigError:
-    url = settings.setting(f"sources.{name}.url")
-    if url is not None and url.value is not None:
-        return ConfigError(
-            f"source {name!r} is at a url, and nothing here reads it",
-            code="MS-3020",
-            why=f"{str(url.value).partition('://')[0]} is no file",
-            origin=url.origin,
-            fix=f'export it to a file: sources.{name}.path = "data/{name}.parquet"',
-        )
     return ConfigError(
         f"source {name!r} has no place in profile {settings.profile!r}",
         code="MS-3015",
@@ -169,11 +217,13 @@ def _view_task(
     inputs = {f"at{index}": Output(_task_name(item)) for index, item in enumerate(spec.sources)}
     if spec.function is None:
         (source,) = (sources[item] for item in view.sources)
-        params = {"view": view, "source": source}
+        params = {"view": view, "source": source.unchecked}
         return Task(
             name, aggregate_rows, params, {"at": inputs["at0"]}, title=title, origin=declared, holds=still_there
         )
-    upstream = [sources[name_of(item)] if isinstance(item, Source) else views[name_of(item)] for item in spec.sources]
+    upstream = [
+        sources[name_of(item)].unchecked if isinstance(item, Source) else views[name_of(item)] for item in spec.sources
+    ]
     for item in upstream:
         if isinstance(item, View) and not item.decorated:
             raise DeclarationError(
@@ -228,37 +278,31 @@ def derive_pushed(tables: TableStore, derived: Derived, at: TableVersion) -> Tab
     return derive_view(tables, derived.view, derived.function, [upstream]).version
 
 
+def derive_ahead(tables: TableStore, derived: Derived, rows: pa.Table) -> pa.Table | None:
+    """What a decorated view makes of rows of its source that are in no table yet; None when it cannot say."""
+    return derived_ahead(tables, derived.view, derived.function, derived.source, rows)
+
+
 # -- what the engine calls --------------------------------------------------------------------------------------------
 
 
 def ingest_files(
-    source: SourceTable, files: list[File], format: str | None, truncate: bool, pushed: tuple[int, int] | None
+    source: SourceTable,
+    files: list[File],
+    format: str | None,
+    truncate: bool,
+    pushed: tuple[int, int] | None,
+    **referenced: object,
 ) -> TableVersion:
-    """Bring a source's log up to its files; pushed rows are in it already."""
-    step = context.current()
-    paths = [file.path for file in files]
-    prepared = read_source(source, paths, format=format, truncate=truncate)
-    done = ingest_batch(
-        _tables(),
-        source,
-        prepared,
-        content=_content(paths),
-        now_us=time.time_ns() // 1000,
-        pushed=-1 if pushed is None else pushed[0],
-        tell=lambda changes: step.note(changes_in_words(changes)),
-    )
-    for reason, count in prepared.report.items():
-        sys.stderr.write(f"{source.name}: set aside {count} rows: {reason}\n")
-    if prepared.report:
-        aside = f"{len(prepared.set_aside):,} of {len(prepared.set_aside) + len(prepared.rows):,} rows set aside"
-        step.note(f"{aside} ({', '.join(prepared.report)}): mainspring show source/{source.name}")
-    return done
+    """Bring a source's log up to its files; pushed rows are in it already.
 
-
-def changes_in_words(changes: Changes) -> str:
-    """What files brought to a log, as people read it; empty when nothing."""
-    parts = {"added": changes.added, "corrected": changes.corrected, "removed": changes.removed}
-    return ", ".join(f"{count:,} rows {what}" for what, count in parts.items() if count)
+    Raises:
+        DataError: as `read_source`; MS-2180, a check refuses the rows, and nothing is committed.
+    """
+    tables, paths = _tables(), [file.path for file in files]
+    prepared = read_source(source, paths, format=format, truncate=truncate, known=known_in(tables))
+    through = -1 if pushed is None else pushed[0]
+    return take_whole(tables, source, prepared, _content(paths), referenced, pushed=through)
 
 
 def still_filed(services: Services, params: Mapping[str, object], kept: object) -> bool:
@@ -281,8 +325,17 @@ def still_there(services: Services, params: Mapping[str, object], kept: object) 
 
 
 def aggregate_rows(view: View, source: SourceTable, at: TableVersion) -> TableVersion:
-    """Bring the log of a view of declared aggregates up to a version of its source's."""
-    return update_view(_tables(), view, source, at).version
+    """Bring the log of a view of declared aggregates up to a version of its source's.
+
+    Raises:
+        DataError: MS-2180, a check refuses the rows, and nothing is committed.
+    """
+    tables = _tables()
+    gate = gate_of(f"/feature_view/{view.name}", f"feature view {view.name!r}")
+    done = update_view(tables, view, source, at, judge=judge_of_view(tables, view, gate))
+    gate.passed()
+    tidied(view.log)
+    return done.version
 
 
 def derive_rows(
@@ -292,7 +345,18 @@ def derive_rows(
     versions = [msgspec.convert(at[f"at{index}"], TableVersion) for index in range(len(upstream))]
     items = [Upstream(item.name, item, version) for item, version in zip(upstream, versions, strict=True)]
     step = context.current()
-    made = derive_view(_tables(), view, function, items, anew=step.forced, outside=lambda: bool(step.undeclared()))
+    tables, gate = _tables(), gate_of(f"/feature_view/{view.name}", str(of_function(function)))
+    made = derive_view(
+        tables,
+        view,
+        function,
+        items,
+        anew=step.forced,
+        outside=lambda: bool(step.undeclared()),
+        judge=judge_of_view(tables, view, gate),
+    )
+    gate.passed()
+    tidied(view.log)
     return made.version
 
 

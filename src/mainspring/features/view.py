@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mainspring.declare.aggregate import Aggregate, Function
+from mainspring.declare.checking import checks_fit
 from mainspring.declare.data import Feature, FeatureView, FeatureViewSpec, Source, SourceSpec, did_you_mean
 from mainspring.declare.declaration import name_of, origin_of, spec_of
 from mainspring.declare.model import Input
+from mainspring.declare.quality import Check
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DeclarationError
+from mainspring.features.quality.schemas import located
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
@@ -40,7 +43,9 @@ __all__ = [
     "FeatureDef",
     "Pick",
     "View",
+    "aggregates_log",
     "arrow_type",
+    "checks_of",
     "log_schema",
     "pick",
     "picks_of",
@@ -127,6 +132,7 @@ class View:
         every_us: how often it is published, or None.
         rows: ``each`` when increments suffice, ``whole`` when all is recomputed.
         decorated: whether a function makes its rows.
+        checks: what its rows must satisfy; those that set rows aside always, the others where rows are brought in.
     """
 
     id: int
@@ -145,6 +151,12 @@ class View:
     every_us: int | None = None
     rows: Literal["each", "whole"] = "each"
     decorated: bool = False
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def quarantine(self) -> str:
+        """The table of rows that were set aside."""
+        return f"quarantine/{self.log}"
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -264,8 +276,9 @@ def view_of(
     has_valid_to = plain and source.valid_to is not None
     sources = tuple(name_of(item) for item in spec.sources)
     read = [source_digest(spec_of(item)) for item in spec.sources if isinstance(item, Source)]
-    content = [_LAYOUT, sources, read, keys, columns, spec.rows if not plain else "each", code, upstream]
-    log = f"feature_view/{name}/{_digest(content)[:16]}"
+    setting_aside = tuple(check for check in checks_of(spec, (*keys, *columns)) if check.on_fail == "quarantine")
+    content = _content(sources, read, keys, columns, spec.rows if not plain else "each", code, upstream, setting_aside)
+    log = _log_of(name, content)
     return View(
         id=id,
         name=name,
@@ -283,7 +296,48 @@ def view_of(
         every_us=spec.every_us,
         rows=spec.rows,
         decorated=not plain,
+        checks=setting_aside,
     )
+
+
+def aggregates_log(view: View, source: str, checks: Sequence[Check]) -> str:
+    """The log that a view of declared aggregates would have over a source of that digest, with these checks."""
+    setting_aside = tuple(check for check in checks if check.on_fail == "quarantine")
+    content = _content(view.sources, [source], view.keys, view.columns, "each", "", "", setting_aside)
+    return _log_of(view.name, content)
+
+
+def _content(
+    sources: Sequence[str],
+    read: Sequence[str],
+    keys: Sequence[FieldSpec],
+    columns: Sequence[FieldSpec],
+    rows: str,
+    code: str,
+    upstream: str,
+    setting_aside: Sequence[Check],
+) -> list[object]:
+    """What decides the rows of a view's log."""
+    content: list[object] = [_LAYOUT, tuple(sources), list(read), tuple(keys), tuple(columns), rows, code, upstream]
+    return [*content, [repr(check) for check in setting_aside]] if setting_aside else content
+
+
+def _log_of(name: str, content: object) -> str:
+    return f"feature_view/{name}/{_digest(content)[:16]}"
+
+
+def checks_of(spec: FeatureViewSpec, fields: Sequence[FieldSpec]) -> tuple[Check, ...]:
+    """All checks of a view, as values that any process can hold.
+
+    Args:
+        spec: what was declared.
+        fields: the keys and columns of its log.
+
+    Raises:
+        DeclarationError: MS-1007, MS-1062, as `checks_fit`: only now are the columns of its function known.
+    """
+    found = checks_fit(spec.checks, {field.name: field for field in fields}, "the feature view", of_view=True)
+    return tuple(located(check) for check in found)
 
 
 def source_digest(spec: SourceSpec) -> str:

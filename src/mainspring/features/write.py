@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,23 +14,32 @@ from mainspring.features.duck import connection, quoted
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import REASON, Prepared, prepare_rows
 from mainspring.features.log import (
-    PUSH_WRITER,
     SEQ_MARK,
     WRITERS,
     SourceTable,
     TableVersion,
     append_to_log,
     content_digest,
+    counter_after,
     newest,
     noted,
+    numbered,
     reaching,
     read_log,
-    sequence,
     source_schema,
     standing,
 )
 from mainspring.features.project import update_view
-from mainspring.features.view import BATCH, RETRACTS, SEQ, View, stored_field
+from mainspring.features.quality.known import known_in
+from mainspring.features.quality.results import CheckResult
+from mainspring.features.quality.screen import refuse_pushed
+from mainspring.features.stamp import constant, stamp, stored
+from mainspring.features.unheld import unheld
+from mainspring.features.view import BATCH, EVENT, RETRACTS, SEQ, View
+from mainspring.features.wal.commit import commit_waiting, log_of, retire, seq_of
+from mainspring.features.wal.frames import Entry
+from mainspring.features.wal.log import WriteAheadLog
+from mainspring.features.wal.rows import drafted
 from mainspring.lazy import lazy
 from mainspring.ports.tables import Commit, TableStore, Txn
 
@@ -40,14 +50,21 @@ if TYPE_CHECKING:
 else:
     np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["PUSH_MARK", "Changes", "PushResult", "append_rows", "ingest_batch"]
+__all__ = [
+    "Changes",
+    "Increment",
+    "PushResult",
+    "append_increment",
+    "append_rows",
+    "has_batches",
+    "holds_content",
+    "ingest_batch",
+    "seq_range",
+]
 
-PUSH_MARK = "push"
-"""The mark of a source's log that holds the greatest `_seq` of a pushed row."""
 _FILES = "files"
 """The writer of what files bring; it counts how often they brought something."""
 _CONTENT = "content"
-_REQUEST = "request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +80,8 @@ class PushResult:
         views: the logs of the views that were brought up to date, by name.
         logged: what the batch put into each view's log, by name, with the system columns: what goes online next.
         repeated: whether this request had been carried out before, so that nothing was appended now.
+        behind: the views that were not brought up to date, with the reason: a check refuses rows that came before.
+        results: what the source's checks of single rows found.
     """
 
     accepted: int
@@ -73,6 +92,8 @@ class PushResult:
     views: Mapping[str, TableVersion] = field(default_factory=lambda: MappingProxyType({}))
     logged: Mapping[str, pa.Table] = field(default_factory=lambda: MappingProxyType({}))
     repeated: bool = False
+    behind: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    results: tuple[CheckResult, ...] = ()
 
 
 def append_rows(
@@ -84,7 +105,9 @@ def append_rows(
     *,
     request_id: str | None = None,
 ) -> PushResult:
-    """The offline half of a push: when it returns, the rows are in the tables.
+    """The offline half of a push, to the end: when it returns, the rows are in the tables.
+
+    A server acknowledges sooner, when they are in the write-ahead log; the way there is the same.
 
     Args:
         services: where the table store is.
@@ -95,89 +118,64 @@ def append_rows(
         request_id: makes a repeated request harmless; it is of these rows, and of no others.
 
     Raises:
-        DataError: MS-2110, MS-2111, the rows are not of the record's types; MS-2121, the `request_id` came with other
+        DataError: MS-2110, MS-2111, the rows are not of the record's types; MS-2180, a check of the source or of a
+            view refuses them; MS-2121, the `request_id` came with other
             rows before; nothing is appended.
         StoreError: as the table store raises; the same push with the same `request_id` then goes on where it stopped.
     """
     tables = services.tables
-    prepared = prepare_rows(source, rows)
-    with tables.writing(source.log):
-        head = tables.mark(source.log, SEQ_MARK)
-        before = -1 if head is None else head
-        aside = tables.version(source.quarantine)
-        batch = f"request/{request_id}" if request_id else f"push/{before}/{-1 if aside is None else aside}"
-        earlier = tables.commit_of(source.log, batch, 1) if request_id else None
-        asked = content_digest(prepared.rows) + content_digest(prepared.set_aside)
-        if earlier is None:
-            stamped = _stamp(source, prepared.rows, sequence(head, len(prepared.rows), PUSH_WRITER), batch, now_us)
-            notes = {_REQUEST: asked} if request_id else {}
-            version = _append_pushed(tables, source, prepared, stamped, batch, notes, now_us)
-        elif earlier.notes.get(_REQUEST, asked) != asked:
-            raise _another(source, str(request_id))
-        else:
-            stamped = tables.read(source.log, where=[(BATCH, "==", batch)]).sort_by(SEQ)
-            version = noted(source.log, earlier) or TableVersion(source.log, earlier.version)
+    prepared = prepare_rows(source, rows, known_in(tables))
+    for view in views:
+        refuse_pushed(view, prepared.rows)
+    draft = drafted(source, prepared, now_us, request_id)
+    with contextlib.closing(log_of(tables, source)) as log:
+        entry, repeated = log.append(draft)
+        with tables.writing(source.log):
+            committed = commit_waiting(tables, log)
+            retire(tables, log)
+            version = _version_with(tables, source, entry, now_us)
+    arrived = None if committed is None else (committed.before, committed.rows)
     done: dict[str, TableVersion] = {}
     logged: dict[str, pa.Table] = {}
+    behind: dict[str, str] = {}
     for view in views:
-        update = update_view(tables, view, source, version, arrived=(before, stamped))
+        try:
+            update = update_view(tables, view, source, version, arrived=arrived)
+        except DataError as error:  # an earlier batch, which the view refused, is in its way
+            behind[view.name] = f"{error.code} {error.what}"
+            continue
         done[view.name], logged[view.name] = update.version, update.appended
-        if earlier is not None and not len(update.appended):
-            logged[view.name] = tables.read(view.log, where=[(BATCH, "==", batch)]).sort_by(SEQ)
-    seq = stamped.column(SEQ)
+        if repeated and not len(update.appended):
+            logged[view.name] = tables.read(view.log, where=[(BATCH, "==", entry.batch)]).sort_by(SEQ)
     return PushResult(
-        len(stamped),
-        len(prepared.set_aside),
-        prepared.report,
-        (seq[0].as_py(), seq[-1].as_py()) if len(stamped) else None,
+        entry.rows,
+        entry.aside,
+        entry.report,
+        seq_range(entry),
         version,
         done,
         logged,
-        repeated=earlier is not None,
+        repeated=repeated,
+        behind=behind,
+        results=prepared.results,
     )
 
 
-def _append_pushed(
-    tables: TableStore,
-    source: SourceTable,
-    prepared: Prepared,
-    stamped: pa.Table,
-    batch: str,
-    notes: Mapping[str, str],
-    now_us: int,
-) -> TableVersion:
-    _set_aside(tables, source, prepared.set_aside, batch)
+def _version_with(tables: TableStore, source: SourceTable, entry: Entry, now_us: int) -> TableVersion:
+    """The first version of a source's log that has a push; a push of nothing makes the log."""
+    if entry.rows:
+        return reaching(tables, source.log, seq_of(entry.counter + entry.rows - 1))
     known = newest(tables, source.log)
-    if known is not None and not len(stamped):
+    if known is not None:
         return known
-    through = stamped.column(SEQ)[-1].as_py() if len(stamped) else -1
     return append_to_log(
-        tables,
-        source.log,
-        stamped,
-        _push_of(batch, through, request=bool(notes)),
-        through=through,
-        quarantined=len(prepared.set_aside),
-        made=now_us,
-        marks={PUSH_MARK: through} if len(stamped) else {},
-        notes=notes,
+        tables, source.log, source_schema(source).empty_table(), Txn("made", 1), through=-1, made=now_us
     )
 
 
-def _another(source: SourceTable, request_id: str) -> DataError:
-    return DataError(
-        f"request {request_id!r} was another one",
-        code="MS-2121",
-        why=f"other rows came to source {source.name!r} under this name before",
-        fix="send each request under a name of its own (Idempotency-Key), and a repeated one as it was",
-    )
-
-
-def _push_of(batch: str, through: int, *, request: bool) -> Txn:
-    """The save of a push: by its request's name, which may come again, or as the next of all pushes."""
-    if through < 0:
-        return Txn("made", 1)  # a push of nothing makes the table; its batch's name is free for the next push
-    return Txn(batch, 1) if request else Txn(PUSH_MARK, through)
+def seq_range(entry: Entry) -> tuple[int, int] | None:
+    """The first and the last `_seq` of a push's rows, or None when it has none."""
+    return (seq_of(entry.counter), seq_of(entry.counter + entry.rows - 1)) if entry.rows else None
 
 
 def number_of(content: str) -> int:
@@ -204,6 +202,10 @@ def _unheard(changes: Changes) -> None:
     """Tell nobody."""
 
 
+def _unjudged(rows: pa.Table) -> None:
+    """Let all rows in."""
+
+
 def ingest_batch(
     tables: TableStore,
     source: SourceTable,
@@ -213,6 +215,7 @@ def ingest_batch(
     now_us: int,
     pushed: int = -1,
     tell: Callable[[Changes], None] = _unheard,
+    judge: Callable[[pa.Table], None] = _unjudged,
 ) -> TableVersion:
     """Append what a source's files hold and its log does not, take away what they do not hold any more; once.
 
@@ -230,9 +233,11 @@ def ingest_batch(
         now_us: the moment of arrival, in microseconds since 1970.
         pushed: the `PUSH_MARK` that the version must reach.
         tell: is told what changed, if anything did.
+        judge: is shown the rows that are new before anything is written; what it raises, refuses the batch.
     """
     batch = f"file/{content}"
-    with tables.writing(source.log):
+    with tables.writing(source.log), contextlib.closing(log_of(tables, source)) as log:
+        commit_waiting(tables, log)  # what was acknowledged before stands for rows of the files
         before = newest(tables, source.log)
         number = tables.mark(source.log, _FILES) or 0
         earlier = tables.commit_of(source.log, _FILES, number) if number else None
@@ -242,13 +247,14 @@ def ingest_batch(
         if before is not None:
             rows, gone = _difference(tables, rows, source)
             aside = _unknown(tables, source.quarantine, aside, source) if len(aside) else aside
+        judge(rows)
         _set_aside(tables, source, aside, batch)
         if before is not None and not len(rows) and gone is None:
             return before if earlier is None else _with_pushes(tables, source, earlier, pushed)
         # Pushed rows that came first do not make the files news: what they tell is older.
         taken = 0 if gone is None else len(gone)
-        seq = sequence(tables.mark(source.log, SEQ_MARK), taken + len(rows))
-        stamped = _stamp(source, rows, seq[taken:], batch, now_us if number else None)
+        seq = _apart(tables, source, log, taken + len(rows))
+        stamped = stamp(source, rows, seq[taken:], batch, now_us if number else None)
         if gone is not None:
             stamped = pa.concat_tables([_retracting(source, gone, seq[:taken], batch, now_us), stamped])
         tell(_changes(source, rows, gone))
@@ -265,6 +271,103 @@ def ingest_batch(
         )
 
 
+def _apart(tables: TableStore, source: SourceTable, log: WriteAheadLog, count: int) -> pa.Array:
+    """Numbers for rows of files; pushes with smaller ones are in the table, those that come meanwhile get greater."""
+    start = log.reserve(count, counter_after(tables.mark(source.log, SEQ_MARK)))
+    commit_waiting(tables, log, below=start)
+    return numbered(start, count)
+
+
+@dataclass(frozen=True, slots=True)
+class Increment:
+    """What became of one part of what a source outside has.
+
+    Attributes:
+        added: rows that are new.
+        aside: rows that were set aside and had not been before.
+    """
+
+    added: int
+    aside: int
+
+
+def append_increment(
+    tables: TableStore,
+    source: SourceTable,
+    prepared: Prepared,
+    *,
+    writer: str,
+    now_us: int,
+    history: bool,
+    compared: bool,
+    marks: Callable[[], Mapping[str, int]] = dict,
+    notes: Callable[[], Mapping[str, str]] = dict,
+    judge: Callable[[pa.Table], None] = _unjudged,
+) -> Increment:
+    """Append rows of which nothing is taken away later: in one commit, or in none when there is nothing to say.
+
+    Args:
+        tables: the table store.
+        source: the source.
+        prepared: its rows.
+        writer: who brings them; the mark of that name counts how often it brought something.
+        now_us: the moment of arrival, in microseconds since 1970.
+        history: whether the rows count as known from their event time on, and are marked as assumed.
+        compared: whether rows that the log holds are left out: as many copies of each as it holds.
+        marks: further marks of the commit, asked for while no one else writes; when there are some, it is made.
+        notes: its notes, likewise; they alone make no commit.
+        judge: is shown the rows that are new before anything is written; what it raises, refuses them.
+    """
+    with tables.writing(source.log), contextlib.closing(log_of(tables, source)) as log:
+        commit_waiting(tables, log)  # what was acknowledged before stands for rows of the source
+        known, number = newest(tables, source.log), tables.mark(source.log, writer) or 0
+        rows, aside = prepared.rows, prepared.set_aside
+        if compared and known is not None:
+            rows = _unheld_by_log(tables, source, rows)
+            aside = _unknown(tables, source.quarantine, aside, source) if len(aside) else aside
+        judge(rows)
+        own, batch = marks(), f"{writer}/{number + 1}"
+        _set_aside(tables, source, aside, f"{batch}/{content_digest(aside)[:8]}")
+        if len(rows) or known is None or own:
+            seq = _apart(tables, source, log, len(rows))
+            append_to_log(
+                tables,
+                source.log,
+                stamp(source, rows, seq, batch, None if history else now_us),
+                Txn(writer, number + 1),
+                through=seq[-1].as_py() if len(seq) else -1,
+                quarantined=len(aside),
+                made=now_us,
+                marks=own,
+                notes=notes(),
+            )
+    return Increment(len(rows), len(aside))
+
+
+def holds_content(tables: TableStore, source: SourceTable, content: str) -> bool:
+    """Whether a source's log speaks of files of this content, as `ingest_batch` last took them."""
+    number = tables.mark(source.log, _FILES)
+    commit = tables.commit_of(source.log, _FILES, number) if number else None
+    return commit is not None and commit.notes.get(_CONTENT) == content
+
+
+def has_batches(tables: TableStore, source: SourceTable, writer: str) -> bool:
+    """Whether a source's log had anything from files, or from this writer."""
+    return any(tables.mark(source.log, name) for name in (_FILES, writer))
+
+
+def _unheld_by_log(tables: TableStore, source: SourceTable, rows: pa.Table) -> pa.Table:
+    """The rows that a log does not hold; a row and its copy happened at once, so only that stretch is looked at."""
+    if not len(rows):
+        return rows
+    event = pc.min_max(rows.column(source.time)).as_py()
+    columns = [*(item.name for item in source.fields), SEQ, RETRACTS]
+    held = read_log(
+        tables, source.log, columns=columns, where=[(EVENT, ">=", event["min"]), (EVENT, "<=", event["max"])]
+    )
+    return unheld(rows, standing(held), source.fields)
+
+
 def _with_pushes(tables: TableStore, source: SourceTable, earlier: Commit, pushed: int) -> TableVersion:
     """The first version that has an earlier batch and the pushes up to a mark: the same at every call."""
     version = noted(source.log, earlier) or TableVersion(source.log, earlier.version)
@@ -273,25 +376,11 @@ def _with_pushes(tables: TableStore, source: SourceTable, earlier: Commit, pushe
     return reaching(tables, source.log, pushed)
 
 
-def _stamp(source: SourceTable, rows: pa.Table, seq: pa.Array, batch: str, arrived_us: int | None) -> pa.Table:
-    """The rows with the system columns; `arrived_us` None takes the event time where nothing says better."""
-    moment = pa.timestamp("us", "UTC")
-    event = rows.column(source.time)
-    arrival = event if arrived_us is None else pa.scalar(arrived_us, pa.int64()).cast(moment)
-    given = rows.column(source.ingested) if source.ingested else pa.chunked_array([pa.nulls(len(rows), moment)])
-    deleted = pc.fill_null(rows.column(source.deleted), False) if source.deleted else _constant(False, rows)
-    assumed = pc.is_null(given) if arrived_us is None else _constant(False, rows)
-    system = [event, pc.coalesce(given, arrival), seq, deleted, assumed, _constant(batch, rows)]
-    columns = [rows.column(item.name).cast(stored_field(item).type) for item in source.fields]
-    retracts = pa.nulls(len(rows), pa.int64())
-    return pa.table([*columns, *system, retracts], schema=source_schema(source))
-
-
 def _retracting(source: SourceTable, gone: pa.Table, seq: pa.Array, batch: str, now_us: int) -> pa.Table:
     """Rows that take away others, from now on."""
     now = pa.repeat(pa.scalar(now_us, pa.int64()).cast(pa.timestamp("us", "UTC")), len(gone))
     columns = [gone.column(item.name) for item in source.fields]
-    system = [gone.column(source.time), now, seq, _constant(True, gone), _constant(False, gone), _constant(batch, gone)]
+    system = [gone.column(source.time), now, seq, constant(True, gone), constant(False, gone), constant(batch, gone)]
     return pa.table([*columns, *system, gone.column(SEQ)], schema=source_schema(source))
 
 
@@ -306,18 +395,13 @@ def _changes(source: SourceTable, rows: pa.Table, gone: pa.Table | None) -> Chan
     return Changes(kept[0], len(both), kept[1])
 
 
-def _constant(value: object, rows: pa.Table) -> pa.Array:
-    return pa.repeat(pa.scalar(value), len(rows))
-
-
 def _set_aside(tables: TableStore, source: SourceTable, rows: pa.Table, batch: str) -> None:
     if not len(rows):
         return
-    stored = [rows.column(item.name).cast(stored_field(item).type) for item in source.fields]
     names = [*(item.name for item in source.fields), REASON, BATCH]
     tables.append(
         source.quarantine,
-        pa.table([*stored, rows.column(REASON), _constant(batch, rows)], names=names),
+        pa.table([*stored(source, rows), rows.column(REASON), constant(batch, rows)], names=names),
         Txn(batch, 1),
     )
 
@@ -329,11 +413,12 @@ def _difference(tables: TableStore, rows: pa.Table, source: SourceTable) -> tupl
     """
     names = [item.name for item in source.fields]
     held = standing(read_log(tables, source.log, columns=[*names, SEQ, RETRACTS]))
-    stored = [rows.column(item.name).cast(stored_field(item).type) for item in source.fields]
     listed = ", ".join(quoted(name) for name in names)
     same = " and ".join(f"a.{quoted(name)} is not distinct from b.{quoted(name)}" for name in names)
-    with connection() as opened:
-        opened.register("incoming", pa.table([*stored, pa.array(np.arange(len(rows)))], names=[*names, "rid"]))
+    with connection(tables.limits) as opened:
+        opened.register(
+            "incoming", pa.table([*stored(source, rows), pa.array(np.arange(len(rows)))], names=[*names, "rid"])
+        )
         opened.register("held", held.select([*names, SEQ]).append_column("place", pa.array(np.arange(len(held)))))
         new = opened.sql(
             f"with a as (select *, row_number() over (partition by {listed} order by rid) as copy from incoming), "
@@ -358,20 +443,13 @@ def _difference(tables: TableStore, rows: pa.Table, source: SourceTable) -> tupl
     return added, gone if len(gone) else None
 
 
+def _numbered(source: SourceTable, rows: pa.Table) -> pa.Table:
+    names = [*(item.name for item in source.fields), "rid"]
+    return pa.table([*stored(source, rows), pa.array(np.arange(len(rows)))], names=names)
+
+
 def _unknown(tables: TableStore, table: str, rows: pa.Table, source: SourceTable) -> pa.Table:
     """The rows that a table does not hold yet: as many copies of each as there are more, in the order they came."""
     if tables.version(table) is None:
         return rows
-    names = [item.name for item in source.fields]
-    stored = [rows.column(item.name).cast(stored_field(item).type) for item in source.fields]
-    listed = ", ".join(quoted(name) for name in names)
-    same = " and ".join(f"n.{quoted(name)} is not distinct from h.{quoted(name)}" for name in names)
-    with connection() as opened:
-        opened.register("incoming", pa.table([*stored, pa.array(np.arange(len(rows)))], names=[*names, "rid"]))
-        opened.register("held", tables.read(table, columns=names))
-        found = opened.sql(
-            f"with n as (select *, row_number() over (partition by {listed} order by rid) as copy from incoming), "
-            f"h as (select {listed}, count(*) as copies from held group by all) "
-            f"select n.rid from n left join h on {same} where n.copy > coalesce(h.copies, 0) order by n.rid"
-        ).to_arrow_table()
-    return rows.take(found.column("rid"))
+    return unheld(rows, tables.read(table, columns=[item.name for item in source.fields]), source.fields)

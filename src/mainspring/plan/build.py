@@ -29,6 +29,7 @@ from mainspring.declare.on_demand import (
 )
 from mainspring.declare.record import FieldSpec
 from mainspring.declare.step import PipelineSpec, StepSpec
+from mainspring.declare.vector_index import VectorIndexSpec
 from mainspring.errors import DeclarationError
 from mainspring.plan.checks import check_model, check_monitor, check_promotion, check_schedule, unique_names
 from mainspring.plan.closure import closure_of
@@ -36,6 +37,7 @@ from mainspring.plan.computing import check_inputs, check_on_demand, check_servi
 from mainspring.plan.encoding import digest, encode
 from mainspring.plan.graph import Node, Plan, in_order
 from mainspring.plan.language import check_language, describe_language, uses_of_language
+from mainspring.plan.vector_index import check_vector_index
 
 __all__ = ["Infer", "build_plan", "feature_names", "url_of"]
 
@@ -60,7 +62,7 @@ def build_plan(app: App, infer: Infer | None = None) -> Plan:
         infer: finds the columns of decorated views; without it they must be declared with ``returns=``.
 
     Raises:
-        DeclarationError: MS-1010, MS-1027, MS-1101 to MS-1113.
+        DeclarationError: MS-1010, MS-1027, MS-1101 to MS-1113, MS-1121 to MS-1123.
     """
     declarations = [item for item in app.declared() if kind_of(item) is not DeclaredKind.ENTITY]
     unique_names(declarations)
@@ -115,6 +117,11 @@ def _uses(spec: object) -> Iterable[Declaration[object]]:
 
 
 @_uses.register
+def _(spec: SourceSpec) -> Iterable[Declaration[object]]:
+    return [check.to for check in spec.checks if check.to is not None]
+
+
+@_uses.register
 def _(spec: FeatureViewSpec) -> Iterable[Declaration[object]]:
     return spec.sources
 
@@ -151,6 +158,11 @@ def _(spec: ScheduleSpec) -> Iterable[Declaration[object]]:
     return (spec.target,)
 
 
+@_uses.register
+def _(spec: VectorIndexSpec) -> Iterable[Declaration[object]]:
+    return (spec.feature.view,)
+
+
 _Description = tuple[Mapping[str, object], tuple[FieldSpec, ...]]
 
 
@@ -170,7 +182,8 @@ def _(spec: SourceSpec, declaration: Source, *_: object) -> _Description:
     }
     columns = {field.name: str(field.type) for field in spec.fields}
     rules = {field.name: text for field in spec.fields if (text := _rules(field))}
-    return {**roles, "columns": columns, **({"rules": rules} if rules else {})}, spec.fields
+    described: dict[str, object] = {**roles, "columns": columns, **({"rules": rules} if rules else {})}
+    return {**described, **_checks(spec)}, spec.fields
 
 
 @_describe.register
@@ -188,7 +201,7 @@ def _(spec: FeatureViewSpec, declaration: FeatureView, *rest: object) -> _Descri
     else:
         described |= {"rows": spec.rows, "code": _code(spec.function)}
         described["features"] = {field.name: str(field.type) for field in columns if field.name not in spec.keys}
-    return described, columns
+    return {**described, **_checks(spec)}, columns
 
 
 @_describe.register
@@ -285,6 +298,11 @@ def _(spec: ScheduleSpec, declaration: Declaration[object], *_: object) -> _Desc
     return described, ()
 
 
+@_describe.register
+def _(spec: VectorIndexSpec, declaration: Declaration[object], *_: object) -> _Description:
+    return {"feature": spec.feature.name, "filters": list(spec.filters), "metric": spec.metric}, ()
+
+
 def _view_fields(
     spec: FeatureViewSpec,
     declaration: FeatureView,
@@ -323,6 +341,10 @@ def _key_fields(
             )
         keys.append(FieldSpec(key, dataclasses.replace(found.type, nullable=False)))
     return tuple(keys)
+
+
+def _checks(spec: SourceSpec | FeatureViewSpec) -> Mapping[str, object]:
+    return {"checks": {str(check): check.on_fail for check in spec.checks}} if spec.checks else {}
 
 
 def _rules(field: FieldSpec) -> str:
@@ -372,6 +394,8 @@ def _check(node: Node, fields: Mapping[str, tuple[FieldSpec, ...]]) -> None:
     elif isinstance(spec, MonitorSpec):
         model = spec_of(spec.model)
         check_monitor(node, spec, [name for item in model.inputs for name in feature_names(item, fields)])
+    elif isinstance(spec, VectorIndexSpec):
+        check_vector_index(node, spec, fields[node.inputs[0]])
 
 
 def _with_fingerprints(nodes: Sequence[Node]) -> tuple[Node, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 else:
     pa = lazy("pyarrow")
 
-__all__ = ["Commit", "TableStore", "Txn", "Where"]
+__all__ = ["Commit", "Limits", "TableStore", "Txn", "Where"]
 
 Where = tuple[str, str, object]
 """A condition on a column: ``("_seq", ">", 40)``; the operators are ``== != < <= > >= in``."""
@@ -57,6 +58,19 @@ class Commit:
     repeated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What those who query tables may take of the machine.
+
+    Attributes:
+        memory: what a query may hold, as ``1GiB``, or None for as much as the engine sees fit.
+        spill: a folder for what does not fit, or None for the engine's own.
+    """
+
+    memory: str | None = None
+    spill: str | None = None
+
+
 @runtime_checkable
 class TableStore(Protocol):
     """Tables by name (``source/flights``). A commit that was returned survives kill -9; each version stays readable.
@@ -64,6 +78,10 @@ class TableStore(Protocol):
     Every method raises `StoreError`: MS-4101 disk full, MS-4130 unreadable or unwritable, MS-4131 no such table or
     version, MS-4132 rows that do not fit, MS-4133 a damaged or newer table, MS-4134 other writers are in the way.
     """
+
+    @property
+    def limits(self) -> Limits:
+        """What a query of these tables may take of the machine."""
 
     def tables(self) -> tuple[str, ...]:
         """The names of all tables, sorted."""
@@ -123,6 +141,15 @@ class TableStore(Protocol):
 
     def writing(self, table: str) -> AbstractContextManager[None]:
         """Hold off other writers of a table, so that what is read here is still true when it is appended to."""
+
+    def beside(self, name: str) -> Path:
+        """A folder for what all writers of these tables share, such as the log of pushes; it need not be there yet.
+
+        Locks on its files hold for all of them, and what they have synced survives a loss of power.
+        """
+
+    def sync(self, table: str) -> None:
+        """Make all that was committed survive a loss of power too; nothing when the table is not there."""
 
     def compact(self, table: str) -> Commit | None:
         """Rewrite small files as large ones; same rows, a new version. None when there was nothing to do."""

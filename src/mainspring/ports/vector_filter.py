@@ -12,6 +12,7 @@ from mainspring.errors import UsageError
 
 __all__ = [
     "LISTS",
+    "SAFE",
     "And",
     "Any",
     "Eq",

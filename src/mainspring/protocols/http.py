@@ -17,8 +17,20 @@ from mainspring.errors import (
     ServiceError,
     UsageError,
 )
+from mainspring.serving.calls import Reason, Rejected
 
-__all__ = ["Fault", "Handler", "Long", "Request", "Response", "Router", "error_response", "json_response"]
+__all__ = [
+    "Errors",
+    "Fault",
+    "Handler",
+    "Long",
+    "Request",
+    "Response",
+    "Router",
+    "error_response",
+    "fault_of",
+    "json_response",
+]
 
 JSON = b"application/json"
 
@@ -68,6 +80,8 @@ class Response(msgspec.Struct, frozen=True):
 
 
 Handler = Callable[[Request], Awaitable[Response]]
+Errors = Callable[[Exception], Response]
+"""Makes the response of a failed request, in a wire's own shape."""
 
 
 class Fault(Exception):  # noqa: N818 - it becomes a response, not a traceback
@@ -105,12 +119,44 @@ _STATUS: tuple[tuple[type[MainspringError], int], ...] = (
 )
 
 
+_LATER = {"MS-5046": 1}
+"""Codes of what is refused for now: 429, with the seconds after which another try makes sense."""
+
 _CONFLICTS = ("MS-2121",)
 """Codes of requests that are at odds with an earlier one: 409."""
 
 
+_UNFIT = ("MS-2180",)
+"""Codes of rows that are understood, and refused for what they say: 422, with the rows of the client's own."""
+
+
+_REASONS: Mapping[Reason, int] = {
+    Reason.INVALID: 400,
+    Reason.NO_MODEL: 404,
+    Reason.NO_VERSION: 404,
+    Reason.TOO_LARGE: 413,
+    Reason.NOT_READY: 503,
+    Reason.EXPIRED: 504,
+    Reason.FORBIDDEN: 403,
+    Reason.CONFLICT: 409,
+    Reason.NOT_SERVED: 501,
+}
+
+
+def fault_of(error: Exception) -> Fault:
+    """A failed request as a fault, for wires with a shape of their own; faults of ours say only that they are ours."""
+    if isinstance(error, Fault):
+        return error
+    if isinstance(error, Rejected):
+        return Fault(_REASONS[error.reason], error.message)
+    response = error_response(error)
+    return Fault(response.status, orjson.loads(response.body)["error"])
+
+
 def error_response(error: Exception) -> Response:
     """The response of a failed request: ``{"error": text}``; faults of ours say only that they are ours."""
+    if isinstance(error, Rejected):
+        return json_response({"error": error.message}, _REASONS[error.reason])
     if isinstance(error, Fault):
         headers = [] if error.retry_after is None else [(b"retry-after", str(error.retry_after).encode())]
         if error.challenge:
@@ -118,9 +164,13 @@ def error_response(error: Exception) -> Response:
         return json_response({"error": error.message}, error.status, headers=tuple(headers))
     if isinstance(error, MainspringError):
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        status = 409 if error.code in _CONFLICTS else status
+        by_code = {**dict.fromkeys(_CONFLICTS, 409), **dict.fromkeys(_UNFIT, 422), **dict.fromkeys(_LATER, 429)}
+        status = by_code.get(error.code, status)
         if status < 500:
-            return json_response({"error": error.what, "code": error.code, "fix": error.fix}, status)
+            told = {"why": error.why} if error.code in _UNFIT else {}
+            later = ((b"retry-after", str(_LATER[error.code]).encode()),) if status == 429 else ()
+            answer = {"error": error.what, "code": error.code, **told, "fix": error.fix}
+            return json_response(answer, status, headers=later)
         return json_response({"error": "the server cannot answer now", "code": error.code}, status)
     return json_response({"error": "internal error"}, 500)
 
@@ -139,6 +189,7 @@ class Long:
 @dataclass(slots=True)
 class _Branch:
     exact: dict[str, _Branch] = field(default_factory=dict)
+    folded: dict[str, _Branch] = field(default_factory=dict)
     any: _Branch | None = None
     handlers: dict[str, Handler] = field(default_factory=dict)
 
@@ -151,11 +202,32 @@ class Router:
         self._exact: dict[tuple[str, bytes], tuple[Handler, str, tuple[str, ...]]] = {}
         self._paths: list[tuple[str, str, str]] = []
         self._long: dict[Handler, Long] = {}
+        self._errors: dict[Handler, Errors] = {}
 
-    def add(self, method: str, pattern: str, handler: Handler, *, long: Long | None = None) -> None:
-        """Route a method and a pattern to a handler; the first added stays."""
+    def add(
+        self,
+        method: str,
+        pattern: str,
+        handler: Handler,
+        *,
+        long: Long | None = None,
+        errors: Errors | None = None,
+        any_case: bool = False,
+    ) -> None:
+        """Route a method and a pattern to a handler; the first added stays.
+
+        Args:
+            method: of HTTP.
+            pattern: of the path.
+            handler: who answers.
+            long: set for a handler that waits for others.
+            errors: the shape of its failed requests.
+            any_case: whether the pattern's words may be written in capitals, too.
+        """
         if long is not None:
             self._long[handler] = long
+        if errors is not None:
+            self._errors[handler] = errors
         self._paths.append((method, pattern, getattr(handler, "__qualname__", repr(handler))))
         if "*" not in pattern:
             self._exact.setdefault((method, pattern.encode()), (handler, pattern, ()))
@@ -165,12 +237,19 @@ class Router:
                 branch.any = branch.any or _Branch()
                 branch = branch.any
             else:
-                branch = branch.exact.setdefault(segment, _Branch())
+                following = branch.exact.setdefault(segment, _Branch())
+                if any_case:
+                    branch.folded.setdefault(segment, following)
+                branch = following
         branch.handlers.setdefault(method, handler)
 
     def routes(self) -> tuple[tuple[str, str, str], ...]:
         """Every route: method, pattern and handler's name."""
         return tuple(self._paths)
+
+    def errors(self, handler: Handler) -> Errors:
+        """The shape of a handler's failed requests."""
+        return self._errors.get(handler, error_response)
 
     def long(self, handler: Handler) -> Long | None:
         """How the host treats a handler that may take long; None for one that answers at once."""
@@ -190,6 +269,8 @@ class Router:
         for raw in raw_path.strip(b"/").split(b"/"):
             segment = unquote_to_bytes(raw).decode("utf-8", "replace")
             following = branch.exact.get(segment)
+            if following is None and branch.folded:
+                following = branch.folded.get(segment.lower())
             if following is None:
                 following = branch.any
                 stars.append(segment)

@@ -10,6 +10,7 @@ from typing import Any
 
 from mainspring.protocols.http import Fault, Handler, Request, Response, Router, error_response
 from mainspring.server.streams import Leaving, Leavings, Receive, Send, send_stream
+from mainspring.serving.calls import Rejected
 
 __all__ = ["AsgiApp", "Limits", "Listener"]
 
@@ -44,6 +45,7 @@ class Listener:
         limits: what a request may cost.
         mounts: other applications by path prefix; the longest prefix wins.
         owned: path prefixes that stay the router's whatever is mounted.
+        changed: further ones, for requests that change something: anything but GET and HEAD.
         guard: called with the request before its handler, or before the application that owns its path; raises `Fault`
             to refuse.
         watch: told of every finished request: the request, its route's name, the status, seconds.
@@ -57,6 +59,7 @@ class Listener:
         *,
         mounts: tuple[tuple[str, AsgiApp], ...] = (),
         owned: tuple[str, ...] = (),
+        changed: tuple[str, ...] = (),
         guard: Callable[[Request], None] | None = None,
         watch: Watch | None = None,
         on_error: Callable[[Exception], None] | None = None,
@@ -65,6 +68,7 @@ class Listener:
         self._limits = limits
         self._mounts = sorted(mounts, key=lambda mount: -len(mount[0]))
         self._owned = owned
+        self._changed = changed
         self._guard = guard
         self._watch = watch
         self._on_error = on_error
@@ -81,7 +85,7 @@ class Listener:
             return
         self.open += 1
         try:
-            app = self._mounted(scope["path"]) if self._mounts else None
+            app = self._mounted(scope["method"], scope["path"]) if self._mounts else None
             if app is None:
                 await self._answer(scope, receive, send)
             else:
@@ -89,9 +93,11 @@ class Listener:
         finally:
             self.open -= 1
 
-    def _mounted(self, path: str) -> AsgiApp | None:
+    def _mounted(self, method: str, path: str) -> AsgiApp | None:
         """The application that owns a path."""
         if self._owned and path.startswith(self._owned):
+            return None
+        if self._changed and method not in ("GET", "HEAD") and path.startswith(self._changed):
             return None
         return next((app for prefix, app in self._mounts if path.startswith(prefix)), None)
 
@@ -134,8 +140,7 @@ class Listener:
             handler, path, stars = self._router.find(scope["method"], scope["raw_path"])
             asked.name = handler.__name__
             long = self._router.long(handler)
-            if long is not None:
-                errors = long.errors
+            errors = self._router.errors(handler) if long is None else long.errors
             headers = dict(scope["headers"])
             body = await self._body(headers, receive)
             asked.request = request = Request(
@@ -151,7 +156,7 @@ class Listener:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            if self._on_error is not None and not isinstance(error, Fault):
+            if self._on_error is not None and not isinstance(error, (Fault, Rejected)):
                 self._on_error(error)
             response = errors(error)
         await self._write(response, send, head=scope["method"] == "HEAD")

@@ -10,8 +10,25 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 __all__ = ["Connection"]
 
 
+_CHUNKS = 65_536
+"""The most chunks of a request's body."""
+
+
 class Connection(HttpToolsProtocol):
-    """uvicorn's connection, on a transport that writes once where uvicorn writes twice."""
+    """uvicorn's connection, on a transport that writes once where uvicorn writes twice; bodies have so many chunks."""
+
+    _chunks = 0
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        self._chunks = 0
+        super().on_message_begin()
+
+    def on_chunk_header(self) -> None:
+        """Count a chunk; too many are refused with 400, and the connection is closed."""
+        self._chunks += 1
+        if self._chunks > _CHUNKS:
+            raise ValueError("too many chunks")
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin."""

@@ -12,13 +12,16 @@ from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import Endpoint
 from mainspring.declare.on_demand import FeatureService, OnDemand, OnDemandFeature
 from mainspring.declare.record import ColumnType
+from mainspring.errors import UsageError
 from mainspring.features.online.materialise import materialise
 from mainspring.features.online.named import NamedFeatures
+from mainspring.features.vector_index.search import NearestRequest, VectorIndexSearcher
 from mainspring.features.view import View
 from mainspring.plan.graph import Plan
+from mainspring.protocols.feast.documents import FeastHits
 from mainspring.protocols.feast.rest import FeastRows
 
-__all__ = ["FeastFeatures"]
+__all__ = ["FeastFeatures", "FeastVectors"]
 
 Push = Callable[[str, Sequence[Mapping[str, Any]], int | str | None, str | None], Mapping[str, object]]
 
@@ -101,3 +104,56 @@ def _references(inputs: Sequence[object]) -> tuple[str, ...]:
         elif isinstance(item, FeatureView | OnDemand):
             found.append(name_of(item))
     return tuple(found)
+
+
+class FeastVectors:
+    """Implements `mainspring.protocols.feast.documents.FeastDocuments` over the app's vector indexes.
+
+    Args:
+        indexes: by name.
+        service: the features of a feature service, by its name.
+    """
+
+    def __init__(
+        self, indexes: Mapping[str, VectorIndexSearcher], service: Callable[[str], Sequence[str] | None]
+    ) -> None:
+        self._indexes = indexes
+        self._service = service
+
+    def service(self, name: str) -> Sequence[str] | None:
+        """The features of a feature service."""
+        return self._service(name)
+
+    def nearest(
+        self, view: str, features: Sequence[str], vector: list[float], k: int, filter: dict[str, Any] | None
+    ) -> FeastHits:
+        """What is near to a vector in the index over a view: the one of a vector that is asked for, or its only one."""
+        shaped = self._chosen(view, features)
+        shape = shaped.shape
+        keys = {key.name: key.type for key in shape.view.keys}
+        names = [name for name in features if name not in keys]
+        found, _ = shaped.find(NearestRequest(vector=vector, k=k, filter=filter, features=names))
+        return FeastHits(
+            keys,
+            shape.vector.name,
+            {name: shape.view.feature(name).type for name in names},
+            [one.entity for one in found],
+            [one.values for one in found],
+            [1.0 - one.score if shape.metric == "cosine" else -one.score for one in found],
+            [one.event_us for one in found],
+            shape.view.version,
+        )
+
+    def _chosen(self, view: str, features: Sequence[str]) -> VectorIndexSearcher:
+        over = [one for one in self._indexes.values() if one.shape.view.name == view]
+        named = [one for one in over if one.shape.vector.name in features]
+        found = named or over
+        if len(found) != 1:
+            raise UsageError(
+                f"view {view!r} has {len(over)} vector indexes" if over else f"view {view!r} has no vector index",
+                code="MS-2453",
+                fix=f"name the vector among the features: {view}:{over[0].shape.vector.name}"
+                if over
+                else f"declare one: app.vector_index({view}.VECTOR)",
+            )
+        return found[0]

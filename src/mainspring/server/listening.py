@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mainspring.config.settings import Setting, Settings, reveal
 from mainspring.errors import ConfigError
 from mainspring.protocols.actuator.rest import PAGES
 
-__all__ = ["api_keys", "exposed_pages", "key_of_setting", "management_keys", "origin_of_setting"]
+__all__ = [
+    "PROTOCOLS",
+    "api_keys",
+    "default_model",
+    "exposed_pages",
+    "key_of_setting",
+    "management_keys",
+    "origin_of_setting",
+    "served_protocols",
+]
+
+PROTOCOLS = ("oip", "kserve", "tfserving", "sagemaker", "vertex", "azureml", "torchserve")
+"""The protocols that models can be served by."""
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -41,6 +55,40 @@ def management_keys(settings: Settings) -> list[bytes]:
             fix='management.token = "env:MANAGEMENT_TOKEN"',
         )
     return []
+
+
+def served_protocols(settings: Settings) -> frozenset[str]:
+    """The protocols that models are served by.
+
+    Raises:
+        ConfigError: MS-3095, there is no such protocol.
+    """
+    found = settings.words("serving.protocols")
+    if unknown := [name for name in found if name not in PROTOCOLS]:
+        raise ConfigError(
+            f"no protocol is called {unknown[0]!r}",
+            code="MS-3095",
+            origin=origin_of_setting(settings, "serving.protocols"),
+            fix=f"serving.protocols takes {', '.join(PROTOCOLS)}",
+        )
+    return frozenset(found)
+
+
+def default_model(settings: Settings, names: Sequence[str]) -> str | None:
+    """The model of routes that name none; None leaves them to an app's only model.
+
+    Raises:
+        ConfigError: MS-3096, there is no such model.
+    """
+    found = settings.text("serving.model") or None
+    if found is not None and found not in names:
+        raise ConfigError(
+            f"no model is called {found!r}",
+            code="MS-3096",
+            origin=origin_of_setting(settings, "serving.model"),
+            fix=f"serving.model takes {', '.join(names) or 'a model of the app, and it has none'}",
+        )
+    return found
 
 
 def key_of_setting(setting: Setting, settings: Settings) -> bytes:

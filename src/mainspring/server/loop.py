@@ -23,15 +23,17 @@ from mainspring.engine.progress import Watch, silent
 from mainspring.engine.report import RunReport
 from mainspring.engine.task import Output, Task, TaskGraph
 from mainspring.errors import UsageError
-from mainspring.features.log import TableVersion, read_log, standing
+from mainspring.features.log import SourceTable, TableVersion, read_log, standing
 from mainspring.features.online.materialise import Materialised, materialise, online_id, reaches
-from mainspring.features.steps import tasks_for, views_of
+from mainspring.features.steps import sources_of, tasks_for, views_of
 from mainspring.features.view import View
 from mainspring.monitoring.steps import tasks_of_monitor
 from mainspring.plan.graph import Node, Plan
 from mainspring.server.indexing import task_of_index
+from mainspring.server.migrating import followed_by_champions, task_of_followed
 from mainspring.server.planning import remember
 from mainspring.server.prompts import keep_prompts, prompts_of
+from mainspring.server.vector_indexes import tasks_of_vector_indexes
 from mainspring.training.steps import tasks_of_model
 
 Mode = Literal["pool", "inline"]
@@ -144,7 +146,7 @@ def _small_result(services: Services, report: RunReport, wanted: list[str]) -> o
     return load(services, step)
 
 
-_RUNNABLE = ("model", "pipeline", "step", "feature_view", "source", "monitor", "index", "evaluation")
+_RUNNABLE = ("model", "pipeline", "step", "feature_view", "source", "monitor", "index", "vector_index", "evaluation")
 """Kinds that a bare name may mean, the likeliest first."""
 
 
@@ -210,7 +212,13 @@ def _all_tasks(services: Services, plan: Plan) -> list[Task]:
     }
     tasks = list(tasks_for(plan, services))
     origins = {node.name: str(node.origin) for node in plan.of_kind("feature_view")}
-    tasks += [_online_task(view, origins[view.name]) for view in views.values() if view.online]
+    sources = sources_of(plan)
+    tasks += [_online_task(name, view, sources, origins[name]) for name, view in views.items() if view.online]
+    for name, view in followed_by_champions(services, plan, views, sources).items():
+        origin = origins.get(view.name, "")
+        tasks += [task_of_followed(name, view, sources[view.sources[0]], origin)]
+        tasks += [_online_task(name, view, sources, origin)] if view.online else []
+    tasks += tasks_of_vector_indexes(services, plan, views, sources)
     for node in plan.of_kind("model"):
         model = cast(ModelDeclaration, node.declaration)
         tasks += tasks_of_model(model, views, promotions.get(node.name), segments_of(plan, node))
@@ -246,22 +254,22 @@ def online_views(services: Services, plan: Plan) -> dict[str, View]:
     return views_of(plan, {name: online_id(services.catalog, view) for name, view in plain.items()})
 
 
-def _online_task(view: View, origin: str) -> Task:
+def _online_task(name: str, view: View, sources: Mapping[str, SourceTable], origin: str) -> Task:
     return Task(
-        f"online/{view.name}",
+        f"online/{name}",
         published,
-        {"view": view},
-        {"at": Output(f"feature_view/{view.name}")},
-        title=f"{view.name} online",
+        {"view": view, "source": None if view.decorated else sources[view.sources[0]]},
+        {"at": Output(f"feature_view/{name}")},
+        title=f"{name} online",
         holds=still_online,
         origin=origin,
     )
 
 
-def published(view: View, at: TableVersion) -> Materialised:
+def published(view: View, source: SourceTable | None, at: TableVersion) -> Materialised:
     """Bring the online store up to a version of a view's log."""
     services = cast(Services, current().services)
-    return materialise(view, services.tables, services.online, at.version, now_us=now_us())
+    return materialise(view, services.tables, services.online, at.version, now_us=now_us(), source=source)
 
 
 def still_online(services: Services, params: Mapping[str, object], kept: object) -> bool:
@@ -277,7 +285,7 @@ def _resolver(services: Services, plan: Plan) -> Resolve:
     def resolve(declaration: Source | FeatureView) -> list[Task]:
         kind = "source" if isinstance(declaration, Source) else "feature_view"
         wanted = tasks[f"{kind}/{name_of(declaration)}"]
-        above = [tasks[output.task] for output in wanted.inputs.values()]
+        above = _above(tasks, wanted)
         frame = Task(
             f"rows/{name_of(declaration)}",
             rows_of,
@@ -288,6 +296,15 @@ def _resolver(services: Services, plan: Plan) -> Resolve:
         return [*above, wanted, frame]
 
     return resolve
+
+
+def _above(tasks: Mapping[str, Task], wanted: Task) -> list[Task]:
+    """All that a task is made from, inputs before what takes them."""
+    found: dict[str, Task] = {}
+    for output in wanted.inputs.values():
+        above = tasks[output.task]
+        found |= {task.name: task for task in (*_above(tasks, above), above)}
+    return list(found.values())
 
 
 def rows_of(log: str, at: TableVersion) -> object:

@@ -38,8 +38,10 @@ def needed_ports(plan: Plan) -> tuple[str, ...]:
         ports.append("online")
     if "documents" in kinds:
         ports.append("parser")
+    if "vector_index" in kinds:
+        ports += [port for port in ("online", "vectors") if port not in ports]
     if "index" in kinds:
-        ports += ["manifest", "embedder", "vectors"]
+        ports += [port for port in ("manifest", "embedder", "vectors") if port not in ports]
     if any(node.spec["rerank"] for node in plan.of_kind("index")):
         ports.append("reranker")
     return tuple(ports)

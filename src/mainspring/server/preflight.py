@@ -20,10 +20,12 @@ from mainspring.engine.secrets import declared_secret
 from mainspring.engine.task import Task
 from mainspring.errors import DeclarationError
 from mainspring.features.infer import check_returns
+from mainspring.features.log import source_of
+from mainspring.features.sources.place import outside_of
 from mainspring.features.steps import files_of
 from mainspring.llm.sizing import sizings
 from mainspring.plan.graph import Node, Plan
-from mainspring.server.listening import api_keys, exposed_pages, management_keys
+from mainspring.server.listening import api_keys, exposed_pages, management_keys, served_protocols
 from mainspring.server.loop import rows_of
 from mainspring.server.outside import outside_servers
 from mainspring.server.planning import needed_ports, sources_have_places
@@ -42,13 +44,15 @@ def preflight(services: Services, plan: Plan) -> Mapping[str, tuple[str, ...]]:
         The adapters that serve each port which the plan needs.
 
     Raises:
-        ConfigError: MS-3007, MS-3010 to MS-3015, MS-3020 to MS-3022, MS-3065 to MS-3067, MS-3085 to MS-3088.
+        ConfigError: MS-3007, MS-3010 to MS-3015, MS-3020 to MS-3022, MS-3040, MS-3041, MS-3065 to MS-3067,
+            MS-3085 to MS-3088.
         DataError: MS-2112, a source's path leads to no file.
     """
     settings = services.settings
     sources_have_places(plan, settings)
     for node in plan.of_kind("source"):
-        files_of(node.name, settings)
+        if outside_of(source_of(cast(Source, node.declaration)), settings) is None:
+            files_of(node.name, settings)
     chosen = {port: tuple(port_settings(port, settings)) for port in needed_ports(plan)}
     for node in plan.of_kind("llm"):
         chosen[f"llms.{node.name}"] = tuple(port_settings("llm", settings, f"llms.{node.name}"))
@@ -70,6 +74,7 @@ def _secrets_are_there(settings: Settings) -> None:
 
 def _listeners_can_open(settings: Settings) -> None:
     api_keys(settings)
+    served_protocols(settings)
     if settings.flag("management.enabled"):
         exposed_pages(settings)
         management_keys(settings)

@@ -35,6 +35,7 @@ from mainspring.ports.llm import Usage
 from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
 from mainspring.protocols.assistants.openai import add_assistant_models
 from mainspring.protocols.assistants.rest import add_assistant_routes
+from mainspring.protocols.feast.documents import add_feast_document_routes
 from mainspring.protocols.feast.grpc import FeastGrpc
 from mainspring.protocols.feast.rest import add_feast_routes
 from mainspring.protocols.http import Fault, Request, Router, error_response
@@ -44,32 +45,39 @@ from mainspring.protocols.mcp.server import McpServer
 from mainspring.protocols.mcp.tools import Offer
 from mainspring.protocols.native.features import add_feature_routes
 from mainspring.protocols.native.rest import add_native_routes
-from mainspring.protocols.oip.rest import add_oip_routes
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
+from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
 from mainspring.server.asgi import AsgiApp, Limits, Listener
 from mainspring.server.assistants import Assistants, assistants_of
+from mainspring.server.azure_script import EntryScript, entry_script
 from mainspring.server.callers import Callers, callers_of, digest_of, key_of
+from mainspring.server.feast import FeastVectors
 from mainspring.server.host import Bound, bind, run_listeners
 from mainspring.server.labels import read_labels
 from mainspring.server.language import Language, keys_of
-from mainspring.server.listening import exposed_pages, management_keys, origin_of_setting
+from mainspring.server.listening import default_model, exposed_pages, management_keys, origin_of_setting
 from mainspring.server.loop import online_views
 from mainspring.server.outside import close_all, outside_of
 from mainspring.server.records import recorder_of
 from mainspring.server.schedules import Schedules
-from mainspring.server.served import ServedModels
 from mainspring.server.state import WorkerState
 from mainspring.server.talking import Talking
 from mainspring.server.watching import AnswerMonitors, run_log_path
+from mainspring.server.wires import CHANGED, MANAGED, ModelWires
+from mainspring.serving.inference import ServedModels
 
 __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
 _SWEEP_SECONDS = 60.0
+_FOLLOW_SECONDS = 0.5
+"""How often vector indexes look for rows that came: pushes that come between are taken together."""
 _COUNTED = 4096
 """The most kinds of request whose counters are kept at hand."""
 _MANAGED = 256
 """The most requests under way at once at the management listener."""
+_OF_MODELS = frozenset({"infer", "predict", "predictions", "invoke"})
+"""The routes whose path begins with a model's name."""
 _ASKED = ("catalog", "online")
 """The stores that a served request needs; they are asked for the health page."""
 _OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/actuator/health"})
@@ -137,6 +145,7 @@ class ServerProcess:
         self._management: Bound | None = None
         self._grpc: FeastGrpc | None = None
         self._router = Router()
+        self._script: EntryScript | None = None
         self.serving = threading.Event()
         self.interrupted = False
 
@@ -146,7 +155,9 @@ class ServerProcess:
         Raises:
             ConfigError: MS-3016, MS-3017, a port cannot be bound; MS-3021, the management listener needs a token;
                 MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty; MS-3024, the
-                console is enabled and the management listener is not.
+                console is enabled and the management listener is not; MS-3095, MS-3096, a protocol or a model of
+                the settings is none; MS-3097, Azure ML's entry script is not there.
+            UserCodeError: MS-2520, the entry script does not start.
         """
         callers = callers_of(self._settings)
         self.state.open()
@@ -162,9 +173,13 @@ class ServerProcess:
         )
         self._answers = AnswerMonitors(self.services, self.plan, self.runs, self._show)
         try:
+            if self.state.pushing is not None:
+                self.state.pushing.start()
             self._bound = self._listeners(callers)
             uvloop.run(self._serve(self._bound))
         finally:
+            if self._script is not None:
+                self._script.close()
             self.runs.close()
             self.state.close()
 
@@ -187,12 +202,19 @@ class ServerProcess:
     def _listeners(self, callers: Callers) -> list[Bound]:
         settings = self._settings
         router = self._router
-        models, most = ServedModels(self.state.models, lambda: self.state.endpoints, now_us), "server.max_rows"
-        add_oip_routes(router, models, self._ready, ("mainspring", _version()), settings.whole(most))
-        limited = _NativeLimits(settings.whole(most), settings.flag("serving.replay"))
+        most = settings.whole("server.max_rows")
+        endpoints, metrics, app = (lambda: self.state.endpoints), self.state.metrics, self.plan.app
+        default = default_model(settings, self.state.names())
+        models = ServedModels(self.state.models, endpoints, self.state, metrics, app, most, now_us, default)
+        server, page = ("mainspring", _version()), self.state.metrics_page
+        self._script = entry_script(os.environ, self._told)
+        wires = ModelWires(models, settings, self._ready, server, page, self.state, os.environ, self._script)
+        beside = Router()
+        wires.add_routes(router, beside)
+        limited = _NativeLimits(most, settings.flag("serving.replay"))
         add_native_routes(
             router,
-            lambda: self.state.endpoints,
+            endpoints,
             self.state.push,
             self.state.take_labels,
             limited,
@@ -216,13 +238,17 @@ class ServerProcess:
                 self._grpc = FeastGrpc(feast, _lets_in(callers), settings.whole("server.max_body"), self._fault)
         knowledge, who = self.state.knowledge, _identify(callers)
         add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)
-        self._add_language(router, who)
+        near = self.state.vector_indexes
+        add_vector_index_routes(router, near.searchers, near.described, asyncio.to_thread)
+        if feast is not None and near.searchers:
+            add_feast_document_routes(router, FeastVectors(near.searchers, feast.service), asyncio.to_thread)
+        self._add_language(router, beside, who)
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
-        guard = _guard(callers, settings.whole("server.queue"), lambda: main.open)
+        guard = _guard(callers, settings.whole("server.queue"), lambda: main.open, besides=wires.manages)
         main = Listener(router, limits, guard=guard, watch=self._count, on_error=self._fault)
         found = [_bind("server", main, settings)]
         if settings.flag("management.enabled"):
-            self._management = self._bind_management(settings, limits)
+            self._management = self._bind_management(settings, limits, wires)
             found.append(self._management)
         elif settings.flag("console.enabled") and origin_of_setting(settings, "console.enabled") != DEV_DEFAULT:
             raise ConfigError(
@@ -234,8 +260,11 @@ class ServerProcess:
             )
         return found
 
-    def _add_language(self, router: Router, who: Callable[[Request], Identity]) -> None:
-        """The wires of assistants, of language models and of MCP, as far as the app has any of these."""
+    def _add_language(self, router: Router, beside: Router, who: Callable[[Request], Identity]) -> None:
+        """The wires of assistants, of language models and of MCP, as far as the app has any of these.
+
+        Those that share a path with models' are found in `beside` by the wire that answers for both.
+        """
         shown = self._shown_assistants()
         searchers = self.state.knowledge.searchers
         if shown or searchers:
@@ -248,8 +277,10 @@ class ServerProcess:
         add_llm_routes(models, gateway, kept)
         if shown:
             add_assistant_routes(router, lambda: shown, who)
-            add_assistant_models(router, lambda: shown, who, time.time, models)
-        add_llm_routes(router, gateway, kept)
+        for spoken in (router, beside):
+            if shown:
+                add_assistant_models(spoken, lambda: shown, who, time.time, models)
+            add_llm_routes(spoken, gateway, kept)
 
     def _shown_assistants(self) -> Assistants:
         """The assistants that have an endpoint, by the endpoint's name."""
@@ -260,7 +291,7 @@ class ServerProcess:
             if not self._only or node.name in self._only
         }
 
-    def _bind_management(self, settings: Settings, limits: Limits) -> Bound:
+    def _bind_management(self, settings: Settings, limits: Limits, wires: ModelWires) -> Bound:
         router = Router()
         actuator = Actuator(
             self._health,
@@ -271,6 +302,7 @@ class ServerProcess:
             lambda: self._management.url if self._management is not None else "",
         )
         add_actuator_routes(router, actuator, exposed_pages(settings))
+        wires.add_management_routes(router)
         mounts: tuple[tuple[str, AsgiApp], ...] = ()
         if self._console is not None and settings.flag("console.enabled"):
             mounts = (("/", self._console(self.state, self._ask, self._talking())),)
@@ -279,7 +311,8 @@ class ServerProcess:
             router,
             limits,
             mounts=mounts,
-            owned=("/actuator",),
+            owned=("/actuator", *MANAGED),
+            changed=CHANGED,
             guard=_guard(token, _MANAGED, lambda: listener.open, passwords=True),
             on_error=self._fault,
         )
@@ -307,9 +340,12 @@ class ServerProcess:
             seconds = self._settings.number("monitoring.every")
             self._tasks.append(asyncio.create_task(self._every(seconds, self.state.monitor_once)))
             self._tasks.append(asyncio.create_task(self._every(seconds, self._watch_answers)))
+            self._tasks.append(asyncio.create_task(self._every(seconds, self.state.replay_once)))
             self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
+            self._tasks.append(asyncio.create_task(self._every(_FOLLOW_SECONDS, self.state.vector_indexes.follow)))
 
         async def stopping() -> None:
+            self.state.vector_indexes.stop()
             for task in self._tasks:
                 task.cancel()
             for task in self._tasks:
@@ -391,8 +427,9 @@ class ServerProcess:
         """What a request was for, as labels: only names that there are, so that clients make up no series."""
         if route == "endpoint" and asked and asked[0] in self.state.endpoints:
             return {"endpoint": asked[0]}
-        if route == "infer" and asked and self.state.models.get(asked[0]) is not None:
-            return {"model": asked[0]}
+        model = asked[0].partition(":")[0] if asked else ""
+        if route in _OF_MODELS and self.state.models.get(model) is not None:
+            return {"model": model}
         return {}
 
     def _fault(self, error: Exception) -> None:
@@ -453,7 +490,12 @@ def _version() -> str:
 
 
 def _guard(
-    callers: Callers, most: int, under_way: Callable[[], int], *, passwords: bool = False
+    callers: Callers,
+    most: int,
+    under_way: Callable[[], int],
+    *,
+    passwords: bool = False,
+    besides: Callable[[Request], bool] = lambda request: False,
 ) -> Callable[[Request], None]:
     """Refuse what has no key, where there are keys, and what comes when too much is under way.
 
@@ -461,6 +503,7 @@ def _guard(
         callers: the key of any one of them lets a request in.
         most: requests under way at once.
         under_way: how many are.
+        besides: lets a request in whose key is none of the callers'.
         passwords: a key may also come as the password of Basic authentication, which browsers ask for.
     """
     challenge = 'Basic realm="mainspring", charset="UTF-8"' if passwords else "Bearer"
@@ -469,7 +512,9 @@ def _guard(
     def guard(request: Request) -> None:
         if under_way() > most:
             raise Fault(429, "too many requests are under way", retry_after=1)
-        if callers and request.path not in _OPEN and callers.of(_given(request.headers, passwords)) is None:
+        if not callers or request.path in _OPEN:
+            return
+        if callers.of(_given(request.headers, passwords)) is None and not besides(request):
             raise Fault(401, f"a key is needed: {how}", challenge=challenge)
 
     return guard

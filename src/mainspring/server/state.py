@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,34 +18,37 @@ from typing import TYPE_CHECKING, Any, cast
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.declare.artifact import File
-from mainspring.declare.data import Column
 from mainspring.declare.declaration import name_of, spec_of
-from mainspring.declare.model import Endpoint, EndpointSpec, Monitor
+from mainspring.declare.model import Endpoint, EndpointSpec, ModelDeclaration, Monitor
 from mainspring.declare.on_demand import FeatureService
 from mainspring.declare.record import Kind
 from mainspring.engine.driver import load
-from mainspring.errors import ConfigError, DataError, UserCodeError
-from mainspring.features.log import SourceTable, TableVersion
+from mainspring.errors import ConfigError
+from mainspring.features.definitions import Reads, reads_of
+from mainspring.features.log import SourceTable
 from mainspring.features.online.computed import SelectionPlan, compile_selection
-from mainspring.features.online.materialise import materialise
+from mainspring.features.online.sampled import Samples
 from mainspring.features.online.service import ServedFeatures, serve_features
-from mainspring.features.online.write import upsert
-from mainspring.features.selection import functions_of, selection_of
-from mainspring.features.steps import Derived, derive_pushed, derived_from, sources_of
+from mainspring.features.selection import Calculation, functions_of
+from mainspring.features.steps import checked_views, derived_from, sources_of
 from mainspring.features.view import View
-from mainspring.features.write import append_rows
 from mainspring.monitoring.feeds import arrivals
 from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Node, Plan
-from mainspring.ports.catalog import Alert, Label
+from mainspring.ports.catalog import Alert, Entity, Label
 from mainspring.server.feast import FeastFeatures
 from mainspring.server.knowledge import Knowledge
 from mainspring.server.labels import LabelRules
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
-from mainspring.server.rows import rows_to_table
-from mainspring.serving.endpoint import EndpointService, ModelColumn
+from mainspring.server.migrating import own_of
+from mainspring.server.pushing import Pushing
+from mainspring.server.quality import DataQuality
+from mainspring.server.replaying import ReplayWatch
+from mainspring.server.vector_indexes import VectorIndexes
+from mainspring.serving.calls import Reason, Rejected
+from mainspring.serving.endpoint import EndpointService, ModelColumn, Reading
 from mainspring.serving.models import LiveModel, ModelTable, load_live
 from mainspring.serving.predlog.reader import LogReader, compact
 from mainspring.serving.predlog.schema import ColumnKind, LogSchema
@@ -100,16 +103,24 @@ class WorkerState:
         self.logs: dict[str, PredictionLog] = {}
         self.monitors: dict[str, Watched] = {}
         self.knowledge = Knowledge(services, plan)
+        self.vector_indexes = VectorIndexes(services, Plan(plan.app, ()), {}, {}, self.metrics, _tell)
         self.started = now_us()
+        self.quality: DataQuality
+        share = services.settings.number("features.replay")
+        self.samples = Samples(share) if share else None
+        self._replaying = None if self.samples is None else ReplayWatch(plan.app, services, self.samples, self.metrics)
         self.retraining: subprocess.Popen[bytes] | None = None
+        self.pushing: Pushing | None = None
         self._worker = worker
         self._views: dict[str, View] = {}
+        self._checked: dict[str, View] = {}
         self._sources: dict[str, SourceTable] = {}
-        self._derived: dict[str, list[Derived]] = {}
         self._plans: dict[str, SelectionPlan] = {}
-        self._pushing = threading.Lock()
         self._monitoring = threading.Lock()
         self._counting = threading.Lock()
+        self._loading = threading.Lock()
+        self._unloaded: frozenset[str] = frozenset()
+        self._own: dict[str, Reading] = {}
         self._promised: dict[str, float] = {}
         self._counted: dict[tuple[str, str], int] = {}
 
@@ -123,12 +134,22 @@ class WorkerState:
         """
         self._sources = sources_of(self.plan)
         self._views = online_views(self.services, self.plan)
-        self._derived = derived_from(self.plan, self._views, self._sources)
+        self._checked = checked_views(self.plan, self._views)
+        logs = {name: source.log for name, source in self._sources.items()}
+        name = f"worker-{self._worker}"
+        self.quality = DataQuality(self.services, self.plan, self._views, logs, self.metrics, name)
+        derived = derived_from(self.plan, self._checked, self._sources)
+        self.pushing = Pushing(
+            self.services, self.plan.app, self._sources, self._checked, derived, self.metrics, self.quality.pushed
+        )
+        self.vector_indexes = VectorIndexes(self.services, self.plan, self._views, self._sources, self.metrics, _tell)
         for node in self._served():
             self._open_endpoint(node)
         for node in self.plan.of_kind("feature_service"):
             inputs = spec_of(cast(FeatureService, node.declaration)).inputs
-            self.feature_services[node.name] = serve_features(node.name, inputs, self._views, self.services.online)
+            self.feature_services[node.name] = serve_features(
+                node.name, inputs, self._views, self.services.online, self.samples
+            )
         self.refresh()
 
     def _served(self) -> Sequence[Node]:
@@ -142,17 +163,13 @@ class WorkerState:
         spec: EndpointSpec = spec_of(declaration)
         model = spec_of(spec.model)
         model_name = name_of(spec.model)
-        selection = selection_of(model.inputs, self._views)
-        self._plans[node.name] = compile_selection(self.services.online, selection, functions_of(model.inputs))
+        reads = reads_of(model.inputs, self._views)
+        selection = reads.selection
+        self._plans[node.name] = compile_selection(
+            self.services.online, selection, functions_of(model.inputs), self.samples
+        )
         spine = spec_of(model.spine)
-        columns, waiting = [], iter(enumerate(selection.outputs))
-        for item in model.inputs:
-            if isinstance(item, Column):
-                columns.append(ModelColumn(item.name, item.field.type, None))
-                continue
-            for _ in selection_of([item], self._views).outputs:
-                place, output = next(waiting)
-                columns.append(ModelColumn(output.name, output.type, place))
+        columns = _model_columns(reads)
         keys = selection.keys
         keys |= {name: found.type for name in keys if (found := spine.field(name)) is not None}
         # What monitors tell rows apart by is logged too, where it is no input of the model.
@@ -190,6 +207,7 @@ class WorkerState:
             ignored=frozenset(types) - {model.label.name},
             beside=beside,
             request={field.name: field.type for field in selection.request},
+            own=lambda: self._own.get(model_name),
             waits=self.waits,
         )
 
@@ -213,10 +231,14 @@ class WorkerState:
 
     def refresh(self) -> list[str]:
         """Take over champions that have moved, old ones answering until new ones are warm; the models that changed."""
+        with self._loading:
+            return self._refresh()
+
+    def _refresh(self) -> list[str]:
         changed = []
         behind = {url for node in self._served() for url in node.inputs}
         for node in self.plan.of_kind("model"):
-            if self._only and node.url not in behind:
+            if node.name in self._unloaded or (self._only and node.url not in behind):
                 continue
             alias = self.services.catalog.alias("model", node.name, _CHAMPION)
             live = self.models.get(node.name)
@@ -225,14 +247,34 @@ class WorkerState:
             entity = self.services.catalog.entity_by_id(alias.entity_id)
             if entity is None:
                 continue
-            artifact = str(entity.spec["artifact"])
-            folder = self._unpacked(artifact)
-            self.models.put(node.name, load_live(entity.version, entity.id, folder, self.services.predictor))
+            folder = self._unpacked(str(entity.spec["artifact"]))
+            self._take_over(node, entity, load_live(entity.version, entity.id, folder, self.services.predictor))
             self.metrics.set("mainspring_model_version", entity.version, app=self.plan.app, model=node.name)
             changed.append(node.name)
         if changed:
             self._open_monitors(changed)
         return changed
+
+    def _take_over(self, node: Node, version: Entity, live: LiveModel) -> None:
+        """Let a version answer, with what it was trained to read; no request sees one version with another's reads."""
+        own = own_of(self.services, node, version, self._views, self._sources)
+        labels = {"app": self.plan.app, "model": node.name}
+        self.metrics.set("mainspring_model_definitions_lost", 0 if own is None else len(own.lost), **labels)
+        if own is None:
+            self.models.put(node.name, live)
+            self._own.pop(node.name, None)
+            return
+        for lost in own.lost:
+            _tell(f"model {node.name} version {live.version} reads {lost.url} as it is no more: {lost.why}")
+        assert self.pushing is not None
+        self.pushing.follow(own.followed)
+        gone = {one.name: _gone(one) for one in own.reads.selection.calculations}
+        functions = gone | functions_of(spec_of(cast(ModelDeclaration, node.declaration)).inputs)
+        plan = compile_selection(
+            self.services.online, own.reads.selection, functions, None if own.lost else self.samples
+        )
+        self._own[node.name] = Reading(live, plan, tuple(_model_columns(own.reads)))
+        self.models.put(node.name, live)
 
     def _unpacked(self, artifact: str) -> Path:
         """A model's folder on this machine; it appears whole or not at all."""
@@ -246,59 +288,73 @@ class WorkerState:
         return folder
 
     def ready(self) -> bool:
-        """Whether every endpoint has a warm model, and every index a version that answers."""
-        models = all(self.models.get(service.model) is not None for service in self.endpoints.values())
-        return models and self.knowledge.ready()
+        """Whether every endpoint has a warm model, and every index a version that answers.
+
+        A model that somebody has unloaded is not waited for.
+        """
+        wanted = {service.model for service in self.endpoints.values()} - self._unloaded
+        models = all(self.models.get(model) is not None for model in wanted)
+        return models and self.knowledge.ready() and self.vector_indexes.ready()
+
+    def names(self) -> Sequence[str]:
+        """The models that this process may serve."""
+        behind = {url for node in self._served() for url in node.inputs}
+        return [node.name for node in self.plan.of_kind("model") if not self._only or node.url in behind]
+
+    def load(self, name: str) -> None:
+        """Load a model's champion, and let it answer.
+
+        Raises:
+            Rejected: NO_MODEL, no model is called so; NOT_READY, it has no champion.
+        """
+        self._known(name)
+        with self._loading:
+            self._unloaded -= {name}
+            self._refresh()
+        if self.models.get(name) is None:
+            raise Rejected(Reason.NOT_READY, f"model {name!r} has no champion yet")
+
+    def unload(self, name: str) -> None:
+        """Let a model answer no more until it is loaded again, or the process starts anew.
+
+        Raises:
+            Rejected: NO_MODEL, no model is called so.
+        """
+        self._known(name)
+        with self._loading:
+            self._unloaded |= {name}
+            self.models.remove(name)
+
+    def load_folder(self, name: str, folder: Path) -> None:
+        """Load a model from a folder that the platform has put there, and let it answer beside the app's.
+
+        Raises:
+            Rejected: INVALID, there is no model of ours in the folder; CONFLICT, the name is the app's own.
+        """
+        if name in self.names():
+            raise Rejected(Reason.CONFLICT, f"model {name!r} is one of the app's own")
+        try:
+            live = load_live(1, "", folder, self.services.predictor)
+        except (OSError, ValueError) as error:
+            raise Rejected(Reason.INVALID, f"there is no model in the folder of {name!r}") from error
+        self.models.put(name, live)
+
+    def unload_folder(self, name: str) -> None:
+        """Let a model from a folder answer no more."""
+        self.models.remove(name)
+
+    def _known(self, name: str) -> None:
+        if name not in self.names():
+            raise Rejected(Reason.NO_MODEL, f"no model of this app is called {name!r}; models are loaded by name")
 
     # -- data that comes in -------------------------------------------------------------------------------------
 
     def push(
         self, source: str, rows: Sequence[Mapping[str, Any]], now: int | str | None, request_id: str | None
     ) -> Mapping[str, object]:
-        """Commit rows to a source's log and its views' logs, then bring the online store up to them.
-
-        Views of declared aggregates follow, and decorated views of that one source with ``rows="each"``; other
-        decorated views follow when they are built. A view whose function fails is named in ``not_derived``.
-
-        Raises:
-            DataError: MS-2303, no such source; MS-2304, a row does not fit; as `append_rows` raises.
-        """
-        table = self._sources.get(source)
-        if table is None:
-            raise DataError(
-                f"no source is called {source!r}", code="MS-2303", fix=f"there are: {', '.join(self._sources)}"
-            )
-        views = [view for view in self._views.values() if view.sources == (source,) and not view.decorated]
-        failed: dict[str, str] = {}
-        cut = self.services.settings.text(f"sources.{source}.truncate") == "us"
-        arrow = rows_to_table(table, rows, truncate=cut)
-        with self._pushing:
-            done = append_rows(
-                self.services, table, arrow, now if isinstance(now, int) else now_us(), views, request_id=request_id
-            )
-            for view in views:
-                if view.online:
-                    upsert(view, self.services.online, done.logged[view.name], now_us())
-            for derived in self._derived[source]:
-                try:
-                    self._derive(derived, done.source)
-                except UserCodeError as error:  # the rows are in the source's log, and the next apply says it again
-                    failed[derived.view.name] = f"{error.code} {error.what}"
-                    sys.stderr.write(error.lines() + "\n")
-        self.metrics.counter("mainspring_features_pushed_total", app=self.plan.app, source=source)(done.accepted)
-        return {
-            "accepted": done.accepted,
-            "quarantined": done.quarantined,
-            "seq": list(done.seq) if done.seq else None,
-            "report": dict(done.report),
-            **({"not_derived": failed} if failed else {}),
-        }
-
-    def _derive(self, derived: Derived, at: TableVersion) -> None:
-        version = derive_pushed(self.services.tables, derived, at)
-        if version is not None and derived.view.online:
-            tables, online = self.services.tables, self.services.online
-            materialise(derived.view, tables, online, version.version, now_us=now_us())
+        """Take rows of a source; see `Pushing.push`."""
+        assert self.pushing is not None
+        return self.pushing.push(source, rows, now, request_id)
 
     def feast(self) -> FeastFeatures | None:
         """The views that are kept online, as Feast's clients ask for them; None when there are none."""
@@ -361,10 +417,15 @@ class WorkerState:
                 return step.outputs[0].digest
         return None
 
+    def replay_once(self) -> int:
+        """Compute sampled answers again offline; how many there were."""
+        return 0 if self._replaying is None else self._replaying.once()
+
     def monitor_once(self) -> int:
         """Follow the prediction logs, judge closed blocks, compact old segments; how many blocks were judged."""
         judged = 0
         self.count_logged()
+        self.quality.once()
         with self._monitoring:
             for watched in self.monitors.values():
                 for rows in watched.reader.new_rows():
@@ -421,17 +482,22 @@ class WorkerState:
 
     def close(self) -> None:
         """Seal the logs and let go of the services."""
+        self.vector_indexes.stop()
         if self.retraining is not None and self.retraining.poll() is None:
             self.retraining.terminate()
             self.retraining.wait(timeout=30)
         for log in self.logs.values():
             log.close()
         self.count_logged()
+        if self.pushing is not None:
+            self.pushing.close()
         self.services.close()
 
     def metrics_page(self, accept: bytes) -> tuple[bytes, bytes]:
         """The metrics page for an Accept header, content type and text, with what the prediction logs have counted."""
         self.count_logged()
+        if self.pushing is not None:
+            self.pushing.measure()
         return self.metrics.render(accept)
 
     def count_logged(self) -> None:
@@ -471,11 +537,31 @@ class WorkerState:
         return rows
 
 
+def _model_columns(reads: Reads) -> list[ModelColumn]:
+    return [ModelColumn(column.name, column.type, column.place) for column in reads.columns]
+
+
+def _gone(calculation: Calculation) -> Callable[..., object]:
+    """Stands for an on-demand function that the app declares no more: who asks for it is told so."""
+    why = f"the app declares {calculation.name} no more"
+    if calculation.written == "sql":
+        return lambda: f"select error('{why}') as {calculation.fields[0].name}"
+
+    def gone(*args: object, **inputs: object) -> object:
+        raise LookupError(why)
+
+    return gone
+
+
 def _metrics(state: Path, name: str) -> Metrics:
     try:
         return Metrics(state / "metrics" / f"{name}.bin")
     except OSError as error:
         raise unwritable(state, error) from error
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")
 
 
 def _spans_of(reader: LogReader) -> Predictions:

@@ -11,7 +11,17 @@ from typing import Any, Protocol, TypeAlias
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import DataError
 
-__all__ = ["Answer", "EndpointService", "FeatureReader", "Looked", "ModelColumn", "PredictionSink", "Scorer"]
+__all__ = [
+    "Answer",
+    "EndpointService",
+    "FeatureReader",
+    "Looked",
+    "LookedUp",
+    "ModelColumn",
+    "PredictionSink",
+    "Reading",
+    "Scorer",
+]
 
 
 Looked: TypeAlias = tuple[Sequence[object], Mapping[str, str]]
@@ -72,6 +82,7 @@ class Answer:
         prediction: the label that follows from the score.
         values: the model's columns, in order.
         statuses: the status of each feature view: PRESENT, MISSING or EXPIRED.
+        columns: what the values are of.
     """
 
     id: str
@@ -80,6 +91,7 @@ class Answer:
     prediction: bool | float
     values: tuple[object, ...]
     statuses: Mapping[str, str]
+    columns: tuple[ModelColumn, ...] = ()
 
 
 _ACCEPTED: Mapping[Kind, tuple[type, ...]] = {
@@ -128,6 +140,29 @@ _READ: Mapping[Kind, tuple[Callable[[object], float], str]] = {
 """How columns that JSON has no type for become the number that the model was trained on, and how they are written."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A model version with what it reads.
+
+    Attributes:
+        scorer: the version.
+        reader: looks its features up.
+        columns: its columns, in order.
+    """
+
+    scorer: Scorer
+    reader: FeatureReader
+    columns: tuple[ModelColumn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LookedUp:
+    """What was looked up for the rows of a request, and for which version: it is the one that answers."""
+
+    rows: Sequence[Looked]
+    reading: Reading
+
+
 class EndpointService:
     """Answers for one endpoint.
 
@@ -144,6 +179,7 @@ class EndpointService:
         ignored: further columns of the rows that the label belongs to; a request may carry them.
         beside: those of them that are logged behind the model's columns, null where a request does not carry them.
         request: what the request carries besides for on-demand features, which check it themselves.
+        own: called for a model version that reads by other definitions than the app's, or gives None.
         waits: whether looking features up waits for another machine, so that an event loop should not do it.
     """
 
@@ -161,6 +197,7 @@ class EndpointService:
         ignored: frozenset[str] = frozenset(),
         beside: Sequence[str] = (),
         request: Mapping[str, ColumnType] | None = None,
+        own: Callable[[], Reading | None] = lambda: None,
         waits: bool = False,
     ) -> None:
         self.name = name
@@ -170,6 +207,7 @@ class EndpointService:
         self.columns = tuple(columns)
         self._reader = reader
         self._scorer = scorer
+        self._own = own
         self._sink = sink
         self._boolean = boolean
         self.beside = tuple(beside)
@@ -192,7 +230,7 @@ class EndpointService:
         """
         return self.concluded(rows, moments, self.looked_up(rows, moments))
 
-    def looked_up(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int]) -> Sequence[Looked]:
+    def looked_up(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int]) -> LookedUp:
         """The first half of an answer: the rows checked, and their features looked up, in one round trip.
 
         Raises:
@@ -201,28 +239,27 @@ class EndpointService:
         for row in rows:
             self._check(row)
         entities = [{**self._optional, **row} for row in rows] if self._optional else rows
+        reading = self._own() or Reading(self._scorer(), self._reader(), self.columns)
         if len(rows) == 1:
-            return (self._reader().read_one(entities[0], moments[0]),)
-        return self._reader().read_many(entities, moments)
+            return LookedUp((reading.reader.read_one(entities[0], moments[0]),), reading)
+        return LookedUp(reading.reader.read_many(entities, moments), reading)
 
-    def concluded(
-        self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int], looked: Sequence[Looked]
-    ) -> list[Answer]:
+    def concluded(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int], looked: LookedUp) -> list[Answer]:
         """The second half: scored with one call of the model, and logged.
 
         Raises:
             DataError: MS-2302, a moment, date or decimal is none.
         """
+        scorer, columns = looked.reading.scorer, looked.reading.columns
         vectors = []
-        for row, (features, _) in zip(rows, looked, strict=True):
+        for row, (features, _) in zip(rows, looked.rows, strict=True):
             sent = self._numbers(row) if self._read else row
-            vectors.append(tuple(sent.get(c.name) if c.feature is None else features[c.feature] for c in self.columns))
-        scorer = self._scorer()
+            vectors.append(tuple(sent.get(c.name) if c.feature is None else features[c.feature] for c in columns))
         scores = scorer.score(vectors)
         version = scorer.version
         return [
-            self._log(row, vector, float(score), version, status, now_us)
-            for row, vector, score, (_, status), now_us in zip(rows, vectors, scores, looked, moments, strict=True)
+            self._log(row, vector, columns, float(score), version, status, now_us)
+            for row, vector, score, (_, status), now_us in zip(rows, vectors, scores, looked.rows, moments, strict=True)
         ]
 
     def record(self, rows: Sequence[Sequence[object]], scores: Sequence[float], version: str, now_us: int) -> list[str]:
@@ -246,14 +283,23 @@ class EndpointService:
         self,
         row: Mapping[str, Any],
         vector: tuple[object, ...],
+        columns: tuple[ModelColumn, ...],
         score: float,
         version: str,
         statuses: Mapping[str, str],
         now_us: int,
     ) -> Answer:
-        logged = (*vector, *map(row.get, self.beside)) if self.beside else vector
+        logged = vector if columns is self.columns else self._by_name(vector, columns)
+        logged = (*logged, *map(row.get, self.beside)) if self.beside else logged
         prediction_id = "" if self._sink is None else self._sink.put(logged, score, version, now_us)
-        return Answer(prediction_id, version, score, score >= 0.5 if self._boolean else score, vector, statuses)
+        return Answer(
+            prediction_id, version, score, score >= 0.5 if self._boolean else score, vector, statuses, columns
+        )
+
+    def _by_name(self, vector: tuple[object, ...], columns: tuple[ModelColumn, ...]) -> tuple[object, ...]:
+        """Another version's columns in the order of the log, null where it has none of that name."""
+        values = {column.name: value for column, value in zip(columns, vector, strict=True)}
+        return tuple(values.get(column.name) for column in self.columns)
 
     def _check(self, row: Mapping[str, Any]) -> None:
         for name, kind in self._carried.items():

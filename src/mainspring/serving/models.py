@@ -97,6 +97,10 @@ class ModelTable:
         """Let a warm version take over."""
         self._live = {**self._live, name: model}
 
+    def remove(self, name: str) -> None:
+        """Let a model answer no more."""
+        self._live = {known: model for known, model in self._live.items() if known != name}
+
     def get(self, name: str) -> LiveModel | None:
         """The version that answers, or None while there is none."""
         return self._live.get(name)

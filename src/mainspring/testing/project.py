@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import cast
 
+import msgspec
+
 from mainspring.assistants.evaluate import Answer as Reply
 from mainspring.assistants.evaluate import answer_of_run
 from mainspring.assistants.events import fold
@@ -22,16 +24,19 @@ from mainspring.declare.documents import Index
 from mainspring.declare.identity import Identity
 from mainspring.engine.report import RunReport
 from mainspring.errors import UsageError
+from mainspring.features.steps import sources_of
+from mainspring.features.vector_index.search import NearestAnswer, NearestRequest, VectorIndexSearcher
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.llm import Message
 from mainspring.rag.search import SearchAnswer, SearchRequest
 from mainspring.rag.steps import searcher_of, shape_of
 from mainspring.server.evaluations import Evaluated, evaluate_named
 from mainspring.server.inside import answering
-from mainspring.server.loop import apply
+from mainspring.server.loop import apply, online_views
 from mainspring.server.planning import plan_of
 from mainspring.server.preflight import check_wiring, preflight
 from mainspring.server.state import WorkerState
+from mainspring.server.vector_indexes import shapes_of
 from mainspring.serving.endpoint import Answer
 
 __all__ = ["Project", "open_project"]
@@ -117,6 +122,28 @@ class Project:
         """
         searcher = searcher_of(self._services, shape_of(cast(Index, self._node("index", index).declaration)))
         return searcher.search(SearchRequest(query, k), identity)
+
+    def nearest(self, vector_index: str, **asked: object) -> NearestAnswer:
+        """The entities that a vector index finds, with their features.
+
+        Args:
+            vector_index: its name.
+            asked: as `NearestRequest`: ``vector=[..]`` or ``entity={"item": "a"}``, ``k``, ``filter``, ``features``.
+
+        Raises:
+            UsageError: MS-2602, there is no such index; MS-2451, MS-2452, it cannot be asked so.
+            ServiceError: MS-4189, it is not built: `build` first.
+        """
+        self._node("vector_index", vector_index)
+        shapes = shapes_of(self._services, self.plan, online_views(self._services, self.plan), sources_of(self.plan))
+        searcher = VectorIndexSearcher(shapes[vector_index], self._services, now_us)
+        try:
+            request = msgspec.convert(asked, NearestRequest)
+        except msgspec.ValidationError as error:
+            raise UsageError(
+                f"the search cannot be carried out: {error}", code="MS-2451", fix="vector=[0.1, 0.2], k=10"
+            ) from error
+        return searcher.search(request)
 
     def talk(self, assistant: str, text: str, *, identity: Identity = _NOBODY) -> Reply:
         """What an assistant replies, as the function of an evaluation sees it: ``text``, ``sources``, ``refused``.

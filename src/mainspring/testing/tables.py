@@ -197,6 +197,24 @@ class TableStoreContract:
         assert held(store) == [1, 2]
         assert store.vacuum("t", keep=[], retention_hours=0) == 1
         assert held(opening()) == [1, 2]
+        for look in (store.files, functools.partial(held, store)):
+            with pytest.raises(StoreError) as caught:
+                look("t", version=first)
+            assert caught.value.code == "MS-4131"
+
+    def test_what_was_committed_can_be_made_to_survive_a_loss_of_power(self, opening: Opening) -> None:
+        """And what lies beside the tables is no table."""
+        store = opening()
+        store.sync("t")
+        store.append("t", numbers(1), Txn("w", 1))
+        store.sync("t")
+        store.compact("t")
+        store.sync("t")
+        place = store.beside("_log/t")
+        place.mkdir(parents=True)
+        assert opening().beside("_log/t") == place
+        assert store.tables() == ("t",)
+        assert held(store) == [1]
 
     def test_a_dropped_table_is_gone(self, opening: Opening) -> None:
         """And its name can be used again, for other columns."""

@@ -22,6 +22,7 @@ from mainspring.engine.driver import load
 from mainspring.engine.task import Output, Task
 from mainspring.engine.values import save
 from mainspring.errors import UsageError
+from mainspring.features.definitions import keep_reads, reads_of
 from mainspring.features.log import TableVersion
 from mainspring.features.selection import functions_of
 from mainspring.features.view import View
@@ -206,6 +207,8 @@ def versioned(
     services, context = _services(), current()
     model = shape.model
     data = pinned(services.catalog, model, identity_of(shape, spine, _by_view(tables)))
+    declared = _declared(services, model)
+    reads = reads_of(declared.inputs, {pick.view.name: pick.view for pick in shape.picks})
     version = register(
         services.catalog,
         model,
@@ -213,7 +216,7 @@ def versioned(
             artifact=save(folder, services.objects).digest,
             training_set=data.id,
             run=context.run_id,
-            code=closure_of(_declared(services, model).function).digest,
+            code=closure_of(declared.function).digest,
             task=shape.task,
             columns=shape.columns,
             card=read_card(folder.path),
@@ -222,6 +225,7 @@ def versioned(
             metrics=evaluation.metrics,
             calibration=evaluation.calibration,
             slices=evaluation.slices,
+            reads=keep_reads(services.catalog, model, reads),
         ),
     )
 

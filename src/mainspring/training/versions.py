@@ -53,6 +53,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
         metrics: on the newest rows, each with its 95 % interval.
         calibration: tenths of the rows by score.
         slices: the deciding metric by ``column=value``.
+        reads: digest of the definitions of what it reads; empty for versions from before these were kept.
     """
 
     artifact: str
@@ -67,6 +68,7 @@ class ModelVersion(msgspec.Struct, frozen=True):
     metrics: dict[str, Estimate]
     calibration: tuple[CalibrationBin, ...] = ()
     slices: dict[str, dict[str, Estimate]] = {}
+    reads: str = ""
 
 
 def register(catalog: Catalog, model: str, found: ModelVersion) -> Entity:

@@ -33,6 +33,23 @@ def project(tmp_path: Path, text: str = TOML) -> Path:
     return tmp_path
 
 
+def test_a_platform_says_where_it_asks(tmp_path: Path) -> None:
+    folder = project(tmp_path)
+    for environment, port in (
+        ({"AIP_HTTP_PORT": "7001"}, 7001),
+        ({"SAGEMAKER_BIND_TO_PORT": "7002"}, 7002),
+        ({"AZUREML_MODEL_DIR": "/m"}, 5001),
+        ({"AZUREML_ENTRY_SCRIPT": "score.py", "SERVER_PORT": "7003"}, 7003),
+    ):
+        settings = load_settings(folder, environment=environment)
+        assert (settings.text("server.host"), settings.whole("server.port")) == ("0.0.0.0", port)
+        mine = load_settings(folder, environment={**environment, "MAINSPRING_SERVER_PORT": "7009"})
+        assert mine.whole("server.port") == 7009
+    assert load_settings(folder, environment={"SERVER_PORT": "7004"}).whole("server.port") == 9000
+    with pytest.raises(ConfigError, match="port"):
+        load_settings(folder, environment={"AIP_HTTP_PORT": "many"})
+
+
 def test_defaults_file_profile_environment_flag(tmp_path: Path) -> None:
     folder = project(tmp_path)
     assert load_settings(folder).whole("server.port") == 9000

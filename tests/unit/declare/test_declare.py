@@ -9,7 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from mainspring import App, Entity, Field, Frame, Model, Record, avg, count, highest, last, total
+from mainspring import (
+    App,
+    Entity,
+    Field,
+    Frame,
+    Model,
+    Record,
+    avg,
+    count,
+    distinct,
+    first,
+    highest,
+    last,
+    last_n,
+    quantile,
+    total,
+)
 from mainspring.declare.aggregate import Function
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.duration import microseconds, spell
@@ -134,6 +150,12 @@ def test_aggregates_are_checked_against_the_record() -> None:
     refused("MS-1016", lambda: app.features(flights, entity=Entity("airport"), x=count("1h")))
     refused("MS-1028", lambda: app.features(flights, entity=airport, x="dep_delay"))
     refused("MS-1015", lambda: app.features(flights, flights, entity=airport, x=count("1h")))
+    refused("MS-1008", lambda: app.features(flights, entity=airport, x=quantile("origin", 0.5, "1h")))
+    refused("MS-1008", lambda: app.features(flights, entity=airport, x=last_n("embedding", 2, "1h")))
+    for share in (-0.1, 1.5, float("nan"), "0.5", True):
+        assert "share" in str(refused("MS-1035", lambda share=share: quantile("distance", share, "1h")))
+    for n in (0, -1, 1025, 2.0, True, "3"):
+        assert "n=" in str(refused("MS-1035", lambda n=n: last_n("distance", n, "1h")))
 
 
 def test_aggregates_say_what_they_return() -> None:
@@ -145,6 +167,15 @@ def test_aggregates_say_what_they_return() -> None:
     assert highest("origin", "1h").result_type(types["origin"]).kind is Kind.STRING
     assert str(avg("distance", "90m")) == "avg(distance, 90m)"
     assert count("distance", "1h").function is Function.COUNT
+    assert distinct("origin", "1h").result_type(types["origin"]).kind is Kind.INTEGER
+    assert quantile("distance", 1, "1h").result_type(types["distance"]).kind is Kind.FLOAT
+    assert first("embedding", "1h").result_type(types["embedding"]).length == 3
+    prices = last_n("price", 5, "1h")
+    kind = prices.result_type(types["price"])
+    assert (kind.kind, kind.length, str(kind)) == (Kind.LIST, 5, "list(decimal(10, 2), 5) | null")
+    assert (kind.element.kind, kind.element.precision, kind.element.nullable) == (Kind.DECIMAL, 10, True)
+    assert (str(prices), str(quantile("x", 0.25, "1d"))) == ("last_n(price, 5, 1h)", "quantile(x, 0.25, 1d)")
+    assert (str(last("x")), str(last("x", "1h"))) == ("last(x)", "last(x, 1h)")
 
 
 def test_a_label_must_fit_its_metric_and_be_of_the_same_rows() -> None:

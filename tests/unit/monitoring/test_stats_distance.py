@@ -9,8 +9,8 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mainspring.metrics.distance import chi_square, jensen_shannon, kolmogorov, psi, wasserstein
 from mainspring.monitoring.stats.canary import canary_bound, canary_drifts
-from mainspring.monitoring.stats.distance import chi_square, jensen_shannon, kolmogorov, psi, wasserstein
 from mainspring.monitoring.stats.grid import COARSE, FINE, build_grid, cell_counts, cuts, quantile
 
 CLOSE = {"rel": 1e-12, "abs": 1e-12}

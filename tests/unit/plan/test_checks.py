@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mainspring import App, Entity, Frame, Model, Record, avg, count, last
+from mainspring import App, Entity, Frame, Model, Record, avg, count, last, last_n
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.record import fields_of
 from mainspring.errors import DeclarationError
@@ -103,6 +103,10 @@ def two_inputs_of_one_name(house: House) -> None:
 
 def text_input(house: House) -> None:
     house.model(house.app.features(house.weather, entity=house.airport, called="clouds", sky=last("sky")))
+
+
+def list_input(house: House) -> None:
+    house.model(house.app.features(house.weather, entity=house.airport, called="w", winds=last_n("wind", 3, "1d")))
 
 
 def text_column(house: House) -> None:
@@ -205,6 +209,7 @@ def nameless(house: House) -> None:
         ("MS-1101", same_name, "flights"),
         ("MS-1106", two_inputs_of_one_name, "gusts"),
         ("MS-1111", text_input, "sky"),
+        ("MS-1111", list_input, "list(float64, 3)"),
         ("MS-1111", text_column, "origin"),
         ("MS-1111", text_known_to_the_plan_alone, "sky"),
         ("MS-1108", foreign_entity, "tailnum"),

@@ -17,6 +17,8 @@ class DeltaSettings(msgspec.Struct, frozen=True):
         tidy_every: after how many commits the small files of a table are put together.
         tidy_bytes: files of this size are left as they are then.
         tries: how often an append is tried while other processes commit to the same table.
+        memory: what a query of the tables may hold, as ``1GiB``; the rest goes to files beside the tables. Four fifths
+            of the machine's memory when left out.
     """
 
     url: str | None = None
@@ -25,3 +27,4 @@ class DeltaSettings(msgspec.Struct, frozen=True):
     tidy_every: Annotated[int, msgspec.Meta(ge=1)] = 64
     tidy_bytes: Annotated[int, msgspec.Meta(ge=0)] = 8 << 20
     tries: Annotated[int, msgspec.Meta(ge=1)] = 20
+    memory: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+ ?[KMGT]i?B$")] | None = None

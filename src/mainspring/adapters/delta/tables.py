@@ -8,6 +8,7 @@ import fcntl
 import functools
 import glob
 import json
+import math
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from mainspring.adapters.delta.problems import busy, forked, no_such_table, turn
 from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.errors import MainspringError
 from mainspring.lazy import lazy
-from mainspring.ports.tables import Commit, Txn, Where
+from mainspring.ports.tables import Commit, Limits, Txn, Where
 
 if TYPE_CHECKING:
     import deltalake
@@ -45,6 +46,8 @@ _FIRST_USER: list[int] = []
 """The process that used delta-rs first; a child forked from it cannot use it."""
 
 _MOST_MARKS = 256
+_LARGE = 128 << 20
+"""Bytes of a file that small ones are put together to."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -105,6 +108,13 @@ class DeltaTables:
         self._mutex = threading.RLock()
         self._open: dict[str, deltalake.DeltaTable] = {}
         self._heads: dict[str, _Head] = {}
+        self._synced: dict[str, int] = {}
+
+    @property
+    def limits(self) -> Limits:
+        """What the settings allow; what does not fit goes to a folder beside the tables."""
+        memory = self._settings.memory
+        return Limits() if memory is None else Limits(memory, str(self._root / ".spill"))
 
     def tables(self) -> tuple[str, ...]:
         """The names of all tables, sorted."""
@@ -305,7 +315,10 @@ class DeltaTables:
     def _paths(self, handle: deltalake.DeltaTable, table: str) -> list[str]:
         # file_uris() spells paths as URLs, which no reader of files understands.
         added = pa.table(handle.get_add_actions(flatten=True)).column("path").to_pylist()
-        return sorted(str(self._folder(table) / unquote(path)) for path in added)
+        paths = sorted(str(self._folder(table) / unquote(path)) for path in added)
+        if handle is not self._open.get(table) and not all(map(os.path.exists, paths)):
+            raise no_such_table(table, int(handle.version()))
+        return paths
 
     @_guarded
     def read(
@@ -339,12 +352,36 @@ class DeltaTables:
         finally:
             os.close(lock)
 
+    def beside(self, name: str) -> Path:
+        """A folder for what all writers of these tables share."""
+        return self._root / name
+
+    @_guarded
+    def sync(self, table: str) -> None:
+        """Make all that was committed survive a loss of power too: delta-rs leaves it to the system when to write."""
+        log = self._folder(table) / "_delta_log"
+        done = self._synced.get(table, -1)
+        fresh = [path for path in sorted(log.glob("[0-9]*.json")) if int(path.stem) > done]
+        folders = {log, log.parent}
+        for commit in fresh:
+            for line in commit.read_text("utf-8").splitlines():
+                added = json.loads(line).get("add")
+                file = None if added is None else self._folder(table) / unquote(added["path"])
+                if file is not None and file.exists():  # unless it was put together with others, and they are gone
+                    _to_disk(file)
+                    folders.add(file.parent)
+            _to_disk(commit)
+        for folder in folders if fresh else ():
+            _to_disk(folder)
+        if fresh:
+            self._synced[table] = int(fresh[-1].stem)
+
     @_guarded
     def compact(self, table: str) -> Commit | None:
         """Rewrite small files as large ones."""
         handle = self._at(table, None)
         before = handle.version()
-        self._compact(handle)
+        self._compact(handle, _LARGE)
         after = int(handle.version())
         return None if after == before else Commit(after, 0, time.time_ns() // 1000, "OPTIMIZE")
 
@@ -354,7 +391,7 @@ class DeltaTables:
         handle = self._at(table, None)
         before = self._on_disk(table)
         handle.vacuum(
-            retention_hours=int(retention_hours),
+            retention_hours=math.ceil(retention_hours),
             dry_run=False,
             enforce_retention_duration=False,
             full=True,  # what killed writers left behind is in no log
@@ -370,6 +407,7 @@ class DeltaTables:
         """Delete a table and its history."""
         self._open.pop(table, None)
         self._heads.pop(table, None)
+        self._synced.pop(table, None)
         folder = self._folder(table)
         if folder.exists():
             shutil.rmtree(folder)
@@ -479,6 +517,14 @@ def _mark_in_log(log: Path, app_id: str) -> tuple[bool, int | None]:
         if numbers:
             return True, int(numbers[-1])
     return not (log / "_last_checkpoint").exists(), None
+
+
+def _to_disk(path: Path) -> None:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def _expression(where: Sequence[Where]) -> Any:

@@ -1,8 +1,8 @@
-"""Postgres: the online store, the manifest of indexes, and threads of assistants with their checkpoints."""
+"""Postgres: sources, the online store, the manifest of indexes, and threads of assistants with their checkpoints."""
 
 from mainspring.ports.adapter import Adapter
 
-__all__ = ["ADAPTER", "MANIFEST", "ONLINE"]
+__all__ = ["ADAPTER", "MANIFEST", "ONLINE", "SOURCE"]
 
 ADAPTER = Adapter(
     port="threads",
@@ -35,4 +35,15 @@ ONLINE = Adapter(
     modules=("psycopg",),
     extra="postgres",
     capabilities={"max_key": 2000, "max_value": 1 << 30, "expiry": False, "replicas": 64, "network_disk": True},
+)
+
+SOURCE = Adapter(
+    port="source",
+    name="postgres",
+    factory="mainspring.adapters.postgres.source:open_source",
+    settings="mainspring.ports.source:SourceSettings",
+    schemes=("postgresql", "postgres"),
+    modules=("adbc_driver_postgresql", "psycopg", "pyarrow"),
+    extra="postgres",
+    capabilities={"reads": "relation"},
 )

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import re
+
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from mainspring.errors import ServiceError
+from mainspring.errors import DataError, MainspringError, ServiceError
+from mainspring.ports.source import Relation
 
-__all__ = ["turned"]
+__all__ = ["source_turned", "turned"]
+
+_SHUT = re.compile(r"authentication failed|no pg_hba.conf entry|no password supplied|(role|database) .* does not exist")
+"""What a server says that lets nobody in; libpq tells no SQLSTATE then."""
+
+_LAYERS = re.compile(r"^(NOT_FOUND: |Failed to prepare query: |\[libpq\] |Execution error \[\w+\]: )+")
+"""What the layers between put before the server's words."""
+
+
+def _midway(text: str) -> str:
+    """The SQLSTATE of an error that broke off a stream of rows, where ADBC tells the server's words alone."""
+    if "canceling statement" in text:
+        return "57014"
+    return "22000" if "PGRES_FATAL_ERROR]: ERROR:" in text else ""
 
 
 def turned(error: psycopg.Error, place: str, port: str) -> ServiceError | psycopg.Error:
@@ -42,3 +58,42 @@ def turned(error: psycopg.Error, place: str, port: str) -> ServiceError | psycop
             fix="look whether it runs and has room, then try again",
         )
     return error
+
+
+def source_turned(error: Exception, place: str, of: Relation | None) -> MainspringError:
+    """What went wrong while a source was read, by the server's SQLSTATE."""
+    text = str(error).strip().partition("\n")[0]
+    state = str(getattr(error, "sqlstate", None) or _midway(text))
+    text = _LAYERS.sub("", text)
+    source = "a source" if of is None else f"source {of.source!r}"
+    if state == "57014":
+        return ServiceError(
+            f"Postgres took too long to read {source}",
+            code="MS-4222",
+            why=text,
+            origin=place,
+            fix="raise sources.NAME.timeout, or give it a cursor that has an index",
+        )
+    if state[:2] in ("28", "3D") or state == "42501" or (not state and _SHUT.search(text)):
+        return ServiceError(
+            f"Postgres does not let this user read {source}",
+            code="MS-4221",
+            why=text,
+            origin=place,
+            fix="look at the user, the password and the database in sources.NAME.url, and grant select",
+        )
+    if of is not None and state[:2] in ("0A", "21", "22", "25", "3F", "42"):
+        return DataError(
+            f"{of} of source {of.source!r} cannot be read",
+            code="MS-2150",
+            why=text,
+            origin=of.origin,
+            fix="correct it; Postgres says why",
+        )
+    return ServiceError(
+        f"Postgres does not answer for {source}",
+        code="MS-4220",
+        why=text or type(error).__name__,
+        origin=place,
+        fix="look whether it runs, and at the address in sources.NAME.url",
+    )

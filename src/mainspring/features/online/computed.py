@@ -14,6 +14,7 @@ from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError
 from mainspring.features.calculate import kept, native, runner_of
 from mainspring.features.online.plan import ReadPlan, compile_plan
+from mainspring.features.online.sampled import SampledPlan, Samples
 from mainspring.features.selection import Calculation, Selection
 from mainspring.ports.online import OnlineStore
 
@@ -35,7 +36,9 @@ class ComputedPlan:
         references: their views' (or on-demand functions') names and theirs.
     """
 
-    def __init__(self, plan: ReadPlan, selection: Selection, functions: Mapping[str, Callable[..., object]]) -> None:
+    def __init__(
+        self, plan: ReadPlan | SampledPlan, selection: Selection, functions: Mapping[str, Callable[..., object]]
+    ) -> None:
         self._plan = plan
         self._request = request_reader(selection.request)
         self._steps = [_step(one, functions[one.name]) for one in selection.calculations]
@@ -64,7 +67,7 @@ class ComputedPlan:
         """As `ReadPlan.read_dated`; raises as `read_one`."""
         looked = self._plan.read_dated(entities, now_us)
         found = self._computed(entities, [values for values, _, _ in looked])
-        return [(values, *rest) for values, (_, *rest) in zip(found, looked, strict=True)]  # type: ignore[misc]
+        return [(values, *rest) for values, (_, *rest) in zip(found, looked, strict=True)]
 
     def read_rows(
         self, entities: Sequence[Mapping[str, object]], now_us: int
@@ -81,16 +84,22 @@ class ComputedPlan:
         return [[row[place] for place in self._places] for row in whole]
 
 
-SelectionPlan: TypeAlias = ReadPlan | ComputedPlan
+SelectionPlan: TypeAlias = ReadPlan | SampledPlan | ComputedPlan
 
 
 def compile_selection(
-    store: OnlineStore, selection: Selection, functions: Mapping[str, Callable[..., object]]
+    store: OnlineStore,
+    selection: Selection,
+    functions: Mapping[str, Callable[..., object]],
+    samples: Samples | None = None,
 ) -> SelectionPlan:
     """The read plan of a selection; without on-demand features it is a `ReadPlan`, which knows nothing of them, or puts
     features of one view, which are read together, in the order that was asked for.
+
+    Some of what is looked up goes to `samples`, where there are any.
     """
-    plan = compile_plan(store, selection.picks)
+    bare = compile_plan(store, selection.picks)
+    plan = bare if samples is None else SampledPlan(bare, selection.picks, samples)
     return plan if selection.plain else ComputedPlan(plan, selection, functions)
 
 

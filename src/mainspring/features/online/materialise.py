@@ -8,12 +8,14 @@ import msgspec
 
 from mainspring.catalog.ids import new_id
 from mainspring.catalog.ids import now_us as present
-from mainspring.features.log import MADE_MARK, read_log, standing
+from mainspring.features.log import MADE_MARK, SourceTable, read_log, standing
 from mainspring.features.online.keys import view_prefix
 from mainspring.features.online.rows import BODY, head
 from mainspring.features.online.windows import layout_of
 from mainspring.features.online.write import rewrite, upsert
+from mainspring.features.project import project
 from mainspring.features.view import RETRACTS, SEQ, View
+from mainspring.features.wal.commit import rows_waiting
 from mainspring.lazy import lazy
 from mainspring.ports.catalog import Catalog, Entity
 from mainspring.ports.online import OnlineStore
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 else:
     pa, pc = lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["Materialised", "materialise", "online_id", "reaches"]
+__all__ = ["Materialised", "follow", "materialise", "online_id", "reaches"]
 
 _MARKS = b"\xff\xff\xff\xffmark"
 
@@ -49,13 +51,22 @@ class Materialised(msgspec.Struct, frozen=True):
 def online_id(catalog: Catalog, view: View) -> int:
     """The number under which a view's rows are kept online: one for what decides them, never reused.
 
-    That is the log and how much of it a row keeps: a longer window needs rows anew, and has them beside the old ones.
+    That is the log, how much of it a row keeps, and the sketches it has: a longer window, or a first `distinct` of a
+    column, needs rows anew, and has them beside the old ones.
     """
-    kept = f"windows/{layout_of(view).keep_us}" if view.windowed else "newest"
+    kept = _kept(view)
     offered = Entity(
         new_id(), "online_view", "all", 0, f"{view.log}/{kept}", {"view": view.name, "log": view.log}, present()
     )
     return catalog.add_entity(offered).version
+
+
+def _kept(view: View) -> str:
+    if not view.windowed:
+        return "newest"
+    layout = layout_of(view)
+    sketches = "".join(f"/{function.value}:{column}" for function, column in layout.sketches)
+    return f"chunks/{layout.keep_us}{sketches}"
 
 
 def materialise(
@@ -66,6 +77,7 @@ def materialise(
     *,
     now_us: int,
     full: bool = False,
+    source: SourceTable | None = None,
 ) -> Materialised:
     """Bring the online store up to a version of a view's log; doing it again changes nothing.
 
@@ -78,6 +90,8 @@ def materialise(
         version: the log's version; the newest when left out.
         now_us: the present, in microseconds since 1970: what happens later is kept beside what answers until then.
         full: drop all rows of the view, and write them anew.
+        source: the source of a view of declared aggregates: its pushed rows may be online before they are in a log,
+            and stay there when an entity is written anew.
     """
     key = _mark_of(view)
     (mark,) = store.get_many([key])
@@ -88,21 +102,65 @@ def materialise(
     rows = read_log(tables, view.log, version, where=[(SEQ, ">", through)] if through >= 0 else [])
     if not len(rows):
         return Materialised(view.name, 0, 0, through)
-    entities = _bring(view, tables, store, rows, now_us)
+    entities = _bring(view, tables, store, rows, now_us, source)
     reached = max(rows.column(SEQ).to_pylist())
     store.swap(key, mark, head(0, 0, 0, 0) + _reached(reached, made))
     return Materialised(view.name, len(rows), entities, reached)
 
 
-def _bring(view: View, tables: TableStore, store: OnlineStore, rows: pa.Table, now_us: int) -> int:
+def follow(
+    view: View,
+    tables: TableStore,
+    store: OnlineStore,
+    before: int,
+    rows: pa.Table,
+    through: int,
+    *,
+    now_us: int,
+    source: SourceTable | None = None,
+) -> None:
+    """Bring the online store up to rows that were just appended to a view's log; what is there changes nothing.
+
+    Args:
+        view: the view, with its online number as `View.id`.
+        tables: where its log is.
+        store: the online store.
+        before: the greatest `_seq` that the log reached before.
+        rows: what was appended; if the store does not reach `before`, the log is read from where it does.
+        through: the greatest `_seq` that the log reaches now.
+        now_us: the present, in microseconds since 1970.
+        source: as in `materialise`.
+    """
+    key = _mark_of(view)
+    (mark,) = store.get_many([key])
+    made = tables.mark(view.log, MADE_MARK) or 0
+    if mark is None or _through(mark, made) != before or rows.column(RETRACTS).null_count < len(rows):
+        materialise(view, tables, store, now_us=now_us, source=source)
+        return
+    upsert(view, store, rows, now_us)
+    store.swap(key, mark, head(0, 0, 0, 0) + _reached(through, made))
+
+
+def _bring(
+    view: View, tables: TableStore, store: OnlineStore, rows: pa.Table, now_us: int, source: SourceTable | None
+) -> int:
     """Upsert what is new; entities that lost rows are written anew from the log."""
     taking = rows.filter(pc.is_valid(rows.column(RETRACTS)))
     if not len(taking):
         return upsert(view, store, rows, now_us)
     lost = taking.group_by(list(view.key_names)).aggregate([])
-    return upsert(view, store, rows, now_us) + rewrite(
-        view, store, lambda: standing(read_log(tables, view.log)), lost, now_us
-    )
+    return upsert(view, store, rows, now_us) + rewrite(view, store, lambda: _known(view, tables, source), lost, now_us)
+
+
+def _known(view: View, tables: TableStore, source: SourceTable | None) -> pa.Table:
+    """The rows that stand in a view's log, and those that were acknowledged and are not in it yet."""
+    # In this order: what goes into the log meanwhile is in both, and not in neither.
+    waiting = None if source is None else project(view, source, rows_waiting(tables, source, -1))
+    rows = read_log(tables, view.log)
+    if waiting is not None and len(waiting):
+        ahead = waiting.filter(pc.invert(pc.is_in(waiting.column(SEQ), rows.column(SEQ).combine_chunks())))
+        rows = pa.concat_tables([rows.select(ahead.column_names), ahead.cast(rows.select(ahead.column_names).schema)])
+    return standing(rows)
 
 
 def reaches(view: View, tables: TableStore, store: OnlineStore, through: int) -> bool:

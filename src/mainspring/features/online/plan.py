@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
+from mainspring.features.online.answers import WindowReader
 from mainspring.features.online.keys import key_packer
-from mainspring.features.online.rows import BODY, ORDER, TOMBSTONE, read_plain, read_windows
-from mainspring.features.online.windows import empty_windows, layout_of, window_answers
-from mainspring.features.view import Pick, View
+from mainspring.features.online.rows import BODY, ORDER, TOMBSTONE, read_plain
+from mainspring.features.online.windows import layout_of
+from mainspring.features.view import Pick
 from mainspring.ports.online import OnlineStore
 
 __all__ = ["ReadPlan", "compile_plan"]
@@ -38,9 +39,9 @@ class ReadPlan:
         self._views = [pick.view.name for pick in picks]
         self.references = tuple((pick.view.name, feature.name) for pick in picks for feature in pick.features)
         self._packers = [key_packer(pick.view.id, pick.view.keys, nulls=True) for pick in picks]
-        self._readers = [_reader(pick) for pick in picks]
+        self._readers = [_reader(pick, store) for pick in picks]
         self._parts = list(zip(self._views, self._readers, strict=True))
-        self._dated = [_event_of(pick) for pick in picks]
+        self._dated = [_event_of(pick, store) for pick in picks]
         self._batches = [
             _batch(pick, reader, event_of)
             for pick, reader, event_of in zip(picks, self._readers, self._dated, strict=True)
@@ -149,9 +150,9 @@ def compile_plan(store: OnlineStore, picks: Sequence[Pick]) -> ReadPlan:
     return ReadPlan(store, picks)
 
 
-def _reader(pick: Pick) -> Reader:
+def _reader(pick: Pick, store: OnlineStore) -> Reader:
     if pick.view.windowed:
-        return _window_reader(pick)
+        return _window_reader(pick, store)
     return _plain_reader(pick)
 
 
@@ -221,17 +222,15 @@ def _due(row: bytes, now_us: int) -> tuple[int, list[Any]] | None:
     return None if newest is None or newest.flags & TOMBSTONE else (newest.event, list(newest.values))
 
 
-def _event_of(pick: Pick) -> Callable[[bytes | None, int], int | None]:
+def _event_of(pick: Pick, store: OnlineStore) -> Callable[[bytes | None, int], int | None]:
     """Reads the event time of the newest row that has happened."""
-    layout = layout_of(pick.view) if pick.view.windowed else None
+    if pick.view.windowed:
+        rows = WindowReader((), layout_of(pick.view), store.get_many, {})
+        return lambda row, now_us: rows.read(row, now_us)[1]
 
     def event_of(row: bytes | None, now_us: int) -> int | None:
         if row is None:
             return None
-        if layout is not None:
-            events = read_windows(row, layout.kinds).events
-            newest = int(events.searchsorted(now_us, "right")) - 1
-            return None if newest < 0 else int(events[newest])
         event, flags = _event_and_flags(row)
         event -= _SIGN
         if event <= now_us and not flags:
@@ -242,44 +241,18 @@ def _event_of(pick: Pick) -> Callable[[bytes | None, int], int | None]:
     return event_of
 
 
-def _window_reader(pick: Pick) -> Reader:
-    view = pick.view
-    layout = layout_of(view)
-    windowed = [feature for feature in pick.features if feature.window_us is not None]
-    answers = window_answers(windowed, layout)
-    order = [
-        ("window", windowed.index(feature))
-        if feature.window_us is not None
-        else ("last", _column_place(view, feature.column))
-        for feature in pick.features
-    ]
-    plain = all(kind == "window" for kind, _ in order)
-    nothing = answers(empty_windows(layout), 0)
+def _window_reader(pick: Pick, store: OnlineStore) -> Reader:
+    view, ttl = pick.view, pick.view.ttl_us
+    kinds = {field.name: field.type.kind for field in view.columns}
+    rows = WindowReader(pick.features, layout_of(view), store.get_many, kinds)
+    newest = [place for place, feature in enumerate(pick.features) if feature.window_us is None]
 
     def read(row: bytes | None, now_us: int) -> tuple[list[object], str]:
-        if row is None:
-            found: list[object] = list(nothing)
-            return (found if plain else [found[i] if kind == "window" else None for kind, i in order]), "MISSING"
-        rows = read_windows(row, layout.kinds)
-        found = answers(rows, now_us)
-        newest = int(rows.events.searchsorted(now_us, "right")) - 1
-        status = "MISSING" if newest < 0 else "PRESENT"
-        if newest >= 0 and view.ttl_us is not None and int(rows.events[newest]) < now_us - view.ttl_us:
-            status = "EXPIRED"
-        if plain:
-            return found, status
-        last = _last_values(rows, layout, newest) if status == "PRESENT" else None
-        return [found[i] if kind == "window" else (None if last is None else last[i]) for kind, i in order], status
+        found, event = rows.read(row, now_us)
+        status = "MISSING" if event is None else "EXPIRED" if ttl is not None and event < now_us - ttl else "PRESENT"
+        if status != "PRESENT":
+            for place in newest:
+                found[place] = None
+        return found, status
 
     return read
-
-
-def _column_place(view: View, column: str | None) -> int:
-    return [field.name for field in view.columns].index(str(column))
-
-
-def _last_values(rows: Any, layout: Any, newest: int) -> list[object]:
-    numbers = [
-        None if null[newest] else column[newest].item() for column, null in zip(rows.columns, rows.nulls, strict=True)
-    ]
-    return numbers + [text[newest] for text in rows.texts]

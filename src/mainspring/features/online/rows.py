@@ -1,10 +1,11 @@
 """Online rows as bytes, both ways.
 
 A row begins with event, ingest and seq as three u64 big endian of value + 2^63, so that comparing bytes compares rows
-by rule 1; then a layout and flags (1 tombstone, 2 window rows, 4 ahead of time). A plain row goes on with a msgpack
-array of the values; one that happens in the future with the rows that answer until then. A window row goes on with the
-rows of the longest window by column: events, then values and a byte a value that says whether it is null. One read
-thus answers every window exactly, and numbers are never unpacked one by one.
+by rule 1; then a layout and flags (1 tombstone, 2 window rows, 4 ahead of time, 8 busy). A plain row goes on with a
+msgpack array of the values; one that happens in the future with the rows that answer until then. A window row goes on
+with the rows of the longest window by column: events, then values and a byte a value that says whether it is null. One
+read thus answers every window exactly, and numbers are never unpacked one by one. Where an entity has many rows, all
+but the newest lie in chunks, and the window row begins with their directory (`mainspring.features.online.chunks`).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ else:
 __all__ = [
     "AHEAD",
     "BODY",
+    "BUSY",
     "ORDER",
     "PLAIN",
     "TOMBSTONE",
@@ -44,7 +46,7 @@ ORDER = struct.Struct(">QQQ")
 _HEAD = struct.Struct(">QQQBB")
 BODY = _HEAD.size
 """Where a row's body begins."""
-PLAIN, TOMBSTONE, WINDOWS, AHEAD = 0, 1, 2, 4
+PLAIN, TOMBSTONE, WINDOWS, AHEAD, BUSY = 0, 1, 2, 4, 8
 _SIGN = 1 << 63
 _COUNT = struct.Struct("<II")
 
@@ -101,18 +103,20 @@ def read_plain(row: bytes) -> list[PlainRow]:
 
 @dataclass(frozen=True, slots=True)
 class WindowRows:
-    """The rows of one entity that its windows can reach, by column, ordered by (event, seq).
+    """The rows of one entity that its windows can reach, by column, ordered by (event, ingest, seq).
 
     Attributes:
         events: (n,) int64 microseconds.
+        ingests: (n,) int64 microseconds.
         seqs: (n,) int64.
         ids: (n,) uint64 hashes of the version ids; empty when the source declares no ``id``.
-        columns: a (n,) float64 array each.
+        columns: a (n,) float64, int64 or uint64 array each.
         nulls: a (n,) uint8 array each; 1 is null, and the value is then 0.
         texts: columns that are no numbers, as lists.
     """
 
     events: NDArray[np.int64]
+    ingests: NDArray[np.int64]
     seqs: NDArray[np.int64]
     ids: NDArray[np.uint64]
     columns: tuple[NDArray[Any], ...]
@@ -124,6 +128,7 @@ class WindowRows:
         parts = [
             _COUNT.pack(len(self.events), len(self.ids)),
             self.events.tobytes(),
+            self.ingests.tobytes(),
             self.seqs.tobytes(),
             self.ids.tobytes(),
         ]
@@ -132,13 +137,20 @@ class WindowRows:
         return b"".join([*parts, _pack(self.texts)])
 
 
-def read_windows(row: bytes, kinds: Sequence[str]) -> WindowRows:
-    """The window rows of a stored row; `kinds` are the NumPy kinds (``<f8``, ``<i8``) of the numeric columns."""
-    n, n_ids = _COUNT.unpack_from(row, BODY)
-    at = BODY + _COUNT.size
+def read_windows(row: bytes, kinds: Sequence[str], at: int = BODY) -> WindowRows:
+    """The window rows of a stored row.
+
+    Args:
+        row: the stored row.
+        kinds: the NumPy kinds (``<f8``, ``<i8``, ``<u8``) of the numeric columns.
+        at: where they begin.
+    """
+    n, n_ids = _COUNT.unpack_from(row, at)
+    at += _COUNT.size
     events = np.frombuffer(row, np.int64, n, at)
-    seqs = np.frombuffer(row, np.int64, n, at + 8 * n)
-    at += 16 * n
+    ingests = np.frombuffer(row, np.int64, n, at + 8 * n)
+    seqs = np.frombuffer(row, np.int64, n, at + 16 * n)
+    at += 24 * n
     ids = np.frombuffer(row, np.uint64, n_ids, at)
     at += 8 * n_ids
     columns = []
@@ -150,4 +162,4 @@ def read_windows(row: bytes, kinds: Sequence[str]) -> WindowRows:
         nulls.append(np.frombuffer(row, np.uint8, n, at))
         at += n
     texts = _unpack(memoryview(row)[at:]) if len(row) > at + 1 else ()
-    return WindowRows(events, seqs, ids, tuple(columns), tuple(nulls), tuple(texts))
+    return WindowRows(events, ingests, seqs, ids, tuple(columns), tuple(nulls), tuple(texts))

@@ -11,8 +11,9 @@ from typing import Any
 from mainspring.declare.model import Input
 from mainspring.declare.record import Kind
 from mainspring.errors import DataError
-from mainspring.features.online.answers import Rows
+from mainspring.features.online.answered import Rows
 from mainspring.features.online.computed import compile_selection
+from mainspring.features.online.sampled import Samples
 from mainspring.features.selection import Selection, functions_of, selection_of
 from mainspring.features.view import View
 from mainspring.ports.online import OnlineStore
@@ -28,6 +29,7 @@ class ServedFeatures:
         selection: what it answers.
         store: the online store.
         functions: its on-demand functions, by name.
+        samples: where some answers are kept, to be computed again; None where none are.
 
     Attributes:
         keys: the entity keys of a question, with their types.
@@ -41,6 +43,7 @@ class ServedFeatures:
         selection: Selection,
         store: OnlineStore,
         functions: Mapping[str, Callable[..., object]],
+        samples: Samples | None = None,
     ) -> None:
         self.name = name
         self.names = selection.names
@@ -50,7 +53,7 @@ class ServedFeatures:
         self.keys = selection.keys
         self.request = {field.name: field.type for field in selection.request}
         self.blocks = any(one.written != "scalar" for one in selection.calculations)
-        self._plan = compile_selection(store, selection, functions)
+        self._plan = compile_selection(store, selection, functions, samples)
         self._converted = [(key, _KEYS[kind.kind]) for key, kind in self.keys.items() if kind.kind in _KEYS]
         self._known = {**self.keys, **self.request}
 
@@ -124,13 +127,19 @@ def _rows(columns: Mapping[str, Sequence[Any]], count: int) -> list[dict[str, An
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def serve_features(name: str, inputs: Sequence[Input], views: Mapping[str, View], store: OnlineStore) -> ServedFeatures:
+def serve_features(
+    name: str,
+    inputs: Sequence[Input],
+    views: Mapping[str, View],
+    store: OnlineStore,
+    samples: Samples | None = None,
+) -> ServedFeatures:
     """A feature service of declared inputs.
 
     Raises:
         DeclarationError: MS-2160.
     """
-    return ServedFeatures(name, selection_of(inputs, views), store, functions_of(inputs))
+    return ServedFeatures(name, selection_of(inputs, views), store, functions_of(inputs), samples)
 
 
 def _moment(value: Any) -> Any:

@@ -10,17 +10,16 @@ import msgspec
 from mainspring.declare.record import FieldSpec, Kind
 from mainspring.features.duck import connection, quoted
 from mainspring.features.log import standing
+from mainspring.features.online.chunks import merge_into, replace_rows
 from mainspring.features.online.keys import key_packer
 from mainspring.features.online.rows import (
     PLAIN,
     TOMBSTONE,
-    WINDOWS,
     PlainRow,
     WindowRows,
     head,
     order_of,
     read_plain,
-    read_windows,
     write_plain,
 )
 from mainspring.features.online.windows import (
@@ -31,6 +30,7 @@ from mainspring.features.online.windows import (
     version_hash,
 )
 from mainspring.features.view import DELETED, EVENT, INGEST, SEQ, VALID_TO, VERSION_ID, View
+from mainspring.features.windows.sketch import text_hashes
 from mainspring.lazy import lazy
 from mainspring.ports.online import OnlineStore
 
@@ -95,12 +95,14 @@ def rewrite(view: View, store: OnlineStore, log: Callable[[], pa.Table], entitie
         keys = sorted(waiting)
         there = dict(zip(keys, store.get_many(keys), strict=True))
         ordered = _ordered(view, _of_entities(view, log(), entities))
-        made = dict.fromkeys(keys, head(_NEVER, _NEVER, 0, TOMBSTONE) + _pack(()))
         if view.windowed:
-            made = dict.fromkeys(keys, head(_NEVER, _NEVER, 0, WINDOWS) + empty_windows(layout).body())
-        if len(ordered):
-            made |= _windows_of(view, layout, ordered, now_us) if view.windowed else _plain_of(view, ordered, now_us)
-        done = {key for key in keys if made[key] == there[key] or store.swap(key, there[key], made[key])}
+            left = dict.fromkeys(keys, (empty_windows(layout), (_NEVER, _NEVER, 0)))
+            left |= _windows_of(view, layout, ordered, now_us) if len(ordered) else {}
+            done = {key for key in keys if replace_rows(store, key, there[key], *left[key], layout)}
+        else:
+            made = dict.fromkeys(keys, head(_NEVER, _NEVER, 0, TOMBSTONE) + _pack(()))
+            made |= _plain_of(view, ordered, now_us) if len(ordered) else {}
+            done = {key for key in keys if made[key] == there[key] or store.swap(key, there[key], made[key])}
         written += len(done)
         waiting -= done
     return written
@@ -116,12 +118,14 @@ def _of_entities(view: View, rows: pa.Table, entities: pa.Table) -> pa.Table:
     return rows.take(found.column("place"))
 
 
-def _windows_of(view: View, layout: WindowLayout, ordered: pa.Table, now_us: int) -> dict[bytes, bytes]:
+def _windows_of(
+    view: View, layout: WindowLayout, ordered: pa.Table, now_us: int
+) -> dict[bytes, tuple[WindowRows, tuple[int, int, int]]]:
     pack, arrays, made = key_packer(view.id, view.keys), _Arrays(view, layout, ordered), {}
     for start, stop in _groups(view, ordered):
         new, gone, newest = arrays.slice(start, stop)
         rows = merge_windows(empty_windows(layout), new, gone, layout, now_us)
-        made[pack(_keys_at(view, ordered, start))] = head(*newest, WINDOWS) + rows.body()
+        made[pack(_keys_at(view, ordered, start))] = (rows, newest)
     return made
 
 
@@ -233,22 +237,8 @@ def _upsert_windows(view: View, store: OnlineStore, rows: pa.Table, now_us: int)
     written = 0
     for start, stop in _groups(view, ordered):
         key = pack(_keys_at(view, ordered, start))
-        written += _merge_into(store, key, arrays.slice(start, stop), layout, now_us)
+        written += merge_into(store, key, *arrays.slice(start, stop), layout, now_us)
     return written
-
-
-def _merge_into(store: OnlineStore, key: bytes, part: _Part, layout: WindowLayout, now_us: int) -> int:
-    new, gone, newest = part
-    while True:
-        (there,) = store.get_many([key])
-        old = empty_windows(layout) if there is None else read_windows(there, layout.kinds)
-        merged = merge_windows(old, new, gone, layout, now_us)
-        order = newest if there is None else max(newest, order_of(there))
-        row = head(*order, WINDOWS) + merged.body()
-        if row == there:
-            return 0
-        if store.swap(key, there, row):
-            return 1
 
 
 _Part = tuple[WindowRows, list[int], tuple[int, int, int]]
@@ -264,15 +254,23 @@ class _Arrays:
         self._seqs = np.asarray(rows.column(SEQ))
         self._deleted = np.asarray(rows.column(DELETED).combine_chunks().cast(pa.uint8()))
         ids = rows.column(VERSION_ID).to_pylist() if layout.identified else []
-        self._ids = np.array([version_hash(value) for value in ids], np.uint64)
+        # Rows without an id are events of their own.
+        own = (("row", seq) if value is None else value for value, seq in zip(ids, self._seqs.tolist(), strict=False))
+        self._ids = np.array([version_hash(value) for value in own], np.uint64)
         self._columns: list[Any] = []
         self._nulls: list[Any] = []
+        self._texts = [_wire(rows.column(name), view.column(name)) for name in layout.texts]
         for name, kind in zip(layout.numbers, layout.kinds, strict=True):
+            if kind == "<u8":
+                texts = self._texts[layout.texts.index(name[1:])]
+                self._nulls.append(np.array([text is None for text in texts], np.uint8))
+                self._columns.append(text_hashes("" if text is None else text for text in texts))
+                continue
             column = rows.column(name).combine_chunks()
             self._nulls.append(np.asarray(pc.is_null(column).cast(pa.uint8())))
-            plain = pa.int64() if kind == "<i8" else pa.float64()
+            plain = pa.float64() if kind == "<f8" else pa.int64()
+            column = column.cast(pa.int32()) if pa.types.is_date(column.type) else column
             self._columns.append(np.asarray(column.cast(plain).fill_null(0)))
-        self._texts = [rows.column(name).to_pylist() for name in layout.texts]
 
     def slice(self, start: int, stop: int) -> _Part:
         """The rows of one entity, the version ids that were deleted, and the order of the newest row."""
@@ -282,6 +280,7 @@ class _Arrays:
         gone = self._ids[dead].tolist() if self._layout.identified else []
         rows = WindowRows(
             self._events[alive],
+            self._ingests[alive],
             self._seqs[alive],
             self._ids[alive] if self._layout.identified else self._ids,
             tuple(column[alive] for column in self._columns),

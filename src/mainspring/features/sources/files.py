@@ -48,12 +48,14 @@ class RawFile:
         table: those of the record's columns that it has, as it has them.
         text: whether all values are text, so that ``"1"`` may be a number.
         names: all columns of the file.
+        numbers: those of the columns whose numbers come as text, whatever `text` says.
     """
 
     path: Path
     table: pa.Table
     text: bool
     names: tuple[str, ...]
+    numbers: frozenset[str] = frozenset()
 
 
 _Read = tuple["pa.Table", Sequence[str]]

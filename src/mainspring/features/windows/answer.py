@@ -26,6 +26,8 @@ else:
 __all__ = ["answer"]
 
 _LOW = (1 << 32) - 1
+_CANCELLED = 1e-5
+"""Sums are right to 1e-15, and a variance is to be to 1e-10."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ def _variance(asked: _Asked) -> tuple[Array, Array]:
     ones = asked.question.total(x, asked.window_us)
     squares = asked.question.total(x * x, asked.window_us)
     spread = squares - ones * ones / np.maximum(n, 1)
-    lost = ~(spread >= squares * (np.finfo(np.longdouble).eps * 1e11))
+    lost = ~(spread >= squares * _CANCELLED)
     lo, hi = asked.question.range(asked.window_us)
     again = affordable(np.flatnonzero(lost & (n > 1)), hi - lo, len(x))
     if len(again):

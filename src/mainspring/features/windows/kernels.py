@@ -1,8 +1,8 @@
 """Two kernels for sums and extremes over ranges of a sorted log.
 
 *Ranges* adds up the rows of each range: linear in the pairs (moment, row). *Prefix* keeps running sums and takes
-differences: linear in moments and rows, at any skew. Both work in extended precision (`numpy.longdouble`), integers
-as two halves of 32 bits, so that they agree exactly on integers.
+differences: linear in moments and rows, at any skew. Integers are added up as two halves of 32 bits, exactly; other
+numbers in extended precision (`numpy.longdouble`) or as integers of their leading bits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ else:
 
 __all__ = ["Kernel", "Prefix", "Ranges", "affordable", "lowest_of_all"]
 
-_RELATIVE = 1e-11
+_RELATIVE = 1e-15
 _PATIENCE = 100
 
 
@@ -67,18 +67,26 @@ class Prefix:
     def add(self, channel: Array, lo: Array, hi: Array) -> Array:
         """The difference of the running sums; int64 may wrap on the way and still be right.
 
-        A running sum that is huge beside a difference spoils it. Each addition errs by half a unit of the running
-        sum at most (Higham, Accuracy and Stability of Numerical Algorithms, 4.2); ranges for which that could matter
-        are added up by themselves.
+        Numbers with a point are added as integers too, in two parts of their leading bits, so that no running sum,
+        however great, spoils a small difference. What is cut off can matter only where one row is huge beside the sum
+        of a range without it; such ranges are added up by themselves.
         """
         lo = np.minimum(lo, hi)
-        running = _running(channel)
-        found = running[hi] - running[lo]
-        if channel.dtype.kind == "f":
-            filled = _running((channel != 0).astype(np.int64))
-            error = (filled[hi] - filled[lo]) * (np.finfo(channel.dtype).eps * np.abs(running).max())
-            doubtful = affordable(np.flatnonzero(error > _RELATIVE * np.abs(found)), hi - lo, len(channel))
-            found[doubtful] = Ranges().add(channel, lo[doubtful], hi[doubtful])
+        if channel.dtype.kind == "i":
+            return _difference(channel, lo, hi)
+        length = hi - lo
+        spare = int(length.max(initial=1)).bit_length()  # the sum of a range fits
+        size = int(np.frexp(np.abs(channel).max(initial=0))[1])
+        scaled = np.ldexp(channel, 62 - spare - size)
+        leading = np.floor(scaled)
+        rest = np.floor(np.ldexp(scaled - leading, 62 - spare))
+        found = _difference(leading.astype(np.int64), lo, hi).astype(channel.dtype)
+        found += np.ldexp(_difference(rest.astype(np.int64), lo, hi).astype(channel.dtype), spare - 62)
+        found = np.ldexp(found, size + spare - 62)
+        filled = _difference((channel != 0).astype(np.int64), lo, hi)
+        error = np.ldexp(filled.astype(channel.dtype), size + 2 * spare - 124)
+        doubtful = affordable(np.flatnonzero(error > _RELATIVE * np.abs(found)), length, len(channel))
+        found[doubtful] = Ranges().add(channel, lo[doubtful], hi[doubtful])
         return found
 
     def lowest(self, channel: Array, lo: Array, hi: Array) -> Array:
@@ -102,10 +110,10 @@ def affordable(which: Array, cost: Array, rows: int) -> Array:
     return which[np.cumsum(cost[which]) <= _PATIENCE * (len(cost) + rows)]
 
 
-def _running(channel: Array) -> Array:
-    running = np.zeros(len(channel) + 1, channel.dtype)
+def _difference(channel: Array, lo: Array, hi: Array) -> Array:
+    running = np.zeros(len(channel) + 1, np.int64)
     np.cumsum(channel, out=running[1:])
-    return running
+    return running[hi] - running[lo]
 
 
 def lowest_of_all(channel: Array) -> Array:

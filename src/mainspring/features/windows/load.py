@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mainspring.declare.aggregate import Function
 from mainspring.declare.record import FieldSpec, Kind
-from mainspring.features.asof import SPINE, spine_keys
+from mainspring.features.asof import ENTITIES, QUESTIONS, spine_keys
 from mainspring.features.duck import quoted
 from mainspring.features.view import DELETED, EVENT, INGEST, RETRACTS, SEQ, VERSION_ID, View
 from mainspring.features.windows.timeline import FAR, Array, Events, Moments, Values
@@ -23,21 +23,12 @@ else:
 
 __all__ = ["load_events", "load_moments", "rows_sql"]
 
-_ENTITIES = "entities"
+_BATCH = 1 << 17
 
 
-def load_moments(opened: duckdb.DuckDBPyConnection, keys: int) -> Moments:
-    """The questions of the spine relation, sorted; rows with a null key or time ask nothing."""
-    names = spine_keys(keys)
-    whole = " and ".join(f"{name} is not null" for name in (*names, "t"))
-    opened.execute(
-        f"create or replace temp table {_ENTITIES} as select {', '.join(names)}, row_number() over () - 1 as entity "
-        f"from (select distinct {', '.join(names)} from {SPINE} where {whole})"
-    )
-    found = opened.sql(
-        f"select entity, t, rid from {SPINE} join {_ENTITIES} using ({', '.join(names)}) where t is not null "
-        "order by entity, t, rid"
-    ).to_arrow_table()
+def load_moments(opened: duckdb.DuckDBPyConnection) -> Moments:
+    """The questions, sorted."""
+    found = opened.sql(f"select entity, t, rid from {QUESTIONS} order by entity, t, rid").to_arrow_table()
     return Moments(*(_numbers(found.column(name)) for name in ("entity", "t", "rid")))
 
 
@@ -74,7 +65,7 @@ def rows_sql(
         same = f"partition by entity, {VERSION_ID}, case when {VERSION_ID} is null then seq end order by ingest, seq"
         versions = f", {VERSION_ID}"
         until = f"coalesce(lead(ingest) over ({same}), {FAR})"
-    mine = f"select *, {FAR} as ended from log join {_ENTITIES} using ({', '.join(names)})"
+    mine = f"select *, {FAR} as ended from log join {ENTITIES} using ({', '.join(names)})"
     if retracted:
         taken = (
             f"select {RETRACTS} as seq, epoch_us(min({INGEST})) as gone from {log} "
@@ -100,21 +91,35 @@ order by entity, event, ingest, seq
 
 
 def load_events(
-    opened: duckdb.DuckDBPyConnection,
-    view: View,
-    columns: Sequence[str],
-    log: str,
-    moments: Moments,
-    *,
-    as_known: bool,
-    window_us: int,
-    retracted: bool = False,
-) -> Events:
-    """The log's rows that can be in a window of some moment, for the entities that ask."""
-    since, until = (int(moments.t.min()) - window_us, int(moments.t.max())) if len(moments.t) else (0, 0)
-    found = opened.sql(
-        rows_sql(view, columns, log, as_known=as_known, since_us=since, until_us=until, retracted=retracted)
-    ).to_arrow_table()
+    opened: duckdb.DuckDBPyConnection, view: View, columns: Sequence[str], rows: str, ends: Sequence[int]
+) -> Iterator[Events]:
+    """The rows of a statement, as it gives them out, in pieces of whole entities.
+
+    Args:
+        opened: the connection; nothing else may be asked of it until the last piece has come.
+        view: whose log it is.
+        columns: the value columns that the statement loads.
+        rows: as `rows_sql` makes it.
+        ends: for each piece one past the number of its last entity, rising; no row is of an entity beyond the last.
+    """
+    batches: list[pa.RecordBatch] = []
+    reader = opened.sql(rows).to_arrow_reader(_BATCH)
+    rest = iter(reader)
+    for end in ends:
+        while not batches or batches[-1].column(0)[-1].as_py() < end:
+            batch = next(rest, None)
+            if batch is None:
+                break
+            batches += [batch] if len(batch) else []
+        kept, batches = batches, []
+        if kept and kept[-1].column(0)[-1].as_py() >= end:
+            place = int(np.searchsorted(kept[-1].column(0).to_numpy(), end))
+            batches = [kept[-1].slice(place)]
+            kept[-1] = kept[-1].slice(0, place)
+        yield _events(pa.Table.from_batches(kept, reader.schema), view, columns)
+
+
+def _events(found: pa.Table, view: View, columns: Sequence[str]) -> Events:
     values = {column: _values(found.column(f"c{index}"), view.column(column)) for index, column in enumerate(columns)}
     entity, event, visible, end = (
         _numbers(found.column(name).cast(pa.int64())) for name in ("entity", "event", "visible", "until")

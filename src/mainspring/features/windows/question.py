@@ -20,7 +20,7 @@ __all__ = ["SORTED", "Question"]
 
 _WORTH = 20
 """Ranges costs about a nanosecond a pair, Prefix about this much for each moment and row."""
-SORTED = 0.2
+SORTED = 0.05
 """Of `_WORTH`, where pairs are sorted instead of added up: a pair costs so much more."""
 
 

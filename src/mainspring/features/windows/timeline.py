@@ -38,6 +38,10 @@ class Values:
     valid: Array
     labels: Any = None
 
+    def empty(self) -> Values:
+        """No values, of the same kind."""
+        return Values(self.data[:0], self.valid[:0], self.labels)
+
 
 @dataclass(frozen=True, slots=True)
 class Events:

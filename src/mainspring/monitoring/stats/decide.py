@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mainspring.lazy import lazy
-from mainspring.monitoring.stats.distance import jensen_shannon
+from mainspring.metrics.distance import jensen_shannon
 from mainspring.monitoring.stats.reference import Pool, Reference, cells, share_of
 from mainspring.monitoring.stats.state import UNIT, BlockState, merge
 from mainspring.monitoring.stats.threshold import Calibration, calibrate, cusum, least_effect, paths

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from mainspring.lazy import lazy
 from mainspring.metrics.classification import delong
+from mainspring.metrics.distance import chi_square, jensen_shannon
 from mainspring.metrics.intervals import Interval, poisson_resample, wilson
-from mainspring.monitoring.stats.distance import chi_square, jensen_shannon
 from mainspring.monitoring.stats.grid import COARSE, cell_counts, cuts
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mainspring.lazy import lazy
+from mainspring.metrics.distance import jensen_shannon
 from mainspring.monitoring.stats.baseline import Baseline, FeatureBaseline
 from mainspring.monitoring.stats.blocks import block_class
-from mainspring.monitoring.stats.distance import jensen_shannon
 from mainspring.monitoring.stats.layout import Layout
 from mainspring.monitoring.stats.state import UNIT, BlockState
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mainspring.lazy import lazy
+from mainspring.metrics.distance import chi_square, jensen_shannon, kolmogorov, psi, wasserstein
 from mainspring.monitoring.stats.baseline import FeatureBaseline
 from mainspring.monitoring.stats.decide import WINDOWS, Finding, State
-from mainspring.monitoring.stats.distance import chi_square, jensen_shannon, kolmogorov, psi, wasserstein
 from mainspring.monitoring.stats.reference import Reference, cells
 from mainspring.monitoring.stats.state import UNIT, BlockState, merge
 

@@ -350,6 +350,8 @@ def _value(value: object, kind: ColumnType) -> object:
         return base64.b64encode(bytes(value)).decode()
     if kind.kind is Kind.TIMESTAMP and isinstance(value, int):
         return _told(value)
+    if kind.kind is Kind.LIST and isinstance(value, list):
+        return [_value(one, kind.element) for one in value]
     return value
 
 

@@ -240,7 +240,7 @@ def _plain(service: EndpointService, answer: Answer, query: bytes) -> dict[str, 
         "status": answer.statuses,
     }
     if b"features=true" in query:
-        plain["features"] = {column.name: value for column, value in zip(service.columns, answer.values, strict=True)}
+        plain["features"] = {column.name: value for column, value in zip(answer.columns, answer.values, strict=True)}
     return plain
 
 

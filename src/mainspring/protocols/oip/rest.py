@@ -1,109 +1,97 @@
-"""OIP v2 over REST, JSON: health, metadata, infer."""
+"""OIP v2 over REST: health, metadata, infer, statistics, configuration and the model repository."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
-
+from mainspring.protocols.bodies import coded
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
-from mainspring.protocols.oip.tensors import Tensor, decode_json, encode_json, read_tensor, write_tensor
+from mainspring.protocols.oip.infer import PREDICTION_IDS, read_call, read_raw_call, write_answer
+from mainspring.serving.calls import Tensor
+from mainspring.serving.inference import ServedModel, ServedModels
+from mainspring.serving.statistics import Spent
 
-__all__ = ["PREDICTION_IDS", "Inference", "OipModel", "OipModels", "add_oip_routes"]
+__all__ = ["HEADER_LENGTH", "PREDICTION_IDS", "add_health_routes", "add_oip_routes", "answer_infer", "binary_length"]
 
-PREDICTION_IDS = "prediction_ids"
-"""The answer's parameter with the prediction ids of its rows, with commas between, as parameters are no lists."""
-EXTENSIONS: tuple[str, ...] = ()
+EXTENSIONS = (
+    "binary_tensor_data",
+    "model_repository",
+    "statistics",
+    "model_configuration",
+    "schedule_policy",
+    "parameters",
+)
+HEADER_LENGTH = b"inference-header-content-length"
+_BINARY = b"application/octet-stream"
 
 
-@dataclass(frozen=True, slots=True)
-class Inference:
-    """What a model has answered.
+def add_health_routes(router: Router, ready: Callable[[], bool]) -> None:
+    """Serve liveness and readiness, which everybody asks for, whatever models are served by.
 
-    Attributes:
-        outputs: the arrays by the outputs' names; rows are the first dimension.
-        ids: the prediction id of each row; empty when they are not logged.
+    Args:
+        router: where the routes go.
+        ready: whether every required model is warm.
     """
-
-    outputs: Mapping[str, np.ndarray[Any, Any]]
-    ids: Sequence[str] = ()
-
-
-class OipModel(Protocol):
-    """A model version as OIP sees it."""
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-
-    @property
-    def version(self) -> str:
-        """The version that answers."""
-
-    @property
-    def platform(self) -> str:
-        """What runs it: ``onnxruntime_onnx``."""
-
-    @property
-    def inputs(self) -> tuple[Tensor, ...]:
-        """What it takes."""
-
-    @property
-    def outputs(self) -> tuple[Tensor, ...]:
-        """What it gives."""
-
-    async def infer(self, inputs: Mapping[str, np.ndarray[Any, Any]]) -> Inference:
-        """All outputs for these inputs; rows are the first dimension."""
+    routes = _Health(ready)
+    router.add("GET", "/v2/health/live", routes.live)
+    router.add("GET", "/v2/health/ready", routes.server_ready)
 
 
-class OipModels(Protocol):
-    """The models of this process."""
-
-    def names(self) -> Sequence[str]:
-        """Their names."""
-
-    def versions(self, name: str) -> Sequence[str]:
-        """The versions that are ready, of a model that exists; empty when none is."""
-
-    def find(self, name: str, version: str | None) -> OipModel:
-        """A ready version.
-
-        Raises:
-            Fault: 404 no such model or version, 503 not ready.
-        """
-
-
-def add_oip_routes(
-    router: Router, models: OipModels, ready: Callable[[], bool], server: tuple[str, str], max_rows: int
-) -> None:
-    """Serve OIP v2 on a router.
+def add_oip_routes(router: Router, models: ServedModels, server: tuple[str, str], max_body: int) -> None:
+    """Serve OIP v2 on a router; health, loading and unloading have routes of their own.
 
     Args:
         router: where the routes go.
         models: the models of this process.
-        ready: whether every required model is warm.
         server: the server's name and version.
-        max_rows: most rows in one request.
+        max_body: greatest body in bytes, inflated.
     """
-    routes = _Routes(models, ready, server, max_rows)
-    router.add("GET", "/v2/health/live", routes.live)
-    router.add("GET", "/v2/health/ready", routes.server_ready)
+    routes = _Routes(models, server)
     router.add("GET", "/v2", routes.server_metadata)
     router.add("GET", "/v2/models", routes.model_names)
+    router.add("GET", "/v2/models/stats", routes.all_statistics)
+    infer = coded(routes.infer, max_body)
     for prefix in ("/v2/models/*", "/v2/models/*/versions/*"):
         router.add("GET", prefix, routes.model_metadata)
         router.add("GET", f"{prefix}/ready", routes.model_ready)
-        router.add("POST", f"{prefix}/infer", routes.infer)
+        router.add("GET", f"{prefix}/config", routes.model_config)
+        router.add("GET", f"{prefix}/stats", routes.model_statistics)
+        router.add("POST", f"{prefix}/infer", infer)
 
 
-class _Routes:
-    def __init__(self, models: OipModels, ready: Callable[[], bool], server: tuple[str, str], max_rows: int) -> None:
-        self._models = models
-        self._max_rows = max_rows
+async def answer_infer(
+    models: ServedModels, served: ServedModel, version: str | None, body: bytes, length: int | None, protocol: str
+) -> tuple[bytes, int | None]:
+    """Answer an inference request: the body of the answer, and how much of it is JSON; None when all of it is.
+
+    Raises:
+        Fault: 400.
+        Rejected: as `ServedModels.infer` raises.
+    """
+    if length == 0:
+        asked = read_raw_call(body, served, version, protocol)
+    else:
+        asked = read_call(body, length, served, version, protocol, models.max_rows)
+    return write_answer(asked, await models.infer(asked.call))
+
+
+def binary_length(text: bytes | None) -> int | None:
+    """How much of a body is JSON, by its header.
+
+    Raises:
+        Fault: 400, the header is no number.
+    """
+    if text is None:
+        return None
+    if not text.isdigit() or len(text) > 18:
+        raise Fault(400, f"the length of the JSON is no number of bytes: {text[:40].decode('latin-1')!r}")
+    return int(text)
+
+
+class _Health:
+    def __init__(self, ready: Callable[[], bool]) -> None:
         self._ready = ready
-        self._server = server
 
     async def live(self, request: Request) -> Response:
         return json_response({"live": True})
@@ -111,6 +99,12 @@ class _Routes:
     async def server_ready(self, request: Request) -> Response:
         ready = self._ready()
         return json_response({"ready": ready, "live": True}, 200 if ready else 503)
+
+
+class _Routes:
+    def __init__(self, models: ServedModels, server: tuple[str, str]) -> None:
+        self._models = models
+        self._server = server
 
     async def server_metadata(self, request: Request) -> Response:
         name, version = self._server
@@ -120,85 +114,97 @@ class _Routes:
         return json_response({"models": list(self._models.names())})
 
     async def model_ready(self, request: Request) -> Response:
-        model = self._find(request)
-        return json_response({"name": model.name, "ready": True})
+        return json_response({"name": self._find(request)[0].name, "ready": True})
 
     async def model_metadata(self, request: Request) -> Response:
-        model = self._find(request)
+        model, _ = self._find(request)
         return json_response(
             {
                 "name": model.name,
-                "versions": list(self._models.versions(model.name)),
+                "versions": [model.version],
                 "platform": model.platform,
                 "inputs": [_described(tensor) for tensor in model.inputs],
                 "outputs": [_described(tensor) for tensor in model.outputs],
             }
         )
 
-    async def infer(self, request: Request) -> Response:
-        model = self._find(request)
-        body = decode_json(request.body)
-        if not isinstance(body, dict):
-            raise Fault(400, "the body is no object")
-        if not isinstance(body.get("id", ""), str):
-            raise Fault(400, "the id is no text")
-        inputs = _inputs(body, model, self._max_rows)
-        wanted = _wanted(body, model)
-        answers = await model.infer(inputs)
-        outputs, finite = [], True
-        for tensor in wanted:
-            written, all_finite = write_tensor(tensor, answers.outputs[tensor.name])
-            outputs.append(written)
-            finite = finite and all_finite
-        answer: dict[str, Any] = {"model_name": model.name, "model_version": model.version}
-        if "id" in body:
-            answer["id"] = body["id"]
-        if answers.ids:
-            answer["parameters"] = {PREDICTION_IDS: ",".join(answers.ids)}
-        answer["outputs"] = outputs
-        return Response(200, encode_json(answer, finite=finite))
+    async def model_config(self, request: Request) -> Response:
+        model, _ = self._find(request)
+        return json_response(
+            {
+                "name": model.name,
+                "platform": model.platform,
+                "backend": model.backend,
+                "max_batch_size": self._models.max_rows,
+                "input": [_configured(tensor) for tensor in model.inputs],
+                "output": [_configured(tensor) for tensor in model.outputs],
+            }
+        )
 
-    def _find(self, request: Request) -> OipModel:
+    async def model_statistics(self, request: Request) -> Response:
+        return json_response({"model_stats": [_counted(self._find(request)[0])]})
+
+    async def all_statistics(self, request: Request) -> Response:
+        found = [self._models.get(name) for name in self._models.names()]
+        return json_response({"model_stats": [_counted(model) for model in found if model is not None]})
+
+    async def infer(self, request: Request) -> Response:
+        served, version = self._find(request)
+        length = binary_length(request.headers.get(HEADER_LENGTH))
+        body, head = await answer_infer(self._models, served, version, request.body, length, "oip")
+        if head is None:
+            return Response(200, body)
+        return Response(200, body, _BINARY, ((HEADER_LENGTH, b"%d" % head),))
+
+    def _find(self, request: Request) -> tuple[ServedModel, str | None]:
         name, *version = request.parameters
-        return self._models.find(name, version[0] if version else None)
+        asked = version[0] if version else None
+        return self._models.find(name, asked), asked
 
 
 def _described(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
 
 
-def _inputs(body: Mapping[str, Any], model: OipModel, max_rows: int) -> dict[str, np.ndarray[Any, Any]]:
-    items = body.get("inputs")
-    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise Fault(400, "the body has no list of inputs")
-    declared = {tensor.name: tensor for tensor in model.inputs}
-    found: dict[str, np.ndarray[Any, Any]] = {}
-    for item in items:
-        name = item.get("name")
-        if not isinstance(name, str) or name not in declared:
-            raise Fault(400, f"model {model.name!r} has no input {name!r}; it takes {', '.join(declared)}")
-        if name in found:
-            raise Fault(400, f"input {name!r} is there twice")
-        found[name] = read_tensor(item, declared[name], max_rows)
-    missing = [name for name in declared if name not in found]
-    if missing:
-        raise Fault(400, f"inputs are missing: {', '.join(missing)}")
-    if len({array.shape[0] for array in found.values() if array.ndim}) > 1:
-        raise Fault(400, "the inputs have different numbers of rows")
-    if any(array.ndim and not array.shape[0] for array in found.values()):
-        raise Fault(400, "the inputs have no rows")
+def _configured(tensor: Tensor) -> dict[str, Any]:
+    """A tensor of Triton's configuration: without the rows, and never without a dimension."""
+    kind = "STRING" if tensor.datatype == "BYTES" else tensor.datatype
+    found: dict[str, Any] = {"name": tensor.name, "data_type": f"TYPE_{kind}", "dims": list(tensor.shape[1:]) or [1]}
+    if not tensor.shape[1:]:
+        found["reshape"] = {"shape": []}
     return found
 
 
-def _wanted(body: Mapping[str, Any], model: OipModel) -> list[Tensor]:
-    declared = {tensor.name: tensor for tensor in model.outputs}
-    asked = body.get("outputs")
-    if not asked:
-        return list(model.outputs)
-    names = (
-        [item.get("name") if isinstance(item, dict) else None for item in asked] if isinstance(asked, list) else [None]
-    )
-    for name in names:
-        if not isinstance(name, str) or name not in declared:
-            raise Fault(400, f"model {model.name!r} has no output {name!r}; it gives {', '.join(declared)}")
-    return [declared[str(name)] for name in names]
+def _counted(model: ServedModel) -> dict[str, Any]:
+    counts = model.statistics
+    nothing = {"count": 0, "ns": 0}
+    return {
+        "name": model.name,
+        "version": model.version,
+        "last_inference": counts.last_ms,
+        "inference_count": counts.rows,
+        "execution_count": counts.batches,
+        "inference_stats": {
+            "success": _spent(counts.success),
+            "fail": _spent(counts.fail),
+            "queue": {"count": counts.success.count, "ns": 0},
+            "compute_input": _spent(counts.times.compute_input),
+            "compute_infer": _spent(counts.times.compute_infer),
+            "compute_output": _spent(counts.times.compute_output),
+            "cache_hit": nothing,
+            "cache_miss": nothing,
+        },
+        "batch_stats": [
+            {
+                "batch_size": size,
+                "compute_input": _spent(times.compute_input),
+                "compute_infer": _spent(times.compute_infer),
+                "compute_output": _spent(times.compute_output),
+            }
+            for size, times in sorted(counts.sizes.items())
+        ],
+    }
+
+
+def _spent(spent: Spent) -> dict[str, int]:
+    return {"count": spent.count, "ns": spent.ns}

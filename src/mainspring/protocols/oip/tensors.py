@@ -1,135 +1,119 @@
-"""OIP v2 tensors in JSON: datatypes, shapes and data, both ways (specification: Open Inference Protocol, REST)."""
+"""OIP v2 tensors both ways, in JSON and in the binary tensor extension (Open Inference Protocol, REST)."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import orjson
 
+from mainspring.protocols.arrays import array_of, as_declared, finite, flattened
 from mainspring.protocols.http import Fault
+from mainspring.serving.calls import DATATYPES, MAX_ELEMENTS, Array, Tensor, check_shape
 
-__all__ = ["DATATYPES", "Tensor", "decode_json", "encode_json", "read_tensor", "write_tensor"]
+__all__ = ["SIZES", "read_bytes", "read_tensor", "write_bytes", "write_tensor"]
 
-DATATYPES: Mapping[str, str] = {
-    "BOOL": "?",
-    "UINT8": "u1",
-    "UINT16": "u2",
-    "UINT32": "u4",
-    "UINT64": "u8",
-    "INT8": "i1",
-    "INT16": "i2",
-    "INT32": "i4",
-    "INT64": "i8",
-    "FP32": "f4",
-    "FP64": "f8",
-    "BYTES": "O",
+_BINARY_ONLY = ("FP16", "BF16")
+"""The datatypes without a form in JSON."""
+SIZES: Mapping[str, int] = {
+    name: 2 if name == "BF16" else np.dtype(kind).itemsize for name, kind in DATATYPES.items() if name != "BYTES"
 }
-"""OIP datatype to NumPy; FP16 and BF16 have no JSON form."""
-
-MAX_ELEMENTS = 1 << 26
+"""Bytes of an element in the binary tensor extension."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """What a model takes or gives: name, OIP datatype and shape; -1 is a free dimension."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]
-
-
-def decode_json(body: bytes) -> Any:
-    """A JSON document; bare NaN and Infinity are let in.
-
-    Raises:
-        Fault: 400, it is not JSON.
-    """
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        if any(word in body for word in (b"NaN", b"Infinity")):
-            with contextlib.suppress(ValueError, RecursionError):
-                return json.loads(body)
-        raise Fault(400, f"the body is not JSON: {error.msg} at byte {error.pos}") from None
-
-
-def encode_json(value: Any, *, finite: bool) -> bytes:
-    """A JSON document; with `finite` False non-finite numbers are written bare, which orjson would make null."""
-    return orjson.dumps(value) if finite else json.dumps(value, separators=(",", ":")).encode()
-
-
-def read_tensor(item: Any, declared: Tensor, max_rows: int = MAX_ELEMENTS) -> np.ndarray[Any, Any]:
+def read_tensor(
+    item: Mapping[str, Any], declared: Tensor, raw: memoryview | None = None, max_rows: int = MAX_ELEMENTS
+) -> Array:
     """A request's tensor as an array of its shape, (rows, ..).
 
+    Args:
+        item: the tensor in JSON.
+        declared: what the model takes.
+        raw: its bytes, when they come behind the JSON.
+        max_rows: the most rows.
+
     Raises:
-        Fault: 400, the datatype, shape or data do not fit; nothing is allocated for a shape that lies. 413, it has more
-            than `max_rows` rows or 2^26 elements.
+        Fault: 400, the datatype or data do not fit.
+        Rejected: as `check_shape` raises; nothing is allocated for a shape that lies.
     """
     name = declared.name
-    datatype, shape, data = item.get("datatype"), item.get("shape"), item.get("data")
+    datatype, shape = item.get("datatype"), item.get("shape")
     if not isinstance(datatype, str) or datatype not in DATATYPES:
         raise Fault(400, f"input {name!r} has datatype {datatype!r}; known: {', '.join(DATATYPES)}")
     if (datatype == "BYTES") != (declared.datatype == "BYTES"):
         raise Fault(400, f"input {name!r} has datatype {datatype}; the model takes {declared.datatype}")
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise Fault(400, f"input {name!r} has no shape of whole numbers")
-    _shape_fits(name, shape, declared)
+    count = check_shape(name, as_declared(shape, declared), declared, max_rows)
+    if raw is not None:
+        return read_bytes(name, datatype, raw, count).reshape(shape)
+    data = item.get("data")
     if not isinstance(data, list):
         raise Fault(400, f"input {name!r} has no data")
-    if shape and shape[0] > max_rows:
-        raise Fault(413, f"input {name!r} has {shape[0]} rows; at most {max_rows} are served at once")
-    count = math.prod(shape)
-    if count > MAX_ELEMENTS:
-        raise Fault(413, f"input {name!r} has {count} elements; at most {MAX_ELEMENTS} are served")
-    flat = _flat(data)
+    if datatype in _BINARY_ONLY:
+        raise Fault(400, f"input {name!r} has datatype {datatype}, which has no form in JSON; send it as binary data")
+    flat, _ = flattened(data)
     if len(flat) != count:
         raise Fault(400, f"input {name!r} has {len(flat)} values for shape {shape}")
-    return _array(name, datatype, flat).reshape(shape)
+    return array_of(name, datatype, flat).reshape(shape)
 
 
-def _shape_fits(name: str, shape: Sequence[int], declared: Tensor) -> None:
-    fits = len(shape) == len(declared.shape) and all(
-        wanted in (-1, got) for got, wanted in zip(shape, declared.shape, strict=False)
-    )
-    if not fits:
-        raise Fault(400, f"input {name!r} has shape {list(shape)}; the model takes {list(declared.shape)}")
+def read_bytes(name: str, datatype: str, raw: memoryview, count: int) -> Array:
+    """Elements in the binary tensor extension: little-endian, row-major; a view of `raw` where it can be one.
+
+    Raises:
+        Fault: 400, there are more or fewer bytes than `count` elements have.
+    """
+    if datatype == "BYTES":
+        return _texts(name, raw, count)
+    if len(raw) != count * SIZES[datatype]:
+        raise Fault(400, f"input {name!r} has {len(raw)} bytes for {count} elements of {datatype}")
+    if datatype == "BF16":
+        return np.asarray((np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4"))
+    if datatype == "BOOL":
+        return np.asarray(np.frombuffer(raw, "u1") != 0)
+    return np.frombuffer(raw, np.dtype(DATATYPES[datatype]).newbyteorder("<"))
 
 
-def _flat(data: list[Any]) -> list[Any]:
-    while data and isinstance(data[0], list):
-        try:
-            data = [value for row in data for value in row]
-        except TypeError:
-            raise Fault(400, "nested data must be nested alike in every row") from None
-    return data
+def _texts(name: str, raw: memoryview, count: int) -> Array:
+    found: list[bytes] = []
+    place = 0
+    while place < len(raw):
+        end = place + 4 + int.from_bytes(raw[place : place + 4], "little")
+        if place + 4 > len(raw) or end > len(raw) or len(found) == count:
+            break
+        found.append(bytes(raw[place + 4 : end]))
+        place = end
+    if place != len(raw) or len(found) != count:
+        raise Fault(400, f"input {name!r} has no {count} elements of BYTES in its {len(raw)} bytes")
+    texts = np.empty(count, object)
+    texts[:] = found
+    return texts
 
 
-def _array(name: str, datatype: str, flat: list[Any]) -> np.ndarray[Any, Any]:
-    kind = DATATYPES[datatype]
-    wanted: tuple[type, ...] = (
-        (bool,) if kind == "?" else (str,) if kind == "O" else (int,) if kind[0] in "iu" else (int, float)
-    )
-    allowed = (*wanted, type(None)) if kind[0] == "f" else wanted
-    for value in flat:
-        if type(value) not in allowed:
-            raise Fault(400, f"input {name!r} holds {value!r}, which is no {datatype}")
-    values = [math.nan if value is None else value for value in flat] if kind[0] == "f" else flat
-    with np.errstate(over="ignore"), contextlib.suppress(OverflowError):
-        found = np.array(values, dtype=kind)
-        grown = kind == "f4" and np.isinf(found) & np.isfinite(np.array(values, dtype="f8"))
-        if not np.any(grown):
-            return found
-    raise Fault(400, f"input {name!r} holds a value outside {datatype}")
+def write_tensor(tensor: Tensor, values: Array) -> tuple[dict[str, Any], bool]:
+    """An answer's tensor in JSON, and whether all of it is finite.
 
-
-def write_tensor(tensor: Tensor, values: np.ndarray[Any, Any]) -> tuple[dict[str, Any], bool]:
-    """An answer's tensor, and whether all of it is finite."""
-    finite = values.dtype.kind != "f" or bool(np.isfinite(values).all())
+    Raises:
+        Fault: 400, its datatype has no form in JSON; 501, its bytes are no text.
+    """
+    if tensor.datatype in _BINARY_ONLY:
+        raise Fault(400, f"output {tensor.name!r} has datatype {tensor.datatype}; ask for it as binary data")
+    all_finite = finite(values)
     data = values.ravel().tolist()
-    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(values.shape), "data": data}, finite
+    if tensor.datatype == "BYTES":
+        try:
+            data = [value.decode() if isinstance(value, bytes) else str(value) for value in data]
+        except UnicodeDecodeError:
+            raise Fault(400, f"output {tensor.name!r} is no text; ask for it as binary data") from None
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(values.shape), "data": data}, all_finite
+
+
+def write_bytes(tensor: Tensor, values: Array) -> bytes:
+    """An answer's elements in the binary tensor extension."""
+    if tensor.datatype == "BYTES":
+        texts = [value if isinstance(value, bytes) else str(value).encode() for value in values.ravel().tolist()]
+        return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+    if tensor.datatype == "BF16":
+        return bytes((np.ascontiguousarray(values, "<f4").view("<u4") >> 16).astype("<u2").tobytes())
+    return bytes(np.ascontiguousarray(values, np.dtype(DATATYPES[tensor.datatype]).newbyteorder("<")).tobytes())

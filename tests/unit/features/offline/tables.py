@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mainspring.declare.aggregate import Aggregate
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.features.view import FeatureDef, View, log_schema
+from mainspring.ports.tables import Limits
 from unit.features.offline.oracle import Row
 
 MINUTE = 60_000_000
@@ -81,6 +82,8 @@ class Folder:
 
     def commits(self, table: str, limit: int | None = None) -> tuple[()]:
         return ()
+
+    limits = Limits()
 
     def files(self, table: str, version: int | None = None) -> tuple[str, ...]:
         return tuple(sorted(str(path) for path in self.folder.glob("*.parquet")))

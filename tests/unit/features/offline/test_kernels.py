@@ -197,3 +197,16 @@ def test_a_million_equal_keys_and_moments_take_no_million_squared(monkeypatch):
             == found[rows - 1].as_py()
             == {"total": rows, "lowest": 1, "variance": 0}[what.function.value]
         )
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_variance_of_few_near_rows_after_many_great_ones(kernel):
+    chance = random.Random(5)
+    rows = [(0, index * 100, chance.lognormvariate(0, 2) * 1e3) for index in range(20_000)]
+    pairs = [(3_000_000 + index * 100, 700.0 + index * 7, 1e-5 * (index + 1)) for index in range(50)]
+    for at, value, step in pairs:
+        rows += [(0, at, value), (0, at + 1, value + step)]
+    moments = [(0, at + 50) for at, _, _ in pairs]
+    found = ask(variance("x", "1s"), rows, moments, KERNELS[kernel], window=100)
+    exact = [(value + step - value) ** 2 / 2 for _, value, step in pairs]
+    assert found == [pytest.approx(wanted, rel=1e-9) for wanted in exact]

@@ -12,7 +12,8 @@ from mainspring.declare.frame import Frame
 from mainspring.features import history as module
 from mainspring.features.asof import gather_sql, hits_sql
 from mainspring.features.history import history_of
-from mainspring.features.windows import load
+from mainspring.features.log import TableVersion
+from mainspring.features.windows import load, pieces
 from mainspring.features.windows.question import Question
 from unit.features.offline import oracle
 from unit.features.offline.oracle import Row
@@ -105,6 +106,12 @@ def folder(tmp_path):
 @pytest.mark.parametrize("versioned", [True, False])
 def test_the_examples_are_answered_right(folder, as_known, versioned):
     assert agrees(folder, as_known=as_known, versioned=versioned)
+
+
+@pytest.mark.parametrize("piece", [1, 7, 40])
+def test_windows_in_pieces_are_answered_right(folder, monkeypatch, piece):
+    monkeypatch.setattr(pieces, "PIECE", piece)
+    assert agrees(folder)
 
 
 def test_the_examples_are_no_tame_ones():
@@ -314,7 +321,7 @@ def test_a_tidy_log_is_answered_without_the_search(folder, monkeypatch):
         alone = {(row.key, row.event): row for row in rows if row.ingest <= row.event}
         tidied = list(alone.values())
         base = answers(folder, tidied, questions)
-        monkeypatch.setattr(module, "_is_tidy", lambda *_: True)
+        monkeypatch.setattr(module, "_note", lambda *_: TableVersion("", 0, tidy=True))
         assert answers(folder, tidied, questions) == base
         monkeypatch.undo()
 

@@ -1,6 +1,7 @@
 """Rows that files hold no more, and rows of the future: offline and online, windows and the newest row alike."""
 
 import random
+import shutil
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.adapters.lmdb.online_store import open_store
 from mainspring.adapters.lmdb.settings import LmdbSettings
-from mainspring.declare.aggregate import count, last, total
+from mainspring.declare.aggregate import count, last, last_n, total
 from mainspring.declare.app import App
 from mainspring.declare.data import Entity
 from mainspring.declare.frame import Frame
@@ -22,8 +23,11 @@ from mainspring.features.log import newest, source_of, standing
 from mainspring.features.online.materialise import materialise
 from mainspring.features.online.plan import compile_plan
 from mainspring.features.online.write import upsert
+from mainspring.features.project import project as projected
 from mainspring.features.project import update_view
 from mainspring.features.view import Pick, view_of
+from mainspring.features.wal.commit import drain, log_of, rows_waiting
+from mainspring.features.wal.rows import drafted
 from mainspring.features.write import Changes, append_rows, ingest_batch
 
 SECOND = 1_000_000
@@ -31,6 +35,9 @@ START = 1_600_000_000 * SECOND
 NOW = START + 1000 * SECOND
 LATER = NOW + 500 * SECOND
 MOMENT = pa.timestamp("us", "UTC")
+
+
+NAMES = ("n", "sum", "recent", "amount")
 
 
 class Visit(Record):
@@ -49,7 +56,14 @@ LOOSE, NAMED = source_of(loose), source_of(named)
 
 def views_on(source):
     habits = app.features(
-        source, entity=customer, n=count("10m"), sum=total("amount", "10m"), recent=last("amount"), called="habits"
+        source,
+        entity=customer,
+        n=count("10m"),
+        sum=total("amount", "10m"),
+        recent=last("amount"),
+        amounts=last_n("amount", 3, "10m"),
+        moments=last_n("at", 2, "10m"),
+        called="habits",
     )
     newest = app.features(source, entity=customer, amount=last("amount"), called="newest")
     return view_of(habits, 1), view_of(newest, 2)
@@ -94,7 +108,7 @@ class Project:
     def publish(self, now=NOW):
         for view in self.views:
             at = update_view(self.tables, view, self.source, newest(self.tables, self.source.log)).version
-            materialise(view, self.tables, self.store, at.version, now_us=now)
+            materialise(view, self.tables, self.store, at.version, now_us=now, source=self.source)
 
     def push(self, *given, now=NOW, known=None):
         done = append_rows(SimpleNamespace(tables=self.tables), self.source, rows(*given), known or now, self.views)
@@ -104,14 +118,14 @@ class Project:
     def online(self, name, t):
         plan = compile_plan(self.store, [Pick(view, view.features) for view in self.views])
         values, statuses = plan.read_one({"customer": name}, t)
-        return dict(zip(plan.names, values, strict=True)), list(statuses.values())
+        found = dict(zip(plan.names, values, strict=True))
+        return {name: found[name] for name in NAMES}, list(statuses.values())
 
     def offline(self, name, t, *, as_known=True):
         spine = Frame({"customer": [name], "at": pa.array([t], MOMENT)})
         services = SimpleNamespace(tables=self.tables)
         (row,) = history(services, self.views, spine, as_known=as_known, status=True).arrow().to_pylist()
-        names = ("n", "sum", "recent", "amount")
-        return {name: row[name] for name in names}, [row["habits__status"], row["newest__status"]]
+        return {name: row[name] for name in NAMES}, [row["habits__status"], row["newest__status"]]
 
     def both(self, name, t):
         found = self.online(name, t)
@@ -248,9 +262,39 @@ def test_a_source_that_was_lost_with_its_pushes_is_followed_again(project):
     project.push(("a", 2.0, 950, "2"))
     project.publish()
     project.tables.drop(project.source.log)
+    shutil.rmtree(project.tables.beside("_wal"))
     again = NOW + SECOND
     project.read_files(("a", 1.0, 900, "1"), now=again)
     project.publish(again)
     assert project.both("a", again)[0] == {"n": 1, "sum": 1.0, "recent": 1.0, "amount": 1.0}
     project.push(("a", 4.0, 940, "3"), now=again)
     assert project.both("a", again)[0] == {"n": 2, "sum": 5.0, "recent": 4.0, "amount": 4.0}
+
+
+def test_a_table_that_was_lost_gets_back_the_pushes_that_their_log_still_holds(project):
+    project.read_files(("a", 1.0, 900, "1"))
+    project.push(("a", 2.0, 950, "2"))
+    project.publish()
+    project.tables.drop(project.source.log)
+    again = NOW + SECOND
+    project.read_files(("a", 1.0, 900, "1"), now=again)
+    project.publish(again)
+    assert project.both("a", again)[0] == {"n": 2, "sum": 3.0, "recent": 2.0, "amount": 2.0}
+
+
+def test_what_was_acknowledged_stays_online_when_its_entity_is_written_anew(project):
+    """A push that is in no table yet, for an entity of which the files hold a row no more."""
+    project.read_files(("a", 1.0, 900, "1"), ("a", 2.0, 950, "2"))
+    project.publish()
+    project.read_files(("a", 1.0, 900, "1"), now=NOW + SECOND)
+    log = log_of(project.tables, project.source)
+    log.append(drafted(project.source, prepare_rows(project.source, rows(("a", 4.0, 940, "3"))), NOW, None))
+    log.close()
+    for view in project.views:
+        waiting = rows_waiting(project.tables, project.source, -1)
+        upsert(view, project.store, projected(view, project.source, waiting), NOW)
+    for _ in range(2):  # before it is in the tables, and after
+        project.publish(NOW + SECOND)
+        assert project.online("a", NOW + SECOND)[0] == {"n": 2, "sum": 5.0, "recent": 4.0, "amount": 4.0}
+        drain(project.tables)
+    assert project.both("a", NOW + SECOND)[0] == {"n": 2, "sum": 5.0, "recent": 4.0, "amount": 4.0}

@@ -1,0 +1,136 @@
+"""The files of a bucket: listed with their tags, and fetched as they come."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore import exceptions
+from obstore.store import AzureStore, GCSStore, S3Store
+
+from mainspring.adapters.obstore.problems import turned
+from mainspring.errors import ConfigError
+from mainspring.ports.source import Remote, SourceSettings
+
+__all__ = ["ObstoreBucket", "open_source"]
+
+_CHUNK = 8 << 20
+_STORES: Mapping[str, Any] = {"s3": S3Store, "s3a": S3Store, "gs": GCSStore, "az": AzureStore}
+_FAULTS = (exceptions.BaseError, OSError, ValueError)
+
+
+class ObstoreBucket:
+    """A path in a bucket.
+
+    Args:
+        settings: its URL, ``s3://bucket/path``, and the driver's options.
+
+    Raises:
+        ConfigError: MS-3042, an option or the URL is none.
+    """
+
+    def __init__(self, settings: SourceSettings) -> None:
+        parts = urlsplit(settings.url)
+        self.place = f"{parts.scheme}://{parts.hostname or ''}"
+        if not parts.hostname or "@" in parts.netloc:
+            raise ConfigError(
+                f"{self.place} names no bucket",
+                code="MS-3042",
+                why="it is scheme://bucket/path, without credentials",
+                origin="sources.NAME.url",
+                fix="correct it; credentials belong into sources.NAME.options or the environment",
+            )
+        # urlsplit would take the rest of a path with a ? or a # for something else.
+        self._path = unquote(settings.url.partition("://")[2].partition("/")[2]).strip("/")
+        options = dict(settings.options)
+        plain = options.pop("allow_http", "").lower() == "true" or options.get("endpoint", "").startswith("http://")
+        with self._turning():
+            self._store = _STORES[parts.scheme](
+                parts.netloc,
+                config=options,
+                client_options={
+                    "allow_http": plain,
+                    "connect_timeout": timedelta(seconds=settings.connect_timeout),
+                    "timeout": timedelta(seconds=settings.timeout),
+                },
+                retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=3 * settings.connect_timeout)},
+            )
+
+    def files(self) -> Sequence[Remote]:
+        """The files below the path, or that it stands for."""
+        with self._turning():
+            if re.search(r"[*?\[]", self._path):
+                fixed = re.split(r"[*?\[]", self._path)[0].rpartition("/")[0]
+                matches = _pattern(self._path)
+                return [file for file in self._below(fixed) if matches.fullmatch(file.path)]
+            below = [file for file in self._below(self._path) if not _hidden(file.path[len(self._path) :])]
+            return below or self._single()
+
+    def fetch(self, file: Remote, to: Path) -> None:
+        """Write a file's content to a local one."""
+        with self._turning(file.path), open(to, "wb") as local:
+            options: Any = {"if_match": file.tag} if file.tag.startswith(('"', "0x")) else {}
+            for chunk in obstore.get(self._store, file.path, options=options).stream(min_chunk_size=_CHUNK):
+                local.write(chunk)
+
+    def answers(self) -> Mapping[str, object]:
+        """How many files are there."""
+        return {"files": len(self.files())}
+
+    def close(self) -> None:
+        """Nothing is held between calls."""
+
+    def _below(self, prefix: str) -> list[Remote]:
+        found = [entry for chunk in obstore.list(self._store, prefix or None) for entry in chunk]
+        return sorted((_remote(entry) for entry in found), key=lambda file: file.path)
+
+    def _single(self) -> list[Remote]:
+        try:
+            return [_remote(obstore.head(self._store, self._path))] if self._path else []
+        except FileNotFoundError:
+            return []
+
+    @contextmanager
+    def _turning(self, file: str = "") -> Iterator[None]:
+        try:
+            yield
+        except _FAULTS as error:
+            raise turned(error, self.place, file) from error
+
+
+def _remote(entry: Any) -> Remote:
+    tag = entry.get("e_tag") or entry.get("version") or entry["last_modified"].isoformat()
+    return Remote(entry["path"], entry["size"], tag)
+
+
+def _hidden(path: str) -> bool:
+    return any(part.startswith((".", "_")) for part in path.split("/") if part)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    """A glob as an expression: ``*`` stays within a folder, ``**/`` goes through any number of them."""
+    expression = re.sub(
+        r"\*\*/|\*|\?|\[!?[^/\]]+\]|[^*?\[]+|\[", lambda found: _SIGNS.get(found[0]) or _part(found[0]), path
+    )
+    return re.compile(expression)
+
+
+_SIGNS = {"**/": "(?:[^/]+/)*", "*": "[^/]*", "?": "[^/]"}
+
+
+def _part(text: str) -> str:
+    """A class of characters, or a piece that stands for itself."""
+    if text.startswith("[") and len(text) > 2:
+        return f"[{'^' if text[1] == '!' else ''}{re.escape(text[1:-1].removeprefix('!')).replace(chr(92) + '-', '-')}]"
+    return re.escape(text)
+
+
+def open_source(settings: SourceSettings, state: Path) -> ObstoreBucket:
+    """A bucket that a source is in; nothing is connected yet."""
+    return ObstoreBucket(settings)

@@ -1,0 +1,159 @@
+"""A share of online answers kept for a while, so that they can be computed again offline."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mainspring.features.online.plan import ReadPlan
+from mainspring.features.view import Pick
+
+__all__ = ["Sample", "SampledPlan", "Samples"]
+
+_MOST = 4096
+_NEAR_US = 60_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An answer that was given.
+
+    Attributes:
+        picks: what was asked for, in order.
+        keys: the entity keys.
+        at_us: the moment of the question, UTC microseconds.
+        values: the features' values, in order.
+        statuses: the status of each view.
+    """
+
+    picks: tuple[Pick, ...]
+    keys: Mapping[str, object]
+    at_us: int
+    values: tuple[object, ...]
+    statuses: Mapping[str, str]
+
+
+class Samples:
+    """Answers that wait to be computed again; when there are too many, the oldest go.
+
+    Args:
+        share: the share of answers that are kept, 0 to 1.
+        draw: uniform numbers in [0, 1).
+        clock: the time, UTC microseconds: answers about another moment than the present are not kept, because the
+            online store does not know what it held then.
+
+    Attributes:
+        dropped: how many were lost because nobody took them in time.
+    """
+
+    def __init__(
+        self,
+        share: float,
+        draw: Callable[[], float] = random.random,
+        clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._held: deque[Sample] = deque(maxlen=_MOST)
+        self._share = share
+        self._draw = draw
+        self._clock = clock
+        self._left = self._gap()
+        self.dropped = 0
+
+    def _gap(self) -> int:
+        """How many answers there are up to the next that is kept: geometric, so that nothing beats in time with it."""
+        if self._share >= 1:
+            return 1
+        return 1 + int(math.log(1.0 - self._draw()) / math.log1p(-self._share))
+
+    def due(self) -> bool:
+        """Whether the answer that is given now is to be kept."""
+        self._left -= 1
+        if self._left > 0:
+            return False
+        self._left = self._gap()
+        return True
+
+    def put(
+        self,
+        picks: tuple[Pick, ...],
+        keys: Mapping[str, object],
+        at_us: int,
+        values: Sequence[object],
+        statuses: Mapping[str, str],
+    ) -> None:
+        """Keep an answer."""
+        if abs(self._clock() - at_us) > _NEAR_US:
+            return
+        if len(self._held) == _MOST:
+            self.dropped += 1
+        self._held.append(Sample(picks, dict(keys), at_us, tuple(values), dict(statuses)))
+
+    def take(self, until_us: int, most: int) -> list[Sample]:
+        """Take out the oldest answers that were given up to a moment.
+
+        Args:
+            until_us: the moment, UTC microseconds.
+            most: how many at most.
+        """
+        found: list[Sample] = []
+        while self._held and len(found) < most and self._held[0].at_us <= until_us:
+            found.append(self._held.popleft())
+        return found
+
+
+class SampledPlan:
+    """A read plan of whose answers some are kept.
+
+    Args:
+        plan: what reads.
+        picks: what it reads.
+        samples: where answers are kept.
+    """
+
+    def __init__(self, plan: ReadPlan, picks: Sequence[Pick], samples: Samples) -> None:
+        self._plan = plan
+        self._picks = tuple(picks)
+        self._keys = tuple(dict.fromkeys(name for pick in picks for name in pick.view.key_names))
+        self._samples = samples
+        self.names = plan.names
+        self.references = plan.references
+
+    def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[list[object], dict[str, str]]:
+        """As `ReadPlan.read_one`."""
+        values, statuses = self._plan.read_one(keys, now_us)
+        self._sample(keys, now_us, values, statuses)
+        return values, statuses
+
+    def read_many(
+        self, entities: Sequence[Mapping[str, object]], moments: Sequence[int]
+    ) -> list[tuple[list[object], dict[str, str]]]:
+        """As `ReadPlan.read_many`."""
+        found = self._plan.read_many(entities, moments)
+        for keys, now_us, (values, statuses) in zip(entities, moments, found, strict=True):
+            self._sample(keys, now_us, values, statuses)
+        return found
+
+    def read_rows(
+        self, entities: Sequence[Mapping[str, object]], now_us: int
+    ) -> tuple[list[list[object]], dict[str, list[str]], dict[str, list[int | None]]]:
+        """As `ReadPlan.read_rows`."""
+        rows, statuses, events = self._plan.read_rows(entities, now_us)
+        for place, (keys, values) in enumerate(zip(entities, rows, strict=True)):
+            self._sample(keys, now_us, values, {view: found[place] for view, found in statuses.items()})
+        return rows, statuses, events
+
+    def _sample(
+        self, keys: Mapping[str, object], now_us: int, values: Sequence[object], statuses: Mapping[str, str]
+    ) -> None:
+        """Keep an answer if it is due; a row may carry what is no key."""
+        if self._samples.due():
+            asked = {name: keys[name] for name in self._keys if name in keys}
+            self._samples.put(self._picks, asked, now_us, values, statuses)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plan, name)

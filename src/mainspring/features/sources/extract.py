@@ -1,0 +1,218 @@
+"""Sources outside as steps of the engine: what each reads, appends and tells; none of them is kept from run to run."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from mainspring.engine import context
+from mainspring.errors import ServiceError
+from mainspring.features.ingest import Prepared, prepare, read_source, some_fit
+from mainspring.features.log import SourceTable, TableVersion, content_digest, newest
+from mainspring.features.quality.known import known_in
+from mainspring.features.quality.steps import (
+    content_with_checks,
+    gate_of,
+    only_distance,
+    whole_of_files,
+    whole_with,
+    without_distance,
+)
+from mainspring.features.quality.tablewise import judge_whole
+from mainspring.features.sources.increment import Told, extract_increment, raw_of, wanted
+from mainspring.features.sources.place import Cursor
+from mainspring.features.sources.remote import content_of, fetched, files_there
+from mainspring.features.tidy import pinned_versions, tidy
+from mainspring.features.write import Changes, holds_content, ingest_batch
+from mainspring.lazy import lazy
+from mainspring.ports.catalog import Catalog
+from mainspring.ports.source import Bucket, Relation, Relations
+from mainspring.ports.tables import TableStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+else:
+    pa = lazy("pyarrow")
+
+__all__ = ["changes_in_words", "extract_files", "extract_new", "extract_whole", "take_whole", "tell_aside", "tidied"]
+
+
+class _Services(Protocol):
+    @property
+    def tables(self) -> TableStore:
+        """The offline tables."""
+
+    @property
+    def catalog(self) -> Catalog:
+        """What training sets have pinned."""
+
+    @property
+    def state(self) -> Path:
+        """The folder that may be written to."""
+
+    def source(self, name: str) -> object:
+        """What reads a source."""
+
+
+def _services() -> _Services:
+    return cast(_Services, context.current().services)
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+def extract_new(
+    source: SourceTable, relation: Relation, cursor: Cursor, truncate: bool, **referenced: object
+) -> TableVersion:
+    """Append what a database has new, by a cursor.
+
+    Raises:
+        DataError: MS-2180, a check refuses a part of it; parts before it are in the log.
+    """
+    services, step = _services(), context.current()
+    tables, gate = services.tables, gate_of(f"/source/{source.name}", source.origin)
+
+    def judge(prepared: Prepared, new: pa.Table) -> None:
+        whole = whole_with(tables, source, new)
+        gate.take([*prepared.results, *judge_whole(source.checks, whole, _now_us())])
+
+    version, told = extract_increment(
+        tables,
+        source,
+        cast(Relations, services.source(source.name)),
+        relation,
+        cursor,
+        now_us=_now_us,
+        truncate=truncate,
+        moved=lambda rows: step.progress(rows, 0),
+        judge=judge,
+    )
+    gate.passed()
+    step.note(f"{told.added:,} rows added" if told.added else "nothing new")
+    tell_aside(source, told)
+    tidied(source.log)
+    return version
+
+
+def extract_whole(source: SourceTable, relation: Relation, truncate: bool, **referenced: object) -> TableVersion:
+    """Bring a source's log up to all rows of a table or query; rows that are not there any more are taken away.
+
+    Raises:
+        DataError: MS-2180, a check refuses the rows, and nothing is committed.
+    """
+    services, step = _services(), context.current()
+    reader = cast(Relations, services.source(source.name))
+    names, schema = wanted(source, reader, relation)
+    batches, read = [], 0
+    for batch in reader.rows(relation, schema, None):
+        batches.append(batch)
+        step.progress(read := read + len(batch), 0)
+    raw = raw_of(pa.Table.from_batches(batches), str(relation), names)
+    tables = services.tables
+    prepared = some_fit(source, prepare(source, [raw], truncate=truncate, known=known_in(tables)))
+    content = content_digest(prepared.rows) + content_digest(prepared.set_aside)
+    take_whole(tables, source, prepared, content, referenced)
+    return _newest(tables, source)
+
+
+def extract_files(source: SourceTable, format: str | None, truncate: bool, **referenced: object) -> TableVersion:
+    """Bring a source's log up to the files of a bucket; unchanged ones are neither fetched nor read.
+
+    Raises:
+        DataError: MS-2180, a check refuses the rows, and nothing is committed.
+    """
+    services, step = _services(), context.current()
+    tables, bucket = services.tables, cast(Bucket, services.source(source.name))
+    files = files_there(bucket, source.name, format)
+    content = content_of(files)
+    if holds_content(tables, source, content_with_checks(content, source.checks, referenced)):
+        step.note("nothing new")
+        return _newest(tables, source)
+    folder = services.state / "sources" / source.name
+    paths = fetched(bucket, files, folder, step.progress)
+    prepared = read_source(source, paths, format=format, truncate=truncate, known=known_in(tables))
+    take_whole(tables, source, prepared, content, referenced)
+    return _newest(tables, source)
+
+
+def take_whole(
+    tables: TableStore,
+    source: SourceTable,
+    prepared: Prepared,
+    content: str,
+    referenced: Mapping[str, object],
+    *,
+    pushed: int = -1,
+) -> TableVersion:
+    """Bring a source's log up to all rows that it has now, judged before, with a note of what came of them.
+
+    Args:
+        tables: the table store.
+        source: the source.
+        prepared: its rows.
+        content: digest of where they come from.
+        referenced: the versions of the sources that its checks reference.
+        pushed: the `PUSH_MARK` that the version must reach.
+
+    Raises:
+        DataError: MS-2180, a check refuses the rows, and nothing is committed.
+    """
+    heard: list[Changes] = []
+    now, gate = _now_us(), gate_of(f"/source/{source.name}", source.origin)
+    whole = whole_of_files(tables, source, prepared.rows)
+    gate.take([*prepared.results, *judge_whole(without_distance(source.checks), whole, now)])
+
+    def judge(new: pa.Table) -> None:
+        gate.take(judge_whole(only_distance(source.checks), dataclasses.replace(whole, new=new), now))
+
+    done = ingest_batch(
+        tables,
+        source,
+        prepared,
+        content=content_with_checks(content, source.checks, referenced),
+        now_us=now,
+        pushed=pushed,
+        tell=heard.append,
+        judge=judge,
+    )
+    gate.passed()
+    context.current().note(", ".join(filter(None, map(changes_in_words, heard))) or "nothing new")
+    tell_aside(source, Told(len(prepared.rows) + len(prepared.set_aside), 0, 0, prepared.report))
+    tidied(source.log)
+    return done
+
+
+def tidied(table: str) -> None:
+    """Keep a log quick to read; that it cannot be done now harms nothing."""
+    services = _services()
+    try:
+        tidy(services.tables, table, lambda: pinned_versions(services.catalog), now_us=_now_us())
+    except ServiceError as error:
+        sys.stderr.write(f"{table} was not put in order: {error.what}\n")
+
+
+def _newest(tables: TableStore, source: SourceTable) -> TableVersion:
+    version = newest(tables, source.log)
+    assert version is not None  # the first read makes the log, whatever it brings
+    return version
+
+
+def changes_in_words(changes: Changes) -> str:
+    """What came to a log, as people read it; empty when nothing."""
+    parts = {"added": changes.added, "corrected": changes.corrected, "removed": changes.removed}
+    return ", ".join(f"{count:,} rows {what}" for what, count in parts.items() if count)
+
+
+def tell_aside(source: SourceTable, told: Told) -> None:
+    """Say how many rows were set aside, and why."""
+    reasons: Mapping[str, int] = told.reasons
+    for reason, count in reasons.items():
+        sys.stderr.write(f"{source.name}: set aside {count} rows: {reason}\n")
+    if reasons:
+        aside = f"{sum(reasons.values()):,} of {told.read:,} rows set aside"
+        context.current().note(f"{aside} ({', '.join(reasons)}): mainspring show source/{source.name}")

@@ -1,0 +1,113 @@
+"""TorchServe's inference: ``/predictions`` and its description."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import msgspec
+import numpy as np
+
+from mainspring.protocols.bodies import coded, id_headers
+from mainspring.protocols.http import Fault, Handler, Request, Response, Router, json_response
+from mainspring.protocols.payloads.answer import answer_payload
+from mainspring.protocols.payloads.body import JSON, content_type, read_body, wanted_type, write_body
+from mainspring.protocols.torchserve.errors import torchserve_error
+from mainspring.protocols.torchserve.form import boundary_of, parts_of
+from mainspring.serving.calls import Array, Call, Reason, Rejected
+from mainspring.serving.inference import ServedModel, ServedModels
+
+__all__ = ["add_torchserve_inference", "identified"]
+
+_LONGEST_ID = 128
+
+
+def add_torchserve_inference(router: Router, models: ServedModels, server: tuple[str, str], max_body: int) -> None:
+    """Serve predictions; explanations are answered with 501.
+
+    Args:
+        router: where the routes go.
+        models: the models of this process.
+        server: the server's name and version.
+        max_body: greatest body in bytes, inflated.
+    """
+    routes = _Routes(models, server)
+    predictions, explanations = coded(routes.predictions, max_body), routes.explanations
+    for method in ("POST", "PUT"):
+        for pattern in ("/predictions/*", "/predictions/*/*"):
+            router.add(method, pattern, predictions, errors=torchserve_error)
+    for pattern in ("/explanations/*", "/explanations/*/*"):
+        router.add("POST", pattern, explanations, errors=torchserve_error)
+    router.add("OPTIONS", "/", routes.torchserve_description, errors=torchserve_error)
+
+
+async def identified(handler: Handler, request: Request) -> Response:
+    """What a handler answers, with the request's name, which every reply of TorchServe's bears; faults included."""
+    identity = request.headers.get(b"x-request-id", b"")[:_LONGEST_ID] or str(uuid.uuid4()).encode()
+    try:
+        response = await handler(request)
+    except (Fault, Rejected) as error:
+        response = torchserve_error(error)
+    return msgspec.structs.replace(response, headers=(*response.headers, (b"x-request-id", identity)))
+
+
+class _Routes:
+    def __init__(self, models: ServedModels, server: tuple[str, str]) -> None:
+        self._models = models
+        self._server = server
+
+    async def predictions(self, request: Request) -> Response:
+        return await identified(self._predicted, request)
+
+    async def explanations(self, request: Request) -> Response:
+        return await identified(self._explained, request)
+
+    async def torchserve_description(self, request: Request) -> Response:
+        name, version = self._server
+        body = {"required": True, "content": {kind: {} for kind in (JSON, "multipart/form-data", "text/csv")}}
+        answers = {"200": {"description": "one score a row", "content": {JSON: {"schema": {"type": "array"}}}}}
+        model = {"name": "model_name", "in": "path", "required": True, "schema": {"type": "string"}}
+        predict = {"operationId": "predictions", "parameters": [model], "requestBody": body, "responses": answers}
+        alive = {"get": {"operationId": "ping", "responses": {"200": {"description": "healthy"}}}}
+        return json_response(
+            {
+                "openapi": "3.0.1",
+                "info": {"title": name, "version": version},
+                "paths": {"/predictions/{model_name}": {"post": predict, "put": predict}, "/ping": alive},
+            }
+        )
+
+    async def _explained(self, request: Request) -> Response:
+        self._find(request)
+        raise Rejected(Reason.NOT_SERVED, "models have no explanations")
+
+    async def _predicted(self, request: Request) -> Response:
+        served = self._find(request)
+        boundary = boundary_of(request.headers.get(b"content-type", b""))
+        if boundary is None:
+            return await answer_payload(self._models, served, request, "torchserve", lambda scores: scores)
+        begun = time.perf_counter_ns()
+        inputs = self._form(request, boundary, served)
+        wanted = wanted_type(request, JSON)
+        decode_ns = time.perf_counter_ns() - begun
+        answer = await self._models.infer(Call(served.name, inputs, "torchserve", decode_ns=decode_ns))
+        body = write_body(answer, wanted, lambda scores: scores)
+        return Response(200, body, wanted.encode(), id_headers(answer.ids))
+
+    def _form(self, request: Request, boundary: bytes, served: ServedModel) -> dict[str, Array]:
+        """The rows of a form's fields ``data``, ``data1``, ..: each has the bytes of a whole body."""
+        parts = [part for part in parts_of(request.body, boundary) if part.name.startswith(("data", "body"))]
+        if not parts:
+            raise Fault(400, "the form has no field that is called data")
+        matrices = []
+        for part in parts:
+            kind = content_type(msgspec.structs.replace(request, headers={b"content-type": part.content_type}))
+            inputs = read_body(part.body, kind, served, self._models.max_rows)
+            matrices.append(served.matrix(inputs, self._models.max_rows))
+        if sum(map(len, matrices)) > self._models.max_rows:
+            raise Fault(413, f"more than {self._models.max_rows} rows in one form")
+        return {served.inputs[0].name: np.concatenate(matrices)}
+
+    def _find(self, request: Request) -> ServedModel:
+        name, *version = request.parameters
+        return self._models.find(name, version[0] if version else None)

@@ -1,0 +1,210 @@
+"""TorchServe's management: what there is for everybody; what changes it for who may. Models come by registry name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from mainspring.protocols.bodies import decode_object, query_pairs
+from mainspring.protocols.http import Fault, Request, Response, Router, json_response
+from mainspring.protocols.torchserve.errors import torchserve_error
+from mainspring.protocols.torchserve.inference import identified
+from mainspring.serving.calls import Reason, Rejected
+from mainspring.serving.inference import ServedModel, ServedModels
+
+__all__ = ["add_torchserve_descriptions", "add_torchserve_management"]
+
+_TAKEN = frozenset(
+    {
+        "url", "model_name", "handler", "runtime", "batch_size", "max_batch_delay", "initial_workers", "synchronous",
+        "response_timeout", "startup_timeout", "s3_sse_kms", "min_worker", "max_worker", "timeout", "number_gpu",
+    }
+)  # fmt: skip
+_WORKERS = 1
+"""The workers of a model: this process."""
+
+
+def add_torchserve_descriptions(router: Router, models: ServedModels, process: int) -> None:
+    """Serve what there is; it changes nothing.
+
+    Args:
+        router: where the routes go.
+        models: the models of this process.
+        process: its number.
+    """
+    routes = _Descriptions(models, process)
+    router.add("GET", "/models", routes.torchserve_models, errors=torchserve_error)
+    for pattern in ("/models/*", "/models/*/*"):
+        router.add("GET", pattern, routes.torchserve_model, errors=torchserve_error)
+
+
+def add_torchserve_management(
+    router: Router, models: ServedModels, may: Callable[[Request], None], run_blocking: Callable[..., Any]
+) -> None:
+    """Serve what changes the models.
+
+    Args:
+        router: where the routes go.
+        models: the models of this process.
+        may: raises `Fault` for a request that may not manage.
+        run_blocking: awaits a function run in a thread.
+    """
+    routes = _Management(models, may, run_blocking)
+    for method, pattern, handler in (
+        ("POST", "/models", routes.torchserve_register),
+        ("PUT", "/models/*", routes.torchserve_scale),
+        ("PUT", "/models/*/*", routes.torchserve_scale),
+        ("PUT", "/models/*/*/set-default", routes.torchserve_set_default),
+        ("DELETE", "/models/*", routes.torchserve_unregister),
+        ("DELETE", "/models/*/*", routes.torchserve_unregister),
+    ):
+        router.add(method, pattern, handler, errors=torchserve_error)
+
+
+class _Descriptions:
+    def __init__(self, models: ServedModels, process: int) -> None:
+        self._models = models
+        self._process = process
+
+    async def torchserve_models(self, request: Request) -> Response:
+        return await identified(self._listed, request)
+
+    async def torchserve_model(self, request: Request) -> Response:
+        return await identified(self._described, request)
+
+    async def _listed(self, request: Request) -> Response:
+        query = dict(query_pairs(request))
+        limit, start = _whole(query, "limit", 100), _whole(query, "next_page_token", 0)
+        names = list(self._models.names())
+        page = names[start : start + limit]
+        found: dict[str, Any] = {"models": [{"modelName": name, "modelUrl": name} for name in page]}
+        if start + limit < len(names):
+            found["nextPageToken"] = str(start + limit)
+        return json_response(found)
+
+    async def _described(self, request: Request) -> Response:
+        name, *version = request.parameters
+        served = self._models.find(name, None if version in ([], ["all"]) else version[0])
+        return json_response([self._description(served)])
+
+    def _description(self, served: ServedModel) -> Mapping[str, Any]:
+        begun = datetime.fromtimestamp(self._models.created_s, UTC).isoformat(timespec="milliseconds")
+        worker = {"id": "9000", "startTime": begun.replace("+00:00", "Z"), "status": "READY", "memoryUsage": 0}
+        return {
+            "modelName": served.name,
+            "modelVersion": served.version,
+            "modelUrl": served.name,
+            "runtime": served.backend,
+            "minWorkers": _WORKERS,
+            "maxWorkers": _WORKERS,
+            "batchSize": 1,
+            "maxBatchDelay": 0,
+            "responseTimeout": 120,
+            "loadedAtStartup": True,
+            "workers": [worker | {"pid": self._process, "gpu": False}],
+            "jobQueueStatus": {"remainingCapacity": 0, "pendingRequests": 0},
+        }
+
+
+class _Management:
+    def __init__(self, models: ServedModels, may: Callable[[Request], None], run_blocking: Callable[..., Any]) -> None:
+        self._models = models
+        self._may = may
+        self._run = run_blocking
+
+    async def torchserve_register(self, request: Request) -> Response:
+        return await identified(self._register, request)
+
+    async def torchserve_scale(self, request: Request) -> Response:
+        return await identified(self._scale, request)
+
+    async def torchserve_set_default(self, request: Request) -> Response:
+        return await identified(self._set_default, request)
+
+    async def torchserve_unregister(self, request: Request) -> Response:
+        return await identified(self._unregister, request)
+
+    async def _register(self, request: Request) -> Response:
+        self._may(request)
+        asked = _asked(request)
+        url, name = asked.get("url", ""), asked.get("model_name", "")
+        if not url:
+            raise Fault(400, "url is the registry's name of a model")
+        if url not in self._models.registry.names():
+            raise Fault(
+                400, f"{url[:80]!r} is no model of the registry; models are loaded by name, from no URL or path"
+            )
+        if name not in ("", url):
+            raise Fault(400, f"the model {url!r} cannot be served by another name")
+        if asked.get("handler"):
+            raise Fault(400, "a model's handler is recorded in the registry; a request brings none")
+        workers = _whole(asked, "initial_workers", 0)
+        if self._models.get(url) is not None:
+            raise Fault(409, f"model {url!r} is already registered")
+        await self._run(self._models.registry.load, url)
+        version = self._models.find(url).version
+        return json_response({"status": f'Model "{url}" Version: {version} registered with {workers} initial workers'})
+
+    async def _scale(self, request: Request) -> Response:
+        """Workers are this process: none unloads a model, one or more loads it."""
+        self._may(request)
+        name, *version = request.parameters
+        asked = _asked(request)
+        least = _whole(asked, "min_worker", 1)
+        most = _whole(asked, "max_worker", max(least, 1) if least else 0)
+        if most < least:
+            raise Fault(400, "max_worker is less than min_worker")
+        if most == 0:
+            self._models.find(name, version[0] if version else None)
+            await self._run(self._models.registry.unload, name)
+        else:
+            if self._models.get(name) is None:
+                await self._run(self._models.registry.load, name)
+            self._models.find(name, version[0] if version else None)
+        workers = _WORKERS if most else 0
+        done = asked.get("synchronous", "false").lower() == "true"
+        told = f"Workers scaled to {workers} for model: {name}" if done else "Processing worker updates..."
+        return json_response({"status": told}, 200 if done else 202)
+
+    async def _set_default(self, request: Request) -> Response:
+        self._may(request)
+        name, version = request.parameters
+        self._models.find(name, version)
+        told = f'Default version successfully updated for model "{name}" to "{version}"'
+        return json_response({"status": told})
+
+    async def _unregister(self, request: Request) -> Response:
+        self._may(request)
+        name, *version = request.parameters
+        if self._models.get(name) is None:
+            raise Rejected(Reason.NO_MODEL, f"Model not found: {name}")
+        self._models.find(name, version[0] if version else None)
+        await self._run(self._models.registry.unload, name)
+        return json_response({"status": f'Model "{name}" unregistered'})
+
+
+def _asked(request: Request) -> Mapping[str, str]:
+    """The fields of the query, and of a body in JSON.
+
+    Raises:
+        Fault: 400, one is unknown, or no text, number or boolean.
+    """
+    found = dict(query_pairs(request))
+    if request.body.lstrip()[:1] == b"{":
+        for name, value in decode_object(request.body, "{..}").items():
+            if type(value) not in (str, int, float, bool):
+                raise Fault(400, f"{name[:40]!r} is no text, number or boolean")
+            found[name] = str(value)
+    if strange := next((name for name in found if name not in _TAKEN), None):
+        raise Fault(400, f"there is no parameter {strange[:40]!r}")
+    return found
+
+
+def _whole(asked: Mapping[str, str], name: str, default: int) -> int:
+    text = asked.get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 9:
+        raise Fault(400, f"{name} is a whole number")
+    return int(text)

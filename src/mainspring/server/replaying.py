@@ -1,0 +1,169 @@
+"""The replay check at work: sampled answers computed again offline, counted, and an alarm when they do not agree."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mainspring.catalog.ids import new_id
+from mainspring.catalog.ids import now_us as present
+from mainspring.choose.services import Services
+from mainspring.features.online.sampled import Samples
+from mainspring.features.quality.gate import REPLAYED
+from mainspring.features.replay import Replayed, replay
+from mainspring.monitoring.alerts import Alerts, fingerprint
+from mainspring.ports.catalog import Alert, Event
+from mainspring.serving.telemetry import Metrics
+
+__all__ = ["ReplayWatch"]
+
+_SETTLED_US = 10_000_000
+"""How old an answer is before it is computed again: rows that were on their way are in the log then."""
+_BATCH = 500
+_IDLE = 20.0
+"""After a look that took a second, the next waits twenty: a twentieth of one core at most."""
+_WINDOW = 1000
+_LASTS_US = 3_600_000_000
+_FEWEST = 20
+_SHOWN = 3
+_TOLD_US = 60_000_000
+
+
+@dataclass(slots=True)
+class _Recent:
+    """The last answers of a view: when each was asked and whether it is a mismatch."""
+
+    answers: deque[tuple[int, bool]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+    told_us: int = 0
+    open: bool = False
+
+
+class ReplayWatch:
+    """Follows the samples of a server.
+
+    Args:
+        app: the app's name.
+        services: the project's ports.
+        samples: the answers.
+        metrics: where numbers go.
+        clock: the time, UTC microseconds.
+        settled_us: how old an answer must be.
+    """
+
+    def __init__(
+        self,
+        app: str,
+        services: Services,
+        samples: Samples,
+        metrics: Metrics,
+        clock: Callable[[], int] = present,
+        settled_us: int = _SETTLED_US,
+    ) -> None:
+        self._app = app
+        self._services = services
+        self._samples = samples
+        self._metrics = metrics
+        self._clock = clock
+        self._settled = settled_us
+        self._recent: dict[str, _Recent] = {}
+        self._dropped = 0
+        self._rest_until = 0.0
+
+    def once(self) -> int:
+        """Compute answers again that have settled; how many there were."""
+        started = time.monotonic()
+        if started < self._rest_until:
+            return 0
+        samples = self._samples.take(self._clock() - self._settled, _BATCH)
+        found = replay(self._services.tables, samples) if samples else []
+        for view in dict.fromkeys([*(one.view for one in found), *self._recent]):
+            self._judge(view, [one for one in found if one.view == view])
+        dropped = self._samples.dropped
+        self._metrics.counter("mainspring_feature_replay_dropped_total", app=self._app)(dropped - self._dropped)
+        self._dropped = dropped
+        self._rest_until = time.monotonic() + (time.monotonic() - started) * _IDLE
+        return len(samples)
+
+    def _judge(self, view: str, found: Sequence[Replayed]) -> None:
+        recent, now = self._recent.get(view) or self._begun(view), self._clock()
+        for one in found:
+            self._count(one)
+            recent.answers.append((now, one.verdict == "mismatch"))
+        while recent.answers and recent.answers[0][0] < now - _LASTS_US:
+            recent.answers.popleft()
+        wrong = [one for one in found if one.verdict == "mismatch"]
+        if wrong and now - recent.told_us >= _TOLD_US:
+            recent.told_us = now
+            shown = [_plain(one) for one in wrong[:_SHOWN]]
+            self._services.catalog.add_event(
+                Event(now, "replay", REPLAYED, f"/feature_view/{view}", {"mismatches": len(wrong), "answers": shown})
+            )
+        self._alarm(view, recent, wrong, now)
+
+    def _begun(self, view: str) -> _Recent:
+        """A view's window, with the alarm that an earlier process may have left open."""
+        alerts = Alerts(self._services.catalog, f"feature_view/{view}", self._clock)
+        found = self._recent[view] = _Recent(open=any(alert.kind == "replay" for alert in alerts.open()))
+        return found
+
+    def _count(self, one: Replayed) -> None:
+        labels = {"app": self._app, "view": one.view}
+        if one.verdict == "late":
+            self._metrics.counter("mainspring_feature_replay_late_total", **labels)(1.0)
+        for feature in one.features:
+            self._metrics.counter("mainspring_feature_replay_checked_total", **labels, feature=feature)(1.0)
+        for feature in one.differing if one.verdict == "mismatch" else ():
+            self._metrics.counter("mainspring_feature_replay_mismatch_total", **labels, feature=feature)(1.0)
+
+    def _alarm(self, view: str, recent: _Recent, wrong: Sequence[Replayed], now: int) -> None:
+        """One mismatch is a fault: those that late rows explain are none. It ends when the window has no more of them.
+
+        The window is the last 1,000 answers of the last hour; fewer than 20 end no alarm.
+        """
+        mismatches = sum(mismatch for _, mismatch in recent.answers)
+        if not wrong and not recent.open:
+            return
+        url = f"feature_view/{view}"
+        alerts = Alerts(self._services.catalog, url, self._clock)
+        if wrong:
+            rate = mismatches / len(recent.answers)
+            features = dict.fromkeys(feature for one in wrong for feature in one.differing)
+            first = wrong[0]
+            why = f"{mismatches} of {len(recent.answers)} answers that were computed again offline are others"
+            alerts.offer(
+                Alert(
+                    new_id(),
+                    fingerprint(self._app, url, "", "replay"),
+                    url,
+                    "",
+                    "replay",
+                    "firing",
+                    first.at_us,
+                    now,
+                    rate,
+                    0.0,
+                    rate,
+                    (url, *features),
+                    {"why": why, "answer": _plain(first)},
+                )
+            )
+            recent.open = True
+        elif not mismatches and len(recent.answers) >= _FEWEST:
+            alerts.settle("", ())
+            recent.open = False
+
+
+def _plain(one: Replayed) -> dict[str, object]:
+    return {
+        "keys": _texts(one.keys),
+        "at": one.at_us,
+        "differing": list(one.differing),
+        "online": _texts(one.online or {}),
+        "offline": _texts(one.offline or {}),
+    }
+
+
+def _texts(values: Mapping[str, object]) -> dict[str, str | None]:
+    return {name: None if value is None else str(value)[:80] for name, value in values.items()}

@@ -1,0 +1,119 @@
+"""A view is defined anew, and the champion was trained on the old one: each version reads what it was trained on."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.conftest import Served, call, mainspring, serve
+from e2e.test_cli import copy, edit
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+AMOUNTS = [(20, 10.0), (10, 20.0), (1.5, 60.0), (0.5, 90.0)]
+"""Visits of a new customer: days ago, and how much."""
+
+
+def features(served: Served, customer: str) -> dict[str, Any]:
+    status, body, _ = call(f"{served.url}/endpoint/returns?features=true", {"customer": customer, "amount": 5.0})
+    assert status == 200, body
+    answer: dict[str, Any] = json.loads(body)
+    return answer
+
+
+def push(served: Served, days: float, amount: float) -> None:
+    at = (NOW - timedelta(days=days)).isoformat()
+    row = {"customer": "newcomer", "amount": amount, "at": at}
+    status, body, _ = call(f"{served.url}/sources/visits/push", {"rows": [row]})
+    assert status == 200, body
+
+
+@pytest.fixture
+def shop(built: Path, tmp_path: Path) -> Path:
+    """A second version is trained on other windows, and nobody promotes it."""
+    project = copy(built, tmp_path)
+    edit(project, "app.promote(returns, margin=0.01)", "app.promote(returns, when=lambda new, live: False)")
+    edit(project, 'avg("amount", "30d")', 'avg("amount", "1d")')
+    edit(project, 'count("30d")', 'count("40d")')
+    mainspring("apply", cwd=project)
+    return project
+
+
+def test_each_version_reads_what_it_was_trained_on(shop: Path) -> None:
+    steps = json.loads(mainspring("apply", "--json", cwd=shop).stdout)["steps"]
+    beside = [step["name"] for step in steps if "@" in step["name"]]
+    assert [name.partition("@")[0] for name in beside] == ["feature_view/habits", "online/habits"]
+    assert {step["status"] for step in steps} == {"hit"}, "a second apply keeps both definitions"
+    served = serve(shop)
+    try:
+        for days, amount in AMOUNTS:
+            push(served, days, amount)
+        old = features(served, "newcomer")
+        assert (old["version"], old["features"]["amount_30d"]) == ("1", 45.0), "of thirty days, as it was trained"
+        mainspring("promote", "returns", "2", "--force", cwd=shop)
+        deadline = time.monotonic() + 60
+        while (new := features(served, "newcomer"))["version"] == "1":
+            assert new["features"]["amount_30d"] == 45.0, "one version with another's reads"
+            assert time.monotonic() < deadline, served.log.read_text()
+        assert new["features"]["amount_30d"] == 90.0, "of one day, as it was trained"
+        push(served, 0.25, 30.0)
+        assert features(served, "newcomer")["features"]["amount_30d"] == 60.0
+    finally:
+        assert served.stop() == 0, served.log.read_text()
+    steps = json.loads(mainspring("apply", "--json", cwd=shop).stdout)["steps"]
+    assert not [step["name"] for step in steps if "@" in step["name"]], "nobody reads the old definition any more"
+
+
+def test_a_restarted_server_brings_the_old_definition_up(shop: Path) -> None:
+    served = serve(shop)
+    try:
+        push(served, 20, 10.0)
+        served.process.kill()
+        served.process.wait(timeout=60)
+    finally:
+        served.process.kill()
+    served = serve(shop)
+    try:
+        push(served, 0.5, 20.0)
+        answer = features(served, "newcomer")
+        assert (answer["version"], answer["features"]["amount_30d"]) == ("1", 15.0)
+    finally:
+        assert served.stop() == 0, served.log.read_text()
+
+
+def test_a_champion_with_other_columns_is_served(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    edit(project, "app.promote(returns, margin=0.01)", "app.promote(returns, when=lambda new, live: False)")
+    edit(project, "visits_30d=count(", "number=count(")
+    edit(project, "inputs=[habits, visits.amount]", "inputs=[visits.amount, habits.number]")
+    mainspring("apply", cwd=project)
+    served = serve(project)
+    try:
+        for days, amount in AMOUNTS:
+            push(served, days, amount)
+        answer = features(served, "newcomer")
+        assert answer["version"] == "1"
+        assert answer["features"] == {"visits_30d": 4, "amount_30d": 45.0, "amount": 5.0}
+    finally:
+        assert served.stop() == 0, served.log.read_text()
+
+
+def test_what_cannot_be_followed_is_told(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    edit(project, "app.promote(returns, margin=0.01)", "app.promote(returns, when=lambda new, live: False)")
+    edit(project, 'Field(ge=0, unit="EUR")', 'Field(ge=1, unit="EUR")')  # another record is another log
+    mainspring("apply", cwd=project)
+    served = serve(project)
+    try:
+        assert features(served, "c01")["version"] == "1"
+        told = served.log.read_text()
+        assert "model returns version 1 reads /feature_view/habits as it is no more: source 'visits'" in told
+        status, page, _ = call(f"{served.console}/metrics")
+        assert status == 200
+        assert b'mainspring_model_definitions_lost{app="shop",model="returns"} 1' in page
+    finally:
+        assert served.stop() == 0, served.log.read_text()
