@@ -271,10 +271,10 @@ def test_only_the_protocols_of_the_settings_are_served(built: Path, tmp_path: Pa
     project = copy(built, tmp_path)
     with open(project / "mainspring.toml", "a") as file:
         file.write('\n[serving]\nprotocols = ["oip", "corba"]\n')
-    assert "MS-3095" in mainspring("check", cwd=project, status=3).stderr
+    assert "MS-3101" in mainspring("check", cwd=project, status=3).stderr
     toml = project / "mainspring.toml"
     toml.write_text(toml.read_text().replace('["oip", "corba"]', '[]\nmodel = "nobody"'))
-    assert "MS-3096" in mainspring("serve", "--port", str(free_port()), cwd=project, status=3).stderr
+    assert "MS-3102" in mainspring("serve", "--port", str(free_port()), cwd=project, status=3).stderr
     toml.write_text(toml.read_text().replace('model = "nobody"', ""))
     found = serve(project, "serve")
     try:

@@ -288,7 +288,7 @@ def test_azures_entry_scripts_answer_in_the_models_place(
         (tmp_path / "code" / "score.py").write_text(text)
         assert code in mainspring("serve", "--port", str(free_port()), cwd=project, status=1).stderr
     (tmp_path / "code" / "score.py").unlink()
-    assert "MS-3097" in mainspring("serve", "--port", str(free_port()), cwd=project, status=3).stderr
+    assert "MS-3103" in mainspring("serve", "--port", str(free_port()), cwd=project, status=3).stderr
 
 
 def test_torchserve_predicts(served: Served) -> None:

@@ -27,7 +27,7 @@ def entry_script(environment: Mapping[str, str], told: Callable[[str], None]) ->
     """The script of ``AZUREML_ENTRY_SCRIPT``, below ``AML_APP_ROOT``, after its ``init()``; None when none is named.
 
     Raises:
-        ConfigError: MS-3097, it is not there, or a variable is no number.
+        ConfigError: MS-3103, it is not there, or a variable is no number.
         UserCodeError: MS-2520, it has no ``run``, or fails at its start.
     """
     named = environment.get("AZUREML_ENTRY_SCRIPT")
@@ -37,7 +37,7 @@ def entry_script(environment: Mapping[str, str], told: Callable[[str], None]) ->
     if not path.is_file():
         raise ConfigError(
             f"the entry script {named!r} is not there",
-            code="MS-3097",
+            code="MS-3103",
             origin="AZUREML_ENTRY_SCRIPT",
             fix="name a file below AML_APP_ROOT, or no script: the app's model answers then",
         )
@@ -45,7 +45,7 @@ def entry_script(environment: Mapping[str, str], told: Callable[[str], None]) ->
     if not limit.isdecimal() or not int(limit):
         raise ConfigError(
             f"SCORING_TIMEOUT_MS is {limit!r}",
-            code="MS-3097",
+            code="MS-3103",
             origin="SCORING_TIMEOUT_MS",
             fix=f"write milliseconds: {_TIMEOUT_MS}",
         )

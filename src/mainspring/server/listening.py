@@ -61,13 +61,13 @@ def served_protocols(settings: Settings) -> frozenset[str]:
     """The protocols that models are served by.
 
     Raises:
-        ConfigError: MS-3095, there is no such protocol.
+        ConfigError: MS-3101, there is no such protocol.
     """
     found = settings.words("serving.protocols")
     if unknown := [name for name in found if name not in PROTOCOLS]:
         raise ConfigError(
             f"no protocol is called {unknown[0]!r}",
-            code="MS-3095",
+            code="MS-3101",
             origin=origin_of_setting(settings, "serving.protocols"),
             fix=f"serving.protocols takes {', '.join(PROTOCOLS)}",
         )
@@ -78,13 +78,13 @@ def default_model(settings: Settings, names: Sequence[str]) -> str | None:
     """The model of routes that name none; None leaves them to an app's only model.
 
     Raises:
-        ConfigError: MS-3096, there is no such model.
+        ConfigError: MS-3102, there is no such model.
     """
     found = settings.text("serving.model") or None
     if found is not None and found not in names:
         raise ConfigError(
             f"no model is called {found!r}",
-            code="MS-3096",
+            code="MS-3102",
             origin=origin_of_setting(settings, "serving.model"),
             fix=f"serving.model takes {', '.join(names) or 'a model of the app, and it has none'}",
         )

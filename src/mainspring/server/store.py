@@ -188,6 +188,8 @@ class FeatureStore:
         name = view if isinstance(view, str) else name_of(view)
         if name not in self._views:
             raise _unknown("feature view", name, self._views)
+        if self._pushing is not None and self._pushing.pushing is not None:
+            self._pushing.pushing.commit_all()  # what was pushed here is in the log then
         tables, online = self._services.tables, self._services.online
         return materialise(self._views[name], tables, online, now_us=now_us(), full=full)
 

@@ -66,7 +66,7 @@ class ModelWires:
         script: Azure ML's, which answers in the model's place.
 
     Raises:
-        ConfigError: MS-3095, a protocol of the settings is none.
+        ConfigError: MS-3101, a protocol of the settings is none.
     """
 
     def __init__(

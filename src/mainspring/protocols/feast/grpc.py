@@ -81,7 +81,7 @@ class FeastGrpc:
         """Listen; the port, which is a free one where 0 is asked for.
 
         Raises:
-            ConfigError: MS-3099, the address is taken.
+            ConfigError: MS-3104, the address is taken.
         """
         options = (("grpc.max_receive_message_length", self._most), ("grpc.so_reuseport", 0))
         self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=1024)
@@ -93,7 +93,7 @@ class FeastGrpc:
         if not bound:
             raise ConfigError(
                 f"grpc.port {port} is taken",
-                code="MS-3099",
+                code="MS-3104",
                 why=f"another process listens at {host}:{port}",
                 fix="stop it, or set grpc.port to another port",
             )
