@@ -48,7 +48,7 @@ from mainspring.server.quality import DataQuality
 from mainspring.server.replaying import ReplayWatch
 from mainspring.server.vector_indexes import VectorIndexes
 from mainspring.serving.calls import Reason, Rejected
-from mainspring.serving.endpoint import EndpointService, ModelColumn, Reading
+from mainspring.serving.endpoint import EndpointService, ModelColumn, Reading, dates_among
 from mainspring.serving.models import LiveModel, ModelTable, load_live
 from mainspring.serving.predlog.reader import LogReader, compact
 from mainspring.serving.predlog.schema import ColumnKind, LogSchema
@@ -274,7 +274,8 @@ class WorkerState:
         plan = compile_selection(
             self.services.online, own.reads.selection, functions, None if own.lost else self.samples
         )
-        self._own[node.name] = Reading(live, plan, tuple(_model_columns(own.reads)))
+        columns = tuple(_model_columns(own.reads))
+        self._own[node.name] = Reading(live, plan, columns, dates_among(columns))
         self.models.put(node.name, live)
 
     def _unpacked(self, artifact: str) -> Path:

@@ -21,6 +21,7 @@ __all__ = [
     "PredictionSink",
     "Reading",
     "Scorer",
+    "dates_among",
 ]
 
 
@@ -102,6 +103,7 @@ _ACCEPTED: Mapping[Kind, tuple[type, ...]] = {
 }
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INT64 = 1 << 63
+_FIRST_DAY = _EPOCH.toordinal()
 
 
 def _microseconds(value: object) -> float:
@@ -126,6 +128,14 @@ def _decimal(value: object) -> float:
     return _plain_number(float(value) if isinstance(value, str) else value)
 
 
+def _with_days(vector: tuple[object, ...], dates: Sequence[int]) -> tuple[object, ...]:
+    found: list[Any] = list(vector)
+    for place in dates:
+        if found[place] is not None:
+            found[place] -= _FIRST_DAY
+    return tuple(found)
+
+
 def _plain_number(value: object) -> float:
     if type(value) not in (int, float) or not math.isfinite(value):  # type: ignore[arg-type]
         raise ValueError
@@ -148,11 +158,13 @@ class Reading:
         scorer: the version.
         reader: looks its features up.
         columns: its columns, in order.
+        dates: as `dates_among` its columns.
     """
 
     scorer: Scorer
     reader: FeatureReader
     columns: tuple[ModelColumn, ...]
+    dates: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +173,11 @@ class LookedUp:
 
     rows: Sequence[Looked]
     reading: Reading
+
+
+def dates_among(columns: Sequence[ModelColumn]) -> tuple[int, ...]:
+    """The places of features that are dates: online they are days since the year 1, for models those since 1970."""
+    return tuple(place for place, one in enumerate(columns) if one.feature is not None and one.type.kind is Kind.DATE)
 
 
 class EndpointService:
@@ -205,6 +222,7 @@ class EndpointService:
         self.model = model
         self.keys = dict(keys)
         self.columns = tuple(columns)
+        self._dates = dates_among(self.columns)
         self._reader = reader
         self._scorer = scorer
         self._own = own
@@ -239,7 +257,7 @@ class EndpointService:
         for row in rows:
             self._check(row)
         entities = [{**self._optional, **row} for row in rows] if self._optional else rows
-        reading = self._own() or Reading(self._scorer(), self._reader(), self.columns)
+        reading = self._own() or Reading(self._scorer(), self._reader(), self.columns, self._dates)
         if len(rows) == 1:
             return LookedUp((reading.reader.read_one(entities[0], moments[0]),), reading)
         return LookedUp(reading.reader.read_many(entities, moments), reading)
@@ -255,6 +273,8 @@ class EndpointService:
         for row, (features, _) in zip(rows, looked.rows, strict=True):
             sent = self._numbers(row) if self._read else row
             vectors.append(tuple(sent.get(c.name) if c.feature is None else features[c.feature] for c in columns))
+        if dates := looked.reading.dates:
+            vectors = [_with_days(vector, dates) for vector in vectors]
         scores = scorer.score(vectors)
         version = scorer.version
         return [

@@ -114,6 +114,20 @@ def test_a_batch_is_looked_up_in_one_round_trip() -> None:
     assert ([answer.values[0] for answer in found], trips) == ([f"N{number}" for number in range(50)], [50])
 
 
+def test_a_date_that_is_looked_up_is_the_number_that_a_trainer_sees() -> None:
+    day = date(2025, 6, 1)
+
+    class Dates(Echo):
+        def read_one(self, keys: Mapping[str, object], now_us: int) -> Looked:
+            return [7.0, None if keys["tail"] == "N0" else day.toordinal()], {}
+
+    columns = [ModelColumn("since", ColumnType(Kind.DATE), 1), ModelColumn("seats", ColumnType(Kind.FLOAT), 0)]
+    asked = EndpointService("e", "m", {"tail": ColumnType(Kind.STRING)}, columns, Dates, Kept, None, boolean=True)
+    trained = Frame(pa.table({"since": [day], "seats": [7.0]})).numpy()[0]
+    assert asked.answer([{"tail": "N1"}], [1])[0].values == (trained[0], trained[1])
+    assert asked.answer([{"tail": "N0"}], [1])[0].values == (None, 7.0)
+
+
 @pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 1.0, True])
 def test_a_whole_number_is_one_of_64_bits(value: object) -> None:
     with pytest.raises(DataError):
