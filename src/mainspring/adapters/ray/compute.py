@@ -18,6 +18,7 @@ from mainspring.errors import MainspringError
 
 __all__ = ["RayCompute", "open_compute"]
 
+_cluster: Any = ray  # its functions have no types
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -58,7 +59,7 @@ class RayCompute:
     def size(self) -> dict[str, object]:
         """How many nodes there are, and cores."""
         self._connect()
-        return {"nodes": sum(node["Alive"] for node in ray.nodes()), "cores": self._cores()}
+        return {"nodes": sum(node["Alive"] for node in _cluster.nodes()), "cores": self._cores()}
 
     def close(self) -> None:
         """Leave the cluster."""
@@ -67,7 +68,7 @@ class RayCompute:
             ray.shutdown()
 
     def _cores(self) -> float:
-        return float(ray.cluster_resources().get("CPU", 1.0))
+        return float(_cluster.cluster_resources().get("CPU", 1.0))
 
     def _connect(self) -> None:
         if self._connected:
