@@ -275,7 +275,8 @@ def test_new_refuses_what_is_there(built: Path) -> None:
 )
 def test_new_names_app_and_module_after_the_project(tmp_path: Path, name: str, module: str) -> None:
     files = json.loads(mainspring("new", name, "--json", cwd=tmp_path).stdout)["files"]
-    assert {file for file in files if "/" not in file} == {".gitignore", "mainspring.toml", f"{module}.py"}
+    made = {".gitignore", "mainspring.toml", "requirements.in", f"{module}.py"}
+    assert {file for file in files if "/" not in file} == made
     assert mainspring("check", cwd=tmp_path / name).stdout.startswith(f"{name}: 1 source")
 
 

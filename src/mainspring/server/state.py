@@ -139,10 +139,11 @@ class WorkerState:
         name = f"worker-{self._worker}"
         self.quality = DataQuality(self.services, self.plan, self._views, logs, self.metrics, name)
         derived = derived_from(self.plan, self._checked, self._sources)
-        self.pushing = Pushing(
-            self.services, self.plan.app, self._sources, self._checked, derived, self.metrics, self.quality.pushed
-        )
-        self._replaying = self._replays(self.pushing)
+        if self._has_tables():  # an image that only serves has none: it answers, and takes no pushes
+            self.pushing = Pushing(
+                self.services, self.plan.app, self._sources, self._checked, derived, self.metrics, self.quality.pushed
+            )
+            self._replaying = self._replays(self.pushing)
         self.vector_indexes = VectorIndexes(self.services, self.plan, self._views, self._sources, self.metrics, _tell)
         for node in self._served():
             self._open_endpoint(node)
@@ -152,6 +153,13 @@ class WorkerState:
                 node.name, inputs, self._views, self.services.online, self.samples
             )
         self.refresh()
+
+    def _has_tables(self) -> bool:
+        try:
+            self.services.decision("tables")
+        except ConfigError:
+            return False
+        return True
 
     def _served(self) -> Sequence[Node]:
         """The endpoints that this process answers for."""
@@ -267,8 +275,8 @@ class WorkerState:
             return
         for lost in own.lost:
             _tell(f"model {node.name} version {live.version} reads {lost.url} as it is no more: {lost.why}")
-        assert self.pushing is not None
-        self.pushing.follow(own.followed)
+        if self.pushing is not None:
+            self.pushing.follow(own.followed)
         gone = {one.name: _gone(one) for one in own.reads.selection.calculations}
         functions = gone | functions_of(spec_of(cast(ModelDeclaration, node.declaration)).inputs)
         plan = compile_selection(
@@ -354,7 +362,13 @@ class WorkerState:
     def push(
         self, source: str, rows: Sequence[Mapping[str, Any]] | bytes, now: int | str | None, request_id: str | None
     ) -> Mapping[str, object]:
-        """Take rows of a source; see `Pushing.push`."""
+        """Take rows of a source; see `Pushing.push`.
+
+        Raises:
+            ConfigError: MS-3010 to MS-3013, there are no tables here.
+        """
+        if self.pushing is None:
+            self.services.decision("tables")
         assert self.pushing is not None
         return self.pushing.push(source, rows, now, request_id)
 
@@ -410,7 +424,9 @@ class WorkerState:
             self.monitors[node.name] = Watched(watch, reader, endpoint, digest)
 
     def _came(self, source: str, start: int, stop: int) -> Ints:
-        """The event times of a source's rows in a span."""
+        """The event times of a source's rows in a span, those that were pushed just now too."""
+        if self.pushing is not None:
+            self.pushing.commit(source)
         return arrivals(self.services.tables, self._sources[source], start, stop)
 
     def _baseline_of(self, monitor: str) -> str | None:
@@ -432,7 +448,8 @@ class WorkerState:
         """Follow the prediction logs, judge closed blocks, compact old segments; how many blocks were judged."""
         judged = 0
         self.count_logged()
-        self.quality.once()
+        if self.pushing is not None:
+            self.quality.once()
         with self._monitoring:
             for watched in self.monitors.values():
                 for rows in watched.reader.new_rows():

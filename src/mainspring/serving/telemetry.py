@@ -28,10 +28,7 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_inference_seconds": ("histogram", "time that a model computed for a call"),
     "mainspring_predictions_total": ("counter", "rows scored"),
     "mainspring_predlog_rows_total": ("counter", "answers written to the prediction log"),
-    "mainspring_model_definitions_lost": (
-        "gauge",
-        "definitions that the champion was trained on and nobody has any more",
-    ),
+    "mainspring_model_definitions_lost": ("gauge", "definitions of the champion that the app has no more"),
     "mainspring_predlog_dropped_total": ("counter", "answers lost to the log: the disk was full or stalled"),
     "mainspring_labels_total": ("counter", "labels taken"),
     "mainspring_features_pushed_total": ("counter", "rows pushed"),
