@@ -16,7 +16,7 @@ __all__ = ["SOURCE", "AppFile", "app_entries", "app_files", "left_out", "refuse_
 
 SOURCE = "app/src"
 _NEVER = (
-    "__pycache__", "*.pyc", "*.pyo", "node_modules", "*.egg-info", "*.part",
+    "__pycache__", "*.pyc", "*.pyo", "node_modules", "*.egg-info", "*.part", "*.log",
     "*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "id_rsa*", "id_ed25519*", "credentials*.json", "*.tfstate*",
     "Dockerfile", "compose.yaml", "image/models",
 )  # fmt: skip
