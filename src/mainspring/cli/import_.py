@@ -103,7 +103,7 @@ def _write(target: Path, files: Mapping[str, str]) -> None:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise StoreError(
             f"project {target.name} cannot be written",
-            code="MS-4172",
+            code="MS-4177",
             why=error.strerror or str(error),
             origin=str(target),
             fix="free some space and run it again" if full else "name a folder that you may write to by --into",

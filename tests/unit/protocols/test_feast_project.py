@@ -375,3 +375,30 @@ def test_a_parquet_file_says_its_types(tmp_path: Path) -> None:
     assert (found["c"].length, found["at"].fine) == (2, True)
     (tmp_path / "no.parquet").write_text("no Parquet")
     assert columns_of(tmp_path / "no.parquet") == columns_of(tmp_path / "none") == {}
+
+
+def test_a_place_that_is_not_known_leaves_the_view(tmp_path: Path) -> None:
+    project = write(
+        tmp_path,
+        "import os\nfrom feast import SparkSource\n"
+        "here = FileSource(name='here', path=os.environ['P'], timestamp_field='at')\n"
+        "v = FeatureView(name='v', entities=[user], schema=[Field(name='n', dtype=Int64)], source=here)\n"
+        "spark = SparkSource(name='spark', path='/data/x.parquet', file_format='parquet', timestamp_field='at')\n"
+        "w = FeatureView(name='w', entities=[user], schema=[Field(name='n', dtype=Int64)], source=spark)\n",
+    )
+    assert "os.environ" in left(project)["place of source here"]
+    assert len(load(tmp_path, project).of_kind(DeclaredKind.FEATURE_VIEW)) == 2
+    sources = tomllib.loads(project.files["mainspring.toml"])["sources"]
+    assert sources == {"here": {}, "spark": {"path": "/data/x.parquet"}}
+
+
+def test_a_push_source_takes_all_columns_of_its_rows(tmp_path: Path) -> None:
+    text = (
+        "live = PushSource(name='live', batch_source=FileSource(path='x', timestamp_field='at'))\n"
+        "v = FeatureView(name='v', entities=[user], schema=[Field(name='n', dtype=Int64)], source=live)\n"
+    )
+    source = only(load(tmp_path, write(tmp_path, text, columns={"live": RIDES})), DeclaredKind.SOURCE)
+    names = {field.name for field in spec_of(source).fields}
+    assert names == RIDES.keys() - {"class", "list"}
+    unseen = write(tmp_path, text, columns={})
+    assert any("a push may carry" in note.why for note in unseen.changed)

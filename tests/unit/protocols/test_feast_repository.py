@@ -127,7 +127,7 @@ same = two
         ("import os\nrides = FileSource(name='x', path=os.environ['P'], timestamp_field='at')\n",
          "rides", "set more than once"),
         ("import os\nmine = FileSource(name='x', path=os.getenv('P'), timestamp_field='at')\n",
-         "source x", "os.getenv(...) is called when the file runs"),
+         "place of source x", "os.getenv(...) is called when the file runs"),
         ("v = FeatureView(name='v', entities=[user], schema=[Field(n, Int64) for n in 'ab'], source=rides)\n",
          "feature view v", "has to run"),
         ("v = FeatureView(name='v', entities=[user], ttl=make(), source=rides)\n",
@@ -163,7 +163,7 @@ same = two
         (("from feast.stream_feature_view import stream_feature_view\n"
          "@stream_feature_view(source=rides)\ndef v(df):\n    return df\n"),
          "feature view v", "made by a function of a stream engine"),
-        ("s = FeatureService(name='s', features=[user])\n", "a part of feature service s", "it reads a Entity"),
+        ("s = FeatureService(name='s', features=[user])\n", "a part of feature service s", "it reads an Entity"),
     ],
 )  # fmt: skip
 def test_what_is_not_known_before_it_runs_is_told(tmp_path: Path, text: str, what: str, why: str) -> None:

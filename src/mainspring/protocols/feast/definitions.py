@@ -76,6 +76,7 @@ class FeastSource:
         table: a table's full name; query: a query in place of one.
         mapping: feature name by column name.
         format: the class of a file's format, or "".
+        unknown: whether its place is not known before the file runs.
         endpoint: an S3 server of one's own, or "".
     """
 
@@ -91,6 +92,7 @@ class FeastSource:
     mapping: tuple[tuple[str, str], ...] = ()
     format: str = ""
     endpoint: str = ""
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,9 +109,12 @@ class _Columns:
             raise self._unlike(node)
 
     def _is_new_table(self, node: ast.expr) -> bool:
-        return isinstance(node, ast.Call) and not node.args and not node.keywords and ast.unparse(node.func) in (
-            "pd.DataFrame", "pandas.DataFrame", "DataFrame"
-        )  # fmt: skip
+        return (
+            isinstance(node, ast.Call)
+            and not node.args
+            and not node.keywords
+            and ast.unparse(node.func) in ("pd.DataFrame", "pandas.DataFrame", "DataFrame")
+        )
 
     def _column(self, node: ast.expr, tables: set[str]) -> str | None:
         """The name in ``table["name"]``."""
@@ -145,17 +148,21 @@ class _Columns:
 
     def _input(self, name: str, node: ast.expr) -> ast.expr:
         if name not in self._types:
-            raise DynamicError(f"it reads {name!r}, which is neither a feature nor a request field",
-                               self._module.where(node))  # fmt: skip
+            raise DynamicError(
+                f"it reads {name!r}, which is neither a feature nor a request field", self._module.where(node)
+            )
         if self._types[name] not in _NUMBERS:
-            raise DynamicError(f"it computes with {name!r}, which is {self._types[name]} and no number",
-                               self._module.where(node))  # fmt: skip
+            raise DynamicError(
+                f"it computes with {name!r}, which is {self._types[name]} and no number", self._module.where(node)
+            )
         self.used[name] = None
         return ast.Name(f'pl.col("{name}")', ast.Load())
 
     def _unlike(self, node: ast.AST) -> DynamicError:
-        return DynamicError(f"its pandas code is more than arithmetic: {ast.unparse(node).splitlines()[0][:60]}",
-                            self._module.where(node))  # fmt: skip
+        return DynamicError(
+            f"its pandas code is more than arithmetic: {ast.unparse(node).splitlines()[0][:60]}",
+            self._module.where(node),
+        )
 
 
 def _arithmetic(view: FeastOnDemand, inputs: Mapping[str, str], outputs: tuple[str, ...]) -> Carried:
@@ -219,8 +226,9 @@ def _read_of(view: FeastOnDemand, inputs: Mapping[str, str]) -> tuple[str, ...]:
             return tuple(inputs)
     for name, inner in by_name.items():
         if name not in inputs:
-            raise DynamicError(f"it reads {name!r}, which is neither a feature nor a request field",
-                               view.function.module.where(inner))  # fmt: skip
+            raise DynamicError(
+                f"it reads {name!r}, which is neither a feature nor a request field", view.function.module.where(inner)
+            )
     return tuple(name for name in inputs if name in by_name)
 
 

@@ -13,7 +13,8 @@ from mainspring.protocols.feast.definitions import FeastRepository, FeastSource,
 __all__ = ["local_path", "online_of", "place_of", "setting_name"]
 
 _OBJECTS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az"}
-_FORMATS = {"", "ParquetFormat"}
+_FORMATS = {"", "ParquetFormat", "parquet"}
+_OF_FILES = {"FileSource", "RaySource", "SparkSource"}
 
 
 def setting_name(name: str) -> str:
@@ -23,7 +24,7 @@ def setting_name(name: str) -> str:
 
 def local_path(source: FeastSource, folder: str) -> str | None:
     """The absolute path of a file source, or None when it is in no file of this machine."""
-    if source.kind != "FileSource" or not source.path:
+    if source.kind not in _OF_FILES or not source.path:
         return None
     scheme, found, rest = source.path.partition("://")
     if found and scheme != "file":
@@ -42,23 +43,36 @@ def place_of(
         target: the project's folder.
         fine: whether its times have digits beyond microseconds.
     """
-    lines, left = _file(source, repository, target) if source.path else _relation(source, repository)
+    lines, left = _place(source, repository, target)
     if fine:
         lines.append('truncate = "us"')
     return "\n".join((f"[sources.{setting_name(source.name)}]", *lines)), tuple(left)
 
 
+def _place(source: FeastSource, repository: FeastRepository, target: str) -> tuple[list[str], list[Note]]:
+    if source.unknown:
+        why = "# Its place is known only when the Feast repository runs."
+        return [why, f'# path = "data/{source.name}.parquet"'], []
+    return _file(source, repository, target) if source.path else _relation(source, repository)
+
+
 def _file(source: FeastSource, repository: FeastRepository, target: str) -> tuple[list[str], list[Note]]:
     left = []
     if source.format not in _FORMATS:
-        left.append(Note(f"format of source {source.name}", f"{source.format} is not read", source.where,
-                         "write its rows as Parquet"))  # fmt: skip
+        left.append(
+            Note(
+                f"format of source {source.name}",
+                f"{source.format} is not read",
+                source.where,
+                "write its rows as Parquet",
+            )
+        )
     path = local_path(source, repository.folder)
     if path is not None:
         near = f"{path}/".startswith((f"{repository.folder}/", f"{target}/"))
         return [f"path = {_text(posixpath.relpath(path, target) if near else path)}"], left
     scheme, _, rest = source.path.partition("://")
-    if source.kind != "FileSource" or scheme not in _OBJECTS:
+    if source.kind not in _OF_FILES or scheme not in _OBJECTS:
         return _nowhere(source, f"{source.kind} {source.path}", left)
     lines = [f"url = {_text(f'{_OBJECTS[scheme]}://{rest}')}"]
     if source.endpoint:
@@ -73,15 +87,25 @@ def _relation(source: FeastSource, repository: FeastRepository) -> tuple[list[st
         return _nowhere(source, f"{source.kind} {' '.join(asked.split())[:200]}", [])
     left = []
     if repository.offline.get("password"):
-        left.append(Note(f"password of source {source.name}", "secrets are not copied", "feature_store.yaml",
-                         f'set [sources.{source.name}] url = "env:NAME", or PGPASSWORD'))  # fmt: skip
+        left.append(
+            Note(
+                f"password of source {source.name}",
+                "secrets are not copied",
+                "feature_store.yaml",
+                f'set [sources.{source.name}] url = "env:NAME", or PGPASSWORD',
+            )
+        )
     return [f"url = {_text(url)}", f"{'table' if source.table else 'query'} = {_text(asked)}"], left
 
 
 def _nowhere(source: FeastSource, where: str, left: list[Note]) -> tuple[list[str], list[Note]]:
     """A source whose rows nothing here reads: its settings are left open, so that check asks for them."""
-    note = Note(f"place of source {source.name}", f"its rows are in {where}, which is not read here", source.where,
-                f"unload them to Parquet and set [sources.{source.name}] path")  # fmt: skip
+    note = Note(
+        f"place of source {source.name}",
+        f"its rows are in {where}, which is not read here",
+        source.where,
+        f"unload them to Parquet and set [sources.{source.name}] path",
+    )
     comment = re.sub(r"[^ -~]", " ", where)
     return [f"# Its rows are in {comment}: unload them.", f'# path = "data/{source.name}.parquet"'], [*left, note]
 
@@ -102,11 +126,20 @@ def online_of(repository: FeastRepository) -> tuple[str, list[Note], list[Note]]
         return "", [], [Note(f"online store {kind}", why, "feature_store.yaml", fix)]
     left = []
     if store.get("password") or "password=" in str(store.get("connection_string", "")):
-        left.append(Note("password of the online store", "secrets are not copied", "feature_store.yaml",
-                         'set online.url = "env:NAME" in the profile prod'))  # fmt: skip
-    changed = Note(f"online store {kind}", "it is the profile prod's, dev keeps rows in LMDB; rows are written anew "
-                   "under keys of its own beside Feast's", "feature_store.yaml",
-                   "mainspring apply --profile prod fills it")  # fmt: skip
+        left.append(
+            Note(
+                "password of the online store",
+                "secrets are not copied",
+                "feature_store.yaml",
+                'set online.url = "env:NAME" in the profile prod',
+            )
+        )
+    changed = Note(
+        f"online store {kind}",
+        "it is the profile prod's, dev keeps rows in LMDB; rows are written anew under keys of its own beside Feast's",
+        "feature_store.yaml",
+        "mainspring apply --profile prod fills it",
+    )
     return f"[profiles.prod]\nonline.url = {_text(url)}", [changed], left
 
 

@@ -207,9 +207,14 @@ class _Writer:
         kind = said or (column.type if column else "")
         if not kind:
             kind = "String"
-            self.changed.append(Note(f"key {key} of feature view {view.name}", "its type is written nowhere, and its "
-                                     "data cannot be looked into: declared as str", view.where,
-                                     "correct it in the record if it is a number"))  # fmt: skip
+            self.changed.append(
+                Note(
+                    f"key {key} of feature view {view.name}",
+                    "its type is written nowhere, and its data cannot be looked into: declared as str",
+                    view.where,
+                    "correct it in the record if it is a number",
+                )
+            )
         made = self._column(kind, 0, column, "")
         if made is None or made.type in ("float", "list[float]", "bytes"):
             raise DynamicError(f"its key {key!r} is {kind}, which is no key here", view.where)
@@ -265,8 +270,13 @@ class _Writer:
         if made is not None:
             held = _TYPES.get(file[column].type, "") if file else ""
             if held and not _reads(made.type, held):
-                self.changed.append(Note(f"column {column}", f"Feast declares {item.type}, and its file holds "
-                                         f"{file[column].type}: declared as {held}", item.where))  # fmt: skip
+                self.changed.append(
+                    Note(
+                        f"column {column}",
+                        f"Feast declares {item.type}, and its file holds {file[column].type}: declared as {held}",
+                        item.where,
+                    )
+                )
                 made = self._column(file[column].type, item.length, file[column], item.doc)
         if made is None:
             why = "its length is written nowhere" if "Array(Float" in item.type else "precision is written nowhere"
@@ -441,12 +451,21 @@ class _Writer:
         head = called("@app.on_demand", arguments)
         text = f"{head}\ndef {name}({takes}) -> {'pl.DataFrame' if function.table else record}:\n"
         text += "\n".join(f"    {line}" for line in body.splitlines())
-        self.carried.append(Note(f"on-demand feature view {view.name}",
-                                 "its pandas code in Polars" if view.mode == "pandas" else "its Python as it is",
-                                 view.where))  # fmt: skip
+        self.carried.append(
+            Note(
+                f"on-demand feature view {view.name}",
+                "its pandas code in Polars" if view.mode == "pandas" else "its Python as it is",
+                view.where,
+            )
+        )
         if view.stored:
-            self.changed.append(Note(f"on-demand feature view {view.name}", "it is computed when it is asked for; "
-                                     "Feast stores what it makes when rows are written", view.where))  # fmt: skip
+            self.changed.append(
+                Note(
+                    f"on-demand feature view {view.name}",
+                    "it is computed when it is asked for; Feast stores what it makes when rows are written",
+                    view.where,
+                )
+            )
         before = [function.before.replace(function.called, copy, 1)] if function.before else []
         return [f"class {record}(Record):\n" + "\n".join(columns), *before, text]
 
@@ -480,8 +499,13 @@ class _Writer:
             self.left.append(Note(what, "none of its features could be carried", service.where, _BY_HAND))
             return ""
         if missing:
-            self.changed.append(Note(what, f"it is without {', '.join(missing)}, which are not carried, not kept "
-                                     "online, or there twice", service.where))  # fmt: skip
+            self.changed.append(
+                Note(
+                    what,
+                    f"it is without {', '.join(missing)}: not carried, not kept online, or there twice",
+                    service.where,
+                )
+            )
         self.carried.append(Note(what, where=service.where))
         name = quoted(service.name)
         head = f"{self._variables['service', service.name]} = app.feature_service"
@@ -501,15 +525,21 @@ class _Writer:
         parts = [f'app = "{module}:app"']
         for name, table in self._tables.items():
             fine = any(
-                column.fine for key, column in self._held.get(name, {}).items()
+                column.fine
+                for key, column in self._held.get(name, {}).items()
                 if key in table.columns or key in (table.time, table.source.created)
-            )  # fmt: skip
+            )
             text, left = place_of(table.source, self.repository, target, fine=fine)
             parts.append(text)
             self.left += left
             if fine:
-                self.changed.append(Note(f"source {name}", "its times have nanoseconds, which are cut off to "
-                                         "microseconds", table.source.where))  # fmt: skip
+                self.changed.append(
+                    Note(
+                        f"source {name}",
+                        "its times have nanoseconds, which are cut off to microseconds",
+                        table.source.where,
+                    )
+                )
         text, changed, unset = online_of(self.repository)
         self.changed += changed
         self.left += unset
@@ -519,23 +549,39 @@ class _Writer:
         """What is otherwise here, once each."""
         timed = [name for name, held in self._views.items() if held.view.ttl > timedelta(0)]
         if timed:
-            self.changed.append(Note(f"ttl of {', '.join(timed)}", "online, a value older than it is null and EXPIRED; "
-                                     "Feast answers with the stale one and calls it present"))  # fmt: skip
+            self.changed.append(
+                Note(
+                    f"ttl of {', '.join(timed)}",
+                    "online, a value older than it is null and EXPIRED; "
+                    "Feast answers with the stale one and calls it present",
+                )
+            )
         ever = [name for name, held in self._views.items() if held.view.ttl == timedelta(0)]
         if ever:
-            self.changed.append(Note(f"ttl of {', '.join(ever)}", "0 or none is for ever in Feast: left out, which "
-                                     "is for ever here"))  # fmt: skip
+            self.changed.append(
+                Note(f"ttl of {', '.join(ever)}", "0 or none is for ever in Feast: left out, which is for ever here")
+            )
         created = [name for name, table in self._tables.items() if table.source.created]
         if created:
-            self.changed.append(Note(f"created_timestamp_column of {', '.join(created)}", "a row is trained on from "
-                                     "that moment on; in Feast it only decides between rows of one event time",
-                                     fix="history(..., as_known=False) reads as Feast does"))  # fmt: skip
+            self.changed.append(
+                Note(
+                    f"created_timestamp_column of {', '.join(created)}",
+                    "a row is trained on from that moment on; in Feast it only decides between rows of one event time",
+                    fix="history(..., as_known=False) reads as Feast does",
+                )
+            )
         unread = [source for source in self.repository.sources if source.name not in self._tables]
         for source in unread:
             self.left.append(Note(f"source {source.name}", "no feature view that was carried reads it", source.where))
         if self.repository.auth != "no_auth":
-            self.left.append(Note(f"auth {self.repository.auth}", "who may ask is not carried", "feature_store.yaml",
-                                  "set server.keys, and callers"))  # fmt: skip
+            self.left.append(
+                Note(
+                    f"auth {self.repository.auth}",
+                    "who may ask is not carried",
+                    "feature_store.yaml",
+                    "set server.keys, and callers",
+                )
+            )
 
 
 def _fits(name: str) -> bool:

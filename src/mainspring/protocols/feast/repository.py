@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -40,6 +41,7 @@ _TABLES = {
     "MsSqlServerSource",
     "OracleSource",
     "PostgreSQLSource",
+    "RaySource",
     "RedshiftSource",
     "SnowflakeSource",
     "SparkSource",
@@ -49,8 +51,14 @@ _STREAMS = {"PushSource", "KafkaSource", "KinesisSource"}
 _SOURCES = {"FileSource", *_TABLES, *_STREAMS}
 _DECORATORS = {"on_demand_feature_view", "stream_feature_view", "batch_feature_view"}
 _SILENT = {"Project", "Field", "LoggingConfig", "FileLoggingDestination", "Feature", "FeatureStore"}
-_OLD_TYPES = {"DOUBLE": "Float64", "FLOAT": "Float32", "UNIX_TIMESTAMP": "UnixTimestamp", "PDF_BYTES": "PdfBytes",
-              "IMAGE_BYTES": "ImageBytes", "TIME_UUID": "TimeUuid"}  # fmt: skip
+_OLD_TYPES = {
+    "DOUBLE": "Float64",
+    "FLOAT": "Float32",
+    "UNIX_TIMESTAMP": "UnixTimestamp",
+    "PDF_BYTES": "PdfBytes",
+    "IMAGE_BYTES": "ImageBytes",
+    "TIME_UUID": "TimeUuid",
+}
 
 T = TypeVar("T")
 
@@ -223,8 +231,12 @@ class _Reader:
                 if called == "on_demand_feature_view":
                     self._attempt(f"on-demand feature view {node.name}", lambda: self._of_function(module, node))
                 else:
-                    self._leave(f"feature view {node.name}", "its features are made by a function of a stream engine",
-                                module.where(node), "write it as a decorated view: docs/features.md")  # fmt: skip
+                    self._leave(
+                        f"feature view {node.name}",
+                        "its features are made by a function of a stream engine",
+                        module.where(node),
+                        "write it as a decorated view: docs/features.md",
+                    )
         return calls
 
     def _dynamic(self, module: Module, seen: set[int]) -> None:
@@ -233,8 +245,12 @@ class _Reader:
             if isinstance(node, ast.Call) and id(node) not in seen and self._defines(module, node):
                 kind = self._called(module, node)
                 if kind not in ("PushSource", "FileSource") or not self._inside_expression(module, node):
-                    self._leave(f"a {kind}", "it is made by code that has to run: a function, a loop, a condition "
-                                "or a list", module.where(node), "declare it in the app by hand")  # fmt: skip
+                    self._leave(
+                        _article(kind),
+                        "it is made by code that has to run: a function, a loop, a condition or a list",
+                        module.where(node),
+                        "declare it in the app by hand",
+                    )
 
     def _inside_expression(self, module: Module, node: ast.Call) -> bool:
         """Whether the call is an argument of another definition, which is told in its place."""
@@ -255,8 +271,13 @@ class _Reader:
 
     def _defines(self, module: Module, node: ast.AST) -> bool:
         kind = self._called(module, node) if isinstance(node, ast.Call) else ""
-        return kind in _VIEWS | _SOURCES or kind in ("Entity", "FeatureService", "LabelView", "OnDemandFeatureView",
-                                                     "RequestSource")  # fmt: skip
+        return kind in _VIEWS | _SOURCES or kind in (
+            "Entity",
+            "FeatureService",
+            "LabelView",
+            "OnDemandFeatureView",
+            "RequestSource",
+        )
 
     def _leave(self, what: str, why: str, where: str, fix: str) -> None:
         self.left.append(Note(what, why, where, fix))
@@ -282,7 +303,7 @@ class _Reader:
             self._attempt(_named("feature service", made), lambda: self._service(made))
         elif kind in ("LabelView", "OnDemandFeatureView") or kind.endswith(("View", "Source")):
             fix = "declare it in the app by hand"
-            self._leave(_named(kind, made), f"there is nothing like a {kind} here", made.where, fix)
+            self._leave(_named(kind, made), f"there is nothing like {_article(kind)} here", made.where, fix)
         elif kind not in _SILENT and made.name.count(".") > 1 and made.name.rpartition(".")[0].endswith("View"):
             self._leave(made.variable or kind, f"it is made by .{kind}(...)", made.where, "declare it by hand")
 
@@ -348,9 +369,9 @@ class _Reader:
         held, name = self._table(batch), _string(made, "name", made.get("name"))
         if made.kind != "PushSource":
             fix = f'set [sources.{name}] url = "kafka://HOST:PORT/TOPIC" if its messages are JSON'
-            self._leave(f"the stream of source {name}", f"a {made.kind} is read here from its batch source only",
-                        made.where, fix)  # fmt: skip
-        return _renamed(held, name, made.where)
+            why = f"{_article(made.kind)} is read here from its batch source only"
+            self._leave(f"the stream of source {name}", why, made.where, fix)
+        return replace(held, name=name, where=made.where, pushed=True)
 
     def _table(self, made: Made) -> FeastSource:
         def text(keyword: str) -> str:
@@ -360,24 +381,34 @@ class _Reader:
         mapping = made.get("field_mapping") or {}
         if not isinstance(mapping, dict):
             raise DynamicError("field_mapping is no dict", made.where)
-        path = made.get("path", position=0) if made.kind == "FileSource" else made.get("path")
-        parts = [text(keyword) for keyword in ("database", "schema", "table", "table_ref") if made.has(keyword)]
-        form = made.get("file_format")
+        form = made.get("file_format") or made.get("reader_type")
         source = FeastSource(
             made.kind,
             "",
             made.where,
-            path="" if path is None else str(path),
-            table=".".join(part for part in parts if part),
-            query=text("query"),
             time=text("timestamp_field") or text("event_timestamp_column"),
             created=text("created_timestamp_column"),
             mapping=tuple((str(column), str(name)) for column, name in mapping.items()),
             format=form.kind if isinstance(form, Made) else "" if form is None else str(form),
-            endpoint=text("s3_endpoint_override"),
         )
+        unknown: DynamicError | None = None
+        try:
+            path = made.get("path", position=0 if made.kind == "FileSource" else None)
+            parts = [text(keyword) for keyword in ("database", "schema", "table", "table_ref") if made.has(keyword)]
+            source = replace(
+                source,
+                path="" if path is None else str(path),
+                table=".".join(part for part in parts if part),
+                query=text("query"),
+                endpoint=text("s3_endpoint_override"),
+            )
+        except DynamicError as error:
+            unknown = error
         stem = PurePosixPath(source.path).stem if source.path else source.table.rpartition(".")[2]
-        return _renamed(source, text("name") or made.variable or stem or made.kind, made.where, pushed=False)
+        name = text("name") or made.variable or stem or made.kind
+        if unknown is not None:
+            self._leave(f"place of source {name}", unknown.why, unknown.where, f"set [sources.{name}] path or url")
+        return replace(source, name=name, unknown=unknown is not None)
 
     def _view(self, made: Made) -> FeastView:
         return self._once(made, lambda: self._read_view(made))
@@ -412,8 +443,10 @@ class _Reader:
             return self._entities[item]
         if isinstance(item, Made) and item.kind == "Entity":
             return self._entity(item)
-        raise DynamicError(f"{item!r} is no entity of the repository" if isinstance(item, str) else
-                           "one of its entities is not known", made.where)  # fmt: skip
+        raise DynamicError(
+            f"{item!r} is no entity of the repository" if isinstance(item, str) else "one of its entities is not known",
+            made.where,
+        )
 
     def _of_function(self, module: Module, node: ast.FunctionDef) -> FeastOnDemand:
         if id(node) in self._read:
@@ -466,8 +499,10 @@ class _Reader:
                 whole = self._part(self.modules.value(item.module, item.node.func), where)
                 return FeastPart(whole.name, tuple(str(name) for name in names))
         if isinstance(item, Made):
-            raise DynamicError(f"it reads .{item.kind}(...) of a view" if "View." in item.name else
-                               f"it reads a {item.kind}", item.where)  # fmt: skip
+            raise DynamicError(
+                f"it reads .{item.kind}(...) of a view" if "View." in item.name else f"it reads {_article(item.kind)}",
+                item.where,
+            )
         raise DynamicError("one of the views that it reads is not known", where)
 
     def _service(self, made: Made) -> FeastService:
@@ -491,6 +526,10 @@ def _unread(what: str, error: DynamicError) -> Note:
     return Note(what, error.why, error.where, "declare it in the app by hand")
 
 
+def _article(kind: str) -> str:
+    return f"{'an' if kind[:1] in 'AEIO' else 'a'} {kind}"
+
+
 def _named(what: str, made: Made) -> str:
     try:
         name = made.get("name", position=0)
@@ -503,13 +542,6 @@ def _string(made: Made, keyword: str, value: object) -> str:
     if not isinstance(value, str) or not value:
         raise DynamicError(f"its {keyword} is no text", made.where)
     return value
-
-
-def _renamed(source: FeastSource, name: str, where: str, *, pushed: bool = True) -> FeastSource:
-    return FeastSource(
-        source.kind, name, where, pushed, source.path, source.table, source.query, source.time, source.created,
-        source.mapping, source.format, source.endpoint,
-    )  # fmt: skip
 
 
 def _field(item: object, where: str) -> FeastField:
