@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 import tomllib
@@ -402,3 +403,42 @@ def test_a_push_source_takes_all_columns_of_its_rows(tmp_path: Path) -> None:
     assert names == RIDES.keys() - {"class", "list"}
     unseen = write(tmp_path, text, columns={})
     assert any("a push may carry" in note.why for note in unseen.changed)
+
+
+def test_keys_of_one_source_may_be_missing_where_views_differ(tmp_path: Path) -> None:
+    project = write(
+        tmp_path,
+        "shop = Entity(name='shop', join_keys=['name'])\n"
+        "v = FeatureView(name='v', entities=[user], schema=[Field(name='n', dtype=Int64)], source=rides)\n"
+        "w = FeatureView(name='w', entities=[shop, user], schema=[Field(name='px', dtype=Float32)], source=rides)\n",
+    )
+    app = load(tmp_path, project)
+    fields = {field.name: field.type.nullable for field in spec_of(only(app, DeclaredKind.SOURCE)).fields}
+    assert fields == {"user_id": True, "n": True, "name": True, "px": True, "at": False}
+    assert [len(spec_of(view).entities) for view in app.of_kind(DeclaredKind.FEATURE_VIEW)] == [1, 2]
+
+
+def test_a_service_reads_nothing_that_is_not_kept_online(tmp_path: Path) -> None:
+    text = ON_DEMAND.replace('source=rides)\nasked', 'source=rides, online=False)\nasked') + (
+        '@on_demand_feature_view(sources=[live], schema=[Field(name="o", dtype=Int64)])\n'
+        "def f(i):\n    df = pd.DataFrame()\n    df['o'] = i['n'] + 1\n    return df\n"
+        's = FeatureService(name="s", features=[live, f])\n'
+        'v = FeatureView(name="v", entities=[user], schema=[Field(name="px", dtype=Float32)], source=rides)\n'
+        't = FeatureService(name="t", features=[f, v])\n'
+    )  # fmt: skip
+    project = write(tmp_path, text)
+    app = load(tmp_path, project)
+    assert left(project)["feature service s"] == "none of its features could be carried"
+    assert name_of(only(app, DeclaredKind.FEATURE_SERVICE)) == "t"
+    assert app.of_kind(DeclaredKind.ON_DEMAND)
+
+
+@pytest.mark.parametrize("name", ['a"""b', "a\\b", "a\nb", "é ü", "''"])
+def test_any_name_is_a_text_in_what_is_written(tmp_path: Path, name: str) -> None:
+    view = f"v = FeatureView(name={name!r}, entities=[user], schema=[Field(name='n', dtype=Int64)], source=s)\n"
+    source = f"s = BigQuerySource(name={name!r}, table={name!r}, timestamp_field='at')\n"
+    project = write(tmp_path, source + view, yaml=f"project: {json.dumps(name)}\n")
+    app = load(tmp_path, project)
+    assert (app.name, name_of(only(app, DeclaredKind.FEATURE_VIEW))) == (name, name)
+    sources = tomllib.loads(project.files["mainspring.toml"])["sources"]
+    assert list(sources) == [name_of(only(app, DeclaredKind.SOURCE))]

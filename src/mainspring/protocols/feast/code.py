@@ -42,6 +42,7 @@ def listed(items: Sequence[str], room: int) -> str:
 
 def layout(head: str, imports: Iterable[str], blocks: Sequence[str]) -> str:
     """A module: its docstring, its imports in groups, and its blocks, with the blank lines between them."""
+    head = '"""' + re.sub(r"[^\w .,:;()/-]", "_", head) + '"""'
     text = blocks[0]
     for before, after in itertools.pairwise(blocks):
         wide = any(block.startswith(("class ", "def ", "@")) for block in (before, after))

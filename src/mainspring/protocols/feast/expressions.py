@@ -373,9 +373,8 @@ class Modules:
         plain = (int, float, str, tuple, timedelta)
         if work is None or not isinstance(left, plain) or not isinstance(right, plain):
             raise DynamicError(f"{_shown(node)} has to run", module.where(node))
-        for many, times in ((left, right), (right, left)):
-            if isinstance(many, (str, tuple)) and isinstance(times, int) and len(many) * times > _MOST:
-                raise DynamicError(f"{_shown(node)} is too long", module.where(node))
+        if _size(left, node.op, right) > _MOST or (isinstance(left, str) and isinstance(node.op, ast.Mod)):
+            raise DynamicError(f"{_shown(node)} may be too long", module.where(node))
         return work(left, right)
 
     def _piece(self, module: Module, piece: ast.expr) -> str:
@@ -387,6 +386,8 @@ class Modules:
             held = self.value(module, piece)
         if not isinstance(held, (str, int, float, PurePosixPath)):
             raise DynamicError(f"{_shown(piece)} is no text", module.where(piece))
+        if isinstance(held, str) and len(held) > _MOST:
+            raise DynamicError("a text is too long", module.where(piece))
         return str(held)
 
     def _attribute(self, module: Module, node: ast.Attribute) -> object:
@@ -434,6 +435,14 @@ _FUNCTIONS: Mapping[str, Callable[..., object]] = {
     "pathlib.Path": PurePosixPath,
     "builtins.str": lambda value: str(value) if isinstance(value, (str, int, PurePosixPath)) else _no_text(value),
 }
+
+
+def _size(left: object, work: ast.operator, right: object) -> int:
+    """How long the text or list becomes that an operation makes."""
+    long = [len(item) if isinstance(item, (str, tuple)) else 0 for item in (left, right)]
+    if isinstance(work, ast.Mult):
+        return max(long[0] * right if isinstance(right, int) else 0, long[1] * left if isinstance(left, int) else 0)
+    return sum(long)
 
 
 def _no_text(value: object) -> str:

@@ -52,7 +52,7 @@ def place_of(
 def _place(source: FeastSource, repository: FeastRepository, target: str) -> tuple[list[str], list[Note]]:
     if source.unknown:
         why = "# Its place is known only when the Feast repository runs."
-        return [why, f'# path = "data/{source.name}.parquet"'], []
+        return [why, f'# path = "data/{setting_name(source.name)}.parquet"'], []
     return _file(source, repository, target) if source.path else _relation(source, repository)
 
 
@@ -107,7 +107,10 @@ def _nowhere(source: FeastSource, where: str, left: list[Note]) -> tuple[list[st
         f"unload them to Parquet and set [sources.{source.name}] path",
     )
     comment = re.sub(r"[^ -~]", " ", where)
-    return [f"# Its rows are in {comment}: unload them.", f'# path = "data/{source.name}.parquet"'], [*left, note]
+    return [f"# Its rows are in {comment}: unload them.", f'# path = "data/{setting_name(source.name)}.parquet"'], [
+        *left,
+        note,
+    ]
 
 
 def online_of(repository: FeastRepository) -> tuple[str, list[Note], list[Note]]:

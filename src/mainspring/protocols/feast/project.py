@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from mainspring.declare.duration import spell
 from mainspring.declare.featuring import Featuring
 from mainspring.protocols.feast.code import Names, called, layout, listed, quoted
+from mainspring.protocols.feast.columns import TYPES, Column, column_of, fits, reads
 from mainspring.protocols.feast.definitions import (
     FeastField,
     FeastOnDemand,
@@ -28,31 +28,9 @@ from mainspring.protocols.feast.places import online_of, place_of, setting_name
 
 __all__ = ["Project", "project_of"]
 
-_TYPES = {
-    "Int32": "int",
-    "Int64": "int",
-    "Float32": "float",
-    "Float64": "float",
-    "String": "str",
-    "Bool": "bool",
-    "Bytes": "bytes",
-    "PdfBytes": "bytes",
-    "ImageBytes": "bytes",
-    "Json": "str",
-    "Uuid": "str",
-    "TimeUuid": "str",
-    "UnixTimestamp": "datetime",
-    "ZonedTimestamp": "datetime",
-    "Date": "date",
-    "Decimal": "Decimal",
-    "Array(Float32)": "list[float]",
-    "Array(Float64)": "list[float]",
-}
 _OPTIONS = {
     name for name, item in inspect.signature(Featuring.features).parameters.items() if item.kind is item.KEYWORD_ONLY
 } | {"self"}
-_ANNOTATED = {*_TYPES.values(), "Field"}
-"""Names that a column may have, but not with a rule: its class would hide what other columns are annotated with."""
 _COLUMN = "where the rows can have it otherwise, add its column to the record and last(...) to the view"
 _BY_HAND = "declare it in the app by hand"
 
@@ -94,27 +72,13 @@ def project_of(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Column:
-    """A column of a record: its type as it is annotated, without ``| None``, and its sizes."""
-
-    type: str
-    nullable: bool
-    rules: tuple[str, ...] = ()
-
-    def line(self, name: str) -> str:
-        head = f"{name}: {self.type}{' | None' if self.nullable else ''}"
-        rules = () if name in _ANNOTATED else self.rules
-        return f"    {called(f'{head} = Field', rules, '    ') if rules else head}"
-
-
 @dataclass(slots=True)
 class _Table:
     """A source as it will be written, with the columns that its views need."""
 
     source: FeastSource
     time: str
-    columns: dict[str, _Column] = field(default_factory=dict)
+    columns: dict[str, Column] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +100,7 @@ class _Writer:
         self._tables: dict[str, _Table] = {}
         self._views: dict[str, _View] = {}
         self._outputs: dict[str, tuple[str, ...]] = {}
+        self._offline: set[str] = set()
         self._variables: dict[tuple[str, str], str] = {}
 
     def app(self) -> str:
@@ -145,6 +110,7 @@ class _Writer:
         carried = self._carry_functions()
         names = Names(name for _, function in carried for name in (*function.imports, *function.constants))
         self._name_all(names, carried)
+        self._loosen_keys()
         for name, table in self._tables.items():
             if table.source.pushed:
                 self._all_columns(name, table)
@@ -159,8 +125,8 @@ class _Writer:
             blocks += self._function(asked, function)
         blocks += [text for service in self.repository.services if (text := self._service(service))]
         self._told()
-        head = f'"""The features of {self.repository.project}, as its Feast repository defines them."""'
-        return layout(head.replace("\\", "/"), imports, blocks)
+        head = f"The features of {self.repository.project}, as its Feast repository defines them."
+        return layout(head, imports, blocks)
 
     # -- views and sources --------------------------------------------------------------------------------------
 
@@ -194,12 +160,12 @@ class _Writer:
         if not time:
             raise DynamicError("its source names no timestamp_field", source.where)
         for name in filter(None, (time, source.created)):
-            if not _fits(name):
+            if not fits(name):
                 raise DynamicError(f"its source has the column {name!r}, which no Python class can have", source.where)
         return _Table(source, time)
 
-    def _key(self, view: FeastView, key: str) -> _Column:
-        if not _fits(key):
+    def _key(self, view: FeastView, key: str) -> Column:
+        if not fits(key):
             raise DynamicError(f"its key {key!r} is no name that Python can have", view.where)
         entity = next(entity for entity in view.entities if entity.key == key)
         said = next((item.type for item in view.fields if item.name == key), "") or entity.type
@@ -215,13 +181,13 @@ class _Writer:
                     "correct it in the record if it is a number",
                 )
             )
-        made = self._column(kind, 0, column, "")
+        made = column_of(kind, 0, column, "")
         if made is None or made.type in ("float", "list[float]", "bytes"):
             raise DynamicError(f"its key {key!r} is {kind}, which is no key here", view.where)
-        return _Column(made.type, False, made.rules)
+        return Column(made.type, False, made.rules)
 
     def _features(
-        self, view: FeastView, table: _Table, keys: tuple[str, ...], added: dict[str, _Column]
+        self, view: FeastView, table: _Table, keys: tuple[str, ...], added: dict[str, Column]
     ) -> Mapping[str, tuple[str, str]]:
         """The features that can be carried, each with its column; their columns go to `added`."""
         features: dict[str, tuple[str, str]] = {}
@@ -258,18 +224,18 @@ class _Writer:
             if name not in besides
         ]
 
-    def _feature(self, item: FeastField, column: str, file: Mapping[str, FileColumn]) -> _Column:
+    def _feature(self, item: FeastField, column: str, file: Mapping[str, FileColumn]) -> Column:
         for name in (item.name, column):
-            if not _fits(name):
+            if not fits(name):
                 raise DynamicError(f"{name!r} is no name that Python can have", item.where)
         if item.name in _OPTIONS:
             raise DynamicError(f"{item.name!r} is the name of an option of app.features", item.where)
         if file and column not in file:
             raise DynamicError(f"its file has no column {column!r}", item.where)
-        made = self._column(item.type, item.length, file.get(column), item.doc)
+        made = column_of(item.type, item.length, file.get(column), item.doc)
         if made is not None:
-            held = _TYPES.get(file[column].type, "") if file else ""
-            if held and not _reads(made.type, held):
+            held = TYPES.get(file[column].type, "") if file else ""
+            if held and not reads(made.type, held):
                 self.changed.append(
                     Note(
                         f"column {column}",
@@ -277,36 +243,29 @@ class _Writer:
                         item.where,
                     )
                 )
-                made = self._column(file[column].type, item.length, file[column], item.doc)
+                made = column_of(file[column].type, item.length, file[column], item.doc)
         if made is None:
             why = "its length is written nowhere" if "Array(Float" in item.type else "precision is written nowhere"
-            known = item.type in _TYPES
+            known = item.type in TYPES
             raise DynamicError(f"it is {item.type}, {why if known else 'which no column here can be'}", item.where)
         if item.type in ("ZonedTimestamp", "Array(Float64)"):
             lost = "its zone is not kept, its moment is" if item.type[0] == "Z" else "vectors are kept in 32 bits"
             self.changed.append(Note(f"column {column}", lost, item.where))
         return made
 
-    def _column(self, kind: str, length: int, held: FileColumn | None, doc: str) -> _Column | None:
-        """A column of a type of Feast's, or None where no column can be such."""
-        found = _TYPES.get(kind)
-        rules = [f"doc={quoted(doc)}"] if doc.strip() else []
-        if found == "list[float]":
-            length = length or (held.length if held else 0)
-            rules.insert(0, f"length={length}")
-            found = found if length > 0 else None
-        elif found == "Decimal":
-            precise = held is not None and held.precision > 0
-            rules = [f"precision={held.precision}", f"scale={held.scale}", *rules] if held else rules
-            found = found if precise else None
-        return None if found is None else _Column(found, True, tuple(rules))
+    def _loosen_keys(self) -> None:
+        """Where views of one source have other keys, a row that lacks one of them is the others' all the same."""
+        for name, table in self._tables.items():
+            keys = {view.keys for view in self._views.values() if view.view.source.name == name}
+            for key in {key for each in keys for key in each} if len(keys) > 1 else ():
+                table.columns[key] = replace(table.columns[key], nullable=True)
 
     def _all_columns(self, name: str, table: _Table) -> None:
         """What is pushed in Feast carries every column of the batch source, so the record of a push source has all."""
         file = self._held.get(name, {})
         for column, held in file.items():
-            made = self._column(held.type, 0, held, "")
-            if column not in (table.time, table.source.created) and _fits(column) and made is not None:
+            made = column_of(held.type, 0, held, "")
+            if column not in (table.time, table.source.created) and fits(column) and made is not None:
                 table.columns.setdefault(column, made)
         if not file:
             why = "its data cannot be looked into: a push may carry the columns that views read, and no others"
@@ -349,9 +308,9 @@ class _Writer:
 
     def _source(self, name: str, table: _Table) -> list[str]:
         record, source = self._variables["record", name], table.source
-        times = {table.time: _Column("datetime", False)}
+        times = {table.time: Column("datetime", False)}
         if source.created:
-            times[source.created] = _Column("datetime", True)
+            times[source.created] = Column("datetime", True)
         lines = [column.line(column_name) for column_name, column in (table.columns | times).items()]
         arguments = [record, f'time="{table.time}"']
         if source.created:
@@ -399,6 +358,9 @@ class _Writer:
                 self.left.append(Note(f"on-demand feature view {view.name}", error.why, error.where, fix))
                 continue
             self._outputs[view.name] = tuple(item.name for item in view.fields)
+            origins = {self._inputs(view)[name][0].partition(":")[0] for name in function.inputs} - {""}
+            if not all(self._views[origin].view.online for origin in origins):
+                self._offline.add(view.name)
             found.append((view, function))
         return found
 
@@ -427,24 +389,24 @@ class _Writer:
             raise DynamicError("it reads no feature and no request field", view.where)
         inputs = self._inputs(view)
         for name in (*function.inputs, *(item.name for item in view.fields)):
-            if not _fits(name) or name in ("returns", "called", "self"):
+            if not fits(name) or name in ("returns", "called", "self"):
                 raise DynamicError(f"{name!r} is no name that Python can have", view.where)
         for name, kind in (
             *((name, inputs[name][1]) for name in function.inputs),
             *((item.name, item.type) for item in view.fields),
         ):
-            if _TYPES.get(kind) in (None, "list[float]", "Decimal"):
+            if TYPES.get(kind) in (None, "list[float]", "Decimal"):
                 raise DynamicError(f"{name} is {kind}, which no function is given here", view.where)
 
     def _function(self, view: FeastOnDemand, function: Carried) -> list[str]:
         record, name = self._variables["record", view.name], self._variables["function", view.name]
-        columns = [_Column(_TYPES[item.type], True).line(item.name) for item in view.fields]
+        columns = [Column(TYPES[item.type], True).line(item.name) for item in view.fields]
         inputs = self._inputs(view)
         arguments = [f"returns={record}"] if function.table else []
         arguments += [] if name == view.name else [f"called={quoted(view.name)}"]
         for given in function.inputs:
             origin, kind = inputs[given]
-            arguments.append(f"{given}={self._feature_of(origin) if origin else f'app.request({_TYPES[kind]})'}")
+            arguments.append(f"{given}={self._feature_of(origin) if origin else f'app.request({TYPES[kind]})'}")
         takes = "rows: pl.DataFrame" if function.table else ", ".join(function.inputs)
         copy = self._variables.get(("copy", view.name), "")
         body = "\n".join(function.body).replace(function.called or "\0", copy).replace("RECORD", record)
@@ -516,7 +478,7 @@ class _Writer:
         held = self._views.get(name)
         if held is not None:
             return tuple(held.features) if held.view.online else ()
-        return self._outputs.get(name, ())
+        return () if name in self._offline else self._outputs.get(name, ())
 
     # -- settings and report ------------------------------------------------------------------------------------
 
@@ -582,13 +544,3 @@ class _Writer:
                     "set server.keys, and callers",
                 )
             )
-
-
-def _fits(name: str) -> bool:
-    return name.isidentifier() and not keyword.iskeyword(name) and not name.startswith("__")
-
-
-def _reads(declared: str, held: str) -> bool:
-    """Whether a column of one type is read from one of another."""
-    numbers = ("int", "float")
-    return declared == held or (declared in numbers and held in numbers) or (declared, held) == ("bool", "int")

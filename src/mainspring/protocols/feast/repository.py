@@ -80,7 +80,7 @@ def read_repository(folder: Path) -> FeastRepository:
         name = path.relative_to(folder).as_posix()
         try:
             files[name] = parse(name, _text(path))
-        except (SyntaxError, ValueError, RecursionError, OSError) as error:
+        except (SyntaxError, ValueError, RecursionError, MemoryError, OSError) as error:
             line = getattr(error, "lineno", None) or 1
             why = error.msg if isinstance(error, SyntaxError) else str(error)
             left.append(Note(f"file {name}", f"it cannot be read: {why}", f"{name}:{line}", "mend it and import again"))
