@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ START = datetime(2025, 1, 1, tzinfo=UTC)
 DEFINITIONS = '''
 """Drivers and their hours."""
 
+import math
 from datetime import timedelta
 
 import pandas as pd
@@ -25,6 +27,7 @@ from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float32, Float64, Int64, Map
 
 project = Project(name="fleet", description="drivers")
+SCALE = 10
 driver = Entity(name="driver", join_keys=["driver_id"])
 hours = FileSource(
     name="hours",
@@ -54,7 +57,23 @@ def transformed(inputs: pd.DataFrame) -> pd.DataFrame:
     return df
 
 
-activity = FeatureService(name="driver_activity", features=[stats[["conv_rate"]], transformed])
+@on_demand_feature_view(
+    sources=[stats, asked], mode="python", singleton=True, schema=[Field(name="rounded", dtype=Int64)]
+)
+def round_up(inputs: dict) -> dict:
+    rate = inputs["conv_rate"]
+    return {"rounded": None if rate is None else math.ceil(rate * SCALE)}
+
+
+@on_demand_feature_view(sources=[stats], mode="python", schema=[Field(name="busy", dtype=Float64)])
+def business(inputs):
+    # Of whole lists, as Feast hands them over.
+    return {"busy": [None if trips is None else trips / 2 for trips in inputs["trips"]]}
+
+
+activity = FeatureService(
+    name="driver_activity", features=[stats[["conv_rate"]], transformed, round_up, business[["busy"]]]
+)
 pushed = PushSource(name="driver_push", batch_source=hours)
 fresh = FeatureView(name="driver_stats_fresh", entities=[driver], ttl=timedelta(days=1), source=pushed,
                     schema=[Field(name="trips", dtype=Int64)])
@@ -92,7 +111,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert told["fault"] is None
     assert told["files"] == [".gitignore", "fleet.py", "mainspring.toml"]
     assert [note["what"] for note in told["left"]] == ["feature driver_stats:extras"]
-    assert told["left"][0]["where"] == "definitions.py:26"
+    assert told["left"][0]["where"] == "definitions.py:28"
     assert any("nanoseconds" in note["why"] for note in told["changed"])
     mainspring("check", cwd=folder / "fleet")
     mainspring("apply", cwd=folder / "fleet")
@@ -112,12 +131,14 @@ def test_answers_are_what_the_file_holds(imported: Path) -> None:
     pairs = [(driver, at) for driver in (1001, 1002, 1003, 9) for at in moments]
     spine = {"driver_id": [driver for driver, _ in pairs], "at": [at for _, at in pairs], "bonus": [2] * len(pairs)}
     with feature_store(imported) as store:
-        history = store.history(["driver_stats", "transformed"], spine).polars()
+        history = store.history(["driver_stats", "transformed", "round_up", "business:busy"], spine).polars()
         for (driver, at), row in zip(pairs, history.iter_rows(named=True), strict=True):
             held = newest(driver, at) or {"conv_rate": None, "trips": None}
             rate = held["conv_rate"]
             assert (row["conv_rate"], row["trips"]) == (rate, held["trips"]), (driver, at)
             assert row["conv_rate_plus"] == (None if rate is None else float(str(rate)) + 2)
+            assert row["rounded"] == (None if rate is None else math.ceil(float(str(rate)) * 10))
+            assert row["busy"] == (None if held["trips"] is None else int(str(held["trips"])) / 2)
         at = START + timedelta(hours=40)
         asked = [{"driver_id": driver} for driver in (1001, 1002, 1003, 9)]
         found = store.online("driver_activity", asked, request={"bonus": 2}, now=at).dicts()
@@ -125,6 +146,7 @@ def test_answers_are_what_the_file_holds(imported: Path) -> None:
         assert [row["conv_rate"] for row in found] == rates
         assert None not in rates[:3]
         assert [row["conv_rate_plus"] for row in found] == [None if rate is None else rate + 2 for rate in rates]
+        assert [row["rounded"] for row in found] == [None if rate is None else math.ceil(rate * 10) for rate in rates]
         row = {**ROWS[-1], "event_timestamp": at, "created": at, "trips": 77}
         store.push("driver_push", [row])
         fresh = store.online("driver_stats_fresh", [{"driver_id": row["driver_id"]}], now=at + timedelta(hours=1))
