@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "App": "declare.app",
     "Entity": "declare.data",
-    "FeatureStore": "server.store",
+    "FeatureStore": "server.features.store",
     "Field": "declare.record",
     "File": "declare.artifact",
     "Frame": "declare.frame",
@@ -59,7 +59,7 @@ _HOMES = {
     "count": "declare.aggregate",
     "current": "engine.context",
     "distinct": "declare.aggregate",
-    "feature_store": "server.store",
+    "feature_store": "server.features.store",
     "first": "declare.aggregate",
     "distance": "declare.checking",
     "fresh": "declare.checking",
