@@ -109,7 +109,7 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = mainspring("import", "feast", "feature_repo", "--json", cwd=folder)
     told = json.loads(done.stdout)
     assert told["fault"] is None
-    assert told["files"] == [".gitignore", "fleet.py", "mainspring.toml"]
+    assert told["files"] == [".gitignore", "fleet.py", "mainspring.toml", "requirements.in"]
     assert [note["what"] for note in told["left"]] == ["feature driver_stats:extras"]
     assert told["left"][0]["where"] == "definitions.py:28"
     assert any("nanoseconds" in note["why"] for note in told["changed"])

@@ -24,6 +24,8 @@ from mainspring.server.preflight import check_wiring, preflight
 
 __all__ = ["command"]
 
+_KEPT = (".gitignore", "requirements.in")
+
 
 @click.group(short_help="a Feast repository's definitions as a project, and a report")
 def command() -> None:
@@ -90,11 +92,11 @@ def _spare(repository: FeastRepository, target: Path, project: Project) -> None:
 
 
 def _write(target: Path, files: Mapping[str, str]) -> None:
-    """Write each file whole or not at all; a ``.gitignore`` that is there stays."""
+    """Write each file whole or not at all; of what is no app and no settings, what is there stays."""
     try:
         target.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            if name == ".gitignore" and (target / name).exists():
+            if name in _KEPT and (target / name).exists():
                 continue
             part = target / f".{name}.part"
             part.write_text(text, "utf-8")

@@ -224,6 +224,8 @@ def test_places(tmp_path: Path, source: str, offline: str, expected: dict[str, o
     project = write(tmp_path, text, yaml=f"project: city\n{offline}\n")
     assert tomllib.loads(project.files["mainspring.toml"])["sources"]["s"] == expected
     assert "secret" not in "".join(project.files.values())
+    extra = {"s3": ",aws", "po": ",postgres"}.get(str(expected.get("url", ""))[:2], "")
+    assert project.files["requirements.in"] == f"mainspring[tabular{extra}]\n"
     assert told is None or told in left(project)
 
 

@@ -31,6 +31,14 @@ __all__ = ["Project", "project_of"]
 _OPTIONS = {
     name for name, item in inspect.signature(Featuring.features).parameters.items() if item.kind is item.KEYWORD_ONLY
 } | {"self"}
+_EXTRAS = (
+    ("s3://", "aws"),
+    ("az://", "azure"),
+    ("gs://", "gcp"),
+    ("postgresql://", "postgres"),
+    ("redis", "redis"),
+)
+"""What is installed besides, by the beginning of a url, in the order of their names."""
 _COLUMN = "where the rows can have it otherwise, add its column to the record and last(...) to the view"
 _BY_HAND = "declare it in the app by hand"
 
@@ -64,8 +72,14 @@ def project_of(
     writer = _Writer(repository, columns)
     app = writer.app()
     settings = writer.settings(module, target)
+    extras = ",".join(["tabular", *(extra for scheme, extra in _EXTRAS if f'url = "{scheme}' in settings)])
     return Project(
-        {f"{module}.py": app, "mainspring.toml": settings, ".gitignore": ".mainspring/\n__pycache__/\n"},
+        {
+            f"{module}.py": app,
+            "mainspring.toml": settings,
+            "requirements.in": f"mainspring[{extras}]\n",
+            ".gitignore": ".mainspring/\n__pycache__/\n",
+        },
         tuple(writer.carried),
         tuple(writer.changed),
         (*repository.left, *writer.left),
