@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from mainspring.choose.decide import SHARED
-from mainspring.cli import VERBS
+from mainspring.cli import VERBS, module_of
 from mainspring.config.schema import PORTS, SETTINGS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -180,11 +180,13 @@ def settings() -> str:
 def cli() -> str:
     lines = ["# Command line", "", "Data goes to stdout, all else to stderr; `--json` works everywhere.", ""]
     for verb in VERBS:
-        command = importlib.import_module(f"mainspring.cli.{verb}").command
-        with click.Context(
-            command, info_name=f"mainspring {verb}", max_content_width=100, terminal_width=100
-        ) as context:
-            lines += [f"## mainspring {verb}", "", "```", command.get_help(context), "```", ""]
+        command = importlib.import_module(module_of(verb)).command
+        below = command.commands.items() if isinstance(command, click.Group) else ()
+        for name, each in ((verb, command), *((f"{verb} {word}", each) for word, each in below)):
+            with click.Context(
+                each, info_name=f"mainspring {name}", max_content_width=100, terminal_width=100
+            ) as context:
+                lines += [f"## mainspring {name}", "", "```", each.get_help(context), "```", ""]
     lines += [
         "## Exit statuses",
         "",

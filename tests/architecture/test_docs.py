@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mainspring.cli import VERBS
+from mainspring.cli import VERBS, module_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -60,8 +60,10 @@ def test_every_command_line_that_we_advise_exists() -> None:
                 assert not options, f"{path.name}: mainspring {verb}{rest}"
                 assert f"`mainspring {verb}" not in text or not marked, f"{path.name}: mainspring {verb}"
                 continue
-            command = importlib.import_module(f"mainspring.cli.{verb}").command
-            known = {name for parameter in command.params for name in [*parameter.opts, *parameter.secondary_opts]}
+            command = importlib.import_module(module_of(verb)).command
+            every = [command, *getattr(command, "commands", {}).values()]
+            parameters = [parameter for each in every for parameter in each.params]
+            known = {name for parameter in parameters for name in [*parameter.opts, *parameter.secondary_opts]}
             assert set(options) <= known | {"--help"}, f"{path.name}: mainspring {verb}{rest}"
             seen.update(options)
     assert "--force" in seen

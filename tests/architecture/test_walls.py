@@ -229,10 +229,10 @@ def test_every_setting_verb_and_port_is_documented() -> None:
 
 
 def test_every_verb_has_a_module_and_its_help_works() -> None:
-    from mainspring.cli import VERBS
+    from mainspring.cli import VERBS, module_of
 
     for verb in VERBS:
-        assert importlib.import_module(f"mainspring.cli.{verb}").command.name is not None
+        assert importlib.import_module(module_of(verb)).command.name is not None
 
 
 def test_the_version_is_one() -> None:

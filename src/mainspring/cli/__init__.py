@@ -11,10 +11,11 @@ import click
 
 from mainspring.errors import MainspringError
 
-__all__ = ["VERBS", "cli", "main"]
+__all__ = ["VERBS", "cli", "main", "module_of"]
 
 VERBS = {
     "new": "make a project that passes its tests",
+    "import": "a Feast repository's definitions as a project, and a report",
     "dev": "the whole loop: build what is stale, serve, watch files, console",
     "check": "types, schemas, cycles, settings, secrets; reads only",
     "plan": "what would change, as a diff; exits 2 if anything would",
@@ -35,6 +36,11 @@ VERBS = {
 }
 
 
+def module_of(verb: str) -> str:
+    """The module of a verb; one called ``import`` could be imported by nobody."""
+    return f"mainspring.cli.{'import_' if verb == 'import' else verb}"
+
+
 class _Verbs(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -42,7 +48,7 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"mainspring.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(module_of(cmd_name)).command
         return command
 
     def resolve_command(

@@ -17,7 +17,7 @@ from mainspring.cli.options import json_option
 from mainspring.cli.output import emit, lines
 from mainspring.errors import StoreError, UsageError
 
-__all__ = ["command"]
+__all__ = ["command", "module_name"]
 
 _HERE = Path(__file__).parent
 _KINDS = ("blank", "flights", "support")
@@ -85,7 +85,7 @@ def _template(kind: str) -> Path:
 
 def _name(project: Path, name: str) -> None:
     """Name the app and its module after the project; the template's are called shop."""
-    module = _module(name)
+    module = module_name(name)
     (project / "shop.py").rename(project / f"{module}.py")
     for file, old, new in (
         (f"{module}.py", 'App("shop")', f'App("{name}")'),
@@ -95,7 +95,7 @@ def _name(project: Path, name: str) -> None:
         path.write_text(path.read_text("utf-8").replace(old, new), "utf-8")
 
 
-def _module(name: str) -> str:
+def module_name(name: str) -> str:
     """The project's name as a module's that hides no other, and that nothing hides."""
     module = name.replace("-", "_").lower()
     taken = keyword.iskeyword(module) or module in sys.stdlib_module_names or module == "tests" or is_installed(module)
