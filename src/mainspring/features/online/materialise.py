@@ -66,7 +66,7 @@ def _kept(view: View) -> str:
         return "newest"
     layout = layout_of(view)
     sketches = "".join(f"/{function.value}:{column}" for function, column in layout.sketches)
-    return f"chunks/{layout.keep_us}{sketches}"
+    return f"beside/{layout.keep_us}{sketches}"
 
 
 def materialise(
