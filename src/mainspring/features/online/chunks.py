@@ -270,7 +270,7 @@ def _changed(
     recent = taken(new.rows, np.flatnonzero(new.rows.events > oldest))
     touched = (set(_slots(directory, recent).tolist()) | _at_times(directory, recent.events)) - set(removed) - {size}
     if layout.identified:
-        ids = np.unique(recent.ids)
+        ids = np.unique(new.rows.ids)  # an event may move to a moment before all windows
         stored = store.get_many([ids_key(directory.key, int(name)) for name in directory.chunks])
         if None in stored:
             return None

@@ -36,6 +36,7 @@ __all__ = [
     "PLAIN",
     "TOMBSTONE",
     "WINDOWS",
+    "WITHDRAWN",
     "MarkedRows",
     "PlainRow",
     "WindowRows",
@@ -52,6 +53,8 @@ _HEAD = struct.Struct(">QQQBB")
 BODY = _HEAD.size
 """Where a row's body begins."""
 PLAIN, TOMBSTONE, WINDOWS, AHEAD, BUSY, BESIDE = 0, 1, 2, 4, 8, 16
+WITHDRAWN = 2
+"""Of a row, that it was taken away: with `MarkedRows`."""
 _SIGN = 1 << 63
 _COUNT = struct.Struct("<II")
 _SIZE = struct.Struct("<I")
@@ -177,7 +180,7 @@ class MarkedRows:
 
     Attributes:
         rows: the rows.
-        dead: (n,) uint8; 1 is a tombstone.
+        dead: (n,) uint8; 1 is a tombstone, 2 was taken away: it replaced the version before, and is not kept.
     """
 
     rows: WindowRows

@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections import Counter
+from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 
@@ -27,7 +28,7 @@ from mainspring.features.online.materialise import materialise
 from mainspring.features.online.plan import compile_plan
 from mainspring.features.online.rows import BESIDE, BODY, BUSY, read_beside
 from mainspring.features.online.windows import SLACK_US, layout_of
-from mainspring.features.online.write import upsert
+from mainspring.features.online.write import rewrite, upsert
 from mainspring.features.project import update_view
 from mainspring.features.view import EVENT, Pick, pick, view_of
 from mainspring.features.write import append_rows, ingest_batch
@@ -176,9 +177,9 @@ def a_program(project, chance, steps):
         rows = list(some_rows(chance, project, now, made))
         step = chance.choice(["push", "push", "push", "file", "withdraw", "restart", "full"]) if number else "push"
         if step == "file":
-            # With `id=`, all versions of an event come in one way.
             files += [
-                row | {"number": f"f{number}{i}", "gone": False, "at": min(row["at"], now)}
+                row
+                | {"number": chance.choice([f"f{number}{i}", row["number"]]), "gone": False, "at": min(row["at"], now)}
                 for i, row in enumerate(rows[:3])
             ]
         if step == "withdraw" and files:
@@ -230,11 +231,18 @@ def test_the_newest_row_is_that_of_a_loop(tmp_path, size, seed, recent, versione
         rows += batch
         upsert(view, store, log_table(view, batch), now)
         before = store.get_many([key])
-        upsert(view, store, log_table(view, [*batch, *rows[-20:]]), now)
+        withdrawn = {row.retracts for row in rows}
+        upsert(view, store, log_table(view, [*batch, *([] if len(withdrawn) > 1 else rows[-20:])]), now)
         if not before[0][BODY - 1] & BUSY:  # a chunk that is read anew loses what has become too old
             assert store.get_many([key]) == before  # what is there already changes nothing
-        beside += bool(before[0][BODY - 1] & BESIDE)
-        latest = max((row.event for row in rows if row.event <= now), default=now)
+        if chance.random() < 0.2:
+            one = chance.choice([row for row in rows[-15:] if row.retracts is None and row.seq not in withdrawn])
+            marker = replace(one, ingest=now, seq=len(rows), deleted=True, retracts=one.seq)
+            rows.append(marker)
+            log = log_table(view, rows)
+            rewrite(view, store, lambda log=log: log, pa.table({"k": ["a"]}), now)
+        beside += bool(store.get_many([key])[0][BODY - 1] & BESIDE)
+        latest = max((row.event for row in oracle.standing(rows, now, False) if row.event <= now), default=now)
         edges = [row.event for row in rows if latest - SLACK_US < row.event <= now]
         edges += [edge - 1 for edge in edges if edge - 1 > latest - SLACK_US]
         edges += [row.valid_to for row in rows if row.valid_to and latest - SLACK_US < row.valid_to <= now]
@@ -262,3 +270,36 @@ def test_of_very_many_deleted_rows_the_newest_stay(project, monkeypatch):
     rows = [row for _, row in project.store.scan(b"") if row[BODY - 1] & BESIDE]
     kinds = layout_of(project.views[0]).kinds
     assert [len(read_beside(row, kinds)[0].dead) for row in rows] == [5, 5]
+
+
+def test_a_pushed_event_that_a_file_corrected_and_holds_no_more(project):
+    project.push([a_row(START, x=9.0, number="1")], START)
+    project.read_files([a_row(START, x=1.5, number="1")], START + SECOND)
+    project.publish(START + SECOND)
+    project.check([("a", START + SECOND)])
+    project.read_files([a_row(START - SECOND, number="2", shop="b")], START + 2 * SECOND)
+    project.publish(START + 2 * SECOND)
+    project.check([("a", START + 2 * SECOND), ("b", START + 2 * SECOND)])
+    project.publish(START + 2 * SECOND, full=True)
+    project.check([("a", START + 2 * SECOND), ("b", START + 2 * SECOND)])
+
+
+def test_a_row_that_becomes_due_answers_and_a_deleted_one_then_does_not(project):
+    project.push([a_row(START, x=1.0, number="1")], START)
+    to_come = [a_row(START + 60 * SECOND, x=2.0, number="2"), a_row(START + 90 * SECOND, number="3", gone=True)]
+    project.push(to_come, START)
+    for after in (0, 59, 60, 89, 90, 200):
+        project.check([("a", START + after * SECOND)])
+    project.restart()
+    project.push([a_row(START + 95 * SECOND, number="4")], START + 100 * SECOND)
+    project.check([("a", START + 100 * SECOND)])
+    project.check([("a", START + after * SECOND) for after in (59, 60, 89, 90, 94, 95)], as_known=False)
+    assert set(project.seen) == {"MISSING", "PRESENT"}
+
+
+def test_the_last_row_before_all_windows_still_answers(project, size):
+    for at in [*range(20), 40_000, 40_001]:
+        project.push([a_row(START + at * SECOND, x=float(at), number=f"i{at}")], START + at * SECOND)
+    asked = [("a", START + at * SECOND) for at in (32_802, 36_000, 39_999, 40_000, 40_001)]
+    project.check(asked, as_known=False)
+    assert project.seen["MISSING"] == 0
