@@ -246,9 +246,9 @@ class _Made:
 
 
 def latest_of(now_us: int, events: Iterable[NDArray[np.int64]]) -> int | None:
-    """The newest event that has happened."""
-    due = (array[array <= now_us] for array in events)
-    return max((int(array.max()) for array in due if len(array)), default=None)
+    """The newest event that has happened, of some arrays in order."""
+    due = ((array, int(array.searchsorted(now_us, "right"))) for array in events)
+    return max((int(array[count - 1]) for array, count in due if count), default=None)
 
 
 def _changed(

@@ -149,8 +149,9 @@ def merge_windows(
     stored = old if beside is None else joined(old, beside.rows)
     fresh = np.flatnonzero(~np.isin(new.rows.seqs, stored.seqs))
     both = joined(stored, taken(new.rows, fresh))
-    dead = np.zeros(len(both.events), np.uint8)
-    dead[len(stored.events) :] = new.dead[fresh]
+    dead, marked = np.zeros(len(both.events), np.uint8), bool(new.dead.any())
+    if marked:
+        dead[len(stored.events) :] = new.dead[fresh]
     inside = dead == 0
     if beside is not None:
         dead[len(old.events) : len(stored.events)] = beside.dead
@@ -164,7 +165,7 @@ def merge_windows(
     if latest is not None:
         inside &= both.events > latest - layout.keep_us
     order = np.lexsort((both.seqs, both.ingests, both.events))
-    order = order[dead[order] != WITHDRAWN]
+    order = order[dead[order] != WITHDRAWN] if marked else order
     inside = inside[order]
     rows = taken(both, order[inside])
     if inside.all():
