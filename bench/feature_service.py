@@ -32,7 +32,7 @@ from mainspring.features.selection import Output, Selection
 from mainspring.features.view import FeatureDef, View, log_schema, pick
 from mainspring.protocols.http import Router
 from mainspring.protocols.native.features import add_feature_routes
-from mainspring.server.asgi import Limits, Listener
+from mainspring.server.http.asgi import Limits, Listener
 
 ENTITIES, ROUNDS, MANY = 10_000, 9, 100
 NOW = 1_700_000_000_000_000

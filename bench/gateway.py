@@ -150,9 +150,9 @@ def serve_ours(port: int, folder: Path) -> None:
     from mainspring.ports.llm import Capabilities, End, Event, Generation, Start, Text, Usage
     from mainspring.protocols.http import Request, Response, Router
     from mainspring.protocols.llm.mount import add_llm_routes
-    from mainspring.server.asgi import Limits as Sizes
-    from mainspring.server.asgi import Listener
-    from mainspring.server.host import bind, run_listeners
+    from mainspring.server.http.asgi import Limits as Sizes
+    from mainspring.server.http.asgi import Listener
+    from mainspring.server.http.host import bind, run_listeners
 
     class Memory:
         """Answers from memory: at once, or as many pieces as were asked for, each in a turn of the loop of its own."""

@@ -15,8 +15,8 @@ from mainspring.protocols.http import Fault, Router
 from mainspring.protocols.mcp.rest import add_mcp_routes
 from mainspring.protocols.mcp.server import McpServer
 from mainspring.protocols.mcp.tools import Offer
-from mainspring.server.asgi import Limits, Listener
-from mainspring.server.host import _server, bind
+from mainspring.server.http.asgi import Limits, Listener
+from mainspring.server.http.host import _server, bind
 
 
 def who(request):

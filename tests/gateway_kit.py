@@ -33,8 +33,8 @@ from mainspring.ports.llm import (
 )
 from mainspring.protocols.http import Router
 from mainspring.protocols.llm.mount import add_llm_routes
-from mainspring.server.asgi import Limits, Listener
-from mainspring.server.host import _server, bind
+from mainspring.server.http.asgi import Limits, Listener
+from mainspring.server.http.host import _server, bind
 
 Script = Callable[[Generation], Sequence[Event | float] | AsyncIterator[Event]]
 

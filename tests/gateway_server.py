@@ -17,8 +17,8 @@ from mainspring.llm.stored import StoredResponses
 from mainspring.ports.llm import End, Start, Text, Usage
 from mainspring.protocols.http import Router
 from mainspring.protocols.llm.mount import add_llm_routes
-from mainspring.server.asgi import Limits, Listener
-from mainspring.server.host import bind, run_listeners
+from mainspring.server.http.asgi import Limits, Listener
+from mainspring.server.http.host import bind, run_listeners
 
 
 async def nothing() -> None:

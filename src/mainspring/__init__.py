@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mainspring.declare.record import Field, Record
     from mainspring.engine.context import current
     from mainspring.errors import MainspringError
-    from mainspring.server.store import FeatureStore, feature_store
+    from mainspring.server.features.store import FeatureStore, feature_store
 
 _HOMES = {
     "App": "declare.app",

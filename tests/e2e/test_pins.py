@@ -17,8 +17,8 @@ from mainspring.features.tidy import pinned_versions, tidy
 from mainspring.features.write import append_rows
 from mainspring.plan.encoding import digest, encode
 from mainspring.ports.tables import Txn
+from mainspring.server.features.rows import rows_to_table
 from mainspring.server.planning import plan_of
-from mainspring.server.rows import rows_to_table
 from mainspring.training.pins import TrainingSetSpec
 from mainspring.training.sets import build, shape_of
 

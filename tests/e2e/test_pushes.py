@@ -30,9 +30,9 @@ from mainspring.features.steps import sources_of
 from mainspring.features.wal import log as wal_log
 from mainspring.features.wal.commit import log_of
 from mainspring.features.wal.rows import drafted
+from mainspring.server.features.pushing import Pushing
+from mainspring.server.features.rows import rows_to_table
 from mainspring.server.planning import plan_of
-from mainspring.server.pushing import Pushing
-from mainspring.server.rows import rows_to_table
 from mainspring.server.state import WorkerState
 
 KILLS = int(os.environ.get("MAINSPRING_TEST_KILLS", "4"))
@@ -213,8 +213,8 @@ def test_rows_that_left_the_log_before_they_were_online_are_brought_there(
 
     state, pushing = opened()
     with monkeypatch.context() as patch:
-        patch.setattr("mainspring.server.pushing.upsert", fail)
-        patch.setattr("mainspring.server.pushing.follow", fail)
+        patch.setattr("mainspring.server.features.pushing.upsert", fail)
+        patch.setattr("mainspring.server.features.pushing.follow", fail)
         answer = pushing.push("visits", [visit("late")], None, None)
         assert list(cast("dict[str, str]", answer["not_online"])) == ["habits"]
         for _ in range(2):

@@ -19,7 +19,7 @@ from mainspring.choose.services import Services
 from mainspring.config.project import load_app
 from mainspring.errors import ServiceError, UsageError
 from mainspring.features.vector_index.search import NearestRequest
-from mainspring.server import vector_indexes
+from mainspring.server.features import vector_indexes
 from mainspring.server.planning import plan_of
 from mainspring.server.state import WorkerState
 from mainspring.testing import open_project

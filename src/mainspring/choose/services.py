@@ -19,6 +19,7 @@ from mainspring.declare.data import did_you_mean
 from mainspring.errors import ConfigError
 from mainspring.ports.adapter import Adapter
 from mainspring.ports.catalog import Catalog
+from mainspring.ports.compute import Compute
 from mainspring.ports.converter import Converter
 from mainspring.ports.embedder import Embedder
 from mainspring.ports.llm import Engine
@@ -127,6 +128,11 @@ class Services:
     def reranker(self) -> Reranker | None:
         """What sorts hits, or None when none is configured."""
         return cast(Reranker, self.get("reranker")) if self.settings.section("reranker") else None
+
+    @property
+    def compute(self) -> Compute | None:
+        """Other machines for large pieces of work, or None when none are configured."""
+        return cast(Compute, self.get("compute")) if self.settings.section("compute") else None
 
     @property
     def converter(self) -> Converter | None:

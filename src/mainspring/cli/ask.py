@@ -21,7 +21,7 @@ from mainspring.declare.identity import Identity
 from mainspring.errors import ServiceError, UsageError
 from mainspring.plan.graph import Plan
 from mainspring.ports.llm import Message
-from mainspring.server.inside import answering
+from mainspring.server.answering.inside import answering
 from mainspring.server.planning import plan_of
 
 __all__ = ["command"]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, cast
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.lazy import lazy
-from mainspring.server.asgi import AsgiApp
+from mainspring.server.answering.talking import Talking
+from mainspring.server.http.asgi import AsgiApp
 from mainspring.server.process import Ask, MakeConsole
 from mainspring.server.state import WorkerState
-from mainspring.server.talking import Talking
 
 if TYPE_CHECKING:
     import mainspring.console.app as app

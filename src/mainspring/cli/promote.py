@@ -16,8 +16,8 @@ from mainspring.config.project import load_app
 from mainspring.declare.data import did_you_mean
 from mainspring.errors import UsageError
 from mainspring.plan.graph import Plan
+from mainspring.server.answering.prompts import PROD, keep_prompts, promote_prompt, prompts_of
 from mainspring.server.planning import plan_of
-from mainspring.server.prompts import PROD, keep_prompts, promote_prompt, prompts_of
 from mainspring.training.versions import KIND, promote_now
 
 __all__ = ["command", "tell_shares"]

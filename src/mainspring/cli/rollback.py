@@ -16,8 +16,8 @@ from mainspring.declare.data import did_you_mean
 from mainspring.errors import UsageError
 from mainspring.plan.graph import Node
 from mainspring.rag import versions
+from mainspring.server.answering.prompts import PROD, roll_back_prompt
 from mainspring.server.planning import plan_of
-from mainspring.server.prompts import PROD, roll_back_prompt
 from mainspring.training.versions import roll_back
 
 __all__ = ["command"]

@@ -18,10 +18,10 @@ from mainspring.declare.step import Pipeline, Step
 from mainspring.engine.arguments import converted
 from mainspring.errors import RefusedError, UsageError
 from mainspring.plan.graph import Node, Plan
-from mainspring.server.evaluations import evaluate_named
+from mainspring.server.answering.evaluations import evaluate_named
+from mainspring.server.answering.watching import new_reference
 from mainspring.server.loop import named_node, run_named
 from mainspring.server.planning import plan_of
-from mainspring.server.watching import new_reference
 
 __all__ = ["command"]
 

@@ -25,11 +25,11 @@ from mainspring.declare.data import did_you_mean
 from mainspring.declare.declaration import DeclaredKind
 from mainspring.errors import UsageError
 from mainspring.plan.graph import Plan
-from mainspring.server.evaluations import Evaluated
+from mainspring.server.answering.evaluations import Evaluated
+from mainspring.server.answering.prompts import shares_of
+from mainspring.server.features.vector_indexes import described_named
 from mainspring.server.planning import plan_of
-from mainspring.server.prompts import shares_of
 from mainspring.server.trace import trace_prediction
-from mainspring.server.vector_indexes import described_named
 
 __all__ = ["command"]
 

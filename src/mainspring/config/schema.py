@@ -8,7 +8,7 @@ from dataclasses import dataclass
 __all__ = ["NAMED", "PORTS", "SETTINGS", "SettingSpec", "misfit"]
 
 PORTS = (
-    "catalog", "objects", "tables", "online", "runtime", "converter",
+    "catalog", "objects", "tables", "online", "compute", "runtime", "converter",
     "manifest", "vectors", "embedder", "parser", "reranker", "llm", "threads",
 )  # fmt: skip
 """The ports; ``PORT.adapter`` names an adapter, ``PORT.url`` says where it is, other keys are the adapter's own."""

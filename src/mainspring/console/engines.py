@@ -12,7 +12,7 @@ from mainspring.console.pages import Page, object_page
 from mainspring.console.state import ConsoleState
 from mainspring.llm.call_log import CallRow
 from mainspring.plan.graph import Node, Plan
-from mainspring.server.language import ModelRow
+from mainspring.server.answering.language import ModelRow
 
 __all__ = ["llm", "model_row", "names_of", "route"]
 

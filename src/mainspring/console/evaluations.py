@@ -10,7 +10,7 @@ import msgspec
 from mainspring.console.state import ConsoleState
 from mainspring.plan.graph import Node
 from mainspring.ports.catalog import Event
-from mainspring.server.evaluations import Evaluated
+from mainspring.server.answering.evaluations import Evaluated
 
 __all__ = ["of_target", "runs_of"]
 

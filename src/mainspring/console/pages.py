@@ -22,7 +22,7 @@ from mainspring.features.steps import sources_of, views_of
 from mainspring.features.wal.commit import count_waiting
 from mainspring.plan.graph import Node
 from mainspring.ports.catalog import Alert, Entity, Run, StepRow
-from mainspring.server.vector_indexes import described_named
+from mainspring.server.features.vector_indexes import described_named
 
 __all__ = [
     "MUTES",

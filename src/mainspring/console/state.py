@@ -15,13 +15,13 @@ from mainspring.declare.identity import Identity
 from mainspring.llm.call_log import CallRow, DayRow
 from mainspring.plan.graph import Plan
 from mainspring.rag.search import Searcher
-from mainspring.server.language import ModelRow
+from mainspring.server.answering.language import ModelRow
 
 __all__ = ["Answering", "ConsoleState"]
 
 
 class Answering(Protocol):
-    """What of the process answers in words; `mainspring.server.talking.Talking` says what each method does."""
+    """What of the process answers in words; `server.answering.talking.Talking` says what each method does."""
 
     def partners(self) -> Mapping[str, str]:
         """What can be talked to: the kind by the name."""

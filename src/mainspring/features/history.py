@@ -2,57 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from mainspring.declare.data import did_you_mean
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError
-from mainspring.features.asof import (
-    HITS,
-    MISSING,
-    PRESENT,
-    SPINE,
-    STEPS,
-    Shape,
-    ask,
-    gather_sql,
-    hits_sql,
-    retracted_sql,
-    spine_keys,
-)
+from mainspring.features.asof import SPINE, spine_keys
 from mainspring.features.cast import Reading, UnfitError, bad_rows, cast_column
 from mainspring.features.duck import connection, scan
+from mainspring.features.joined import Asked, Joined, join
 from mainspring.features.log import TableVersion, noted
-from mainspring.features.retract import has_retractions, newest_steps
+from mainspring.features.parts import join_apart
 from mainspring.features.view import FeatureDef, Pick, View, arrow_type, log_schema
-from mainspring.features.windows.pieces import answer_windows
 from mainspring.lazy import lazy
+from mainspring.ports.compute import Compute
 from mainspring.ports.tables import TableStore
 
 if TYPE_CHECKING:
     import duckdb
     import numpy as np
     import pyarrow as pa
-    from numpy.typing import NDArray
 else:
     duckdb, np, pa = lazy("duckdb"), lazy("numpy"), lazy("pyarrow")
 
-__all__ = ["KERNELS", "STATES", "HasTables", "TableVersion", "history", "history_of"]
+__all__ = ["KERNELS", "HasTables", "TableVersion", "history", "history_of"]
 
 KERNELS = b"mainspring.kernels"
 """The key of the result's schema metadata that says which kernel answered each view: JSON."""
 
-STATES = ("MISSING", "EXPIRED", "PRESENT")
-"""The states of an answer, by number."""
-
 _RECENT = 64
-_WIDE = {"string": "large_string", "binary": "large_binary"}
-_MOST_BYTES = 1 << 31
-_CHUNK = 1 << 16
 _MOMENT = FieldSpec("at", ColumnType(Kind.TIMESTAMP))
 
 
@@ -74,6 +56,7 @@ def history(
     names: Literal["short", "full"] = "short",
     status: bool = False,
     versions: Mapping[str, int | TableVersion] | None = None,
+    compute: Compute | None = None,
 ) -> Frame:
     """The spine with the features of each of its rows, as of the moment in its `time` column.
 
@@ -89,13 +72,14 @@ def history(
         names: ``short`` calls a column as the feature, ``full`` ``view__feature``.
         status: add ``view__status`` (``PRESENT``, ``EXPIRED``, ``MISSING``) and ``view__event_time`` for each view.
         versions: pinned versions of the views' logs by the name of the view; the newest when left out.
+        compute: other machines, for questions that are more than one of `mainspring.features.parts`.
 
     Raises:
         DataError: MS-2115, the spine lacks a column or has one of the wrong type; MS-2116, two columns would have one
             name; MS-2117, a total does not fit int64.
         StoreError: MS-4131, a view was never computed, or the pinned version is gone.
     """
-    return history_of(services.tables, inputs, spine, time, as_known, names, status, versions or {})
+    return history_of(services.tables, inputs, spine, time, as_known, names, status, versions or {}, compute)
 
 
 def history_of(
@@ -107,23 +91,29 @@ def history_of(
     names: Literal["short", "full"],
     status: bool,
     versions: Mapping[str, int | TableVersion],
+    compute: Compute | None = None,
 ) -> Frame:
     """`history` on a table store."""
     table = spine.arrow()
     moments = _spine_column(table, FieldSpec(time, _MOMENT.type)).cast(pa.int64())
     picks = [item if isinstance(item, Pick) else Pick(item, item.features) for item in inputs]
     _names_differ(table, picks, names)
-    answers: dict[str, _Answer] = {}
+    answers: dict[str, Joined] = {}
     with connection(tables.limits) as opened:
         for view, features in _by_view(picks).items():
             pinned = versions.get(view.name)
             version = pinned.version if isinstance(pinned, TableVersion) else pinned
             note = pinned if isinstance(pinned, TableVersion) else _note(tables, view, version)
-            opened.register(SPINE, _narrow(table, view, moments))
-            log = scan(opened, tables.files(view.log, version), log_schema(view), "empty_log")
+            narrow, files = _narrow(table, view, moments), tables.files(view.log, version)
             tidy, held = (False, 0) if note is None else (note.tidy, note.rows)
-            asked = _Asked(view, tuple(features), log, as_known, status, tidy, held, len(table))
-            answers[view.name] = _answer(opened, asked)
+            asked = Asked(view, tuple(features), "", as_known, status, tidy, held, len(table))
+            apart = None if compute is None else join_apart(compute, asked, files, tables.limits, narrow)
+            if apart is not None:
+                answers[view.name] = apart
+                continue
+            opened.register(SPINE, narrow)
+            log = scan(opened, files, log_schema(view), "empty_log")
+            answers[view.name] = join(opened, dataclasses.replace(asked, log=log))
     for item in picks:
         for feature in item.features:
             name = feature.name if names == "short" else f"{item.view.name}__{feature.name}"
@@ -138,30 +128,6 @@ def history_of(
     return Frame(table.replace_schema_metadata({**(table.schema.metadata or {}), KERNELS: kernels}))
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    columns: dict[str, pa.ChunkedArray]
-    state: pa.ChunkedArray | None
-    event: pa.ChunkedArray | None
-    kernel: str
-
-    def status(self) -> pa.ChunkedArray:
-        assert self.state is not None
-        return pa.chunked_array([pa.array(STATES)]).take(self.state.cast(pa.int64()))
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    view: View
-    features: tuple[FeatureDef, ...]
-    log: str
-    as_known: bool
-    status: bool
-    tidy: bool
-    held: int
-    rows: int
-
-
 def _note(tables: TableStore, view: View, version: int | None) -> TableVersion | None:
     """What a version of a log says of itself; the newest note at or before it holds for it."""
     for commit in tables.commits(view.log, _RECENT):
@@ -169,82 +135,6 @@ def _note(tables: TableStore, view: View, version: int | None) -> TableVersion |
         if found is not None:
             return found
     return None
-
-
-def _answer(opened: duckdb.DuckDBPyConnection, asked: _Asked) -> _Answer:
-    view, log = asked.view, asked.log
-    last = [feature for feature in asked.features if feature.window_us is None]
-    windowed = [feature for feature in asked.features if feature.window_us is not None]
-    columns: dict[str, pa.ChunkedArray] = {}
-    state = event = None
-    retracted = not asked.tidy and has_retractions(opened, log)
-    ask(opened, len(view.keys))
-    if last or asked.status:
-        read = list(dict.fromkeys(str(feature.column) for feature in last))
-        newest = _newest(opened, asked, retracted, read)
-        state, event = newest.state, newest.event
-        for feature in last:
-            columns[feature.name] = newest.columns[str(feature.column)].cast(arrow_type(feature.type))
-    kernel = ""
-    if windowed:
-        done = answer_windows(
-            opened,
-            view,
-            windowed,
-            log,
-            held=asked.held,
-            rows=asked.rows,
-            as_known=asked.as_known,
-            retracted=retracted,
-        )
-        columns, kernel = columns | done.columns, done.kernels
-    return _Answer(columns, state, event, kernel)
-
-
-@dataclass(frozen=True, slots=True)
-class _Newest:
-    """The newest rows known, in the spine's order."""
-
-    state: pa.ChunkedArray
-    event: pa.ChunkedArray
-    columns: dict[str, pa.ChunkedArray]
-
-
-def _newest(opened: duckdb.DuckDBPyConnection, asked: _Asked, retracted: bool, columns: Sequence[str]) -> _Newest:
-    shape = Shape.of(asked.view, asked.as_known, asked.tidy, retracted)
-    if retracted and asked.as_known:
-        opened.register(STEPS, newest_steps(opened.sql(retracted_sql(shape, asked.log)).to_arrow_table()))
-    hits = opened.sql(hits_sql(shape, asked.log)).to_arrow_table()
-    rid, status = hits.column("rid").to_numpy(), hits.column("status").to_numpy()
-    state = np.full(asked.rows, MISSING, np.int8)
-    state[rid] = status
-    event = _placed(hits.column("event"), _places(rid, asked.rows)).cast(arrow_type(_MOMENT.type))
-    found: dict[str, pa.ChunkedArray] = {}
-    if columns:
-        opened.register(HITS, hits.select(["rid", "seq"]).filter(pa.array(status == PRESENT)))
-        wide = opened.sql(gather_sql(columns, asked.log)).to_arrow_table()
-        places = _places(wide.column("rid").to_numpy(), asked.rows)
-        for index, name in enumerate(columns):  # one at a time: the order as they come may go when it is read
-            found[name] = _placed(wide.column(f"c{index}"), places)
-            wide = wide.drop_columns(f"c{index}")
-    return _Newest(pa.chunked_array([pa.array(state)]), event, found)
-
-
-def _places(rid: NDArray[np.int64], rows: int) -> pa.Array:
-    """Where the answer to each row of the spine is; null where there is none."""
-    places = np.full(rows, -1, np.int64)
-    places[rid] = np.arange(len(rid))
-    return pa.array(places, mask=places < 0)
-
-
-def _placed(column: pa.ChunkedArray, places: pa.Array) -> pa.ChunkedArray:
-    """A column in the order of `places`; texts beyond what 32-bit offsets reach come in several chunks."""
-    wide = _WIDE.get(str(column.type)) if column.nbytes >= _MOST_BYTES else None
-    if wide is None:
-        return pa.chunked_array([column.combine_chunks().take(places)])
-    source = column.cast(getattr(pa, wide)()).combine_chunks()
-    starts = range(0, len(places), _CHUNK)
-    return pa.chunked_array([source.take(places.slice(start, _CHUNK)).cast(column.type) for start in starts])
 
 
 def _by_view(picks: Sequence[Pick]) -> dict[View, list[FeatureDef]]:

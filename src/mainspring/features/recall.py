@@ -16,6 +16,7 @@ from mainspring.features.log import TableVersion
 from mainspring.features.selection import Selection
 from mainspring.features.view import arrow_type
 from mainspring.lazy import lazy
+from mainspring.ports.compute import Compute
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,6 +37,7 @@ def recall(
     names: Literal["short", "full"] = "short",
     status: bool = False,
     versions: Mapping[str, int | TableVersion] | None = None,
+    compute: Compute | None = None,
 ) -> Frame:
     """As `mainspring.features.history.history`, with on-demand features; the request's fields are columns of the spine.
 
@@ -49,13 +51,20 @@ def recall(
         names: ``short``, or ``full`` for ``view__feature``.
         status: add ``view__status`` and ``view__event_time`` of each view that is read.
         versions: pinned versions of the views' logs by the name of the view.
+        compute: other machines, as `history` takes them.
 
     Raises:
         DataError, StoreError: as `history`; MS-2164, the spine lacks a field of the request, or has one of another
             type; MS-2162, an on-demand function returned what it should not.
         UserCodeError: MS-2161, an on-demand function failed; MS-2163, it looks at other rows.
     """
-    read: dict[str, Any] = {"time": time, "as_known": as_known, "status": status, "versions": versions}
+    read: dict[str, Any] = {
+        "time": time,
+        "as_known": as_known,
+        "status": status,
+        "versions": versions,
+        "compute": compute,
+    }
     if selection.plain:
         return history(services, selection.picks, spine, names=names, **read)
     asked = spine.arrow()

@@ -29,11 +29,11 @@ from mainspring.features.steps import sources_of, tasks_for, views_of
 from mainspring.features.view import View
 from mainspring.monitoring.steps import tasks_of_monitor
 from mainspring.plan.graph import Node, Plan
-from mainspring.server.indexing import task_of_index
-from mainspring.server.migrating import followed_by_champions, task_of_followed
+from mainspring.server.answering.indexing import task_of_index
+from mainspring.server.answering.prompts import keep_prompts, prompts_of
+from mainspring.server.features.migrating import followed_by_champions, task_of_followed
+from mainspring.server.features.vector_indexes import tasks_of_vector_indexes
 from mainspring.server.planning import remember
-from mainspring.server.prompts import keep_prompts, prompts_of
-from mainspring.server.vector_indexes import tasks_of_vector_indexes
 from mainspring.training.steps import tasks_of_model
 
 Mode = Literal["pool", "inline"]

@@ -25,9 +25,9 @@ from mainspring.features.sources.place import outside_of
 from mainspring.features.steps import files_of
 from mainspring.llm.sizing import sizings
 from mainspring.plan.graph import Node, Plan
-from mainspring.server.listening import api_keys, exposed_pages, management_keys, served_protocols
+from mainspring.server.answering.outside import outside_servers
+from mainspring.server.http.listening import api_keys, exposed_pages, management_keys, served_protocols
 from mainspring.server.loop import rows_of
-from mainspring.server.outside import outside_servers
 from mainspring.server.planning import needed_ports, sources_have_places
 
 __all__ = ["check_wiring", "preflight"]

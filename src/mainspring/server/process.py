@@ -47,23 +47,23 @@ from mainspring.protocols.native.features import add_feature_routes
 from mainspring.protocols.native.rest import add_native_routes
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
-from mainspring.server.asgi import AsgiApp, Limits, Listener
-from mainspring.server.assistants import Assistants, assistants_of
-from mainspring.server.azure_script import EntryScript, entry_script
-from mainspring.server.callers import Callers, callers_of, digest_of, key_of
-from mainspring.server.feast import FeastVectors
-from mainspring.server.host import Bound, bind, run_listeners
-from mainspring.server.labels import read_labels
-from mainspring.server.language import Language, keys_of
-from mainspring.server.listening import default_model, exposed_pages, management_keys, origin_of_setting
+from mainspring.server.answering.assistants import Assistants, assistants_of
+from mainspring.server.answering.language import Language, keys_of
+from mainspring.server.answering.outside import close_all, outside_of
+from mainspring.server.answering.records import recorder_of
+from mainspring.server.answering.talking import Talking
+from mainspring.server.answering.watching import AnswerMonitors, run_log_path
+from mainspring.server.features.feast import FeastVectors
+from mainspring.server.features.labels import read_labels
+from mainspring.server.http.asgi import AsgiApp, Limits, Listener
+from mainspring.server.http.azure_script import EntryScript, entry_script
+from mainspring.server.http.callers import Callers, callers_of, digest_of, key_of
+from mainspring.server.http.host import Bound, bind, run_listeners
+from mainspring.server.http.listening import default_model, exposed_pages, management_keys, origin_of_setting
+from mainspring.server.http.wires import CHANGED, MANAGED, ModelWires
 from mainspring.server.loop import online_views
-from mainspring.server.outside import close_all, outside_of
-from mainspring.server.records import recorder_of
 from mainspring.server.schedules import Schedules
 from mainspring.server.state import WorkerState
-from mainspring.server.talking import Talking
-from mainspring.server.watching import AnswerMonitors, run_log_path
-from mainspring.server.wires import CHANGED, MANAGED, ModelWires
 from mainspring.serving.inference import ServedModels
 
 __all__ = ["MakeConsole", "ServerProcess"]

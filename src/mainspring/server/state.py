@@ -37,16 +37,16 @@ from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alert, Entity, Label
-from mainspring.server.feast import FeastFeatures
-from mainspring.server.knowledge import Knowledge
-from mainspring.server.labels import LabelRules
+from mainspring.server.answering.knowledge import Knowledge
+from mainspring.server.features.feast import FeastFeatures
+from mainspring.server.features.labels import LabelRules
+from mainspring.server.features.migrating import own_of
+from mainspring.server.features.pushing import Pushing
+from mainspring.server.features.quality import DataQuality
+from mainspring.server.features.replaying import ReplayWatch
+from mainspring.server.features.vector_indexes import VectorIndexes
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
-from mainspring.server.migrating import own_of
-from mainspring.server.pushing import Pushing
-from mainspring.server.quality import DataQuality
-from mainspring.server.replaying import ReplayWatch
-from mainspring.server.vector_indexes import VectorIndexes
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import EndpointService, ModelColumn, Reading, dates_among
 from mainspring.serving.models import LiveModel, ModelTable, load_live

@@ -30,13 +30,13 @@ from mainspring.plan.graph import Node, Plan
 from mainspring.ports.llm import Message
 from mainspring.rag.search import SearchAnswer, SearchRequest
 from mainspring.rag.steps import searcher_of, shape_of
-from mainspring.server.evaluations import Evaluated, evaluate_named
-from mainspring.server.inside import answering
+from mainspring.server.answering.evaluations import Evaluated, evaluate_named
+from mainspring.server.answering.inside import answering
+from mainspring.server.features.vector_indexes import shapes_of
 from mainspring.server.loop import apply, online_views
 from mainspring.server.planning import plan_of
 from mainspring.server.preflight import check_wiring, preflight
 from mainspring.server.state import WorkerState
-from mainspring.server.vector_indexes import shapes_of
 from mainspring.serving.endpoint import Answer
 
 __all__ = ["Project", "open_project"]

@@ -19,6 +19,7 @@ from mainspring.features.selection import Selection, selection_of
 from mainspring.features.view import DELETED, EVENT, RETRACTS, SEQ, Pick, View
 from mainspring.lazy import lazy
 from mainspring.plan.encoding import digest, encode
+from mainspring.ports.compute import Compute
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,6 +165,7 @@ def build(
     spine: TableVersion,
     versions: Mapping[str, TableVersion],
     functions: Mapping[str, Callable[..., object]] | None = None,
+    compute: Compute | None = None,
 ) -> Built:
     """The training set at pinned versions; the same versions give the same bytes.
 
@@ -176,6 +178,7 @@ def build(
         spine: the version of the label's source.
         versions: the versions of the views' logs, by view.
         functions: its on-demand functions by name.
+        compute: other machines for a set of many rows, or None.
 
     Raises:
         DataError: MS-2202, no row has a label; and UserCodeError as `recall` raises.
@@ -193,7 +196,7 @@ def build(
     given = {name: examples.column(name) for name in _requested(shape) if name not in asked.column_names}
     rows = Frame(pa.table(dict(zip(asked.column_names, asked.columns, strict=True)) | given))
     answered = recall(
-        services, shape.selection, functions or {}, rows, time=AT, names="full", versions=versions
+        services, shape.selection, functions or {}, rows, time=AT, names="full", versions=versions, compute=compute
     ).arrow()
     features = {output.name: answered.column(f"{output.view}__{output.name}") for output in shape.selection.outputs}
     known = {

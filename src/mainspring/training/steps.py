@@ -142,7 +142,7 @@ def training_set(
 ) -> Frame:
     """The training set at the versions of its tables, pinned in the catalog."""
     services, views = _services(), _by_view(tables)
-    built = build(services, shape, spine, views, functions)
+    built = build(services, shape, spine, views, functions, services.compute)
     pin(services.catalog, shape, spine, views, built)
     return built.frame
 

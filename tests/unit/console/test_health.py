@@ -15,7 +15,7 @@ from mainspring.console.state import ConsoleState
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.llm import Capabilities
 from mainspring.ports.manifest import IndexVersion
-from mainspring.server.language import ModelRow
+from mainspring.server.answering.language import ModelRow
 
 
 def row(name: str, state: Any, why: str = "") -> ModelRow:

@@ -20,8 +20,8 @@ from mainspring.llm.values import Key, Limits, Route, Target
 from mainspring.ports.llm import Capabilities, End, Event, Generation, Start, Text, Usage
 from mainspring.protocols.http import Router
 from mainspring.protocols.llm.mount import add_llm_routes
-from mainspring.server.asgi import Limits as Sizes
-from mainspring.server.asgi import Listener
+from mainspring.server.http.asgi import Limits as Sizes
+from mainspring.server.http.asgi import Listener
 
 OURS = str(Path(sys.modules["mainspring"].__file__ or "").parent)
 MOST = 130

@@ -51,6 +51,7 @@ def answer_windows(
     rows: int,
     as_known: bool,
     retracted: bool,
+    bounds: tuple[int, int] | None = None,
 ) -> Answered:
     """The windowed features of a view at all questions.
 
@@ -67,13 +68,15 @@ def answer_windows(
         rows: rows of the spine.
         as_known: whether rows count only from their ingest time on.
         retracted: whether rows of the log take others away.
+        bounds: the first and the last moment of the whole spine, where this is one piece of it: it is not cut again.
     """
     moments = load.load_moments(opened)
     read = list(dict.fromkeys(feature.column for feature in features if feature.column is not None))
     longest = max(feature.window_us or 0 for feature in features)
-    since, until = (int(moments.t.min()) - longest, int(moments.t.max())) if len(moments.t) else (0, 0)
+    first, until = bounds or moments.bounds()
+    since = first - longest
     statement = load.rows_sql(view, read, log, as_known=as_known, since_us=since, until_us=until, retracted=retracted)
-    ends = piece_ends(moments, held)
+    ends = piece_ends(moments, held) if bounds is None else [moments.entities()]
     cuts = np.append(0, np.searchsorted(moments.entity, ends))
     found: dict[str, list[pa.Array]] = {feature.name: [] for feature in features}
     used: set[str] = set()
@@ -97,7 +100,7 @@ def answer_windows(
 def piece_ends(moments: Moments, held: int) -> list[int]:
     """For each piece one past the number of its last entity: about as many questions in each, as many as are needed."""
     count = min(_MOST, -(-(len(moments.t) + held) // PIECE), max(1, len(moments.t)))
-    last = int(moments.entity[-1]) + 1 if len(moments.t) else 0
+    last = moments.entities()
     places = np.arange(1, count) * len(moments.t) // count
     return [*np.unique(moments.entity[places]).tolist(), last] if count > 1 else [last]
 

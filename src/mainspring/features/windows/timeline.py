@@ -76,6 +76,14 @@ class Moments:
     t: Array
     rid: Array
 
+    def bounds(self) -> tuple[int, int]:
+        """The first and the last moment; zeros where there is none."""
+        return (int(self.t.min()), int(self.t.max())) if len(self.t) else (0, 0)
+
+    def entities(self) -> int:
+        """One past the number of the last entity."""
+        return int(self.entity[-1]) + 1 if len(self.t) else 0
+
 
 class Timeline:
     """Points (entity, time), sorted, for binary search.

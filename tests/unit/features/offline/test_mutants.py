@@ -9,7 +9,7 @@ import pytest
 
 from mainspring.declare.aggregate import avg, count, distinct, first, last, last_n, lowest, quantile, total
 from mainspring.declare.frame import Frame
-from mainspring.features import history as module
+from mainspring.features import history, joined
 from mainspring.features.asof import gather_sql, hits_sql
 from mainspring.features.history import history_of
 from mainspring.features.log import TableVersion
@@ -160,7 +160,7 @@ def test_a_broken_statement_is_found(folder, monkeypatch, name):
         assert right in sql
         return sql.replace(right, wrong)
 
-    monkeypatch.setattr(module, "hits_sql", broken)
+    monkeypatch.setattr(joined, "hits_sql", broken)
     assert not agrees(folder)
 
 
@@ -168,13 +168,13 @@ def test_rows_that_are_gathered_for_the_wrong_questions_are_found(folder, monkey
     def broken(columns, log):
         return gather_sql(columns, log).replace("h.rid", "h.seq % 7 as rid")
 
-    monkeypatch.setattr(module, "gather_sql", broken)
+    monkeypatch.setattr(joined, "gather_sql", broken)
     assert not agrees(folder)
 
 
 def test_an_order_that_is_not_the_questions_is_found(folder, monkeypatch):
     monkeypatch.setattr(
-        module, "_places", lambda rid, rows: pa.array(range(rows), pa.int64(), mask=np.arange(rows) >= len(rid))
+        joined, "places_of", lambda rid, rows: pa.array(range(rows), pa.int64(), mask=np.arange(rows) >= len(rid))
     )
     assert not agrees(folder)
 
@@ -321,7 +321,7 @@ def test_a_tidy_log_is_answered_without_the_search(folder, monkeypatch):
         alone = {(row.key, row.event): row for row in rows if row.ingest <= row.event}
         tidied = list(alone.values())
         base = answers(folder, tidied, questions)
-        monkeypatch.setattr(module, "_note", lambda *_: TableVersion("", 0, tidy=True))
+        monkeypatch.setattr(history, "_note", lambda *_: TableVersion("", 0, tidy=True))
         assert answers(folder, tidied, questions) == base
         monkeypatch.undo()
 

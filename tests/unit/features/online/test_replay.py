@@ -14,7 +14,7 @@ from mainspring.features.online.rows import order_of, read_plain, write_plain
 from mainspring.features.online.sampled import SampledPlan, Samples
 from mainspring.features.replay import STATUS, replay
 from mainspring.features.view import Pick
-from mainspring.server.replaying import ReplayWatch
+from mainspring.server.features.replaying import ReplayWatch
 from mainspring.serving.telemetry import Metrics
 from unit.features.online import test_corrections
 from unit.features.online.test_corrections import LOOSE, NAMED, SECOND, Project

@@ -20,7 +20,7 @@ from mainspring.llm.gateway import Gateway
 from mainspring.llm.values import Caller
 from mainspring.ports import llm as port
 from mainspring.rag.search import Searcher
-from mainspring.server.language import Language, ModelRow
+from mainspring.server.answering.language import Language, ModelRow
 
 __all__ = ["Talking"]
 

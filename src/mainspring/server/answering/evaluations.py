@@ -33,9 +33,9 @@ from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Event
 from mainspring.ports.llm import Generation, Message, Sampling, Text, Usage
 from mainspring.rag.steps import searcher_of, shape_of
-from mainspring.server.inside import answering
-from mainspring.server.judging import caller_of, cases_of, searched
-from mainspring.server.language import Language
+from mainspring.server.answering.inside import answering
+from mainspring.server.answering.judging import caller_of, cases_of, searched
+from mainspring.server.answering.language import Language
 
 __all__ = ["Evaluated", "evaluate_named"]
 

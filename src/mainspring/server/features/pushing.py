@@ -33,8 +33,8 @@ from mainspring.features.wal.frames import Entry
 from mainspring.features.wal.log import WriteAheadLog
 from mainspring.features.wal.rows import drafted, kept_schema, logged_rows
 from mainspring.features.write import seq_range
-from mainspring.server.migrating import bring
-from mainspring.server.rows import arrow_to_table, rows_to_table
+from mainspring.server.features.migrating import bring
+from mainspring.server.features.rows import arrow_to_table, rows_to_table
 from mainspring.serving.telemetry import Metrics
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mainspring.protocols.http import Fault, Handler, Request, Response, Router, error_response
-from mainspring.server.streams import Leaving, Leavings, Receive, Send, send_stream
+from mainspring.server.http.streams import Leaving, Leavings, Receive, Send, send_stream
 from mainspring.serving.calls import Rejected
 
 __all__ = ["AsgiApp", "Limits", "Listener"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mainspring.config.settings import Setting, Settings
 from mainspring.declare.identity import ANYONE, Identity
 from mainspring.errors import ConfigError
-from mainspring.server.listening import api_keys, key_of_setting
+from mainspring.server.http.listening import api_keys, key_of_setting
 
 __all__ = ["Callers", "callers_of", "digest_of", "key_of", "named_keys"]
 

@@ -114,6 +114,7 @@ class FeatureStore:
             names=names,
             status=status,
             versions=versions,
+            compute=self._services.compute,
         )
 
     def online(

@@ -15,7 +15,7 @@ from mainspring.engine.task import Task
 from mainspring.rag.shape import IndexShape
 from mainspring.rag.steps import IndexBuilt, build_index, folders_of, index_named, shape_of, still_there
 from mainspring.rag.sync import Folder
-from mainspring.server.judging import judge_of
+from mainspring.server.answering.judging import judge_of
 
 __all__ = ["index_built", "task_of_index"]
 

@@ -24,8 +24,8 @@ from mainspring.llm.record import Recorder
 from mainspring.llm.values import Key, Limits, Route, Target
 from mainspring.plan.graph import Plan
 from mainspring.ports.llm import Capabilities, Engine, Failed, Ready, Usage
-from mainspring.server.callers import named_keys
-from mainspring.server.prompts import Prompts
+from mainspring.server.answering.prompts import Prompts
+from mainspring.server.http.callers import named_keys
 
 __all__ = ["Language", "ModelRow", "keys_of", "limits_of", "prices_of"]
 

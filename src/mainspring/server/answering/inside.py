@@ -12,11 +12,11 @@ from mainspring.declare.assistant import Assistant
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import Endpoint
 from mainspring.plan.graph import Plan
-from mainspring.server.assistants import Assistants, assistants_of
-from mainspring.server.knowledge import Knowledge
-from mainspring.server.language import Language
+from mainspring.server.answering.assistants import Assistants, assistants_of
+from mainspring.server.answering.knowledge import Knowledge
+from mainspring.server.answering.language import Language
+from mainspring.server.answering.outside import close_all, outside_of, start_all
 from mainspring.server.loop import online_views
-from mainspring.server.outside import close_all, outside_of, start_all
 from mainspring.server.state import WorkerState
 
 __all__ = ["answering"]

@@ -23,7 +23,7 @@ from mainspring.llm.gateway import Gateway
 from mainspring.plan.graph import Plan
 from mainspring.ports.threads import ThreadStore
 from mainspring.rag.search import Searcher
-from mainspring.server.outside import names_are_apart
+from mainspring.server.answering.outside import names_are_apart
 from mainspring.serving.endpoint import EndpointService
 
 __all__ = ["Assistants", "assistants_of"]

@@ -26,8 +26,8 @@ from mainspring.protocols.tfserving.rest import add_metrics_route, add_tfserving
 from mainspring.protocols.torchserve.inference import add_torchserve_inference
 from mainspring.protocols.torchserve.management import add_torchserve_descriptions, add_torchserve_management
 from mainspring.protocols.vertex.rest import add_vertex_routes, vertex_routes
-from mainspring.server.callers import Callers, digest_of, key_of
-from mainspring.server.listening import exposed_pages, management_keys, served_protocols
+from mainspring.server.http.callers import Callers, digest_of, key_of
+from mainspring.server.http.listening import exposed_pages, management_keys, served_protocols
 from mainspring.serving.inference import ServedModels
 
 __all__ = ["CHANGED", "MANAGED", "ModelWires", "management_token"]

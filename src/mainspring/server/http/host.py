@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import uvicorn
 
 from mainspring.errors import ConfigError
-from mainspring.server.asgi import Listener
-from mainspring.server.connections import Connection
+from mainspring.server.http.asgi import Listener
+from mainspring.server.http.connections import Connection
 
 __all__ = ["Bound", "bind", "run_listeners"]
 

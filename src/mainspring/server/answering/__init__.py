@@ -1,0 +1,1 @@
+"""Answers in words in the process: language models, indexes, assistants, and how they are judged."""
