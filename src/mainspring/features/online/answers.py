@@ -21,7 +21,7 @@ from mainspring.features.online.partials import (
     sketch_of,
     values_of,
 )
-from mainspring.features.online.rows import BODY, WindowRows, read_windows
+from mainspring.features.online.rows import BODY, MarkedRows, WindowRows, read_windows
 from mainspring.features.online.windows import WindowLayout, empty_windows
 from mainspring.features.view import FeatureDef
 from mainspring.features.windows.sketch import EXACT, bits_of, bucket_values, buckets, place_of
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["WindowReader"]
+__all__ = ["Newest", "WindowReader"]
 
 _TRIES = 20
 _EPOCH_DAY = 719_163  # date(1970, 1, 1).toordinal()
@@ -61,6 +61,23 @@ class _Window(NamedTuple):
 _Answer = Callable[[_Window], object]
 
 
+class Newest(NamedTuple):
+    """The newest row that has happened.
+
+    Attributes:
+        event: microseconds.
+        dead: whether it is a tombstone.
+        until: from when on it is valid no more, in microseconds, or None.
+    """
+
+    event: int
+    dead: bool = False
+    until: int | None = None
+
+
+_Read = tuple[list[object], Newest | None]
+
+
 class WindowReader:
     """Answers some features of a view from a stored window row.
 
@@ -83,7 +100,7 @@ class WindowReader:
             for one in features
         ]
         last = [one.aggregate.size or 1 for one in features if one.aggregate.function in _FROM_THE_END]
-        self._back = max(last, default=0)
+        self._back = max(last, default=0 if layout.until is None else 1)
         # Where a window begins, its chunk is read whole if its first row is asked for.
         self._firsts = {
             windows.index(one.window_us)
@@ -97,26 +114,24 @@ class WindowReader:
             if one.window_us is not None and use in layout.sketches
         }
 
-    def read(self, row: bytes | None, now_us: int) -> tuple[list[object], int | None]:
-        """The features, and the event time of the newest row; None where none has happened.
+    def read(self, row: bytes | None, now_us: int) -> _Read:
+        """The features, those of the newest row even if it is dead, and that row; None where none has happened.
 
         Raises:
             DataError: MS-2117, a total does not fit int64.
             StoreError: MS-4143, the rows of the entity are not all there.
         """
-        directory, tail = (None, empty_windows(self._layout)) if row is None else read_busy(row, self._layout)
+        directory, tail, beside = self._parts(row)
         if directory is None:
-            return self._at_hand(tail, now_us)
+            return self._at_hand(tail, beside, now_us)
         for _ in range(_TRIES):
             held = _Held(directory, tail, self._layout)
             if held.fetch(self._get, self._needed(held, now_us)):
-                return self._from(held, now_us)
+                return self._from(held, beside, now_us)
             (row,) = self._get([directory.key])  # another writer has put other chunks in their place
-            if row is None:
-                return self._at_hand(empty_windows(self._layout), now_us)
-            directory, tail = read_busy(row, self._layout)
+            directory, tail, beside = self._parts(row)
             if directory is None:
-                return self._at_hand(tail, now_us)
+                return self._at_hand(tail, beside, now_us)
         raise StoreError(
             "the online rows of an entity are not all there",
             code="MS-4143",
@@ -124,14 +139,40 @@ class WindowReader:
             fix="run mainspring apply, which writes them anew from the log",
         )
 
-    def _at_hand(self, rows: WindowRows, now_us: int) -> tuple[list[object], int | None]:
+    def _parts(self, row: bytes | None) -> tuple[Directory | None, WindowRows, MarkedRows | None]:
+        return (None, empty_windows(self._layout), None) if row is None else read_busy(row, self._layout)
+
+    def _at_hand(self, rows: WindowRows, beside: MarkedRows | None, now_us: int) -> _Read:
         events, layout = rows.events, self._layout
         stop = int(events.searchsorted(now_us, "right"))
         starts = events.searchsorted(now_us - self._spans, "right").tolist()
         windows = [_Window(layout, ((rows, start, stop),)) for start in starts]
-        newest = _Window(layout, ((rows, max(stop - 1, 0), stop),))
-        values = [answer(newest if place is None else windows[place]) for place, answer in self._plans]
-        return values, int(events[stop - 1]) if stop else None
+        newest, found = (rows, stop - 1) if stop else None, None
+        if stop:
+            found = Newest(int(events[stop - 1])) if layout.until is None else _newest_of(rows, stop - 1, layout)
+        if beside is not None:
+            newest, found = self._newer(beside, newest, found, now_us)
+        return self._answers(windows, newest), found
+
+    def _answers(self, windows: Sequence[_Window], newest: tuple[WindowRows, int] | None) -> list[object]:
+        alone = _Window(self._layout, () if newest is None else ((newest[0], newest[1], newest[1] + 1),))
+        return [answer(alone if place is None else windows[place]) for place, answer in self._plans]
+
+    def _newer(
+        self,
+        beside: MarkedRows,
+        newest: tuple[WindowRows, int] | None,
+        found: Newest | None,
+        now_us: int,
+        order: tuple[int, int, int] | None = None,
+    ) -> tuple[tuple[WindowRows, int] | None, Newest | None]:
+        """The newest row, which may be one beside the windows."""
+        place = int(beside.rows.events.searchsorted(now_us, "right")) - 1
+        if newest is not None:
+            order = _order(*newest)
+        if place < 0 or (order is not None and order > _order(beside.rows, place)):
+            return newest, found
+        return (beside.rows, place), _newest_of(beside.rows, place, self._layout, bool(beside.dead[place]))
 
     def _needed(self, held: _Held, now_us: int) -> tuple[list[int], list[bytes]]:
         """The chunks whose rows are read, and the keys of the sketches of others."""
@@ -153,14 +194,30 @@ class WindowReader:
         sketches = {key for start in starts for key in held.sketches(start, stop, whole)}
         return sorted(whole), sorted(sketches)
 
-    def _from(self, held: _Held, now_us: int) -> tuple[list[object], int | None]:
+    def _from(self, held: _Held, beside: MarkedRows | None, now_us: int) -> _Read:
         windows = [
             held.window(now_us - span, now_us, place in self._sketched)
             for place, span in enumerate(self._spans.tolist())
         ]
-        newest = held.newest(now_us)
-        values = [answer(newest if place is None else windows[place]) for place, answer in self._plans]
-        return values, held.newest_event(now_us)
+        newest, order = held.newest(now_us), held.newest_order(now_us)
+        found = None
+        if newest is not None:
+            found = _newest_of(*newest, self._layout)
+        elif order is not None:
+            found = Newest(order[0])
+        if beside is not None:
+            newest, found = self._newer(beside, newest, found, now_us, order)
+        return self._answers(windows, newest), found
+
+
+def _newest_of(rows: WindowRows, place: int, layout: WindowLayout, dead: bool = False) -> Newest:
+    ends = layout.until
+    until = None if ends is None or rows.nulls[ends][place] else int(rows.columns[ends][place])
+    return Newest(int(rows.events[place]), dead, until)
+
+
+def _order(rows: WindowRows, place: int) -> tuple[int, int, int]:
+    return int(rows.events[place]), int(rows.ingests[place]), int(rows.seqs[place])
 
 
 class _Held:
@@ -234,25 +291,27 @@ class _Held:
         sketches = [self._sketches[name] for name in self.sketches(start, stop, self._rows)] if sketched else []
         return _Window(self._layout, slices, self.directory, inner, sketches)
 
-    def newest(self, until: int) -> _Window:
-        """The newest row up to a moment, if it was read."""
-        for part in range(self.part(until), -1, -1):
-            rows = self._rows.get(part)
-            if rows is None:
-                continue
-            stop = int(rows.events.searchsorted(until, "right"))
-            if stop:
-                return _Window(self._layout, ((rows, stop - 1, stop),))
-        return _Window(self._layout, ((self.tail, 0, 0),))
-
-    def newest_event(self, until: int) -> int | None:
-        """The event time of the newest row up to a moment."""
+    def newest(self, until: int) -> tuple[WindowRows, int] | None:
+        """The newest row up to a moment and its place among its neighbours, if it was read."""
         part = self.part(until)
-        if (rows := self._rows.get(part)) is not None:
-            place = int(rows.events.searchsorted(until, "right"))
-            if place:
-                return int(rows.events[place - 1])
-        return int(self.directory.lasts[0][part - 1]) if part else None
+        for one in (part, part - 1):
+            rows = self._rows.get(one)
+            stop = 0 if rows is None else int(rows.events.searchsorted(until, "right"))
+            if rows is not None and stop:
+                return rows, stop - 1
+            if rows is None and (one < part or self.splits(one, until)):
+                break
+        return None
+
+    def newest_order(self, until: int) -> tuple[int, int, int] | None:
+        """Event, ingest and seq of the newest row up to a moment."""
+        if (newest := self.newest(until)) is not None:
+            return _order(*newest)
+        part = self.part(until) - 1
+        if part < 0:
+            return None
+        event, ingest, seq = self.directory.lasts[:, part].tolist()
+        return event, ingest, seq
 
 
 _FROM_THE_END = (Function.LAST, Function.LAST_N)

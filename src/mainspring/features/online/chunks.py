@@ -29,8 +29,27 @@ from mainspring.features.online.partials import (
     values_of,
     write_sketches,
 )
-from mainspring.features.online.rows import BODY, BUSY, WINDOWS, WindowRows, head, order_of, read_windows
-from mainspring.features.online.windows import WindowLayout, empty_windows, joined, merge_windows, taken
+from mainspring.features.online.rows import (
+    BESIDE,
+    BODY,
+    BUSY,
+    WINDOWS,
+    MarkedRows,
+    WindowRows,
+    head,
+    order_of,
+    read_beside,
+    read_windows,
+)
+from mainspring.features.online.windows import (
+    LONG_AGO,
+    SLACK_US,
+    WindowLayout,
+    empty_windows,
+    joined,
+    merge_windows,
+    taken,
+)
 from mainspring.lazy import lazy
 from mainspring.ports.online import OnlineStore
 
@@ -48,6 +67,7 @@ __all__ = [
     "chunk_key",
     "group_key",
     "ids_key",
+    "latest_of",
     "merge_into",
     "read_busy",
     "replace_rows",
@@ -116,12 +136,13 @@ def _beside(key: bytes, tag: bytes, name: int) -> bytes:
     return key[:4] + tag + hashlib.blake2b(key, digest_size=8).digest() + name.to_bytes(8, "big")
 
 
-def read_busy(row: bytes, layout: WindowLayout) -> tuple[Directory | None, WindowRows]:
-    """The directory of a stored window row, if it has one, and the rows in itself."""
+def read_busy(row: bytes, layout: WindowLayout) -> tuple[Directory | None, WindowRows, MarkedRows | None]:
+    """Of a stored window row: the directory and the rows beside the windows, if any, and between them its own rows."""
+    beside, at = read_beside(row, layout.kinds)
     if not row[BODY - 1] & BUSY:
-        return None, read_windows(row, layout.kinds)
-    (size,) = _SIZE.unpack_from(row, BODY)
-    at = BODY + _SIZE.size
+        return None, read_windows(row, layout.kinds, at), beside
+    (size,) = _SIZE.unpack_from(row, at)
+    at += _SIZE.size
     key, chunks, groups, counts, firsts, lasts, filled, *parts = _unpack(memoryview(row)[at : at + size])
     numbers, kinds = [], [kind for kind in layout.kinds if kind != "<u8"]
     for kind, six in zip(kinds, (parts[i : i + 6] for i in range(0, len(parts), 6)), strict=True):
@@ -137,23 +158,25 @@ def read_busy(row: bytes, layout: WindowLayout) -> tuple[Directory | None, Windo
         np.frombuffer(filled, np.int64).reshape(len(layout.texts), len(counts) // 8),
         tuple(numbers),
     )
-    return directory, read_windows(row, layout.kinds, at + size)
+    return directory, read_windows(row, layout.kinds, at + size), beside
 
 
-def _write_busy(order: tuple[int, int, int], directory: Directory | None, tail: WindowRows) -> bytes:
+def _write_busy(
+    order: tuple[int, int, int], directory: Directory | None, tail: WindowRows, beside: MarkedRows | None
+) -> bytes:
+    flags, first = (WINDOWS, b"") if beside is None else (WINDOWS | BESIDE, beside.body())
     if directory is None or not len(directory.chunks):
-        return head(*order, WINDOWS) + tail.body()
+        return head(*order, flags) + first + tail.body()
     arrays = (directory.chunks, directory.groups, directory.counts, directory.firsts, directory.lasts, directory.filled)
     numbers = (array for one in directory.numbers for array in one.arrays())
     packed = _pack([directory.key, *(array.tobytes() for array in (*arrays, *numbers))])
-    return head(*order, WINDOWS | BUSY) + _SIZE.pack(len(packed)) + packed + tail.body()
+    return head(*order, flags | BUSY) + first + _SIZE.pack(len(packed)) + packed + tail.body()
 
 
 def merge_into(
     store: OnlineStore,
     key: bytes,
-    new: WindowRows,
-    gone: Sequence[int],
+    new: MarkedRows,
     newest: tuple[int, int, int],
     layout: WindowLayout,
     now_us: int,
@@ -164,8 +187,7 @@ def merge_into(
         store: the online store.
         key: the entity's key.
         new: rows that arrived, of any time.
-        gone: hashes of the version ids that were deleted.
-        newest: event, ingest and seq of the newest row, deleted ones too.
+        newest: event, ingest and seq of the newest of them.
         layout: of the rows.
         now_us: the present, in microseconds since 1970.
 
@@ -174,20 +196,24 @@ def merge_into(
     """
     while True:
         (there,) = store.get_many([key])
-        directory, tail = (None, empty_windows(layout)) if there is None else read_busy(there, layout)
+        directory, tail, beside = (None, empty_windows(layout), None) if there is None else read_busy(there, layout)
+        events = [new.rows.events, tail.events]
+        events += [] if beside is None else [beside.rows.events]
+        events += [] if directory is None else [directory.lasts[0]]
+        latest = latest_of(now_us, events)
         order = newest if there is None else max(newest, order_of(there))
         if directory is None:
-            slots = {0: merge_windows(tail, new, gone, layout, now_us)}
-            removed: Sequence[int] = ()
+            merged, beside = merge_windows(tail, beside, new, layout, latest)
+            slots, removed = {0: merged}, list[int]()
         else:
-            changed = _changed(store, directory, tail, new, gone, layout, now_us)
+            changed = _changed(store, directory, tail, beside, new, layout, latest)
             if changed is None:  # another writer was here
                 continue
-            slots, removed = changed
+            slots, removed, beside = changed
         made = _group(store, _cut(key, directory, slots, removed, layout), directory, layout)
         if made is None:
             continue
-        row = _write_busy(order, made.directory, made.tail)
+        row = _write_busy(order, made.directory, made.tail, beside)
         if row == there:
             return 0
         if _put(store, key, there, row, made, directory, layout):
@@ -199,6 +225,7 @@ def replace_rows(
     key: bytes,
     there: bytes | None,
     rows: WindowRows,
+    beside: MarkedRows | None,
     order: tuple[int, int, int],
     layout: WindowLayout,
 ) -> bool:
@@ -206,7 +233,7 @@ def replace_rows(
     old = None if there is None else read_busy(there, layout)[0]
     made = _group(store, _cut(key, None, {0: rows}, (), layout), None, layout)
     assert made is not None  # all chunks are new
-    return _put(store, key, there, _write_busy(order, made.directory, made.tail), made, old, layout)
+    return _put(store, key, there, _write_busy(order, made.directory, made.tail, beside), made, old, layout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,25 +245,32 @@ class _Made:
     groups: Mapping[int, list[Sketch]]
 
 
+def latest_of(now_us: int, events: Iterable[NDArray[np.int64]]) -> int | None:
+    """The newest event that has happened, of some arrays in order."""
+    due = ((array, int(array.searchsorted(now_us, "right"))) for array in events)
+    return max((int(array[count - 1]) for array, count in due if count), default=None)
+
+
 def _changed(
     store: OnlineStore,
     directory: Directory,
     tail: WindowRows,
-    new: WindowRows,
-    gone: Sequence[int],
+    beside: MarkedRows | None,
+    new: MarkedRows,
     layout: WindowLayout,
-    now_us: int,
-) -> tuple[dict[int, WindowRows], list[int]] | None:
-    """The rows of the chunks that change, by their places, the tail as one more; and the chunks that are too old."""
+    latest: int | None,
+) -> tuple[dict[int, WindowRows], list[int], MarkedRows | None] | None:
+    """What changes: rows of chunks by their places, the tail as one more; chunks that are too old; rows beside."""
     size = len(directory.chunks)
-    due = [array[array <= now_us] for array in (directory.lasts[0], tail.events, new.events)]
-    latest = max((int(array.max()) for array in due if len(array)), default=None)
-    oldest = -(1 << 62) if latest is None else latest - layout.keep_us
+    oldest = LONG_AGO if latest is None else latest - layout.keep_us
     removed = np.flatnonzero(directory.lasts[0] <= oldest).tolist()
-    new = taken(new, np.flatnonzero(new.events > oldest))
-    touched = set(_slots(directory, new).tolist()) - set(removed) - {size}
+    known = np.setdiff1d(directory.firsts, directory.firsts[removed])
+    known = known[known <= (LONG_AGO if latest is None else latest - SLACK_US)]
+    covered = int(known[-1]) if len(known) else LONG_AGO
+    recent = taken(new.rows, np.flatnonzero(new.rows.events > oldest))
+    touched = (set(_slots(directory, recent).tolist()) | _at_times(directory, recent.events)) - set(removed) - {size}
     if layout.identified:
-        ids = np.unique(np.concatenate([new.ids, np.array(list(gone), np.uint64)]))
+        ids = np.unique(new.rows.ids)  # an event may move to a moment before all windows
         stored = store.get_many([ids_key(directory.key, int(name)) for name in directory.chunks])
         if None in stored:
             return None
@@ -244,6 +278,8 @@ def _changed(
             i for i, row in enumerate(stored) if row and np.isin(np.frombuffer(row, np.uint64, offset=BODY), ids).any()
         )
         touched |= set(hits) - set(removed)
+    if removed and covered == LONG_AGO:
+        touched.add(removed[-1])  # its last row may be the newest at a moment that may be asked about
     old, before = tail, {}
     for place, row in zip(
         sorted(touched),
@@ -254,11 +290,18 @@ def _changed(
             return None
         before[place] = read_windows(row, layout.kinds)
         old = joined(old, before[place])
-    merged = merge_windows(old, new, gone, layout, now_us)
+    merged, beside = merge_windows(old, beside, new, layout, latest, covered)
     where = _slots(directory, merged)
     slots = {place: taken(merged, np.flatnonzero(where == place)) for place in (*before, size)}
     same = [place for place, rows in before.items() if np.array_equal(rows.seqs, slots[place].seqs)]
-    return {place: rows for place, rows in slots.items() if place not in same}, removed
+    return {place: rows for place, rows in slots.items() if place not in same}, removed, beside
+
+
+def _at_times(directory: Directory, events: NDArray[np.int64]) -> set[int]:
+    """The chunks with rows of just these events, or on both sides of them."""
+    times = np.unique(events)
+    starts, stops = directory.lasts[0].searchsorted(times, "left"), directory.firsts.searchsorted(times, "right")
+    return {place for a, b in zip(starts.tolist(), stops.tolist(), strict=True) for place in range(a, b)}
 
 
 def _slots(directory: Directory, rows: WindowRows) -> NDArray[np.int64]:

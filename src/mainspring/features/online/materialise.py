@@ -8,7 +8,7 @@ import msgspec
 
 from mainspring.catalog.ids import new_id
 from mainspring.catalog.ids import now_us as present
-from mainspring.features.log import MADE_MARK, SourceTable, read_log, standing
+from mainspring.features.log import MADE_MARK, SourceTable, read_log
 from mainspring.features.online.keys import view_prefix
 from mainspring.features.online.rows import BODY, head
 from mainspring.features.online.windows import layout_of
@@ -66,7 +66,7 @@ def _kept(view: View) -> str:
         return "newest"
     layout = layout_of(view)
     sketches = "".join(f"/{function.value}:{column}" for function, column in layout.sketches)
-    return f"chunks/{layout.keep_us}{sketches}"
+    return f"beside/{layout.keep_us}{sketches}"
 
 
 def materialise(
@@ -153,14 +153,14 @@ def _bring(
 
 
 def _known(view: View, tables: TableStore, source: SourceTable | None) -> pa.Table:
-    """The rows that stand in a view's log, and those that were acknowledged and are not in it yet."""
+    """The rows of a view's log, and those that were acknowledged and are not in it yet."""
     # In this order: what goes into the log meanwhile is in both, and not in neither.
     waiting = None if source is None else project(view, source, rows_waiting(tables, source, -1))
     rows = read_log(tables, view.log)
     if waiting is not None and len(waiting):
         ahead = waiting.filter(pc.invert(pc.is_in(waiting.column(SEQ), rows.column(SEQ).combine_chunks())))
         rows = pa.concat_tables([rows.select(ahead.column_names), ahead.cast(rows.select(ahead.column_names).schema)])
-    return standing(rows)
+    return rows
 
 
 def reaches(view: View, tables: TableStore, store: OnlineStore, through: int) -> bool:

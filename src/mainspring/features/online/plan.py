@@ -226,7 +226,12 @@ def _event_of(pick: Pick, store: OnlineStore) -> Callable[[bytes | None, int], i
     """Reads the event time of the newest row that has happened."""
     if pick.view.windowed:
         rows = WindowReader((), layout_of(pick.view), store.get_many, {})
-        return lambda row, now_us: rows.read(row, now_us)[1]
+
+        def newest_of(row: bytes | None, now_us: int) -> int | None:
+            newest = rows.read(row, now_us)[1]
+            return None if newest is None or newest.dead else newest.event
+
+        return newest_of
 
     def event_of(row: bytes | None, now_us: int) -> int | None:
         if row is None:
@@ -248,8 +253,13 @@ def _window_reader(pick: Pick, store: OnlineStore) -> Reader:
     newest = [place for place, feature in enumerate(pick.features) if feature.window_us is None]
 
     def read(row: bytes | None, now_us: int) -> tuple[list[object], str]:
-        found, event = rows.read(row, now_us)
-        status = "MISSING" if event is None else "EXPIRED" if ttl is not None and event < now_us - ttl else "PRESENT"
+        found, last = rows.read(row, now_us)
+        if last is None or last.dead:
+            status = "MISSING"
+        elif (ttl is not None and last.event < now_us - ttl) or (last.until is not None and now_us >= last.until):
+            status = "EXPIRED"
+        else:
+            status = "PRESENT"
         if status != "PRESENT":
             for place in newest:
                 found[place] = None

@@ -1,11 +1,13 @@
 """Online rows as bytes, both ways.
 
 A row begins with event, ingest and seq as three u64 big endian of value + 2^63, so that comparing bytes compares rows
-by rule 1; then a layout and flags (1 tombstone, 2 window rows, 4 ahead of time, 8 busy). A plain row goes on with a
-msgpack array of the values; one that happens in the future with the rows that answer until then. A window row goes on
-with the rows of the longest window by column: events, then values and a byte a value that says whether it is null. One
-read thus answers every window exactly, and numbers are never unpacked one by one. Where an entity has many rows, all
-but the newest lie in chunks, and the window row begins with their directory (`mainspring.features.online.chunks`).
+by rule 1; then a layout and flags (1 tombstone, 2 window rows, 4 ahead of time, 8 busy, 16 rows beside). A plain row
+goes on with a msgpack array of the values; one that happens in the future with the rows that answer until then. A
+window row goes on with the rows of the longest window by column: events, then values and a byte a value that says
+whether it is null. One read thus answers every window exactly, and numbers are never unpacked one by one. Where an
+entity has many rows, all but the newest lie in chunks, and the window row begins with their directory
+(`mainspring.features.online.chunks`). Before all this come, if there are any, the rows that are in no window and still
+can be the newest.
 """
 
 from __future__ import annotations
@@ -27,16 +29,20 @@ else:
 
 __all__ = [
     "AHEAD",
+    "BESIDE",
     "BODY",
     "BUSY",
     "ORDER",
     "PLAIN",
     "TOMBSTONE",
     "WINDOWS",
+    "WITHDRAWN",
+    "MarkedRows",
     "PlainRow",
     "WindowRows",
     "head",
     "order_of",
+    "read_beside",
     "read_plain",
     "read_windows",
     "write_plain",
@@ -46,9 +52,12 @@ ORDER = struct.Struct(">QQQ")
 _HEAD = struct.Struct(">QQQBB")
 BODY = _HEAD.size
 """Where a row's body begins."""
-PLAIN, TOMBSTONE, WINDOWS, AHEAD, BUSY = 0, 1, 2, 4, 8
+PLAIN, TOMBSTONE, WINDOWS, AHEAD, BUSY, BESIDE = 0, 1, 2, 4, 8, 16
+WITHDRAWN = 2
+"""Of a row, that it was taken away: with `MarkedRows`."""
 _SIGN = 1 << 63
 _COUNT = struct.Struct("<II")
+_SIZE = struct.Struct("<I")
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
@@ -163,3 +172,36 @@ def read_windows(row: bytes, kinds: Sequence[str], at: int = BODY) -> WindowRows
         at += n
     texts = _unpack(memoryview(row)[at:]) if len(row) > at + 1 else ()
     return WindowRows(events, ingests, seqs, ids, tuple(columns), tuple(nulls), tuple(texts))
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedRows:
+    """Rows of one entity, deleted ones too.
+
+    Attributes:
+        rows: the rows.
+        dead: (n,) uint8; 1 is a tombstone, 2 was taken away: it replaced the version before, and is not kept.
+    """
+
+    rows: WindowRows
+    dead: NDArray[np.uint8]
+
+    def body(self) -> bytes:
+        """The bytes before those of the windows."""
+        packed = self.dead.tobytes() + self.rows.body()
+        return _SIZE.pack(len(self.dead)) + _SIZE.pack(len(packed)) + packed
+
+
+def read_beside(row: bytes, kinds: Sequence[str]) -> tuple[MarkedRows | None, int]:
+    """The rows beside the windows of a stored row, if it has any, and where what follows begins.
+
+    Args:
+        row: the stored row.
+        kinds: as for `read_windows`.
+    """
+    if not row[BODY - 1] & BESIDE:
+        return None, BODY
+    (count,), (size,) = _SIZE.unpack_from(row, BODY), _SIZE.unpack_from(row, BODY + _SIZE.size)
+    at = BODY + 2 * _SIZE.size
+    dead = np.frombuffer(row, np.uint8, count, at)
+    return MarkedRows(read_windows(row[: at + size], kinds, at + count), dead), at + size

@@ -10,11 +10,13 @@ import msgspec
 from mainspring.declare.record import FieldSpec, Kind
 from mainspring.features.duck import connection, quoted
 from mainspring.features.log import standing
-from mainspring.features.online.chunks import merge_into, replace_rows
+from mainspring.features.online.chunks import latest_of, merge_into, replace_rows
 from mainspring.features.online.keys import key_packer
 from mainspring.features.online.rows import (
     PLAIN,
     TOMBSTONE,
+    WITHDRAWN,
+    MarkedRows,
     PlainRow,
     WindowRows,
     head,
@@ -29,7 +31,7 @@ from mainspring.features.online.windows import (
     merge_windows,
     version_hash,
 )
-from mainspring.features.view import DELETED, EVENT, INGEST, SEQ, VALID_TO, VERSION_ID, View
+from mainspring.features.view import DELETED, EVENT, INGEST, RETRACTS, SEQ, VALID_TO, VERSION_ID, View
 from mainspring.features.windows.sketch import text_hashes
 from mainspring.lazy import lazy
 from mainspring.ports.online import OnlineStore
@@ -79,8 +81,8 @@ def rewrite(view: View, store: OnlineStore, log: Callable[[], pa.Table], entitie
     Args:
         view: the view.
         store: the online store.
-        log: reads the rows of the newest version of the view's log that stand; asked again when another writer was
-            at an entity meanwhile, for that one's rows are in the log before they are online.
+        log: reads the rows of the newest version of the view's log; asked again when another writer was at an
+            entity meanwhile, for that one's rows are in the log before they are online.
         entities: the keys, one row an entity.
         now_us: the present, in microseconds since 1970.
 
@@ -94,9 +96,12 @@ def rewrite(view: View, store: OnlineStore, log: Callable[[], pa.Table], entitie
     while waiting:
         keys = sorted(waiting)
         there = dict(zip(keys, store.get_many(keys), strict=True))
-        ordered = _ordered(view, _of_entities(view, log(), entities))
+        rows = _of_entities(view, log(), entities)
+        # A version that was taken away has replaced the one before all the same.
+        ordered = _ordered(view, rows if view.windowed and layout.identified else standing(rows))
         if view.windowed:
-            left = dict.fromkeys(keys, (empty_windows(layout), (_NEVER, _NEVER, 0)))
+            nothing: _Whole = (empty_windows(layout), None, (_NEVER, _NEVER, 0))
+            left = dict.fromkeys(keys, nothing)
             left |= _windows_of(view, layout, ordered, now_us) if len(ordered) else {}
             done = {key for key in keys if replace_rows(store, key, there[key], *left[key], layout)}
         else:
@@ -118,14 +123,17 @@ def _of_entities(view: View, rows: pa.Table, entities: pa.Table) -> pa.Table:
     return rows.take(found.column("place"))
 
 
-def _windows_of(
-    view: View, layout: WindowLayout, ordered: pa.Table, now_us: int
-) -> dict[bytes, tuple[WindowRows, tuple[int, int, int]]]:
+_Whole = tuple[WindowRows, MarkedRows | None, tuple[int, int, int]]
+"""Of an entity the rows of its windows, those beside them, and the order of the newest."""
+
+
+def _windows_of(view: View, layout: WindowLayout, ordered: pa.Table, now_us: int) -> dict[bytes, _Whole]:
     pack, arrays, made = key_packer(view.id, view.keys), _Arrays(view, layout, ordered), {}
     for start, stop in _groups(view, ordered):
-        new, gone, newest = arrays.slice(start, stop)
-        rows = merge_windows(empty_windows(layout), new, gone, layout, now_us)
-        made[pack(_keys_at(view, ordered, start))] = (rows, newest)
+        new, newest = arrays.slice(start, stop)
+        latest = latest_of(now_us, [new.rows.events[new.dead != WITHDRAWN]])
+        merged = merge_windows(empty_windows(layout), None, new, layout, latest)
+        made[pack(_keys_at(view, ordered, start))] = (*merged, newest)
     return made
 
 
@@ -241,9 +249,6 @@ def _upsert_windows(view: View, store: OnlineStore, rows: pa.Table, now_us: int)
     return written
 
 
-_Part = tuple[WindowRows, list[int], tuple[int, int, int]]
-
-
 class _Arrays:
     """The columns of sorted log rows as arrays, sliced by entity."""
 
@@ -252,7 +257,10 @@ class _Arrays:
         self._events = np.asarray(rows.column(EVENT).cast(pa.int64()))
         self._ingests = np.asarray(rows.column(INGEST).cast(pa.int64()))
         self._seqs = np.asarray(rows.column(SEQ))
-        self._deleted = np.asarray(rows.column(DELETED).combine_chunks().cast(pa.uint8()))
+        self._dead = np.asarray(rows.column(DELETED).combine_chunks().cast(pa.uint8()))
+        if rows.column(RETRACTS).null_count < len(rows):
+            stand = pc.is_in(rows.column(SEQ), standing(rows).column(SEQ).combine_chunks())
+            self._dead = np.where(np.asarray(stand.combine_chunks().cast(pa.uint8())), self._dead, WITHDRAWN)
         ids = rows.column(VERSION_ID).to_pylist() if layout.identified else []
         # Rows without an id are events of their own.
         own = (("row", seq) if value is None else value for value, seq in zip(ids, self._seqs.tolist(), strict=False))
@@ -272,20 +280,20 @@ class _Arrays:
             column = column.cast(pa.int32()) if pa.types.is_date(column.type) else column
             self._columns.append(np.asarray(column.cast(plain).fill_null(0)))
 
-    def slice(self, start: int, stop: int) -> _Part:
-        """The rows of one entity, the version ids that were deleted, and the order of the newest row."""
-        here = np.arange(start, stop)
-        alive = here[self._deleted[start:stop] == 0]
-        dead = here[self._deleted[start:stop] != 0]
-        gone = self._ids[dead].tolist() if self._layout.identified else []
+    def slice(self, start: int, stop: int) -> tuple[MarkedRows, tuple[int, int, int]]:
+        """The rows of one entity, and the order of the newest."""
         rows = WindowRows(
-            self._events[alive],
-            self._ingests[alive],
-            self._seqs[alive],
-            self._ids[alive] if self._layout.identified else self._ids,
-            tuple(column[alive] for column in self._columns),
-            tuple(null[alive] for null in self._nulls),
-            tuple([text[i] for i in alive.tolist()] for text in self._texts),
+            self._events[start:stop],
+            self._ingests[start:stop],
+            self._seqs[start:stop],
+            self._ids[start:stop] if self._layout.identified else self._ids,
+            tuple(column[start:stop] for column in self._columns),
+            tuple(null[start:stop] for null in self._nulls),
+            tuple(text[start:stop] for text in self._texts),
         )
-        last = stop - 1
-        return rows, gone, (int(self._events[last]), int(self._ingests[last]), int(self._seqs[last]))
+        dead = self._dead[start:stop]
+        kept = np.flatnonzero(dead != WITHDRAWN)
+        if not len(kept):
+            return MarkedRows(rows, dead), (_NEVER, _NEVER, 0)
+        last = start + int(kept[-1])
+        return MarkedRows(rows, dead), (int(self._events[last]), int(self._ingests[last]), int(self._seqs[last]))

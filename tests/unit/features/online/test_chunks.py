@@ -92,7 +92,7 @@ def test_chunks_answer_like_a_loop(tmp_path, small, seed, versioned):
         again = chance.sample(rows, min(3, len(rows)))
         rows += batch
         upsert(view, store, log_table(view, [*batch, *again]), now)
-        directory, _ = chunks.read_busy(store.get_many([key])[0], layout)
+        directory, *_ = chunks.read_busy(store.get_many([key])[0], layout)
         if directory is not None:
             kinds |= {len(directory.chunks) > 5, bool(directory.groups.any())}
             grouped += len(np.unique(directory.groups[directory.groups > 0]))
