@@ -94,7 +94,11 @@ def test_an_alarm_opens_and_closes_and_outlives_the_process(project: Path) -> No
         for _ in range(BLOCKS + 1):
             told = ask(served, "hello")
         assert told[0]["text"].startswith("Good day")
-        until(lambda: page(served, "/monitors/desk")["block"])
+        asked, deadline = BLOCKS + 1, time.monotonic() + 60
+        while not page(served, "/monitors/desk")["block"]:  # on a slow machine runs spill over into the next block
+            assert time.monotonic() < deadline, "no block was judged"
+            ask(served, "hello")
+            asked += 1
         first = page(served, "/monitors/desk")
         assert first["alarms"] == []
         assert {row["feature"] for row in first["scores"]} == {"errors", "cost"}, "every model has its price"
@@ -119,7 +123,7 @@ def test_an_alarm_opens_and_closes_and_outlives_the_process(project: Path) -> No
         assert "rate of errors" in html.decode()
         run = bad[0]["run"]
         counts = page(served, "/assistants/desk")["counts"]
-        assert (counts["runs"], counts["failed"]) == (20 * (BLOCKS + 2), 20)
+        assert (counts["runs"], counts["failed"]) == (20 * (asked + 1), 20)
     finally:
         assert served.stop() == 0, served.log.read_text()
     served = serve(project)

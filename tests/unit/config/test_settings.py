@@ -146,7 +146,7 @@ def test_a_value_of_the_environment_or_a_flag_is_held_to_the_same_range(tmp_path
         ("[engine]\nthe_number_of_things = 1\n", "known: engine.workers"),
         ("[servre]\nx = 1\n", "did you mean 'server'?"),
         ("[servre]\n", "did you mean 'server'?"),
-        ("[compute]\nadapter = 'ray'\n", "your own go below [values]; known sections: app, sources, "),
+        ("[clusters]\nadapter = 'ray'\n", "your own go below [values]; known sections: app, sources, "),
     ],
 )
 def test_unknown_settings_name_the_nearest_or_the_known_ones(tmp_path: Path, text: str, fix: str) -> None:
