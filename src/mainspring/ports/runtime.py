@@ -15,12 +15,26 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["CARD", "Card", "Format", "ModelRuntime", "Predictor", "read_card"]
+__all__ = ["CARD", "Card", "Form", "Format", "ModelRuntime", "Predictor", "forms", "read_card"]
 
 CARD = "card.json"
 """The file of a model's folder that says what the others are."""
 
 Format = Literal["onnx", "lightgbm", "skops", "pickle"]
+
+
+class Form(msgspec.Struct, frozen=True):
+    """One way in which a model is stored.
+
+    Attributes:
+        format: how.
+        file: the file with the model.
+        output: the name of the runtime's output to read, where it has several.
+    """
+
+    format: Format
+    file: str
+    output: str = ""
 
 
 class Card(msgspec.Struct, frozen=True):
@@ -37,6 +51,7 @@ class Card(msgspec.Struct, frozen=True):
         converted: whether the model passed the parity gate into a format other than its own.
         why: why it was not converted, or how far the conversion is off.
         versions: versions of the libraries that made it.
+        also: further forms of the same model, which score within the tolerance of this one.
     """
 
     model: str
@@ -49,6 +64,7 @@ class Card(msgspec.Struct, frozen=True):
     converted: bool = False
     why: str = ""
     versions: dict[str, str] = {}
+    also: tuple[Form, ...] = ()
 
 
 class Predictor(Protocol):
@@ -69,6 +85,15 @@ class ModelRuntime(Protocol):
             StoreError: MS-4150, the files are damaged or of another format.
             RefusedError: MS-5030, the file may run code and is not trusted.
         """
+
+
+def forms(card: Card) -> tuple[Card, ...]:
+    """A card for each form that a model is stored in, the first one its own."""
+    plain = msgspec.structs.replace(card, also=())
+    others = (
+        msgspec.structs.replace(plain, format=form.format, file=form.file, output=form.output) for form in card.also
+    )
+    return (plain, *others)
 
 
 def read_card(folder: Path) -> Card:

@@ -14,7 +14,7 @@ import msgspec
 from mainspring.errors import MainspringError, UserCodeError
 from mainspring.lazy import lazy
 from mainspring.ports.converter import Converted, Converter
-from mainspring.ports.runtime import CARD, Card, Predictor
+from mainspring.ports.runtime import CARD, Card, Form, Predictor
 from mainspring.training.native import native_form, native_scores
 from mainspring.training.parity import ParityReport, parity, probes
 from mainspring.training.sets import TrainingShape
@@ -121,8 +121,8 @@ def write_model(fitted: Fitted, judged: NDArray[Any], report: FitReport, shop: W
         report = msgspec.structs.replace(report, warnings=(*report.warnings, more))
     card, found = _converted(fitted, blocks, shop)
     report = msgspec.structs.replace(report, parity=found)
-    if not card.converted:
-        card = _stored(fitted, card, blocks, shop)
+    keep = _with_native if card.converted else _stored
+    card = keep(fitted, card, blocks, shop)
     _write(shop.folder, CARD, card)
     _write(shop.folder, REPORT, report)
     return card, report
@@ -160,6 +160,20 @@ def one_line(error: BaseException) -> str:
 
 def _because(card: Card, why: str) -> Card:
     return msgspec.structs.replace(card, why=why)
+
+
+def _with_native(fitted: Fitted, card: Card, blocks: list[NDArray[Any]], shop: Workshop) -> Card:
+    """A converted model's card, and its own format beside where it can be stored: which is faster is measured later."""
+    try:
+        native = _stored(fitted, msgspec.structs.replace(card, output="", converted=False), blocks, shop)
+    except UserCodeError:  # what cannot be stored as it is was converted all the same
+        found = card
+    else:
+        found = msgspec.structs.replace(card, also=(Form(native.format, native.file),))
+    for file in shop.folder.iterdir():
+        if file.name not in {card.file, *(form.file for form in found.also)}:
+            file.unlink()
+    return found
 
 
 def _stored(fitted: Fitted, card: Card, blocks: list[NDArray[Any]], shop: Workshop) -> Card:
