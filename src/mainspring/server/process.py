@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import importlib.metadata
 import os
@@ -38,7 +37,7 @@ from mainspring.protocols.assistants.rest import add_assistant_routes
 from mainspring.protocols.feast.documents import add_feast_document_routes
 from mainspring.protocols.feast.grpc import FeastGrpc
 from mainspring.protocols.feast.rest import add_feast_routes
-from mainspring.protocols.http import Fault, Request, Router, error_response
+from mainspring.protocols.http import Request, Router, error_response
 from mainspring.protocols.llm.mount import add_llm_routes
 from mainspring.protocols.mcp.rest import add_mcp_routes
 from mainspring.protocols.mcp.server import McpServer
@@ -57,7 +56,8 @@ from mainspring.server.features.feast import FeastVectors
 from mainspring.server.features.labels import read_labels
 from mainspring.server.http.asgi import AsgiApp, Limits, Listener
 from mainspring.server.http.azure_script import EntryScript, entry_script
-from mainspring.server.http.callers import Callers, callers_of, digest_of, key_of
+from mainspring.server.http.callers import Callers, callers_of, digest_of
+from mainspring.server.http.guard import guard, identify, lets_in
 from mainspring.server.http.host import Bound, bind, run_listeners
 from mainspring.server.http.listening import default_model, exposed_pages, management_keys, origin_of_setting
 from mainspring.server.http.wires import CHANGED, MANAGED, ModelWires
@@ -80,7 +80,6 @@ _OF_MODELS = frozenset({"infer", "predict", "predictions", "invoke"})
 """The routes whose path begins with a model's name."""
 _ASKED = ("catalog", "online")
 """The stores that a served request needs; they are asked for the health page."""
-_OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/actuator/health"})
 
 _Add = Callable[[float], None]
 Ask = Callable[[str, bytes], Any]
@@ -193,7 +192,7 @@ class ServerProcess:
         return self.language.cost_micro(model, tokens, record.at_us * 1000)
 
     def _show(self, monitor: str, findings: Sequence[Finding]) -> None:
-        self.state.show_findings(monitor, "", findings)
+        self.state.monitors.show(monitor, "", findings)
 
     def ports(self) -> dict[str, int]:
         """The port of each listener, by its name; empty before `run`."""
@@ -235,8 +234,8 @@ class ServerProcess:
             add_feast_routes(router, feast, asyncio.to_thread)
             wanted = settings.setting("grpc.port")
             if wanted is not None and wanted.value is not None:
-                self._grpc = FeastGrpc(feast, _lets_in(callers), settings.whole("server.max_body"), self._fault)
-        knowledge, who = self.state.knowledge, _identify(callers)
+                self._grpc = FeastGrpc(feast, lets_in(callers), settings.whole("server.max_body"), self._fault)
+        knowledge, who = self.state.knowledge, identify(callers)
         add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)
         near = self.state.vector_indexes
         add_vector_index_routes(router, near.searchers, near.described, asyncio.to_thread)
@@ -244,8 +243,8 @@ class ServerProcess:
             add_feast_document_routes(router, FeastVectors(near.searchers, feast.service), asyncio.to_thread)
         self._add_language(router, beside, who)
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
-        guard = _guard(callers, settings.whole("server.queue"), lambda: main.open, besides=wires.manages)
-        main = Listener(router, limits, guard=guard, watch=self._count, on_error=self._fault)
+        let_in = guard(callers, settings.whole("server.queue"), lambda: main.open, besides=wires.manages)
+        main = Listener(router, limits, guard=let_in, watch=self._count, on_error=self._fault)
         found = [_bind("server", main, settings)]
         if settings.flag("management.enabled"):
             self._management = self._bind_management(settings, limits, wires)
@@ -313,7 +312,7 @@ class ServerProcess:
             mounts=mounts,
             owned=("/actuator", *MANAGED),
             changed=CHANGED,
-            guard=_guard(token, _MANAGED, lambda: listener.open, passwords=True),
+            guard=guard(token, _MANAGED, lambda: listener.open, passwords=True),
             on_error=self._fault,
         )
         return _bind("management", listener, settings)
@@ -487,58 +486,6 @@ def _shares(plan: Plan) -> Mapping[str, float]:
 
 def _version() -> str:
     return importlib.metadata.version("mainspring")
-
-
-def _guard(
-    callers: Callers,
-    most: int,
-    under_way: Callable[[], int],
-    *,
-    passwords: bool = False,
-    besides: Callable[[Request], bool] = lambda request: False,
-) -> Callable[[Request], None]:
-    """Refuse what has no key, where there are keys, and what comes when too much is under way.
-
-    Args:
-        callers: the key of any one of them lets a request in.
-        most: requests under way at once.
-        under_way: how many are.
-        besides: lets a request in whose key is none of the callers'.
-        passwords: a key may also come as the password of Basic authentication, which browsers ask for.
-    """
-    challenge = 'Basic realm="mainspring", charset="UTF-8"' if passwords else "Bearer"
-    how = "Authorization: Bearer KEY" + (", or the key as the password of any user" if passwords else "")
-
-    def guard(request: Request) -> None:
-        if under_way() > most:
-            raise Fault(429, "too many requests are under way", retry_after=1)
-        if not callers or request.path in _OPEN:
-            return
-        if callers.of(_given(request.headers, passwords)) is None and not besides(request):
-            raise Fault(401, f"a key is needed: {how}", challenge=challenge)
-
-    return guard
-
-
-def _given(headers: Mapping[bytes, bytes], passwords: bool) -> bytes:
-    """The key that a request brings; empty when it brings none."""
-    scheme, _, rest = headers.get(b"authorization", b"").strip().partition(b" ")
-    if passwords and scheme.lower() == b"basic":
-        try:
-            return base64.b64decode(rest.strip(), validate=True).partition(b":")[2]
-        except ValueError:
-            return b""
-    return key_of(headers)
-
-
-def _lets_in(callers: Callers) -> Callable[[str], bool]:
-    """Whether the ``authorization`` of a gRPC call lets it in."""
-    return lambda given: not callers or callers.of(key_of({b"authorization": given.encode()})) is not None
-
-
-def _identify(callers: Callers) -> Callable[[Request], Identity]:
-    """Who asks, by the key that the request brings: somebody known, or anyone."""
-    return lambda request: callers.of(key_of(request.headers)) or ANYONE
 
 
 def _bind(name: str, listener: Listener, settings: Settings) -> Bound:

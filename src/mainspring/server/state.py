@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,7 +16,7 @@ from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.declare.artifact import File
 from mainspring.declare.declaration import name_of, spec_of
-from mainspring.declare.model import Endpoint, EndpointSpec, ModelDeclaration, Monitor
+from mainspring.declare.model import Endpoint, EndpointSpec, ModelDeclaration
 from mainspring.declare.on_demand import FeatureService
 from mainspring.declare.record import Kind
 from mainspring.engine.driver import load
@@ -33,10 +30,8 @@ from mainspring.features.selection import Calculation, functions_of
 from mainspring.features.steps import checked_views, derived_from, sources_of
 from mainspring.features.view import View
 from mainspring.monitoring.feeds import arrivals
-from mainspring.monitoring.steps import baseline_file
-from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Node, Plan
-from mainspring.ports.catalog import Alert, Entity, Label
+from mainspring.ports.catalog import Entity, Label
 from mainspring.server.answering.knowledge import Knowledge
 from mainspring.server.features.feast import FeastFeatures
 from mainspring.server.features.labels import LabelRules
@@ -47,36 +42,24 @@ from mainspring.server.features.replaying import ReplayWatch
 from mainspring.server.features.vector_indexes import VectorIndexes
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
+from mainspring.server.monitors import ModelMonitors
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import EndpointService, ModelColumn, Reading, dates_among
 from mainspring.serving.models import LiveModel, ModelTable, load_live
-from mainspring.serving.predlog.reader import LogReader, compact
 from mainspring.serving.predlog.schema import ColumnKind, LogSchema
 from mainspring.serving.predlog.writer import PredictionLog
 from mainspring.serving.telemetry import Metrics
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from mainspring.metrics.arrays import Ints
 
-__all__ = ["Watched", "WorkerState"]
+__all__ = ["WorkerState"]
 
 _KEEP_SEGMENTS = 4
 _CHAMPION = "champion"
 _SECONDS = "mainspring_request_seconds"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOGGED_AS: Mapping[Kind, ColumnKind] = {Kind.INTEGER: "i8", Kind.BOOLEAN: "bool", Kind.STRING: "category"}
-
-
-@dataclass(slots=True)
-class Watched:
-    """A monitor at work, and the log it follows."""
-
-    watch: MonitorWatch
-    reader: LogReader
-    endpoint: str
-    baseline: str
 
 
 class WorkerState:
@@ -101,22 +84,20 @@ class WorkerState:
         self.endpoints: dict[str, EndpointService] = {}
         self.feature_services: dict[str, ServedFeatures] = {}
         self.logs: dict[str, PredictionLog] = {}
-        self.monitors: dict[str, Watched] = {}
         self.knowledge = Knowledge(services, plan)
         self.vector_indexes = VectorIndexes(services, Plan(plan.app, ()), {}, {}, self.metrics, _tell)
         self.started = now_us()
         self.quality: DataQuality
         share = services.settings.number("features.replay")
         self.samples = Samples(share) if share else None
-        self.retraining: subprocess.Popen[bytes] | None = None
         self.pushing: Pushing | None = None
+        self.monitors = ModelMonitors(services, plan, self.endpoints, self.metrics, self._came)
         self._replaying: ReplayWatch | None = None
         self._worker = worker
         self._views: dict[str, View] = {}
         self._checked: dict[str, View] = {}
         self._sources: dict[str, SourceTable] = {}
         self._plans: dict[str, SelectionPlan] = {}
-        self._monitoring = threading.Lock()
         self._counting = threading.Lock()
         self._loading = threading.Lock()
         self._unloaded: frozenset[str] = frozenset()
@@ -261,7 +242,7 @@ class WorkerState:
             self.metrics.set("mainspring_model_version", entity.version, app=self.plan.app, model=node.name)
             changed.append(node.name)
         if changed:
-            self._open_monitors(changed)
+            self.monitors.open(changed)
         return changed
 
     def _take_over(self, node: Node, version: Entity, live: LiveModel) -> None:
@@ -396,44 +377,11 @@ class WorkerState:
 
     # -- monitors -----------------------------------------------------------------------------------------------
 
-    def _open_monitors(self, models: Sequence[str]) -> None:
-        for node in self.plan.of_kind("monitor", over="model"):
-            declaration = cast(Monitor, node.declaration)
-            spec = spec_of(declaration)
-            model = name_of(spec.model)
-            endpoint = next((s.name for s in self.endpoints.values() if s.model == model), None)
-            digest = self._baseline_of(node.name)
-            if model not in models or endpoint is None or digest is None:
-                continue
-            baseline = baseline_file(self.services.objects.get(digest))
-            known = self.monitors.get(node.name)
-            if known is not None:
-                with self._monitoring:
-                    known.watch.rebase(baseline)
-                    known.baseline = digest
-                continue
-            judged_by = spec_of(spec.model)
-            retrain = self._retrain if spec.on_alarm == "retrain" else None
-            folder = self.services.state / "predictions" / endpoint
-            reader = LogReader(folder, endpoint, self.services.tables)
-            judged = Judged(judged_by.metric, judged_by.label.name, _spans_of(reader))
-            watch = MonitorWatch(
-                self.plan.app, node.name, spec, self.services.catalog, baseline, judged, retrain, self._came
-            )
-            reader.since = watch.since
-            self.monitors[node.name] = Watched(watch, reader, endpoint, digest)
-
     def _came(self, source: str, start: int, stop: int) -> Ints:
         """The event times of a source's rows in a span, those that were pushed just now too."""
         if self.pushing is not None:
             self.pushing.commit(source)
         return arrivals(self.services.tables, self._sources[source], start, stop)
-
-    def _baseline_of(self, monitor: str) -> str | None:
-        for step in self.services.catalog.step_history(f"baseline/{monitor}", limit=20):
-            if step.status in ("ok", "hit") and step.outputs:
-                return step.outputs[0].digest
-        return None
 
     def _replays(self, pushing: Pushing) -> ReplayWatch | None:
         if self.samples is None:
@@ -446,70 +394,17 @@ class WorkerState:
 
     def monitor_once(self) -> int:
         """Follow the prediction logs, judge closed blocks, compact old segments; how many blocks were judged."""
-        judged = 0
         self.count_logged()
         if self.pushing is not None:
             self.quality.once()
-        with self._monitoring:
-            for watched in self.monitors.values():
-                for rows in watched.reader.new_rows():
-                    watched.watch.take(rows)
-            for name, watched in self.monitors.items():
-                for judgement in watched.watch.close_blocks():
-                    judged += not judgement.segment
-                    self.show_findings(name, judgement.segment, judgement.findings)
-            for folder, endpoint in {(watched.reader.folder, watched.endpoint) for watched in self.monitors.values()}:
-                compact(folder, self.services.tables, endpoint, keep=_KEEP_SEGMENTS)  # when all have read them
-        return judged
-
-    def show_findings(self, monitor: str, segment: str, findings: Sequence[Any]) -> None:
-        """Set the metrics of what a monitor has found in a block."""
-        for finding in findings:
-            if finding.state == "off" or finding.window != 1:
-                continue
-            labels = {
-                "app": self.plan.app,
-                "monitor": monitor,
-                "feature": finding.feature,
-                "segment": segment,
-                "kind": finding.kind,
-            }
-            for part in ("score", "threshold", "effect", "floor"):
-                self.metrics.set(f"mainspring_monitor_{part}", getattr(finding, part), **labels)
-        self.metrics.set(
-            "mainspring_monitor_evaluated_timestamp_seconds", time.time(), app=self.plan.app, monitor=monitor
-        )
-
-    def _retrain(self, alert: Alert) -> None:
-        """Start a training in a process of its own; when its model is promoted, `refresh` takes it over."""
-        if self.retraining is not None and self.retraining.poll() is None:
-            return
-        model = alert.monitor
-        node = self.plan.node(f"/monitor/{alert.monitor}")
-        if node is not None:
-            model = node.inputs[0].rpartition("/")[2]
-        command = [sys.executable, "-m", "mainspring.cli", "run", f"model/{model}", "--reason"]
-        reason = f"alarm of {alert.monitor}: {alert.kind} of {', '.join(alert.features[:3])}"
-        log = self.services.state / "retrain.log"
-        profile = ["--profile", self.services.settings.profile, "--project", str(self.services.project)]
-        with open(log, "ab") as output:
-            self.retraining = subprocess.Popen(
-                [*command, reason, *profile],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=Path.cwd(),
-                env=dict(os.environ),
-            )
+        return self.monitors.once()
 
     # -- stopping -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Seal the logs and let go of the services."""
         self.vector_indexes.stop()
-        if self.retraining is not None and self.retraining.poll() is None:
-            self.retraining.terminate()
-            self.retraining.wait(timeout=30)
+        self.monitors.close()
         for log in self.logs.values():
             log.close()
         self.count_logged()
@@ -586,11 +481,3 @@ def _metrics(state: Path, name: str) -> Metrics:
 
 def _tell(line: str) -> None:
     sys.stderr.write(line + "\n")
-
-
-def _spans_of(reader: LogReader) -> Predictions:
-    def between(start: int, stop: int) -> pa.Table:
-        first, last = (_EPOCH + timedelta(microseconds=moment) for moment in (start, stop))
-        return reader.between(first, last)
-
-    return between
