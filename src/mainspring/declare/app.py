@@ -15,6 +15,7 @@ from mainspring.declare.assistant import (
     AssistantMonitorSpec,
     Served,
 )
+from mainspring.declare.batching import Batching
 from mainspring.declare.check import (
     cron_fits,
     default_name,
@@ -178,6 +179,7 @@ class App(Featuring, Computing, Answering):
         *,
         latency: Duration | None = ...,
         log: float = ...,
+        batching: Batching | bool = ...,
         called: str | None = ...,
     ) -> Endpoint: ...
     @overload
@@ -190,6 +192,7 @@ class App(Featuring, Computing, Answering):
         *,
         latency: Duration | None = None,
         log: float = 1.0,
+        batching: Batching | bool = True,
         called: str | None = None,
     ) -> Endpoint | AssistantEndpoint:
         """A model behind HTTP; features are looked up by the keys in the request.
@@ -202,6 +205,7 @@ class App(Featuring, Computing, Answering):
             latency: what is promised for 99 requests in 100; the console and the metrics show it beside what is. Of
                 what answers in words it is the time to the first token.
             log: the share of answers kept in the prediction log, or in the trace store.
+            batching: how calls that wait for a model are scored together; False scores each alone.
             called: its name; the model's when left out.
 
         Raises:
@@ -213,7 +217,9 @@ class App(Featuring, Computing, Answering):
         latency_us = None if latency is None else microseconds(latency, what="latency")
         name = default_name(called, model)
         if isinstance(model, ModelDeclaration):
-            return self._add(Endpoint(EndpointSpec(model, latency_us, log), here(), name))
+            together = Batching(1 if batching is False else 1024) if isinstance(batching, bool) else batching
+            is_a("batching", together, Batching, "batching=Batching(rows=256), or False")
+            return self._add(Endpoint(EndpointSpec(model, latency_us, log, together), here(), name))
         return self._add(AssistantEndpoint(AssistantEndpointSpec(model, latency_us, log), here(), name))
 
     @overload

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from mainspring.declare.duration import Duration, microseconds
 from mainspring.declare.options import number
 
-__all__ = ["Batching"]
+__all__ = ["USUAL", "Batching"]
 
 
-@dataclass(frozen=True, slots=True, init=False)
+@dataclass(frozen=True, init=False)
 class Batching:
     """How calls that wait for a model are scored together; the defaults are right for most models.
 
@@ -45,3 +45,15 @@ class Batching:
             number(name, value, least=1)
             object.__setattr__(self, name, value)
         object.__setattr__(self, "delay_us", 0 if delay is None else microseconds(delay, what="delay"))
+
+    def with_rows(
+        self, rows: int, *, delay_us: int | None = None, queue_rows: int | None = None, queue_bytes: int | None = None
+    ) -> Batching:
+        """The same with other bounds; what is left out stays."""
+        found = Batching(rows, queue_rows=queue_rows or self.queue_rows, queue_bytes=queue_bytes or self.queue_bytes)
+        object.__setattr__(found, "delay_us", self.delay_us if delay_us is None else delay_us)
+        return found
+
+
+USUAL = Batching()
+"""What holds where nothing else is declared."""

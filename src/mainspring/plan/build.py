@@ -261,7 +261,10 @@ def _(spec: PromotionSpec, declaration: Declaration[object], *_: object) -> _Des
 @_describe.register
 def _(spec: EndpointSpec, declaration: Declaration[object], *_: object) -> _Description:
     latency = None if spec.latency_us is None else spell(spec.latency_us)
-    return {"latency": latency, "log": spec.log}, ()
+    together = spec.batching
+    batching = {"rows": together.rows, "queue_rows": together.queue_rows, "queue_bytes": together.queue_bytes}
+    delay = spell(together.delay_us) if together.delay_us else None
+    return {"latency": latency, "log": spec.log, "batching": batching | {"delay": delay}}, ()
 
 
 @_describe.register

@@ -40,12 +40,13 @@ from mainspring.server.features.pushing import Pushing
 from mainspring.server.features.quality import DataQuality
 from mainspring.server.features.replaying import ReplayWatch
 from mainspring.server.features.vector_indexes import VectorIndexes
+from mainspring.server.loading import ModelLoader
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
 from mainspring.server.monitors import ModelMonitors
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import EndpointService, ModelColumn, Reading, dates_among
-from mainspring.serving.models import LiveModel, ModelTable, load_live
+from mainspring.serving.models import LiveModel, ModelTable
 from mainspring.serving.predlog.schema import ColumnKind, LogSchema
 from mainspring.serving.predlog.writer import PredictionLog
 from mainspring.serving.telemetry import Metrics
@@ -81,6 +82,7 @@ class WorkerState:
         self.metrics = _metrics(services.state, "-".join(["worker", str(worker), *sorted(only)]))
         self._only = frozenset(only)
         self.models = ModelTable()
+        self.loader = ModelLoader(services, plan, self.metrics)
         self.endpoints: dict[str, EndpointService] = {}
         self.feature_services: dict[str, ServedFeatures] = {}
         self.logs: dict[str, PredictionLog] = {}
@@ -238,7 +240,7 @@ class WorkerState:
             if entity is None:
                 continue
             folder = self._unpacked(str(entity.spec["artifact"]))
-            self._take_over(node, entity, load_live(entity.version, entity.id, folder, self.services.predictor))
+            self._take_over(node, entity, self.loader.load(node.name, entity, folder))
             self.metrics.set("mainspring_model_version", entity.version, app=self.plan.app, model=node.name)
             changed.append(node.name)
         if changed:
@@ -325,7 +327,7 @@ class WorkerState:
         if name in self.names():
             raise Rejected(Reason.CONFLICT, f"model {name!r} is one of the app's own")
         try:
-            live = load_live(1, "", folder, self.services.predictor)
+            live = self.loader.load_folder(name, folder)
         except (OSError, ValueError) as error:
             raise Rejected(Reason.INVALID, f"there is no model in the folder of {name!r}") from error
         self.models.put(name, live)

@@ -49,6 +49,9 @@ class Scorer(Protocol):
     def score(self, rows: Sequence[Sequence[object]]) -> Sequence[float]:
         """One score a row; a row holds the model's columns in order, None for what is missing."""
 
+    async def score_soon(self, rows: Sequence[Sequence[object]]) -> Sequence[float]:
+        """The same on an event loop, which goes on meanwhile when it takes long."""
+
 
 class PredictionSink(Protocol):
     """Where answers are logged."""
@@ -268,15 +271,42 @@ class EndpointService:
         Raises:
             DataError: MS-2302, a moment, date or decimal is none.
         """
-        scorer, columns = looked.reading.scorer, looked.reading.columns
+        vectors = self._vectors(rows, looked)
+        return self._scored(rows, moments, looked, vectors, looked.reading.scorer.score(vectors))
+
+    async def concluded_soon(
+        self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int], looked: LookedUp
+    ) -> list[Answer]:
+        """The same on an event loop, which goes on while the model computes.
+
+        Raises:
+            DataError: as `concluded`.
+            Rejected: BUSY, too much waits for the model already; EXPIRED, it takes too long.
+        """
+        vectors = self._vectors(rows, looked)
+        return self._scored(rows, moments, looked, vectors, await looked.reading.scorer.score_soon(vectors))
+
+    def _vectors(self, rows: Sequence[Mapping[str, Any]], looked: LookedUp) -> list[tuple[object, ...]]:
+        """The model's columns of each row."""
+        columns = looked.reading.columns
         vectors = []
         for row, (features, _) in zip(rows, looked.rows, strict=True):
             sent = self._numbers(row) if self._read else row
             vectors.append(tuple(sent.get(c.name) if c.feature is None else features[c.feature] for c in columns))
         if dates := looked.reading.dates:
             vectors = [_with_days(vector, dates) for vector in vectors]
-        scores = scorer.score(vectors)
-        version = scorer.version
+        return vectors
+
+    def _scored(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        moments: Sequence[int],
+        looked: LookedUp,
+        vectors: Sequence[tuple[object, ...]],
+        scores: Sequence[float],
+    ) -> list[Answer]:
+        """The answers, logged."""
+        version, columns = looked.reading.scorer.version, looked.reading.columns
         return [
             self._log(row, vector, columns, float(score), version, status, now_us)
             for row, vector, score, (_, status), now_us in zip(rows, vectors, scores, looked.rows, moments, strict=True)

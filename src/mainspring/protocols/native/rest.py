@@ -184,9 +184,11 @@ class _Routes:
         self, service: EndpointService, rows: Sequence[Mapping[str, Any]], moments: Sequence[int]
     ) -> list[Answer]:
         """The answers; what waits for another machine holds up nobody else's request."""
-        if not service.waits:
-            return service.answer(rows, moments)
-        return service.concluded(rows, moments, await self._run(service.looked_up, rows, moments))
+        if service.waits:
+            looked = await self._run(service.looked_up, rows, moments)
+        else:
+            looked = service.looked_up(rows, moments)
+        return await service.concluded_soon(rows, moments, looked)
 
     def _service(self, request: Request) -> EndpointService:
         (name,) = request.parameters
