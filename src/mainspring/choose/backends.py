@@ -35,12 +35,14 @@ __all__ = [
     "Measured",
     "cost_us",
     "fingerprint",
+    "latest",
     "load_measured",
     "measure",
     "recall",
     "record",
     "rows_within",
     "switches",
+    "told",
 ]
 
 MEASURED = "model.measured"
@@ -263,6 +265,29 @@ def recall(catalog: Catalog, model: str, artifact: str) -> Measured | None:
         if found.machine == machine:
             return found
     return None
+
+
+def latest(catalog: Catalog, model: str) -> Measured | None:
+    """What was measured of a model last, on whatever machine; None before it was loaded to be served."""
+    for event in catalog.last_events(what=MEASURED, subject=f"/model/{model}", limit=_KEPT):
+        if event.subject == f"/model/{model}":
+            return msgspec.convert(event.data, Measured, strict=False)
+    return None
+
+
+def told(measured: Measured) -> list[str]:
+    """What was measured, for people: who scores how many rows, and what each form costs."""
+    found = switches(measured)
+    ends = [start - 1 for start, _ in found[1:]]
+    spans = [f"{name} scores {start} to {end} rows" for (start, name), end in zip(found, ends, strict=False)]
+    start, name = found[-1]
+    spans.append(f"{name} scores {start} rows and more" if start > 1 else f"{name} scores every number of rows")
+    lines = [f"served: {', '.join(spans)} (measured on {measured.machine.get('cpu', 'this machine')})"]
+    width = max(map(len, measured.costs))
+    for form, costs in measured.costs.items():
+        each = ", ".join(f"{rows:,}: {cost:,.0f}" for rows, cost in sorted(costs.items()))
+        lines.append(f"  {form:<{width}}  microseconds by rows: {each}")
+    return lines + [f"  {form:<{width}}  left out: {why}" for form, why in measured.left_out.items()]
 
 
 def record(catalog: Catalog, model: str, measured: Measured, at: int) -> None:

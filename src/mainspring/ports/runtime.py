@@ -20,7 +20,7 @@ __all__ = ["CARD", "Card", "Form", "Format", "ModelRuntime", "Predictor", "forms
 CARD = "card.json"
 """The file of a model's folder that says what the others are."""
 
-Format = Literal["onnx", "lightgbm", "skops", "pickle"]
+Format = Literal["onnx", "lightgbm", "xgboost", "skops", "pickle"]
 
 
 class Form(msgspec.Struct, frozen=True):
@@ -52,6 +52,8 @@ class Card(msgspec.Struct, frozen=True):
         why: why it was not converted, or how far the conversion is off.
         versions: versions of the libraries that made it.
         also: further forms of the same model, which score within the tolerance of this one.
+        digest: of a file that runs code when it is loaded, the SHA-256; a runtime is handed it only where the catalog
+            vouches for it.
     """
 
     model: str
@@ -65,6 +67,7 @@ class Card(msgspec.Struct, frozen=True):
     why: str = ""
     versions: dict[str, str] = {}
     also: tuple[Form, ...] = ()
+    digest: str = ""
 
 
 class Predictor(Protocol):
@@ -83,7 +86,7 @@ class ModelRuntime(Protocol):
 
         Raises:
             StoreError: MS-4150, the files are damaged or of another format.
-            RefusedError: MS-5030, the file may run code and is not trusted.
+            RefusedError: MS-5030, the file may run code and is not trusted; MS-4341, nobody vouches for it.
         """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -79,7 +80,9 @@ class ModelLoader:
         catalog = self._services.catalog
         known = recall(catalog, name, artifact)
         card = read_card(folder)
-        predictor, measured = load_measured(folder, card, self._services.predictor, artifact, known)
+        recorded = cast("Mapping[str, object]", version.spec.get("card") or {})
+        load = partial(self._services.predictor, vouched=str(recorded.get("digest", "")))
+        predictor, measured = load_measured(folder, card, load, artifact, known)
         if measured is not known:
             _quietly(lambda: record(catalog, name, measured, now_us()))
         self.measured[name] = measured

@@ -27,6 +27,8 @@ _RUNTIMES: Mapping[str, tuple[str, str]] = {
     "onnx": ("onnxruntime_onnx", "onnxruntime"),
     "lightgbm": ("lightgbm_booster", "lightgbm"),
     "skops": ("sklearn_skops", "sklearn"),
+    "xgboost": ("xgboost_booster", "xgboost"),
+    "pickle": ("python", "python"),
 }
 """The platform and the backend of each format that a model is stored in."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import warnings
 from collections.abc import Callable
@@ -28,12 +29,12 @@ else:
 __all__ = ["REPORT", "FitReport", "Fitted", "Load", "Workshop", "one_line", "read_report", "write_model"]
 
 Load = Callable[[Path], Predictor]
-"""``Services.predictor``: a folder to a `Predictor`."""
+"""``Services.own_predictor``: a folder to a `Predictor`."""
 
 REPORT = "training.json"
 """The file of a model's folder with the report of its making."""
 
-_LIBRARIES = ("numpy", "scikit-learn", "lightgbm", "onnx", "onnxruntime", "skl2onnx", "onnxmltools", "skops")
+_LIBRARIES = ("numpy", "scikit-learn", "lightgbm", "onnx", "onnxruntime", "skl2onnx", "onnxmltools", "skops", "xgboost")
 _SAME = 1e-12
 _BLURRED = "whole numbers or moments among the inputs are not exact in float32, which ONNX models take"
 
@@ -183,7 +184,9 @@ def _stored(fitted: Fitted, card: Card, blocks: list[NDArray[Any]], shop: Worksh
         form, file, data = native_form(fitted.estimator)
     except Exception as error:  # whatever the estimator's own state raises
         raise _unstorable(shape, card, f"skops: {one_line(error)}") from error
-    card = msgspec.structs.replace(card, format=form, file=file)
+    runs_code = form == "pickle"
+    digest = hashlib.sha256(data).hexdigest() if runs_code else ""
+    card = msgspec.structs.replace(card, format=form, file=file, digest=digest)
     (folder / file).write_bytes(data)
     _write(folder, CARD, card)
     try:
@@ -201,7 +204,7 @@ def _unstorable(shape: TrainingShape, card: Card, why: str, fix: str = "") -> Us
         f"the model of {shape.model!r} cannot be stored",
         code="MS-2213",
         why=f"{card.why}; {why}",
-        fix=fix or "return a scikit-learn or LightGBM estimator",
+        fix=fix or "return a scikit-learn, LightGBM or XGBoost estimator, or an object that can be pickled",
     )
 
 

@@ -117,8 +117,8 @@ def test_a_model_is_measured_once_and_then_loaded_as_it_was_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr(backends.time, "thread_time_ns", clock)
     monkeypatch.setattr(backends.measure, "__defaults__", (clock,))
+    monkeypatch.setattr(backends, "fingerprint", lambda: {"cpu": "a processor"})
     first, measured = load_measured(tmp_path, CARD_OF_TWO, loader(clock), "digest", None)
     assert measured.chosen == {1: "onnx", 8: "onnx", 32: "lightgbm", 256: "lightgbm", 1024: "lightgbm"}
     assert [first.scores(np.zeros((rows, 2)))[0] for rows in (1, 8, 9, 32, 5000)] == [1.0, 1.0, 2.0, 2.0, 2.0]
@@ -131,6 +131,15 @@ def test_a_model_is_measured_once_and_then_loaded_as_it_was_found(
     monkeypatch.setattr(backends, "fingerprint", lambda: {"cpu": "another"})
     assert recall(_Catalog(kept), "m", "digest") is None  # type: ignore[arg-type]
 
+    assert (
+        backends.told(measured)
+        == [
+            "served: onnx scores 1 to 8 rows, lightgbm scores 9 rows and more (measured on a processor)",
+            "  onnx      microseconds by rows: 1: 13, 8: 69, 32: 261, 256: 2,053, 1,024: 8,197",
+            "  lightgbm  microseconds by rows: 1: 61, 8: 68, 32: 92, 256: 316, 1,024: 1,084",
+        ]
+        or "cpu" in measured.machine
+    )
     second, known = load_measured(tmp_path, CARD_OF_TWO, loader(clock), "digest", again)
     assert known is again
     assert [second.scores(np.zeros((rows, 2)))[0] for rows in (1, 32)] == [1.0, 2.0]

@@ -109,7 +109,7 @@ class Wrong:
 @pytest.mark.parametrize(
     ("estimator", "why"),
     [
-        (object(), "object has no predict_proba"),
+        (object(), "object has no predict, "),
         (HistGradientBoostingRegressor().fit(np.zeros((30, 3)), np.zeros(30)), "has no predict_proba"),
         (Wrong(), "RuntimeError: not fitted"),
         (Wrong(1.5), "scores lie in [1.5, 1.5]"),
