@@ -10,6 +10,7 @@ from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import emit, lines
 from mainspring.cli.progress import watching
 from mainspring.deploy.portable.step import ROWS, handed, run_step, step_named
+from mainspring.deploy.portable.told import executor_of, tell
 from mainspring.errors import UsageError
 from mainspring.server.loop import resolver
 from mainspring.server.planning import plan_of
@@ -24,6 +25,7 @@ __all__ = ["command"]
 @click.option("--out", "out", multiple=True, metavar="result=PATH", help="the folder to write the result to")
 @click.option("--map", "over", metavar="KEY", help="run once for each item of KEY, which is a list")
 @click.option("--run", "run", default="", metavar="ID", help="the orchestrator's name for its run, for the record")
+@click.option("--executor-input", "executor", metavar="JSON", help="from Kubeflow's launcher, which is told the digest")
 @project_options
 def command(
     project: Path | None,
@@ -35,12 +37,14 @@ def command(
     out: tuple[str, ...],
     over: str | None,
     run: str,
+    executor: str | None,
 ) -> int:
     """Carry out the step NAME with what it is handed; rows/NAME gives the rows of a source or feature view.
 
     The result's digest is the one that `mainspring run` gives. --out writes a folder with artifact.json and the data;
     it is there whole or not at all, and --in KEY=@FOLDER hands it to the next step.
     """
+    launcher = None if executor is None else executor_of(executor)
     services, app = open_app(project, profile)
     plan = plan_of(app)
     step = None if name.startswith(ROWS) else step_named(plan, name)
@@ -53,6 +57,8 @@ def command(
             )
     finally:
         services.close()
+    if launcher is not None:
+        tell(launcher, done)
     if as_json:
         found = {key: {"path": path, "digest": done.digest, "kind": done.kind} for key, path in done.outputs.items()}
         emit({"step": done.step, "run": done.run, "key": done.key, "status": done.status, "outputs": found})
