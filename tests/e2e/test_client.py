@@ -101,7 +101,7 @@ def test_what_the_server_refuses_says_why(served: Served) -> None:
         assert "send customer" in found.value.fix
         with pytest.raises(RequestRefusedError, match="no endpoint is called 'nothing/here'"):
             client.predict("nothing/here", ROW)
-        with pytest.raises(RequestRefusedError, match="no such path: .feature-services"):
+        with pytest.raises(RequestRefusedError, match="no such path: /feature-services"):
             client.features("none", {"customer": ["c1"]})
 
 

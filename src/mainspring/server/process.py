@@ -208,7 +208,7 @@ class ServerProcess:
         most = settings.whole("server.max_rows")
         endpoints, metrics, app = (lambda: self.state.endpoints), self.state.metrics, self.plan.app
         default = default_model(settings, self.state.names())
-        models = ServedModels(self.state.models, endpoints, self.state, metrics, app, most, now_us, default)
+        models = ServedModels(self.state.models, endpoints, self.state.loading, metrics, app, most, now_us, default)
         server, page = ("mainspring", _version()), self.state.metrics_page
         self._script = entry_script(os.environ, self._told)
         wires = ModelWires(models, settings, self._ready, server, page, self.state, os.environ, self._script)
