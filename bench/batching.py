@@ -35,8 +35,9 @@ from mainspring.server.http.host import bind, run_listeners
 from mainspring.serving.calls import Call, Reason, Rejected
 from mainspring.serving.inference import ServedModels
 from mainspring.serving.metering import ModelMeter
-from mainspring.serving.models import LiveModel, ModelTable, queue_of
+from mainspring.serving.models import LiveModel, queue_of
 from mainspring.serving.statistics import Statistics
+from mainspring.serving.table import ModelTable
 
 COLUMNS, ROUNDS = 8, 3
 MODES = ("batched", "alone", "no queue")

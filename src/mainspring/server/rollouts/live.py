@@ -24,7 +24,7 @@ from mainspring.serving.models import LiveModel, load_live, queue_of
 from mainspring.serving.statistics import Statistics
 from mainspring.serving.telemetry import Metrics
 
-__all__ = ["ModelLoader", "batching_of"]
+__all__ = ["LiveLoader", "batching_of"]
 
 _STEADY = frozenset({"onnx", "lightgbm", "xgboost", "skops"})
 """Formats whose calls take as long as was measured; others run code of the user's, and may do anything."""
@@ -45,7 +45,7 @@ class Wanted:
     latency_us: int | None = None
 
 
-class ModelLoader:
+class LiveLoader:
     """Loads versions of the app's models.
 
     Args:
