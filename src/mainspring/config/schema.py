@@ -228,6 +228,14 @@ SETTINGS: tuple[SettingSpec, ...] = (
         "model's own thread, and are scored together",
         0,
     ),
+    SettingSpec(
+        "serving.memory",
+        int,
+        None,
+        "bytes that models may take together: each is loaded when it is asked, and the one that was asked longest ago "
+        "makes room; all are loaded at the start when left out",
+        1,
+    ),
     SettingSpec("endpoints.*.batch_rows", int, None, "most rows of several calls that are scored together", 1),
     SettingSpec("endpoints.*.batch_delay_ms", float, None, "milliseconds that a call waits for others", 0),
     SettingSpec(

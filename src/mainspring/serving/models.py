@@ -14,6 +14,7 @@ from mainspring.lazy import lazy
 from mainspring.ports.runtime import Card, Predictor, read_card
 from mainspring.serving.batching import Batcher, Meter, Scored
 from mainspring.serving.native_thread import NativeThread
+from mainspring.serving.residency import Resident
 from mainspring.serving.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class LiveModel:
 
     def is_quick(self, rows: int) -> bool:
         """Whether so many rows are computed at once, where they are asked."""
+        if isinstance(self.predictor, Resident):
+            return rows <= self.predictor.at_once
         return rows <= self.at_once or self.batches is None
 
     async def scores_soon(

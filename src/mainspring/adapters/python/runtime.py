@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import inspect
 import pickle
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,12 +39,15 @@ class ObjectPredictor:
 
     def __init__(self, model: Any, binary: bool) -> None:
         proba = binary and hasattr(model, "predict_proba")
+        self._lock = threading.Lock()  # nobody says that an object of the user's may be asked twice at once
         self._predict = model.predict_proba if proba else model.predict
         self.takes_parameters = "parameters" in inspect.signature(self._predict).parameters
 
     def scores(self, matrix: NDArray[Any], parameters: Mapping[str, Any] | None = None) -> NDArray[np.float64]:
         """One score a row."""
-        found = self._predict(matrix, parameters=parameters or {}) if self.takes_parameters else self._predict(matrix)
+        more: dict[str, Any] = {"parameters": parameters or {}} if self.takes_parameters else {}
+        with self._lock:
+            found = self._predict(matrix, **more)
         scores = np.asarray(found, dtype=np.float64)
         return scores[:, -1] if scores.ndim == 2 else scores
 

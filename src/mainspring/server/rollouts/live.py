@@ -21,6 +21,7 @@ from mainspring.ports.catalog import Entity
 from mainspring.ports.runtime import Card, Predictor, read_card
 from mainspring.serving.metering import ModelMeter
 from mainspring.serving.models import LiveModel, load_live, queue_of
+from mainspring.serving.residency import Brought, Residency, Resident
 from mainspring.serving.statistics import Statistics
 from mainspring.serving.telemetry import Metrics
 
@@ -64,6 +65,8 @@ class LiveLoader:
         self._wanted = _wanted(plan, services.settings)
         self._quick_us = services.settings.number("serving.quick_us")
         self.measured: dict[str, Measured] = {}
+        most = services.settings.setting("serving.memory")
+        self.residency = None if most is None or most.value is None else Residency(int(str(most.value)))
 
     def load(self, name: str, version: Entity, folder: Path) -> LiveModel:
         """Load a registered version and warm it.
@@ -76,6 +79,13 @@ class LiveLoader:
         Raises:
             MainspringError: as its runtime raises.
         """
+        if self.residency is not None:
+            return self._lazy(self.residency, name, version, folder)
+        predictor, measured = self._brought(name, version, folder)
+        return self._live(name, version.version, version.id, folder, predictor, measured)
+
+    def _brought(self, name: str, version: Entity, folder: Path) -> tuple[Predictor, Measured]:
+        """The forms of a version that are worth it here."""
         artifact = str(version.spec["artifact"])
         catalog = self._services.catalog
         known = recall(catalog, name, artifact)
@@ -86,7 +96,24 @@ class LiveLoader:
         if measured is not known:
             _quietly(lambda: record(catalog, name, measured, now_us()))
         self.measured[name] = measured
-        return self._live(name, version.version, version.id, folder, predictor, measured)
+        return predictor, measured
+
+    def _lazy(self, residency: Residency, name: str, version: Entity, folder: Path) -> LiveModel:
+        """A version that is loaded and warmed when it is asked first, in its own thread."""
+        card, number = read_card(folder), str(version.version)
+
+        def bring() -> Brought:
+            predictor, measured = self._brought(name, version, folder)
+            load_live(version.version, version.id, folder, lambda _: predictor)
+            return Brought(predictor, _at_once(card, measured, self._quick_us))
+
+        files = sum(path.stat().st_size for path in folder.iterdir())
+        resident = Resident(f"{name} {number}", residency, bring, files)
+        resident.takes_parameters = card.format == "pickle"
+        statistics = Statistics()
+        meter = ModelMeter(statistics, self._metrics, app=self._app, model=name, version=number)
+        queue = queue_of(name, resident, self._wanted.get(name, Wanted()).batching, meter)
+        return LiveModel(number, version.id, card, resident, queue, statistics=statistics)
 
     def load_folder(self, name: str, folder: Path) -> LiveModel:
         """Load the model of a folder that is in no registry.
