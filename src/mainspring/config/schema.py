@@ -209,6 +209,12 @@ SETTINGS: tuple[SettingSpec, ...] = (
         'whether a request may set its own moment with "now", and a label may be dated ahead',
     ),
     SettingSpec(
+        "serving.trial",
+        str,
+        None,
+        "a folder: this server is only measured, logs and counts there, judges nothing and fires no schedule",
+    ),
+    SettingSpec(
         "serving.protocols",
         list,
         ["oip", "kserve", "tfserving", "sagemaker", "vertex", "azureml", "torchserve"],

@@ -346,7 +346,8 @@ class ServerProcess:
             self._tasks.append(asyncio.create_task(self._every(seconds, self.state.monitor_once)))
             self._tasks.append(asyncio.create_task(self._every(seconds, self._watch_answers)))
             self._tasks.append(asyncio.create_task(self._every(seconds, self.state.replay_once)))
-            self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
+            if not self.state.tried:
+                self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
             self._tasks.append(asyncio.create_task(self._every(_FOLLOW_SECONDS, self.state.vector_indexes.follow)))
 
         async def stopping() -> None:
