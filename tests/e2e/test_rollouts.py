@@ -80,6 +80,19 @@ def show(project: Path, what: str) -> Any:
     return json.loads(mainspring("show", what, "--json", cwd=project).stdout)
 
 
+def rollout(served: Served) -> Any:
+    """The rollout as the control API has it."""
+    return json.loads(call(f"{served.console}/actuator/rollouts")[1])["rollouts"].get("returns")
+
+
+def decide(served: Served, act: str, **form: str) -> tuple[int, Any]:
+    """Decide something at the control API."""
+    body = "&".join(f"{name}={value}" for name, value in form.items()).encode()
+    headers = {"accept": "application/json", "content-type": "application/x-www-form-urlencoded"}
+    status, answer, _ = call(f"{served.console}/serving/returns/versions/{act}", body or b" ", headers)
+    return status, json.loads(answer)
+
+
 def test_every_version_is_there_on_every_wire(server: Served) -> None:
     scores = {}
     for version in ("1", "2", "3"):
@@ -169,7 +182,7 @@ def test_a_canary_is_sticky_and_ends_by_a_rollback(server: Served) -> None:
     assert b'mainspring_rollout_share{app="shop",model="returns"} 0.3' in page
     again = mainspring("promote", "returns", "2", "--force", "--canary", "5%", cwd=server.project, status=5).stderr
     assert "MS-4360" in again
-    until(lambda: show(server.project, "endpoint/returns")["rollout"]["calls"]["2"] > 0)
+    until(lambda: rollout(server)["calls"]["2"] > 0)
     shown = mainspring("show", "endpoint/returns", cwd=server.project).stdout
     assert "rollout: version 2 beside version 1: 30% until told" in shown
     assert "errors:" in shown
@@ -179,7 +192,8 @@ def test_a_canary_is_sticky_and_ends_by_a_rollback(server: Served) -> None:
 
 
 def test_a_shadow_answers_nobody_and_is_compared(server: Served) -> None:
-    mainspring("promote", "returns", "3", "--force", "--shadow", cwd=server.project)
+    assert decide(server, "shadow", version="3")[0] == 409, "the gate has refused it"
+    assert decide(server, "shadow", version="3", force="true")[1]["rollout"]["state"] == "running"
     until(lambda: oip(server.url, "/versions/canary")[0] == 200)
     rows = {"rows": [{"customer": f"s{n}", "amount": 20.0} for n in range(100)]}
     answers = native(server.url, "", rows)["predictions"]
@@ -195,12 +209,13 @@ def test_a_shadow_answers_nobody_and_is_compared(server: Served) -> None:
     mine = answers[0]["id"]
     traced = show(server.project, f"prediction/{mine}")
     assert (traced["version"], traced["role"]) == (1, "stable"), "the answer that was given, not its shadow's"
-    mainspring("rollback", "returns", cwd=server.project)
+    assert decide(server, "rollback")[1]["rollout"]["state"] == "stopped"
     until(lambda: oip(server.url, "/versions/canary")[0] == 404)
 
 
 def test_a_canary_whose_answers_are_wrong_is_stopped_by_itself(server: Served) -> None:
-    mainspring("promote", "returns", "3", "--force", "--canary", "50%", cwd=server.project)
+    assert decide(server, "canary", version="3", share="150%25", force="true")[0] == 400
+    assert decide(server, "canary", version="3", share="50%25", force="true")[0] == 200
     until(lambda: oip(server.url, "/versions/canary")[0] == 200)
     stop = threading.Event()
     try:
@@ -214,7 +229,7 @@ def test_a_canary_whose_answers_are_wrong_is_stopped_by_itself(server: Served) -
             at = "2030-01-01T00:00:00Z"
             labels = {"labels": [{"id": id, "value": value, "at": at} for id, value in one + other]}
             assert call(f"{server.url}/labels", labels)[0] == 202
-            return bool(show(server.project, "endpoint/returns")["rollout"]["state"] == "stopped")
+            return bool(rollout(server)["state"] == "stopped")
 
         until(ended, 120)
     finally:
@@ -222,8 +237,11 @@ def test_a_canary_whose_answers_are_wrong_is_stopped_by_itself(server: Served) -
     found = show(server.project, "endpoint/returns")["rollout"]
     assert found["why"].startswith("quality:")
     until(lambda: oip(server.url, "/versions/canary")[0] == 404)
-    events = show(server.project, "model/returns")["rollout"]
-    assert events["state"] == "stopped"
+    page = call(f"{server.console}/serving", headers={"accept": "text/html"})[1].decode()
+    assert "Stopped above" in page
+    assert 'action="/serving/returns/versions/canary"' in page
+    assert decide(server, "nothing")[0] == 404
+    assert decide(server, "promote", version="x")[0] == 400
 
 
 def test_a_declared_rollout_goes_its_steps_over_kill_9(project: Path) -> None:
@@ -249,7 +267,7 @@ def test_a_declared_rollout_goes_its_steps_over_kill_9(project: Path) -> None:
         def promoted() -> bool:
             for n in range(30):
                 native(served.url, "", {"customer": f"p{time.monotonic_ns()}", "amount": float(n)})
-            found = show(project, "endpoint/returns")["rollout"]
+            found = rollout(served)
             seen.add(found["step"])
             return bool(found["state"] == "promoted")
 

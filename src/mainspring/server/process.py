@@ -305,6 +305,7 @@ class ServerProcess:
             lambda: conditions_report(settings),
             self.state.metrics_page,
             lambda: self._management.url if self._management is not None else "",
+            self.rollouts.described,
         )
         add_actuator_routes(router, actuator, exposed_pages(settings))
         wires.add_management_routes(router)

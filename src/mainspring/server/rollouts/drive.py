@@ -274,6 +274,11 @@ class Rollouts:
             for part in ("rows", "failed", "dropped", "flips", "total", "greatest"):
                 self._metrics.set(f"mainspring_shadow_{part}", float(getattr(seen.differences, part)), **labels)
 
+    def described(self) -> Mapping[str, object]:
+        """The newest rollout of each model that has had one."""
+        found = {name: described(self._services.catalog, name) for name in self._loading.names()}
+        return {name: rollout for name, rollout in found.items() if rollout is not None}
+
     def compact(self) -> None:
         """Move the sealed segments of shadows' logs into the lake."""
         for node in self._plan.of_kind("endpoint", over="model"):
