@@ -109,7 +109,7 @@ def following(
         return {"state": "promoted", "why": "it was made the champion meanwhile"}
     if champion != rollout.stable_id:
         return {"state": "stopped", "why": "another version is the champion meanwhile"}
-    found = msgspec.to_builtins(verdict.looks)
+    found = list(msgspec.to_builtins(verdict.looks))
     if broken:
         return {"state": "stopped", "why": f"it cannot be loaded: {broken}"}
     if verdict.why:
@@ -117,7 +117,8 @@ def following(
     if not rollout.since:
         return {"since": now} if live else {}
     step = rollout.now
-    calls = seen.differences.calls if step.shadow and seen.differences is not None else seen.canary.calls
+    asked = Differences() if seen.differences is None else seen.differences
+    calls = asked.calls if step.shadow else seen.canary.calls
     if not step.for_us or now - rollout.since < step.for_us or calls < FIRST_LOOK:
         return {}
     if rollout.step + 1 < len(rollout.steps):
