@@ -298,6 +298,11 @@ class WorkerState:
         assert self.pushing is not None
         return self.pushing.push(source, rows, now, request_id)
 
+    @property
+    def sources(self) -> Mapping[str, SourceTable]:
+        """The sources that take pushes, by name."""
+        return self._sources if self.pushing is not None else {}
+
     def feast(self) -> FeastFeatures | None:
         """The views that are kept online, as Feast's clients ask for them; None when there are none."""
         if not any(view.online for view in self._views.values()):

@@ -188,6 +188,21 @@ class EndpointService:
         self._taken = sorted(self._carried)
         self._known = frozenset(self._taken) | ignored
 
+    @property
+    def carried(self) -> Mapping[str, ColumnType]:
+        """The columns that a question carries: keys, columns of the model, and what on-demand features ask for."""
+        return self._carried
+
+    @property
+    def ignored(self) -> Sequence[str]:
+        """Further columns that a question may carry."""
+        return sorted(self._known - self._carried.keys())
+
+    @property
+    def boolean(self) -> bool:
+        """Whether what is predicted is true or false."""
+        return self._boolean
+
     def answer(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int], asked: Asked = ANY) -> list[Answer]:
         """Answer rows of one request with one call of the model, or of each of the versions that they are parted among.
 
