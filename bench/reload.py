@@ -2,7 +2,8 @@
 
 Versions of a small ONNX model are promoted in turn in a running server, whose callers never stop asking; each promotion
 loads the version, warms it, leads calls to it, and lets the one before drain. The bar is 0 failures and a resident set
-that grows by less than 5 % from the tenth reload to the last.
+that grows by no more than 5 % over what as many requests without a reload let it grow: what is logged and watched costs
+memory of its own when it happens for the first time, so the same traffic goes first without reloads, twice.
 
     python bench/reload.py [--reloads 100] [--callers 4]
 """
@@ -29,7 +30,8 @@ from mainspring.server.rollouts.deciding import promote_whole
 
 BODY = json.dumps({"customer": "c01", "amount": 20.0}).encode()
 WIRE = json.dumps({"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}).encode()
-SETTLED = 10
+REQUESTS = 200
+"""Requests without a reload, for each reload that follows."""
 
 
 class Callers:
@@ -73,6 +75,15 @@ class Callers:
 def resident(process: int) -> int:
     """The resident set of a process in bytes."""
     return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def steady(url: str, process: int, callers: int, requests: int) -> int:
+    """The resident set after so many requests and no reload."""
+    asking = Callers(url, callers)
+    while asking.asked < requests:
+        time.sleep(0.05)
+    asking.stop()
+    return resident(process)
 
 
 def reload(project: Path, url: str, process: int, reloads: int, callers: int) -> tuple[Callers, list[int]]:
@@ -145,6 +156,7 @@ def main() -> int:
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.2)
+            warm = [steady(url, server.pid, asked.callers, asked.reloads * REQUESTS) for _ in range(2)]
             begun = time.monotonic()
             asking, sizes = reload(project, url, server.pid, asked.reloads, asked.callers)
             took = time.monotonic() - begun
@@ -153,16 +165,15 @@ def main() -> int:
             server.wait(60)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    first, last = sizes[min(SETTLED, len(sizes) - 1)], sizes[-1]
-    growth = last / first - 1
+    (first, last), before = (warm[1], sizes[-1]), warm[1] - warm[0]
+    growth = (last - first - max(before, 0)) / first
     print(f"reloads   {len(sizes)} in {took:.0f} s, versions {', '.join(sorted(asking.versions))} have answered")
     print(f"requests  {asking.asked:,}, failed {len(asking.failed)}")
-    print(
-        f"resident  {first / 2**20:.1f} MiB after {SETTLED} reloads, {last / 2**20:.1f} MiB at the end ({growth:+.1%})"
-    )
+    print(f"resident  {' -> '.join(f'{size / 2**20:.1f}' for size in warm)} MiB by as many requests without a reload")
+    print(f"          {last / 2**20:.1f} MiB after the reloads: {growth:+.1%} by them")
     for failure in asking.failed[:5]:
         print(f"          {failure}")
-    met = not asking.failed and growth < 0.05
+    met = not asking.failed and growth <= 0.05
     print("met" if met else "MISSED")
     return 0 if met else 1
 
