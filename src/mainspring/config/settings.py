@@ -32,7 +32,7 @@ _DEV = {
     "management.enabled": True,
     "console.enabled": True,
     "serving.replay": True,
-    "management.expose": ["health", "info", "conditions", "prometheus"],
+    "management.expose": ["health", "info", "conditions", "prometheus", "rollouts"],
 }
 
 

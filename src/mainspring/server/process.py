@@ -64,6 +64,7 @@ from mainspring.server.http.host import Bound, bind, run_listeners
 from mainspring.server.http.listening import default_model, exposed_pages, management_keys, origin_of_setting
 from mainspring.server.http.wires import CHANGED, MANAGED, ModelWires
 from mainspring.server.loop import online_views
+from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.schedules import Schedules
 from mainspring.server.state import WorkerState
 from mainspring.serving.inference import ServedModels
@@ -72,6 +73,8 @@ __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
 _SWEEP_SECONDS = 60.0
+_ROLLOUT_SECONDS = 1.0
+"""How often rollouts are looked at."""
 _FOLLOW_SECONDS = 0.5
 """How often vector indexes look for rows that came: pushes that come between are taken together."""
 _COUNTED = 4096
@@ -127,6 +130,9 @@ class ServerProcess:
         self._console = console
         self._settings = services.settings
         self.state = WorkerState(services, plan, only=only)
+        self.rollouts = Rollouts(
+            services, plan, self.state.loading, self.state.models, self.state.metrics, told, now_us
+        )
         self._only = frozenset(only)
         self._calls = services.state / "log" / "calls.db"
         self._recorder = recorder_of(services, self._calls, plan.app, told)
@@ -305,6 +311,7 @@ class ServerProcess:
             lambda: conditions_report(settings),
             self.state.metrics_page,
             lambda: self._management.url if self._management is not None else "",
+            self.rollouts.described,
         )
         add_actuator_routes(router, actuator, exposed_pages(settings))
         wires.add_management_routes(router)
@@ -348,6 +355,8 @@ class ServerProcess:
             self._tasks.append(asyncio.create_task(self._every(seconds, self.state.replay_once)))
             if not self.state.tried:
                 self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
+                self._tasks.append(asyncio.create_task(self._every(_ROLLOUT_SECONDS, self.rollouts.once)))
+                self._tasks.append(asyncio.create_task(self._every(seconds, self.rollouts.compact)))
             self._tasks.append(asyncio.create_task(self._every(_FOLLOW_SECONDS, self.state.vector_indexes.follow)))
 
         async def stopping() -> None:

@@ -57,6 +57,13 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_monitor_evaluated_timestamp_seconds": ("gauge", "when the monitor was evaluated last"),
     "mainspring_queue_depth": ("gauge", "requests under way"),
     "mainspring_model_version": ("gauge", "the model version that answers"),
+    "mainspring_rollout_share": ("gauge", "the share of callers that a version which is tried answers"),
+    "mainspring_shadow_rows": ("gauge", "rows of a rollout that a shadow was asked too"),
+    "mainspring_shadow_failed": ("gauge", "calls that a shadow has failed"),
+    "mainspring_shadow_dropped": ("gauge", "calls that a shadow was not asked, because too many waited"),
+    "mainspring_shadow_flips": ("gauge", "rows of which a shadow gives another label"),
+    "mainspring_shadow_total": ("gauge", "sum of the differences of a shadow's scores"),
+    "mainspring_shadow_greatest": ("gauge", "the greatest difference of a shadow's score"),
 }
 
 Labels = tuple[tuple[str, str], ...]

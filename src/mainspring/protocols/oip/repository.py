@@ -8,10 +8,13 @@ from typing import Any
 from mainspring.protocols.bodies import decode_object
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 from mainspring.serving.inference import ServedModels
+from mainspring.serving.versions import State
 
 __all__ = ["add_repository_index", "add_repository_routes"]
 
-_UNLOADING = frozenset({"unload_dependents"})
+_VERSION = "version"
+"""The parameter of a load and an unload that is of one version, beside the one that answers."""
+_UNLOADING = frozenset({"unload_dependents", _VERSION})
 
 
 def add_repository_index(router: Router, models: ServedModels) -> None:
@@ -45,10 +48,12 @@ class _Index:
             raise Fault(400, "ready is a boolean")
         listed = []
         for name in self._models.known():
-            served = self._models.get(name)
-            if served is not None:
-                listed.append({"name": name, "version": served.version, "state": "READY", "reason": ""})
-            elif not only_ready:
+            states = self._models.states(name)
+            for known in states:
+                if known.state is State.READY or not only_ready:
+                    state = {"version": known.version, "state": known.state.value, "reason": known.reason}
+                    listed.append({"name": name, **state})
+            if not states and not only_ready:
                 listed.append({"name": name, "version": "", "state": "UNAVAILABLE", "reason": "not loaded"})
         return json_response(listed)
 
@@ -61,23 +66,32 @@ class _Routes:
 
     async def repository_load(self, request: Request) -> Response:
         self._may(request)
-        if strange := next(iter(_parameters(request)), None):
+        asked = _parameters(request)
+        if strange := next((name for name in asked if name != _VERSION), None):
             raise Fault(
                 400,
                 f"load takes no parameter {strange[:40]!r}: a model is loaded from the registry by its name, "
                 "with the configuration that is recorded there",
             )
         (name,) = request.parameters
-        await self._run(self._registry.load, name)
+        await self._run(self._registry.load, name, _version(asked))
         return json_response({"name": name, "load": True})
 
     async def repository_unload(self, request: Request) -> Response:
         self._may(request)
-        if strange := next((name for name in _parameters(request) if name not in _UNLOADING), None):
+        asked = _parameters(request)
+        if strange := next((name for name in asked if name not in _UNLOADING), None):
             raise Fault(400, f"unload takes no parameter {strange[:40]!r}")
         (name,) = request.parameters
-        await self._run(self._registry.unload, name)
+        await self._run(self._registry.unload, name, _version(asked))
         return json_response({"name": name, "unload": True})
+
+
+def _version(asked: Mapping[str, Any]) -> str | None:
+    found = asked.get(_VERSION)
+    if found is not None and type(found) not in (str, int):
+        raise Fault(400, "version is a version's number")
+    return None if found is None else str(found)
 
 
 def _body(request: Request) -> dict[str, Any]:
