@@ -213,8 +213,9 @@ class ServerProcess:
         router = self._router
         most = settings.whole("server.max_rows")
         endpoints, metrics, app = (lambda: self.state.endpoints), self.state.metrics, self.plan.app
-        default = default_model(settings, self.state.names())
-        models = ServedModels(self.state.models, endpoints, self.state.loading, metrics, app, most, now_us, default)
+        default, timeout = default_model(settings, self.state.names()), settings.number("server.timeout")
+        loading = self.state.loading
+        models = ServedModels(self.state.models, endpoints, loading, metrics, app, most, now_us, default, timeout)
         server, page = ("mainspring", _version()), self.state.metrics_page
         self._script = entry_script(os.environ, self._told)
         wires = ModelWires(models, settings, self._ready, server, page, self.state, os.environ, self._script)

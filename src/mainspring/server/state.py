@@ -38,11 +38,12 @@ from mainspring.server.features.vector_indexes import VectorIndexes
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
 from mainspring.server.monitors import ModelMonitors
+from mainspring.server.rollouts.live import LiveLoader
 from mainspring.server.rollouts.loading import ModelLoading, Own
 from mainspring.server.rollouts.reading import EndpointRoutes, shadow_log
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import EndpointService, ModelColumn, dates_among
-from mainspring.serving.models import LiveModel, load_live
+from mainspring.serving.models import LiveModel
 from mainspring.serving.predlog.schema import ColumnKind, LogSchema
 from mainspring.serving.predlog.writer import PredictionLog
 from mainspring.serving.table import ModelTable
@@ -85,6 +86,7 @@ class WorkerState:
         self.metrics = _metrics(self._kept, "-".join(["worker", str(worker), *sorted(only)]))
         self._only = frozenset(only)
         self.models = ModelTable()
+        self.loader = LiveLoader(services, plan, self.metrics)
         self.endpoints: dict[str, EndpointService] = {}
         self.feature_services: dict[str, ServedFeatures] = {}
         self.logs: dict[str, PredictionLog] = {}
@@ -105,7 +107,9 @@ class WorkerState:
         self._counting = threading.Lock()
         self._schemas: dict[str, LogSchema] = {}
         self._shadow_logs: dict[str, PredictionLog] = {}
-        self.loading = ModelLoading(services, plan, self.models, self.metrics, self._served_models, self._reads, _tell)
+        self.loading = ModelLoading(
+            services, plan, self.models, self.metrics, self._served_models, self._reads, _tell, self.loader.load
+        )
         self._promised: dict[str, float] = {}
         self._counted: dict[tuple[str, str], int] = {}
 
@@ -280,7 +284,7 @@ class WorkerState:
         if name in self.names():
             raise Rejected(Reason.CONFLICT, f"model {name!r} is one of the app's own")
         try:
-            live = load_live(1, "", folder, self.services.predictor)
+            live = self.loader.load_folder(name, folder)
         except (OSError, ValueError) as error:
             raise Rejected(Reason.INVALID, f"there is no model in the folder of {name!r}") from error
         self.models.put(name, live)
