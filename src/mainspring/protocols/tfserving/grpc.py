@@ -1,0 +1,312 @@
+"""TensorFlow Serving over gRPC: PredictionService and ModelService."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from mainspring.protocols.arrays import array_of
+from mainspring.protocols.bodies import id_headers
+from mainspring.protocols.grpc.service import GrpcCall, GrpcService
+from mainspring.protocols.http import Fault, Request
+from mainspring.protocols.tfserving.messages import MODEL, PREDICTION, schema
+from mainspring.protocols.tfserving.tensors import TYPES, read_proto, write_proto
+from mainspring.protocols.tfserving.values import SIGNATURE, classes_of, numbers_of
+from mainspring.serving.calls import Array, Call, Inference, Reason, Rejected, Tensor
+from mainspring.serving.inference import ServedModel, ServedModels
+
+__all__ = ["tfserving_services"]
+
+PROTOCOL = "tfserving_grpc"
+_PREFIX = "tensorflow/serving/"
+_AVAILABLE = 30
+_TYPE_URL = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
+
+
+def tfserving_services(
+    models: ServedModels, may: Callable[[Request], None], run_blocking: Callable[..., Awaitable[Any]]
+) -> tuple[GrpcService, ...]:
+    """Both services.
+
+    Args:
+        models: the models of this process.
+        may: raises `Fault` for a call that may not manage.
+        run_blocking: awaits a function run in a thread.
+    """
+    predictions, versions = _Predictions(models), _Models(models, may, run_blocking)
+    return (
+        GrpcService(
+            PREDICTION,
+            schema(),
+            {
+                "Predict": predictions.predict,
+                "Classify": predictions.classify,
+                "Regress": predictions.regress,
+                "MultiInference": predictions.multi_inference,
+                "GetModelMetadata": predictions.metadata,
+            },
+        ),
+        GrpcService(
+            MODEL,
+            schema(),
+            {"GetModelStatus": versions.status, "HandleReloadConfigRequest": versions.reload},
+            frozenset({"HandleReloadConfigRequest"}),
+        ),
+    )
+
+
+def _message(name: str) -> Any:
+    return schema().message(f"tensorflow.serving.{name}")
+
+
+def _version(spec: Any) -> str | None:
+    return str(spec.version.value) if spec.WhichOneof("version_choice") == "version" else None
+
+
+def _found(models: ServedModels, spec: Any) -> ServedModel:
+    """The model that a spec names.
+
+    Raises:
+        Fault: 400, it names none.
+        Rejected: as `ServedModels.find` raises.
+    """
+    if not spec.name:
+        raise Fault(400, "model_spec names no model")
+    return models.find(spec.name, _version(spec), spec.version_label or None)
+
+
+def _number(version: str) -> int:
+    """A version as TensorFlow Serving numbers it; one that is no number is 0."""
+    return int(version) if version.isascii() and version.isdigit() else 0
+
+
+class _Predictions:
+    def __init__(self, models: ServedModels) -> None:
+        self._models = models
+        self._predicted = _message("PredictResponse")
+
+    async def predict(self, asked: Any, call: GrpcCall) -> Any:
+        begun = time.perf_counter_ns()
+        served = self._asked(asked.model_spec)
+        inputs = self._inputs(asked.inputs, served)
+        answer = await self._infer(served, asked.model_spec, inputs, call, begun, tuple(asked.output_filter))
+        found = self._predicted()
+        self._name(found.model_spec, answer)
+        for tensor, values in answer.outputs:
+            write_proto(found.outputs[tensor.name], tensor, values)
+        return found
+
+    async def classify(self, asked: Any, call: GrpcCall) -> Any:
+        served = self._asked(asked.model_spec)
+        _check_classes(served)
+        answer = await self._examples(served, asked.model_spec, asked.input, call)
+        found = _message("ClassificationResponse")(result=_classes(answer))
+        self._name(found.model_spec, answer)
+        return found
+
+    async def regress(self, asked: Any, call: GrpcCall) -> Any:
+        served = self._asked(asked.model_spec)
+        answer = await self._examples(served, asked.model_spec, asked.input, call)
+        found = _message("RegressionResponse")(result=_regressions(answer))
+        self._name(found.model_spec, answer)
+        return found
+
+    async def multi_inference(self, asked: Any, call: GrpcCall) -> Any:
+        """Several answers of one model about the same examples, which are scored once."""
+        if not asked.tasks:
+            raise Fault(400, "tasks names none")
+        specs = (task.model_spec for task in asked.tasks)
+        if len({(spec.name, _version(spec), spec.version_label) for spec in specs}) > 1:
+            raise Fault(400, "all tasks are of one model and version")
+        served = self._asked(asked.tasks[0].model_spec)
+        writers = [self._writer(task, served) for task in asked.tasks]
+        answer = await self._examples(served, asked.tasks[0].model_spec, asked.input, call)
+        found = _message("MultiInferenceResponse")()
+        for write in writers:
+            result = found.results.add(**write(answer))
+            self._name(result.model_spec, answer)
+        return found
+
+    def _writer(self, task: Any, served: ServedModel) -> Callable[[Inference], dict[str, Any]]:
+        self._asked(task.model_spec)
+        if task.method_name == f"{_PREFIX}classify":
+            _check_classes(served)
+            return lambda answer: {"classification_result": _classes(answer)}
+        if task.method_name == f"{_PREFIX}regress":
+            return lambda answer: {"regression_result": _regressions(answer)}
+        raise Fault(400, f"method_name is {_PREFIX}classify or {_PREFIX}regress, not {task.method_name[:80]!r}")
+
+    async def metadata(self, asked: Any, call: GrpcCall) -> Any:
+        served = _found(self._models, asked.model_spec)
+        fields = list(asked.metadata_field)
+        if not fields or any(field != "signature_def" for field in fields):
+            raise Fault(400, "metadata_field is signature_def")
+        described = _message("SignatureDefMap")()
+        signature = described.signature_def[SIGNATURE]
+        for tensors, into in ((served.inputs, signature.inputs), (served.outputs, signature.outputs)):
+            for tensor in tensors:
+                _describe(into[tensor.name], tensor)
+        signature.method_name = f"{_PREFIX}predict"
+        found = _message("GetModelMetadataResponse")()
+        found.model_spec.name = served.name
+        found.model_spec.version.value = _number(served.version)
+        found.metadata["signature_def"].type_url = _TYPE_URL
+        found.metadata["signature_def"].value = described.SerializeToString()
+        return found
+
+    def _asked(self, spec: Any) -> ServedModel:
+        served = _found(self._models, spec)
+        if spec.signature_name not in ("", SIGNATURE):
+            raise Fault(400, f"the model has the signature {SIGNATURE}, not {spec.signature_name[:80]!r}")
+        return served
+
+    def _inputs(self, protos: Any, served: ServedModel) -> dict[str, Array]:
+        declared = {tensor.name: tensor for tensor in served.taken(tuple(protos))}
+        if strange := next((name for name in protos if name not in declared), None):
+            raise Fault(400, f"model {served.name!r} has no input {strange[:80]!r}; it takes {', '.join(declared)}")
+        return {name: read_proto(proto, declared[name], self._models.max_rows) for name, proto in protos.items()}
+
+    async def _examples(self, served: ServedModel, spec: Any, asked: Any, call: GrpcCall) -> Inference:
+        begun = time.perf_counter_ns()
+        kind = asked.WhichOneof("kind")
+        if kind is None:
+            raise Fault(400, "input has no examples")
+        examples = getattr(asked, kind).examples
+        context = asked.example_list_with_context.context if kind == "example_list_with_context" else None
+        inputs = _columns(examples, context, served, self._models.max_rows)
+        return await self._infer(served, spec, inputs, call, begun)
+
+    async def _infer(
+        self,
+        served: ServedModel,
+        spec: Any,
+        inputs: dict[str, Array],
+        call: GrpcCall,
+        begun: int,
+        outputs: tuple[str, ...] = (),
+    ) -> Inference:
+        question = Call(
+            served.name,
+            inputs,
+            PROTOCOL,
+            _version(spec),
+            spec.version_label or None,
+            outputs=outputs,
+            deadline=call.deadline,
+            decode_ns=time.perf_counter_ns() - begun,
+        )
+        answer = await self._models.infer(question)
+        if answer.ids:
+            call.identified(id_headers(answer.ids))
+        return answer
+
+    def _name(self, spec: Any, answer: Inference) -> None:
+        spec.name = answer.model
+        spec.version.value = _number(answer.version)
+        spec.signature_name = SIGNATURE
+
+
+class _Models:
+    def __init__(
+        self, models: ServedModels, may: Callable[[Request], None], run_blocking: Callable[..., Awaitable[Any]]
+    ) -> None:
+        self._models = models
+        self._may = may
+        self._run = run_blocking
+
+    async def status(self, asked: Any, call: GrpcCall) -> Any:
+        served = _found(self._models, asked.model_spec)
+        version = {"version": _number(served.version), "state": _AVAILABLE, "status": {}}
+        return _message("GetModelStatusResponse")(model_version_status=[version])
+
+    async def reload(self, asked: Any, call: GrpcCall) -> Any:
+        """Serve the models of a list and no others; nothing is changed unless all of it can be."""
+        self._may(call.request)
+        if asked.config.WhichOneof("config") != "model_config_list":
+            raise Fault(400, "config is a model_config_list")
+        wanted = [self._checked(config) for config in asked.config.model_config_list.config]
+        if len(set(wanted)) != len(wanted):
+            raise Fault(400, "a model is in the list twice")
+        for name in wanted:
+            if self._models.get(name) is None:
+                await self._run(self._models.registry.load, name)
+        for name in self._models.names():
+            if name not in wanted:
+                await self._run(self._models.registry.unload, name)
+        return _message("ReloadConfigResponse")(status={})
+
+    def _checked(self, config: Any) -> str:
+        """The name of a model that may be loaded as a list says.
+
+        Raises:
+            Fault: 400, the list wants what is not in the registry.
+            Rejected: NO_MODEL, no model is called so; NO_VERSION, another one answers.
+        """
+        name: str = config.name
+        if name not in self._models.registry.names():
+            raise Rejected(Reason.NO_MODEL, f"no model of the registry is called {name[:80]!r}")
+        if config.base_path not in ("", name):
+            raise Fault(400, f"base_path is {name!r} or nothing: models come by name, from no URL or path")
+        policy = config.model_version_policy
+        if policy.WhichOneof("policy_choice") == "specific":
+            for version in policy.specific.versions:
+                self._models.find(name, str(version))
+        for label, version in config.version_labels.items():
+            self._models.find(name, str(version), label)
+        return name
+
+
+def _check_classes(served: ServedModel) -> None:
+    if not served.binary:
+        raise Fault(400, f"model {served.name!r} is a regression; ask it to Regress")
+
+
+def _classes(answer: Inference) -> Any:
+    rows = [{"classes": [{"label": label, "score": score} for label, score in row]} for row in classes_of(answer)]
+    return _message("ClassificationResult")(classifications=rows)
+
+
+def _regressions(answer: Inference) -> Any:
+    return _message("RegressionResult")(regressions=[{"value": value} for value in numbers_of(answer)])
+
+
+def _describe(info: Any, tensor: Tensor) -> None:
+    info.name = f"{tensor.name}:0"
+    info.dtype = TYPES[tensor.datatype]
+    for size in tensor.shape:
+        info.tensor_shape.dim.add(size=size)
+
+
+def _columns(examples: Sequence[Any], context: Any, served: ServedModel, max_rows: int) -> dict[str, Array]:
+    """The columns of examples; a feature that one has not is the context's."""
+    if not examples:
+        raise Fault(400, "input has no examples")
+    if len(examples) > max_rows:
+        raise Fault(413, f"{len(examples)} examples; at most {max_rows} are served at once")
+    names = {tensor.name for tensor in served.columns}
+    shared = {} if context is None else dict(context.features.feature)
+    rows = [dict(example.features.feature) for example in examples]
+    for row in (shared, *rows):
+        if strange := next((name for name in row if name not in names), None):
+            known = ", ".join(tensor.name for tensor in served.columns)
+            raise Fault(400, f"model {served.name!r} has no feature {strange[:80]!r}; it takes {known}")
+    found = {}
+    for tensor in served.columns:
+        name = tensor.name
+        values = [_feature(row.get(name) or shared.get(name), name) for row in rows]
+        found[name] = array_of(name, tensor.datatype, values)
+    return found
+
+
+def _feature(feature: Any, name: str) -> float | int:
+    kind = None if feature is None else feature.WhichOneof("kind")
+    if kind is None:
+        raise Fault(400, f"an example has no feature {name!r}")
+    values = getattr(feature, kind).value
+    if kind == "bytes_list":
+        raise Fault(400, f"feature {name!r} is text; the model takes numbers")
+    if len(values) != 1:
+        raise Fault(400, f"feature {name!r} has {len(values)} values; the model takes one")
+    found: float | int = values[0]
+    return found
