@@ -21,7 +21,7 @@ _LOOK_S = 0.5
 
 
 @functools.cache
-def _schema() -> Schema:
+def schema() -> Schema:
     return Schema(
         ProtoFile(
             "grpc/health/v1/health.proto",
@@ -48,7 +48,7 @@ def health_service(ready: Callable[[], bool], services: Callable[[], Sequence[st
         ready: whether every required model is warm, and nobody has asked the server to stop.
         services: the names that are served.
     """
-    answer = _schema().message("grpc.health.v1.HealthCheckResponse")
+    answer = schema().message("grpc.health.v1.HealthCheckResponse")
 
     def status(name: str) -> int:
         if name and name not in services():
@@ -74,4 +74,4 @@ def health_service(ready: Callable[[], bool], services: Callable[[], Sequence[st
         if told == _SERVING:
             yield answer(status=_NOT_SERVING)
 
-    return GrpcService(HEALTH, _schema(), {"Check": check, "Watch": watch})
+    return GrpcService(HEALTH, schema(), {"Check": check, "Watch": watch})

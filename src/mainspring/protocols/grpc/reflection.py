@@ -83,9 +83,8 @@ def _fill(found: Any, message: Any, served: Sequence[GrpcService]) -> None:
     kind = message.WhichOneof("message_request")
     file, schemas = None, dict.fromkeys(service.schema for service in served)
     if kind == "list_services":
-        found.list_services_response.service.extend(
-            [{"name": service.name} for service in sorted(served, key=lambda service: service.name)]
-        )
+        for name in sorted(service.name for service in served):
+            found.list_services_response.service.add(name=name)
         return
     if kind == "file_by_filename":
         file = next(filter(None, (schema.file(message.file_by_filename) for schema in schemas)), None)

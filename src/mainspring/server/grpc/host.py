@@ -110,6 +110,7 @@ class GrpcHost:
         except RuntimeError:
             bound = 0
         if not bound:
+            self._server = None
             raise ConfigError(
                 f"grpc.port {port} is taken",
                 code="MS-3104",
@@ -132,6 +133,9 @@ class GrpcHost:
         self.drain(seconds)
         if self._ended is not None:
             await self._ended
+            # grpcio's server shuts itself down once more when it is freed, and needs the loop for that.
+            self._server = self._ended = None
+            await asyncio.sleep(0)
 
     def _options(self, shared: bool) -> tuple[tuple[str, int], ...]:
         return (
@@ -173,7 +177,7 @@ class GrpcHost:
                 call = GrpcCall(path, context.invocation_metadata, deadline, stopping, context.set_trailing_metadata)
                 guard(call.request)
                 found = await answer(read_message(kind, data), call)
-                return found if type(found) is bytes else found.SerializeToString()  # type: ignore[no-any-return]
+                return found if type(found) is bytes else found.SerializeToString()
             except asyncio.CancelledError:
                 code = "CANCELLED"
                 if overdue.forgive(task):
