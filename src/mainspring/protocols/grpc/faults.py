@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from mainspring.errors import MainspringError
 from mainspring.protocols.http import Fault, error_response, fault_of
-from mainspring.serving.calls import Rejected
+from mainspring.serving.calls import Reason, Rejected
 
 __all__ = ["CODES", "is_ours", "status_of"]
 
@@ -38,6 +38,8 @@ def status_of(error: Exception) -> tuple[str, str, int | None]:
         if response.status >= 500:
             return _code(response.status), f"the server cannot answer now ({error.code})", later
         return _code(response.status), f"{error.what}; {error.fix}" if error.fix else error.what, later
+    if isinstance(error, Rejected) and error.reason is Reason.CONFLICT:
+        return "FAILED_PRECONDITION", error.message, None
     fault = fault_of(error)
     return _code(fault.status), fault.message, fault.retry_after
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     protobuf = lazy("google.protobuf.message")
 
-__all__ = ["GrpcCall", "GrpcService", "Metadata", "read_message"]
+__all__ = ["GrpcAsking", "GrpcCall", "GrpcService", "Metadata", "read_message"]
 
 Metadata = Iterable[tuple[str, str | bytes]]
 
@@ -62,6 +62,32 @@ class GrpcCall:
         found = tuple((name.decode(), value.decode("latin-1")) for name, value in headers)
         if found:
             self.trailing(found)
+
+
+class GrpcAsking:
+    """A message and its call's metadata, as what may serve as a caller's key (`mainspring.serving.rollout.split`).
+
+    Args:
+        call: the call.
+        message: what is asked.
+    """
+
+    __slots__ = ("_call", "_message")
+
+    def __init__(self, call: GrpcCall, message: Any) -> None:
+        self._call = call
+        self._message = message
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        """The metadata."""
+        return self._call.request.headers
+
+    @property
+    def body(self) -> bytes:
+        """The message's bytes, the same for the same message."""
+        found: bytes = self._message.SerializeToString(deterministic=True)
+        return found
 
 
 class _Headers(Mapping[bytes, bytes]):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from typing import Any
 
 from mainspring.protocols.grpc.faults import status_of
-from mainspring.protocols.grpc.service import GrpcCall, GrpcService
+from mainspring.protocols.grpc.service import GrpcAsking, GrpcCall, GrpcService
 from mainspring.protocols.http import Fault, Request
 from mainspring.protocols.oip.grpc_infer import parameter, read_infer, write_infer
 from mainspring.protocols.oip.messages import INFERENCE, REPOSITORY, schema
@@ -111,7 +111,8 @@ class _Service:
         return self._answers["ServerMetadata"](name=name, version=version, extensions=EXTENSIONS)
 
     async def model_metadata(self, asked: Any, call: GrpcCall) -> Any:
-        return self._answers["ModelMetadata"](**described(self._find(asked)))
+        model = self._find(asked)
+        return self._answers["ModelMetadata"](**described(model, self._models.ready(model.name)))
 
     async def model_config(self, asked: Any, call: GrpcCall) -> Any:
         return self._answers["ModelConfig"](config=configured(self._find(asked), self._models.max_rows))
@@ -121,7 +122,7 @@ class _Service:
         if asked.name:
             found = [self._find(asked)]
         else:
-            found = [model for name in self._models.names() if (model := self._models.get(name)) is not None]
+            found = [model for name in self._models.names() for model in reversed(self._models.ready(name))]
         return self._statistics(model_stats=[counted(model) for model in found])
 
     async def model_stream_infer(self, asked: AsyncIterator[Any], call: GrpcCall) -> AsyncIterator[Any]:
@@ -144,13 +145,14 @@ class _Service:
 
     async def infer(self, asked: Any, call: GrpcCall) -> Any:
         begun = time.perf_counter_ns()
-        version = asked.model_version or None
-        served = self._models.find(asked.model_name, version)
-        question = read_infer(asked, served, version, PROTOCOL, self._models.max_rows, call.deadline, begun)
-        return write_infer(await self._models.infer(question), asked.id, raw=bool(asked.raw_input_contents))
+        version = asked.model_version
+        served = _named(self._models, asked.model_name, version, GrpcAsking(call, asked))
+        number = served.version if version else None
+        question = read_infer(asked, served, number, PROTOCOL, self._models.max_rows, call.deadline, begun)
+        return write_infer(await self._models.infer(question, served), asked.id, raw=bool(asked.raw_input_contents))
 
     def _find(self, asked: Any) -> ServedModel:
-        return self._models.find(asked.name, asked.version or None)
+        return _named(self._models, asked.name, asked.version)
 
 
 class _Repository:
@@ -194,6 +196,13 @@ class _Repository:
         self._may(call.request)
         await self._run(self._models.registry.unload, asked.model_name)
         return schema().message("inference.model_repository.RepositoryModelUnloadResponse")()
+
+
+def _named(models: ServedModels, name: str, version: str, asking: GrpcAsking | None = None) -> ServedModel:
+    """Who answers: a version by its number or its label; without one whom the caller's key leads to."""
+    if not version:
+        return models.find(name, asking=asking)
+    return models.find(name, version) if version.isdigit() else models.find(name, label=version)
 
 
 def _message(name: str) -> Any:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from mainspring.protocols.arrays import array_of
 from mainspring.protocols.bodies import id_headers
-from mainspring.protocols.grpc.service import GrpcCall, GrpcService
+from mainspring.protocols.grpc.service import GrpcAsking, GrpcCall, GrpcService
 from mainspring.protocols.http import Fault, Request
 from mainspring.protocols.tfserving.messages import MODEL, PREDICTION, schema
 from mainspring.protocols.tfserving.tensors import TYPES, read_proto, write_proto
 from mainspring.protocols.tfserving.values import SIGNATURE, classes_of, numbers_of
 from mainspring.serving.calls import Array, Call, Inference, Reason, Rejected, Tensor
 from mainspring.serving.inference import ServedModel, ServedModels
+from mainspring.serving.versions import Policy, State, VersionState
 
 __all__ = ["tfserving_services"]
 
 PROTOCOL = "tfserving_grpc"
 _PREFIX = "tensorflow/serving/"
-_AVAILABLE = 30
+_STATES: Mapping[State, str] = {
+    State.LOADING: "LOADING",
+    State.READY: "AVAILABLE",
+    State.UNLOADING: "UNLOADING",
+    State.UNAVAILABLE: "END",
+}
 _TYPE_URL = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 
 
@@ -64,8 +70,8 @@ def _version(spec: Any) -> str | None:
     return str(spec.version.value) if spec.WhichOneof("version_choice") == "version" else None
 
 
-def _found(models: ServedModels, spec: Any) -> ServedModel:
-    """The model that a spec names.
+def _found(models: ServedModels, spec: Any, asking: GrpcAsking | None = None) -> ServedModel:
+    """The model that a spec names, by the version, the label, or the caller's key.
 
     Raises:
         Fault: 400, it names none.
@@ -73,7 +79,7 @@ def _found(models: ServedModels, spec: Any) -> ServedModel:
     """
     if not spec.name:
         raise Fault(400, "model_spec names no model")
-    return models.find(spec.name, _version(spec), spec.version_label or None)
+    return models.find(spec.name, _version(spec), spec.version_label or None, asking)
 
 
 def _number(version: str) -> int:
@@ -88,7 +94,7 @@ class _Predictions:
 
     async def predict(self, asked: Any, call: GrpcCall) -> Any:
         begun = time.perf_counter_ns()
-        served = self._asked(asked.model_spec)
+        served = self._asked(asked.model_spec, GrpcAsking(call, asked))
         inputs = self._inputs(asked.inputs, served)
         answer = await self._infer(served, asked.model_spec, inputs, call, begun, tuple(asked.output_filter))
         found = self._predicted()
@@ -98,7 +104,7 @@ class _Predictions:
         return found
 
     async def classify(self, asked: Any, call: GrpcCall) -> Any:
-        served = self._asked(asked.model_spec)
+        served = self._asked(asked.model_spec, GrpcAsking(call, asked))
         _check_classes(served)
         answer = await self._examples(served, asked.model_spec, asked.input, call)
         found = _message("ClassificationResponse")(result=_classes(answer))
@@ -106,7 +112,7 @@ class _Predictions:
         return found
 
     async def regress(self, asked: Any, call: GrpcCall) -> Any:
-        served = self._asked(asked.model_spec)
+        served = self._asked(asked.model_spec, GrpcAsking(call, asked))
         answer = await self._examples(served, asked.model_spec, asked.input, call)
         found = _message("RegressionResponse")(result=_regressions(answer))
         self._name(found.model_spec, answer)
@@ -119,7 +125,7 @@ class _Predictions:
         specs = (task.model_spec for task in asked.tasks)
         if len({(spec.name, _version(spec), spec.version_label) for spec in specs}) > 1:
             raise Fault(400, "all tasks are of one model and version")
-        served = self._asked(asked.tasks[0].model_spec)
+        served = self._asked(asked.tasks[0].model_spec, GrpcAsking(call, asked))
         writers = [self._writer(task, served) for task in asked.tasks]
         answer = await self._examples(served, asked.tasks[0].model_spec, asked.input, call)
         found = _message("MultiInferenceResponse")()
@@ -155,8 +161,8 @@ class _Predictions:
         found.metadata["signature_def"].value = described.SerializeToString()
         return found
 
-    def _asked(self, spec: Any) -> ServedModel:
-        served = _found(self._models, spec)
+    def _asked(self, spec: Any, asking: GrpcAsking | None = None) -> ServedModel:
+        served = _found(self._models, spec, asking)
         if spec.signature_name not in ("", SIGNATURE):
             raise Fault(400, f"the model has the signature {SIGNATURE}, not {spec.signature_name[:80]!r}")
         return served
@@ -196,7 +202,7 @@ class _Predictions:
             deadline=call.deadline,
             decode_ns=time.perf_counter_ns() - begun,
         )
-        answer = await self._models.infer(question)
+        answer = await self._models.infer(question, served)
         if answer.ids:
             call.identified(id_headers(answer.ids))
         return answer
@@ -216,21 +222,28 @@ class _Models:
         self._run = run_blocking
 
     async def status(self, asked: Any, call: GrpcCall) -> Any:
-        served = _found(self._models, asked.model_spec)
-        version = {"version": _number(served.version), "state": _AVAILABLE, "status": {}}
-        return _message("GetModelStatusResponse")(model_version_status=[version])
+        """Every version that is known here, or the one that is named."""
+        spec = asked.model_spec
+        states = self._models.states(spec.name)
+        if spec.version_label or not states:
+            states = [state for state in states if state.version == _found(self._models, spec).version]
+        elif (version := _version(spec)) is not None:
+            states = [state for state in states if state.version == version]
+            if not states:
+                raise Rejected(Reason.NO_VERSION, f"model {spec.name!r} has no version {version}")
+        return _message("GetModelStatusResponse")(model_version_status=[_status(state) for state in states])
 
     async def reload(self, asked: Any, call: GrpcCall) -> Any:
-        """Serve the models of a list and no others; nothing is changed unless all of it can be."""
+        """Serve the models of a list and no others; nothing is changed when one of them is unknown."""
         self._may(call.request)
         if asked.config.WhichOneof("config") != "model_config_list":
             raise Fault(400, "config is a model_config_list")
-        wanted = [self._checked(config) for config in asked.config.model_config_list.config]
+        configs = list(asked.config.model_config_list.config)
+        wanted = [self._checked(config) for config in configs]
         if len(set(wanted)) != len(wanted):
             raise Fault(400, "a model is in the list twice")
-        for name in wanted:
-            if self._models.get(name) is None:
-                await self._run(self._models.registry.load, name)
+        for config in configs:
+            await self._run(self._apply, config)
         for name in self._models.names():
             if name not in wanted:
                 await self._run(self._models.registry.unload, name)
@@ -241,20 +254,48 @@ class _Models:
 
         Raises:
             Fault: 400, the list wants what is not in the registry.
-            Rejected: NO_MODEL, no model is called so; NO_VERSION, another one answers.
+            Rejected: NO_MODEL, no model is called so.
         """
         name: str = config.name
         if name not in self._models.registry.names():
             raise Rejected(Reason.NO_MODEL, f"no model of the registry is called {name[:80]!r}")
         if config.base_path not in ("", name):
             raise Fault(400, f"base_path is {name!r} or nothing: models come by name, from no URL or path")
-        policy = config.model_version_policy
-        if policy.WhichOneof("policy_choice") == "specific":
-            for version in policy.specific.versions:
-                self._models.find(name, str(version))
-        for label, version in config.version_labels.items():
-            self._models.find(name, str(version), label)
+        _policy(config.model_version_policy)
         return name
+
+    def _apply(self, config: Any) -> None:
+        """Load a model, the versions of its policy, and let its labels name what the list says."""
+        registry, name = self._models.registry, config.name
+        if self._models.get(name) is None:
+            registry.load(name)
+        if config.HasField("model_version_policy"):
+            registry.keep(name, _policy(config.model_version_policy))
+        for label, version in config.version_labels.items():
+            if self._models.labels(name).get(label) != str(version):
+                registry.label(name, label, str(version))
+
+
+def _status(state: VersionState) -> Mapping[str, Any]:
+    failed = state.state is State.UNAVAILABLE
+    status = {"error_code": "UNKNOWN", "error_message": state.reason} if failed else {}
+    return {"version": _number(state.version), "state": _STATES[state.state], "status": status}
+
+
+def _policy(policy: Any) -> Policy:
+    """A ServableVersionPolicy.
+
+    Raises:
+        Fault: 400, it asks for no version.
+    """
+    kind = policy.WhichOneof("policy_choice")
+    if kind == "all":
+        return Policy(latest=0, every=True)
+    if kind == "specific":
+        if not policy.specific.versions:
+            raise Fault(400, "model_version_policy.specific names no version")
+        return Policy(latest=0, specific=tuple(policy.specific.versions))
+    return Policy(latest=max(policy.latest.num_versions, 1))
 
 
 def _check_classes(served: ServedModel) -> None:

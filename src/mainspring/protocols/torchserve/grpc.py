@@ -13,7 +13,7 @@ import orjson
 
 from mainspring.protocols.bodies import id_headers
 from mainspring.protocols.grpc.faults import status_of
-from mainspring.protocols.grpc.service import GrpcCall, GrpcService
+from mainspring.protocols.grpc.service import GrpcAsking, GrpcCall, GrpcService
 from mainspring.protocols.http import Fault, Request, Response
 from mainspring.protocols.payloads.body import JSON, write_body
 from mainspring.protocols.torchserve.inference import DATA, read_parts
@@ -93,7 +93,11 @@ class _Inference:
 
     async def predictions(self, asked: Any, call: GrpcCall) -> Any:
         begun = time.perf_counter_ns()
-        served = self._models.find(asked.model_name, asked.model_version or None)
+        version = asked.model_version
+        if version and not version.isdigit():
+            served = self._models.find(asked.model_name, label=version)
+        else:
+            served = self._models.find(asked.model_name, version or None, asking=GrpcAsking(call, asked))
         parts = [(data, JSON) for name, data in sorted(asked.input.items()) if name.startswith(DATA)]
         inputs = read_parts(parts, served, self._models.max_rows)
         decode_ns = time.perf_counter_ns() - begun
@@ -101,11 +105,11 @@ class _Inference:
             served.name,
             inputs,
             PROTOCOL,
-            asked.model_version or None,
+            served.version if version else None,
             deadline=call.deadline,
             decode_ns=decode_ns,
         )
-        answer = await self._models.infer(question)
+        answer = await self._models.infer(question, served)
         if answer.ids:
             call.identified(id_headers(answer.ids))
         body = write_body(answer, JSON, lambda scores: scores)
