@@ -128,7 +128,14 @@ SETTINGS: tuple[SettingSpec, ...] = (
     ),
     SettingSpec("server.host", str, "127.0.0.1", "address the endpoints listen on"),
     SettingSpec("server.port", int, 8080, "port the endpoints listen on; 0 takes a free one", 0, 65_535),
-    SettingSpec("grpc.port", int, None, "port of Feast's gRPC services; 0 takes a free one, unset is none", 0, 65_535),
+    SettingSpec("grpc.enabled", bool, True, "whether models and features are served over gRPC"),
+    SettingSpec("grpc.port", int, 9000, "port of gRPC, on `server.host`; 0 takes a free one", 0, 65_535),
+    SettingSpec(
+        "grpc.max_message", int, None, "greatest message of gRPC, in bytes; `server.max_body` when left out", 1
+    ),
+    SettingSpec("grpc.certificate", str, None, "file of gRPC's certificate, in PEM; plain text when left out"),
+    SettingSpec("grpc.private_key", str, None, "file of its private key, in PEM, without a passphrase"),
+    SettingSpec("grpc.client_ca", str, None, "file of what signs clients' certificates; they must have one then"),
     SettingSpec("server.max_body", int, 8_388_608, "greatest request body, in bytes", 1),
     SettingSpec("server.max_rows", int, 65_536, "most rows in one request", 1),
     SettingSpec("server.queue", int, 1024, "most requests under way at once; beyond it the answer is 429", 1),

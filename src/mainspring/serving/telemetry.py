@@ -24,6 +24,8 @@ _SLOTS = 65_536
 _MOST = 1000
 _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_requests_total": ("counter", "requests answered"),
+    "mainspring_grpc_requests_total": ("counter", "calls over gRPC that are over, by their status"),
+    "mainspring_grpc_request_seconds": ("histogram", "time of a call over gRPC; of a stream, of all of it"),
     "mainspring_endpoint_latency_seconds": ("gauge", "the latency that an endpoint promises for 99 requests in 100"),
     "mainspring_request_seconds": ("histogram", "time from the first byte of a request to the last of its answer"),
     "mainspring_inferences_total": ("counter", "calls of a model by a protocol, answered and failed"),
