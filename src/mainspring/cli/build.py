@@ -1,28 +1,23 @@
-"""``mainspring build``: an image of the app, for wherever it is to run."""
+"""``mainspring build``: what ships the app: an image, and what the place where it runs is told."""
 
 from __future__ import annotations
 
-import os
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from mainspring.choose.services import Services
+from mainspring.cli.build_image import build_image, eject_files
+from mainspring.cli.build_target import FORMS, build_target
 from mainspring.cli.options import open_services, project_options
-from mainspring.cli.output import emit, lines, tell
-from mainspring.deploy.image.build import Image, base_registry, build, epoch_of, image_store
-from mainspring.deploy.image.eject import eject
 from mainspring.deploy.image.manifest import VARIANTS
-from mainspring.deploy.image.reference import Reference, reference_of
-from mainspring.deploy.image.registry import Registry
-from mainspring.deploy.image.sbom import MEDIA_TYPE
-from mainspring.deploy.image.transport import Sent, attach, push, write_layout
 from mainspring.errors import UsageError
 
 __all__ = ["command"]
 
 
-@click.command(short_help="an image of the app, for wherever it is to run")
+@click.command(short_help="an image of the app, and what the place where it runs is told")
 @click.option("--image", "image", is_flag=True, help="an OCI image: pushed to image.repository, without a daemon")
 @click.option("--layout", type=click.Path(file_okay=False, path_type=Path), help="write it as an OCI layout into DIR")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="a name for it; the first 16 digits of its digest")
@@ -30,6 +25,12 @@ __all__ = ["command"]
     "--for", "variant", type=click.Choice(sorted(VARIANTS)), default="kubernetes", show_default=True, help="the target"
 )
 @click.option("--eject", "ejected", is_flag=True, help="write a Dockerfile and a compose file instead, to keep")
+@click.option("--k8s", "k8s", is_flag=True, help="Kubernetes objects of the image that was pushed last")
+@click.option("--kserve", "kserve", is_flag=True, help="the same with KServe's InferenceService")
+@click.option("--render", "form", type=click.Choice(FORMS), help="their form; manifests when left out")
+@click.option("--target", metavar="NAME", help="render for [targets.NAME]")
+@click.option("--of", "of", metavar="IMAGE", help="another image, by its digest")
+@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="the folder to render into")
 @project_options
 def command(
     project: Path | None,
@@ -40,80 +41,33 @@ def command(
     tags: tuple[str, ...],
     variant: str,
     ejected: bool,
+    k8s: bool,
+    kserve: bool,
+    form: str | None,
+    target: str | None,
+    of: str | None,
+    out: Path | None,
 ) -> int:
-    """Build what ships the app; the app is not imported, and what is unchanged is neither made nor sent again."""
-    if not (image or ejected):
+    """Build what ships the app; what is unchanged is neither made nor sent again.
+
+    For an image the app is not imported. Objects are rendered without asking a cluster: `mainspring deploy` asks it.
+    """
+    name = target or ("kserve" if kserve else "kubernetes")
+    builds: tuple[tuple[bool, Callable[[Services], None]], ...] = (
+        (ejected, lambda services: eject_files(services, as_json)),
+        (image and not ejected, lambda services: build_image(services, as_json, layout, tags, variant)),
+        (
+            k8s or kserve or form is not None or target is not None,
+            lambda services: build_target(services, as_json, name, form or FORMS[0], of, out),
+        ),
+    )
+    chosen = [make for asked, make in builds if asked]
+    if not chosen:
         raise UsageError("nothing is asked for", code="MS-2704", fix="mainspring build --image")
     services = open_services(project, profile)
-    settings, started = services.settings, time.monotonic()
     try:
-        told = (lambda text: None) if as_json else tell
-        if ejected:
-            written = eject(services, told)
-            emit({"written": written}) if as_json else lines(written)
-            return 0
-        to = settings.text("image.repository")
-        if not to and layout is None:
-            raise UsageError(
-                "the image has nowhere to go",
-                code="MS-2702",
-                why="neither image.repository nor --layout says where",
-                fix='image.repository = "registry.example.com/team/name", or mainspring build --image --layout DIR',
-            )
-        found = build(services, VARIANTS[variant], epoch=epoch_of(os.environ), told=told)
-        names = list(tags) or [found.built.top.digest[7:23]]
-        store, sent, at, bills = image_store(services), Sent(), None, {}
-        if layout is not None:
-            write_layout(found.built, layout, lambda: base_registry(settings), store, names[0])
-            for digest, bill in found.bills.items():
-                (layout / f"{digest[7:23]}.cdx.json").write_bytes(bill)
-        if to:
-            at = reference_of(to, origin=getattr(settings.setting("image.repository"), "origin", ""))
-            registry = Registry(at)
-            sent = push(found.built, registry, lambda: base_registry(settings), store, names, told)
-            for one in found.built.manifests:
-                digest = one.described.digest
-                bills[digest] = attach(registry, one.described, MEDIA_TYPE, found.bills[digest], store)
-        _show(found, at, names, sent, bills, time.monotonic() - started, as_json)
+        for make in chosen:
+            make(services)
         return 0
     finally:
         services.close()
-
-
-def _show(
-    found: Image,
-    at: Reference | None,
-    tags: list[str],
-    sent: Sent,
-    bills: dict[str, str],
-    seconds: float,
-    as_json: bool,
-) -> None:
-    digest = found.built.top.digest
-    name = "" if at is None else str(Reference(at.host, at.name, "", digest))
-    if as_json:
-        emit(
-            {
-                "image": name,
-                "digest": digest,
-                "tags": tags,
-                "base": f"{found.base.reference}@{found.base.digest}",
-                "layers": [
-                    {"title": one.title, "digest": one.digest, "diff_id": one.diff_id, "size": one.size}
-                    for one in found.layers
-                ],
-                "models": found.release.models,
-                "sent": {name: getattr(sent, name) for name in ("uploaded", "mounted", "there", "bytes")},
-                "sbom": bills,
-                "notes": list(found.notes),
-                "seconds": round(seconds, 3),
-            }
-        )
-        return
-    for note in found.notes:
-        tell(f"note: {note}")
-    sizes = ", ".join(f"{one.title} {one.size / 1e6:.1f} MB" for one in found.layers)
-    tell(f"layers: base, {sizes}")
-    if name:
-        tell(f"{sent.uploaded} uploaded ({sent.bytes / 1e6:.1f} MB), {sent.mounted} mounted, {seconds:.1f} s")
-    lines([name or digest])
