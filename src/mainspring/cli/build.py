@@ -1,23 +1,24 @@
-"""``mainspring build``: what ships the app: an image, and what the place where it runs is told."""
+"""``mainspring build``: what ships the app: an image, objects for a cluster, pipelines for others, files for CI."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from mainspring.choose.services import Services
-from mainspring.cli.build_image import build_image, eject_files
-from mainspring.cli.build_target import FORMS, build_target
-from mainspring.cli.options import open_services, project_options
+from mainspring.cli.emitting import kubeflow
+from mainspring.cli.imaging import build_image
+from mainspring.cli.options import project_options
+from mainspring.cli.rendering import FORMS, render_target
+from mainspring.deploy.ci.generate import FLAVOURS
 from mainspring.deploy.image.manifest import VARIANTS
 from mainspring.errors import UsageError
 
 __all__ = ["command"]
 
 
-@click.command(short_help="an image of the app, and what the place where it runs is told")
+@click.command(short_help="what ships the app: an image, objects for a cluster, pipelines for others, files for CI")
+@click.argument("words", nargs=-1, metavar="[NAME] [KEY=VALUE]...")
 @click.option("--image", "image", is_flag=True, help="an OCI image: pushed to image.repository, without a daemon")
 @click.option("--layout", type=click.Path(file_okay=False, path_type=Path), help="write it as an OCI layout into DIR")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="a name for it; the first 16 digits of its digest")
@@ -25,17 +26,20 @@ __all__ = ["command"]
     "--for", "variant", type=click.Choice(sorted(VARIANTS)), default="kubernetes", show_default=True, help="the target"
 )
 @click.option("--eject", "ejected", is_flag=True, help="write a Dockerfile and a compose file instead, to keep")
-@click.option("--k8s", "k8s", is_flag=True, help="Kubernetes objects of the image that was pushed last")
+@click.option("--k8s", "k8s", is_flag=True, help="objects for Kubernetes, rendered without asking a cluster")
 @click.option("--kserve", "kserve", is_flag=True, help="the same with KServe's InferenceService")
-@click.option("--render", "form", type=click.Choice(FORMS), help="their form; manifests when left out")
-@click.option("--target", metavar="NAME", help="render for [targets.NAME]")
-@click.option("--of", "of", metavar="IMAGE", help="another image, by its digest")
-@click.option("-o", "--out", type=click.Path(file_okay=False, path_type=Path), help="the folder to render into")
+@click.option("--render", "form", type=click.Choice(FORMS), help="objects in this form; manifests when left out")
+@click.option("--target", metavar="NAME", help="objects for [targets.NAME]")
+@click.option("--kfp", "kfp", is_flag=True, help="the pipeline NAME for Kubeflow and Vertex AI Pipelines")
+@click.option("--use", "use", metavar="IMAGE", help="the image to run: that of --kfp, or another than was pushed last")
+@click.option("-o", "--output", "to", type=click.Path(path_type=Path), help="the file of --kfp, the folder of objects")
+@click.option("--ci", "flavour", type=click.Choice(sorted(FLAVOURS)), help="pipelines for a CI service")
 @project_options
 def command(
     project: Path | None,
     profile: str | None,
     as_json: bool,
+    words: tuple[str, ...],
     image: bool,
     layout: Path | None,
     tags: tuple[str, ...],
@@ -45,29 +49,29 @@ def command(
     kserve: bool,
     form: str | None,
     target: str | None,
-    of: str | None,
-    out: Path | None,
+    kfp: bool,
+    use: str | None,
+    to: Path | None,
+    flavour: str | None,
 ) -> int:
-    """Build what ships the app; what is unchanged is neither made nor sent again.
+    """Build what ships the app.
 
-    For an image the app is not imported. Objects are rendered without asking a cluster: `mainspring deploy` asks it.
+    An image is built without importing the app; what is unchanged is neither made nor sent again.
     """
-    name = target or ("kserve" if kserve else "kubernetes")
-    builds: tuple[tuple[bool, Callable[[Services], None]], ...] = (
-        (ejected, lambda services: eject_files(services, as_json)),
-        (image and not ejected, lambda services: build_image(services, as_json, layout, tags, variant)),
-        (
-            k8s or kserve or form is not None or target is not None,
-            lambda services: build_target(services, as_json, name, form or FORMS[0], of, out),
-        ),
-    )
-    chosen = [make for asked, make in builds if asked]
-    if not chosen:
-        raise UsageError("nothing is asked for", code="MS-2704", fix="mainspring build --image")
-    services = open_services(project, profile)
-    try:
-        for make in chosen:
-            make(services)
+    objects = k8s or kserve or form is not None or target is not None
+    if sum((image or ejected, objects, kfp, flavour is not None)) != 1:
+        raise UsageError(
+            "nothing is asked for, or several things at once",
+            code="MS-2704",
+            fix="mainspring build --image",
+        )
+    if kfp:
+        return kubeflow(project, profile, as_json, words, use, to)
+    if words:
+        raise UsageError(f"{words[0]!r} is too much", code="MS-2779", fix="only --kfp takes a name")
+    if flavour is not None:
         return 0
-    finally:
-        services.close()
+    if objects:
+        name = target or ("kserve" if kserve else "kubernetes")
+        return render_target(project, profile, as_json, name, form or FORMS[0], use, to)
+    return build_image(project, profile, as_json, layout, tags, variant, ejected)
