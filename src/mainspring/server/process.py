@@ -83,6 +83,8 @@ _MANAGED = 256
 """The most requests under way at once at the management listener."""
 _OF_MODELS = frozenset({"infer", "predict", "predictions", "invoke"})
 """The routes whose path begins with a model's name."""
+_INFLIGHT = "mainspring_inflight_requests"
+"""By which an autoscaler tells how busy a replica is."""
 _OF_ENDPOINTS = frozenset({"endpoint", "batch"})
 """Those whose path begins with an endpoint's."""
 _ASKED = ("catalog", "online")
@@ -258,6 +260,7 @@ class ServerProcess:
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
         let_in = guard(callers, settings.whole("server.queue"), lambda: main.open, besides=wires.manages)
         main = Listener(router, limits, guard=let_in, watch=self._count, on_error=self._fault)
+        self.state.metrics.gauge_from(_INFLIGHT, lambda: {(("app", self.plan.app),): float(main.open)})
         found = [_bind("server", main, settings)]
         if settings.flag("management.enabled"):
             self._management = self._bind_management(settings, limits, wires)

@@ -65,7 +65,7 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_monitor_effect": ("gauge", "the size of the change"),
     "mainspring_monitor_floor": ("gauge", "the least size that alarms"),
     "mainspring_monitor_evaluated_timestamp_seconds": ("gauge", "when the monitor was evaluated last"),
-    "mainspring_queue_depth": ("gauge", "requests under way"),
+    "mainspring_inflight_requests": ("gauge", "requests under way"),
     "mainspring_model_version": ("gauge", "the model version that answers"),
     "mainspring_rollout_share": ("gauge", "the share of callers that a version which is tried answers"),
     "mainspring_shadow_rows": ("gauge", "rows of a rollout that a shadow was asked too"),
