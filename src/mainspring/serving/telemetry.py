@@ -24,6 +24,8 @@ _SLOTS = 65_536
 _MOST = 1000
 _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_requests_total": ("counter", "requests answered"),
+    "mainspring_grpc_requests_total": ("counter", "calls over gRPC that are over, by their status"),
+    "mainspring_grpc_request_seconds": ("histogram", "time of a call over gRPC; of a stream, of all of it"),
     "mainspring_endpoint_latency_seconds": ("gauge", "the latency that an endpoint promises for 99 requests in 100"),
     "mainspring_request_seconds": ("histogram", "time from the first byte of a request to the last of its answer"),
     "mainspring_inferences_total": ("counter", "calls of a model by a protocol, answered and failed"),
@@ -63,8 +65,15 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_monitor_effect": ("gauge", "the size of the change"),
     "mainspring_monitor_floor": ("gauge", "the least size that alarms"),
     "mainspring_monitor_evaluated_timestamp_seconds": ("gauge", "when the monitor was evaluated last"),
-    "mainspring_queue_depth": ("gauge", "requests under way"),
+    "mainspring_inflight_requests": ("gauge", "requests under way"),
     "mainspring_model_version": ("gauge", "the model version that answers"),
+    "mainspring_rollout_share": ("gauge", "the share of callers that a version which is tried answers"),
+    "mainspring_shadow_rows": ("gauge", "rows of a rollout that a shadow was asked too"),
+    "mainspring_shadow_failed": ("gauge", "calls that a shadow has failed"),
+    "mainspring_shadow_dropped": ("gauge", "calls that a shadow was not asked, because too many waited"),
+    "mainspring_shadow_flips": ("gauge", "rows of which a shadow gives another label"),
+    "mainspring_shadow_total": ("gauge", "sum of the differences of a shadow's scores"),
+    "mainspring_shadow_greatest": ("gauge", "the greatest difference of a shadow's score"),
 }
 
 Labels = tuple[tuple[str, str], ...]

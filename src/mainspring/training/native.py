@@ -77,7 +77,7 @@ def native_scores(estimator: Any, values: NDArray[Any], task: Literal["binary", 
 
 def _asked(predict: Callable[..., Any], values: NDArray[Any]) -> Any:
     """What a method predicts; one that takes the parameters of a call gets none."""
-    more = {"parameters": {}} if "parameters" in inspect.signature(predict).parameters else {}
+    more: dict[str, Any] = {"parameters": {}} if "parameters" in inspect.signature(predict).parameters else {}
     return predict(values, **more)
 
 
