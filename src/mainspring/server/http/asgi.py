@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring.protocols.http import Fault, Request, Response, Router, error_response
+from mainspring.protocols.http import Fault, Request, Response, Route, Router, error_response
 from mainspring.server.http.deadlines import Deadlines, TimeIsUp
 from mainspring.server.http.exchange import Exchange
 from mainspring.server.http.streams import Leaving, Leavings, Receive, Send, leaving_of, send_stream
@@ -168,10 +168,7 @@ class Listener:
             )
             if self._guard is not None:
                 self._guard(request)
-            if route.long:
-                asked.leaving = self._leavings.watch(receive) if exchange is None else leaving_of(exchange)
-                return await route.handler(request)
-            return await self._deadlines.within(self._limits.timeout, route.handler(request))
+            return await self._handled(route, request, receive, exchange, asked)
         except TimeIsUp:
             return errors(Fault(504, "the answer took too long"))
         except asyncio.CancelledError:
@@ -180,6 +177,17 @@ class Listener:
             if self._on_error is not None and not isinstance(error, (Fault, Rejected)):
                 self._on_error(error)
             return errors(error)
+
+    async def _handled(
+        self, route: Route, request: Request, receive: Receive, exchange: Exchange | None, asked: _Asked
+    ) -> Response:
+        """The handler's answer, unless the client leaves before that and nobody else wants it."""
+        if route.long:
+            asked.leaving = self._leavings.watch(receive) if exchange is None else leaving_of(exchange)
+            return await route.handler(request)
+        if route.asks and exchange is not None:
+            asked.leaving = leaving_of(exchange)
+        return await self._deadlines.within(self._limits.timeout, route.handler(request))
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         declared = headers.get(_LENGTH)
