@@ -13,6 +13,7 @@ Bar: none of its own; a ratio of 2 or more on a route is when DESIGN would have 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import signal
 import subprocess
@@ -176,7 +177,8 @@ def compared(what: str, folder: Path) -> None:
         if what == "predict":
             own = shutil.copytree(project, own / "flights")
         command = [sys.executable, str(Path(__file__).resolve()), "--serve", side, what, str(port), str(own)]
-        servers[side] = (subprocess.Popen(command, cwd=own, stderr=subprocess.DEVNULL), port)
+        environment = {**os.environ, "MAINSPRING_MANAGEMENT_PORT": "0"}
+        servers[side] = (subprocess.Popen(command, cwd=own, env=environment, stderr=subprocess.DEVNULL), port)
     try:
         for name, request in requests_of(what).items():
             count = REQUESTS if "100" not in name else REQUESTS // 8
@@ -197,7 +199,7 @@ def built(project: Path) -> Path:
     """The flights example, its model trained."""
     shutil.copytree(_EXAMPLE, project, ignore=shutil.ignore_patterns(".mainspring", "__pycache__"))
     if not (project / "data" / "planes.parquet").exists():
-        subprocess.run([sys.executable, "data.py"], cwd=project, check=True)
+        subprocess.run([sys.executable, "data.py"], cwd=project, check=True, stdout=subprocess.DEVNULL)
     command = [sys.executable, "-m", "mainspring.cli", "apply"]
     subprocess.run(command, cwd=project, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return project
