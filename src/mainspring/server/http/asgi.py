@@ -11,8 +11,8 @@ from typing import Any
 from mainspring.protocols.http import Errors, Fault, Request, Response, Route, Router, error_response
 from mainspring.server.http.deadlines import Deadline, Deadlines
 from mainspring.server.http.exchange import Exchange
-from mainspring.server.http.messages import Messages
-from mainspring.server.http.streams import Leaving, Leavings, Receive, Send, leaving_of, send_stream
+from mainspring.server.http.messages import Messages, Receive, Send
+from mainspring.server.http.streams import Leaving, Leavings, leaving_of, send_stream
 from mainspring.serving.calls import Rejected
 
 __all__ = ["AsgiApp", "Limits", "Listener"]
@@ -110,7 +110,7 @@ class Listener:
             except BaseException as error:
                 response = self._failed(asked, error)
             if response.stream is not None or not exchange.answer(response, close=self.draining):
-                await self._write(response, exchange.send, head=exchange.method == "HEAD")
+                await self._write(response, exchange)
             status = response.status
         except asyncio.CancelledError:
             if not asked.left():
@@ -179,7 +179,7 @@ class Listener:
                 headers = dict(exchange.headers)
                 self._guard(Request(exchange.method, exchange.path, exchange.query, headers, b""))
         except Fault as fault:
-            await self._write(error_response(fault), exchange.send, head=exchange.method == "HEAD")
+            await self._write(error_response(fault), exchange)
             return
         await app(exchange.scope, exchange.receive, closing)
 
@@ -205,7 +205,7 @@ class Listener:
     def _too_large(self) -> Fault:
         return Fault(413, f"the body is larger than {self._limits.body} bytes")
 
-    async def _write(self, response: Response, send: Send, *, head: bool) -> None:
+    async def _write(self, response: Response, exchange: Exchange | Messages) -> None:
         headers = [(_TEXT, response.content_type), *response.headers]
         if response.stream is None and response.status not in _BODILESS:
             headers.append((_LENGTH, b"%d" % len(response.body)))
@@ -213,10 +213,11 @@ class Listener:
             headers.append((b"connection", b"close"))
         start = {"type": "http.response.start", "status": response.status, "headers": headers}
         if response.stream is not None:
-            await send_stream(response, start, send, head=head)
+            await send_stream(response, start, exchange)
             return
-        await send(start)
-        await send({"type": "http.response.body", "body": b"" if head else response.body})
+        await exchange.send(start)
+        body = b"" if exchange.method == "HEAD" else response.body
+        await exchange.send({"type": "http.response.body", "body": body})
 
 
 class _Asked:

@@ -291,6 +291,15 @@ class Exchange(RequestResponseCycle):
         self.line.on_response_complete()
         return True
 
+    def part(self, data: bytes) -> bool:
+        """Send the next part of an answer in chunks; False where the client takes no more now, as `answer`."""
+        if self.disconnected or not data:
+            return True
+        if self.flow.write_paused or not self.chunked_encoding or self.method == "HEAD":
+            return False
+        self.transport.write_now(b"%x\r\n%b\r\n" % (len(data), data))  # type: ignore[attr-defined]
+        return True
+
     async def receive(self) -> Any:
         """The next of ASGI's messages."""
         return await super().receive()

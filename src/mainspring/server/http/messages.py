@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from mainspring.protocols.http import Response
-from mainspring.server.http.streams import Receive, Send
 
-__all__ = ["Messages"]
+__all__ = ["Messages", "Receive", "Send"]
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Messages:
@@ -50,6 +52,10 @@ class Messages:
     def whole_body(self) -> bytes | None:
         """None: it comes in messages."""
         return None
+
+    def part(self, data: bytes) -> bool:
+        """False: it goes in messages."""
+        return False
 
     def answer(self, response: Response, *, close: bool = False) -> bool:
         """False: it goes in messages."""
