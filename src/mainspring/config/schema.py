@@ -134,6 +134,14 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("server.queue", int, 1024, "most requests under way at once; beyond it the answer is 429", 1),
     SettingSpec("server.drain", float, 25.0, "seconds that open requests may take after SIGTERM", 0),
     SettingSpec("server.timeout", float, 30.0, "seconds that a request may take", 0.001),
+    SettingSpec(
+        "server.stall",
+        float,
+        20.0,
+        "seconds that a head may take to come; and a body, or the reading of an answer, beyond 256 bytes a second",
+        0.1,
+    ),
+    SettingSpec("server.connections", int, 8192, "most connections at once; further ones are answered with 503", 1),
     SettingSpec("server.keys", list, [], "API keys as secret references; empty leaves the endpoints open", secret=True),
     SettingSpec(
         "server.logs",

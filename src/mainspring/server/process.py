@@ -44,6 +44,7 @@ from mainspring.protocols.mcp.server import McpServer
 from mainspring.protocols.mcp.tools import Offer
 from mainspring.protocols.native.features import add_feature_routes
 from mainspring.protocols.native.rest import add_native_routes
+from mainspring.protocols.openapi.rest import add_openapi_route
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
 from mainspring.server.answering.assistants import Assistants, assistants_of
@@ -56,7 +57,9 @@ from mainspring.server.features.feast import FeastVectors
 from mainspring.server.features.labels import read_labels
 from mainspring.server.http.asgi import AsgiApp, Limits, Listener
 from mainspring.server.http.azure_script import EntryScript, entry_script
+from mainspring.server.http.bounds import Bounds
 from mainspring.server.http.callers import Callers, callers_of, digest_of
+from mainspring.server.http.described import described_limits, shapes_of
 from mainspring.server.http.guard import guard, identify, lets_in
 from mainspring.server.http.host import Bound, bind, run_listeners
 from mainspring.server.http.listening import default_model, exposed_pages, management_keys, origin_of_setting
@@ -78,6 +81,8 @@ _MANAGED = 256
 """The most requests under way at once at the management listener."""
 _OF_MODELS = frozenset({"infer", "predict", "predictions", "invoke"})
 """The routes whose path begins with a model's name."""
+_OF_ENDPOINTS = frozenset({"endpoint", "batch"})
+"""Those whose path begins with an endpoint's."""
 _ASKED = ("catalog", "online")
 """The stores that a served request needs; they are asked for the health page."""
 
@@ -204,7 +209,7 @@ class ServerProcess:
         most = settings.whole("server.max_rows")
         endpoints, metrics, app = (lambda: self.state.endpoints), self.state.metrics, self.plan.app
         default = default_model(settings, self.state.names())
-        models = ServedModels(self.state.models, endpoints, self.state, metrics, app, most, now_us, default)
+        models = ServedModels(self.state.models, endpoints, self.state.loading, metrics, app, most, now_us, default)
         server, page = ("mainspring", _version()), self.state.metrics_page
         self._script = entry_script(os.environ, self._told)
         wires = ModelWires(models, settings, self._ready, server, page, self.state, os.environ, self._script)
@@ -230,6 +235,8 @@ class ServerProcess:
                 asyncio.to_thread,
                 waits=self.state.waits,
             )
+        described = described_limits(settings, keys=bool(callers))
+        add_openapi_route(router, lambda: shapes_of(self.state, app, server[1]), described)
         if (feast := self.state.feast()) is not None:
             add_feast_routes(router, feast, asyncio.to_thread)
             wanted = settings.setting("grpc.port")
@@ -424,7 +431,7 @@ class ServerProcess:
 
     def _asked(self, route: str, asked: tuple[str, ...]) -> dict[str, str]:
         """What a request was for, as labels: only names that there are, so that clients make up no series."""
-        if route == "endpoint" and asked and asked[0] in self.state.endpoints:
+        if route in _OF_ENDPOINTS and asked and asked[0] in self.state.endpoints:
             return {"endpoint": asked[0]}
         model = asked[0].partition(":")[0] if asked else ""
         if route in _OF_MODELS and self.state.models.get(model) is not None:
@@ -490,4 +497,10 @@ def _version() -> str:
 
 def _bind(name: str, listener: Listener, settings: Settings) -> Bound:
     host = settings.text(f"{name}.host") or "127.0.0.1"
-    return bind(name, listener, host, settings.whole(f"{name}.port"), origin_of_setting(settings, f"{name}.port"))
+    bounds = Bounds(
+        listener.body_as_sent,
+        stall=settings.number("server.stall"),
+        connections=settings.whole("server.connections"),
+    )
+    port, origin = settings.whole(f"{name}.port"), origin_of_setting(settings, f"{name}.port")
+    return bind(name, listener, host, port, origin, bounds)

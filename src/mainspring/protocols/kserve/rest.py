@@ -60,7 +60,7 @@ class _Routes:
                 return await self._asked(otherwise, request)
             self._models.find(name)
         served = self._models.get(name)
-        versions = [] if served is None else [version_status(served)]
+        versions = [version_status(state) for state in self._models.states(name)]
         ready = {"name": name, "ready": served is not None, "model_version_status": versions}
         return json_response(self._item(name) | ready, 503 if served is None else 200)
 

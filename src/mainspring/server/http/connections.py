@@ -17,6 +17,8 @@ __all__ = ["Connection", "look_after"]
 
 _BOUNDS = Bounds(1 << 24)
 _WATCHED = frozenset({b"host", b"transfer-encoding", b"expect"})
+_OFFER = frozenset({b"connection", b"upgrade", b"http2-settings"})
+"""The headers by which a client offers another protocol."""
 _VERSIONS = frozenset({"1.1", "1.0"})
 _IDLE, _HEAD, _BODY = 0, 1, 2
 _MANY = 256
@@ -66,7 +68,7 @@ class Connection(HttpToolsProtocol):
         self._coding: bytes | None = None
         self._refusal: Refusal | None = None
         self._waiting: Refusal | None = None
-        self._deaf = False
+        self._deaf = self._offers = False
         self._half = False
         self._ended = False
         self._running: Exchange | None = None
@@ -123,21 +125,39 @@ class Connection(HttpToolsProtocol):
         self._chunk = size
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:  # nothing else is spoken here: the request is answered as it is
-            self._go_on(memoryview(data)[upgrade.args[0] :])
+        except httptools.HttpParserUpgrade as upgrade:
+            self._read_plainly(memoryview(data)[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._end(self._refusal or _BAD)
 
-    def _go_on(self, data: memoryview) -> None:
-        """Read what is behind a request that wanted another protocol."""
-        while data and not self._deaf:
+    def _read_plainly(self, rest: memoryview) -> None:
+        """Read a request that would rather go on in another protocol as if it had not said so (RFC 9110, section 7.8).
+
+        The parser stops behind such a head; Java's client sends one with a body, as it offers HTTP/2 by default. So the
+        head is read anew without the offer, and then what is behind it.
+        """
+        while not self._deaf:
+            head = self._without_offer()
+            self._offers = False
+            self.parser = _parser(self)
+            self._chunk = len(head) + len(rest)
             try:
-                self.parser.feed_data(data)
+                self.parser.feed_data(head)
+                self.parser.feed_data(rest)
                 return
             except httptools.HttpParserUpgrade as upgrade:
-                data = data[upgrade.args[0] or len(data) :]
+                rest = rest[upgrade.args[0] :]
             except httptools.HttpParserError:
                 self._end(self._refusal or _BAD)
+
+    def _without_offer(self) -> bytes:
+        """The head of the request, without the headers that offer another protocol."""
+        kept = [one for one in self.headers if one[0] not in _OFFER]
+        told = b",".join(value.lower() for name, value in self.headers if name == b"connection")
+        if b"close" in [token.strip() for token in told.split(b",")]:
+            kept.append((b"connection", b"close"))
+        first = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        return b"\r\n".join([first, *(b"%s: %s" % one for one in kept), b"", b""])
 
     # -- the parser's calls --------------------------------------------------------------------------------------------
 
@@ -171,6 +191,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin to answer, or wait for those before it."""
         parser, headers = self.parser, self.headers
+        if parser.should_upgrade() and parser.get_method() != b"CONNECT":
+            self._offers = True
+            return
         version, method = parser.get_http_version(), parser.get_method()
         self._check_head(version, method)
         self._phase, self._received, self._since = _BODY, 0, self._now()
@@ -234,6 +257,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is here."""
+        if self._offers:
+            return
         self._phase = _IDLE
         self._since = self._now()
         cycle = self.cycle
@@ -391,3 +416,10 @@ def _method(name: bytes) -> str:
     if len(_METHODS) < _MANY:
         _METHODS[name] = found
     return found
+
+
+def _parser(connection: Connection) -> httptools.HttpRequestParser:
+    """A parser that is set as uvicorn sets its own."""
+    parser = httptools.HttpRequestParser(connection)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
