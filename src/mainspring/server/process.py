@@ -57,6 +57,7 @@ from mainspring.server.features.labels import read_labels
 from mainspring.server.grpc.listening import GrpcListening
 from mainspring.server.http.asgi import AsgiApp, Limits, Listener
 from mainspring.server.http.azure_script import EntryScript, entry_script
+from mainspring.server.http.bounds import Bounds
 from mainspring.server.http.callers import Callers, callers_of, digest_of
 from mainspring.server.http.described import described_limits, shapes_of
 from mainspring.server.http.guard import guard, identify
@@ -518,4 +519,10 @@ def _version() -> str:
 
 def _bind(name: str, listener: Listener, settings: Settings) -> Bound:
     host = settings.text(f"{name}.host") or "127.0.0.1"
-    return bind(name, listener, host, settings.whole(f"{name}.port"), origin_of_setting(settings, f"{name}.port"))
+    bounds = Bounds(
+        listener.body_as_sent,
+        stall=settings.number("server.stall"),
+        connections=settings.whole("server.connections"),
+    )
+    port, origin = settings.whole(f"{name}.port"), origin_of_setting(settings, f"{name}.port")
+    return bind(name, listener, host, port, origin, bounds)
