@@ -21,6 +21,7 @@ VERBS = {
     "plan": "what would change, as a diff; exits 2 if anything would",
     "apply": "carry the plan out",
     "run": "one source, feature view, model, index, evaluation, step or pipeline, now",
+    "step": "one step by itself: values and folders in, a folder out; for orchestrators",
     "serve": "the production server only",
     "build": "an image of the app, for wherever it is to run",
     "ask": "talk to an assistant in the terminal",

@@ -1,28 +1,23 @@
-"""``mainspring build``: an image of the app, for wherever it is to run."""
+"""``mainspring build``: what ships the app: an image, pipelines for others to run, files for CI."""
 
 from __future__ import annotations
 
-import os
-import time
 from pathlib import Path
 
 import click
 
-from mainspring.cli.options import open_services, project_options
-from mainspring.cli.output import emit, lines, tell
-from mainspring.deploy.image.build import Image, base_registry, build, epoch_of, image_store
-from mainspring.deploy.image.eject import eject
+from mainspring.cli.emitting import kubeflow
+from mainspring.cli.imaging import build_image
+from mainspring.cli.options import project_options
+from mainspring.deploy.ci.generate import FLAVOURS
 from mainspring.deploy.image.manifest import VARIANTS
-from mainspring.deploy.image.reference import Reference, reference_of
-from mainspring.deploy.image.registry import Registry
-from mainspring.deploy.image.sbom import MEDIA_TYPE
-from mainspring.deploy.image.transport import Sent, attach, push, write_layout
 from mainspring.errors import UsageError
 
 __all__ = ["command"]
 
 
-@click.command(short_help="an image of the app, for wherever it is to run")
+@click.command(short_help="what ships the app: an image, pipelines for others to run, files for CI")
+@click.argument("words", nargs=-1, metavar="[NAME] [KEY=VALUE]...")
 @click.option("--image", "image", is_flag=True, help="an OCI image: pushed to image.repository, without a daemon")
 @click.option("--layout", type=click.Path(file_okay=False, path_type=Path), help="write it as an OCI layout into DIR")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="a name for it; the first 16 digits of its digest")
@@ -30,90 +25,40 @@ __all__ = ["command"]
     "--for", "variant", type=click.Choice(sorted(VARIANTS)), default="kubernetes", show_default=True, help="the target"
 )
 @click.option("--eject", "ejected", is_flag=True, help="write a Dockerfile and a compose file instead, to keep")
+@click.option("--kfp", "kfp", is_flag=True, help="the pipeline NAME for Kubeflow and Vertex AI Pipelines")
+@click.option("--use", "use", metavar="IMAGE", help="with --kfp: the image that the steps run in")
+@click.option("-o", "--output", "to", type=click.Path(dir_okay=False, path_type=Path), help="with --kfp: the file")
+@click.option("--ci", "flavour", type=click.Choice(sorted(FLAVOURS)), help="pipelines for a CI service")
 @project_options
 def command(
     project: Path | None,
     profile: str | None,
     as_json: bool,
+    words: tuple[str, ...],
     image: bool,
     layout: Path | None,
     tags: tuple[str, ...],
     variant: str,
     ejected: bool,
+    kfp: bool,
+    use: str | None,
+    to: Path | None,
+    flavour: str | None,
 ) -> int:
-    """Build what ships the app; the app is not imported, and what is unchanged is neither made nor sent again."""
-    if not (image or ejected):
-        raise UsageError("nothing is asked for", code="MS-2704", fix="mainspring build --image")
-    services = open_services(project, profile)
-    settings, started = services.settings, time.monotonic()
-    try:
-        told = (lambda text: None) if as_json else tell
-        if ejected:
-            written = eject(services, told)
-            emit({"written": written}) if as_json else lines(written)
-            return 0
-        to = settings.text("image.repository")
-        if not to and layout is None:
-            raise UsageError(
-                "the image has nowhere to go",
-                code="MS-2702",
-                why="neither image.repository nor --layout says where",
-                fix='image.repository = "registry.example.com/team/name", or mainspring build --image --layout DIR',
-            )
-        found = build(services, VARIANTS[variant], epoch=epoch_of(os.environ), told=told)
-        names = list(tags) or [found.built.top.digest[7:23]]
-        store, sent, at, bills = image_store(services), Sent(), None, {}
-        if layout is not None:
-            write_layout(found.built, layout, lambda: base_registry(settings), store, names[0])
-            for digest, bill in found.bills.items():
-                (layout / f"{digest[7:23]}.cdx.json").write_bytes(bill)
-        if to:
-            at = reference_of(to, origin=getattr(settings.setting("image.repository"), "origin", ""))
-            registry = Registry(at)
-            sent = push(found.built, registry, lambda: base_registry(settings), store, names, told)
-            for one in found.built.manifests:
-                digest = one.described.digest
-                bills[digest] = attach(registry, one.described, MEDIA_TYPE, found.bills[digest], store)
-        _show(found, at, names, sent, bills, time.monotonic() - started, as_json)
-        return 0
-    finally:
-        services.close()
+    """Build what ships the app.
 
-
-def _show(
-    found: Image,
-    at: Reference | None,
-    tags: list[str],
-    sent: Sent,
-    bills: dict[str, str],
-    seconds: float,
-    as_json: bool,
-) -> None:
-    digest = found.built.top.digest
-    name = "" if at is None else str(Reference(at.host, at.name, "", digest))
-    if as_json:
-        emit(
-            {
-                "image": name,
-                "digest": digest,
-                "tags": tags,
-                "base": f"{found.base.reference}@{found.base.digest}",
-                "layers": [
-                    {"title": one.title, "digest": one.digest, "diff_id": one.diff_id, "size": one.size}
-                    for one in found.layers
-                ],
-                "models": found.release.models,
-                "sent": {name: getattr(sent, name) for name in ("uploaded", "mounted", "there", "bytes")},
-                "sbom": bills,
-                "notes": list(found.notes),
-                "seconds": round(seconds, 3),
-            }
+    An image is built without importing the app; what is unchanged is neither made nor sent again.
+    """
+    if sum((image or ejected, kfp, flavour is not None)) != 1:
+        raise UsageError(
+            "nothing is asked for, or several things at once",
+            code="MS-2704",
+            fix="mainspring build --image",
         )
-        return
-    for note in found.notes:
-        tell(f"note: {note}")
-    sizes = ", ".join(f"{one.title} {one.size / 1e6:.1f} MB" for one in found.layers)
-    tell(f"layers: base, {sizes}")
-    if name:
-        tell(f"{sent.uploaded} uploaded ({sent.bytes / 1e6:.1f} MB), {sent.mounted} mounted, {seconds:.1f} s")
-    lines([name or digest])
+    if kfp:
+        return kubeflow(project, profile, as_json, words, use, to)
+    if words:
+        raise UsageError(f"{words[0]!r} is too much", code="MS-2779", fix="only --kfp takes a name")
+    if flavour is not None:
+        return 0
+    return build_image(project, profile, as_json, layout, tags, variant, ejected)

@@ -23,7 +23,7 @@ from mainspring.server.answering.watching import new_reference
 from mainspring.server.loop import named_node, run_named
 from mainspring.server.planning import plan_of
 
-__all__ = ["command"]
+__all__ = ["command", "parsed"]
 
 
 @click.command(short_help="one source, feature view, model, index, evaluation, step or pipeline, now")
@@ -51,7 +51,7 @@ def command(
         return _evaluate(services, plan, node, as_json)
     if isinstance(node.declaration, AssistantMonitor):
         return _begin_anew(services, plan, node, as_json)
-    given = _converted(node.declaration, _parsed(arguments))
+    given = _converted(node.declaration, parsed(arguments))
     with watching(quiet=as_json) as watch:
         done = run_named(services, app, plan, name, given, watch=watch, inline=inline, force=force, reason=reason)
     report = done.report
@@ -96,7 +96,12 @@ def _converted(target: object, texts: dict[str, str]) -> dict[str, object]:
     return {**texts}
 
 
-def _parsed(arguments: tuple[str, ...]) -> dict[str, str]:
+def parsed(arguments: tuple[str, ...]) -> dict[str, str]:
+    """``KEY=VALUE`` words as a mapping.
+
+    Raises:
+        UsageError: MS-2603.
+    """
     found: dict[str, str] = {}
     for text in arguments:
         key, sign, value = text.partition("=")

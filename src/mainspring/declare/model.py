@@ -12,6 +12,7 @@ from mainspring.declare.declaration import Declaration, DeclaredKind
 from mainspring.declare.frame import Frame
 from mainspring.declare.on_demand import ModelInput as Input
 from mainspring.declare.origin import Origin
+from mainspring.declare.rollout import RolloutStep, Versions
 from mainspring.declare.step import Pipeline, Step, StepOptions
 
 __all__ = [
@@ -113,11 +114,13 @@ class PromotionSpec:
         model: whose versions.
         when: judges the challenger and the champion on the same rows; None asks only for `margin`.
         margin: the paired bootstrap's lower 95 % bound of the difference must be above ``-margin``; None leaves it out.
+        rollout: the stretches in which it takes over from the champion; none is at once.
     """
 
     model: ModelDeclaration
     when: Callable[[Score, Score], bool] | None
     margin: float | None
+    rollout: tuple[RolloutStep, ...] = ()
 
 
 class Promotion(Declaration[PromotionSpec]):
@@ -137,11 +140,13 @@ class EndpointSpec:
         model: what answers.
         latency_us: the promised latency in microseconds, or None.
         log: the share of answers that the prediction log keeps, in [0, 1].
+        versions: which versions are loaded: so many of the newest, ``all``, or these numbers.
     """
 
     model: ModelDeclaration
     latency_us: int | None
     log: float
+    versions: Versions = 1
 
 
 class Endpoint(Declaration[EndpointSpec]):

@@ -126,10 +126,14 @@ class Call:
 
 @dataclass(slots=True)
 class Trace:
-    """The calls that a pipeline's body made, in order; every argument refers to earlier ones only."""
+    """The calls that a pipeline's body made, in order; every argument refers to earlier ones only.
+
+    `whole` says whether the body came to its end: it is left where it looks at an argument that nobody has given yet.
+    """
 
     calls: list[Call] = field(default_factory=list)
     result: object = None
+    whole: bool = False
 
 
 _wiring: ContextVar[Trace | None] = ContextVar("mainspring_wiring", default=None)
@@ -239,6 +243,7 @@ def trace(pipeline: Pipeline[..., object], arguments: Mapping[str, object]) -> T
     with _wire() as wired:
         try:
             wired.result = functools.partial(function, *bound.args, **bound.kwargs)()
+            wired.whole = True
         except MainspringError:
             raise
         except UnknownArgumentError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -15,10 +15,17 @@ from mainspring.engine.fitting import spell_type
 from mainspring.engine.reference import annotations_of
 from mainspring.errors import UsageError
 
-__all__ = ["converted"]
+__all__ = ["converted", "value_of"]
 
 
-def converted(function: Callable[..., object], texts: Mapping[str, str], *, filled: int = 0) -> dict[str, object]:
+def converted(
+    function: Callable[..., object],
+    texts: Mapping[str, str],
+    *,
+    filled: int = 0,
+    handed: Collection[str] = (),
+    over: str | None = None,
+) -> dict[str, object]:
     """The arguments of a call, by name.
 
     A text stays as it is where the annotation says ``str``, names a file where it says `File` or `Path`, and is JSON
@@ -28,6 +35,8 @@ def converted(function: Callable[..., object], texts: Mapping[str, str], *, fill
         function: a pipeline's or step's function.
         texts: what was typed.
         filled: how many of the first parameters are filled otherwise when they are not given.
+        handed: parameters whose values come otherwise.
+        over: the parameter that a map goes over; its text is a list.
 
     Raises:
         UsageError: MS-2608, there is no such parameter, one is missing, or a text does not fit its annotation.
@@ -39,19 +48,28 @@ def converted(function: Callable[..., object], texts: Mapping[str, str], *, fill
         raise _wrong(f"{function.__name__} has no parameter {name!r}", "", parameters)
     for name, parameter in list(parameters.items())[filled:]:
         plain = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        if plain and parameter.default is parameter.empty and name not in texts:
+        if plain and parameter.default is parameter.empty and name not in {*texts, *handed}:
             raise _wrong(f"{function.__name__} needs {name}=...", "the parameter has no default", parameters)
     found = {}
     for name, text in texts.items():
         try:
-            found[name] = _value(text, annotations.get(name, typing.Any))
+            found[name] = value_of(text, _taken(annotations.get(name, typing.Any), name == over))
         except (msgspec.ValidationError, ValueError) as error:
             wanted = spell_type(annotations[name])
             raise _wrong(f"{name}={text} is not {wanted}", str(error), parameters) from error
     return found
 
 
-def _value(text: str, wanted: object) -> object:
+def _taken(wanted: object, mapped: bool) -> object:
+    return list[wanted] if mapped else wanted  # type: ignore[valid-type]
+
+
+def value_of(text: str, wanted: object) -> object:
+    """A text as a value of the annotation.
+
+    Raises:
+        ValueError: it does not fit; msgspec's own error among them.
+    """
     union = typing.get_origin(wanted) in (typing.Union, types.UnionType)
     kinds = typing.get_args(wanted) if union else (wanted,)
     if type(None) in kinds and text == "null":

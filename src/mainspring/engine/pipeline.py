@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from mainspring.declare.data import FeatureView, Source
 from mainspring.declare.declaration import name_of, origin_of, spec_of
@@ -14,9 +15,13 @@ from mainspring.engine.fitting import feeds, fits, spell_type
 from mainspring.engine.maps import gather
 from mainspring.engine.reference import annotations_of
 from mainspring.engine.task import Output, Task, TaskGraph
+from mainspring.engine.wire import StoredResult
 from mainspring.errors import DeclarationError
 
-__all__ = ["Resolve", "graph_of"]
+__all__ = ["Given", "Resolve", "graph_of"]
+
+Given = StoredResult | Sequence[StoredResult]
+"""A result that another machine has computed, or several as a list."""
 
 Resolve = Callable[[Source | FeatureView], Task | Sequence[Task]]
 """Makes the task that reads a source or computes a feature view; the last of several is the one that is wanted."""
@@ -26,6 +31,9 @@ def graph_of(
     target: Pipeline[..., object] | Step[..., object],
     arguments: Mapping[str, object],
     resolve: Resolve,
+    *,
+    given: Mapping[str, Given] = MappingProxyType({}),
+    over: str | None = None,
 ) -> TaskGraph:
     """The graph of a pipeline with these arguments, or of a single step with what it needs.
 
@@ -33,6 +41,8 @@ def graph_of(
         target: what is to run.
         arguments: the parameters of the pipeline or of the step.
         resolve: makes tasks of the sources and feature views that steps take.
+        given: of a step: results of other machines for parameters, or lists of them.
+        over: of a step: the parameter to go over as a map.
 
     Raises:
         DeclarationError: MS-1020 to MS-1023 as the pipeline's body raises; MS-2040, an argument is missing;
@@ -40,7 +50,7 @@ def graph_of(
     """
     if isinstance(target, Step):
         builder = _Builder(resolve)
-        builder.step(target, dict(arguments), None, origin_of(target))
+        builder.step(target, dict(arguments), over, origin_of(target), given)
         return TaskGraph(f"step/{name_of(target)}", builder.tasks())
     builder = _Builder(resolve)
     for call in trace(target, arguments).calls:
@@ -63,7 +73,14 @@ class _Builder:
         """Add a call of the pipeline's body."""
         self._calls[call.index] = self.step(call.step, dict(call.arguments), call.over, call.origin)
 
-    def step(self, step: Step[..., object], arguments: dict[str, object], over: str | None, origin: Origin) -> str:
+    def step(
+        self,
+        step: Step[..., object],
+        arguments: dict[str, object],
+        over: str | None,
+        origin: Origin,
+        given: Mapping[str, Given] = MappingProxyType({}),
+    ) -> str:
         """Add a step with its arguments; the name of its task."""
         spec = spec_of(step)
         name = self._free(f"step/{name_of(step)}")
@@ -71,8 +88,9 @@ class _Builder:
         inputs = {
             parameter: Output(self._input(source))
             for parameter, source in zip(parameters, spec.inputs, strict=False)
-            if parameter not in arguments
+            if parameter not in arguments and parameter not in given
         }
+        inputs |= {parameter: self._handed(f"{name}.{parameter}", result) for parameter, result in given.items()}
         params = {}
         for parameter, value in arguments.items():
             found = self._refs(value, f"{name}.{parameter}", origin)
@@ -89,6 +107,15 @@ class _Builder:
             name, spec.function, params, inputs, (), spec.options, over, name_of(step), origin=str(origin_of(step))
         )
         return name
+
+    def _handed(self, name: str, result: Given) -> Output:
+        """A result that is there already, as a task."""
+        if isinstance(result, StoredResult):
+            self._tasks[f"{name}.given"] = Task(f"{name}.given", gather, given=result)
+            return Output(f"{name}.given")
+        parts = {str(number): self._handed(f"{name}.{number}", part) for number, part in enumerate(result)}
+        self._tasks[name] = Task(name, gather, inputs=parts)
+        return Output(name)
 
     def _note_returns(self, name: str, function: Callable[..., object]) -> None:
         annotations = annotations_of(function)

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from mainspring.declare.step import StepOptions
+from mainspring.engine.wire import StoredResult
 
 __all__ = ["Holds", "Output", "Task", "TaskGraph"]
 
@@ -45,6 +46,7 @@ class Task:
             another run only then. It is called in the driver and must be quick. None when nothing can have changed.
         origin: where the user declared what the task is for: ``flights.py:31``; errors that know no line of their own
             name it. The line of `function` when empty.
+        given: the result, for a task that another machine has carried out; it is not run, and has no row.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Task:
     title: str = ""
     holds: Holds | None = None
     origin: str = ""
+    given: StoredResult | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ from mainspring.training.steps import tasks_of_model
 
 Mode = Literal["pool", "inline"]
 
-__all__ = ["Done", "apply", "graph_for", "named_node", "online_views", "run_named", "segments_of"]
+__all__ = ["Done", "apply", "graph_for", "named_node", "online_views", "resolver", "run_named", "segments_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def run_named(
     """
     node = named_node(plan, name)
     if isinstance(node.declaration, (Pipeline, Step)):
-        graph = graph_of(node.declaration, dict(arguments), _resolver(services, plan))
+        graph = graph_of(node.declaration, dict(arguments), resolver(services, plan))
         wanted = [task.name for task in graph.tasks][-1:]
     else:
         if arguments:
@@ -229,7 +229,7 @@ def _all_tasks(services: Services, plan: Plan) -> list[Task]:
         step = cast("Step[..., object]", node.declaration)
         if not _needs_arguments(step):
             known = {task.name for task in tasks}
-            tasks += [t for t in graph_of(step, {}, _resolver(services, plan)).tasks if t.name not in known]
+            tasks += [t for t in graph_of(step, {}, resolver(services, plan)).tasks if t.name not in known]
     return tasks
 
 
@@ -279,7 +279,8 @@ def still_online(services: Services, params: Mapping[str, object], kept: object)
     )
 
 
-def _resolver(services: Services, plan: Plan) -> Resolve:
+def resolver(services: Services, plan: Plan) -> Resolve:
+    """What makes tasks of the sources and feature views that steps take: the last one gives their rows."""
     tasks = {task.name: task for task in tasks_for(plan, services)}
 
     def resolve(declaration: Source | FeatureView) -> list[Task]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["LiveModel", "ModelTable", "load_live"]
+__all__ = ["WARM", "LiveModel", "load_live"]
+
+WARM = "warm.npy"
+"""The file of a model's folder with rows to warm it with, (rows, columns)."""
 
 _WARM_ROWS = (1, 8, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class LiveModel:
     """A model version that is ready to answer.
 
@@ -79,32 +82,26 @@ def _fitted(matrix: NDArray[Any], dtype: str) -> NDArray[Any]:
 
 
 def load_live(version: int, entity: str, folder: Path, load: Callable[[Path], Predictor]) -> LiveModel:
-    """Load a version and warm it: it has answered before it takes traffic."""
+    """Load a version and warm it: it has answered before it takes traffic.
+
+    It is warmed with the rows of ``warm.npy`` in its folder, where there are any: those of its training set; else with
+    zeros of its schema.
+
+    Raises:
+        ValueError: it does not answer its own rows.
+    """
     card = read_card(folder)
     model = LiveModel(str(version), entity, card, load(folder))
-    for rows in _WARM_ROWS:
-        model.scores(np.zeros((rows, len(card.columns)), card.dtype))
+    rows = _warm_rows(folder, card)
+    for count in _WARM_ROWS:
+        model.scores(np.resize(rows, (count, len(card.columns))))
     return model
 
 
-class ModelTable:
-    """The version of each model that answers now; a swap is one assignment, requests under way keep theirs."""
-
-    def __init__(self) -> None:
-        self._live: dict[str, LiveModel] = {}
-
-    def put(self, name: str, model: LiveModel) -> None:
-        """Let a warm version take over."""
-        self._live = {**self._live, name: model}
-
-    def remove(self, name: str) -> None:
-        """Let a model answer no more."""
-        self._live = {known: model for known, model in self._live.items() if known != name}
-
-    def get(self, name: str) -> LiveModel | None:
-        """The version that answers, or None while there is none."""
-        return self._live.get(name)
-
-    def all(self) -> Mapping[str, LiveModel]:
-        """All models with the version that answers."""
-        return self._live
+def _warm_rows(folder: Path, card: Card) -> NDArray[Any]:
+    path = folder / WARM
+    if path.exists():
+        rows = np.load(path, allow_pickle=False)
+        if rows.ndim == 2 and rows.shape[1] == len(card.columns) and len(rows):
+            return np.ascontiguousarray(rows, card.dtype)
+    return np.zeros((1, len(card.columns)), card.dtype)

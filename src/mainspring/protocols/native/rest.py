@@ -1,6 +1,7 @@
 """Mainspring's own routes, in JSON.
 
 ``POST /endpoint/{name}``: ``{"origin": "JFK", "distance": 1089, "now"?}`` or ``{"rows": [{..}], "now"?}``
+``POST /endpoint/{name}/batch``: the latter alone, for typed clients, to which one path answers one shape
 ``POST /labels``: ``{"labels": [{"id", "value", "at", "name"?}]}``, or a CSV or Parquet file of these columns
 ``POST /sources/{name}/push``: ``{"rows": [{..}], "now"?}`` with ``Idempotency-Key``, or the rows as an Arrow stream
 """
@@ -92,6 +93,7 @@ def add_native_routes(
     """
     routes = _Routes(endpoints, push, labels, limits, now, run_blocking, read_labels)
     router.add("POST", "/endpoint/*", routes.endpoint)
+    router.add("POST", "/endpoint/*/batch", routes.batch)
     router.add("GET", "/endpoint/*", routes.described)
     router.add("GET", "/endpoint", routes.names)
     router.add("POST", "/labels", routes.labels)
@@ -165,11 +167,20 @@ class _Routes:
     async def endpoint(self, request: Request) -> Response:
         service = self._service(request)
         body = _object(request.body, 'one question is {"COLUMN": value, ..}, many are {"rows": [{..}, ..]}')
+        if "rows" in body:
+            return await self._many(service, body, request.query)
         now = self._moment(body)
-        rows = body.pop("rows", None)
-        if rows is None:
-            (answer,) = await self._answered(service, (body,), (now,))
-            return Response(200, orjson.dumps(_plain(service, answer, request.query)))
+        (answer,) = await self._answered(service, (body,), (now,))
+        return Response(200, orjson.dumps(_plain(service, answer, request.query)))
+
+    async def batch(self, request: Request) -> Response:
+        service = self._service(request)
+        return await self._many(
+            service, _object(request.body, 'a batch is {"rows": [{..}, ..], "now"?}'), request.query
+        )
+
+    async def _many(self, service: EndpointService, body: dict[str, Any], query: bytes) -> Response:
+        now, rows = self._moment(body), body.pop("rows", None)
         if body or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise Fault(400, 'a batch is {"rows": [{..}, ..], "now"?}')
         if not rows:
@@ -178,7 +189,7 @@ class _Routes:
             raise Fault(413, f"{len(rows)} rows; at most {self._limits.rows} are served at once")
         moments = [self._moment(row, now) for row in rows]
         answers = await self._answered(service, rows, moments)
-        return Response(200, orjson.dumps({"predictions": [_plain(service, a, request.query) for a in answers]}))
+        return Response(200, orjson.dumps({"predictions": [_plain(service, a, query) for a in answers]}))
 
     async def _answered(
         self, service: EndpointService, rows: Sequence[Mapping[str, Any]], moments: Sequence[int]

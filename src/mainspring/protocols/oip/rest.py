@@ -73,7 +73,7 @@ async def answer_infer(
         asked = read_raw_call(body, served, version, protocol)
     else:
         asked = read_call(body, length, served, version, protocol, models.max_rows)
-    return write_answer(asked, await models.infer(asked.call))
+    return write_answer(asked, await models.infer(asked.call, served))
 
 
 def binary_length(text: bytes | None) -> int | None:
@@ -121,7 +121,7 @@ class _Routes:
         return json_response(
             {
                 "name": model.name,
-                "versions": [model.version],
+                "versions": [found.version for found in reversed(self._models.ready(model.name))],
                 "platform": model.platform,
                 "inputs": [_described(tensor) for tensor in model.inputs],
                 "outputs": [_described(tensor) for tensor in model.outputs],
@@ -145,21 +145,26 @@ class _Routes:
         return json_response({"model_stats": [_counted(self._find(request)[0])]})
 
     async def all_statistics(self, request: Request) -> Response:
-        found = [self._models.get(name) for name in self._models.names()]
-        return json_response({"model_stats": [_counted(model) for model in found if model is not None]})
+        found = [model for name in self._models.names() for model in reversed(self._models.ready(name))]
+        return json_response({"model_stats": [_counted(model) for model in found]})
 
     async def infer(self, request: Request) -> Response:
-        served, version = self._find(request)
+        served, version = self._find(request, request)
         length = binary_length(request.headers.get(HEADER_LENGTH))
         body, head = await answer_infer(self._models, served, version, request.body, length, "oip")
         if head is None:
             return Response(200, body)
         return Response(200, body, _BINARY, ((HEADER_LENGTH, b"%d" % head),))
 
-    def _find(self, request: Request) -> tuple[ServedModel, str | None]:
+    def _find(self, request: Request, asking: Request | None = None) -> tuple[ServedModel, str | None]:
+        """Who answers a path, whose version may be a number or a label, and the version."""
         name, *version = request.parameters
-        asked = version[0] if version else None
-        return self._models.find(name, asked), asked
+        if not version:
+            return self._models.find(name, asking=asking), None
+        if version[0].isdigit():
+            return self._models.find(name, version[0]), version[0]
+        served = self._models.find(name, label=version[0])
+        return served, served.version
 
 
 def _described(tensor: Tensor) -> dict[str, Any]:

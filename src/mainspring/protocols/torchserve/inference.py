@@ -90,7 +90,7 @@ class _Routes:
         inputs = self._form(request, boundary, served)
         wanted = wanted_type(request, JSON)
         decode_ns = time.perf_counter_ns() - begun
-        answer = await self._models.infer(Call(served.name, inputs, "torchserve", decode_ns=decode_ns))
+        answer = await self._models.infer(Call(served.name, inputs, "torchserve", decode_ns=decode_ns), served)
         body = write_body(answer, wanted, lambda scores: scores)
         return Response(200, body, wanted.encode(), id_headers(answer.ids))
 
@@ -110,4 +110,6 @@ class _Routes:
 
     def _find(self, request: Request) -> ServedModel:
         name, *version = request.parameters
-        return self._models.find(name, version[0] if version else None)
+        if version and not version[0].isdigit():
+            return self._models.find(name, label=version[0])
+        return self._models.find(name, version[0] if version else None, asking=request)

@@ -1,0 +1,1 @@
+"""Pipelines for CI services: files that only call our own verbs."""

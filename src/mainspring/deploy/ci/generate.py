@@ -1,0 +1,3 @@
+"""Placeholder."""
+
+FLAVOURS = ("github",)

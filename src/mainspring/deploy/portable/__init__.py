@@ -1,0 +1,1 @@
+"""Steps that any orchestrator runs: one process, inputs from values and folders, the result as a folder."""
