@@ -63,6 +63,7 @@ many = app.feature_service("many", [wide])
 """
 SETTINGS = """
 app = "fleet:app"
+management.port = 0
 
 [sources.narrow_rows]
 path = "narrow.parquet"
@@ -324,8 +325,10 @@ def serving(command: list[object], folder: Path, port: int, path: str) -> Iterat
                 time.sleep(0.2)
             finally:
                 probe.close()
+            if server.poll() is not None:
+                raise RuntimeError(f"{command[:4]} ended with {server.returncode}")
         else:
-            raise RuntimeError(f"{command[0]} did not start")
+            raise RuntimeError(f"{command[:4]} did not start")
         yield server.pid
     finally:
         server.terminate()
@@ -383,13 +386,15 @@ def over_http(folder: Path) -> bool:
                         took = (spent_by(pid) - before) / count * 1e6
                         spent.setdefault(f"{name} {connections}", []).append(took)
     answers = {name: json.loads(body) for name, body in bodies.items()}
-    columns = [result["values"] for result in answers["Feast"]["results"][1:]]
-    same = answers["ours"]["rows"] == answers["raw"]["rows"] == [list(row) for row in zip(*columns, strict=True)]
+    theirs = answers["Feast"]
+    columns = dict(zip(theirs["metadata"]["feature_names"], (one["values"] for one in theirs["results"]), strict=True))
+    listed = [list(row) for row in zip(*(columns[name] for name in answers["ours"]["names"]), strict=True)]
+    same = answers["ours"]["rows"] == answers["raw"]["rows"] == listed
     good = same
     for connections in (1, 16):
-        mine, floor, theirs = (spent[f"{name} {connections}"] for name in ("ours", "raw", "Feast"))
+        mine, floor, peers = (spent[f"{name} {connections}"] for name in ("ours", "raw", "Feast"))
         over = statistics.median(a / b for a, b in zip(mine, floor, strict=True))
-        times = statistics.median(theirs) / statistics.median(mine)
+        times = statistics.median(peers) / statistics.median(mine)
         costs = ", ".join(f"{name} {statistics.median(spent[f'{name} {connections}']):.0f} us" for name, *_ in sides)
         print(f"HTTP, 100 x 50, {connections} connections: {costs}")
         print(f"  ours / raw {over:.2f} (bar 1.3), Feast / ours {times:.0f} (bar 50), {told(same)}")

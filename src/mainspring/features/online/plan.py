@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from operator import itemgetter
+from typing import Any, cast
 
 import msgspec
 
@@ -189,20 +190,22 @@ def _batch(pick: Pick, reader: Reader, event_of: Callable[[bytes | None, int], i
     plain = not view.windowed and not view.has_valid_to
     whole = places == list(range(len(columns)))
 
+    picked = itemgetter(*places) if len(places) > 1 else None
+
     def read(rows: Sequence[bytes | None], now_us: int) -> tuple[list[list[object]], list[str], list[int | None]]:
+        least, most = 0 if ttl is None else now_us - ttl + _SIGN, now_us + _SIGN
+        if plain and None not in rows and rows:
+            present = cast("Sequence[bytes]", rows)
+            moments, flags = zip(*[_event_and_flags(row) for row in present], strict=True)
+            if least <= min(moments) and max(moments) <= most and not any(flags):  # the commonest: all answer
+                held = [_unpack(row[BODY:]) for row in present]
+                if not whole:
+                    held = [[*picked(one)] for one in held] if picked else [[one[at] for at in places] for one in held]
+                return held, ["PRESENT"] * len(held), [moment - _SIGN for moment in moments]
         values: list[list[object]] = []
         statuses: list[str] = []
         events: list[int | None] = []
-        least, most = 0 if ttl is None else now_us - ttl + _SIGN, now_us + _SIGN
         for row in rows:
-            if plain and row is not None:
-                event, flags = _event_and_flags(row)
-                if least <= event <= most and not flags:
-                    held = _unpack(row[BODY:])
-                    values.append(held if whole else [held[place] for place in places])
-                    statuses.append("PRESENT")
-                    events.append(event - _SIGN)
-                    continue
             answers, status = reader(row, now_us)
             values.append(answers)
             statuses.append(status)
