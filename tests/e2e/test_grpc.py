@@ -441,10 +441,17 @@ def test_tensorflow_describes_and_reloads(channel: grpc.Channel) -> None:
         ({"name": "returns", "base_path": "/models/returns"}, "INVALID_ARGUMENT"),
         ({"name": "returns", "base_path": "s3://models/returns"}, "INVALID_ARGUMENT"),
         ({"name": "returns", "model_version_policy": {"specific": {"versions": [4]}}}, "NOT_FOUND"),
-        ({"name": "returns", "version_labels": {"canary": 1}}, "NOT_FOUND"),
+        ({"name": "returns", "version_labels": {"blue": 9}}, "NOT_FOUND"),
+        ({"name": "returns", "version_labels": {"canary": 1}}, "INVALID_ARGUMENT"),
+        ({"name": "returns", "model_version_policy": {"specific": {}}}, "INVALID_ARGUMENT"),
     ):
         assert failed(lambda config=config: reload(config))[0] == code, config
     assert failed(lambda: reload({"name": "returns"}, {"name": "returns"}))[0] == "INVALID_ARGUMENT"
+    reload({"name": "returns", "version_labels": {"blue": 1}, "model_version_policy": {"latest": {"num_versions": 2}}})
+    blue = versions("GetModelStatus", model_spec={"name": "returns", "version_label": "blue"})
+    assert [status.version for status in blue.model_version_status] == [1]
+    infer = {"model_name": "returns", "inputs": [tensor()], "raw_input_contents": raw()}
+    assert ask(channel, oip.schema(), oip.INFERENCE, "ModelInfer", model_version="blue", **infer).model_version == "1"
     assert reload().status.error_code == 0  # a list of none serves none
     try:
         assert failed(lambda: versions("GetModelStatus", model_spec={"name": "returns"}))[0] == "UNAVAILABLE"
