@@ -72,6 +72,7 @@ __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
 _SWEEP_SECONDS = 60.0
+_UNUSED_SECONDS = 3600.0
 _FOLLOW_SECONDS = 0.5
 """How often vector indexes look for rows that came: pushes that come between are taken together."""
 _COUNTED = 4096
@@ -348,6 +349,7 @@ class ServerProcess:
             self._tasks.append(asyncio.create_task(self._every(seconds, self.state.replay_once)))
             self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
             self._tasks.append(asyncio.create_task(self._every(_FOLLOW_SECONDS, self.state.vector_indexes.follow)))
+            self._tasks.append(asyncio.create_task(self._every(_UNUSED_SECONDS, self.state.sweep_once)))
 
         async def stopping() -> None:
             self.state.vector_indexes.stop()

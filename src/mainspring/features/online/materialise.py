@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 else:
     pa, pc = lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["Materialised", "follow", "materialise", "online_id", "reaches"]
+__all__ = ["Materialised", "follow", "mark_key", "materialise", "online_id", "reaches"]
 
 _MARKS = b"\xff\xff\xff\xffmark"
 
@@ -169,8 +169,13 @@ def reaches(view: View, tables: TableStore, store: OnlineStore, through: int) ->
     return _through(mark, tables.mark(view.log, MADE_MARK) or 0) >= through
 
 
+def mark_key(number: int) -> bytes:
+    """The key of the mark that says how far the rows under an online number have come."""
+    return _MARKS + number.to_bytes(4, "big")
+
+
 def _mark_of(view: View) -> bytes:
-    return _MARKS + view.id.to_bytes(4, "big")
+    return mark_key(view.id)
 
 
 def _reached(through: int, made: int) -> bytes:
