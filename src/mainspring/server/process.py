@@ -76,6 +76,7 @@ _ALIAS_SECONDS = 0.25
 _SWEEP_SECONDS = 60.0
 _ROLLOUT_SECONDS = 1.0
 """How often rollouts are looked at."""
+_UNUSED_SECONDS = 3600.0
 _FOLLOW_SECONDS = 0.5
 """How often vector indexes look for rows that came: pushes that come between are taken together."""
 _COUNTED = 4096
@@ -385,6 +386,7 @@ class ServerProcess:
         if not self.state.tried:
             actions += [
                 (1.0, Schedules(self.services, self.plan).fire),
+                (_UNUSED_SECONDS, self.state.sweep_once),
                 (_ROLLOUT_SECONDS, self.rollouts.once),
                 (seconds, self.rollouts.compact),
             ]
