@@ -376,7 +376,7 @@ def over_http(folder: Path) -> bool:
         serving([sys.executable, __file__, "--serve-raw", folder, raw], folder, raw, "/") as second,
         serving(feasts, folder / "feast", peer, "/health") as third,
     ):
-        sides = (("ours", first, ours, own, 1_600), ("raw", second, raw, own, 1_600), ("Feast", third, peer, wire, 64))
+        sides = (("ours", first, ours, own, 1_600), ("raw", second, raw, own, 1_600), ("Feast", third, peer, wire, 32))
         for number in range(ROUNDS + 1):
             for connections in (1, 16):
                 for name, pid, port, request, count in sides:
