@@ -42,6 +42,9 @@ class Registry(Protocol):
     def names(self) -> Sequence[str]:
         """Every model of the app, loaded or not."""
 
+    def registered(self, name: str) -> Sequence[int]:
+        """The versions of a model, loaded or not."""
+
     def load(self, name: str, version: str | None = None) -> None:
         """Load the version that the catalog's alias names, or one of that number beside it; it stays until unloaded.
 
