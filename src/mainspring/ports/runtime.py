@@ -20,7 +20,7 @@ __all__ = ["CARD", "Card", "Format", "ModelRuntime", "Predictor", "read_card"]
 CARD = "card.json"
 """The file of a model's folder that says what the others are."""
 
-Format = Literal["onnx", "lightgbm", "skops", "pickle"]
+Format = Literal["onnx", "lightgbm", "skops", "pickle", "python"]
 
 
 class Card(msgspec.Struct, frozen=True):

@@ -367,7 +367,9 @@ class ServedModels:
         # A value that is no number is missing to the model, and is logged as entity-keyed questions log it.
         rows = [[None if value != value else value for value in row] for row in matrix.tolist()]
         canary = served.role == Role.CANARY
-        return endpoint.record(rows, scores.tolist(), served.version, self._now(), canary=canary)
+        return endpoint.record(
+            rows, scores.tolist(), served.version, self._now(), canary=canary, parts=served.live.parts
+        )
 
     def _shadowed(self, split: Split, served: ServedModel, matrix: Array, scores: Array, ids: Sequence[str]) -> None:
         """Let a shadow be asked the same, later; one that reads other columns is asked by keys alone."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["WARM", "LiveModel", "load_live"]
+__all__ = ["WARM", "LiveModel", "load_live", "warmed"]
 
 WARM = "warm.npy"
 """The file of a model's folder with rows to warm it with, (rows, columns)."""
@@ -34,12 +34,14 @@ class LiveModel:
         entity: its id in the catalog.
         card: what is stored.
         predictor: the loaded model.
+        parts: of a composition, the version of each of its models.
     """
 
     version: str
     entity: str
     card: Card
     predictor: Predictor
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     def score(self, rows: Sequence[Sequence[object]]) -> Sequence[float]:
         """One score a row of the model's columns; None is missing.
@@ -91,10 +93,15 @@ def load_live(version: int, entity: str, folder: Path, load: Callable[[Path], Pr
         ValueError: it does not answer its own rows.
     """
     card = read_card(folder)
-    model = LiveModel(str(version), entity, card, load(folder))
-    rows = _warm_rows(folder, card)
+    return warmed(LiveModel(str(version), entity, card, load(folder)), _warm_rows(folder, card))
+
+
+def warmed(model: LiveModel, rows: NDArray[Any] | None = None) -> LiveModel:
+    """The model when it has answered: with these rows (rows, columns), or with zeros of its schema."""
+    card = model.card
+    given = np.zeros((1, len(card.columns)), card.dtype) if rows is None else rows
     for count in _WARM_ROWS:
-        model.scores(np.resize(rows, (count, len(card.columns))))
+        model.scores(np.resize(given, (count, len(card.columns))))
     return model
 
 
