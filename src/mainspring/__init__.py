@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from mainspring.declare.app import App
     from mainspring.declare.artifact import File, Model
+    from mainspring.declare.batching import Batching
     from mainspring.declare.checking import (
         between,
         conforms,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "App": "declare.app",
+    "Batching": "declare.batching",
     "Entity": "declare.data",
     "FeatureStore": "server.features.store",
     "Field": "declare.record",
@@ -84,6 +86,7 @@ _HOMES = {
 
 __all__ = [
     "App",
+    "Batching",
     "Entity",
     "FeatureStore",
     "Field",

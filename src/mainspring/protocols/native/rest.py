@@ -207,9 +207,11 @@ class _Routes:
         self, service: EndpointService, rows: Sequence[Mapping[str, Any]], moments: Sequence[int], asked: Asked
     ) -> list[Answer]:
         """The answers; what waits for another machine holds up nobody else's request."""
-        if not service.waits:
-            return service.answer(rows, moments, asked)
-        return service.concluded(rows, moments, await self._run(service.looked_up, rows, moments, asked))
+        if service.waits:
+            looked = await self._run(service.looked_up, rows, moments, asked)
+        else:
+            looked = service.looked_up(rows, moments, asked)
+        return await service.concluded_soon(rows, moments, looked)
 
     def _service(self, request: Request) -> EndpointService:
         name = request.parameters[0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mainspring.catalog.ids import new_id, now_us
 from mainspring.choose.services import Services
+from mainspring.declare.batching import USUAL
 from mainspring.declare.composition import Composition, CompositionEndpointSpec, CompositionSpec, Rows
 from mainspring.declare.declaration import DeclaredKind, name_of, spec_of
 from mainspring.declare.model import Input
@@ -22,8 +23,11 @@ from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Entity
 from mainspring.ports.runtime import Card
 from mainspring.server.rollouts.loading import ModelLoading
-from mainspring.serving.models import LiveModel, warmed
+from mainspring.serving.metering import ModelMeter
+from mainspring.serving.models import LiveModel, queue_of, warmed
+from mainspring.serving.statistics import Statistics
 from mainspring.serving.table import ModelTable
+from mainspring.serving.telemetry import Metrics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,6 +72,7 @@ class Compositions:
         plan: the app's graph.
         table: the models; compositions go there too.
         loading: knows the versions that read by other definitions than the app's.
+        metrics: where queues are counted.
         views: called for the app's views.
         tell: told what a person should know.
     """
@@ -78,10 +83,13 @@ class Compositions:
         plan: Plan,
         table: ModelTable,
         loading: ModelLoading,
+        metrics: Metrics,
         views: Callable[[], Mapping[str, View]],
         tell: Callable[[str], None],
     ) -> None:
         self._services = services
+        self._app = plan.app
+        self._metrics = metrics
         self._nodes = plan.of_kind(_KIND)
         self._table = table
         self._loading = loading
@@ -126,7 +134,10 @@ class Compositions:
         card = Card(node.name, "python", "", columns, "float64", "binary" if binary else "regression")
         predictor = _Composed(node.name, spec.function, columns, [_Part(live) for live in parts])
         versions = {live.card.model: live.version for live in parts}
-        return warmed(LiveModel(str(self._version(node, spec)), "", card, predictor, versions))
+        number, statistics = str(self._version(node, spec)), Statistics()
+        meter = ModelMeter(statistics, self._metrics, app=self._app, model=node.name, version=number)
+        queue = queue_of(node.name, predictor, USUAL, meter)
+        return warmed(LiveModel(number, "", card, predictor, batches=queue, statistics=statistics, parts=versions))
 
     def _version(self, node: Node, spec: CompositionSpec) -> int:
         """Counts the function's contents, with all that it reaches; where nothing can be recorded it is 1."""
