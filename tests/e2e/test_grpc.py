@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import math
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,17 @@ def tensor(rows: list[list[float]] = ROWS, datatype: str = "FP32", **more: Any) 
 
 def raw(rows: list[list[float]] = ROWS, kind: str = "<f4") -> list[bytes]:
     return [np.array(rows, kind).tobytes()]
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    """Wait until the last calls of a version that was unloaded have let it go."""
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(AssertionError):  # it was answered: the version is UNLOADING
+            if true():
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 # -- Open Inference Protocol ------------------------------------------------------------------------------------------
@@ -454,7 +467,9 @@ def test_tensorflow_describes_and_reloads(channel: grpc.Channel) -> None:
     assert ask(channel, oip.schema(), oip.INFERENCE, "ModelInfer", model_version="blue", **infer).model_version == "1"
     assert reload().status.error_code == 0  # a list of none serves none
     try:
-        assert failed(lambda: versions("GetModelStatus", model_spec={"name": "returns"}))[0] == "UNAVAILABLE"
+        eventually(
+            lambda: failed(lambda: versions("GetModelStatus", model_spec={"name": "returns"}))[0] == "UNAVAILABLE"
+        )
     finally:
         reload({"name": "returns", "base_path": "returns", "version_labels": {}})
     assert versions("GetModelStatus", model_spec={"name": "returns"}).model_version_status[0].state == 30

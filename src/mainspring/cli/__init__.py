@@ -31,7 +31,7 @@ VERBS = {
     "logs": "what a step printed",
     "promote": "make a model version the champion",
     "rollback": "give an endpoint its previous champion, or an index its version, back",
-    "bench": "vector stores compared on your own index, and one recommended",
+    "bench": "your own index in every vector store, your own endpoint under load",
     "conditions": "every choice of an adapter, and why",
     "doctor": "this machine: versions, cores, disk, ports, each fault with its remedy",
 }

@@ -216,6 +216,12 @@ SETTINGS: tuple[SettingSpec, ...] = (
         'whether a request may set its own moment with "now", and a label may be dated ahead',
     ),
     SettingSpec(
+        "serving.trial",
+        str,
+        None,
+        "a folder: this server is only measured, logs and counts there, judges nothing and fires no schedule",
+    ),
+    SettingSpec(
         "serving.protocols",
         list,
         ["oip", "kserve", "tfserving", "sagemaker", "vertex", "azureml", "torchserve"],
@@ -227,6 +233,28 @@ SETTINGS: tuple[SettingSpec, ...] = (
         None,
         "the model of routes that name none, such as /invocations; an app's only model when left out",
     ),
+    SettingSpec(
+        "serving.quick_us",
+        float,
+        200.0,
+        "microseconds up to which a call of a model is computed on the event loop; beyond them calls wait for the "
+        "model's own thread, and are scored together",
+        0,
+    ),
+    SettingSpec(
+        "serving.memory",
+        int,
+        None,
+        "bytes that models may take together: each is loaded when it is asked, and the one that was asked longest ago "
+        "makes room; all are loaded at the start when left out",
+        1,
+    ),
+    SettingSpec("endpoints.*.batch_rows", int, None, "most rows of several calls that are scored together", 1),
+    SettingSpec("endpoints.*.batch_delay_ms", float, None, "milliseconds that a call waits for others", 0),
+    SettingSpec(
+        "endpoints.*.queue_rows", int, None, "most rows that wait for the model; beyond it the answer is 429", 1
+    ),
+    SettingSpec("endpoints.*.queue_bytes", int, None, "most bytes of them", 1),
     SettingSpec("management.enabled", bool, False, "whether the management listener (actuator, console) runs"),
     SettingSpec("management.host", str, "127.0.0.1", "address of the management listener"),
     SettingSpec("management.port", int, 8081, "port of the management listener; 0 takes a free one", 0, 65_535),

@@ -15,6 +15,7 @@ from mainspring.declare.assistant import (
     AssistantMonitorSpec,
     Served,
 )
+from mainspring.declare.batching import Batching
 from mainspring.declare.check import (
     cron_fits,
     default_name,
@@ -185,6 +186,7 @@ class App(Featuring, Computing, Answering):
         *,
         latency: Duration | None = ...,
         log: float = ...,
+        batching: Batching | bool = ...,
         versions: Versions = ...,
         called: str | None = ...,
     ) -> Endpoint: ...
@@ -198,6 +200,7 @@ class App(Featuring, Computing, Answering):
         *,
         latency: Duration | None = None,
         log: float = 1.0,
+        batching: Batching | bool = True,
         versions: Versions = 1,
         called: str | None = None,
     ) -> Endpoint | AssistantEndpoint:
@@ -211,6 +214,7 @@ class App(Featuring, Computing, Answering):
             latency: what is promised for 99 requests in 100; the console and the metrics show it beside what is. Of
                 what answers in words it is the time to the first token.
             log: the share of answers kept in the prediction log, or in the trace store.
+            batching: how calls that wait for a model are scored together; False scores each alone.
             versions: which versions of a model are loaded and can be asked for by number: so many (the one that
                 answers and the newest others), ``"all"``, or these. Those with a label are loaded anyway.
             called: its name; the model's when left out.
@@ -224,7 +228,10 @@ class App(Featuring, Computing, Answering):
         latency_us = None if latency is None else microseconds(latency, what="latency")
         name = default_name(called, model)
         if isinstance(model, ModelDeclaration):
-            return self._add(Endpoint(EndpointSpec(model, latency_us, log, read_versions(versions)), here(), name))
+            together = Batching(1 if batching is False else 1024) if isinstance(batching, bool) else batching
+            is_a("batching", together, Batching, "batching=Batching(rows=256), or False")
+            spec = EndpointSpec(model, latency_us, log, together, read_versions(versions))
+            return self._add(Endpoint(spec, here(), name))
         return self._add(AssistantEndpoint(AssistantEndpointSpec(model, latency_us, log), here(), name))
 
     @overload

@@ -263,8 +263,11 @@ def _(spec: PromotionSpec, declaration: Declaration[object], *_: object) -> _Des
 @_describe.register
 def _(spec: EndpointSpec, declaration: Declaration[object], *_: object) -> _Description:
     latency = None if spec.latency_us is None else spell(spec.latency_us)
+    together = spec.batching
+    batching = {"rows": together.rows, "queue_rows": together.queue_rows, "queue_bytes": together.queue_bytes}
+    delay = spell(together.delay_us) if together.delay_us else None
     versions = {} if spec.versions == 1 else {"versions": spec.versions}
-    return {"latency": latency, "log": spec.log, **versions}, ()
+    return {"latency": latency, "log": spec.log, "batching": batching | {"delay": delay}, **versions}, ()
 
 
 @_describe.register

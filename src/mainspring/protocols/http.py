@@ -138,6 +138,7 @@ _REASONS: Mapping[Reason, int] = {
     Reason.TOO_LARGE: 413,
     Reason.NOT_READY: 503,
     Reason.EXPIRED: 504,
+    Reason.BUSY: 429,
     Reason.FORBIDDEN: 403,
     Reason.CONFLICT: 409,
     Reason.NOT_SERVED: 501,
@@ -149,7 +150,7 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, Fault):
         return error
     if isinstance(error, Rejected):
-        return Fault(_REASONS[error.reason], error.message)
+        return Fault(_REASONS[error.reason], error.message, retry_after=error.retry_after)
     response = error_response(error)
     return Fault(response.status, orjson.loads(response.body)["error"])
 
@@ -157,7 +158,7 @@ def fault_of(error: Exception) -> Fault:
 def error_response(error: Exception) -> Response:
     """The response of a failed request: ``{"error": text}``; faults of ours say only that they are ours."""
     if isinstance(error, Rejected):
-        return json_response({"error": error.message}, _REASONS[error.reason])
+        error = fault_of(error)
     if isinstance(error, Fault):
         headers = [] if error.retry_after is None else [(b"retry-after", str(error.retry_after).encode())]
         if error.challenge:

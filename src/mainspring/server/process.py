@@ -64,6 +64,7 @@ from mainspring.server.http.host import Bound, bind, run_listeners
 from mainspring.server.http.listening import default_model, exposed_pages, management_keys, origin_of_setting
 from mainspring.server.http.wires import CHANGED, MANAGED, ModelWires
 from mainspring.server.loop import online_views
+from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.schedules import Schedules
 from mainspring.server.state import WorkerState
 from mainspring.serving.inference import ServedModels
@@ -72,6 +73,8 @@ __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
 _SWEEP_SECONDS = 60.0
+_ROLLOUT_SECONDS = 1.0
+"""How often rollouts are looked at."""
 _FOLLOW_SECONDS = 0.5
 """How often vector indexes look for rows that came: pushes that come between are taken together."""
 _COUNTED = 4096
@@ -127,6 +130,9 @@ class ServerProcess:
         self._console = console
         self._settings = services.settings
         self.state = WorkerState(services, plan, only=only)
+        self.rollouts = Rollouts(
+            services, plan, self.state.loading, self.state.models, self.state.metrics, told, now_us
+        )
         self._only = frozenset(only)
         self._calls = services.state / "log" / "calls.db"
         self._recorder = recorder_of(services, self._calls, plan.app, told)
@@ -207,8 +213,9 @@ class ServerProcess:
         router = self._router
         most = settings.whole("server.max_rows")
         endpoints, metrics, app = (lambda: self.state.endpoints), self.state.metrics, self.plan.app
-        default = default_model(settings, self.state.names())
-        models = ServedModels(self.state.models, endpoints, self.state.loading, metrics, app, most, now_us, default)
+        default, timeout = default_model(settings, self.state.names()), settings.number("server.timeout")
+        loading = self.state.loading
+        models = ServedModels(self.state.models, endpoints, loading, metrics, app, most, now_us, default, timeout)
         server, page = ("mainspring", _version()), self.state.metrics_page
         self._script = entry_script(os.environ, self._told)
         wires = ModelWires(models, settings, self._ready, server, page, self.state, os.environ, self._script)
@@ -305,6 +312,7 @@ class ServerProcess:
             lambda: conditions_report(settings),
             self.state.metrics_page,
             lambda: self._management.url if self._management is not None else "",
+            self.rollouts.described,
         )
         add_actuator_routes(router, actuator, exposed_pages(settings))
         wires.add_management_routes(router)
@@ -346,7 +354,10 @@ class ServerProcess:
             self._tasks.append(asyncio.create_task(self._every(seconds, self.state.monitor_once)))
             self._tasks.append(asyncio.create_task(self._every(seconds, self._watch_answers)))
             self._tasks.append(asyncio.create_task(self._every(seconds, self.state.replay_once)))
-            self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
+            if not self.state.tried:
+                self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
+                self._tasks.append(asyncio.create_task(self._every(_ROLLOUT_SECONDS, self.rollouts.once)))
+                self._tasks.append(asyncio.create_task(self._every(seconds, self.rollouts.compact)))
             self._tasks.append(asyncio.create_task(self._every(_FOLLOW_SECONDS, self.state.vector_indexes.follow)))
 
         async def stopping() -> None:
@@ -363,10 +374,13 @@ class ServerProcess:
 
         def asked(number: int) -> None:
             self.interrupted = self.interrupted or (number == signal.SIGINT and not self.state.ready())
-            if self._grpc is not None:
-                self._grpc.drain()
+            self._drain_grpc()
 
         await run_listeners(listeners, self._settings.number("server.drain"), started, stopping, asked)
+
+    def _drain_grpc(self) -> None:
+        if self._grpc is not None:
+            self._grpc.drain()
 
     async def _start_grpc(self) -> None:
         if self._grpc is not None:

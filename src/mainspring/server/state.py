@@ -38,11 +38,12 @@ from mainspring.server.features.vector_indexes import VectorIndexes
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
 from mainspring.server.monitors import ModelMonitors
+from mainspring.server.rollouts.live import LiveLoader
 from mainspring.server.rollouts.loading import ModelLoading, Own
 from mainspring.server.rollouts.reading import EndpointRoutes, shadow_log
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import EndpointService, ModelColumn, dates_among
-from mainspring.serving.models import LiveModel, load_live
+from mainspring.serving.models import LiveModel
 from mainspring.serving.predlog.schema import ColumnKind, LogSchema
 from mainspring.serving.predlog.writer import PredictionLog
 from mainspring.serving.table import ModelTable
@@ -69,6 +70,9 @@ class WorkerState:
         worker: the worker's number.
         only: the names of the endpoints to answer for, with their models; empty is all of them.
 
+    Attributes:
+        tried: whether it is only measured: nothing it logs is judged, and no schedule is fired.
+
     Raises:
         StoreError: MS-4101, the disk is full; MS-4111, the state folder cannot be written.
     """
@@ -76,9 +80,13 @@ class WorkerState:
     def __init__(self, services: Services, plan: Plan, worker: int = 0, only: Sequence[str] = ()) -> None:
         self.services = services
         self.plan = plan
-        self.metrics = _metrics(services.state, "-".join(["worker", str(worker), *sorted(only)]))
+        trial = services.settings.text("serving.trial")
+        self.tried = bool(trial)
+        self._kept = Path(trial) if trial else services.state
+        self.metrics = _metrics(self._kept, "-".join(["worker", str(worker), *sorted(only)]))
         self._only = frozenset(only)
         self.models = ModelTable()
+        self.loader = LiveLoader(services, plan, self.metrics)
         self.endpoints: dict[str, EndpointService] = {}
         self.feature_services: dict[str, ServedFeatures] = {}
         self.logs: dict[str, PredictionLog] = {}
@@ -86,7 +94,7 @@ class WorkerState:
         self.vector_indexes = VectorIndexes(services, Plan(plan.app, ()), {}, {}, self.metrics, _tell)
         self.started = now_us()
         self.quality: DataQuality
-        share = services.settings.number("features.replay")
+        share = 0.0 if self.tried else services.settings.number("features.replay")
         self.samples = Samples(share) if share else None
         self.pushing: Pushing | None = None
         self.monitors = ModelMonitors(services, plan, self.endpoints, self.metrics, self._came)
@@ -99,7 +107,9 @@ class WorkerState:
         self._counting = threading.Lock()
         self._schemas: dict[str, LogSchema] = {}
         self._shadow_logs: dict[str, PredictionLog] = {}
-        self.loading = ModelLoading(services, plan, self.models, self.metrics, self._served_models, self._reads, _tell)
+        self.loading = ModelLoading(
+            services, plan, self.models, self.metrics, self._served_models, self._reads, _tell, self.loader.load
+        )
         self._promised: dict[str, float] = {}
         self._counted: dict[tuple[str, str], int] = {}
 
@@ -166,7 +176,7 @@ class WorkerState:
         model_node = self.plan.node(f"/model/{model_name}")
         beside = [name for name in segments_of(self.plan, model_node) if name not in own] if model_node else []
         kinds = [column.type.kind for column in columns] + [types[name] for name in beside]
-        folder = self.services.state / "predictions" / node.name
+        folder = self._kept / "predictions" / node.name
         names = (*(column.name for column in columns), *beside)
         schema = LogSchema(node.name, model_name, names, tuple(_LOGGED_AS.get(kind, "f8") for kind in kinds))
         log = PredictionLog(folder, schema, self._worker, spec.log or 1.0)
@@ -199,7 +209,7 @@ class WorkerState:
             found = self._shadow_logs.get(endpoint)
             if found is None:
                 schema = self._schemas[endpoint]
-                folder = self.services.state / "predictions" / shadow_log(endpoint)
+                folder = self._kept / "predictions" / shadow_log(endpoint)
                 found = self._shadow_logs[endpoint] = PredictionLog(folder, schema, self._worker)
             return found
 
@@ -224,7 +234,7 @@ class WorkerState:
     def refresh(self) -> list[str]:
         """Take over what has moved, old versions answering until new ones are warm; the models that changed."""
         changed = self.loading.refresh()
-        if changed:
+        if changed and not self.tried:
             self.monitors.open(changed)
         return changed
 
@@ -274,7 +284,7 @@ class WorkerState:
         if name in self.names():
             raise Rejected(Reason.CONFLICT, f"model {name!r} is one of the app's own")
         try:
-            live = load_live(1, "", folder, self.services.predictor)
+            live = self.loader.load_folder(name, folder)
         except (OSError, ValueError) as error:
             raise Rejected(Reason.INVALID, f"there is no model in the folder of {name!r}") from error
         self.models.put(name, live)

@@ -129,6 +129,20 @@ def _watched(split: Split, scorer: Scorer, rows: Sequence[Sequence[object]]) -> 
     return scores
 
 
+async def _watched_soon(split: Split, scorer: Scorer, rows: Sequence[Sequence[object]]) -> Sequence[float]:
+    """The same on an event loop, which goes on meanwhile; what waits too long is not the version's failure."""
+    begun = time.perf_counter_ns()
+    try:
+        scores = await scorer.score_soon(rows)
+    except (DataError, Rejected):
+        raise
+    except Exception:
+        split.failed(scorer.version)
+        raise
+    split.answered(scorer.version, time.perf_counter_ns() - begun)
+    return scores
+
+
 class EndpointService:
     """Answers for one endpoint.
 
@@ -294,18 +308,29 @@ class EndpointService:
                 answers = self.concluded(mine, [moments[place] for place in places], part)
                 found |= dict(zip(places, answers, strict=True))
             return [found[place] for place in range(len(rows))]
-        scorer, columns = looked.reading.scorer, looked.reading.columns
-        vectors = self._vectors(rows, looked)
-        split, version = looked.split, scorer.version
+        vectors, split, scorer = self._vectors(rows, looked), looked.split, looked.reading.scorer
         scores = scorer.score(vectors) if split is None else _watched(split, scorer, vectors)
-        canary = split is not None and version == split.canary
-        answers = [
-            self._log(row, vector, columns, float(score), version, status, now_us, canary=canary)
-            for row, vector, score, (_, status), now_us in zip(rows, vectors, scores, looked.rows, moments, strict=True)
-        ]
-        if split is not None and split.shadow is not None and version == split.stable:
-            self._offer(split, split.shadow, rows, moments, answers)
-        return answers
+        return self._scored(rows, moments, looked, vectors, scores)
+
+    async def concluded_soon(
+        self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int], looked: LookedUp
+    ) -> list[Answer]:
+        """The same on an event loop, which goes on while the model computes.
+
+        Raises:
+            DataError: as `concluded`.
+            Rejected: BUSY, too much waits for the model already.
+        """
+        if looked.parts:
+            found: dict[int, Answer] = {}
+            for places, part in looked.parts:
+                mine = [rows[place] for place in places]
+                answers = await self.concluded_soon(mine, [moments[place] for place in places], part)
+                found |= dict(zip(places, answers, strict=True))
+            return [found[place] for place in range(len(rows))]
+        vectors, split, scorer = self._vectors(rows, looked), looked.split, looked.reading.scorer
+        soon = scorer.score_soon(vectors) if split is None else _watched_soon(split, scorer, vectors)
+        return self._scored(rows, moments, looked, vectors, await soon)
 
     def _vectors(self, rows: Sequence[Mapping[str, Any]], looked: LookedUp) -> list[tuple[object, ...]]:
         """The model's columns of each row."""
@@ -317,6 +342,25 @@ class EndpointService:
         if dates := looked.reading.dates:
             vectors = [_with_days(vector, dates) for vector in vectors]
         return vectors
+
+    def _scored(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        moments: Sequence[int],
+        looked: LookedUp,
+        vectors: Sequence[tuple[object, ...]],
+        scores: Sequence[float],
+    ) -> list[Answer]:
+        """The answers, logged; a shadow is asked the same later."""
+        version, columns, split = looked.reading.scorer.version, looked.reading.columns, looked.split
+        canary = split is not None and version == split.canary
+        answers = [
+            self._log(row, vector, columns, float(score), version, status, now_us, canary=canary)
+            for row, vector, score, (_, status), now_us in zip(rows, vectors, scores, looked.rows, moments, strict=True)
+        ]
+        if split is not None and split.shadow is not None and version == split.stable:
+            self._offer(split, split.shadow, rows, moments, answers)
+        return answers
 
     def _offer(
         self,

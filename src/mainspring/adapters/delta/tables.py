@@ -29,7 +29,7 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.vacuum import Kept, vacuum
 from mainspring.errors import MainspringError
 from mainspring.lazy import lazy
-from mainspring.ports.tables import Commit, Limits, Txn, Where
+from mainspring.ports.tables import Commit, Limits, RowStream, Txn, Where
 
 if TYPE_CHECKING:
     import deltalake
@@ -161,7 +161,7 @@ class DeltaTables:
     def append(
         self,
         table: str,
-        rows: pa.Table,
+        rows: pa.Table | RowStream,
         txn: Txn,
         *,
         marks: Mapping[str, int] = MappingProxyType({}),
@@ -180,7 +180,8 @@ class DeltaTables:
                 self._open.pop(table, None)
                 time.sleep(0.01 * attempt)
                 continue
-            done = Commit(int(handle.version()), rows.num_rows, time.time_ns() // 1000, "WRITE", txn, dict(notes))
+            count = rows.rows if isinstance(rows, RowStream) else rows.num_rows
+            done = Commit(int(handle.version()), count, time.time_ns() // 1000, "WRITE", txn, dict(notes))
             known = self._head(table, done.version - 1).marks
             known = known if len(known) < _MOST_MARKS else {}
             self._heads[table] = _Head(done.version, {**known, **marks, txn.app_id: txn.n}, done)
@@ -192,7 +193,7 @@ class DeltaTables:
         self,
         table: str,
         handle: deltalake.DeltaTable,
-        rows: pa.Table,
+        rows: pa.Table | RowStream,
         txn: Txn,
         marks: Mapping[str, int],
         notes: Mapping[str, str],
@@ -200,7 +201,7 @@ class DeltaTables:
         numbers = {txn.app_id: txn.n, **marks}
         deltalake.write_deltalake(
             handle,
-            rows,
+            pa.RecordBatchReader.from_batches(rows.schema, rows.batches()) if isinstance(rows, RowStream) else rows,
             mode="append",
             schema_mode=evolution(table, pa.schema(handle.schema().to_arrow()), rows.schema),
             writer_properties=self._writing_as(rows.schema),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from mainspring.protocols.grpc.faults import status_of
@@ -11,7 +11,7 @@ from mainspring.protocols.grpc.service import GrpcAsking, GrpcCall, GrpcService
 from mainspring.protocols.http import Fault, Request
 from mainspring.protocols.oip.grpc_infer import parameter, read_infer, write_infer
 from mainspring.protocols.oip.messages import INFERENCE, REPOSITORY, schema
-from mainspring.protocols.oip.repository import check_load, check_unload, listed
+from mainspring.protocols.oip.repository import check_load, check_unload, listed, version_of
 from mainspring.protocols.oip.rest import EXTENSIONS, configured, counted, described
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.inference import ServedModel, ServedModels
@@ -175,16 +175,18 @@ class _Repository:
 
     async def load(self, asked: Any, call: GrpcCall) -> Any:
         self._may(call.request)
-        check_load(_names(asked.parameters))
+        parameters = _values(asked.parameters)
+        check_load(parameters)
         name = asked.model_name or asked.repository_name
-        await self._run(self._models.registry.load, name)
+        await self._run(self._models.registry.load, name, version_of(parameters))
         return self._loaded(model_name=name, isLoaded=True)
 
     async def unload(self, asked: Any, call: GrpcCall) -> Any:
         self._may(call.request)
-        check_unload(_names(asked.parameters))
+        parameters = _values(asked.parameters)
+        check_unload(parameters)
         name = asked.model_name or asked.repository_name
-        await self._run(self._models.registry.unload, name)
+        await self._run(self._models.registry.unload, name, version_of(parameters))
         return self._unloaded(model_name=name, isUnloaded=True)
 
     async def load_plainly(self, asked: Any, call: GrpcCall) -> Any:
@@ -209,5 +211,10 @@ def _message(name: str) -> Any:
     return schema().message(f"inference.{name}")
 
 
-def _names(parameters: Mapping[str, Any]) -> Sequence[str]:
-    return list(parameters)
+def _values(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of a load's or an unload's parameters, None for one without."""
+    found = {}
+    for name, value in parameters.items():
+        kind = value.WhichOneof("parameter_choice")
+        found[name] = None if kind is None else getattr(value, kind)
+    return found

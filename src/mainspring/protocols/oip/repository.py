@@ -8,10 +8,13 @@ from typing import Any
 from mainspring.protocols.bodies import decode_object
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 from mainspring.serving.inference import ServedModels
+from mainspring.serving.versions import State
 
-__all__ = ["add_repository_index", "add_repository_routes", "check_load", "check_unload", "listed"]
+__all__ = ["add_repository_index", "add_repository_routes", "check_load", "check_unload", "listed", "version_of"]
 
-_UNLOADING = frozenset({"unload_dependents"})
+_VERSION = "version"
+"""The parameter of a load and an unload that is of one version, beside the one that answers."""
+_UNLOADING = frozenset({"unload_dependents", _VERSION})
 
 
 def add_repository_index(router: Router, models: ServedModels) -> None:
@@ -36,13 +39,15 @@ def add_repository_routes(
 
 
 def listed(models: ServedModels, only_ready: bool) -> list[dict[str, str]]:
-    """Every model, or those that are ready."""
+    """Every version of every model, or those that are ready."""
     found = []
     for name in models.known():
-        served = models.get(name)
-        if served is not None:
-            found.append({"name": name, "version": served.version, "state": "READY", "reason": ""})
-        elif not only_ready:
+        states = models.states(name)
+        for known in states:
+            if known.state is State.READY or not only_ready:
+                state = {"version": known.version, "state": known.state.value, "reason": known.reason}
+                found.append({"name": name, **state})
+        if not states and not only_ready:
             found.append({"name": name, "version": "", "state": "UNAVAILABLE", "reason": "not loaded"})
     return found
 
@@ -51,9 +56,9 @@ def check_load(parameters: Iterable[str]) -> None:
     """Check the names of a load's parameters.
 
     Raises:
-        Fault: 400, there is one.
+        Fault: 400, there is one but the version.
     """
-    if strange := next(iter(parameters), None):
+    if strange := next((name for name in parameters if name != _VERSION), None):
         raise Fault(
             400,
             f"load takes no parameter {strange[:40]!r}: a model is loaded from the registry by its name, "
@@ -90,17 +95,31 @@ class _Routes:
 
     async def repository_load(self, request: Request) -> Response:
         self._may(request)
-        check_load(_parameters(request))
+        asked = _parameters(request)
+        check_load(asked)
         (name,) = request.parameters
-        await self._run(self._registry.load, name)
+        await self._run(self._registry.load, name, version_of(asked))
         return json_response({"name": name, "load": True})
 
     async def repository_unload(self, request: Request) -> Response:
         self._may(request)
-        check_unload(_parameters(request))
+        asked = _parameters(request)
+        check_unload(asked)
         (name,) = request.parameters
-        await self._run(self._registry.unload, name)
+        await self._run(self._registry.unload, name, version_of(asked))
         return json_response({"name": name, "unload": True})
+
+
+def version_of(asked: Mapping[str, Any]) -> str | None:
+    """The version that the parameters of a load or an unload name; None is the one that answers.
+
+    Raises:
+        Fault: 400, it is no number.
+    """
+    found = asked.get(_VERSION)
+    if found is not None and type(found) not in (str, int):
+        raise Fault(400, "version is a version's number")
+    return None if found is None else str(found)
 
 
 def _body(request: Request) -> dict[str, Any]:

@@ -214,7 +214,7 @@ def counted(model: ServedModel) -> dict[str, Any]:
         "inference_stats": {
             "success": _spent(counts.success),
             "fail": _spent(counts.fail),
-            "queue": {"count": counts.success.count, "ns": 0},
+            "queue": _spent(counts.queue),
             "compute_input": _spent(counts.times.compute_input),
             "compute_infer": _spent(counts.times.compute_infer),
             "compute_output": _spent(counts.times.compute_output),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -101,8 +101,10 @@ class TorchServeDescriptions:
     async def described(self, request: Request) -> Response:
         """A model."""
         name, *version = request.parameters
-        served = self._models.find(name, None if version in ([], ["all"]) else version[0])
-        return json_response([self._description(served)])
+        asked = None if version in ([], ["all"]) else version[0]
+        served = self._models.find(name, asked)
+        every = self._models.ready(name) if version == ["all"] else [served]
+        return json_response([self._description(found) for found in every])
 
     def _description(self, served: ServedModel) -> Mapping[str, Any]:
         begun = datetime.fromtimestamp(self._models.created_s, UTC).isoformat(timespec="milliseconds")
@@ -160,6 +162,7 @@ class TorchServeManagement:
         url, name = asked.get("url", ""), asked.get("model_name", "")
         if not url:
             raise Fault(400, "url is the registry's name of a model")
+        url, at, version = url.partition("@")
         if url not in self._models.registry.names():
             raise Fault(
                 400, f"{url[:80]!r} is no model of the registry; models are loaded by name, from no URL or path"
@@ -169,10 +172,10 @@ class TorchServeManagement:
         if asked.get("handler"):
             raise Fault(400, "a model's handler is recorded in the registry; a request brings none")
         workers = _whole(asked, "initial_workers", 0)
-        if self._models.get(url) is not None:
+        if any(not at or served.version == version for served in self._models.ready(url)):
             raise Fault(409, f"model {url!r} is already registered")
-        await self._run(self._models.registry.load, url)
-        version = self._models.find(url).version
+        await self._run(self._models.registry.load, url, version if at else None)
+        version = version if at else self._models.find(url).version
         return json_response({"status": f'Model "{url}" Version: {version} registered with {workers} initial workers'})
 
     async def scale(self, request: Request) -> Response:
@@ -185,11 +188,11 @@ class TorchServeManagement:
         if most < least:
             raise Fault(400, "max_worker is less than min_worker")
         if most == 0:
-            self._models.find(name, version[0] if version else None)
-            await self._run(self._models.registry.unload, name)
+            await self._unload(name, version)
         else:
-            if self._models.get(name) is None:
-                await self._run(self._models.registry.load, name)
+            there = [served.version for served in self._models.ready(name)]
+            if not there or (version and version[0] not in there):
+                await self._run(self._models.registry.load, name, *version)
             self._models.find(name, version[0] if version else None)
         workers = _WORKERS if most else 0
         done = asked.get("synchronous", "false").lower() == "true"
@@ -200,7 +203,7 @@ class TorchServeManagement:
         """Check that a version is the one that answers."""
         self._may(request)
         name, version = request.parameters
-        self._models.find(name, version)
+        await self._run(self._models.registry.label, name, "stable", version)
         told = f'Default version successfully updated for model "{name}" to "{version}"'
         return json_response({"status": told})
 
@@ -210,9 +213,14 @@ class TorchServeManagement:
         name, *version = request.parameters
         if self._models.get(name) is None:
             raise Rejected(Reason.NO_MODEL, f"Model not found: {name}")
-        self._models.find(name, version[0] if version else None)
-        await self._run(self._models.registry.unload, name)
+        await self._unload(name, version)
         return json_response({"status": f'Model "{name}" unregistered'})
+
+    async def _unload(self, name: str, version: Sequence[str]) -> None:
+        """Unload a version, or with the only one the model."""
+        self._models.find(name, version[0] if version else None)
+        one = [] if len(self._models.ready(name)) == 1 else version
+        await self._run(self._models.registry.unload, name, *one)
 
 
 def _asked(request: Request) -> Mapping[str, str]:

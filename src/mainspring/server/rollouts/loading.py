@@ -30,7 +30,7 @@ from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alias, Entity
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import ModelColumn
-from mainspring.serving.models import LiveModel, load_live
+from mainspring.serving.models import LiveModel
 from mainspring.serving.rollout.evidence import Evidence
 from mainspring.serving.rollout.shadow import Shadow
 from mainspring.serving.rollout.split import Split
@@ -83,6 +83,7 @@ class ModelLoading:
         served: the models of this process.
         reads: what a version reads by other definitions than the app's; called before it takes traffic.
         tell: told what a person should know.
+        bring: loads a version from its folder and warms it, with a queue of its own.
 
     Attributes:
         loads: versions that were loaded since the start.
@@ -97,8 +98,10 @@ class ModelLoading:
         served: Callable[[], Sequence[Node]],
         reads: Callable[[Node, Entity, LiveModel], Own | None],
         tell: Callable[[str], None],
+        bring: Callable[[str, Entity, Path], LiveModel],
     ) -> None:
         self._services = services
+        self._bring = bring
         self._plan = plan
         self._table = table
         self._metrics = metrics
@@ -258,7 +261,7 @@ class ModelLoading:
         if versions.default is not None:
             self._table.swap(name, replace(versions, waiting=(*others, VersionState(number, State.LOADING))))
         folder = self._unpacked(str(entity.spec["artifact"]))
-        live = load_live(entity.version, entity.id, folder, self._services.predictor)
+        live = self._bring(name, entity, folder)
         own = self._reads(node, entity, live)
         if own is not None:
             self._own[live] = own
