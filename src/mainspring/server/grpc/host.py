@@ -200,9 +200,7 @@ class GrpcHost:
 
         return handle
 
-    def _streamed(
-        self, path: str, kind: Any, answer: Callable[[Any, GrpcCall], AsyncGenerator[Any, None]], both: bool
-    ) -> Any:
+    def _streamed(self, path: str, kind: Any, answer: _Stream, *, both: bool) -> Any:
         async def handle(asked: Any, context: Any) -> AsyncIterator[bytes]:
             begun, code, failed = time.monotonic(), "OK", None
             incoming = _Incoming(context, kind) if both else None
