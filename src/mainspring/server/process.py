@@ -368,8 +368,7 @@ class ServerProcess:
 
         def asked(number: int) -> None:
             self.interrupted = self.interrupted or (number == signal.SIGINT and not self.state.ready())
-            if self._grpc is not None:
-                self._grpc.drain()
+            self._drain_grpc()
 
         await run_listeners(listeners, self._settings.number("server.drain"), started, stopping, asked)
 
@@ -392,6 +391,10 @@ class ServerProcess:
             ]
         self._tasks.append(asyncio.create_task(self._sweep()))
         self._tasks += [asyncio.create_task(self._every(pause, action)) for pause, action in actions]
+
+    def _drain_grpc(self) -> None:
+        if self._grpc is not None:
+            self._grpc.drain()
 
     async def _start_grpc(self) -> None:
         if self._grpc is not None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 else:
     pa, pc = lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["Materialised", "follow", "mark_key", "materialise", "online_id", "reaches"]
+__all__ = ["Materialised", "follow", "materialise", "online_id", "reaches"]
 
 _AT_ONCE = 20_000
 """Rows that are brought in one batch, without sorting."""
