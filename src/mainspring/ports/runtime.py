@@ -34,7 +34,9 @@ __all__ = [
 CARD = "card.json"
 """The file of a model's folder that says what the others are."""
 
-Format = Literal["onnx", "lightgbm", "xgboost", "skops", "pickle", "pyfunc", "torchscript", "exported", "savedmodel"]
+Format = Literal[
+    "onnx", "lightgbm", "xgboost", "skops", "pickle", "python", "pyfunc", "torchscript", "exported", "savedmodel"
+]
 RUNS_CODE: frozenset[str] = frozenset({"pickle", "pyfunc", "torchscript", "exported", "savedmodel"})
 """The formats of which loading or scoring runs what is in the file: only what the catalog vouches for is loaded."""
 

@@ -275,6 +275,8 @@ def _plain(service: EndpointService, answer: Answer, query: bytes) -> dict[str, 
         "score": answer.score,
         "status": answer.statuses,
     }
+    if answer.parts:
+        plain["models"] = dict(answer.parts)
     if b"features=true" in query:
         plain["features"] = {column.name: value for column, value in zip(answer.columns, answer.values, strict=True)}
     return plain
