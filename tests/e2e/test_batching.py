@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import json
 import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -70,6 +71,32 @@ def statistics(served: Served) -> Any:
     return json.loads(body)["model_stats"][0]
 
 
+def shown(served: Served, name: str) -> float:
+    """A number of the metrics page of the model."""
+    page = call(f"{served.console}/actuator/prometheus")[1].decode()
+    found = re.search(rf'^{name}\{{app="shop",model="returns",version="1"\}} (\S+)', page, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    """Wait until something is so, for a minute at most."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@contextlib.contextmanager
+def busy(served: Served, pool: concurrent.futures.Executor, seconds: float) -> Iterator[concurrent.futures.Future[Any]]:
+    """The model computes for somebody, and the queue is empty."""
+    before = shown(served, "mainspring_queue_seconds_count")
+    head = pool.submit(ask, served, [1.0], seconds=seconds)
+    wait_for(lambda: shown(served, "mainspring_queue_seconds_count") > before)
+    yield head
+    assert head.result()[0] == 200
+
+
 def test_callers_at_once_are_few_batches_and_each_gets_its_own(slow: Served) -> None:
     before = statistics(slow)
 
@@ -90,18 +117,12 @@ def test_callers_at_once_are_few_batches_and_each_gets_its_own(slow: Served) -> 
     assert after["inference_stats"]["queue"]["ns"] > before["inference_stats"]["queue"]["ns"]
     assert max(item["batch_size"] for item in after["batch_stats"]) > 5
     assert sum(item["compute_infer"]["count"] for item in after["batch_stats"]) == after["execution_count"]
-    page = call(f"{slow.console}/actuator/prometheus")[1].decode()
-    found = re.search(r'mainspring_batch_rows_count\{app="shop",model="returns",version="1"\} (\S+)', page)
-    assert found is not None
-    assert float(found[1]) == after["execution_count"]
+    assert shown(slow, "mainspring_batch_rows_count") == after["execution_count"]
 
 
 def test_one_bad_caller_fails_alone_and_is_told_nothing_of_the_inside(slow: Served) -> None:
-    with concurrent.futures.ThreadPoolExecutor(9) as pool:
-        head = pool.submit(ask, slow, [1.0], seconds=0.3)
-        time.sleep(0.1)
+    with concurrent.futures.ThreadPoolExecutor(9) as pool, busy(slow, pool, 0.5):
         found = list(pool.map(lambda value: ask(slow, [value]), [float(value) for value in range(10, 18)]))
-        assert head.result()[0] == 200
     assert [status for status, _, _ in found] == [200, 200, 200, 500, 200, 200, 200, 200]
     assert found[3][1] == {"error": "internal error"}
 
@@ -116,25 +137,21 @@ def test_parameters_are_the_models_own_and_are_never_mixed(slow: Served) -> None
 
 def test_too_much_is_refused_with_when_to_come_again(slow: Served) -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        head = pool.submit(ask, slow, [1.0], seconds=1.0)
-        time.sleep(0.2)
-        waiting = pool.submit(ask, slow, [2.0] * 90)
-        time.sleep(0.2)
-        status, answer, headers = ask(slow, [3.0] * 20)
-        assert (status, "too many rows" in answer["error"]) == (429, True)
-        assert int(headers["retry-after"]) >= 1
-        assert call(f"{slow.url}/v2/health/live")[0] == 200  # nobody is held up
-        assert (head.result()[0], waiting.result()[0]) == (200, 200)
+        with busy(slow, pool, 3.0):
+            waiting = pool.submit(ask, slow, [2.0] * 90)
+            wait_for(lambda: shown(slow, "mainspring_queue_rows") == 90)
+            status, answer, headers = ask(slow, [3.0] * 20)
+            assert (status, "too many rows" in answer["error"]) == (429, True)
+            assert int(headers["retry-after"]) >= 1
+            assert call(f"{slow.url}/v2/health/live")[0] == 200  # nobody is held up
+        assert waiting.result()[0] == 200
 
 
 def test_a_deadline_is_kept_while_the_model_is_busy_and_nothing_is_computed_for_it(slow: Served) -> None:
     before = statistics(slow)
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        head = pool.submit(ask, slow, [1.0], seconds=1.0)
-        time.sleep(0.2)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool, busy(slow, pool, 3.0) as head:
         status, _, _ = ask(slow, [2.0, 3.0, 4.0], timeout=50_000)
         assert (status, head.done()) == (504, False)
-        assert head.result()[0] == 200
     after = statistics(slow)
     assert after["inference_count"] - before["inference_count"] == 1
     assert after["execution_count"] - before["execution_count"] == 1
@@ -145,23 +162,19 @@ def test_nothing_is_computed_for_a_client_that_has_left(slow: Served) -> None:
     rows = {"name": "input", "datatype": "FP64", "shape": [7, 3], "data": [1.0] * 21}
     body = json.dumps({"inputs": [rows]}).encode()
     head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        first = pool.submit(ask, slow, [1.0], seconds=1.0)
-        time.sleep(0.2)
+    left = shown(slow, "mainspring_queue_left_total")
+    with concurrent.futures.ThreadPoolExecutor(4) as pool, busy(slow, pool, 3.0):
         with socket.create_connection((str(address.hostname), address.port or 0), timeout=30) as client:
             client.sendall(head + body)
-            time.sleep(0.1)
-        assert first.result()[0] == 200
+            wait_for(lambda: shown(slow, "mainspring_queue_rows") == 7)
+        wait_for(lambda: shown(slow, "mainspring_queue_left_total") == left + 1)
+        assert shown(slow, "mainspring_queue_rows") == 0
     assert ask(slow, [2.0])[0] == 200
     after = statistics(slow)
     assert after["inference_count"] - before["inference_count"] == 2
     assert 7 not in {item["batch_size"] for item in after["batch_stats"]} - {
         item["batch_size"] for item in before["batch_stats"]
     }
-    page = call(f"{slow.console}/actuator/prometheus")[1].decode()
-    found = re.search(r'mainspring_queue_left_total\{app="shop",model="returns",version="1"\} (\S+)', page)
-    assert found is not None
-    assert float(found[1]) >= 1
 
 
 def test_the_entity_keyed_route_waits_in_the_same_queue(slow: Served) -> None:

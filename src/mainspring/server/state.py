@@ -47,7 +47,7 @@ from mainspring.server.rollouts.composing import (
     spec_of_endpoint,
     version_column,
 )
-from mainspring.server.rollouts.live import LiveLoader
+from mainspring.server.rollouts.live import LiveLoader, waiting_rows
 from mainspring.server.rollouts.loading import ModelLoading, Own
 from mainspring.server.rollouts.reading import EndpointRoutes, shadow_log
 from mainspring.serving.calls import Reason, Rejected
@@ -96,6 +96,7 @@ class WorkerState:
         self._only = frozenset(only)
         self.models = ModelTable()
         self.loader = LiveLoader(services, plan, self.metrics)
+        self.metrics.gauge_from("mainspring_queue_rows", lambda: waiting_rows(self.models, plan.app))
         self.endpoints: dict[str, EndpointService] = {}
         self.feature_services: dict[str, ServedFeatures] = {}
         self.logs: dict[str, PredictionLog] = {}

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["BUCKETS", "Metrics"]
+__all__ = ["BUCKETS", "Labels", "Metrics"]
 
 BUCKETS: tuple[float, ...] = tuple(0.0005 * 2**power for power in range(16))
 """Upper bounds of the histograms, in seconds."""

@@ -23,9 +23,10 @@ from mainspring.serving.metering import ModelMeter
 from mainspring.serving.models import LiveModel, load_live, queue_of
 from mainspring.serving.residency import Brought, Residency, Resident
 from mainspring.serving.statistics import Statistics
-from mainspring.serving.telemetry import Metrics
+from mainspring.serving.table import ModelTable
+from mainspring.serving.telemetry import Labels, Metrics
 
-__all__ = ["LiveLoader", "batching_of"]
+__all__ = ["LiveLoader", "batching_of", "waiting_rows"]
 
 _STEADY = frozenset({"onnx", "lightgbm", "xgboost", "skops"})
 """Formats whose calls take as long as was measured; others run code of the user's, and may do anything."""
@@ -138,6 +139,16 @@ class LiveLoader:
             at_once=_at_once(plain.card, measured, self._quick_us),
             statistics=statistics,
         )
+
+
+def waiting_rows(table: ModelTable, app: str) -> Mapping[Labels, float]:
+    """The rows that wait for each loaded version."""
+    return {
+        (("app", app), ("model", name), ("version", number)): float(live.batches.waiting_rows)
+        for name in table.all()
+        for number, live in table.versions(name).ready.items()
+        if live.batches is not None
+    }
 
 
 def _at_once(card: Card, measured: Measured, quick_us: float) -> int:
