@@ -26,7 +26,8 @@ def test_a_project_lives_on_tables_in_s3(built: Path, tmp_path: Path, endpoint: 
     shutil.rmtree(project / ".mainspring")
     with open(project / "mainspring.toml", "a") as settings:
         settings.write(
-            '\n[tables]\nurl = "s3://lake/shop"\noptions.access_key_id = "me"\noptions.secret_access_key = "env:LAKE_KEY"\n'
+            '\n[tables]\nurl = "s3://lake/shop"\noptions.access_key_id = "me"\n'
+            'options.secret_access_key = "env:LAKE_KEY"\n'
             f'options.region = "us-east-1"\noptions.endpoint = "{endpoint}"\n'
         )
     keyed = {"LAKE_KEY": "secret"}
