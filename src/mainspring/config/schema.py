@@ -136,6 +136,11 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("grpc.certificate", str, None, "file of gRPC's certificate, in PEM; plain text when left out"),
     SettingSpec("grpc.private_key", str, None, "file of its private key, in PEM, without a passphrase"),
     SettingSpec("grpc.client_ca", str, None, "file of what signs clients' certificates; they must have one then"),
+    SettingSpec(
+        "server.certificate", str, None, "file of the endpoints' certificate, in PEM; plain text when left out"
+    ),
+    SettingSpec("server.private_key", str, None, "file of its private key, in PEM, without a passphrase"),
+    SettingSpec("server.client_ca", str, None, "file of what signs clients' certificates; they must have one then"),
     SettingSpec("server.max_body", int, 8_388_608, "greatest request body, in bytes", 1),
     SettingSpec("server.max_rows", int, 65_536, "most rows in one request", 1),
     SettingSpec("server.queue", int, 1024, "most requests under way at once; beyond it the answer is 429", 1),
@@ -272,6 +277,9 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("management.enabled", bool, False, "whether the management listener (actuator, console) runs"),
     SettingSpec("management.host", str, "127.0.0.1", "address of the management listener"),
     SettingSpec("management.port", int, 8081, "port of the management listener; 0 takes a free one", 0, 65_535),
+    SettingSpec("management.certificate", str, None, "file of its certificate, in PEM; plain text when left out"),
+    SettingSpec("management.private_key", str, None, "file of its private key, in PEM, without a passphrase"),
+    SettingSpec("management.client_ca", str, None, "file of what signs clients' certificates; they must have one then"),
     SettingSpec("management.expose", list, ["health"], "actuator pages shown over HTTP"),
     SettingSpec(
         "management.token",

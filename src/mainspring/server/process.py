@@ -68,6 +68,7 @@ from mainspring.server.loop import online_views
 from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.schedules import Schedules
 from mainspring.server.state import WorkerState
+from mainspring.server.tls import context_of
 from mainspring.serving.inference import ServedModels
 
 __all__ = ["MakeConsole", "ServerProcess"]
@@ -530,4 +531,4 @@ def _bind(name: str, listener: Listener, settings: Settings) -> Bound:
         connections=settings.whole("server.connections"),
     )
     port, origin = settings.whole(f"{name}.port"), origin_of_setting(settings, f"{name}.port")
-    return bind(name, listener, host, port, origin, bounds)
+    return bind(name, listener, host, port, origin, bounds, context_of(settings, name))
