@@ -6,10 +6,12 @@ import concurrent.futures
 import json
 import re
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -136,6 +138,30 @@ def test_a_deadline_is_kept_while_the_model_is_busy_and_nothing_is_computed_for_
     after = statistics(slow)
     assert after["inference_count"] - before["inference_count"] == 1
     assert after["execution_count"] - before["execution_count"] == 1
+
+
+def test_nothing_is_computed_for_a_client_that_has_left(slow: Served) -> None:
+    before, address = statistics(slow), urlsplit(slow.url)
+    rows = {"name": "input", "datatype": "FP64", "shape": [7, 3], "data": [1.0] * 21}
+    body = json.dumps({"inputs": [rows]}).encode()
+    head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        first = pool.submit(ask, slow, [1.0], seconds=1.0)
+        time.sleep(0.2)
+        with socket.create_connection((str(address.hostname), address.port or 0), timeout=30) as client:
+            client.sendall(head + body)
+            time.sleep(0.1)
+        assert first.result()[0] == 200
+    assert ask(slow, [2.0])[0] == 200
+    after = statistics(slow)
+    assert after["inference_count"] - before["inference_count"] == 2
+    assert 7 not in {item["batch_size"] for item in after["batch_stats"]} - {
+        item["batch_size"] for item in before["batch_stats"]
+    }
+    page = call(f"{slow.console}/actuator/prometheus")[1].decode()
+    found = re.search(r'mainspring_queue_left_total\{app="shop",model="returns",version="1"\} (\S+)', page)
+    assert found is not None
+    assert float(found[1]) >= 1
 
 
 def test_the_entity_keyed_route_waits_in_the_same_queue(slow: Served) -> None:

@@ -220,6 +220,8 @@ def _bounded(request: Generation) -> Generation:
 def _by_policy(request: Generation, lane: Lane) -> Generation:
     """The request with the route's values for what it leaves open."""
     route, sampling = lane.route, request.sampling
+    if sampling.max_tokens is not None and (sampling.temperature is not None or route.temperature is None):
+        return request
     changes: dict[str, object] = {}
     if sampling.max_tokens is None and route.max_tokens is not None:
         changes["max_tokens"] = route.max_tokens

@@ -76,6 +76,7 @@ _ALIAS_SECONDS = 0.25
 _SWEEP_SECONDS = 60.0
 _ROLLOUT_SECONDS = 1.0
 """How often rollouts are looked at."""
+_UNUSED_SECONDS = 3600.0
 _FOLLOW_SECONDS = 0.5
 """How often vector indexes look for rows that came: pushes that come between are taken together."""
 _COUNTED = 4096
@@ -367,8 +368,7 @@ class ServerProcess:
 
         def asked(number: int) -> None:
             self.interrupted = self.interrupted or (number == signal.SIGINT and not self.state.ready())
-            if self._grpc is not None:
-                self._grpc.drain()
+            self._drain_grpc()
 
         await run_listeners(listeners, self._settings.number("server.drain"), started, stopping, asked)
 
@@ -385,11 +385,16 @@ class ServerProcess:
         if not self.state.tried:
             actions += [
                 (1.0, Schedules(self.services, self.plan).fire),
+                (_UNUSED_SECONDS, self.state.sweep_once),
                 (_ROLLOUT_SECONDS, self.rollouts.once),
                 (seconds, self.rollouts.compact),
             ]
         self._tasks.append(asyncio.create_task(self._sweep()))
         self._tasks += [asyncio.create_task(self._every(pause, action)) for pause, action in actions]
+
+    def _drain_grpc(self) -> None:
+        if self._grpc is not None:
+            self._grpc.drain()
 
     async def _start_grpc(self) -> None:
         if self._grpc is not None:

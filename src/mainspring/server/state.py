@@ -33,7 +33,9 @@ from mainspring.server.features.labels import LabelRules
 from mainspring.server.features.migrating import own_of
 from mainspring.server.features.pushing import Pushing
 from mainspring.server.features.quality import DataQuality
+from mainspring.server.features.reads import count_reads
 from mainspring.server.features.replaying import ReplayWatch
+from mainspring.server.features.sweeping import sweep_unused
 from mainspring.server.features.vector_indexes import VectorIndexes
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
@@ -161,7 +163,12 @@ class WorkerState:
         for node in self.plan.of_kind("feature_service"):
             inputs = spec_of(cast(FeatureService, node.declaration)).inputs
             self.feature_services[node.name] = serve_features(
-                node.name, inputs, self._views, self.services.online, self.samples
+                node.name,
+                inputs,
+                self._views,
+                self.services.online,
+                self.samples,
+                count_reads(self.metrics, name, node.name),
             )
         self.refresh()
 
@@ -294,6 +301,15 @@ class WorkerState:
         columns = tuple(_model_columns(own.reads))
         return plan, columns, dates_among(columns)
 
+    def sweep_once(self) -> None:
+        """Remove from the stores what nothing has read for a day."""
+        served = {
+            node.name: {int(number) for number in self.models.versions(node.name).ready}
+            for node in self.plan.of_kind("model")
+        }
+        for what in sweep_unused(self.services, self.plan, self._views, self._sources, served, "server"):
+            _tell(f"swept: {what}")
+
     def _served_models(self) -> Sequence[Node]:
         """The models that this process may serve."""
         behind = self._behind()
@@ -360,7 +376,7 @@ class WorkerState:
         """The views that are kept online, as Feast's clients ask for them; None when there are none."""
         if not any(view.online for view in self._views.values()):
             return None
-        return FeastFeatures(self.services, self.plan, self._views, tuple(self._sources), self.push)
+        return FeastFeatures(self.services, self.plan, self._views, tuple(self._sources), self.push, self.metrics)
 
     def take_labels(self, labels: Sequence[tuple[str, str, float, int]]) -> Mapping[str, int]:
         """Record labels of predictions; the latest of each wins.

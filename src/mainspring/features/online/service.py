@@ -21,6 +21,10 @@ from mainspring.ports.online import OnlineStore
 __all__ = ["ServedFeatures", "serve_features"]
 
 
+Count = Callable[[Mapping[str, Sequence[str]]], None]
+"""Is told the statuses of entities by view."""
+
+
 class ServedFeatures:
     """Features that are asked for together.
 
@@ -30,6 +34,7 @@ class ServedFeatures:
         store: the online store.
         functions: its on-demand functions, by name.
         samples: where some answers are kept, to be computed again; None where none are.
+        count: is told the statuses of the entities of each answer, by view.
 
     Attributes:
         keys: the entity keys of a question, with their types.
@@ -44,7 +49,9 @@ class ServedFeatures:
         store: OnlineStore,
         functions: Mapping[str, Callable[..., object]],
         samples: Samples | None = None,
+        count: Count | None = None,
     ) -> None:
+        self._count = count
         self.name = name
         self.names = tuple(selection.names)
         self.types = tuple(output.type for output in selection.outputs)
@@ -95,6 +102,8 @@ class ServedFeatures:
     def read_rows(self, questions: Sequence[Mapping[str, Any]], now_us: int) -> Rows:
         """The same of a mapping an entity, which holds its keys and its fields of the request."""
         rows, statuses, events = self._plan.read_rows(questions, now_us)
+        if self._count is not None:
+            self._count(statuses)
         return Rows(self.names, self.types, rows, statuses, events)
 
     def _questions(self, entities: Mapping[str, Sequence[Any]], request: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -153,13 +162,14 @@ def serve_features(
     views: Mapping[str, View],
     store: OnlineStore,
     samples: Samples | None = None,
+    count: Count | None = None,
 ) -> ServedFeatures:
     """A feature service of declared inputs.
 
     Raises:
         DeclarationError: MS-2160.
     """
-    return ServedFeatures(name, selection_of(inputs, views), store, functions_of(inputs), samples)
+    return ServedFeatures(name, selection_of(inputs, views), store, functions_of(inputs), samples, count)
 
 
 def _moment(value: Any) -> Any:

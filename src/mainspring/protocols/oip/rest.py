@@ -68,7 +68,7 @@ def add_oip_routes(router: Router, models: ServedModels, server: tuple[str, str]
         router.add("GET", f"{prefix}/ready", routes.model_ready)
         router.add("GET", f"{prefix}/config", routes.model_config)
         router.add("GET", f"{prefix}/stats", routes.model_statistics)
-        router.add("POST", f"{prefix}/infer", infer)
+        router.add("POST", f"{prefix}/infer", infer, asks=True)
 
 
 async def answer_infer(

@@ -47,7 +47,7 @@ def add_v1_predict(router: Router, models: ServedModels, protocol: str, max_body
     """
     for pattern, named in _PREFIXES:
         handler = coded(_Predict(models, protocol, named).predict, max_body)
-        router.add("POST", pattern, handler, any_case=True)
+        router.add("POST", pattern, handler, any_case=True, asks=True)
 
 
 def add_tfserving_routes(router: Router, models: ServedModels) -> None:

@@ -39,7 +39,7 @@ def add_torchserve_inference(router: Router, models: ServedModels, server: tuple
     predictions, explanations = coded(routes.predictions, max_body), routes.explanations
     for method in ("POST", "PUT"):
         for pattern in ("/predictions/*", "/predictions/*/*"):
-            router.add(method, pattern, predictions, errors=torchserve_error)
+            router.add(method, pattern, predictions, errors=torchserve_error, asks=True)
     for pattern in ("/explanations/*", "/explanations/*/*"):
         router.add("POST", pattern, explanations, errors=torchserve_error)
     router.add("OPTIONS", "/", routes.torchserve_description, errors=torchserve_error)

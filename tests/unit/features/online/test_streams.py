@@ -5,7 +5,8 @@ import random
 import subprocess
 import sys
 import threading
-from datetime import datetime
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from mainspring.adapters.lmdb.settings import LmdbSettings
 from mainspring.declare.aggregate import avg, count, distinct, last, last_n
 from mainspring.declare.app import App
 from mainspring.declare.data import Entity
-from mainspring.declare.record import Record
+from mainspring.declare.record import Field, Record
 from mainspring.features.ingest import prepare_rows
 from mainspring.features.log import newest, source_of
 from mainspring.features.online import materialise as materialising
@@ -125,7 +126,9 @@ def project(tmp_path):
 def at_once(tmp_path, tables, view, name="whole"):
     """What a store holds to which the whole log was brought in one step, from nothing."""
     store = open_store(LmdbSettings(map_size=1 << 26), tmp_path / name)
-    materialise(view, tables, store, now_us=NOW, source=SOURCE)
+    with pytest.MonkeyPatch.context() as once:
+        once.setattr(materialising, "_AT_ONCE", 1 << 40)
+        materialise(view, tables, store, now_us=NOW, source=SOURCE)
     found = held(store, view)
     store.close()
     return found
@@ -150,6 +153,62 @@ def test_batches_write_what_one_step_writes(project, tmp_path, monkeypatch, view
         assert bring(view, tables, store).entities == 0, "nothing is left to do"
     assert bring(view, tables, store, full=True).entities > 0
     assert held(store, view) == at_once(tmp_path, tables, view, "anew")
+
+
+class Kinds(Record):
+    day: date
+    price: Decimal = Field(precision=12, scale=2)
+    raw: bytes
+    share: float | None
+    open: bool | None
+    seen: datetime | None
+    born: date | None
+    cost: Decimal | None = Field(precision=20, scale=4)
+    image: list[float] | None = Field(length=3)
+    until: datetime | None
+    at: datetime
+
+
+kinds = app.source(Kinds, time="at", valid_to="until", called="kinds")
+KEYS = (Entity("day"), Entity("price"), Entity("raw"))
+VALUES = ("share", "open", "seen", "born", "cost", "image")
+KINDS = view_of(app.features(kinds, entity=KEYS, called="kinds_view", **{name: last(name) for name in VALUES}), 3)
+
+
+def test_every_type_comes_through_batches_as_it_does_in_one_step(project, tmp_path, batches):
+    tables, store = project
+    choose = random.Random(11)
+
+    def perhaps(value):
+        return choose.choice([value, None])
+
+    rows = [
+        {
+            "day": date(1960 + number % 7, 1, 2),
+            "price": Decimal(number % 3) - Decimal("1.25"),
+            "raw": bytes([0, number % 4]),
+            "share": perhaps(choose.choice([0.1, float("nan"), -0.0])),
+            "open": perhaps(number % 2 == 0),
+            "seen": perhaps(START + number),
+            "born": perhaps(date(1900, 2, 28)),
+            "cost": perhaps(Decimal("1234567890123456.7891")),
+            "image": perhaps([0.5, -1.5, number]),
+            "until": perhaps(START + 9_000 * SECOND),
+            "at": START + number * SECOND,
+        }
+        for number in range(300)
+    ]
+    typed = {"seen": MOMENT, "until": MOMENT, "at": MOMENT, "cost": pa.decimal128(20, 4), "price": pa.decimal128(12, 2)}
+    typed |= {"image": pa.list_(pa.float32()), "raw": pa.binary()}
+    table = pa.table({name: pa.array([row[name] for row in rows], typed.get(name)) for name in rows[0]})
+    source = source_of(kinds)
+    at = ingest_batch(tables, source, prepare_rows(source, table), content="1", now_us=NOW)
+    update_view(tables, KINDS, source, at)
+    done = materialise(KINDS, tables, store, now_us=NOW)
+    assert done.entities == 84
+    batched = held(store, KINDS)
+    assert batched == at_once(tmp_path, tables, KINDS)
+    assert len(batched) == 84
 
 
 class Stopping:
