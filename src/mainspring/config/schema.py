@@ -9,11 +9,11 @@ __all__ = ["NAMED", "PORTS", "SETTINGS", "SettingSpec", "misfit"]
 
 PORTS = (
     "catalog", "objects", "tables", "online", "compute", "runtime", "converter",
-    "manifest", "vectors", "embedder", "parser", "reranker", "llm", "threads",
+    "manifest", "vectors", "embedder", "parser", "reranker", "llm", "threads", "target",
 )  # fmt: skip
 """The ports; ``PORT.adapter`` names an adapter, ``PORT.url`` says where it is, other keys are the adapter's own."""
 
-NAMED = {"llms": "llm"}
+NAMED = {"llms": "llm", "targets": "target"}
 """Sections with an instance of a port for each name: ``llms.chat.url`` is where the language model ``chat`` is."""
 
 
@@ -140,7 +140,21 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("server.max_rows", int, 65_536, "most rows in one request", 1),
     SettingSpec("server.queue", int, 1024, "most requests under way at once; beyond it the answer is 429", 1),
     SettingSpec("server.drain", float, 25.0, "seconds that open requests may take after SIGTERM", 0),
+    SettingSpec(
+        "server.schedules",
+        list,
+        ["*"],
+        "the timetables that the server keeps, by name; a cluster's CronJobs keep the others",
+    ),
     SettingSpec("server.timeout", float, 30.0, "seconds that a request may take", 0.001),
+    SettingSpec(
+        "server.stall",
+        float,
+        20.0,
+        "seconds that a head may take to come; and a body, or the reading of an answer, beyond 256 bytes a second",
+        0.1,
+    ),
+    SettingSpec("server.connections", int, 8192, "most connections at once; further ones are answered with 503", 1),
     SettingSpec("server.keys", list, [], "API keys as secret references; empty leaves the endpoints open", secret=True),
     SettingSpec(
         "server.logs",

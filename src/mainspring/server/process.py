@@ -58,6 +58,7 @@ from mainspring.server.features.labels import read_labels
 from mainspring.server.grpc.listening import GrpcListening
 from mainspring.server.http.asgi import AsgiApp, Limits, Listener
 from mainspring.server.http.azure_script import EntryScript, entry_script
+from mainspring.server.http.bounds import Bounds
 from mainspring.server.http.callers import Callers, callers_of, digest_of
 from mainspring.server.http.described import described_limits, shapes_of
 from mainspring.server.http.guard import guard, identify
@@ -82,6 +83,7 @@ _ALIAS_SECONDS = 0.25
 _SWEEP_SECONDS = 60.0
 _ROLLOUT_SECONDS = 1.0
 """How often rollouts are looked at."""
+_UNUSED_SECONDS = 3600.0
 _FOLLOW_SECONDS = 0.5
 """How often vector indexes look for rows that came: pushes that come between are taken together."""
 _COUNTED = 4096
@@ -90,6 +92,8 @@ _MANAGED = 256
 """The most requests under way at once at the management listener."""
 _OF_MODELS = frozenset({"infer", "predict", "predictions", "invoke"})
 """The routes whose path begins with a model's name."""
+_INFLIGHT = "mainspring_inflight_requests"
+"""By which an autoscaler tells how busy a replica is."""
 _OF_ENDPOINTS = frozenset({"endpoint", "batch"})
 """Those whose path begins with an endpoint's."""
 _ASKED = ("catalog", "online")
@@ -265,6 +269,7 @@ class ServerProcess:
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
         let_in = guard(callers, settings.whole("server.queue"), lambda: main.open, besides=wires.manages)
         main = Listener(router, limits, guard=let_in, watch=self._count, on_error=self._fault)
+        self.state.metrics.gauge_from(_INFLIGHT, lambda: {(("app", self.plan.app),): float(main.open)})
         found = [_bind("server", main, settings)]
         if settings.flag("management.enabled"):
             self._management = self._bind_management(settings, limits, wires)
@@ -356,18 +361,7 @@ class ServerProcess:
             self._tasks.append(asyncio.create_task(self.language.start()))
             for outside in self._outside.values():
                 outside.start()
-            self._tasks.append(asyncio.create_task(self._sweep()))
-            schedules = Schedules(self.services, self.plan)
-            self._tasks.append(asyncio.create_task(self._every(_ALIAS_SECONDS, self._refresh)))
-            seconds = self._settings.number("monitoring.every")
-            self._tasks.append(asyncio.create_task(self._every(seconds, self.state.monitor_once)))
-            self._tasks.append(asyncio.create_task(self._every(seconds, self._watch_answers)))
-            self._tasks.append(asyncio.create_task(self._every(seconds, self.state.replay_once)))
-            if not self.state.tried:
-                self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
-                self._tasks.append(asyncio.create_task(self._every(_ROLLOUT_SECONDS, self.rollouts.once)))
-                self._tasks.append(asyncio.create_task(self._every(seconds, self.rollouts.compact)))
-            self._tasks.append(asyncio.create_task(self._every(_FOLLOW_SECONDS, self.state.vector_indexes.follow)))
+            self._keep_up()
 
         async def stopping() -> None:
             self.state.vector_indexes.stop()
@@ -386,6 +380,26 @@ class ServerProcess:
             self._drain_grpc()
 
         await run_listeners(listeners, self._settings.number("server.drain"), started, stopping, asked)
+
+    def _keep_up(self) -> None:
+        """Begin what is done again and again beside answering."""
+        seconds = self._settings.number("monitoring.every")
+        actions: list[tuple[float, Callable[[], object]]] = [
+            (_ALIAS_SECONDS, self._refresh),
+            (seconds, self.state.monitor_once),
+            (seconds, self._watch_answers),
+            (seconds, self.state.replay_once),
+            (_FOLLOW_SECONDS, self.state.vector_indexes.follow),
+        ]
+        if not self.state.tried:
+            actions += [
+                (1.0, Schedules(self.services, self.plan).fire),
+                (_UNUSED_SECONDS, self.state.sweep_once),
+                (_ROLLOUT_SECONDS, self.rollouts.once),
+                (seconds, self.rollouts.compact),
+            ]
+        self._tasks.append(asyncio.create_task(self._sweep()))
+        self._tasks += [asyncio.create_task(self._every(pause, action)) for pause, action in actions]
 
     def _drain_grpc(self) -> None:
         if self._grpc is not None:
@@ -519,4 +533,10 @@ def _version() -> str:
 
 def _bind(name: str, listener: Listener, settings: Settings) -> Bound:
     host = settings.text(f"{name}.host") or "127.0.0.1"
-    return bind(name, listener, host, settings.whole(f"{name}.port"), origin_of_setting(settings, f"{name}.port"))
+    bounds = Bounds(
+        listener.body_as_sent,
+        stall=settings.number("server.stall"),
+        connections=settings.whole("server.connections"),
+    )
+    port, origin = settings.whole(f"{name}.port"), origin_of_setting(settings, f"{name}.port")
+    return bind(name, listener, host, port, origin, bounds)
