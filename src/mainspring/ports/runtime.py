@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -15,12 +17,28 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["CARD", "Card", "Form", "Format", "ModelRuntime", "Predictor", "forms", "read_card"]
+__all__ = [
+    "CARD",
+    "RUNS_CODE",
+    "Card",
+    "Form",
+    "Format",
+    "ModelRuntime",
+    "Predictor",
+    "file_digest",
+    "forms",
+    "is_vouched",
+    "read_card",
+]
 
 CARD = "card.json"
 """The file of a model's folder that says what the others are."""
 
-Format = Literal["onnx", "lightgbm", "xgboost", "skops", "pickle", "python"]
+Format = Literal[
+    "onnx", "lightgbm", "xgboost", "skops", "pickle", "python", "pyfunc", "torchscript", "exported", "savedmodel"
+]
+RUNS_CODE: frozenset[str] = frozenset({"pickle", "pyfunc", "torchscript", "exported", "savedmodel"})
+"""The formats of which loading or scoring runs what is in the file: only what the catalog vouches for is loaded."""
 
 
 class Form(msgspec.Struct, frozen=True):
@@ -88,6 +106,25 @@ class ModelRuntime(Protocol):
             StoreError: MS-4150, the files are damaged or of another format.
             RefusedError: MS-5030, the file may run code and is not trusted; MS-4341, nobody vouches for it.
         """
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, or of a folder's files with their names, in hexadecimal."""
+    if not path.is_dir():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    whole = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        name = file.relative_to(path).as_posix().encode()
+        whole.update(b"%d:%s" % (len(name), name))
+        whole.update(hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def is_vouched(path: Path, card: Card) -> str:
+    """Why a file that runs code must not be loaded; empty when the digest that the catalog has recorded is its own."""
+    if not card.digest:
+        return "it comes from no catalog of ours"
+    return "" if hmac.compare_digest(file_digest(path), card.digest) else "it is not what the catalog has recorded"
 
 
 def forms(card: Card) -> tuple[Card, ...]:

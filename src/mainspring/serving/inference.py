@@ -34,6 +34,10 @@ _RUNTIMES: Mapping[str, tuple[str, str]] = {
     "skops": ("sklearn_skops", "sklearn"),
     "xgboost": ("xgboost_booster", "xgboost"),
     "pickle": ("python", "python"),
+    "pyfunc": ("mlflow_pyfunc", "mlflow"),
+    "torchscript": ("pytorch_torchscript", "torch"),
+    "exported": ("pytorch_exported", "torch"),
+    "savedmodel": ("tensorflow_savedmodel", "tensorflow"),
 }
 """The platform and the backend of each format that a model is stored in."""
 

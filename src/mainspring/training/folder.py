@@ -16,6 +16,7 @@ from mainspring.errors import MainspringError, UserCodeError
 from mainspring.lazy import lazy
 from mainspring.ports.converter import Converted, Converter
 from mainspring.ports.runtime import CARD, Card, Form, Predictor
+from mainspring.training.foreign import Foreign
 from mainspring.training.native import native_form, native_scores
 from mainspring.training.parity import ParityReport, parity, probes
 from mainspring.training.sets import TrainingShape
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["REPORT", "FitReport", "Fitted", "Load", "Workshop", "one_line", "read_report", "write_model"]
+__all__ = ["REPORT", "FitReport", "Fitted", "Load", "Workshop", "card_like", "one_line", "read_report", "write_model"]
 
 Load = Callable[[Path], Predictor]
 """``Services.own_predictor``: a folder to a `Predictor`."""
@@ -122,8 +123,11 @@ def write_model(fitted: Fitted, judged: NDArray[Any], report: FitReport, shop: W
         report = msgspec.structs.replace(report, warnings=(*report.warnings, more))
     card, found = _converted(fitted, blocks, shop)
     report = msgspec.structs.replace(report, parity=found)
-    keep = _with_native if card.converted else _stored
-    card = keep(fitted, card, blocks, shop)
+    if isinstance(fitted.estimator, Foreign):
+        card = fitted.estimator.card
+    else:
+        keep = _with_native if card.converted else _stored
+        card = keep(fitted, card, blocks, shop)
     _write(shop.folder, CARD, card)
     _write(shop.folder, REPORT, report)
     return card, report
@@ -132,7 +136,9 @@ def write_model(fitted: Fitted, judged: NDArray[Any], report: FitReport, shop: W
 def _converted(fitted: Fitted, blocks: list[NDArray[Any]], shop: Workshop) -> tuple[Card, ParityReport | None]:
     """The card of the ONNX model, when one could be made that is at par; else an empty one that says why not."""
     shape, folder = fitted.shape, shop.folder
-    nothing = _card(shape, fitted.dtype)
+    nothing = card_like(shape, fitted.dtype)
+    if isinstance(fitted.estimator, Foreign):
+        return fitted.estimator.card, None
     if fitted.dtype == "float64" or shop.converter is None:
         return _because(nothing, _BLURRED if fitted.dtype == "float64" else "no converter is installed"), None
     made = shop.converter.convert(fitted.estimator, len(shape.columns), shape.task)
@@ -208,7 +214,8 @@ def _unstorable(shape: TrainingShape, card: Card, why: str, fix: str = "") -> Us
     )
 
 
-def _card(shape: TrainingShape, dtype: Literal["float32", "float64"]) -> Card:
+def card_like(shape: TrainingShape, dtype: Literal["float32", "float64"]) -> Card:
+    """The card of a model that is not stored yet."""
     versions = {}
     for name in _LIBRARIES:
         try:

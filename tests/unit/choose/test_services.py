@@ -31,6 +31,7 @@ def test_each_adapter_of_a_shared_port_is_handed_the_keys_it_knows(tmp_path: Pat
         "sklearn": {"threads": 3, "trust": ("shop.Mean",)},
         "xgboost": {"threads": 3},
         "python": {},
+        "mlflow": {},
     }
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import warnings
 
 import msgspec
 import numpy as np
@@ -9,16 +10,24 @@ import pytest
 import xgboost
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.linear_model import LinearRegression
 from xgboost import XGBClassifier, XGBRegressor
 
+from mainspring.adapters.mlflow.runtime import MlflowRuntime
 from mainspring.adapters.python.runtime import PythonRuntime
+from mainspring.adapters.tensorflow.runtime import TensorflowRuntime
+from mainspring.adapters.tensorflow.settings import TensorflowSettings
+from mainspring.adapters.torch.runtime import TorchRuntime
+from mainspring.adapters.torch.settings import TorchSettings
+from mainspring.declare.artifact import File, Model
 from mainspring.errors import RefusedError, StoreError, UserCodeError
 from mainspring.ports.runtime import Card, Form, forms, read_card
-from mainspring.training.folder import FitReport, Fitted, write_model
+from mainspring.training.fit import fit
+from mainspring.training.folder import FitReport, Fitted, Workshop, write_model
 from mainspring.training.native import native_scores
 from mainspring.training.sets import LABEL, matrix
 from mainspring.training.thresholds import edge_rows, trees_of
-from unit.training.training_cases import COLUMNS, CONVERTER, frame_like, load, shape_like, shop_in
+from unit.training.training_cases import COLUMNS, CONVERTER, frame_like, load, shape_like, shop_in, spec_like
 
 FRAME = frame_like(700, seed=5)
 X = matrix(FRAME, COLUMNS, "float32")
@@ -153,3 +162,110 @@ def test_an_object_that_cannot_be_pickled_is_refused(tmp_path):
     with pytest.raises(UserCodeError) as caught:
         write(model, tmp_path)
     assert caught.value.code == "MS-2213"
+
+
+def brought(file, tmp_path, task="regression", rows=X):
+    """A model that was made elsewhere, through the whole of a training."""
+    from_elsewhere = lambda x, y: Model(File(file))  # noqa: E731 - a trainer
+    frame = frame_like(300, seed=5, task=task, holes=0.0)
+    (tmp_path / "model").mkdir()
+    shop = Workshop(CONVERTER, load, tmp_path / "model")
+    card, report = fit(spec_like(from_elsewhere, task), shape_like(task, missing=()), frame, {}, shop)
+    return card, report
+
+
+def test_an_onnx_file_of_ones_own_is_served_as_it_is(tmp_path):
+    model = LinearRegression().fit(FULL, Z)
+    made = CONVERTER.convert(model, 3, "regression")
+    (tmp_path / "mine.onnx").write_bytes(made.data)
+    card, _ = brought(tmp_path / "mine.onnx", tmp_path)
+    assert (card.format, card.file, card.digest) == ("onnx", "model.onnx", "")
+    np.testing.assert_allclose(load(tmp_path / "model").scores(FULL), model.predict(FULL), atol=1e-5)
+
+
+def test_an_mlflow_folder_is_served_by_its_python_function(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    pyfunc = pytest.importorskip("mlflow.pyfunc", reason="pip install 'mainspring[mlflow]'")
+    import mlflow.models
+    import mlflow.types
+
+    kinds = {"a": "double", "b": "float", "c": "double"}
+    signature = mlflow.models.ModelSignature(
+        mlflow.types.Schema([mlflow.types.ColSpec(kind, name) for name, kind in kinds.items()])
+    )
+    script = tmp_path / "scoring.py"
+    script.write_text(SCORING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the library's own
+        pyfunc.save_model(str(tmp_path / "mine"), python_model=str(script), signature=signature, pip_requirements=[])
+        card, _ = brought(tmp_path / "mine", tmp_path)
+        assert (card.format, card.file) == ("pyfunc", "model")
+        np.testing.assert_allclose(load(tmp_path / "model").scores(FULL), FULL[:, 0] * 2 + FULL[:, 2], rtol=1e-6)
+        (tmp_path / "model" / "model" / "scoring.py").write_text(SCORING + "# changed\n")
+        with pytest.raises(RefusedError) as caught:
+            load(tmp_path / "model")
+    assert caught.value.code == "MS-4341"
+
+
+SCORING = """
+import mlflow
+
+class Scoring(mlflow.pyfunc.PythonModel):
+    def predict(self, context, model_input, params=None):
+        assert list(model_input.columns) == ["a", "b", "c"]
+        return model_input["a"] * 2 + model_input["c"]
+
+mlflow.models.set_model(Scoring())
+"""
+
+
+def test_a_torchscript_archive_and_an_exported_program_are_served(tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch, then this test runs")
+
+    class Twice(torch.nn.Module):
+        def forward(self, rows):
+            return rows[:, 0] * 2
+
+    example = torch.from_numpy(FULL[:8])
+    torch.jit.trace(Twice(), example).save(str(tmp_path / "mine.pt"))
+    rows = torch.export.Dim("rows", min=1)
+    torch.export.save(torch.export.export(Twice(), (example,), dynamic_shapes=({0: rows},)), str(tmp_path / "mine.pt2"))
+    for file, form in (("mine.pt", "torchscript"), ("mine.pt2", "exported")):
+        place = tmp_path / form
+        place.mkdir()
+        card, _ = brought(tmp_path / file, place)
+        assert card.format == form
+        np.testing.assert_allclose(load(place / "model").scores(FULL), FULL[:, 0] * 2, rtol=1e-6)
+
+
+def test_a_saved_model_is_served(tmp_path):
+    tensorflow = pytest.importorskip("tensorflow", reason="pip install tensorflow, then this test runs")
+    module = tensorflow.Module()
+    spec = tensorflow.TensorSpec([None, 3], tensorflow.float32, name="rows")
+    module.ask = tensorflow.function(lambda rows: {"score": rows[:, 0] * 2}, input_signature=[spec])
+    tensorflow.saved_model.save(module, str(tmp_path / "mine"), signatures=module.ask)
+    card, _ = brought(tmp_path / "mine", tmp_path)
+    assert card.format == "savedmodel"
+    np.testing.assert_allclose(load(tmp_path / "model").scores(FULL), FULL[:, 0] * 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mine.docx", "gone.onnx", "folder"])
+def test_what_is_no_model_is_refused(tmp_path, name):
+    if name == "folder":
+        (tmp_path / name).mkdir()
+    elif name == "mine.docx":
+        (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(UserCodeError) as caught:
+        brought(tmp_path / name, tmp_path)
+    assert caught.value.code == "MS-4342"
+
+
+@pytest.mark.parametrize("form", ["pyfunc", "torchscript", "exported", "savedmodel"])
+def test_nothing_that_runs_code_is_loaded_unless_the_catalog_knows_it(tmp_path, form):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "MLmodel").write_text("flavors: {}")
+    card = Card("m", form, "m", ("a",), "float32", "regression", digest="0" * 64)
+    runtime = {"pyfunc": MlflowRuntime(), "savedmodel": TensorflowRuntime(TensorflowSettings())}
+    with pytest.raises(RefusedError) as caught:
+        runtime.get(form, TorchRuntime(TorchSettings())).load(tmp_path, card)
+    assert caught.value.code == "MS-4341"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import inspect
 import pickle
 import threading
@@ -13,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.adapters.python.problems import damaged, untrusted
 from mainspring.adapters.python.settings import PythonSettings
+from mainspring.errors import MainspringError
 from mainspring.lazy import lazy
-from mainspring.ports.runtime import Card
+from mainspring.ports.runtime import Card, is_vouched
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,16 +61,13 @@ class PythonRuntime:
             RefusedError: MS-4341, its digest is not the recorded one; nothing of it was read as a pickle.
             StoreError: MS-4150, it is no object, or its class is gone.
         """
+        path = folder / card.file
         try:
-            data = (folder / card.file).read_bytes()
-        except OSError as error:
-            raise damaged(card.file, error) from error
-        if not card.digest:
-            raise untrusted(card.file, "it comes from no catalog of ours")
-        if not hmac.compare_digest(hashlib.sha256(data).hexdigest(), card.digest):
-            raise untrusted(card.file, "it is not the file that the catalog has recorded")
-        try:
-            model = pickle.loads(data)
+            if why := is_vouched(path, card):
+                raise untrusted(card.file, why)
+            model = pickle.loads(path.read_bytes())
+        except MainspringError:
+            raise
         except Exception as error:  # an object's own code may raise anything
             raise damaged(card.file, error) from error
         return ObjectPredictor(model, card.task == "binary")
