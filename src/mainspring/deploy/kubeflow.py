@@ -72,7 +72,7 @@ def spelled(compiled: Compiled, *, as_json: bool = False) -> str:
     """The document as a file: the same bytes for the same pipeline, image and version."""
     if as_json:
         return json.dumps(compiled.document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    return yaml.safe_dump(compiled.document, sort_keys=True, allow_unicode=True, width=120)
+    return str(yaml.safe_dump(compiled.document, sort_keys=True, allow_unicode=True, width=120))
 
 
 def compiled(
@@ -316,7 +316,8 @@ def _holds_unknown(value: object) -> bool:
 
 def _parameters(function: Callable[..., object], names: Sequence[str]) -> dict[str, object]:
     """What Kubeflow asks for when the pipeline is started."""
-    wanted, found = annotations_of(function), {}
+    wanted = annotations_of(function)
+    found: dict[str, object] = {}
     for name in names:
         default = inspect.signature(function).parameters[name].default
         kind = _kind_of(wanted.get(name, typing.Any))
@@ -362,7 +363,8 @@ def _is_exact(wanted: object) -> bool:
 
 def _resources(task: Task) -> dict[str, object]:
     """Limits, in both spellings: numbers for older back ends, quantities for newer ones."""
-    asked, found = task.options.resources, {}
+    asked = task.options.resources
+    found: dict[str, object] = {}
     if "cpu" in asked:
         found |= {"cpuLimit": float(asked["cpu"]), "resourceCpuLimit": f"{asked['cpu']:g}"}
     if "memory" in asked:
