@@ -7,48 +7,44 @@ import tempfile
 from pathlib import Path
 from typing import cast
 
-from mainspring.cli.options import open_app
+from mainspring.choose.services import Services
 from mainspring.cli.output import emit, lines, tell
 from mainspring.cli.run import parsed
+from mainspring.config.project import load_app
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.step import Pipeline
+from mainspring.deploy.ci.generate import made
+from mainspring.deploy.ci.integration import integration_of, repository_of
 from mainspring.deploy.kubeflow import compiled, spelled
+from mainspring.deploy.shipping import release_at
 from mainspring.engine.arguments import converted
-from mainspring.errors import UsageError
+from mainspring.errors import RefusedError, UsageError
 from mainspring.server.loop import named_node, resolver
 from mainspring.server.planning import plan_of
 
-__all__ = ["kubeflow", "replace_file"]
+__all__ = ["integration", "kubeflow", "replace_file"]
 
 
-def kubeflow(
-    project: Path | None,
-    profile: str | None,
-    as_json: bool,
-    words: tuple[str, ...],
-    image: str | None,
-    to: Path | None,
-) -> int:
-    """Compile a pipeline: ``NAME [KEY=VALUE]...``, what is given being fixed."""
+def kubeflow(services: Services, as_json: bool, words: tuple[str, ...], image: str | None, to: Path | None) -> None:
+    """Compile a pipeline: ``NAME [KEY=VALUE]...``, what is given being fixed.
+
+    Raises:
+        UsageError: MS-2776, no pipeline is named; MS-2744, MS-2745, there is no such image; DeclarationError: as the
+            pipeline is compiled.
+    """
     if not words or "=" in words[0]:
-        raise UsageError("no pipeline is named", code="MS-2776", fix="mainspring build --kfp NAME --use IMAGE")
-    if not image:
-        raise UsageError(
-            "which image the steps run in is not said",
-            code="MS-2777",
-            why="every step is a container of the app's image",
-            fix="pass the line that mainspring build --image printed: --use registry/app@sha256:...",
-        )
-    services, app = open_app(project, profile)
+        raise UsageError("no pipeline is named", code="MS-2776", fix="mainspring build --kfp NAME")
+    app = load_app(services.settings)
     plan = plan_of(app)
     node = named_node(plan, words[0] if "/" in words[0] else f"pipeline/{words[0]}")
     pipeline = cast("Pipeline[..., object]", node.declaration)
     if not isinstance(pipeline, Pipeline):
         raise UsageError(f"{words[0]!r} is no pipeline", code="MS-2776", fix="mainspring show pipeline")
+    release = release_at(services, image)
     texts = parsed(words[1:])
     function = spec_of(pipeline).function
     given = converted(function, texts, handed=function.__code__.co_varnames)
-    found = compiled(pipeline, given, resolver(services, plan), plan.app, image)
+    found = compiled(pipeline, given, resolver(services, plan), plan.app, release.image)
     text = spelled(found, as_json=to is not None and to.suffix == ".json")
     for note in found.notes:
         tell(f"note: {note}")
@@ -58,7 +54,40 @@ def kubeflow(
         emit({"pipeline": found.name, "parameters": found.parameters, "file": None if to is None else str(to)})
     else:
         lines([str(to) if to is not None else text.rstrip("\n")])
-    return 0
+
+
+def integration(services: Services, as_json: bool, flavour: str, force: bool) -> None:
+    """Write the files of a CI service into the repository that the project is in.
+
+    Raises:
+        RefusedError: MS-5103, a file was changed outside of the blocks that are the user's.
+        UsageError, ConfigError: as `integration_of` and `made`.
+    """
+    root = repository_of(services.project)
+    found = integration_of(services.settings, plan_of(load_app(services.settings)))
+    files = made(flavour, found, root)
+    for one in files:
+        if one.touched and one.state == "changed" and not force:
+            raise RefusedError(
+                f"{one.path} was changed outside of the blocks that are yours",
+                code="MS-5103",
+                why="what stands there would be lost",
+                origin=one.path,
+                fix=f"move it between the marks, or write over it: mainspring build --ci {flavour} --force",
+            )
+    for one in files:
+        replace_file(root / one.path, one.text)
+        tell(f"{one.path}: {_SAID[one.state]}")
+    for missing, what in ((not found.image, "image.repository"), (not found.target, "ci.target")):
+        if missing:
+            tell(f"note: {what} is not set, so nothing is {'pushed' if what.startswith('image') else 'deployed'}")
+    if as_json:
+        emit({"files": [{"path": one.path, "state": one.state} for one in files]})
+    else:
+        lines([one.path for one in files])
+
+
+_SAID = {"new": "written", "changed": "written anew", "same": "unchanged"}
 
 
 def replace_file(path: Path, text: str) -> bool:

@@ -9,11 +9,11 @@ __all__ = ["NAMED", "PORTS", "SETTINGS", "SettingSpec", "misfit"]
 
 PORTS = (
     "catalog", "objects", "tables", "online", "compute", "runtime", "converter",
-    "manifest", "vectors", "embedder", "parser", "reranker", "llm", "threads",
+    "manifest", "vectors", "embedder", "parser", "reranker", "llm", "threads", "target",
 )  # fmt: skip
 """The ports; ``PORT.adapter`` names an adapter, ``PORT.url`` says where it is, other keys are the adapter's own."""
 
-NAMED = {"llms": "llm"}
+NAMED = {"llms": "llm", "targets": "target"}
 """Sections with an instance of a port for each name: ``llms.chat.url`` is where the language model ``chat`` is."""
 
 
@@ -133,6 +133,12 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("server.max_rows", int, 65_536, "most rows in one request", 1),
     SettingSpec("server.queue", int, 1024, "most requests under way at once; beyond it the answer is 429", 1),
     SettingSpec("server.drain", float, 25.0, "seconds that open requests may take after SIGTERM", 0),
+    SettingSpec(
+        "server.schedules",
+        list,
+        ["*"],
+        "the timetables that the server keeps, by name; a cluster's CronJobs keep the others",
+    ),
     SettingSpec("server.timeout", float, 30.0, "seconds that a request may take", 0.001),
     SettingSpec("server.keys", list, [], "API keys as secret references; empty leaves the endpoints open", secret=True),
     SettingSpec(
@@ -277,7 +283,10 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("ci.weekly", int, 3, "most such trainings in seven days", 1),
     SettingSpec("ci.python", str, "3.12", "the Python of CI's runners"),
     SettingSpec("ci.runner", str, "ubuntu-latest", "the runner's label"),
-    SettingSpec("ci.registry", str, "ghcr.io", "the registry that CI signs in to"),
+    SettingSpec("ci.target", str, None, "the target that CI deploys to, as `mainspring deploy --target` takes it"),
+    SettingSpec("ci.champion_url", str, None, "the Prometheus page of the champion's pods"),
+    SettingSpec("ci.canary_url", str, None, "the Prometheus page of the canary's pods"),
+    SettingSpec("ci.watch", str, "10m", "how long a canary is watched at each share of the requests"),
     SettingSpec("ci.cloud", str, None, "where to sign in without a key, by OIDC", choices=("aws", "azure", "gcp")),
     SettingSpec("monitoring.every", float, 1.0, "seconds between two looks at the prediction log", 0.01),
     SettingSpec("monitoring.block", float, 3600.0, "least seconds of a block of an assistant's runs", 0.1),

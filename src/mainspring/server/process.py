@@ -78,6 +78,8 @@ _MANAGED = 256
 """The most requests under way at once at the management listener."""
 _OF_MODELS = frozenset({"infer", "predict", "predictions", "invoke"})
 """The routes whose path begins with a model's name."""
+_INFLIGHT = "mainspring_inflight_requests"
+"""By which an autoscaler tells how busy a replica is."""
 _ASKED = ("catalog", "online")
 """The stores that a served request needs; they are asked for the health page."""
 _OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/actuator/health"})
@@ -246,6 +248,7 @@ class ServerProcess:
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
         guard = _guard(callers, settings.whole("server.queue"), lambda: main.open, besides=wires.manages)
         main = Listener(router, limits, guard=guard, watch=self._count, on_error=self._fault)
+        self.state.metrics.gauge_from(_INFLIGHT, lambda: {(("app", self.plan.app),): float(main.open)})
         found = [_bind("server", main, settings)]
         if settings.flag("management.enabled"):
             self._management = self._bind_management(settings, limits, wires)

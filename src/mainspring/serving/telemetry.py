@@ -55,7 +55,7 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_monitor_effect": ("gauge", "the size of the change"),
     "mainspring_monitor_floor": ("gauge", "the least size that alarms"),
     "mainspring_monitor_evaluated_timestamp_seconds": ("gauge", "when the monitor was evaluated last"),
-    "mainspring_queue_depth": ("gauge", "requests under way"),
+    "mainspring_inflight_requests": ("gauge", "requests under way"),
     "mainspring_model_version": ("gauge", "the model version that answers"),
 }
 
