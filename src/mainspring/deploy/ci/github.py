@@ -75,7 +75,8 @@ def _begin(found: Integration, job: str, *, cached: bool = True) -> list[object]
 def _job(found: Integration, minutes: int, steps: list[object], **more: object) -> dict[object, object]:
     first: dict[object, object] = {key: more.pop(key) for key in ("needs", "if") if key in more}
     first |= {"runs-on": found.runner, "timeout-minutes": minutes}
-    return {**first, **{key: value for key, value in more.items()}, "steps": steps}
+    first.update(more)
+    return {**first, "steps": steps}
 
 
 def _check(found: Integration) -> object:

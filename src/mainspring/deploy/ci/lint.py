@@ -70,9 +70,12 @@ def _program(name: str) -> str | None:
 
 def _told(program: str, words: Sequence[str], paths: Sequence[Path], root: Path) -> Iterable[Finding]:
     names = [path.relative_to(root).as_posix() for path in paths]
-    done = subprocess.run(
-        [program, *words[1:], *names], cwd=root, capture_output=True, text=True, timeout=_SECONDS, check=False
-    )
+    command = [program, *words[1:], *names]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield Finding("", words[0], f"it cannot be run: {error}")
+        return
     if done.returncode:
         for line in (done.stdout or done.stderr).strip().splitlines():
             yield Finding(names[0] if len(names) == 1 else "", words[0], line)
