@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from mainspring.declare.app import App
     from mainspring.declare.artifact import File, Model
+    from mainspring.declare.batching import Batching
     from mainspring.declare.checking import (
         between,
         conforms,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "App": "declare.app",
+    "Batching": "declare.batching",
     "Entity": "declare.data",
     "FeatureStore": "server.features.store",
     "Field": "declare.record",
@@ -81,6 +83,7 @@ _HOMES = {
 
 __all__ = [
     "App",
+    "Batching",
     "Entity",
     "FeatureStore",
     "Field",

@@ -2,14 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
+import deltalake
 import pytest
 from deltalake import exceptions as delta_errors
 
 from mainspring.adapters.delta import ADAPTER
+from mainspring.adapters.delta.packs import pack
 from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import DeltaTables, open_tables
 from mainspring.errors import StoreError
@@ -137,6 +141,134 @@ def test_a_newer_protocol_is_left_alone(store, tmp_path):
     assert caught.value.code == "MS-4133"
 
 
+def rows_of(store, table="t", version=None):
+    return sorted(store.read(table, version=version).column("n").to_pylist())
+
+
+SMALL = DeltaSettings(tidy_every=4, checkpoint_every=5, pack=3)
+
+
+def test_commits_that_were_put_away_are_as_good_as_before(tmp_path):
+    """Every version, mark, note and file is what it would be without; the log itself stays short."""
+    packed, plain = (
+        open_tables(settings, tmp_path / name)
+        for settings, name in ((SMALL, "packed"), (DeltaSettings(tidy_every=4, pack=10_000), "plain"))
+    )
+    for n in range(1, 36):
+        for store in (packed, plain):
+            store.append("t", numbers(n, n + 1000), Txn(f"w{n % 7}", n), marks={"push": n}, notes={"n": str(n)})
+    log = tmp_path / "packed" / "tables" / "t" / "_delta_log"
+    assert len(list(log.glob("*.json"))) <= 12
+    assert len(list((tmp_path / "packed" / "tables" / "t" / "_packed").glob("*.zip"))) > 3
+    for store in (packed, open_tables(SMALL, tmp_path / "packed")):
+        for version in range(plain.version("t") + 1):
+            assert store.has("t", version)
+            assert rows_of(store, version=version) == rows_of(plain, version=version)
+            assert len(store.files("t", version)) == len(plain.files("t", version))
+            assert store.schema("t", version) == plain.schema("t", version)
+        assert not store.has("t", plain.version("t") + 1)
+        described = [
+            [(c.version, c.rows, c.operation, c.txn, dict(c.notes)) for c in side.commits("t")]
+            for side in (store, plain)
+        ]
+        assert described[0] == described[1]
+        for n in range(1, 36):
+            found = store.commit_of("t", f"w{n % 7}", n)
+            assert (found.notes["n"], found.version) == (str(n), plain.commit_of("t", f"w{n % 7}", n).version)
+            assert store.append("t", numbers(0), Txn(f"w{n % 7}", n)).repeated
+        assert store.mark("t", "push") == 35
+    assert deltalake.DeltaTable(tmp_path / "packed" / "tables" / "t").to_pyarrow_table().num_rows == 70
+
+
+def test_vacuum_spares_pins_that_were_put_away(tmp_path):
+    store = open_tables(SMALL, tmp_path)
+    for n in range(1, 41):
+        store.append("t", numbers(n), Txn("w", n))
+    pins = {version: (rows_of(store, version=version), store.files("t", version)) for version in (3, 17, 30)}
+    read = {path: Path(path).read_bytes() for _, paths in pins.values() for path in paths}
+    assert store.vacuum("t", keep=pins, retention_hours=0) > 0
+    for version, (rows, paths) in pins.items():
+        assert (rows_of(store, version=version), store.files("t", version)) == (rows, paths)
+    assert {path: Path(path).read_bytes() for path in read} == read
+    assert rows_of(store) == list(range(1, 41))
+    with pytest.raises(StoreError) as caught:
+        store.read("t", version=10)
+    assert caught.value.code == "MS-4131"
+
+
+def test_files_that_left_the_table_lately_stay(tmp_path):
+    store = open_tables(SMALL, tmp_path)
+    for n in range(1, 31):
+        store.append("t", numbers(n), Txn("w", n))
+    assert store.vacuum("t", keep=[], retention_hours=1) == 0
+    for path in (tmp_path / "tables" / "t").rglob("*.parquet"):
+        os.utime(path, (0, 0))  # written long ago, and let go of just now
+    assert store.vacuum("t", keep=[], retention_hours=1) == 0
+    assert rows_of(store, version=5) == [1, 2, 3, 4]
+    assert store.vacuum("t", keep=[], retention_hours=0) > 0
+
+
+def test_a_damaged_archive_is_told_and_deletes_nothing(tmp_path):
+    store = open_tables(SMALL, tmp_path)
+    for n in range(1, 31):
+        store.append("t", numbers(n), Txn("w", n))
+    first = min((tmp_path / "tables" / "t" / "_packed").glob("*.zip"))
+    first.write_bytes(first.read_bytes()[:40])
+    for act in (lambda: store.read("t", version=2), lambda: store.vacuum("t", keep=[2], retention_hours=0)):
+        with pytest.raises(StoreError) as caught:
+            act()
+        assert caught.value.code == "MS-4133"
+    assert rows_of(store) == list(range(1, 31))
+
+
+STOPPED = """
+import os, sys
+from pathlib import Path
+from mainspring.adapters.delta import packs
+folder, step = Path(sys.argv[1]), int(sys.argv[2])
+done = 0
+def counted(event, arguments):
+    global done
+    if event in ("open", "os.remove", "os.rename", "os.mkdir") and "/t/" in str(arguments[0]):
+        done += 1
+        if done == step:
+            os.kill(os.getpid(), 9)
+sys.addaudithook(counted)
+packs.pack(folder, lambda: None, 3)
+print("done")
+"""
+
+
+def test_putting_away_may_be_stopped_at_any_moment(tmp_path):
+    """Whatever was done when it was killed, every version reads as before, and the next one finishes."""
+    store = open_tables(DeltaSettings(checkpoint_every=5, pack=10_000, tidy_every=10_000), tmp_path / "made")
+    for n in range(1, 13):
+        store.append("t", numbers(n), Txn("w", n), notes={"n": str(n)})
+    versions = store.version("t") + 1
+    seen = set()
+    for step in range(1, 100):
+        place = tmp_path / f"killed{step}"
+        shutil.copytree(tmp_path / "made", place)
+        folder = place / "tables" / "t"
+        run = subprocess.run(
+            [sys.executable, "-c", STOPPED, str(folder), str(step)], capture_output=True, text=True, timeout=60
+        )
+        left = len(list((folder / "_delta_log").glob("*.json")))
+        seen.add((left, len(list((folder / "_packed").glob("*")))))
+        for _ in range(2):
+            other = open_tables(SMALL, place)
+            for version in range(versions):
+                assert rows_of(other, version=version) == list(range(1, version + 1))
+            assert [c.notes.get("n") for c in other.commits("t")] == [*map(str, range(12, 0, -1)), None]
+            assert other.append("t", numbers(0), Txn("w", 12)).repeated
+            pack(folder, lambda: None, 3)
+        assert len(list((folder / "_delta_log").glob("*.json"))) < versions
+        if run.stdout:
+            break
+        assert run.returncode == -signal.SIGKILL, run.stderr
+    assert len(seen) > 8  # it was stopped before, while and after
+
+
 WRITER = """
 import sys
 from pathlib import Path
@@ -144,7 +276,7 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.ports.tables import Txn
 from mainspring.testing.tables import numbers
-store = open_tables(DeltaSettings(), Path(sys.argv[1]))
+store = open_tables(DeltaSettings(tidy_every=2, checkpoint_every=3, pack=2), Path(sys.argv[1]))
 n = (store.mark("t", "w") or 0) + 1
 while True:
     store.append("t", numbers(n), Txn("w", n))

@@ -75,7 +75,7 @@ def test_a_worse_and_slower_version_is_refused(judged, tmp_path) -> None:
         "from sklearn.ensemble import ExtraTreesClassifier\n    from sklearn.linear_model import LogisticRegression"
     )
     change(project, "from sklearn.linear_model import LogisticRegression", forest)
-    change(project, "LogisticRegression(C=0.7)", "ExtraTreesClassifier(400, max_depth=6, random_state=0)")
+    change(project, "LogisticRegression(C=0.7)", "ExtraTreesClassifier(50, max_depth=6, random_state=0)")
     change(project, "pipeline.fit(x.numpy(), y.numpy())", "pipeline.fit(x.numpy(), y.numpy()[::-1])")
     found = gate(project, 5)
     assert found["latency"]["state"] == "failed"

@@ -39,7 +39,7 @@ def kfp() -> Path:
 
 
 def build(project: Path, *words: str, status: int = 0) -> subprocess.CompletedProcess[str]:
-    return mainspring("build", "--kfp", *words, "--of", IMAGE, cwd=project, status=status)
+    return mainspring("build", "--kfp", *words, "--use", IMAGE, cwd=project, status=status)
 
 
 def run_by_kfp(kfp: Path, project: Path, file: Path, root: Path, **arguments: object) -> dict[str, str]:
@@ -162,7 +162,7 @@ def test_kfp_s_own_compiler_says_the_same(kfp, project, tmp_path) -> None:
     driver.write_text(ORACLE.replace("IMAGE", IMAGE))
     subprocess.run([kfp, driver, tmp_path / "theirs.yaml"], check=True, timeout=120, capture_output=True)
     theirs = yaml.safe_load((tmp_path / "theirs.yaml").read_text())
-    done = mainspring("build", "--kfp", "oracle", "--of", IMAGE, cwd=project, env={"MAINSPRING_APP": "oracle:app"})
+    done = mainspring("build", "--kfp", "oracle", "--use", IMAGE, cwd=project, env={"MAINSPRING_APP": "oracle:app"})
     ours = yaml.safe_load(done.stdout)
     for document in (theirs, ours):
         for executor in document["deploymentSpec"]["executors"].values():

@@ -7,10 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import cast
 
-from mainspring.choose.services import Services
+from mainspring.cli.options import open_app
 from mainspring.cli.output import emit, lines, tell
 from mainspring.cli.run import parsed
-from mainspring.config.project import load_app
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.step import Pipeline
 from mainspring.deploy.ci.generate import made
@@ -25,7 +24,14 @@ from mainspring.server.planning import plan_of
 __all__ = ["integration", "kubeflow", "replace_file"]
 
 
-def kubeflow(services: Services, as_json: bool, words: tuple[str, ...], image: str | None, to: Path | None) -> None:
+def kubeflow(
+    project: Path | None,
+    profile: str | None,
+    as_json: bool,
+    words: tuple[str, ...],
+    image: str | None,
+    to: Path | None,
+) -> int:
     """Compile a pipeline: ``NAME [KEY=VALUE]...``, what is given being fixed.
 
     Raises:
@@ -34,7 +40,7 @@ def kubeflow(services: Services, as_json: bool, words: tuple[str, ...], image: s
     """
     if not words or "=" in words[0]:
         raise UsageError("no pipeline is named", code="MS-2776", fix="mainspring build --kfp NAME")
-    app = load_app(services.settings)
+    services, app = open_app(project, profile)
     plan = plan_of(app)
     node = named_node(plan, words[0] if "/" in words[0] else f"pipeline/{words[0]}")
     pipeline = cast("Pipeline[..., object]", node.declaration)
@@ -54,17 +60,19 @@ def kubeflow(services: Services, as_json: bool, words: tuple[str, ...], image: s
         emit({"pipeline": found.name, "parameters": found.parameters, "file": None if to is None else str(to)})
     else:
         lines([str(to) if to is not None else text.rstrip("\n")])
+    return 0
 
 
-def integration(services: Services, as_json: bool, flavour: str, force: bool) -> None:
+def integration(project: Path | None, profile: str | None, as_json: bool, flavour: str, force: bool) -> int:
     """Write the files of a CI service into the repository that the project is in.
 
     Raises:
         RefusedError: MS-5103, a file was changed outside of the blocks that are the user's.
         UsageError, ConfigError: as `integration_of` and `made`.
     """
+    services, app = open_app(project, profile)
     root = repository_of(services.project)
-    found = integration_of(services.settings, plan_of(load_app(services.settings)))
+    found = integration_of(services.settings, plan_of(app))
     files = made(flavour, found, root)
     for one in files:
         if one.touched and one.state == "changed" and not force:
@@ -85,6 +93,7 @@ def integration(services: Services, as_json: bool, flavour: str, force: bool) ->
         emit({"files": [{"path": one.path, "state": one.state} for one in files]})
     else:
         lines([one.path for one in files])
+    return 0
 
 
 _SAID = {"new": "written", "changed": "written anew", "same": "unchanged"}

@@ -15,6 +15,7 @@ from mainspring.declare.assistant import (
     AssistantMonitorSpec,
     Served,
 )
+from mainspring.declare.batching import Batching
 from mainspring.declare.check import (
     cron_fits,
     default_name,
@@ -57,6 +58,7 @@ from mainspring.declare.options import (
     yearly_budget,
 )
 from mainspring.declare.origin import here, of_function
+from mainspring.declare.rollout import Versions, read_rollout, read_versions
 from mainspring.declare.step import Pipeline, PipelineSpec, Step, StepOptions, StepSpec
 
 __all__ = ["App"]
@@ -148,19 +150,24 @@ class App(Featuring, Computing, Answering):
         *,
         when: Callable[[Score, Score], bool] | None = None,
         margin: float | None = None,
+        rollout: Sequence[str] = (),
         called: str | None = None,
     ) -> Promotion:
         """When a new version replaces the live one; both are judged on the same rows.
+
+        With `rollout` it takes over step by step, as long as the server finds it no worse in errors, latency and, where
+        labels arrive, quality: ``["shadow for 10m", "5% for 10m", "25% for 30m"]``.
 
         Args:
             model: whose versions.
             when: ``lambda new, live: new.roc_auc >= live.roc_auc - 0.002``.
             margin: the paired bootstrap's lower 95 % bound of the gain must be above ``-margin``; 0.002 when
                 neither is given.
+            rollout: the stretches in which it takes over; none is at once.
             called: its name; the model's when left out.
 
         Raises:
-            DeclarationError: MS-1029, MS-1033, MS-1035.
+            DeclarationError: MS-1001, MS-1002, MS-1029, MS-1033, MS-1035, MS-2720.
         """
         is_a("what app.promote takes", model, ModelDeclaration, "app.promote(MODEL, ...), with the decorated function")
         if when is not None:
@@ -169,7 +176,8 @@ class App(Featuring, Computing, Answering):
             number("margin", margin, least=0, whole=False)
         if when is None and margin is None:
             margin = 0.002
-        return self._add(Promotion(PromotionSpec(model, when, margin), here(), default_name(called, model)))
+        spec = PromotionSpec(model, when, margin, read_rollout(rollout))
+        return self._add(Promotion(spec, here(), default_name(called, model)))
 
     @overload
     def endpoint(
@@ -178,6 +186,8 @@ class App(Featuring, Computing, Answering):
         *,
         latency: Duration | None = ...,
         log: float = ...,
+        batching: Batching | bool = ...,
+        versions: Versions = ...,
         called: str | None = ...,
     ) -> Endpoint: ...
     @overload
@@ -190,6 +200,8 @@ class App(Featuring, Computing, Answering):
         *,
         latency: Duration | None = None,
         log: float = 1.0,
+        batching: Batching | bool = True,
+        versions: Versions = 1,
         called: str | None = None,
     ) -> Endpoint | AssistantEndpoint:
         """A model behind HTTP; features are looked up by the keys in the request.
@@ -202,10 +214,13 @@ class App(Featuring, Computing, Answering):
             latency: what is promised for 99 requests in 100; the console and the metrics show it beside what is. Of
                 what answers in words it is the time to the first token.
             log: the share of answers kept in the prediction log, or in the trace store.
+            batching: how calls that wait for a model are scored together; False scores each alone.
+            versions: which versions of a model are loaded and can be asked for by number: so many (the one that
+                answers and the newest others), ``"all"``, or these. Those with a label are loaded anyway.
             called: its name; the model's when left out.
 
         Raises:
-            DeclarationError: MS-1001, MS-1030, MS-1033.
+            DeclarationError: MS-1001, MS-1030, MS-1033, MS-2721.
         """
         kinds = (ModelDeclaration, Assistant, Index, LLM, Route)
         is_a("what app.endpoint takes", model, kinds, "app.endpoint(MODEL), with the decorated function")
@@ -213,7 +228,10 @@ class App(Featuring, Computing, Answering):
         latency_us = None if latency is None else microseconds(latency, what="latency")
         name = default_name(called, model)
         if isinstance(model, ModelDeclaration):
-            return self._add(Endpoint(EndpointSpec(model, latency_us, log), here(), name))
+            together = Batching(1 if batching is False else 1024) if isinstance(batching, bool) else batching
+            is_a("batching", together, Batching, "batching=Batching(rows=256), or False")
+            spec = EndpointSpec(model, latency_us, log, together, read_versions(versions))
+            return self._add(Endpoint(spec, here(), name))
         return self._add(AssistantEndpoint(AssistantEndpointSpec(model, latency_us, log), here(), name))
 
     @overload

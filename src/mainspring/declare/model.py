@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from mainspring.declare.artifact import Model
+from mainspring.declare.batching import USUAL, Batching
 from mainspring.declare.data import Column, FeatureView, Source
 from mainspring.declare.declaration import Declaration, DeclaredKind
 from mainspring.declare.frame import Frame
 from mainspring.declare.on_demand import ModelInput as Input
 from mainspring.declare.origin import Origin
+from mainspring.declare.rollout import RolloutStep, Versions
 from mainspring.declare.step import Pipeline, Step, StepOptions
 
 __all__ = [
@@ -113,11 +115,13 @@ class PromotionSpec:
         model: whose versions.
         when: judges the challenger and the champion on the same rows; None asks only for `margin`.
         margin: the paired bootstrap's lower 95 % bound of the difference must be above ``-margin``; None leaves it out.
+        rollout: the stretches in which it takes over from the champion; none is at once.
     """
 
     model: ModelDeclaration
     when: Callable[[Score, Score], bool] | None
     margin: float | None
+    rollout: tuple[RolloutStep, ...] = ()
 
 
 class Promotion(Declaration[PromotionSpec]):
@@ -137,11 +141,15 @@ class EndpointSpec:
         model: what answers.
         latency_us: the promised latency in microseconds, or None.
         log: the share of answers that the prediction log keeps, in [0, 1].
+        batching: how calls that wait for the model are scored together.
+        versions: which versions are loaded: so many of the newest, ``all``, or these numbers.
     """
 
     model: ModelDeclaration
     latency_us: int | None
     log: float
+    batching: Batching = USUAL
+    versions: Versions = 1
 
 
 class Endpoint(Declaration[EndpointSpec]):

@@ -28,6 +28,7 @@ from mainspring.declare.on_demand import (
     RequestField,
 )
 from mainspring.declare.record import FieldSpec
+from mainspring.declare.rollout import spell_step
 from mainspring.declare.step import PipelineSpec, StepSpec
 from mainspring.declare.vector_index import VectorIndexSpec
 from mainspring.errors import DeclarationError
@@ -255,13 +256,18 @@ def _named(item: object) -> str:
 
 @_describe.register
 def _(spec: PromotionSpec, declaration: Declaration[object], *_: object) -> _Description:
-    return {"margin": spec.margin, "when": None if spec.when is None else _code(spec.when)}, ()
+    steps = {"rollout": [spell_step(step) for step in spec.rollout]} if spec.rollout else {}
+    return {"margin": spec.margin, "when": None if spec.when is None else _code(spec.when), **steps}, ()
 
 
 @_describe.register
 def _(spec: EndpointSpec, declaration: Declaration[object], *_: object) -> _Description:
     latency = None if spec.latency_us is None else spell(spec.latency_us)
-    return {"latency": latency, "log": spec.log}, ()
+    together = spec.batching
+    batching = {"rows": together.rows, "queue_rows": together.queue_rows, "queue_bytes": together.queue_bytes}
+    delay = spell(together.delay_us) if together.delay_us else None
+    versions = {} if spec.versions == 1 else {"versions": spec.versions}
+    return {"latency": latency, "log": spec.log, "batching": batching | {"delay": delay}, **versions}, ()
 
 
 @_describe.register

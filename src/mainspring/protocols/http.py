@@ -26,6 +26,7 @@ __all__ = [
     "Long",
     "Request",
     "Response",
+    "Route",
     "Router",
     "error_response",
     "fault_of",
@@ -137,6 +138,7 @@ _REASONS: Mapping[Reason, int] = {
     Reason.TOO_LARGE: 413,
     Reason.NOT_READY: 503,
     Reason.EXPIRED: 504,
+    Reason.BUSY: 429,
     Reason.FORBIDDEN: 403,
     Reason.CONFLICT: 409,
     Reason.NOT_SERVED: 501,
@@ -148,7 +150,7 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, Fault):
         return error
     if isinstance(error, Rejected):
-        return Fault(_REASONS[error.reason], error.message)
+        return Fault(_REASONS[error.reason], error.message, retry_after=error.retry_after)
     response = error_response(error)
     return Fault(response.status, orjson.loads(response.body)["error"])
 
@@ -156,7 +158,7 @@ def fault_of(error: Exception) -> Fault:
 def error_response(error: Exception) -> Response:
     """The response of a failed request: ``{"error": text}``; faults of ours say only that they are ours."""
     if isinstance(error, Rejected):
-        return json_response({"error": error.message}, _REASONS[error.reason])
+        error = fault_of(error)
     if isinstance(error, Fault):
         headers = [] if error.retry_after is None else [(b"retry-after", str(error.retry_after).encode())]
         if error.challenge:
@@ -186,12 +188,36 @@ class Long:
     errors: Callable[[Exception], Response] = error_response
 
 
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who answers a path.
+
+    Attributes:
+        handler: it answers.
+        name: of the route, in metrics.
+        errors: the response of a failed request.
+        long: whether it waits for others: see `Long`.
+    """
+
+    handler: Handler
+    name: str
+    errors: Errors
+    long: bool
+
+
+Found = tuple[Route, str, tuple[str, ...]]
+_MOST_FOUND = 1024
+"""Paths whose routes are kept at hand."""
+_LONGEST_KEPT = 256
+"""Bytes of a path that is kept so."""
+
+
 @dataclass(slots=True)
 class _Branch:
     exact: dict[str, _Branch] = field(default_factory=dict)
     folded: dict[str, _Branch] = field(default_factory=dict)
     any: _Branch | None = None
-    handlers: dict[str, Handler] = field(default_factory=dict)
+    routes: dict[str, Route] = field(default_factory=dict)
 
 
 class Router:
@@ -199,10 +225,9 @@ class Router:
 
     def __init__(self) -> None:
         self._root = _Branch()
-        self._exact: dict[tuple[str, bytes], tuple[Handler, str, tuple[str, ...]]] = {}
+        self._exact: dict[tuple[str, bytes], Found] = {}
+        self._found: dict[tuple[str, bytes], Found] = {}
         self._paths: list[tuple[str, str, str]] = []
-        self._long: dict[Handler, Long] = {}
-        self._errors: dict[Handler, Errors] = {}
 
     def add(
         self,
@@ -224,13 +249,12 @@ class Router:
             errors: the shape of its failed requests.
             any_case: whether the pattern's words may be written in capitals, too.
         """
-        if long is not None:
-            self._long[handler] = long
-        if errors is not None:
-            self._errors[handler] = errors
+        shape = errors or error_response
+        name = getattr(handler, "__name__", type(handler).__name__)
+        route = Route(handler, name, shape if long is None else long.errors, long is not None)
         self._paths.append((method, pattern, getattr(handler, "__qualname__", repr(handler))))
         if "*" not in pattern:
-            self._exact.setdefault((method, pattern.encode()), (handler, pattern, ()))
+            self._exact.setdefault((method, pattern.encode()), (route, pattern, ()))
         branch = self._root
         for segment in pattern.strip("/").split("/"):
             if segment == "*":
@@ -241,19 +265,12 @@ class Router:
                 if any_case:
                     branch.folded.setdefault(segment, following)
                 branch = following
-        branch.handlers.setdefault(method, handler)
+        branch.routes.setdefault(method, route)
+        self._found.clear()
 
     def routes(self) -> tuple[tuple[str, str, str], ...]:
         """Every route: method, pattern and handler's name."""
         return tuple(self._paths)
-
-    def errors(self, handler: Handler) -> Errors:
-        """The shape of a handler's failed requests."""
-        return self._errors.get(handler, error_response)
-
-    def long(self, handler: Handler) -> Long | None:
-        """How the host treats a handler that may take long; None for one that answers at once."""
-        return self._long.get(handler)
 
     def find(self, method: str, raw_path: bytes) -> tuple[Handler, str, tuple[str, ...]]:
         """The handler of a raw path, the decoded path, and what its stars stand for.
@@ -261,9 +278,27 @@ class Router:
         Raises:
             Fault: 404 no such path, 405 no such method there.
         """
-        found = self._exact.get((method, raw_path)) or self._exact.get((method, unquote_to_bytes(raw_path)))
+        route, path, stars = self.route(method, raw_path)
+        return route.handler, path, stars
+
+    def route(self, method: str, raw_path: bytes) -> Found:
+        """The route of a raw path, the decoded path, and what its stars stand for.
+
+        Raises:
+            Fault: 404 no such path, 405 no such method there.
+        """
+        asked = (method, raw_path)
+        found = self._exact.get(asked) or self._found.get(asked)
         if found is not None:
             return found
+        found = self._exact.get((method, unquote_to_bytes(raw_path))) or self._search(method, raw_path)
+        if len(raw_path) <= _LONGEST_KEPT:
+            if len(self._found) >= _MOST_FOUND:
+                self._found.clear()
+            self._found[asked] = found
+        return found
+
+    def _search(self, method: str, raw_path: bytes) -> Found:
         path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
         branch, stars = self._root, []
         for raw in raw_path.strip(b"/").split(b"/"):
@@ -277,7 +312,7 @@ class Router:
             if following is None:
                 raise Fault(404, f"no such path: {path}")
             branch = following
-        handler = branch.handlers.get(method) or (branch.handlers.get("GET") if method == "HEAD" else None)
-        if handler is None:
-            raise Fault(405 if branch.handlers else 404, f"{method} {path} is not served")
-        return handler, path, tuple(stars)
+        route = branch.routes.get(method) or (branch.routes.get("GET") if method == "HEAD" else None)
+        if route is None:
+            raise Fault(405 if branch.routes else 404, f"{method} {path} is not served")
+        return route, path, tuple(stars)

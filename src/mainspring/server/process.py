@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import importlib.metadata
 import os
@@ -36,15 +35,15 @@ from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
 from mainspring.protocols.assistants.openai import add_assistant_models
 from mainspring.protocols.assistants.rest import add_assistant_routes
 from mainspring.protocols.feast.documents import add_feast_document_routes
-from mainspring.protocols.feast.grpc import FeastGrpc
 from mainspring.protocols.feast.rest import add_feast_routes
-from mainspring.protocols.http import Fault, Request, Router, error_response
+from mainspring.protocols.http import Request, Router, error_response
 from mainspring.protocols.llm.mount import add_llm_routes
 from mainspring.protocols.mcp.rest import add_mcp_routes
 from mainspring.protocols.mcp.server import McpServer
 from mainspring.protocols.mcp.tools import Offer
 from mainspring.protocols.native.features import add_feature_routes
 from mainspring.protocols.native.rest import add_native_routes
+from mainspring.protocols.openapi.rest import add_openapi_route
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
 from mainspring.server.answering.assistants import Assistants, assistants_of
@@ -55,13 +54,17 @@ from mainspring.server.answering.talking import Talking
 from mainspring.server.answering.watching import AnswerMonitors, run_log_path
 from mainspring.server.features.feast import FeastVectors
 from mainspring.server.features.labels import read_labels
+from mainspring.server.grpc.listening import GrpcListening
 from mainspring.server.http.asgi import AsgiApp, Limits, Listener
 from mainspring.server.http.azure_script import EntryScript, entry_script
-from mainspring.server.http.callers import Callers, callers_of, digest_of, key_of
+from mainspring.server.http.callers import Callers, callers_of, digest_of
+from mainspring.server.http.described import described_limits, shapes_of
+from mainspring.server.http.guard import guard, identify
 from mainspring.server.http.host import Bound, bind, run_listeners
 from mainspring.server.http.listening import default_model, exposed_pages, management_keys, origin_of_setting
 from mainspring.server.http.wires import CHANGED, MANAGED, ModelWires
 from mainspring.server.loop import online_views
+from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.schedules import Schedules
 from mainspring.server.state import WorkerState
 from mainspring.serving.inference import ServedModels
@@ -70,6 +73,8 @@ __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
 _SWEEP_SECONDS = 60.0
+_ROLLOUT_SECONDS = 1.0
+"""How often rollouts are looked at."""
 _FOLLOW_SECONDS = 0.5
 """How often vector indexes look for rows that came: pushes that come between are taken together."""
 _COUNTED = 4096
@@ -80,9 +85,10 @@ _OF_MODELS = frozenset({"infer", "predict", "predictions", "invoke"})
 """The routes whose path begins with a model's name."""
 _INFLIGHT = "mainspring_inflight_requests"
 """By which an autoscaler tells how busy a replica is."""
+_OF_ENDPOINTS = frozenset({"endpoint", "batch"})
+"""Those whose path begins with an endpoint's."""
 _ASKED = ("catalog", "online")
 """The stores that a served request needs; they are asked for the health page."""
-_OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/actuator/health"})
 
 _Add = Callable[[float], None]
 Ask = Callable[[str, bytes], Any]
@@ -126,6 +132,9 @@ class ServerProcess:
         self._console = console
         self._settings = services.settings
         self.state = WorkerState(services, plan, only=only)
+        self.rollouts = Rollouts(
+            services, plan, self.state.loading, self.state.models, self.state.metrics, told, now_us
+        )
         self._only = frozenset(only)
         self._calls = services.state / "log" / "calls.db"
         self._recorder = recorder_of(services, self._calls, plan.app, told)
@@ -145,7 +154,7 @@ class ServerProcess:
         self._routes: dict[tuple[str, tuple[str, ...], int], tuple[_Add, _Add]] = {}
         self._bound: list[Bound] = []
         self._management: Bound | None = None
-        self._grpc: FeastGrpc | None = None
+        self._grpc: GrpcListening | None = None
         self._router = Router()
         self._script: EntryScript | None = None
         self.serving = threading.Event()
@@ -195,7 +204,7 @@ class ServerProcess:
         return self.language.cost_micro(model, tokens, record.at_us * 1000)
 
     def _show(self, monitor: str, findings: Sequence[Finding]) -> None:
-        self.state.show_findings(monitor, "", findings)
+        self.state.monitors.show(monitor, "", findings)
 
     def ports(self) -> dict[str, int]:
         """The port of each listener, by its name; empty before `run`."""
@@ -206,8 +215,9 @@ class ServerProcess:
         router = self._router
         most = settings.whole("server.max_rows")
         endpoints, metrics, app = (lambda: self.state.endpoints), self.state.metrics, self.plan.app
-        default = default_model(settings, self.state.names())
-        models = ServedModels(self.state.models, endpoints, self.state, metrics, app, most, now_us, default)
+        default, timeout = default_model(settings, self.state.names()), settings.number("server.timeout")
+        loading = self.state.loading
+        models = ServedModels(self.state.models, endpoints, loading, metrics, app, most, now_us, default, timeout)
         server, page = ("mainspring", _version()), self.state.metrics_page
         self._script = entry_script(os.environ, self._told)
         wires = ModelWires(models, settings, self._ready, server, page, self.state, os.environ, self._script)
@@ -233,12 +243,14 @@ class ServerProcess:
                 asyncio.to_thread,
                 waits=self.state.waits,
             )
+        described = described_limits(settings, keys=bool(callers))
+        add_openapi_route(router, lambda: shapes_of(self.state, app, server[1]), described)
         if (feast := self.state.feast()) is not None:
             add_feast_routes(router, feast, asyncio.to_thread)
-            wanted = settings.setting("grpc.port")
-            if wanted is not None and wanted.value is not None:
-                self._grpc = FeastGrpc(feast, _lets_in(callers), settings.whole("server.max_body"), self._fault)
-        knowledge, who = self.state.knowledge, _identify(callers)
+        self._grpc = GrpcListening(
+            settings, models, feast, wires, self._ready, server, callers, metrics, app, self._told, self._fault
+        )
+        knowledge, who = self.state.knowledge, identify(callers)
         add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)
         near = self.state.vector_indexes
         add_vector_index_routes(router, near.searchers, near.described, asyncio.to_thread)
@@ -246,8 +258,8 @@ class ServerProcess:
             add_feast_document_routes(router, FeastVectors(near.searchers, feast.service), asyncio.to_thread)
         self._add_language(router, beside, who)
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
-        guard = _guard(callers, settings.whole("server.queue"), lambda: main.open, besides=wires.manages)
-        main = Listener(router, limits, guard=guard, watch=self._count, on_error=self._fault)
+        let_in = guard(callers, settings.whole("server.queue"), lambda: main.open, besides=wires.manages)
+        main = Listener(router, limits, guard=let_in, watch=self._count, on_error=self._fault)
         self.state.metrics.gauge_from(_INFLIGHT, lambda: {(("app", self.plan.app),): float(main.open)})
         found = [_bind("server", main, settings)]
         if settings.flag("management.enabled"):
@@ -303,6 +315,7 @@ class ServerProcess:
             lambda: conditions_report(settings),
             self.state.metrics_page,
             lambda: self._management.url if self._management is not None else "",
+            self.rollouts.described,
         )
         add_actuator_routes(router, actuator, exposed_pages(settings))
         wires.add_management_routes(router)
@@ -316,7 +329,7 @@ class ServerProcess:
             mounts=mounts,
             owned=("/actuator", *MANAGED),
             changed=CHANGED,
-            guard=_guard(token, _MANAGED, lambda: listener.open, passwords=True),
+            guard=guard(token, _MANAGED, lambda: listener.open, passwords=True),
             on_error=self._fault,
         )
         return _bind("management", listener, settings)
@@ -337,15 +350,7 @@ class ServerProcess:
             self._tasks.append(asyncio.create_task(self.language.start()))
             for outside in self._outside.values():
                 outside.start()
-            self._tasks.append(asyncio.create_task(self._sweep()))
-            schedules = Schedules(self.services, self.plan)
-            self._tasks.append(asyncio.create_task(self._every(_ALIAS_SECONDS, self._refresh)))
-            seconds = self._settings.number("monitoring.every")
-            self._tasks.append(asyncio.create_task(self._every(seconds, self.state.monitor_once)))
-            self._tasks.append(asyncio.create_task(self._every(seconds, self._watch_answers)))
-            self._tasks.append(asyncio.create_task(self._every(seconds, self.state.replay_once)))
-            self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
-            self._tasks.append(asyncio.create_task(self._every(_FOLLOW_SECONDS, self.state.vector_indexes.follow)))
+            self._keep_up()
 
         async def stopping() -> None:
             self.state.vector_indexes.stop()
@@ -361,18 +366,37 @@ class ServerProcess:
 
         def asked(number: int) -> None:
             self.interrupted = self.interrupted or (number == signal.SIGINT and not self.state.ready())
+            if self._grpc is not None:
+                self._grpc.drain()
 
         await run_listeners(listeners, self._settings.number("server.drain"), started, stopping, asked)
 
+    def _keep_up(self) -> None:
+        """Begin what is done again and again beside answering."""
+        seconds = self._settings.number("monitoring.every")
+        actions: list[tuple[float, Callable[[], object]]] = [
+            (_ALIAS_SECONDS, self._refresh),
+            (seconds, self.state.monitor_once),
+            (seconds, self._watch_answers),
+            (seconds, self.state.replay_once),
+            (_FOLLOW_SECONDS, self.state.vector_indexes.follow),
+        ]
+        if not self.state.tried:
+            actions += [
+                (1.0, Schedules(self.services, self.plan).fire),
+                (_ROLLOUT_SECONDS, self.rollouts.once),
+                (seconds, self.rollouts.compact),
+            ]
+        self._tasks.append(asyncio.create_task(self._sweep()))
+        self._tasks += [asyncio.create_task(self._every(pause, action)) for pause, action in actions]
+
     async def _start_grpc(self) -> None:
         if self._grpc is not None:
-            host = self._settings.text("server.host") or "127.0.0.1"
-            port = await self._grpc.start(host, self._settings.whole("grpc.port"))
-            self._told(f"{'grpc':<11} {host}:{port}")
+            await self._grpc.start()
 
     async def _stop_answering(self) -> None:
         if self._grpc is not None:
-            await self._grpc.stop(self._settings.number("server.drain"))
+            await self._grpc.stop()
         for assistant in self.assistants.values():
             await assistant.close()
 
@@ -428,7 +452,7 @@ class ServerProcess:
 
     def _asked(self, route: str, asked: tuple[str, ...]) -> dict[str, str]:
         """What a request was for, as labels: only names that there are, so that clients make up no series."""
-        if route == "endpoint" and asked and asked[0] in self.state.endpoints:
+        if route in _OF_ENDPOINTS and asked and asked[0] in self.state.endpoints:
             return {"endpoint": asked[0]}
         model = asked[0].partition(":")[0] if asked else ""
         if route in _OF_MODELS and self.state.models.get(model) is not None:
@@ -490,58 +514,6 @@ def _shares(plan: Plan) -> Mapping[str, float]:
 
 def _version() -> str:
     return importlib.metadata.version("mainspring")
-
-
-def _guard(
-    callers: Callers,
-    most: int,
-    under_way: Callable[[], int],
-    *,
-    passwords: bool = False,
-    besides: Callable[[Request], bool] = lambda request: False,
-) -> Callable[[Request], None]:
-    """Refuse what has no key, where there are keys, and what comes when too much is under way.
-
-    Args:
-        callers: the key of any one of them lets a request in.
-        most: requests under way at once.
-        under_way: how many are.
-        besides: lets a request in whose key is none of the callers'.
-        passwords: a key may also come as the password of Basic authentication, which browsers ask for.
-    """
-    challenge = 'Basic realm="mainspring", charset="UTF-8"' if passwords else "Bearer"
-    how = "Authorization: Bearer KEY" + (", or the key as the password of any user" if passwords else "")
-
-    def guard(request: Request) -> None:
-        if under_way() > most:
-            raise Fault(429, "too many requests are under way", retry_after=1)
-        if not callers or request.path in _OPEN:
-            return
-        if callers.of(_given(request.headers, passwords)) is None and not besides(request):
-            raise Fault(401, f"a key is needed: {how}", challenge=challenge)
-
-    return guard
-
-
-def _given(headers: Mapping[bytes, bytes], passwords: bool) -> bytes:
-    """The key that a request brings; empty when it brings none."""
-    scheme, _, rest = headers.get(b"authorization", b"").strip().partition(b" ")
-    if passwords and scheme.lower() == b"basic":
-        try:
-            return base64.b64decode(rest.strip(), validate=True).partition(b":")[2]
-        except ValueError:
-            return b""
-    return key_of(headers)
-
-
-def _lets_in(callers: Callers) -> Callable[[str], bool]:
-    """Whether the ``authorization`` of a gRPC call lets it in."""
-    return lambda given: not callers or callers.of(key_of({b"authorization": given.encode()})) is not None
-
-
-def _identify(callers: Callers) -> Callable[[Request], Identity]:
-    """Who asks, by the key that the request brings: somebody known, or anyone."""
-    return lambda request: callers.of(key_of(request.headers)) or ANYONE
 
 
 def _bind(name: str, listener: Listener, settings: Settings) -> Bound:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
-from mainspring.declare.artifact import File
 from mainspring.declare.declaration import name_of, spec_of
-from mainspring.declare.model import Endpoint, EndpointSpec, ModelDeclaration, Monitor
+from mainspring.declare.model import Endpoint, EndpointSpec, ModelDeclaration
 from mainspring.declare.on_demand import FeatureService
 from mainspring.declare.record import Kind
-from mainspring.engine.driver import load
 from mainspring.errors import ConfigError
 from mainspring.features.definitions import Reads, reads_of
 from mainspring.features.log import SourceTable
@@ -33,10 +25,8 @@ from mainspring.features.selection import Calculation, functions_of
 from mainspring.features.steps import checked_views, derived_from, sources_of
 from mainspring.features.view import View
 from mainspring.monitoring.feeds import arrivals
-from mainspring.monitoring.steps import baseline_file
-from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Node, Plan
-from mainspring.ports.catalog import Alert, Entity, Label
+from mainspring.ports.catalog import Entity, Label
 from mainspring.server.answering.knowledge import Knowledge
 from mainspring.server.features.feast import FeastFeatures
 from mainspring.server.features.labels import LabelRules
@@ -47,36 +37,28 @@ from mainspring.server.features.replaying import ReplayWatch
 from mainspring.server.features.vector_indexes import VectorIndexes
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
+from mainspring.server.monitors import ModelMonitors
+from mainspring.server.rollouts.live import LiveLoader
+from mainspring.server.rollouts.loading import ModelLoading, Own
+from mainspring.server.rollouts.reading import EndpointRoutes, shadow_log
 from mainspring.serving.calls import Reason, Rejected
-from mainspring.serving.endpoint import EndpointService, ModelColumn, Reading, dates_among
-from mainspring.serving.models import LiveModel, ModelTable, load_live
-from mainspring.serving.predlog.reader import LogReader, compact
+from mainspring.serving.endpoint import EndpointService, ModelColumn, dates_among
+from mainspring.serving.models import LiveModel
 from mainspring.serving.predlog.schema import ColumnKind, LogSchema
 from mainspring.serving.predlog.writer import PredictionLog
+from mainspring.serving.table import ModelTable
 from mainspring.serving.telemetry import Metrics
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from mainspring.metrics.arrays import Ints
 
-__all__ = ["Watched", "WorkerState"]
+__all__ = ["WorkerState"]
 
 _KEEP_SEGMENTS = 4
 _CHAMPION = "champion"
 _SECONDS = "mainspring_request_seconds"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOGGED_AS: Mapping[Kind, ColumnKind] = {Kind.INTEGER: "i8", Kind.BOOLEAN: "bool", Kind.STRING: "category"}
-
-
-@dataclass(slots=True)
-class Watched:
-    """A monitor at work, and the log it follows."""
-
-    watch: MonitorWatch
-    reader: LogReader
-    endpoint: str
-    baseline: str
 
 
 class WorkerState:
@@ -88,6 +70,9 @@ class WorkerState:
         worker: the worker's number.
         only: the names of the endpoints to answer for, with their models; empty is all of them.
 
+    Attributes:
+        tried: whether it is only measured: nothing it logs is judged, and no schedule is fired.
+
     Raises:
         StoreError: MS-4101, the disk is full; MS-4111, the state folder cannot be written.
     """
@@ -95,32 +80,36 @@ class WorkerState:
     def __init__(self, services: Services, plan: Plan, worker: int = 0, only: Sequence[str] = ()) -> None:
         self.services = services
         self.plan = plan
-        self.metrics = _metrics(services.state, "-".join(["worker", str(worker), *sorted(only)]))
+        trial = services.settings.text("serving.trial")
+        self.tried = bool(trial)
+        self._kept = Path(trial) if trial else services.state
+        self.metrics = _metrics(self._kept, "-".join(["worker", str(worker), *sorted(only)]))
         self._only = frozenset(only)
         self.models = ModelTable()
+        self.loader = LiveLoader(services, plan, self.metrics)
         self.endpoints: dict[str, EndpointService] = {}
         self.feature_services: dict[str, ServedFeatures] = {}
         self.logs: dict[str, PredictionLog] = {}
-        self.monitors: dict[str, Watched] = {}
         self.knowledge = Knowledge(services, plan)
         self.vector_indexes = VectorIndexes(services, Plan(plan.app, ()), {}, {}, self.metrics, _tell)
         self.started = now_us()
         self.quality: DataQuality
-        share = services.settings.number("features.replay")
+        share = 0.0 if self.tried else services.settings.number("features.replay")
         self.samples = Samples(share) if share else None
-        self.retraining: subprocess.Popen[bytes] | None = None
         self.pushing: Pushing | None = None
+        self.monitors = ModelMonitors(services, plan, self.endpoints, self.metrics, self._came)
         self._replaying: ReplayWatch | None = None
         self._worker = worker
         self._views: dict[str, View] = {}
         self._checked: dict[str, View] = {}
         self._sources: dict[str, SourceTable] = {}
         self._plans: dict[str, SelectionPlan] = {}
-        self._monitoring = threading.Lock()
         self._counting = threading.Lock()
-        self._loading = threading.Lock()
-        self._unloaded: frozenset[str] = frozenset()
-        self._own: dict[str, Reading] = {}
+        self._schemas: dict[str, LogSchema] = {}
+        self._shadow_logs: dict[str, PredictionLog] = {}
+        self.loading = ModelLoading(
+            services, plan, self.models, self.metrics, self._served_models, self._reads, _tell, self.loader.load
+        )
         self._promised: dict[str, float] = {}
         self._counted: dict[tuple[str, str], int] = {}
 
@@ -187,18 +176,11 @@ class WorkerState:
         model_node = self.plan.node(f"/model/{model_name}")
         beside = [name for name in segments_of(self.plan, model_node) if name not in own] if model_node else []
         kinds = [column.type.kind for column in columns] + [types[name] for name in beside]
-        folder = self.services.state / "predictions" / node.name
-        log = PredictionLog(
-            folder,
-            LogSchema(
-                node.name,
-                model_name,
-                (*(column.name for column in columns), *beside),
-                tuple(_LOGGED_AS.get(kind, "f8") for kind in kinds),
-            ),
-            self._worker,
-            spec.log or 1.0,
-        )
+        folder = self._kept / "predictions" / node.name
+        names = (*(column.name for column in columns), *beside)
+        schema = LogSchema(node.name, model_name, names, tuple(_LOGGED_AS.get(kind, "f8") for kind in kinds))
+        log = PredictionLog(folder, schema, self._worker, spec.log or 1.0)
+        self._schemas[node.name] = schema
         self.logs[node.name] = log
         if spec.latency_us is not None:
             self._promised[node.name] = spec.latency_us / 1e3
@@ -216,9 +198,20 @@ class WorkerState:
             ignored=frozenset(types) - {model.label.name},
             beside=beside,
             request={field.name: field.type for field in selection.request},
-            own=lambda: self._own.get(model_name),
             waits=self.waits,
+            routes=EndpointRoutes(self.models, self.loading, model_name, lambda: self._plans[node.name], columns),
+            shadows=lambda: self._shadow_log(node.name) if spec.log else None,
         )
+
+    def _shadow_log(self, endpoint: str) -> PredictionLog:
+        """Where a shadow's answers are logged: beside the endpoint's log, in one that no monitor follows."""
+        with self._counting:
+            found = self._shadow_logs.get(endpoint)
+            if found is None:
+                schema = self._schemas[endpoint]
+                folder = self._kept / "predictions" / shadow_log(endpoint)
+                found = self._shadow_logs[endpoint] = PredictionLog(folder, schema, self._worker)
+            return found
 
     @property
     def waits(self) -> bool:
@@ -239,40 +232,19 @@ class WorkerState:
     # -- keeping up ---------------------------------------------------------------------------------------------
 
     def refresh(self) -> list[str]:
-        """Take over champions that have moved, old ones answering until new ones are warm; the models that changed."""
-        with self._loading:
-            return self._refresh()
-
-    def _refresh(self) -> list[str]:
-        changed = []
-        behind = {url for node in self._served() for url in node.inputs}
-        for node in self.plan.of_kind("model"):
-            if node.name in self._unloaded or (self._only and node.url not in behind):
-                continue
-            alias = self.services.catalog.alias("model", node.name, _CHAMPION)
-            live = self.models.get(node.name)
-            if alias is None or (live is not None and live.entity == alias.entity_id):
-                continue
-            entity = self.services.catalog.entity_by_id(alias.entity_id)
-            if entity is None:
-                continue
-            folder = self._unpacked(str(entity.spec["artifact"]))
-            self._take_over(node, entity, load_live(entity.version, entity.id, folder, self.services.predictor))
-            self.metrics.set("mainspring_model_version", entity.version, app=self.plan.app, model=node.name)
-            changed.append(node.name)
-        if changed:
-            self._open_monitors(changed)
+        """Take over what has moved, old versions answering until new ones are warm; the models that changed."""
+        changed = self.loading.refresh()
+        if changed and not self.tried:
+            self.monitors.open(changed)
         return changed
 
-    def _take_over(self, node: Node, version: Entity, live: LiveModel) -> None:
-        """Let a version answer, with what it was trained to read; no request sees one version with another's reads."""
+    def _reads(self, node: Node, version: Entity, live: LiveModel) -> Own | None:
+        """What a version was trained to read, where that is not what the app declares now."""
         own = own_of(self.services, node, version, self._views, self._sources)
         labels = {"app": self.plan.app, "model": node.name}
         self.metrics.set("mainspring_model_definitions_lost", 0 if own is None else len(own.lost), **labels)
         if own is None:
-            self.models.put(node.name, live)
-            self._own.pop(node.name, None)
-            return
+            return None
         for lost in own.lost:
             _tell(f"model {node.name} version {live.version} reads {lost.url} as it is no more: {lost.why}")
         if self.pushing is not None:
@@ -283,57 +255,25 @@ class WorkerState:
             self.services.online, own.reads.selection, functions, None if own.lost else self.samples
         )
         columns = tuple(_model_columns(own.reads))
-        self._own[node.name] = Reading(live, plan, columns, dates_among(columns))
-        self.models.put(node.name, live)
+        return plan, columns, dates_among(columns)
 
-    def _unpacked(self, artifact: str) -> Path:
-        """A model's folder on this machine; it appears whole or not at all."""
-        folder = self.services.state / "models" / artifact
-        if not folder.exists():
-            part = folder.with_name(f".{artifact}-{os.getpid()}")
-            stored = cast(File, load(self.services, artifact, File, part))
-            with contextlib.suppress(FileExistsError, OSError):  # another process may have been first
-                os.rename(stored.path, folder)
-            shutil.rmtree(part, ignore_errors=True)
-        return folder
+    def _served_models(self) -> Sequence[Node]:
+        """The models that this process may serve."""
+        behind = {url for node in self._served() for url in node.inputs}
+        return [node for node in self.plan.of_kind("model") if not self._only or node.url in behind]
 
     def ready(self) -> bool:
         """Whether every endpoint has a warm model, and every index a version that answers.
 
         A model that somebody has unloaded is not waited for.
         """
-        wanted = {service.model for service in self.endpoints.values()} - self._unloaded
+        wanted = {service.model for service in self.endpoints.values()} - self.loading.unloaded()
         models = all(self.models.get(model) is not None for model in wanted)
         return models and self.knowledge.ready() and self.vector_indexes.ready()
 
     def names(self) -> Sequence[str]:
         """The models that this process may serve."""
-        behind = {url for node in self._served() for url in node.inputs}
-        return [node.name for node in self.plan.of_kind("model") if not self._only or node.url in behind]
-
-    def load(self, name: str) -> None:
-        """Load a model's champion, and let it answer.
-
-        Raises:
-            Rejected: NO_MODEL, no model is called so; NOT_READY, it has no champion.
-        """
-        self._known(name)
-        with self._loading:
-            self._unloaded -= {name}
-            self._refresh()
-        if self.models.get(name) is None:
-            raise Rejected(Reason.NOT_READY, f"model {name!r} has no champion yet")
-
-    def unload(self, name: str) -> None:
-        """Let a model answer no more until it is loaded again, or the process starts anew.
-
-        Raises:
-            Rejected: NO_MODEL, no model is called so.
-        """
-        self._known(name)
-        with self._loading:
-            self._unloaded |= {name}
-            self.models.remove(name)
+        return self.loading.names()
 
     def load_folder(self, name: str, folder: Path) -> None:
         """Load a model from a folder that the platform has put there, and let it answer beside the app's.
@@ -344,7 +284,7 @@ class WorkerState:
         if name in self.names():
             raise Rejected(Reason.CONFLICT, f"model {name!r} is one of the app's own")
         try:
-            live = load_live(1, "", folder, self.services.predictor)
+            live = self.loader.load_folder(name, folder)
         except (OSError, ValueError) as error:
             raise Rejected(Reason.INVALID, f"there is no model in the folder of {name!r}") from error
         self.models.put(name, live)
@@ -352,10 +292,6 @@ class WorkerState:
     def unload_folder(self, name: str) -> None:
         """Let a model from a folder answer no more."""
         self.models.remove(name)
-
-    def _known(self, name: str) -> None:
-        if name not in self.names():
-            raise Rejected(Reason.NO_MODEL, f"no model of this app is called {name!r}; models are loaded by name")
 
     # -- data that comes in -------------------------------------------------------------------------------------
 
@@ -371,6 +307,11 @@ class WorkerState:
             self.services.decision("tables")
         assert self.pushing is not None
         return self.pushing.push(source, rows, now, request_id)
+
+    @property
+    def sources(self) -> Mapping[str, SourceTable]:
+        """The sources that take pushes, by name."""
+        return self._sources if self.pushing is not None else {}
 
     def feast(self) -> FeastFeatures | None:
         """The views that are kept online, as Feast's clients ask for them; None when there are none."""
@@ -396,44 +337,11 @@ class WorkerState:
 
     # -- monitors -----------------------------------------------------------------------------------------------
 
-    def _open_monitors(self, models: Sequence[str]) -> None:
-        for node in self.plan.of_kind("monitor", over="model"):
-            declaration = cast(Monitor, node.declaration)
-            spec = spec_of(declaration)
-            model = name_of(spec.model)
-            endpoint = next((s.name for s in self.endpoints.values() if s.model == model), None)
-            digest = self._baseline_of(node.name)
-            if model not in models or endpoint is None or digest is None:
-                continue
-            baseline = baseline_file(self.services.objects.get(digest))
-            known = self.monitors.get(node.name)
-            if known is not None:
-                with self._monitoring:
-                    known.watch.rebase(baseline)
-                    known.baseline = digest
-                continue
-            judged_by = spec_of(spec.model)
-            retrain = self._retrain if spec.on_alarm == "retrain" else None
-            folder = self.services.state / "predictions" / endpoint
-            reader = LogReader(folder, endpoint, self.services.tables)
-            judged = Judged(judged_by.metric, judged_by.label.name, _spans_of(reader))
-            watch = MonitorWatch(
-                self.plan.app, node.name, spec, self.services.catalog, baseline, judged, retrain, self._came
-            )
-            reader.since = watch.since
-            self.monitors[node.name] = Watched(watch, reader, endpoint, digest)
-
     def _came(self, source: str, start: int, stop: int) -> Ints:
         """The event times of a source's rows in a span, those that were pushed just now too."""
         if self.pushing is not None:
             self.pushing.commit(source)
         return arrivals(self.services.tables, self._sources[source], start, stop)
-
-    def _baseline_of(self, monitor: str) -> str | None:
-        for step in self.services.catalog.step_history(f"baseline/{monitor}", limit=20):
-            if step.status in ("ok", "hit") and step.outputs:
-                return step.outputs[0].digest
-        return None
 
     def _replays(self, pushing: Pushing) -> ReplayWatch | None:
         if self.samples is None:
@@ -446,71 +354,19 @@ class WorkerState:
 
     def monitor_once(self) -> int:
         """Follow the prediction logs, judge closed blocks, compact old segments; how many blocks were judged."""
-        judged = 0
         self.count_logged()
         if self.pushing is not None:
             self.quality.once()
-        with self._monitoring:
-            for watched in self.monitors.values():
-                for rows in watched.reader.new_rows():
-                    watched.watch.take(rows)
-            for name, watched in self.monitors.items():
-                for judgement in watched.watch.close_blocks():
-                    judged += not judgement.segment
-                    self.show_findings(name, judgement.segment, judgement.findings)
-            for folder, endpoint in {(watched.reader.folder, watched.endpoint) for watched in self.monitors.values()}:
-                compact(folder, self.services.tables, endpoint, keep=_KEEP_SEGMENTS)  # when all have read them
-        return judged
-
-    def show_findings(self, monitor: str, segment: str, findings: Sequence[Any]) -> None:
-        """Set the metrics of what a monitor has found in a block."""
-        for finding in findings:
-            if finding.state == "off" or finding.window != 1:
-                continue
-            labels = {
-                "app": self.plan.app,
-                "monitor": monitor,
-                "feature": finding.feature,
-                "segment": segment,
-                "kind": finding.kind,
-            }
-            for part in ("score", "threshold", "effect", "floor"):
-                self.metrics.set(f"mainspring_monitor_{part}", getattr(finding, part), **labels)
-        self.metrics.set(
-            "mainspring_monitor_evaluated_timestamp_seconds", time.time(), app=self.plan.app, monitor=monitor
-        )
-
-    def _retrain(self, alert: Alert) -> None:
-        """Start a training in a process of its own; when its model is promoted, `refresh` takes it over."""
-        if self.retraining is not None and self.retraining.poll() is None:
-            return
-        model = alert.monitor
-        node = self.plan.node(f"/monitor/{alert.monitor}")
-        if node is not None:
-            model = node.inputs[0].rpartition("/")[2]
-        command = [sys.executable, "-m", "mainspring.cli", "run", f"model/{model}", "--reason"]
-        reason = f"alarm of {alert.monitor}: {alert.kind} of {', '.join(alert.features[:3])}"
-        log = self.services.state / "retrain.log"
-        profile = ["--profile", self.services.settings.profile, "--project", str(self.services.project)]
-        with open(log, "ab") as output:
-            self.retraining = subprocess.Popen(
-                [*command, reason, *profile],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=Path.cwd(),
-                env=dict(os.environ),
-            )
+        return self.monitors.once()
 
     # -- stopping -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Seal the logs and let go of the services."""
         self.vector_indexes.stop()
-        if self.retraining is not None and self.retraining.poll() is None:
-            self.retraining.terminate()
-            self.retraining.wait(timeout=30)
-        for log in self.logs.values():
+        self.monitors.close()
+        self.loading.close()
+        for log in (*self.logs.values(), *self._shadow_logs.values()):
             log.close()
         self.count_logged()
         if self.pushing is not None:
@@ -586,11 +442,3 @@ def _metrics(state: Path, name: str) -> Metrics:
 
 def _tell(line: str) -> None:
     sys.stderr.write(line + "\n")
-
-
-def _spans_of(reader: LogReader) -> Predictions:
-    def between(start: int, stop: int) -> pa.Table:
-        first, last = (_EPOCH + timedelta(microseconds=moment) for moment in (start, stop))
-        return reader.between(first, last)
-
-    return between

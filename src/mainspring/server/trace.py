@@ -10,11 +10,12 @@ from typing import Any
 from mainspring.choose.services import Services
 from mainspring.plan.graph import Plan
 from mainspring.ports.catalog import Label, Run
+from mainspring.serving.predlog.arrow import ROLE
 from mainspring.serving.predlog.find import find_prediction
 
 __all__ = ["TracedPrediction", "TracedTable", "trace_prediction"]
 
-_NOT_VALUES = frozenset({"prediction_id", "at", "version", "weight", "slice", "segment", "score"})
+_NOT_VALUES = frozenset({"prediction_id", "at", "version", "weight", "slice", "segment", "score", ROLE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class TracedPrediction:
         labels: what turned out, as far as it is known.
         model: the model's name.
         version: the model version's number.
+        role: what the version was to a rollout then: ``stable`` or ``canary``.
         entity: the model version's id in the catalog.
         artifact: digest of the model's files.
         code: digest of all the code that trained it.
@@ -65,6 +67,7 @@ class TracedPrediction:
     training_set: str
     tables: tuple[TracedTable, ...]
     run: Run | None
+    role: str = "stable"
 
 
 def trace_prediction(services: Services, plan: Plan, prediction: str) -> TracedPrediction | None:
@@ -108,4 +111,5 @@ def _traced(services: Services, endpoint: str, model: str, row: dict[str, Any]) 
         training_set=str(version.spec["training_set"]),
         tables=tables,
         run=catalog.run(str(version.spec["run"])),
+        role=str(row.get(ROLE) or "stable"),
     )

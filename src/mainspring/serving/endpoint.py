@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import DataError
+from mainspring.serving.calls import Reason, Rejected
+from mainspring.serving.reading import (
+    ANY,
+    Answer,
+    Asked,
+    FeatureReader,
+    Looked,
+    LookedUp,
+    ModelColumn,
+    PredictionSink,
+    Reading,
+    Routes,
+    Scorer,
+    ShadowSink,
+)
+from mainspring.serving.rollout.shadow import Shadow, ShadowCall
+from mainspring.serving.rollout.split import Role, Split, entity_key
+from mainspring.serving.versions import ModelVersions
 
 __all__ = [
+    "ANY",
     "Answer",
+    "Asked",
     "EndpointService",
     "FeatureReader",
     "Looked",
@@ -20,79 +40,11 @@ __all__ = [
     "ModelColumn",
     "PredictionSink",
     "Reading",
+    "Routes",
     "Scorer",
+    "ShadowSink",
     "dates_among",
 ]
-
-
-Looked: TypeAlias = tuple[Sequence[object], Mapping[str, str]]
-"""What was looked up for a row: the features' values, and the status of each view."""
-
-
-class FeatureReader(Protocol):
-    """A compiled read of all features an endpoint needs."""
-
-    def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[Sequence[object], Mapping[str, str]]:
-        """The features' values in the plan's order, and the status of each view by name."""
-
-    def read_many(self, entities: Sequence[Mapping[str, object]], moments: Sequence[int]) -> Sequence[Looked]:
-        """The same for many, with one round trip to the store."""
-
-
-class Scorer(Protocol):
-    """The model version that answers now."""
-
-    @property
-    def version(self) -> str:
-        """Its version."""
-
-    def score(self, rows: Sequence[Sequence[object]]) -> Sequence[float]:
-        """One score a row; a row holds the model's columns in order, None for what is missing."""
-
-
-class PredictionSink(Protocol):
-    """Where answers are logged."""
-
-    def put(self, values: Sequence[object], score: float, version: str, ts_us: int) -> str:
-        """Log one answer: the model's columns, then what is logged beside them; its prediction id."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelColumn:
-    """A column of the model, in the model's order.
-
-    Attributes:
-        name: its name.
-        type: its type.
-        feature: its place among the features that are read, or None when the request carries it.
-    """
-
-    name: str
-    type: ColumnType
-    feature: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One answer of an endpoint.
-
-    Attributes:
-        id: the prediction id, under which labels arrive later; empty when it was not logged.
-        version: the model version that answered.
-        score: the model's score: a probability for a boolean label, else the predicted number.
-        prediction: the label that follows from the score.
-        values: the model's columns, in order.
-        statuses: the status of each feature view: PRESENT, MISSING or EXPIRED.
-        columns: what the values are of.
-    """
-
-    id: str
-    version: str
-    score: float
-    prediction: bool | float
-    values: tuple[object, ...]
-    statuses: Mapping[str, str]
-    columns: tuple[ModelColumn, ...] = ()
 
 
 _ACCEPTED: Mapping[Kind, tuple[type, ...]] = {
@@ -150,34 +102,45 @@ _READ: Mapping[Kind, tuple[Callable[[object], float], str]] = {
 """How columns that JSON has no type for become the number that the model was trained on, and how they are written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A model version with what it reads.
-
-    Attributes:
-        scorer: the version.
-        reader: looks its features up.
-        columns: its columns, in order.
-        dates: as `dates_among` its columns.
-    """
-
-    scorer: Scorer
-    reader: FeatureReader
-    columns: tuple[ModelColumn, ...]
-    dates: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LookedUp:
-    """What was looked up for the rows of a request, and for which version: it is the one that answers."""
-
-    rows: Sequence[Looked]
-    reading: Reading
-
-
 def dates_among(columns: Sequence[ModelColumn]) -> tuple[int, ...]:
     """The places of features that are dates: online they are days since the year 1, for models those since 1970."""
     return tuple(place for place, one in enumerate(columns) if one.feature is not None and one.type.kind is Kind.DATE)
+
+
+def _put(
+    sink: PredictionSink, values: Sequence[object], score: float, version: str, now_us: int, *, canary: bool
+) -> str:
+    if canary:
+        return sink.put(values, score, version, now_us, role=Role.CANARY)
+    return sink.put(values, score, version, now_us)
+
+
+def _watched(split: Split, scorer: Scorer, rows: Sequence[Sequence[object]]) -> Sequence[float]:
+    """The scores of a call, counted for the rollout: how long it took, or that the model has failed."""
+    begun = time.perf_counter_ns()
+    try:
+        scores = scorer.score(rows)
+    except DataError:  # what the caller has sent
+        raise
+    except Exception:
+        split.failed(scorer.version)
+        raise
+    split.answered(scorer.version, time.perf_counter_ns() - begun)
+    return scores
+
+
+async def _watched_soon(split: Split, scorer: Scorer, rows: Sequence[Sequence[object]]) -> Sequence[float]:
+    """The same on an event loop, which goes on meanwhile; what waits too long is not the version's failure."""
+    begun = time.perf_counter_ns()
+    try:
+        scores = await scorer.score_soon(rows)
+    except (DataError, Rejected):
+        raise
+    except Exception:
+        split.failed(scorer.version)
+        raise
+    split.answered(scorer.version, time.perf_counter_ns() - begun)
+    return scores
 
 
 class EndpointService:
@@ -196,8 +159,9 @@ class EndpointService:
         ignored: further columns of the rows that the label belongs to; a request may carry them.
         beside: those of them that are logged behind the model's columns, null where a request does not carry them.
         request: what the request carries besides for on-demand features, which check it themselves.
-        own: called for a model version that reads by other definitions than the app's, or gives None.
         waits: whether looking features up waits for another machine, so that an event loop should not do it.
+        routes: the model's versions; without them the one of `scorer` answers everything.
+        shadows: called for where a shadow's answers are logged; gives None where they are not.
     """
 
     def __init__(
@@ -214,8 +178,9 @@ class EndpointService:
         ignored: frozenset[str] = frozenset(),
         beside: Sequence[str] = (),
         request: Mapping[str, ColumnType] | None = None,
-        own: Callable[[], Reading | None] = lambda: None,
         waits: bool = False,
+        routes: Routes | None = None,
+        shadows: Callable[[], ShadowSink | None] = lambda: None,
     ) -> None:
         self.name = name
         self.waits = waits
@@ -225,8 +190,9 @@ class EndpointService:
         self._dates = dates_among(self.columns)
         self._reader = reader
         self._scorer = scorer
-        self._own = own
         self._sink = sink
+        self._routes = routes
+        self._shadows = shadows
         self._boolean = boolean
         self.beside = tuple(beside)
         self._request = {column.name: column.type for column in columns if column.feature is None}
@@ -236,53 +202,226 @@ class EndpointService:
         self._taken = sorted(self._carried)
         self._known = frozenset(self._taken) | ignored
 
-    def answer(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int]) -> list[Answer]:
-        """Answer rows of one request with one call of the model.
+    @property
+    def carried(self) -> Mapping[str, ColumnType]:
+        """The columns that a question carries: keys, columns of the model, and what on-demand features ask for."""
+        return self._carried
+
+    @property
+    def ignored(self) -> Sequence[str]:
+        """Further columns that a question may carry."""
+        return sorted(self._known - self._carried.keys())
+
+    @property
+    def boolean(self) -> bool:
+        """Whether what is predicted is true or false."""
+        return self._boolean
+
+    def answer(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int], asked: Asked = ANY) -> list[Answer]:
+        """Answer rows of one request with one call of the model, or of each of the versions that they are parted among.
 
         Args:
             rows: the entity keys and request columns of each.
             moments: the moment of each question, UTC microseconds.
+            asked: which version is asked for.
 
         Raises:
             DataError: MS-2301, a column is missing or unknown; MS-2302, it has the wrong type.
+            Rejected: NO_VERSION, NOT_READY, the version that is asked for is not there.
         """
-        return self.concluded(rows, moments, self.looked_up(rows, moments))
+        return self.concluded(rows, moments, self.looked_up(rows, moments, asked))
 
-    def looked_up(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int]) -> LookedUp:
-        """The first half of an answer: the rows checked, and their features looked up, in one round trip.
+    def looked_up(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int], asked: Asked = ANY) -> LookedUp:
+        """The first half of an answer: the rows checked, and their features looked up, in one round trip a version.
 
         Raises:
             DataError: as `answer`; StoreError, ServiceError: as the online store raises.
         """
         for row in rows:
             self._check(row)
+        if self._routes is None:
+            reading = Reading(self._scorer(), self._reader(), self.columns, self._dates)
+            return self._looked(rows, moments, reading, None)
+        versions = self._routes.versions()
+        if versions.default is None:
+            self._scorer()  # says why there is none
+        if versions.split is None and asked is ANY:
+            return self._looked(rows, moments, self._reading(versions, str(versions.default)), None)
+        places = self._parted(rows, versions, asked)
+        found = []
+        for version, mine in places.items():
+            reading = self._reading(versions, version)
+            mine_rows, mine_moments = [rows[place] for place in mine], [moments[place] for place in mine]
+            found.append((tuple(mine), self._looked(mine_rows, mine_moments, reading, versions.split)))
+        if len(found) == 1:
+            return found[0][1]
+        return LookedUp((), found[0][1].reading, tuple(found), versions.split)
+
+    def _reading(self, versions: ModelVersions, number: str) -> Reading:
+        live = versions.ready.get(number)
+        if live is None or self._routes is None:
+            there = ", ".join(sorted(versions.ready, key=int))
+            raise Rejected(Reason.NO_VERSION, f"model {self.model!r} has version {there} ready, not {number}")
+        return self._routes.reading(live)
+
+    def _parted(
+        self, rows: Sequence[Mapping[str, Any]], versions: ModelVersions, asked: Asked
+    ) -> Mapping[str, Sequence[int]]:
+        """The places of rows by the version that answers them."""
+        split = versions.split
+        if asked.version is not None:
+            return {asked.version: range(len(rows))}
+        if asked.label is not None:
+            number = versions.labelled(asked.label)
+            if number is None:
+                there = ", ".join(sorted(versions.all_labels()))
+                raise Rejected(Reason.NO_VERSION, f"model {self.model!r} has no label {asked.label!r}; it has {there}")
+            return {number: range(len(rows))}
+        if split is None or not split.share:
+            return {str(versions.default): range(len(rows))}
+        if asked.key:
+            return {split.version(asked.key): range(len(rows))}
+        keys = tuple(self.keys) or tuple(self._taken)
+        found: dict[str, list[int]] = {}
+        for place, row in enumerate(rows):
+            found.setdefault(split.version(entity_key(row, keys)), []).append(place)
+        return found
+
+    def _looked(
+        self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int], reading: Reading, split: Split | None
+    ) -> LookedUp:
         entities = [{**self._optional, **row} for row in rows] if self._optional else rows
-        reading = self._own() or Reading(self._scorer(), self._reader(), self.columns, self._dates)
         if len(rows) == 1:
-            return LookedUp((reading.reader.read_one(entities[0], moments[0]),), reading)
-        return LookedUp(reading.reader.read_many(entities, moments), reading)
+            return LookedUp((reading.reader.read_one(entities[0], moments[0]),), reading, split=split)
+        return LookedUp(reading.reader.read_many(entities, moments), reading, split=split)
 
     def concluded(self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int], looked: LookedUp) -> list[Answer]:
-        """The second half: scored with one call of the model, and logged.
+        """The second half: scored with one call of each version, and logged.
 
         Raises:
             DataError: MS-2302, a moment, date or decimal is none.
         """
-        scorer, columns = looked.reading.scorer, looked.reading.columns
+        if looked.parts:
+            found: dict[int, Answer] = {}
+            for places, part in looked.parts:
+                mine = [rows[place] for place in places]
+                answers = self.concluded(mine, [moments[place] for place in places], part)
+                found |= dict(zip(places, answers, strict=True))
+            return [found[place] for place in range(len(rows))]
+        vectors, split, scorer = self._vectors(rows, looked), looked.split, looked.reading.scorer
+        scores = scorer.score(vectors) if split is None else _watched(split, scorer, vectors)
+        return self._scored(rows, moments, looked, vectors, scores)
+
+    async def concluded_soon(
+        self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int], looked: LookedUp
+    ) -> list[Answer]:
+        """The same on an event loop, which goes on while the model computes.
+
+        Raises:
+            DataError: as `concluded`.
+            Rejected: BUSY, too much waits for the model already.
+        """
+        if looked.parts:
+            found: dict[int, Answer] = {}
+            for places, part in looked.parts:
+                mine = [rows[place] for place in places]
+                answers = await self.concluded_soon(mine, [moments[place] for place in places], part)
+                found |= dict(zip(places, answers, strict=True))
+            return [found[place] for place in range(len(rows))]
+        vectors, split, scorer = self._vectors(rows, looked), looked.split, looked.reading.scorer
+        soon = scorer.score_soon(vectors) if split is None else _watched_soon(split, scorer, vectors)
+        return self._scored(rows, moments, looked, vectors, await soon)
+
+    def _vectors(self, rows: Sequence[Mapping[str, Any]], looked: LookedUp) -> list[tuple[object, ...]]:
+        """The model's columns of each row."""
+        columns = looked.reading.columns
         vectors = []
         for row, (features, _) in zip(rows, looked.rows, strict=True):
             sent = self._numbers(row) if self._read else row
             vectors.append(tuple(sent.get(c.name) if c.feature is None else features[c.feature] for c in columns))
         if dates := looked.reading.dates:
             vectors = [_with_days(vector, dates) for vector in vectors]
-        scores = scorer.score(vectors)
-        version = scorer.version
-        return [
-            self._log(row, vector, columns, float(score), version, status, now_us)
+        return vectors
+
+    def _scored(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        moments: Sequence[int],
+        looked: LookedUp,
+        vectors: Sequence[tuple[object, ...]],
+        scores: Sequence[float],
+    ) -> list[Answer]:
+        """The answers, logged; a shadow is asked the same later."""
+        version, columns, split = looked.reading.scorer.version, looked.reading.columns, looked.split
+        canary = split is not None and version == split.canary
+        answers = [
+            self._log(row, vector, columns, float(score), version, status, now_us, canary=canary)
             for row, vector, score, (_, status), now_us in zip(rows, vectors, scores, looked.rows, moments, strict=True)
         ]
+        if split is not None and split.shadow is not None and version == split.stable:
+            self._offer(split, split.shadow, rows, moments, answers)
+        return answers
 
-    def record(self, rows: Sequence[Sequence[object]], scores: Sequence[float], version: str, now_us: int) -> list[str]:
+    def _offer(
+        self,
+        split: Split,
+        shadow: Shadow,
+        rows: Sequence[Mapping[str, Any]],
+        moments: Sequence[int],
+        answers: Sequence[Answer],
+    ) -> None:
+        """Let a shadow be asked the same later, with what it reads itself."""
+        vectors: list[tuple[object, ...]] = []
+        columns: list[tuple[ModelColumn, ...]] = []
+        routes = self._routes
+        assert routes is not None
+
+        def asked() -> Sequence[float]:
+            reading = self._reading(routes.versions(), split.canary)
+            vectors.extend(self._vectors(rows, self._looked(rows, moments, reading, None)))
+            columns.append(reading.columns)
+            return reading.scorer.score(vectors)
+
+        def log(scores: Sequence[float]) -> None:
+            sink = self._shadows()
+            if sink is None:
+                return
+            for row, vector, score, given, now_us in zip(rows, vectors, scores, answers, moments, strict=True):
+                identity = bytes.fromhex(given.id) or None
+                logged = vector if columns[0] is self.columns else self._by_name(vector, columns[0])
+                logged = (*logged, *map(row.get, self.beside))
+                sink.put(logged, float(score), split.canary, now_us, role=Role.SHADOW, identity=identity)
+
+        shadow.offer(ShadowCall(asked, [answer.score for answer in answers], log))
+
+    def record_shadow(
+        self, rows: Sequence[Sequence[object]], scores: Sequence[float], version: str, now_us: int, ids: Sequence[str]
+    ) -> None:
+        """Log what a shadow would have answered to the model's own columns, under the ids of the answers.
+
+        Args:
+            rows: the model's columns of each, in order, None for what is missing.
+            scores: one a row.
+            version: the shadow's.
+            now_us: the moment of the question, UTC microseconds.
+            ids: the prediction id of each row; empty where the answers were not logged.
+        """
+        if (sink := self._shadows()) is None:
+            return
+        beside = (None,) * len(self.beside)
+        for row, score, given in zip(rows, scores, ids or [""] * len(rows), strict=True):
+            identity = bytes.fromhex(given) or None
+            sink.put((*row, *beside), float(score), version, now_us, role=Role.SHADOW, identity=identity)
+
+    def record(
+        self,
+        rows: Sequence[Sequence[object]],
+        scores: Sequence[float],
+        version: str,
+        now_us: int,
+        *,
+        canary: bool = False,
+    ) -> list[str]:
         """Log answers that were given to the model's own columns, not to keys; their prediction ids.
 
         Args:
@@ -290,14 +429,18 @@ class EndpointService:
             scores: one a row.
             version: the model version that answered.
             now_us: the moment of the question, UTC microseconds.
+            canary: whether the version is tried beside the one that answers the rest.
 
         Returns:
             An id a row; none where the endpoint does not log.
         """
-        if self._sink is None:
+        if (sink := self._sink) is None:
             return []
-        put, beside = self._sink.put, (None,) * len(self.beside)
-        return [put((*row, *beside), score, version, now_us) for row, score in zip(rows, scores, strict=True)]
+        beside = (None,) * len(self.beside)
+        return [
+            _put(sink, (*row, *beside), score, version, now_us, canary=canary)
+            for row, score in zip(rows, scores, strict=True)
+        ]
 
     def _log(
         self,
@@ -308,10 +451,12 @@ class EndpointService:
         version: str,
         statuses: Mapping[str, str],
         now_us: int,
+        *,
+        canary: bool = False,
     ) -> Answer:
         logged = vector if columns is self.columns else self._by_name(vector, columns)
         logged = (*logged, *map(row.get, self.beside)) if self.beside else logged
-        prediction_id = "" if self._sink is None else self._sink.put(logged, score, version, now_us)
+        prediction_id = "" if self._sink is None else _put(self._sink, logged, score, version, now_us, canary=canary)
         return Answer(
             prediction_id, version, score, score >= 0.5 if self._boolean else score, vector, statuses, columns
         )

@@ -6,12 +6,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from mainspring.errors import DataError
 from mainspring.lazy import lazy
 from mainspring.serving.calls import Array, Call, Inference, Reason, Rejected, Tensor
 from mainspring.serving.endpoint import EndpointService
-from mainspring.serving.models import LiveModel, ModelTable
+from mainspring.serving.models import LiveModel
+from mainspring.serving.rollout.shadow import ShadowCall
+from mainspring.serving.rollout.split import Asking, Role, Split, request_key
 from mainspring.serving.statistics import Statistics
+from mainspring.serving.table import ModelTable
 from mainspring.serving.telemetry import Metrics
+from mainspring.serving.versions import STANDING, ModelVersions, Policy, State, VersionState
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,13 +25,15 @@ else:
 
 __all__ = ["LABELS", "Registry", "ServedModel", "ServedModels"]
 
-LABELS = ("champion", "stable")
+LABELS = STANDING
 """The labels of the version that answers."""
 
 _RUNTIMES: Mapping[str, tuple[str, str]] = {
     "onnx": ("onnxruntime_onnx", "onnxruntime"),
     "lightgbm": ("lightgbm_booster", "lightgbm"),
     "skops": ("sklearn_skops", "sklearn"),
+    "xgboost": ("xgboost_booster", "xgboost"),
+    "pickle": ("python", "python"),
 }
 """The platform and the backend of each format that a model is stored in."""
 
@@ -37,18 +44,34 @@ class Registry(Protocol):
     def names(self) -> Sequence[str]:
         """Every model of the app, loaded or not."""
 
-    def load(self, name: str) -> None:
-        """Load the version that the catalog's alias names, and let it answer; it stays loaded until it is unloaded.
+    def load(self, name: str, version: str | None = None) -> None:
+        """Load the version that the catalog's alias names, or one of that number beside it; it stays until unloaded.
 
         Raises:
-            Rejected: NO_MODEL, no model is called so; NOT_READY, it has no version to load.
+            Rejected: NO_MODEL, no model is called so; NO_VERSION, it has no such version; NOT_READY, it has no version
+                to load, or it does not warm up.
         """
 
-    def unload(self, name: str) -> None:
-        """Let a model answer no more, and forget it.
+    def unload(self, name: str, version: str | None = None) -> None:
+        """Let a model answer no more, and forget it; or one of its versions.
 
         Raises:
-            Rejected: NO_MODEL, no model is called so.
+            Rejected: NO_MODEL, no model is called so; NO_VERSION; CONFLICT, the version answers, or is a rollout's.
+        """
+
+    def label(self, name: str, label: str, version: str) -> None:
+        """Let a label name a version, for every process and for good; the label of the version that answers, too.
+
+        Raises:
+            Rejected: NO_MODEL; NO_VERSION, there is no such version; CONFLICT, it is not READY here, or somebody else
+                has moved the label meanwhile; INVALID, it cannot be a label.
+        """
+
+    def keep(self, name: str, policy: Policy) -> None:
+        """Load the versions of a policy, and unload what it does not ask for, until the process starts anew.
+
+        Raises:
+            Rejected: NO_MODEL; NO_VERSION, a version of the policy is not registered.
         """
 
 
@@ -65,9 +88,10 @@ class ServedModel:
         outputs: what it gives.
         binary: whether the score is the probability of true.
         statistics: what it has done.
+        role: what it is to a rollout: ``stable``, or ``canary`` while it is tried.
     """
 
-    def __init__(self, name: str, live: LiveModel, statistics: Statistics) -> None:
+    def __init__(self, name: str, live: LiveModel, statistics: Statistics, role: str = Role.STABLE) -> None:
         card = live.card
         datatype = "FP32" if card.dtype == "float32" else "FP64"
         self.name = name
@@ -79,6 +103,7 @@ class ServedModel:
         self.binary = card.task == "binary"
         self.statistics = statistics
         self.live = live
+        self.role = role
 
     def taken(self, names: Sequence[object]) -> Sequence[Tensor]:
         """The tensors that inputs of these names are meant for: the model's own, or one a column."""
@@ -150,6 +175,7 @@ class ServedModels:
         max_rows: most rows in one call.
         now: the clock, UTC microseconds.
         default: the model of routes that name none.
+        timeout_s: seconds that any call may take, or None.
     """
 
     def __init__(
@@ -162,6 +188,7 @@ class ServedModels:
         max_rows: int,
         now: Callable[[], int],
         default: str | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         self.registry = registry
         self.max_rows = max_rows
@@ -172,8 +199,10 @@ class ServedModels:
         self._app = app
         self._now = now
         self._default = default
-        self._served: dict[str, ServedModel] = {}
-        self._counters: dict[tuple[str, str, str], _Counters] = {}
+        self._timeout_s = timeout_s
+        self._served: dict[tuple[str, str], ServedModel] = {}
+        self._counters: dict[tuple[str, str, str, str], _Counters] = {}
+        table.follow(self._forget)
 
     def names(self) -> Sequence[str]:
         """The models of which a version answers."""
@@ -184,35 +213,97 @@ class ServedModels:
         return list(dict.fromkeys([*self.registry.names(), *self._table.all()]))
 
     def get(self, name: str) -> ServedModel | None:
-        """The version of a model that answers; None when there is none."""
-        live = self._table.get(name)
-        if live is None:
-            self._served.pop(name, None)
-            return None
-        served = self._served.get(name)
-        if served is None or served.live is not live:
-            served = self._served[name] = ServedModel(name, live, Statistics())
-        return served
+        """The version of a model that answers calls that name none; None when there is none."""
+        versions = self._table.versions(name)
+        return None if versions.default is None else self._served_version(name, versions, versions.default)
 
-    def find(self, name: str, version: str | None = None, label: str | None = None) -> ServedModel:
-        """The version that answers, when it is the one that is asked for.
+    def ready(self, name: str) -> Sequence[ServedModel]:
+        """The loaded versions of a model, the newest first."""
+        versions = self._table.versions(name)
+        found = [self._served_version(name, versions, number) for number in sorted(versions.ready, key=int)]
+        return [served for served in reversed(found) if served is not None]
+
+    def labels(self, name: str) -> Mapping[str, str]:
+        """The labels of a model with the version that each names."""
+        return self._table.versions(name).all_labels()
+
+    def states(self, name: str) -> Sequence[VersionState]:
+        """Every version of a model that is known here, the newest first."""
+        versions = self._table.versions(name)
+        found = {number: VersionState(number, State.UNLOADING, "its last calls") for number in self._drained(name)}
+        found |= {state.version: state for state in versions.waiting}
+        found |= {number: VersionState(number, State.READY) for number in versions.ready}
+        return [found[number] for number in sorted(found, key=int, reverse=True)]
+
+    def _drained(self, name: str) -> Sequence[str]:
+        return self._table.draining(name)
+
+    def find(
+        self, name: str, version: str | None = None, label: str | None = None, asking: Asking | None = None
+    ) -> ServedModel:
+        """The version that is asked for; of a call that names none, the one that its key leads to.
+
+        Args:
+            name: the model's name.
+            version: the number that is asked for.
+            label: the label that is asked for.
+            asking: the request, for its key; without one a canary has no part in it.
 
         Raises:
             Rejected: NO_MODEL, NO_VERSION, NOT_READY.
         """
-        served = self.get(name)
+        versions = self._table.versions(name)
+        number = self._numbered(name, versions, version, label, asking)
+        served = self._served_version(name, versions, number)
         if served is None:
+            waiting = next((state for state in versions.waiting if state.version == number), None)
+            if waiting is not None:
+                raise Rejected(Reason.NOT_READY, f"version {number} of model {name!r} is {waiting.state.value}")
+            there = ", ".join(found.version for found in self.ready(name))
+            raise Rejected(Reason.NO_VERSION, f"model {name!r} has version {there} ready, not {number}")
+        return served
+
+    def _numbered(
+        self, name: str, versions: ModelVersions, version: str | None, label: str | None, asking: Asking | None
+    ) -> str:
+        if versions.default is None:
             if name in self.registry.names():
                 raise Rejected(Reason.NOT_READY, f"model {name!r} is not loaded")
             there = ", ".join(self.names()) or "none"
             raise Rejected(Reason.NO_MODEL, f"no model is called {name!r}; there are: {there}")
-        if version is not None and version != served.version:
-            raise Rejected(Reason.NO_VERSION, f"model {name!r} has version {served.version} ready, not {version}")
-        if label is not None and label not in LABELS:
-            raise Rejected(Reason.NO_VERSION, f"model {name!r} has no label {label!r}; it has {', '.join(LABELS)}")
+        if version is not None:
+            return version
+        if label is not None:
+            number = versions.labelled(label)
+            if number is None:
+                there = ", ".join(sorted(versions.all_labels()))
+                raise Rejected(Reason.NO_VERSION, f"model {name!r} has no label {label!r}; it has {there}")
+            return number
+        split = versions.split
+        if split is None or asking is None or not split.share:
+            return versions.default
+        return split.version(request_key(asking))
+
+    def _forget(self, name: str) -> None:
+        """Hold no version that was taken out of service: its memory is free when its last call is over."""
+        ready = self._table.versions(name).ready
+        for key in list(self._served):
+            if key[0] == name and ((served := self._served.get(key)) is None or served.live is not ready.get(key[1])):
+                self._served.pop(key, None)
+
+    def _served_version(self, name: str, versions: ModelVersions, number: str) -> ServedModel | None:
+        live = versions.ready.get(number)
+        key = name, number
+        if live is None:
+            self._served.pop(key, None)
+            return None
+        role = Role.CANARY if versions.split is not None and number == versions.split.canary else Role.STABLE
+        served = self._served.get(key)
+        if served is None or served.live is not live or served.role != role:
+            served = self._served[key] = ServedModel(name, live, live.statistics, role)
         return served
 
-    def chosen(self, name: str | None) -> ServedModel:
+    def chosen(self, name: str | None, asking: Asking | None = None) -> ServedModel:
         """The model of a route that may name one: that one, else the one of the settings, else the only one.
 
         Raises:
@@ -226,17 +317,23 @@ class ServedModels:
                 there = ", ".join(known) or "none"
                 raise Rejected(Reason.INVALID, f"this route answers for one model, and there are: {there}")
             (name,) = known
-        return self.find(name)
+        return self.find(name, asking=asking)
 
-    async def infer(self, call: Call) -> Inference:
+    async def infer(self, call: Call, served: ServedModel | None = None) -> Inference:
         """Answer a call: scored, logged when the model is behind an endpoint, and counted.
 
+        Args:
+            call: what is asked.
+            served: who `find` has said answers; it does, whatever labels have moved meanwhile.
+
         Raises:
-            Rejected: as `find`, `ServedModel.matrix` and `ServedModel.wanted` raise; EXPIRED, its deadline is over.
+            Rejected: as `find`, `ServedModel.matrix` and `ServedModel.wanted` raise; EXPIRED, its deadline is over;
+                BUSY, too much waits for the model already.
             DataError: MS-2306, the model takes no missing or infinite value, and there is one.
         """
-        served = self.find(call.model, call.version, call.label)
-        counters = self._counters.get((served.name, served.version, call.protocol))
+        served = served or self.find(call.model, call.version, call.label)
+        split = self._table.versions(served.name).split
+        counters = self._counters.get((served.name, served.version, call.protocol, served.role))
         if counters is None:
             counters = self._counted(served, call.protocol)
         begun = time.perf_counter_ns()
@@ -245,20 +342,39 @@ class ServedModels:
             matrix = served.matrix(call.inputs, self.max_rows)
             if call.deadline is not None and time.monotonic() >= call.deadline:
                 raise Rejected(Reason.EXPIRED, "the deadline of the call is over")
-            scores = served.live.scores(matrix)
-        except Exception:
+            queue_ns, alone, live = 0, True, served.live
+            if live.is_quick(len(matrix)):
+                scores = live.scores(matrix)
+            else:
+                deadline = self._deadline(call)
+                scored = await live.scores_soon(matrix, deadline, call.priority, call.parameters)
+                scores, queue_ns, alone = scored.scores, scored.queue_ns, False
+        except Exception as error:
             served.statistics.fail.add(call.decode_ns + time.perf_counter_ns() - begun)
             counters.failed(1.0)
+            if split is not None and not isinstance(error, (Rejected, DataError)):
+                split.failed(served.version)
             raise
-        scored = time.perf_counter_ns()
+        found = time.perf_counter_ns()
         ids = self._logged(served, matrix, scores)
+        if split is not None:
+            split.answered(served.version, found - begun - queue_ns)
+            self._shadowed(split, served, matrix, scores, ids)
         done = time.perf_counter_ns()
-        served.statistics.answered(len(matrix), call.decode_ns, scored - begun, done - scored)
+        infer_ns = found - begun - queue_ns
+        served.statistics.answered(len(matrix), call.decode_ns, infer_ns, done - found, queue_ns=queue_ns, alone=alone)
         counters.answered(1.0)
         counters.rows(float(len(matrix)))
-        counters.seconds((scored - begun) / 1e9)
+        counters.seconds(infer_ns / 1e9)
         outputs = [(tensor, scores) for tensor in wanted]
         return Inference(served.name, served.version, outputs, ids)
+
+    def _deadline(self, call: Call) -> float | None:
+        """The least of the call's own and the server's."""
+        if self._timeout_s is None:
+            return call.deadline
+        latest = time.monotonic() + self._timeout_s
+        return latest if call.deadline is None else min(call.deadline, latest)
 
     def _logged(self, served: ServedModel, matrix: Array, scores: Array) -> Sequence[str]:
         endpoint = next((found for found in self._endpoints().values() if found.model == served.name), None)
@@ -266,11 +382,30 @@ class ServedModels:
             return ()
         # A value that is no number is missing to the model, and is logged as entity-keyed questions log it.
         rows = [[None if value != value else value for value in row] for row in matrix.tolist()]
-        return endpoint.record(rows, scores.tolist(), served.version, self._now())
+        canary = served.role == Role.CANARY
+        return endpoint.record(rows, scores.tolist(), served.version, self._now(), canary=canary)
+
+    def _shadowed(self, split: Split, served: ServedModel, matrix: Array, scores: Array, ids: Sequence[str]) -> None:
+        """Let a shadow be asked the same, later; one that reads other columns is asked by keys alone."""
+        live = self._table.versions(served.name).ready.get(split.canary)
+        if split.shadow is None or live is None or served.version != split.stable:
+            return
+        if live.card.columns != served.live.card.columns:
+            return
+        endpoint = next((found for found in self._endpoints().values() if found.model == served.name), None)
+        version, now, kept = live.version, self._now(), np.array(matrix)
+
+        def log(found: Sequence[float]) -> None:
+            if endpoint is not None:
+                rows = [[None if value != value else value for value in row] for row in kept.tolist()]
+                endpoint.record_shadow(rows, found, version, now, ids)
+
+        split.shadow.offer(ShadowCall(lambda: live.scores(kept).tolist(), scores.tolist(), log))
 
     def _counted(self, served: ServedModel, protocol: str) -> _Counters:
-        found = _Counters(self._metrics, app=self._app, model=served.name, version=served.version, protocol=protocol)
-        self._counters[served.name, served.version, protocol] = found
+        labels = {"model": served.name, "version": served.version, "protocol": protocol, "role": served.role}
+        found = _Counters(self._metrics, app=self._app, **labels)
+        self._counters[served.name, served.version, protocol, served.role] = found
         return found
 
 

@@ -1,15 +1,26 @@
-"""The head of a response leaves with its body where the body is there, and by itself at the loop's next turn."""
+"""Connections: their answers leave in one write where they can, and are those of uvicorn's own, however bytes come."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from mainspring.server.http.connections import Connection
+from mainspring.server.http.exchange import Exchange
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from host_server import listener
 
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
@@ -28,21 +39,34 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         self.closed = True
 
+    def abort(self) -> None:
+        self.closed = True
+
     def is_closing(self) -> bool:
         return self.closed
+
+    def can_write_eof(self) -> bool:
+        return False
 
     def pause_reading(self) -> None: ...
 
     def resume_reading(self) -> None: ...
 
 
-async def answered(app: Any, request: bytes = REQUEST) -> Wire:
+async def answered(
+    app: Any, *requests: bytes, protocol: Callable[..., HttpToolsProtocol] = Connection, late: bool = False
+) -> Wire:
+    """What a connection writes that is sent these bytes; `late` lets it work between the parts."""
     config = uvicorn.Config(app, lifespan="off", log_config=None, server_header=False, date_header=False)
-    connection, wire = Connection(config, ServerState(), {}), Wire()
+    connection, wire = protocol(config, ServerState(), {}), Wire()
     connection.connection_made(wire)
-    connection.data_received(request)
+    for request in requests or (REQUEST,):
+        if not wire.closed:
+            connection.data_received(request)
+        if late:
+            await asyncio.sleep(0)
     while connection.tasks:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001 if late else 0)
     return wire
 
 
@@ -82,3 +106,113 @@ def test_what_was_kept_is_sent_before_the_end(request_: bytes) -> None:
     assert b"".join(wire.writes).startswith(b"HTTP/1.1 ")
     assert b"connection: close" in b"".join(wire.writes)
     assert wire.closed
+
+
+def test_an_answer_that_is_whole_is_one_write_with_its_head() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        exchange: Exchange = scope[Exchange.KEY]
+        assert exchange.whole_body() == b"abc"
+        assert exchange.answer(200, b"text/plain", ((b"x-a", b"b"),), b"hi")
+
+    request = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc"
+    wire = asyncio.run(answered(app, request, request))
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 2\r\nx-a: b\r\n\r\n"
+    assert wire.writes == [head + b"hi"] * 2
+
+
+def test_an_answer_is_given_once() -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        exchange: Exchange = scope[Exchange.KEY]
+        exchange.answer(200, b"text/plain", (), b"hi")
+        with pytest.raises(RuntimeError, match="already"):
+            exchange.answer(200, b"text/plain", (), b"hi")
+
+    assert len(asyncio.run(answered(app)).writes) == 1
+
+
+@pytest.mark.parametrize("value", [b"a\r\nb: c", b"a\nb", b"a\rb", b"a\0b"])
+def test_a_header_that_would_end_its_line_is_refused(value: bytes) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with pytest.raises(RuntimeError, match="line"):
+            scope[Exchange.KEY].answer(200, b"text/plain", ((b"x-a", value),), b"hi")
+        with pytest.raises(RuntimeError, match="line"):
+            scope[Exchange.KEY].answer(200, value, (), b"hi")
+        scope[Exchange.KEY].answer(200, b"text/plain", (), b"hi")
+
+    assert asyncio.run(answered(app)).writes[0].endswith(b"\r\n\r\nhi")
+
+
+# -- beside uvicorn's own ----------------------------------------------------------------------------------------------
+
+token = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=12).map(lambda text: f"x-{text}".encode())
+value = st.binary(max_size=40).map(lambda data: bytes(byte for byte in data if byte > 32 and byte != 127))
+segment = st.text("abc/%2F%20é?&=+;:@!$'()*,~_.-", max_size=12).map(lambda text: text.encode("ascii", "ignore"))
+PATHS = [b"/echo", b"/echo/", b"/nothing", b"/mounted/x", b"/stream?short", b"/missing", b"/soon", b"/echo/%C3%A9/x"]
+
+
+@st.composite
+def one_request(draw: st.DrawFn) -> bytes:
+    """A valid request, its body with a length or in chunks."""
+    path = draw(st.one_of(st.sampled_from(PATHS), segment.map(lambda text: b"/echo/" + text.replace(b"%", b"%25"))))
+    method = draw(st.sampled_from([b"GET", b"POST", b"PUT", b"DELETE", b"HEAD", b"OPTIONS"]))
+    headers = dict(draw(st.lists(st.tuples(token, value), max_size=6)))
+    head = b"%s %s HTTP/1.1\r\nHost: x\r\n" % (method, path)
+    head += b"".join(b"%s: %s\r\n" % header for header in headers.items())
+    if draw(st.booleans()):
+        head += b"Expect: 100-continue\r\n"
+    body = draw(st.binary(max_size=200))
+    if draw(st.booleans()):
+        return head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    if not body or draw(st.booleans()):
+        return head + b"\r\n"
+    chunks = draw(st.lists(st.integers(0, len(body)), max_size=5).map(sorted))
+    ends = [*chunks, len(body)]
+    parts = [body[begin:end] for begin, end in zip([0, *chunks], ends, strict=True) if end > begin]
+    sent = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
+    return head + b"Transfer-Encoding: chunked\r\n\r\n" + sent + b"0\r\n\r\n"
+
+
+def split(data: bytes, places: Sequence[int]) -> list[bytes]:
+    """Bytes in parts that end at these places."""
+    ends = [*sorted({place % (len(data) + 1) for place in places}), len(data)]
+    return [data[begin:end] for begin, end in zip([0, *ends], ends, strict=False) if end > begin]
+
+
+def read(written: bytes) -> list[tuple[bytes, dict[bytes, bytes], bytes]]:
+    """Answers as what they mean: first line, headers, body."""
+    found = []
+    while written:
+        head, _, written = written.partition(b"\r\n\r\n")
+        first, *lines = head.split(b"\r\n")
+        if first.endswith(b"100 Continue"):  # whoever has sent its body already need not be told
+            continue
+        headers = dict(line.split(b": ", 1) for line in lines)
+        body = b""
+        if headers.get(b"transfer-encoding") == b"chunked":
+            while True:
+                size, _, written = written.partition(b"\r\n")
+                body, written = body + written[: int(size, 16)], written[int(size, 16) + 2 :]
+                if not int(size, 16):
+                    break
+        elif not written.startswith(b"HTTP/1.1 "):
+            length = int(headers.get(b"content-length", b"0"))
+            body, written = written[:length], written[length:]
+        found.append((first, headers, body))
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(one_request(), min_size=1, max_size=5), st.lists(st.integers(0, 10_000), max_size=12), st.booleans())
+def test_answers_are_those_of_uvicorn_however_the_bytes_come(
+    requests: list[bytes], places: list[int], late: bool
+) -> None:
+    async def both() -> tuple[Wire, Wire]:
+        whole = b"".join(requests)
+        ours = answered(listener(), *split(whole, places), late=late)
+        return await ours, await answered(listener(), whole, protocol=HttpToolsProtocol)
+
+    ours, theirs = asyncio.run(both())
+    found = read(b"".join(ours.writes))
+    assert found == read(b"".join(theirs.writes))
+    assert len(found) == len(requests)
+    assert ours.closed == theirs.closed

@@ -18,8 +18,10 @@ from mainspring.ports.runtime import Card
 from mainspring.serving.calls import Call, Reason, Rejected
 from mainspring.serving.endpoint import EndpointService, ModelColumn
 from mainspring.serving.inference import ServedModels
-from mainspring.serving.models import LiveModel, ModelTable
+from mainspring.serving.models import LiveModel
+from mainspring.serving.table import ModelTable
 from mainspring.serving.telemetry import Metrics
+from mainspring.serving.versions import Policy
 
 
 class Sum:
@@ -44,10 +46,16 @@ class Names:
     def names(self) -> Sequence[str]:
         return ("sum", "other")
 
-    def load(self, name: str) -> None:
+    def load(self, name: str, version: str | None = None) -> None:
         raise NotImplementedError
 
-    def unload(self, name: str) -> None:
+    def unload(self, name: str, version: str | None = None) -> None:
+        raise NotImplementedError
+
+    def label(self, name: str, label: str, version: str) -> None:
+        raise NotImplementedError
+
+    def keep(self, name: str, policy: Policy) -> None:
         raise NotImplementedError
 
 
@@ -113,7 +121,7 @@ def test_what_does_not_fit_is_rejected_and_counted(tmp_path: Path, inputs: dict[
         infer(models, inputs)
     assert caught.value.reason is reason
     assert not log.rows
-    labels = {"app": "app", "model": "sum", "version": "3", "protocol": "wire"}
+    labels = {"app": "app", "model": "sum", "version": "3", "protocol": "wire", "role": "stable"}
     assert metrics.read("mainspring_inferences_total", outcome="failed", **labels) == 1
     assert models.find("sum").statistics.fail.count == 1
 
@@ -122,7 +130,7 @@ def test_calls_are_counted_by_model_version_and_wire(tmp_path: Path) -> None:
     models, _, metrics, table = served(tmp_path)
     for rows in (1, 3, 3):
         infer(models, {"input": np.ones((rows, 2))}, decode_ns=5)
-    labels = {"app": "app", "model": "sum", "protocol": "wire"}
+    labels = {"app": "app", "model": "sum", "protocol": "wire", "role": "stable"}
     assert metrics.read("mainspring_inferences_total", outcome="answered", version="3", **labels) == 3
     assert metrics.read("mainspring_predictions_total", version="3", **labels) == 7
     assert metrics.read("mainspring_inference_seconds_count", version="3", **labels) == 3

@@ -7,25 +7,29 @@ import dataclasses
 import fcntl
 import functools
 import glob
+import itertools
 import json
-import math
 import os
 import re
 import shutil
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import unquote
 
+from mainspring.adapters.delta.columns import evolution, is_text, storable
+from mainspring.adapters.delta.packs import covering, pack, reaches, texts, to_disk, unpacked
 from mainspring.adapters.delta.problems import busy, forked, no_such_table, turned, unfit, unspeakable
 from mainspring.adapters.delta.settings import DeltaSettings
+from mainspring.adapters.delta.vacuum import Kept, vacuum
 from mainspring.errors import MainspringError
 from mainspring.lazy import lazy
-from mainspring.ports.tables import Commit, Limits, Txn, Where
+from mainspring.ports.tables import Commit, Limits, RowStream, Txn, Where
 
 if TYPE_CHECKING:
     import deltalake
@@ -79,7 +83,7 @@ def _beside_others(
             return method(self, table, *args, **kwargs)
         except MainspringError:
             raise
-        except (OSError, ValueError, delta_errors.DeltaError, pa.ArrowException) as error:
+        except (OSError, ValueError, zipfile.BadZipFile, delta_errors.DeltaError, pa.ArrowException) as error:
             raise turned(error, table) from error
 
     return call
@@ -143,20 +147,21 @@ class DeltaTables:
     def has(self, table: str, version: int) -> bool:
         """Whether the commit of a version is there; the table is not opened, as in `mark`."""
         try:
-            return (self._folder(table) / "_delta_log" / f"{version:020}.json").exists()
+            return reaches(self._folder(table), version)
         except OSError as error:
             raise turned(error, table) from error
 
     @_guarded
     def schema(self, table: str, version: int | None = None) -> pa.Schema:
         """The Arrow schema of a version."""
-        return pa.schema(self._at(table, version).schema().to_arrow())
+        with self._at(table, version) as handle:
+            return pa.schema(handle.schema().to_arrow())
 
     @_guarded
     def append(
         self,
         table: str,
-        rows: pa.Table,
+        rows: pa.Table | RowStream,
         txn: Txn,
         *,
         marks: Mapping[str, int] = MappingProxyType({}),
@@ -175,7 +180,8 @@ class DeltaTables:
                 self._open.pop(table, None)
                 time.sleep(0.01 * attempt)
                 continue
-            done = Commit(int(handle.version()), rows.num_rows, time.time_ns() // 1000, "WRITE", txn, dict(notes))
+            count = rows.rows if isinstance(rows, RowStream) else rows.num_rows
+            done = Commit(int(handle.version()), count, time.time_ns() // 1000, "WRITE", txn, dict(notes))
             known = self._head(table, done.version - 1).marks
             known = known if len(known) < _MOST_MARKS else {}
             self._heads[table] = _Head(done.version, {**known, **marks, txn.app_id: txn.n}, done)
@@ -187,7 +193,7 @@ class DeltaTables:
         self,
         table: str,
         handle: deltalake.DeltaTable,
-        rows: pa.Table,
+        rows: pa.Table | RowStream,
         txn: Txn,
         marks: Mapping[str, int],
         notes: Mapping[str, str],
@@ -195,9 +201,9 @@ class DeltaTables:
         numbers = {txn.app_id: txn.n, **marks}
         deltalake.write_deltalake(
             handle,
-            rows,
+            pa.RecordBatchReader.from_batches(rows.schema, rows.batches()) if isinstance(rows, RowStream) else rows,
             mode="append",
-            schema_mode=_evolution(table, pa.schema(handle.schema().to_arrow()), rows.schema),
+            schema_mode=evolution(table, pa.schema(handle.schema().to_arrow()), rows.schema),
             writer_properties=self._writing_as(rows.schema),
             commit_properties=deltalake.CommitProperties(
                 custom_metadata={_NOTE: json.dumps({"txn": [txn.app_id, txn.n], "notes": dict(notes)})},
@@ -207,13 +213,18 @@ class DeltaTables:
         )
 
     def _tidy(self, table: str, handle: deltalake.DeltaTable) -> None:
-        """Put small files together now and then: a commit costs delta-rs 0.06 ms for each file of the table."""
+        """Put small files together now and then, and old commits away.
+
+        A commit costs delta-rs 0.06 ms for each file of the table and 0.005 ms for each commit in its log.
+        """
         if int(handle.version()) % self._settings.tidy_every:
             return
         try:
             self._compact(handle, self._settings.tidy_bytes)
             self._heads[table] = _Head(int(handle.version()), self._heads[table].marks)
-        except (OSError, delta_errors.DeltaError):
+            with self.writing(f"{table}/pack"):
+                pack(self._folder(table), lambda: self.sync(table), self._settings.pack)
+        except (OSError, zipfile.BadZipFile, delta_errors.DeltaError):
             self._open.pop(table, None)  # the rows are saved; another process is at it, or the next time will do
 
     def _compact(self, handle: deltalake.DeltaTable, target: int | None = None) -> None:
@@ -222,7 +233,7 @@ class DeltaTables:
 
     def _writing_as(self, schema: pa.Schema) -> deltalake.WriterProperties:
         """Dictionaries for texts only: of numbers they cost five times the writing and seldom save space."""
-        plain = [field.name for field in schema if field.type.num_fields == 0 and not _is_text(field.type)]
+        plain = [field.name for field in schema if field.type.num_fields == 0 and not is_text(field.type)]
         return deltalake.WriterProperties(
             compression="SNAPPY",
             max_row_group_size=self._settings.row_group,
@@ -233,7 +244,7 @@ class DeltaTables:
         if _UNSPEAKABLE.search(str(self._root)):
             raise unspeakable(str(self._root))
         for field in schema:
-            if not _storable(field.type):
+            if not storable(field.type):
                 raise unfit(table, f"column {field.name!r} is {field.type}, which would be stored as something else")
         made = deltalake.DeltaTable.create(
             self._folder(table),
@@ -241,7 +252,9 @@ class DeltaTables:
             mode="ignore",
             configuration={
                 "delta.logRetentionDuration": f"interval {self._settings.history_days} days",
-                "delta.checkpointInterval": "100",
+                "delta.checkpointInterval": str(self._settings.checkpoint_every),
+                # Ours is the only clean-up, and it reads the commits: checkpoints need not list what was removed.
+                "delta.deletedFileRetentionDuration": "interval 1 hours",
             },
         )
         self._open[table] = made
@@ -250,8 +263,8 @@ class DeltaTables:
     def _earlier(self, table: str, txn: Txn) -> Commit:
         found = self._find(table, txn.app_id, txn.n) or self._find(table, txn.app_id, None)
         if found is None:  # its entry in the history was forgotten, its number was not
-            handle = self._at(table, None)
-            return Commit(int(handle.version()), 0, 0, "WRITE", txn, repeated=True)
+            with self._at(table, None) as handle:
+                return Commit(int(handle.version()), 0, 0, "WRITE", txn, repeated=True)
         return Commit(found.version, found.rows, found.at_us, found.operation, txn, found.notes, repeated=True)
 
     def mark(self, table: str, app_id: str) -> int | None:
@@ -308,30 +321,25 @@ class DeltaTables:
 
     def _history(self, table: str, limit: int | None = None) -> Iterator[Commit]:
         handle = self._newest(table)
-        for entry in [] if handle is None else handle.history(limit):
-            note = json.loads(entry.get(_NOTE) or "{}")
-            rows = entry.get("operationMetrics", {}).get("num_added_rows", 0)
-            yield Commit(
-                entry["version"],
-                int(rows or 0),
-                int(entry["timestamp"]) * 1000,
-                entry["operation"],
-                Txn(*note["txn"]) if "txn" in note else None,
-                note.get("notes", {}),
-            )
+        newest = -1 if handle is None else int(handle.version())
+        for version, text in itertools.islice(texts(self._folder(table), newest), limit):
+            yield _commit_in(version, text)
 
     @_guarded
     def files(self, table: str, version: int | None = None) -> tuple[str, ...]:
         """The Parquet files that make up a version."""
-        return tuple(glob.escape(path) for path in self._paths(self._at(table, version), table))
+        with self._at(table, version) as handle:
+            return tuple(glob.escape(path) for path in self._paths(handle, table))
 
     def _paths(self, handle: deltalake.DeltaTable, table: str) -> list[str]:
-        # file_uris() spells paths as URLs, which no reader of files understands.
-        added = pa.table(handle.get_add_actions(flatten=True)).column("path").to_pylist()
-        paths = sorted(str(self._folder(table) / unquote(path)) for path in added)
+        paths = sorted(str(self._folder(table) / path) for path in self._relative(handle))
         if handle is not self._open.get(table) and not all(map(os.path.exists, paths)):
             raise no_such_table(table, int(handle.version()))
         return paths
+
+    def _relative(self, handle: deltalake.DeltaTable) -> list[str]:
+        # file_uris() spells paths as URLs, which no reader of files understands.
+        return [unquote(path) for path in pa.table(handle.get_add_actions(flatten=True)).column("path").to_pylist()]
 
     @_guarded
     def read(
@@ -343,11 +351,9 @@ class DeltaTables:
         where: Sequence[Where] = (),
     ) -> pa.Table:
         """The rows of a version that meet all conditions."""
-        handle = self._at(table, version)
-        schema = pa.schema(handle.schema().to_arrow())
-        source = dataset.dataset(
-            self._paths(handle, table), schema=schema, format="parquet", filesystem=fs.LocalFileSystem()
-        )
+        with self._at(table, version) as handle:
+            schema, paths = pa.schema(handle.schema().to_arrow()), self._paths(handle, table)
+        source = dataset.dataset(paths, schema=schema, format="parquet", filesystem=fs.LocalFileSystem())
         return source.to_table(columns=None if columns is None else list(columns), filter=_expression(where))
 
     @contextlib.contextmanager
@@ -381,11 +387,11 @@ class DeltaTables:
                 added = json.loads(line).get("add")
                 file = None if added is None else self._folder(table) / unquote(added["path"])
                 if file is not None and file.exists():  # unless it was put together with others, and they are gone
-                    _to_disk(file)
+                    to_disk(file)
                     folders.add(file.parent)
-            _to_disk(commit)
+            to_disk(commit)
         for folder in folders if fresh else ():
-            _to_disk(folder)
+            to_disk(folder)
         if fresh:
             self._synced[table] = int(fresh[-1].stem)
 
@@ -401,25 +407,24 @@ class DeltaTables:
     @_beside_others
     def vacuum(self, table: str, *, keep: Collection[int], retention_hours: float = 168.0) -> int:
         """Delete files that only old versions use, save the kept ones."""
-        handle = self._another(table)
-        before = self._on_disk(table)
-        handle.vacuum(
-            retention_hours=math.ceil(retention_hours),
-            dry_run=False,
-            enforce_retention_duration=False,
-            full=True,  # what killed writers left behind is in no log
-            keep_versions=sorted(keep),
-        )
-        return before - self._on_disk(table)  # delta-rs also names what is gone already
+        self._another(table)
+        return vacuum(self._folder(table), self._kept(table, keep), retention_hours)
+
+    def _kept(self, table: str, keep: Collection[int]) -> Kept:
+        """What the newest and other versions are made of."""
+        newest = self._another(table)
+        files = set(self._relative(newest))
+        for version in keep:
+            if self.has(table, version):  # a table made anew has not all that was pinned
+                with self._at(table, version) as handle:
+                    files.update(self._relative(handle))
+        return Kept(int(newest.version()), files)
 
     def _another(self, table: str) -> deltalake.DeltaTable:
         """A handle of one's own on the newest version."""
         if not (self._folder(table) / "_delta_log").is_dir():
             raise no_such_table(table)
         return deltalake.DeltaTable(self._folder(table))
-
-    def _on_disk(self, table: str) -> int:
-        return sum(1 for _ in self._folder(table).rglob("*.parquet"))
 
     @_guarded
     def drop(self, table: str) -> None:
@@ -447,9 +452,11 @@ class DeltaTables:
         log = self._folder(table) / "_delta_log"
         handle = self._open.get(table)
         if handle is not None and (log / f"{handle.version():020}.json").exists():
-            if (log / f"{handle.version() + 1:020}.json").exists():
+            if not (log / f"{handle.version() + 1:020}.json").exists():
+                return handle
+            with contextlib.suppress(delta_errors.DeltaError):  # the commits are being put away: read it anew
                 handle.update_incremental()
-            return handle
+                return handle
         self._open.pop(table, None)
         if not log.is_dir():
             return None
@@ -459,63 +466,45 @@ class DeltaTables:
             return None
         return handle
 
-    def _at(self, table: str, version: int | None) -> deltalake.DeltaTable:
+    @contextlib.contextmanager
+    def _at(self, table: str, version: int | None) -> Iterator[deltalake.DeltaTable]:
         newest = self._newest(table)
         if newest is None:
             raise no_such_table(table)
         if version is None or version == newest.version():
-            return newest
+            yield newest
+            return
         if version > newest.version():
             raise no_such_table(table, version)
-        try:
-            return deltalake.DeltaTable(self._folder(table), version=version)
-        except delta_errors.DeltaError as error:
-            raise no_such_table(table, version) from error
+        with contextlib.ExitStack() as stack:
+            yield self._old(table, version, stack)
+
+    def _old(self, table: str, version: int, stack: contextlib.ExitStack) -> deltalake.DeltaTable:
+        folder = self._folder(table)
+        for attempt in range(2):
+            archive = covering(folder, version)
+            place = folder if archive is None else stack.enter_context(unpacked(archive, version))
+            try:
+                return deltalake.DeltaTable(place, version=version)
+            except delta_errors.DeltaError as error:
+                if attempt or archive is not None:
+                    raise no_such_table(table, version) from error
+        raise no_such_table(table, version)
 
 
-def _evolution(table: str, known: pa.Schema, rows: pa.Schema) -> Literal["merge"] | None:
-    """How the rows' columns fit; delta-rs itself would cast them silently, text to numbers too."""
-    for field in rows:
-        if field.name in known.names:
-            wanted = known.field(field.name).type
-            if _plain(field.type) != _plain(wanted):
-                raise unfit(table, f"column {field.name!r} is {field.type}, and was {wanted}")
-        elif not _storable(field.type):
-            raise unfit(table, f"column {field.name!r} is {field.type}, which would be stored as something else")
-    return None if rows.names == known.names else "merge"
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind))
-
-
-def _plain(kind: pa.DataType) -> str:
-    """A type without what a writer is free to choose: the width of offsets, the name of a list's items."""
-    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        return f"list<{_plain(kind.value_type)}>"
-    return str(kind).removeprefix("large_").removesuffix("_view")
-
-
-def _storable(kind: pa.DataType) -> bool:
-    """Whether Delta has the type as it is; others are narrowed silently, or raise the protocol for all readers."""
-    if pa.types.is_timestamp(kind):
-        return bool(kind.unit == "us" and kind.tz == "UTC")
-    if pa.types.is_decimal(kind):
-        return bool(kind.precision <= 38)
-    if pa.types.is_list(kind):
-        return _storable(kind.value_type)
-    return any(
-        fits(kind)
-        for fits in (
-            pa.types.is_string,
-            pa.types.is_large_string,
-            pa.types.is_binary,
-            pa.types.is_boolean,
-            pa.types.is_signed_integer,
-            pa.types.is_float32,
-            pa.types.is_float64,
-            pa.types.is_date32,
-        )
+def _commit_in(version: int, text: str) -> Commit:
+    """What a commit says of itself; it is no less a commit when it says nothing."""
+    told: dict[str, Any] = next(
+        (found["commitInfo"] for found in map(json.loads, text.splitlines()) if "commitInfo" in found), {}
+    )
+    note = json.loads(told.get(_NOTE) or "{}")
+    return Commit(
+        version,
+        int((told.get("operationMetrics") or {}).get("num_added_rows") or 0),
+        int(told.get("timestamp") or 0) * 1000,
+        str(told.get("operation") or ""),
+        Txn(*note["txn"]) if "txn" in note else None,
+        note.get("notes", {}),
     )
 
 
@@ -528,22 +517,18 @@ def _mark_in_log(log: Path, app_id: str) -> tuple[bool, int | None]:
     if not log.is_dir():
         return True, None
     for commit in sorted(log.glob("[0-9]*.json"), reverse=True):
+        try:
+            text = commit.read_text("utf-8")
+        except FileNotFoundError:  # put away meanwhile
+            break
         numbers = [
             action["txn"]["version"]
-            for action in map(json.loads, commit.read_text("utf-8").splitlines())
+            for action in map(json.loads, text.splitlines())
             if action.get("txn", {}).get("appId") == app_id
         ]
         if numbers:
             return True, int(numbers[-1])
     return not (log / "_last_checkpoint").exists(), None
-
-
-def _to_disk(path: Path) -> None:
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _expression(where: Sequence[Where]) -> Any:

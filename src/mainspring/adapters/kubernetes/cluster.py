@@ -56,7 +56,10 @@ class LightkubeCluster:
     def version(self) -> tuple[int, int]:
         """The server's version; clouds write ``30+`` as the minor."""
         told = self._json("GET", "/version")
-        return tuple(int(_NUMBERS.findall(str(told[part]))[0]) for part in ("major", "minor"))  # type: ignore[return-value]
+        found = _NUMBERS.findall(f"{told.get('major')}.{told.get('minor')}")
+        if len(found) != 2:
+            raise answered(str(self._client.base_url), 200, "GET /version", "no version: this is no Kubernetes")
+        return int(found[0]), int(found[1])
 
     def groups(self) -> frozenset[str]:
         """The groups of kinds that the server knows."""

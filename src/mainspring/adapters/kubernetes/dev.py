@@ -2,4 +2,4 @@
 
 __all__ = ["HOW"]
 
-HOW = "kind create cluster, or minikube start; the project's own tests start an API server: tests/kubernetes/build.sh"
+HOW = "kind create cluster, or minikube start; the project's own tests start an API server: tests/cluster/build.sh"

@@ -160,13 +160,12 @@ def _watch(app: str, component: str, name: str, namespace: str) -> list[Object]:
     """Its metrics, and the alarms that say why answers are slow."""
     labels = labels_of(app, component)
     chosen = f'{{namespace="{namespace}",service="{name}"}}'
-    slow = "histogram_quantile(0.95, sum by (le) (rate(vllm:{}_bucket" + chosen + "[5m]))) > {}"
     rules = [
         ("Preempting", f"rate(vllm:num_preemptions_total{chosen}[5m]) > 0.1", "sequences are thrown out of the cache"),
         ("Waiting", f"vllm:num_requests_waiting{chosen} > 10", "requests wait for a place"),
         ("CacheFull", f"vllm:kv_cache_usage_perc{chosen} > 0.95", "the cache of keys and values is full"),
-        ("FirstTokenLate", slow.format("time_to_first_token_seconds", 5), "95 in 100 first tokens take up to 5 s"),
-        ("TokensSlow", slow.format("inter_token_latency_seconds", 0.2), "95 in 100 tokens take up to 0.2 s"),
+        ("FirstTokenLate", _slow("time_to_first_token_seconds", chosen, 5), "95 in 100 first tokens take up to 5 s"),
+        ("TokensSlow", _slow("inter_token_latency_seconds", chosen, 0.2), "95 in 100 tokens take up to 0.2 s"),
     ]
     alerts = [
         {
@@ -189,3 +188,8 @@ def _watch(app: str, component: str, name: str, namespace: str) -> list[Object]:
             monitoring, "PrometheusRule", name, namespace, labels, spec={"groups": [{"name": name, "rules": alerts}]}
         ),
     ]  # fmt: skip
+
+
+def _slow(histogram: str, chosen: str, seconds: float) -> str:
+    rate = f"rate(vllm:{histogram}_bucket{chosen}[5m])"
+    return f"histogram_quantile(0.95, sum by (le) ({rate})) > {seconds:g}"

@@ -48,7 +48,8 @@ def named(*parts: str, longest: int = _LONGEST) -> str:
     >>> named("flights", "server")
     'flights-server'
     """
-    whole = "-".join(re.sub(r"[^a-z0-9-]+", "-", part.lower()).strip("-") for part in parts if part)
+    plain = (re.sub(r"[^a-z0-9-]+", "-", part.lower()).strip("-") for part in parts)
+    whole = "-".join(part for part in plain if part)
     if len(whole) <= longest:
         return whole
     digest = hashlib.sha256(whole.encode()).hexdigest()[:8]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mainspring.adapters.kubernetes.engines import engine_objects
 from mainspring.adapters.kubernetes.jobs import cron_job, ray_job
 from mainspring.adapters.kubernetes.kserve import inference_service
-from mainspring.adapters.kubernetes.objects import CANARY, ORDER, SERVER
+from mainspring.adapters.kubernetes.objects import CANARY, ORDER, SERVER, key_of, url_of
 from mainspring.adapters.kubernetes.serving import (
     budget,
     canary_replicas,
@@ -16,6 +16,7 @@ from mainspring.adapters.kubernetes.serving import (
     route,
 )
 from mainspring.adapters.kubernetes.settings import KubernetesSettings
+from mainspring.errors import UsageError
 from mainspring.ports.cluster import Object
 from mainspring.ports.target import LanguageModel, Rendered, Revision, Split, World
 
@@ -58,7 +59,22 @@ def render(
         found += engine_objects(engine, model, app.name, settings, namespace, world)
     known = [one for one in found if one["kind"] not in _WATCHING or world.knows(one["kind"])]
     known.sort(key=lambda item: (ORDER.index(item["kind"]), item["metadata"]["name"]))
+    _apart(known)
     return Rendered(app.name, revision.id, tuple(known), "" if split is None else split.revision.id)
+
+
+def _apart(items: list[Object]) -> None:
+    """Refuse two objects of one name: the second would write over the first."""
+    seen: set[tuple[str, str, str]] = set()
+    for item in items:
+        if key_of(item) in seen:
+            raise UsageError(
+                f"two things of the app would both be {url_of(item)}",
+                code="MS-2736",
+                why="names of a cluster have small letters, digits and dashes only",
+                fix="give one of the schedules or language models another name",
+            )
+        seen.add(key_of(item))
 
 
 def _release(revision: Revision, settings: KubernetesSettings, namespace: str) -> list[Object]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from mainspring.protocols.http import Fault, Handler, Request, Response, Router, json_response
+from mainspring.protocols.http import Fault, Request, Response, Route, Router, json_response
 from mainspring.protocols.tfserving.rest import version_status
 from mainspring.serving.inference import ServedModels
 
@@ -60,25 +60,24 @@ class _Routes:
                 return await self._asked(otherwise, request)
             self._models.find(name)
         served = self._models.get(name)
-        versions = [] if served is None else [version_status(served)]
+        versions = [version_status(state) for state in self._models.states(name)]
         ready = {"name": name, "ready": served is not None, "model_version_status": versions}
         return json_response(self._item(name) | ready, 503 if served is None else 200)
 
     def _item(self, name: str) -> dict[str, object]:
         return {"id": name, "object": "model", "created": self._models.created_s, "owned_by": "mainspring-model"}
 
-    def _otherwise(self, path: bytes) -> Handler | None:
+    def _otherwise(self, path: bytes) -> Route | None:
         try:
-            return self._beside.find("GET", path)[0]
+            return self._beside.route("GET", path)[0]
         except Fault:
             return None
 
-    async def _asked(self, handler: Handler, request: Request) -> Response:
+    async def _asked(self, route: Route, request: Request) -> Response:
         """What a route of language models answers, its faults in their own shape."""
-        long = self._beside.long(handler)
         try:
-            return await handler(request)
+            return await route.handler(request)
         except Exception as error:
-            if long is None:
+            if not route.long:
                 raise
-            return long.errors(error)
+            return route.errors(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mainspring.protocols.bodies import coded
@@ -12,7 +12,18 @@ from mainspring.serving.calls import Tensor
 from mainspring.serving.inference import ServedModel, ServedModels
 from mainspring.serving.statistics import Spent
 
-__all__ = ["HEADER_LENGTH", "PREDICTION_IDS", "add_health_routes", "add_oip_routes", "answer_infer", "binary_length"]
+__all__ = [
+    "EXTENSIONS",
+    "HEADER_LENGTH",
+    "PREDICTION_IDS",
+    "add_health_routes",
+    "add_oip_routes",
+    "answer_infer",
+    "binary_length",
+    "configured",
+    "counted",
+    "described",
+]
 
 EXTENSIONS = (
     "binary_tensor_data",
@@ -73,7 +84,7 @@ async def answer_infer(
         asked = read_raw_call(body, served, version, protocol)
     else:
         asked = read_call(body, length, served, version, protocol, models.max_rows)
-    return write_answer(asked, await models.infer(asked.call))
+    return write_answer(asked, await models.infer(asked.call, served))
 
 
 def binary_length(text: bytes | None) -> int | None:
@@ -118,55 +129,70 @@ class _Routes:
 
     async def model_metadata(self, request: Request) -> Response:
         model, _ = self._find(request)
-        return json_response(
-            {
-                "name": model.name,
-                "versions": [model.version],
-                "platform": model.platform,
-                "inputs": [_described(tensor) for tensor in model.inputs],
-                "outputs": [_described(tensor) for tensor in model.outputs],
-            }
-        )
+        return json_response(described(model, self._models.ready(model.name)))
 
     async def model_config(self, request: Request) -> Response:
-        model, _ = self._find(request)
-        return json_response(
-            {
-                "name": model.name,
-                "platform": model.platform,
-                "backend": model.backend,
-                "max_batch_size": self._models.max_rows,
-                "input": [_configured(tensor) for tensor in model.inputs],
-                "output": [_configured(tensor) for tensor in model.outputs],
-            }
-        )
+        return json_response(configured(self._find(request)[0], self._models.max_rows))
 
     async def model_statistics(self, request: Request) -> Response:
-        return json_response({"model_stats": [_counted(self._find(request)[0])]})
+        return json_response({"model_stats": [counted(self._find(request)[0])]})
 
     async def all_statistics(self, request: Request) -> Response:
-        found = [self._models.get(name) for name in self._models.names()]
-        return json_response({"model_stats": [_counted(model) for model in found if model is not None]})
+        found = [model for name in self._models.names() for model in reversed(self._models.ready(name))]
+        return json_response({"model_stats": [counted(model) for model in found]})
 
     async def infer(self, request: Request) -> Response:
-        served, version = self._find(request)
+        served, version = self._find(request, request)
         length = binary_length(request.headers.get(HEADER_LENGTH))
         body, head = await answer_infer(self._models, served, version, request.body, length, "oip")
         if head is None:
             return Response(200, body)
         return Response(200, body, _BINARY, ((HEADER_LENGTH, b"%d" % head),))
 
-    def _find(self, request: Request) -> tuple[ServedModel, str | None]:
+    def _find(self, request: Request, asking: Request | None = None) -> tuple[ServedModel, str | None]:
+        """Who answers a path, whose version may be a number or a label, and the version."""
         name, *version = request.parameters
-        asked = version[0] if version else None
-        return self._models.find(name, asked), asked
+        if not version:
+            return self._models.find(name, asking=asking), None
+        if version[0].isdigit():
+            return self._models.find(name, version[0]), version[0]
+        served = self._models.find(name, label=version[0])
+        return served, served.version
 
 
-def _described(tensor: Tensor) -> dict[str, Any]:
+def described(model: ServedModel, ready: Sequence[ServedModel]) -> dict[str, Any]:
+    """A model's metadata.
+
+    Args:
+        model: the version that is asked for.
+        ready: all that are ready, the oldest last.
+    """
+    return {
+        "name": model.name,
+        "versions": [found.version for found in reversed(ready)],
+        "platform": model.platform,
+        "inputs": [_described_tensor(tensor) for tensor in model.inputs],
+        "outputs": [_described_tensor(tensor) for tensor in model.outputs],
+    }
+
+
+def _described_tensor(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
 
 
-def _configured(tensor: Tensor) -> dict[str, Any]:
+def configured(model: ServedModel, max_rows: int) -> dict[str, Any]:
+    """A model as Triton configures one; its batch is as large as a request may be."""
+    return {
+        "name": model.name,
+        "platform": model.platform,
+        "backend": model.backend,
+        "max_batch_size": max_rows,
+        "input": [_configured_tensor(tensor) for tensor in model.inputs],
+        "output": [_configured_tensor(tensor) for tensor in model.outputs],
+    }
+
+
+def _configured_tensor(tensor: Tensor) -> dict[str, Any]:
     """A tensor of Triton's configuration: without the rows, and never without a dimension."""
     kind = "STRING" if tensor.datatype == "BYTES" else tensor.datatype
     found: dict[str, Any] = {"name": tensor.name, "data_type": f"TYPE_{kind}", "dims": list(tensor.shape[1:]) or [1]}
@@ -175,7 +201,8 @@ def _configured(tensor: Tensor) -> dict[str, Any]:
     return found
 
 
-def _counted(model: ServedModel) -> dict[str, Any]:
+def counted(model: ServedModel) -> dict[str, Any]:
+    """What a model has done, as ModelStatistics."""
     counts = model.statistics
     nothing = {"count": 0, "ns": 0}
     return {
@@ -187,7 +214,7 @@ def _counted(model: ServedModel) -> dict[str, Any]:
         "inference_stats": {
             "success": _spent(counts.success),
             "fail": _spent(counts.fail),
-            "queue": {"count": counts.success.count, "ns": 0},
+            "queue": _spent(counts.queue),
             "compute_input": _spent(counts.times.compute_input),
             "compute_infer": _spent(counts.times.compute_infer),
             "compute_output": _spent(counts.times.compute_output),

@@ -51,6 +51,6 @@ async def answer_payload(
     begun = time.perf_counter_ns()
     inputs = read_body(request.body, kind, served, models.max_rows)
     decode_ns = time.perf_counter_ns() - begun
-    answer = await models.infer(Call(served.name, inputs, protocol, decode_ns=decode_ns))
+    answer = await models.infer(Call(served.name, inputs, protocol, decode_ns=decode_ns), served)
     body = write_body(answer, wanted, wrap)
     return Response(200, body, wanted.encode(), id_headers(answer.ids))

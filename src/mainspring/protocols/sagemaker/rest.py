@@ -55,7 +55,7 @@ def add_sagemaker_routes(router: Router, models: ServedModels, protocol: str, ma
 
     async def invocations(request: Request) -> Response:
         name = dict(query_pairs(request)).get("model_name")
-        return await _answered(models, models.chosen(name), request, protocol)
+        return await _answered(models, models.chosen(name, request), request, protocol)
 
     router.add("POST", "/invocations", coded(invocations, max_body))
 

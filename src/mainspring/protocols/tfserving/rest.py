@@ -20,6 +20,7 @@ from mainspring.protocols.tfserving.values import (
 )
 from mainspring.serving.calls import Array, Call, Inference, Reason, Rejected, Tensor
 from mainspring.serving.inference import ServedModel, ServedModels
+from mainspring.serving.versions import State, VersionState
 
 __all__ = ["add_metrics_route", "add_tfserving_routes", "add_v1_predict", "version_status"]
 
@@ -74,10 +75,19 @@ def add_metrics_route(router: Router, path: str, page: Callable[[bytes], tuple[b
     router.add("GET", path, metrics, any_case=True)
 
 
-def version_status(served: ServedModel) -> dict[str, object]:
-    """The status of the version that answers."""
-    status = {"error_code": "OK", "error_message": ""}
-    return {"version": served.version, "state": "AVAILABLE", "status": status}
+_STATES: Mapping[State, str] = {
+    State.LOADING: "LOADING",
+    State.READY: "AVAILABLE",
+    State.UNLOADING: "UNLOADING",
+    State.UNAVAILABLE: "END",
+}
+
+
+def version_status(state: VersionState) -> dict[str, object]:
+    """The status of a version; one that could not be loaded has come to its end by an error."""
+    failed = state.state is State.UNAVAILABLE
+    status = {"error_code": "UNKNOWN" if failed else "OK", "error_message": state.reason if failed else ""}
+    return {"version": state.version, "state": _STATES[state.state], "status": status}
 
 
 class _Named:
@@ -87,8 +97,10 @@ class _Named:
         self._models = models
         self._named = named
 
-    def _find(self, name: str, asked: str | None) -> ServedModel:
-        return self._models.find(name, **({self._named: asked} if self._named else {}))
+    def _find(self, name: str, asked: str | None, asking: Request | None = None) -> ServedModel:
+        if self._named == "version":
+            return self._models.find(name, asked)
+        return self._models.find(name, label=asked if self._named else None, asking=asking)
 
 
 class _Predict(_Named):
@@ -107,7 +119,7 @@ class _Predict(_Named):
         answer = self._verbs.get(verb.lower())
         if not colon:
             raise Fault(405, f"POST {request.path} is not served; name a verb: {request.path}:predict")
-        served = self._find(before[0], last) if before else self._find(last, None)
+        served = self._find(before[0], last) if before else self._find(last, None, request)
         if answer is None:
             raise Rejected(Reason.NOT_SERVED, f"models have no verb {verb[:40]!r}; they have {', '.join(self._verbs)}")
         body = decode_object(request.body, '{"instances": [..]} or {"inputs": ..}')
@@ -138,13 +150,15 @@ class _Predict(_Named):
 
     async def _infer(self, served: ServedModel, inputs: dict[str, Array], begun: int) -> Inference:
         decode_ns = time.perf_counter_ns() - begun
-        return await self._models.infer(Call(served.name, inputs, self._protocol, decode_ns=decode_ns))
+        return await self._models.infer(Call(served.name, inputs, self._protocol, decode_ns=decode_ns), served)
 
 
 class _Described(_Named):
     async def model_status(self, request: Request) -> Response:
-        served = self._find(*request.parameters)
-        return json_response({"model_version_status": [version_status(served)]})
+        name, *asked = request.parameters
+        served = self._find(name, asked[0] if asked else None)
+        states = [state for state in self._models.states(served.name) if state.version == served.version]
+        return json_response({"model_version_status": [version_status(state) for state in states]})
 
     async def metadata(self, request: Request) -> Response:
         name, *asked = request.parameters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
@@ -17,7 +18,10 @@ from mainspring.protocols.torchserve.form import boundary_of, parts_of
 from mainspring.serving.calls import Array, Call, Reason, Rejected
 from mainspring.serving.inference import ServedModel, ServedModels
 
-__all__ = ["add_torchserve_inference", "identified"]
+__all__ = ["DATA", "add_torchserve_inference", "identified", "read_parts"]
+
+DATA = ("data", "body")
+"""How the names of a request's fields begin that hold rows."""
 
 _LONGEST_ID = 128
 
@@ -49,6 +53,21 @@ async def identified(handler: Handler, request: Request) -> Response:
     except (Fault, Rejected) as error:
         response = torchserve_error(error)
     return msgspec.structs.replace(response, headers=(*response.headers, (b"x-request-id", identity)))
+
+
+def read_parts(parts: Sequence[tuple[bytes, str]], served: ServedModel, max_rows: int) -> dict[str, Array]:
+    """The rows of several bodies, each with its content type, one behind the other.
+
+    Raises:
+        Fault: 400, there are none; as `read_body` raises; 413, there are too many rows.
+        Rejected: as `ServedModel.matrix` raises.
+    """
+    if not parts:
+        raise Fault(400, "there is no field that is called data")
+    matrices = [served.matrix(read_body(body, kind, served, max_rows), max_rows) for body, kind in parts]
+    if sum(map(len, matrices)) > max_rows:
+        raise Fault(413, f"more than {max_rows} rows in one request")
+    return {served.inputs[0].name: matrices[0] if len(matrices) == 1 else np.concatenate(matrices)}
 
 
 class _Routes:
@@ -90,24 +109,21 @@ class _Routes:
         inputs = self._form(request, boundary, served)
         wanted = wanted_type(request, JSON)
         decode_ns = time.perf_counter_ns() - begun
-        answer = await self._models.infer(Call(served.name, inputs, "torchserve", decode_ns=decode_ns))
+        answer = await self._models.infer(Call(served.name, inputs, "torchserve", decode_ns=decode_ns), served)
         body = write_body(answer, wanted, lambda scores: scores)
         return Response(200, body, wanted.encode(), id_headers(answer.ids))
 
     def _form(self, request: Request, boundary: bytes, served: ServedModel) -> dict[str, Array]:
         """The rows of a form's fields ``data``, ``data1``, ..: each has the bytes of a whole body."""
-        parts = [part for part in parts_of(request.body, boundary) if part.name.startswith(("data", "body"))]
-        if not parts:
-            raise Fault(400, "the form has no field that is called data")
-        matrices = []
-        for part in parts:
-            kind = content_type(msgspec.structs.replace(request, headers={b"content-type": part.content_type}))
-            inputs = read_body(part.body, kind, served, self._models.max_rows)
-            matrices.append(served.matrix(inputs, self._models.max_rows))
-        if sum(map(len, matrices)) > self._models.max_rows:
-            raise Fault(413, f"more than {self._models.max_rows} rows in one form")
-        return {served.inputs[0].name: np.concatenate(matrices)}
+        parts = [
+            (part.body, content_type(msgspec.structs.replace(request, headers={b"content-type": part.content_type})))
+            for part in parts_of(request.body, boundary)
+            if part.name.startswith(DATA)
+        ]
+        return read_parts(parts, served, self._models.max_rows)
 
     def _find(self, request: Request) -> ServedModel:
         name, *version = request.parameters
-        return self._models.find(name, version[0] if version else None)
+        if version and not version[0].isdigit():
+            return self._models.find(name, label=version[0])
+        return self._models.find(name, version[0] if version else None, asking=request)

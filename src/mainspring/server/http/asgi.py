@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring.protocols.http import Fault, Handler, Request, Response, Router, error_response
-from mainspring.server.http.streams import Leaving, Leavings, Receive, Send, send_stream
+from mainspring.protocols.http import Fault, Request, Response, Router, error_response
+from mainspring.server.http.deadlines import Deadlines, TimeIsUp
+from mainspring.server.http.exchange import Exchange
+from mainspring.server.http.streams import Leaving, Leavings, Receive, Send, leaving_of, send_stream
 from mainspring.serving.calls import Rejected
 
 __all__ = ["AsgiApp", "Limits", "Listener"]
@@ -20,6 +22,7 @@ Watch = Callable[[Request | None, str, int, float], None]
 
 _TEXT = b"content-type"
 _LENGTH = b"content-length"
+_BODILESS = frozenset({204, 304})
 _LEFT = 499
 """The status under which a request is counted whose client left before its answer was whole."""
 
@@ -73,8 +76,14 @@ class Listener:
         self._watch = watch
         self._on_error = on_error
         self._leavings = Leavings()
+        self._deadlines = Deadlines()
         self.open = 0
         self.draining = False
+
+    @property
+    def body_as_sent(self) -> int:
+        """The most bytes of a body with the heads of its chunks; a body of one byte a chunk has six for each."""
+        return 2 * self._limits.body + (1 << 20)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI connection scope."""
@@ -109,6 +118,8 @@ class Listener:
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
 
+        if (exchange := scope.get(Exchange.KEY)) is not None:
+            exchange.taken = True
         headers = dict(scope["headers"])
         try:
             if self._guard is not None:
@@ -121,8 +132,13 @@ class Listener:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         asked = _Asked()
+        exchange: Exchange | None = scope.get(Exchange.KEY)
+        head = scope["method"] == "HEAD"
         try:
-            status = await self._respond(scope, receive, send, asked)
+            response = await self._response(scope, receive, exchange, asked)
+            if exchange is None or response.stream is not None or not _given(exchange, response, self.draining, head):
+                await self._write(response, send, head=head)
+            status = response.status
         except asyncio.CancelledError:
             if asked.leaving is None or not asked.leaving.happened:
                 raise
@@ -133,54 +149,52 @@ class Listener:
         if self._watch is not None:
             self._watch(asked.request, asked.name, status, time.perf_counter() - started)
 
-    async def _respond(self, scope: Scope, receive: Receive, send: Send, asked: _Asked) -> int:
-        """Find the handler, let it answer and write the answer; its status."""
+    async def _response(self, scope: Scope, receive: Receive, exchange: Exchange | None, asked: _Asked) -> Response:
+        """Find the handler, and let it answer."""
         errors: Callable[[Exception], Response] = error_response
         try:
-            handler, path, stars = self._router.find(scope["method"], scope["raw_path"])
-            asked.name = handler.__name__
-            long = self._router.long(handler)
-            errors = self._router.errors(handler) if long is None else long.errors
+            route, path, stars = self._router.route(scope["method"], scope["raw_path"])
+            asked.name, errors = route.name, route.errors
             headers = dict(scope["headers"])
-            body = await self._body(headers, receive)
+            if exchange is not None:
+                exchange.taken, exchange.patient = True, not route.long
+            body = exchange.whole_body() if exchange is not None else None
+            if body is None:
+                body = await self._body(headers, receive)
+            elif len(body) > self._limits.body:
+                self._fits(len(body))
             asked.request = request = Request(
                 scope["method"], path, scope["query_string"], headers, body, stars, _peer(scope)
             )
             if self._guard is not None:
                 self._guard(request)
-            if long is None:
-                response = await self._limited(handler, request)
-            else:
-                asked.leaving = self._leavings.watch(receive)
-                response = await handler(request)
+            if route.long:
+                asked.leaving = self._leavings.watch(receive) if exchange is None else leaving_of(exchange)
+                return await route.handler(request)
+            return await self._deadlines.within(self._limits.timeout, route.handler(request))
+        except TimeIsUp:
+            return errors(Fault(504, "the answer took too long"))
         except asyncio.CancelledError:
             raise
         except Exception as error:
             if self._on_error is not None and not isinstance(error, (Fault, Rejected)):
                 self._on_error(error)
-            response = errors(error)
-        await self._write(response, send, head=scope["method"] == "HEAD")
-        return response.status
-
-    async def _limited(self, handler: Handler, request: Request) -> Response:
-        try:
-            async with asyncio.timeout(self._limits.timeout):
-                return await handler(request)
-        except TimeoutError:
-            raise Fault(504, "the answer took too long") from None
+            return errors(error)
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         declared = headers.get(_LENGTH)
         if declared is not None and int(declared) > self._limits.body:
             raise Fault(413, f"the body is larger than {self._limits.body} bytes")
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Fault(_LEFT, "the client left")
         body: bytes = message.get("body", b"")
         parts, size = [body], len(body)
         self._fits(size)
         while message.get("more_body"):
             message = await receive()
             if message["type"] == "http.disconnect":
-                raise Fault(499, "the client left")
+                raise Fault(_LEFT, "the client left")
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             self._fits(size)
@@ -192,7 +206,7 @@ class Listener:
 
     async def _write(self, response: Response, send: Send, *, head: bool) -> None:
         headers = [(_TEXT, response.content_type), *response.headers]
-        if response.stream is None:
+        if response.stream is None and response.status not in _BODILESS:
             headers.append((_LENGTH, b"%d" % len(response.body)))
         if self.draining:
             headers.append((b"connection", b"close"))
@@ -211,6 +225,13 @@ class _Asked:
     request: Request | None = None
     name: str = "none"
     leaving: Leaving | None = None
+
+
+def _given(exchange: Exchange, response: Response, close: bool, head: bool) -> bool:
+    """Give a whole answer at once, where the client takes it."""
+    return exchange.answer(
+        response.status, response.content_type, response.headers, response.body, close=close, head=head
+    )
 
 
 def _peer(scope: Scope) -> str:

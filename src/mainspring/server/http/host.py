@@ -9,12 +9,15 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 
 from mainspring.errors import ConfigError
 from mainspring.server.http.asgi import Listener
-from mainspring.server.http.connections import Connection
+from mainspring.server.http.bounds import Bounds
+from mainspring.server.http.connections import Connection, look_after
 
 __all__ = ["Bound", "bind", "run_listeners"]
 
@@ -22,6 +25,10 @@ _HOW = {"server": "--port, or ", "management": "--console-port of mainspring dev
 """How the port of a listener is chosen on the command line."""
 _IDLE_S = 1.0
 """How long a connection may send nothing before it is closed, when the server stops."""
+_LOOK_S = 0.5
+"""How often connections are looked at for what takes too long."""
+_YOUNG = 10_000
+"""New objects that are still there when the collector looks for cycles: most of a request's are gone by themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,7 @@ class Bound:
     socket: socket.socket
     host: str
     port: int
+    bounds: Bounds
 
     @property
     def url(self) -> str:
@@ -40,8 +48,16 @@ class Bound:
         return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
 
 
-def bind(name: str, listener: Listener, host: str, port: int, origin: str) -> Bound:
+def bind(name: str, listener: Listener, host: str, port: int, origin: str, bounds: Bounds | None = None) -> Bound:
     """Bind an address; port 0 takes a free one.
+
+    Args:
+        name: of the listener.
+        listener: what answers.
+        host: the address.
+        port: of it.
+        origin: where the port was set.
+        bounds: what one client may take; without it what fits the listener's limits.
 
     Raises:
         ConfigError: MS-3016, the port is taken; MS-3017, the address cannot be bound.
@@ -69,7 +85,8 @@ def bind(name: str, listener: Listener, host: str, port: int, origin: str) -> Bo
             origin=origin,
             fix=f"use an address of this machine and a port that you may open: {name}.host, {name}.port",
         ) from error
-    return Bound(name, listener, listening, *listening.getsockname()[:2])
+    host, port = listening.getsockname()[:2]
+    return Bound(name, listener, listening, host, port, bounds or Bounds(listener.body_as_sent))
 
 
 async def run_listeners(
@@ -107,6 +124,9 @@ async def run_listeners(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
+    looking = loop.create_task(_look(servers))
+    ages = gc.get_threshold()
+    gc.set_threshold(_YOUNG, *ages[1:])
     gc.freeze()  # what was loaded by now stays: no later collection looks at it again
     try:
         running = [
@@ -128,8 +148,19 @@ async def run_listeners(
         await stopping()
     finally:
         gc.unfreeze()
+        gc.set_threshold(*ages)
+        looking.cancel()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+
+
+async def _look(servers: Sequence[uvicorn.Server]) -> None:
+    """End what clients let take too long."""
+    now = asyncio.get_running_loop().time
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        for server in servers:
+            look_after(server.server_state.connections, now())
 
 
 async def _close_in_order(servers: Sequence[uvicorn.Server], seconds: float) -> None:
@@ -153,7 +184,7 @@ def _server(bound: Bound, drain_seconds: float) -> uvicorn.Server:
     config = uvicorn.Config(
         bound.listener,
         loop="none",
-        http=Connection,
+        http=cast(Any, partial(Connection, bounds=bound.bounds)),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -162,8 +193,6 @@ def _server(bound: Bound, drain_seconds: float) -> uvicorn.Server:
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        timeout_keep_alive=75,
         timeout_graceful_shutdown=max(int(drain_seconds), 1),
-        h11_max_incomplete_event_size=65_536,
     )
     return uvicorn.Server(config)

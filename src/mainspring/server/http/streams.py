@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from mainspring.protocols.http import Response
+from mainspring.server.http.exchange import Exchange
 
-__all__ = ["Leaving", "Leavings", "Receive", "Send", "send_stream"]
+__all__ = ["Leaving", "Leavings", "Receive", "Send", "leaving_of", "send_stream"]
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -27,13 +28,13 @@ class Leavings:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._new: set[Leaving] = set()
-        self._old: set[Leaving] = set()
+        self._new: set[_Received] = set()
+        self._old: set[_Received] = set()
         self._ticking = False
 
     def watch(self, receive: Receive) -> Leaving:
         """Watch the client of the task that calls this; the request's body is read already."""
-        leaving = Leaving(receive, self._new)
+        leaving = _Received(receive, self._new)
         if not self._ticking or self._loop is not leaving.loop:
             self._loop = leaving.loop
             self._ticking = True
@@ -53,25 +54,56 @@ class Leavings:
 class Leaving:
     """Cancels the task that makes it when its client closes the connection.
 
-    Args:
-        receive: of the ASGI connection.
-        among: those that may have to be watched; it is one of them until it is forgotten.
-
     Attributes:
         happened: whether the client has left.
         loop: the running loop.
     """
 
-    __slots__ = ("_among", "_receive", "_task", "_watcher", "happened", "loop")
+    __slots__ = ("_task", "happened", "loop")
 
-    def __init__(self, receive: Receive, among: set[Leaving]) -> None:
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task(self.loop)
+        self.happened = False
+
+    def now(self) -> None:
+        """The client has left."""
+        if self._task is not None:
+            self.happened = True
+            self._task.cancel()
+
+    def forget(self) -> None:
+        """Stop watching, and take back the cancellation that a client's leaving was."""
+        if self.happened and self._task is not None:
+            self._task.uncancel()
+        self._task = None
+
+
+def leaving_of(exchange: Exchange) -> Leaving:
+    """Watch the client of the task that calls this, by a connection that tells when it leaves."""
+    leaving = Leaving()
+    exchange.left = leaving.now
+    if exchange.disconnected:
+        leaving.now()
+    return leaving
+
+
+class _Received(Leaving):
+    """The same by ASGI's messages, of which the next one after the body is that the client has left.
+
+    Args:
+        receive: of the ASGI connection.
+        among: those that may have to be watched; it is one of them until it is forgotten.
+    """
+
+    __slots__ = ("_among", "_receive", "_watcher")
+
+    def __init__(self, receive: Receive, among: set[_Received]) -> None:
+        super().__init__()
         self._receive = receive
         self._among = among
         among.add(self)
-        self.loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task(self.loop)
         self._watcher: asyncio.Task[None] | None = None
-        self.happened = False
 
     def begin(self) -> None:
         """Watch from now on, unless the request is over."""
@@ -81,18 +113,14 @@ class Leaving:
     async def _wait(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if self._task is not None:
-            self.happened = True
-            self._task.cancel()
+        self.now()
 
     def forget(self) -> None:
-        """Stop watching, and take back the cancellation that a client's leaving was."""
+        """Stop watching."""
         self._among.discard(self)
         if self._watcher is not None:
             self._watcher.cancel()
-        if self.happened and self._task is not None:
-            self._task.uncancel()
-        self._task = None
+        super().forget()
 
 
 class _Heart:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from mainspring.lazy import lazy
-from mainspring.serving.predlog.schema import LogSchema
+from mainspring.serving.predlog.schema import ROLES, LogSchema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 else:
     np, pa = lazy("numpy"), lazy("pyarrow")
 
-__all__ = ["HASH", "to_arrow"]
+__all__ = ["HASH", "ROLE", "to_arrow"]
+
+ROLE = "__role"
+"""The column with what the version was to a rollout: ``stable``, ``canary`` or ``shadow``."""
 
 HASH = "__hash"
 """What the name of a text column is followed by in the name of its hashes' column."""
@@ -30,8 +33,8 @@ def to_arrow(schema: LogSchema, records: Records, names: Mapping[int, str]) -> p
     """Records as a table.
 
     Its columns are ``prediction_id`` (32 hex digits), ``at`` (event time, us, UTC), ``version``, ``weight``, ``slice``,
-    the outputs, and the model's columns: numbers, truths, categories by their text. A text column is its length in
-    characters, and beside it ``NAME__hash`` (the bits of the hash as int64).
+    ``__role``, the outputs, and the model's columns: numbers, truths, categories by their text. A text column is its
+    length in characters, and beside it ``NAME__hash`` (the bits of the hash as int64).
 
     Args:
         schema: the records' schema.
@@ -44,6 +47,7 @@ def to_arrow(schema: LogSchema, records: Records, names: Mapping[int, str]) -> p
         "version": _plain(records["version"].astype(np.int32), pa.int32()),
         "weight": _plain(records["weight"], pa.float32()),
         "slice": _plain(records["slice"].astype(np.int64), pa.int64()),
+        ROLE: _roles(records["flags"]),
     }
     for place, output in enumerate(schema.outputs):
         columns[output] = _plain(records[f"o{place}"], pa.float64())
@@ -61,6 +65,12 @@ def to_arrow(schema: LogSchema, records: Records, names: Mapping[int, str]) -> p
         else:
             columns[name] = _plain(values, {"f4": pa.float32(), "f8": pa.float64(), "i8": pa.int64()}[kind], null)
     return pa.table(columns)
+
+
+def _roles(flags: NDArray[np.uint16]) -> pa.Array:
+    places = ((flags >> np.uint16(1)) & np.uint16(3)).astype(np.int32)
+    names = sorted(ROLES, key=lambda name: ROLES[name])
+    return pa.DictionaryArray.from_arrays(_plain(places, pa.int32()), pa.array(names, pa.string())).dictionary_decode()
 
 
 def _ids(ids: NDArray[np.void]) -> pa.Array:

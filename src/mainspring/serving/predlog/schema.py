@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["NUMERIC", "UNFIT", "ColumnKind", "LogSchema"]
+__all__ = ["NUMERIC", "ROLES", "UNFIT", "ColumnKind", "LogSchema"]
 
 ColumnKind = Literal["f4", "f8", "i8", "bool", "category", "text"]
 """How a column is kept: a number, a truth, a category as an 8-byte hash, a text as its length and hash."""
@@ -29,6 +29,9 @@ NUMERIC = frozenset({"f4", "f8", "i8"})
 
 UNFIT = 1
 """A flag of a record: some value did not fit its column and is null instead."""
+
+ROLES = {"stable": 0, "canary": 2, "shadow": 4}
+"""The flag of a record by what its version was to a rollout then; no flag is the version that answers the rest."""
 
 _CODES = {"f4": "f", "f8": "d", "i8": "q", "bool": "B", "category": "Q", "text": "IQ"}
 _DTYPES = {"f4": ["<f4"], "f8": ["<f8"], "i8": ["<i8"], "bool": ["u1"], "category": ["<u8"], "text": ["<u4", "<u8"]}

@@ -20,7 +20,7 @@ from mainspring.errors import StoreError
 from mainspring.serving.predlog.categories import Categories, hash_text
 from mainspring.serving.predlog.ids import PredictionIds
 from mainspring.serving.predlog.recovery import recover, seal
-from mainspring.serving.predlog.schema import NUMERIC, UNFIT, ColumnKind, LogSchema
+from mainspring.serving.predlog.schema import NUMERIC, ROLES, UNFIT, ColumnKind, LogSchema
 from mainspring.serving.predlog.segment import FULL, Segment
 
 __all__ = ["PredictionLog"]
@@ -92,7 +92,16 @@ class PredictionLog:
         """Why answers cannot be logged or sealed now; empty when they can."""
         return self._no_room or self._unsealed
 
-    def put(self, values: Sequence[object], score: float, version: str, ts_us: int) -> str:
+    def put(
+        self,
+        values: Sequence[object],
+        score: float,
+        version: str,
+        ts_us: int,
+        *,
+        role: str = "stable",
+        identity: bytes | None = None,
+    ) -> str:
         """Log one answer.
 
         Args:
@@ -101,13 +110,15 @@ class PredictionLog:
             score: the score.
             version: the model version, a whole number as text.
             ts_us: the moment of the question, UTC microseconds, above 0.
+            role: what the version was to a rollout: ``stable``, ``canary`` or ``shadow``.
+            identity: the id of the answer that a shadow was compared with; None draws one.
 
         Returns:
             The prediction id, a UUIDv7 in 32 hex digits; also when sampling leaves the answer out, or when there is no
             room for it and it is dropped.
         """
         with self._lock:
-            identity = self._ids.next()
+            identity = identity or self._ids.next()
             self._sampled += self._share
             if self._sampled < 1.0:
                 return identity.hex()
@@ -119,12 +130,13 @@ class PredictionLog:
             at = segment.start + segment.rows * segment.size
             # The moment is packed last: a record without it does not exist.
             head, moment = (identity, self._weight, int(version)), ts_us * 1000
+            of_role = ROLES[role]
             flags, nulls, fields = self._fields(values)
             try:
-                self._pack_into(segment.view, at, *head, flags, 0, *nulls, score, *fields, moment)
+                self._pack_into(segment.view, at, *head, flags | of_role, 0, *nulls, score, *fields, moment)
             except (struct.error, OverflowError):
                 flags, nulls, fields = self._fields.fitted(values)
-                self._pack_into(segment.view, at, *head, flags, 0, *nulls, score, *fields, moment)
+                self._pack_into(segment.view, at, *head, flags | of_role, 0, *nulls, score, *fields, moment)
             segment.rows += 1
             self.rows += 1
             if segment.rows == segment.capacity:

@@ -1,6 +1,7 @@
 """Putting files together and deleting old ones changes no answer: not of the newest version, nor of a pinned one."""
 
 import json
+import os
 import time
 from types import SimpleNamespace
 
@@ -12,8 +13,9 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.declare.frame import Frame
 from mainspring.errors import StoreError
+from mainspring.features.digest import content_digest
 from mainspring.features.history import history
-from mainspring.features.log import content_digest, newest
+from mainspring.features.log import newest
 from mainspring.features.tidy import tidy
 from mainspring.features.write import append_rows
 from unit.features.offline.test_write import HEATS, NOW, PLAIN, SECOND, rows
@@ -66,13 +68,18 @@ def is_gone(services, version):
 
 
 def a_day_passes(place):
-    """Make everything that was noted and removed so far a day older; delta-rs goes by the machine's clock."""
+    """Make everything that was written, noted and removed so far a day older; tables go by the machine's clock."""
     for path in place.rglob("_delta_log/*.json"):
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         for line in lines:
+            if "commitInfo" in line:
+                line["commitInfo"]["timestamp"] -= DAY // 1000
             if "remove" in line:
                 line["remove"]["deletionTimestamp"] -= DAY // 1000
         path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    for path in place.rglob("*.parquet"):
+        written = path.stat().st_mtime - DAY // 1_000_000
+        os.utime(path, (written, written))
     for path in (place / "tables" / "_tidied").rglob("*"):
         if path.is_file():
             notes = json.loads(path.read_bytes())

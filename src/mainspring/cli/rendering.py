@@ -4,28 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mainspring.choose.services import Services
+from mainspring.cli.emitting import replace_file
+from mainspring.cli.options import open_services
 from mainspring.cli.output import emit, tell
 from mainspring.cli.shipping import revision_of
 from mainspring.errors import UsageError
 
-__all__ = ["FORMS", "build_target"]
+__all__ = ["FORMS", "render_target"]
 
 FORMS = ("manifests", "helm", "kustomize")
 
 
-def build_target(
-    services: Services, as_json: bool, target: str, form: str, image: str | None, out: Path | None
-) -> None:
+def render_target(
+    project: Path | None,
+    profile: str | None,
+    as_json: bool,
+    target: str,
+    form: str,
+    image: str | None,
+    out: Path | None,
+) -> int:
     """Render without asking anybody; one file goes to stdout unless a folder is named.
 
     Raises:
         UsageError: MS-2743, files have no folder to go to; MS-2741 to MS-2745, as the target and the image are named.
     """
-    deployment = services.target(target)
-    revision = revision_of(services, image)
-    rendered = deployment.target.render(revision, None, deployment.target.world)
-    files = deployment.target.files(revision, rendered, form)
+    services = open_services(project, profile)
+    try:
+        deployment = services.target(target)
+        revision = revision_of(services, image)
+        rendered = deployment.target.render(revision, None, deployment.target.world)
+        files = deployment.target.files(revision, rendered, form)
+    finally:
+        services.close()
     if out is None and len(files) > 1:
         raise UsageError(
             f"{form} is {len(files)} files",
@@ -39,12 +50,11 @@ def build_target(
             emit({"revision": revision.id, "files": texts})
         else:
             print(*texts.values(), sep="", end="")
-        return
+        return 0
     for name, data in files.items():
-        path = out / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        replace_file(out / name, data.decode())
     if as_json:
         emit({"revision": revision.id, "folder": str(out), "files": sorted(files)})
     else:
         tell(f"{len(rendered.objects)} objects of revision {revision.id} in {out}")
+    return 0

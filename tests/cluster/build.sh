@@ -2,7 +2,7 @@
 # The real kube-apiserver, kube-controller-manager and etcd for the tests, from Debian 12's packages and its source of
 # Kubernetes, with Debian's Go. 10 to 20 minutes once; kept outside the repository. Needs no root and installs nothing.
 #
-#     tests/kubernetes/build.sh            into ~/.cache/mainspring-tests/kubernetes/bin
+#     tests/cluster/build.sh            into ~/.cache/mainspring-tests/kubernetes/bin
 set -eu
 place="${MAINSPRING_TESTS_KUBERNETES:-${XDG_CACHE_HOME:-$HOME/.cache}/mainspring-tests/kubernetes}"
 bin="$place/bin" work="$place/work"

@@ -1,0 +1,176 @@
+"""The monitors of served models: opened with a model's baseline, following its predictions, retraining when told to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from mainspring.choose.services import Services
+from mainspring.declare.declaration import name_of, spec_of
+from mainspring.declare.model import Monitor
+from mainspring.monitoring.feeds import Arrivals
+from mainspring.monitoring.stats.decide import Finding
+from mainspring.monitoring.steps import baseline_file
+from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
+from mainspring.plan.graph import Plan
+from mainspring.ports.catalog import Alert
+from mainspring.serving.endpoint import EndpointService
+from mainspring.serving.predlog.reader import LogReader, compact
+from mainspring.serving.telemetry import Metrics
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["ModelMonitors"]
+
+_KEEP_SEGMENTS = 4
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A monitor at work, and the log it follows."""
+
+    watch: MonitorWatch
+    reader: LogReader
+    endpoint: str
+    baseline: str
+
+
+class ModelMonitors:
+    """The monitors of the models that a process serves.
+
+    Args:
+        services: the project's ports.
+        plan: the app's graph.
+        endpoints: those that answer, by name; their prediction logs are followed.
+        metrics: where findings are shown.
+        came: the event times of a source's rows in a span.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        plan: Plan,
+        endpoints: Mapping[str, EndpointService],
+        metrics: Metrics,
+        came: Arrivals,
+    ) -> None:
+        self._services = services
+        self._plan = plan
+        self._endpoints = endpoints
+        self._metrics = metrics
+        self._came = came
+        self._watched: dict[str, _Watched] = {}
+        self._judging = threading.Lock()
+        self._retraining: subprocess.Popen[bytes] | None = None
+
+    def open(self, models: Sequence[str]) -> None:
+        """Follow the predictions of models whose version has changed, from the baseline of that version."""
+        for node in self._plan.of_kind("monitor", over="model"):
+            spec = spec_of(cast(Monitor, node.declaration))
+            model = name_of(spec.model)
+            endpoint = next((s.name for s in self._endpoints.values() if s.model == model), None)
+            digest = self._baseline_of(node.name)
+            if model not in models or endpoint is None or digest is None:
+                continue
+            baseline = baseline_file(self._services.objects.get(digest))
+            known = self._watched.get(node.name)
+            if known is not None:
+                with self._judging:
+                    known.watch.rebase(baseline)
+                    known.baseline = digest
+                continue
+            judged_by = spec_of(spec.model)
+            retrain = self._retrain if spec.on_alarm == "retrain" else None
+            folder = self._services.state / "predictions" / endpoint
+            reader = LogReader(folder, endpoint, self._services.tables)
+            judged = Judged(judged_by.metric, judged_by.label.name, _spans_of(reader))
+            watch = MonitorWatch(
+                self._plan.app, node.name, spec, self._services.catalog, baseline, judged, retrain, self._came
+            )
+            reader.since = watch.since
+            self._watched[node.name] = _Watched(watch, reader, endpoint, digest)
+
+    def _baseline_of(self, monitor: str) -> str | None:
+        for step in self._services.catalog.step_history(f"baseline/{monitor}", limit=20):
+            if step.status in ("ok", "hit") and step.outputs:
+                return step.outputs[0].digest
+        return None
+
+    def once(self) -> int:
+        """Follow the prediction logs, judge closed blocks, compact old segments; how many blocks were judged."""
+        judged = 0
+        with self._judging:
+            for watched in self._watched.values():
+                for rows in watched.reader.new_rows():
+                    watched.watch.take(rows)
+            for name, watched in self._watched.items():
+                for judgement in watched.watch.close_blocks():
+                    judged += not judgement.segment
+                    self.show(name, judgement.segment, judgement.findings)
+            for folder, endpoint in {(watched.reader.folder, watched.endpoint) for watched in self._watched.values()}:
+                compact(folder, self._services.tables, endpoint, keep=_KEEP_SEGMENTS)  # when all have read them
+        return judged
+
+    def show(self, monitor: str, segment: str, findings: Sequence[Finding]) -> None:
+        """Set the metrics of what a monitor has found in a block."""
+        for finding in findings:
+            if finding.state == "off" or finding.window != 1:
+                continue
+            labels = {
+                "app": self._plan.app,
+                "monitor": monitor,
+                "feature": finding.feature,
+                "segment": segment,
+                "kind": finding.kind,
+            }
+            for part in ("score", "threshold", "effect", "floor"):
+                self._metrics.set(f"mainspring_monitor_{part}", getattr(finding, part), **labels)
+        self._metrics.set(
+            "mainspring_monitor_evaluated_timestamp_seconds", time.time(), app=self._plan.app, monitor=monitor
+        )
+
+    def _retrain(self, alert: Alert) -> None:
+        """Start a training in a process of its own; when its model is promoted, the server takes it over."""
+        if self._retraining is not None and self._retraining.poll() is None:
+            return
+        model = alert.monitor
+        node = self._plan.node(f"/monitor/{alert.monitor}")
+        if node is not None:
+            model = node.inputs[0].rpartition("/")[2]
+        command = [sys.executable, "-m", "mainspring.cli", "run", f"model/{model}", "--reason"]
+        reason = f"alarm of {alert.monitor}: {alert.kind} of {', '.join(alert.features[:3])}"
+        log = self._services.state / "retrain.log"
+        profile = ["--profile", self._services.settings.profile, "--project", str(self._services.project)]
+        with open(log, "ab") as output:
+            self._retraining = subprocess.Popen(
+                [*command, reason, *profile],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=Path.cwd(),
+                env=dict(os.environ),
+            )
+
+    def close(self) -> None:
+        """Stop a training that is under way."""
+        if self._retraining is not None and self._retraining.poll() is None:
+            self._retraining.terminate()
+            self._retraining.wait(timeout=30)
+
+
+def _spans_of(reader: LogReader) -> Predictions:
+    def between(start: int, stop: int) -> pa.Table:
+        first, last = (_EPOCH + timedelta(microseconds=moment) for moment in (start, stop))
+        return reader.between(first, last)
+
+    return between

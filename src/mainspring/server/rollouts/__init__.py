@@ -1,0 +1,1 @@
+"""Versions of models in a process, and rollouts from one to the next."""

@@ -1,0 +1,415 @@
+"""The versions of models that a process has loaded: as the catalog's aliases, rollouts and the endpoints' policies say.
+
+A version is loaded and warmed before anything leads to it; then the model's versions are swapped whole, and what they
+leave out drains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from mainspring.catalog.rollouts import CURRENT, ROLLOUT, Rollout, of_entity
+from mainspring.choose.services import Services
+from mainspring.declare.artifact import File
+from mainspring.declare.declaration import spec_of
+from mainspring.declare.model import Endpoint
+from mainspring.declare.rollout import Versions
+from mainspring.engine.driver import load
+from mainspring.errors import MainspringError
+from mainspring.features.online.computed import SelectionPlan
+from mainspring.plan.graph import Node, Plan
+from mainspring.ports.catalog import Alias, Entity
+from mainspring.serving.calls import Reason, Rejected
+from mainspring.serving.endpoint import ModelColumn
+from mainspring.serving.models import LiveModel
+from mainspring.serving.rollout.evidence import Evidence
+from mainspring.serving.rollout.shadow import Shadow
+from mainspring.serving.rollout.split import Split
+from mainspring.serving.table import ModelTable
+from mainspring.serving.telemetry import Metrics
+from mainspring.serving.versions import STANDING, ModelVersions, Policy, State, VersionState, wanted_versions
+from mainspring.training.versions import CHALLENGER, CHAMPION, KIND, move, promote_now
+
+__all__ = ["ModelLoading", "Own", "policy_of"]
+
+_LIST_SECONDS = 2.0
+"""How often the registry is asked for new versions, where a policy loads what nobody has named."""
+
+_RESERVED = frozenset({*STANDING, CHALLENGER, "canary", "shadow"})
+"""Labels that move by other ways than a person's."""
+
+Own = tuple[SelectionPlan, tuple[ModelColumn, ...], tuple[int, ...]]
+"""What a version reads by other definitions than the app's: its read plan, its columns and which of them are dates."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What a model's versions should be.
+
+    Attributes:
+        champion: where the champion's alias points.
+        labels: the aliases that are people's, by name: the id of the version.
+        rollout: the rollout under way.
+        policy: which others are loaded.
+        registered: the versions there are, as far as the policy asks.
+        extra: versions that somebody has asked this process to load.
+    """
+
+    champion: str
+    labels: Mapping[str, str]
+    rollout: Rollout | None
+    policy: Policy
+    registered: tuple[int, ...]
+    extra: frozenset[int]
+
+
+class ModelLoading:
+    """Loads versions and swaps them in.
+
+    Args:
+        services: the project's ports.
+        plan: the app's graph.
+        table: where the versions go.
+        metrics: where the version that answers is shown.
+        served: the models of this process.
+        reads: what a version reads by other definitions than the app's; called before it takes traffic.
+        tell: told what a person should know.
+        bring: loads a version from its folder and warms it, with a queue of its own.
+
+    Attributes:
+        loads: versions that were loaded since the start.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        plan: Plan,
+        table: ModelTable,
+        metrics: Metrics,
+        served: Callable[[], Sequence[Node]],
+        reads: Callable[[Node, Entity, LiveModel], Own | None],
+        tell: Callable[[str], None],
+        bring: Callable[[str, Entity, Path], LiveModel],
+    ) -> None:
+        self._services = services
+        self._bring = bring
+        self._plan = plan
+        self._table = table
+        self._metrics = metrics
+        self._served = served
+        self._reads = reads
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._unloaded: frozenset[str] = frozenset()
+        self._extra: dict[str, frozenset[int]] = {}
+        self._policies: dict[str, Policy] = {}
+        self._applied: dict[str, _Wanted] = {}
+        self._listed: dict[str, tuple[float, tuple[int, ...]]] = {}
+        self._own: weakref.WeakKeyDictionary[LiveModel, Own] = weakref.WeakKeyDictionary()
+        self._evidence: dict[str, dict[str, Evidence]] = {}
+        self._shadows: dict[str, Shadow] = {}
+        self.loads = 0
+
+    # -- what others ask -----------------------------------------------------------------------------------------
+
+    def names(self) -> Sequence[str]:
+        """The models that this process may serve."""
+        return [node.name for node in self._served()]
+
+    def own(self, live: LiveModel) -> Own | None:
+        """What a version reads, where that is not what the app declares."""
+        return self._own.get(live)
+
+    def unloaded(self) -> frozenset[str]:
+        """The models that somebody has unloaded."""
+        return self._unloaded
+
+    def evidence(self, rollout: str) -> Mapping[str, Evidence]:
+        """What this process has seen of a rollout, by version; empty when it serves none of it."""
+        return self._evidence.get(rollout, {})
+
+    def shadow(self, rollout: str) -> Shadow | None:
+        """The shadow of a rollout in this process."""
+        return self._shadows.get(rollout)
+
+    def close(self) -> None:
+        """End what runs beside."""
+        for shadow in self._shadows.values():
+            shadow.stop()
+
+    # -- keeping up ----------------------------------------------------------------------------------------------
+
+    def refresh(self) -> list[str]:
+        """Take over what has moved in the catalog; the models of which another version answers now."""
+        with self._lock:
+            return self._refresh()
+
+    def _refresh(self) -> list[str]:
+        catalog = self._services.catalog
+        aliases: dict[str, list[Alias]] = {}
+        for alias in catalog.aliases(KIND):
+            aliases.setdefault(alias.name, []).append(alias)
+        rollouts = {alias.name: alias for alias in catalog.aliases(ROLLOUT) if alias.alias == CURRENT}
+        changed, faults = [], []
+        for node in self._served():
+            if node.name in self._unloaded:
+                continue
+            wanted = self._wanted(node, aliases.get(node.name, ()), rollouts.get(node.name))
+            if wanted is None or wanted == self._applied.get(node.name):
+                continue
+            before = self._table.versions(node.name).default
+            try:
+                self._apply(node, wanted)
+            except Exception as error:  # of one model; it is tried again, and the others go on
+                faults.append(error)
+                continue
+            self._applied[node.name] = wanted
+            if self._table.versions(node.name).default != before:
+                changed.append(node.name)
+        if faults:
+            raise faults[0]
+        return changed
+
+    def _wanted(self, node: Node, aliases: Sequence[Alias], moved: Alias | None) -> _Wanted | None:
+        champion = next((alias.entity_id for alias in aliases if alias.alias == CHAMPION), None)
+        if champion is None:
+            return None
+        labels = {alias.alias: alias.entity_id for alias in aliases if alias.alias not in (CHAMPION, CHALLENGER)}
+        policy = self._policies.get(node.name) or policy_of(self._plan, node)
+        return _Wanted(
+            champion,
+            labels,
+            self._rollout(node.name, moved),
+            policy,
+            self._registered(node.name, policy),
+            self._extra.get(node.name, frozenset()),
+        )
+
+    def _rollout(self, model: str, moved: Alias | None) -> Rollout | None:
+        """The rollout under way: it is read only when its alias has moved."""
+        if moved is None:
+            return None
+        entity = self._services.catalog.entity_by_id(moved.entity_id)
+        found = None if entity is None else of_entity(entity)
+        return None if found is None or found.over else found
+
+    def _registered(self, model: str, policy: Policy) -> tuple[int, ...]:
+        if not (policy.every or policy.latest > 1 or policy.specific):
+            return ()
+        at, known = self._listed.get(model, (0.0, ()))
+        if not at or time.monotonic() - at > _LIST_SECONDS:
+            known = tuple(entity.version for entity in self._services.catalog.entities(KIND, model))
+            self._listed[model] = (time.monotonic(), known)
+        return known
+
+    def _apply(self, node: Node, wanted: _Wanted) -> None:
+        catalog, name = self._services.catalog, node.name
+        champion = catalog.entity_by_id(wanted.champion)
+        if champion is None:
+            return
+        named = {label: catalog.entity_by_id(entity) for label, entity in wanted.labels.items()}
+        labels = {label: entity for label, entity in named.items() if entity is not None}
+        rollout = wanted.rollout
+        held = [champion.version, *(entity.version for entity in labels.values()), *wanted.extra]
+        held += [rollout.canary] if rollout is not None else []
+        now = self._table.versions(name)
+        wished = wanted_versions(wanted.policy, wanted.registered, held)
+        ready = {number: live for number, live in now.ready.items() if int(number) in wished}
+        default = str(champion.version)
+        if default not in ready:
+            ready[default] = self._loaded(node, champion)
+            if len(ready) < len(wished):  # it need not wait for those beside it
+                self._table.swap(name, ModelVersions(default, {**now.ready, **ready}))
+        waiting: list[VersionState] = []
+        for version in sorted(wished, reverse=True):
+            if str(version) not in ready and (live := self._beside(node, version, waiting)) is not None:
+                ready[str(version)] = live
+        split = None if rollout is None else self._split(rollout, ready, default)
+        found = {label: str(entity.version) for label, entity in labels.items() if str(entity.version) in ready}
+        self._table.swap(name, ModelVersions(default, ready, found, split, tuple(waiting)))
+        if now.split is not None and (split is None or split.shadow is not now.split.shadow):
+            self._end_shadow(now.split)
+        self._metrics.set("mainspring_model_version", champion.version, app=self._plan.app, model=name)
+
+    def _beside(self, node: Node, version: int, waiting: list[VersionState]) -> LiveModel | None:
+        """A version that others do not depend on: what is wrong with it is told, and stops nothing."""
+        entity = self._services.catalog.entity(KIND, node.name, version)
+        if entity is None:
+            return None
+        try:
+            return self._loaded(node, entity)
+        except Exception as error:
+            reason = error.what if isinstance(error, MainspringError) else type(error).__name__
+            waiting.append(VersionState(str(version), State.UNAVAILABLE, reason))
+            self._tell(f"model {node.name} version {version} cannot be loaded: {reason}")
+            return None
+
+    def _loaded(self, node: Node, entity: Entity) -> LiveModel:
+        """A version, loaded and warm; it is shown as LOADING meanwhile."""
+        name, number = node.name, str(entity.version)
+        versions = self._table.versions(name)
+        others = [state for state in versions.waiting if state.version != number]
+        if versions.default is not None:
+            self._table.swap(name, replace(versions, waiting=(*others, VersionState(number, State.LOADING))))
+        folder = self._unpacked(str(entity.spec["artifact"]))
+        live = self._bring(name, entity, folder)
+        own = self._reads(node, entity, live)
+        if own is not None:
+            self._own[live] = own
+        self.loads += 1
+        return live
+
+    def _split(self, rollout: Rollout, ready: Mapping[str, LiveModel], default: str) -> Split | None:
+        """How a rollout parts the calls; not at all before its version is warm, or once the champion has moved."""
+        stable, canary = str(rollout.stable), str(rollout.canary)
+        if default != stable or canary not in ready or rollout.state != "running":
+            return None
+        evidence = self._evidence.setdefault(rollout.id, {stable: Evidence(), canary: Evidence()})
+        shadow = None
+        if rollout.now.shadow:
+            shadow = self._shadows.get(rollout.id)
+            if shadow is None:
+                shadow = self._shadows[rollout.id] = Shadow(binary=ready[stable].card.task == "binary")
+        share = 0.0 if rollout.now.shadow else rollout.now.share
+        return Split(rollout.id, stable, canary, share, shadow, evidence)
+
+    def _end_shadow(self, split: Split) -> None:
+        if split.shadow is not None:
+            self._shadows.pop(split.rollout, None)
+            split.shadow.stop()
+
+    def _unpacked(self, artifact: str) -> Path:
+        """A model's folder on this machine; it appears whole or not at all."""
+        folder = self._services.state / "models" / artifact
+        if not folder.exists():
+            part = folder.with_name(f".{artifact}-{os.getpid()}")
+            stored = cast(File, load(self._services, artifact, File, part))
+            with contextlib.suppress(FileExistsError, OSError):  # another process may have been first
+                os.rename(stored.path, folder)
+            shutil.rmtree(part, ignore_errors=True)
+        return folder
+
+    # -- what people ask -----------------------------------------------------------------------------------------
+
+    def load(self, name: str, version: str | None = None) -> None:
+        """Load a model's champion and let it answer, or a version beside it; see `Registry.load`."""
+        node = self._known(name)
+        number = None if version is None else self._number(name, version)
+        with self._lock:
+            self._unloaded -= {name}
+            if number is not None:
+                self._extra[name] = self._extra.get(name, frozenset()) | {number}
+            self._applied.pop(node.name, None)
+            self._refresh()
+            if number is not None and str(number) not in self._table.versions(name).ready:
+                self._extra[name] -= {number}
+                raise Rejected(Reason.NOT_READY, f"version {number} of model {name!r} cannot be loaded")
+        if self._table.get(name) is None:
+            raise Rejected(Reason.NOT_READY, f"model {name!r} has no champion yet")
+
+    def unload(self, name: str, version: str | None = None) -> None:
+        """Let a model answer no more until it is loaded again, or one of its versions; see `Registry.unload`."""
+        self._known(name)
+        with self._lock:
+            if version is None:
+                self._unloaded |= {name}
+                self._applied.pop(name, None)
+                self._extra.pop(name, None)
+                self._table.remove(name)
+                return
+            versions = self._table.versions(name)
+            number = self._number(name, version)
+            if version not in versions.ready:
+                raise Rejected(Reason.NO_VERSION, f"version {version} of model {name!r} is not loaded")
+            if labels := sorted(label for label, held in versions.all_labels().items() if held == version):
+                told = ", ".join(labels)
+                raise Rejected(Reason.CONFLICT, f"version {version} of model {name!r} is {told}: move that first")
+            policy = self._policies.get(name) or policy_of(self._plan, self._known(name))
+            keep = frozenset(int(ready) for ready in versions.ready if ready != version) - {int(versions.default or 0)}
+            self._extra[name] = self._extra.get(name, frozenset()) - {number}
+            if policy != Policy():  # what the policy would load again: from here on it is these, and no others
+                self._policies[name] = Policy(latest=1, specific=tuple(sorted(keep)))
+            self._listed.pop(name, None)
+            self._refresh()
+
+    def keep(self, name: str, policy: Policy) -> None:
+        """Load the versions of a policy, and no others; see `Registry.keep`."""
+        self._known(name)
+        known = {entity.version for entity in self._services.catalog.entities(KIND, name)}
+        if strange := sorted(set(policy.specific) - known):
+            raise Rejected(Reason.NO_VERSION, f"model {name!r} has no version {strange[0]}")
+        with self._lock:
+            self._unloaded -= {name}
+            self._policies[name] = policy
+            self._extra.pop(name, None)
+            self._listed.pop(name, None)
+            self._applied.pop(name, None)
+            self._refresh()
+
+    def label(self, name: str, label: str, version: str) -> None:
+        """Let a label name a version; see `Registry.label`."""
+        self._known(name)
+        catalog, number = self._services.catalog, self._number(name, version)
+        standing = label in STANDING
+        seen = catalog.alias(KIND, name, CHAMPION if standing else label)
+        if label in _RESERVED and not standing:
+            raise Rejected(Reason.INVALID, f"the label {label!r} moves with a rollout or a training alone")
+        if not label.replace("-", "").replace("_", "").replace(".", "").isalnum() or label.isdigit() or len(label) > 64:
+            raise Rejected(Reason.INVALID, f"{label[:80]!r} is no label: letters, digits, - _ . and no number")
+        state = self._state(name, version)
+        if state is not State.READY:
+            told = "not loaded" if state is None else state.value
+            raise Rejected(Reason.CONFLICT, f"version {version} of model {name!r} is {told}, not READY: load it first")
+        entity = catalog.entity(KIND, name, number)
+        assert entity is not None
+        if seen is not None and seen.entity_id == entity.id:
+            return
+        if standing:
+            promote_now(catalog, name, number, "management")
+        elif move(catalog, label, seen, entity, "management", {"why": "labelled"}) is None:
+            raise Rejected(Reason.CONFLICT, f"the label {label!r} of model {name!r} was moved meanwhile")
+        self.refresh()
+
+    def _state(self, name: str, version: str) -> State | None:
+        versions = self._table.versions(name)
+        if version in versions.ready:
+            return State.READY
+        return next((state.state for state in versions.waiting if state.version == version), None)
+
+    def _known(self, name: str) -> Node:
+        found = next((node for node in self._served() if node.name == name), None)
+        if found is None:
+            raise Rejected(Reason.NO_MODEL, f"no model of this app is called {name!r}; models are loaded by name")
+        return found
+
+    def _number(self, name: str, version: str) -> int:
+        """A version's number, when it is registered: no path and no address is one."""
+        number = int(version) if version.isascii() and version.isdigit() and len(version) < 10 else 0
+        if not number or self._services.catalog.entity(KIND, name, number) is None:
+            raise Rejected(Reason.NO_VERSION, f"model {name!r} has no version {version[:40]!r}")
+        return number
+
+
+def policy_of(plan: Plan, model: Node) -> Policy:
+    """Which versions the endpoints over a model ask for; the most that any of them does."""
+    every, latest, specific = False, 1, set[int]()
+    for node in plan.of_kind("endpoint", over="model"):
+        if model.url not in node.inputs:
+            continue
+        asked: Versions = spec_of(cast(Endpoint, node.declaration)).versions
+        if isinstance(asked, str):
+            every = True
+        elif isinstance(asked, int):
+            latest = max(latest, asked)
+        else:
+            specific |= set(asked)
+    return Policy(latest, every, tuple(sorted(specific)))

@@ -1,0 +1,89 @@
+"""What became of the calls of a version: counts that add up over processes and restarts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import msgspec
+
+__all__ = ["CELLS", "STEPS_A_DOUBLING", "Counted", "Evidence", "cell_of", "summed", "worst_of"]
+
+STEPS_A_DOUBLING = 8
+"""Cells of a histogram between a value and its double: each is 9 % wide."""
+
+CELLS = 40 * STEPS_A_DOUBLING
+"""Cells of a histogram; the first ends at one unit (of time: a microsecond), the last is open."""
+
+
+def cell_of(value: float) -> int:
+    """The cell of a value: the same ratio wide everywhere, so that "a quarter slower" is a shift of cells."""
+    if not value > 1.0:
+        return 0
+    return min(1 + int(math.log2(value) * STEPS_A_DOUBLING), CELLS - 1)
+
+
+class Counted(msgspec.Struct, frozen=True):
+    """Evidence at rest.
+
+    Attributes:
+        calls: calls that were answered or failed by the model's own fault.
+        errors: those that failed.
+        latency: calls by the cell of their microseconds; only those from `CELLS` that are not 0.
+    """
+
+    calls: int = 0
+    errors: int = 0
+    latency: dict[int, int] = {}
+
+    def cells(self) -> list[int]:
+        """The histogram, cell by cell."""
+        found = [0] * CELLS
+        for cell, count in self.latency.items():
+            found[cell] = count
+        return found
+
+
+class Evidence:
+    """Counts the calls of one version in this process; every call counts, whatever wire it came by."""
+
+    __slots__ = ("_cells", "_errors")
+
+    def __init__(self) -> None:
+        self._errors = 0
+        self._cells = [0] * CELLS
+
+    def answered(self, ns: int) -> None:
+        """A call was answered after so many nanoseconds."""
+        self._cells[cell_of(ns / 1e3)] += 1
+
+    def failed(self) -> None:
+        """A call failed, and not by the caller's fault."""
+        self._errors += 1
+
+    def counted(self) -> Counted:
+        """The counts so far."""
+        cells = list(self._cells)
+        errors = self._errors
+        return Counted(sum(cells) + errors, errors, {cell: count for cell, count in enumerate(cells) if count})
+
+
+def summed(parts: Iterable[Counted]) -> Counted:
+    """The evidence of several processes together."""
+    calls = errors = 0
+    cells: dict[int, int] = {}
+    for part in parts:
+        calls, errors = calls + part.calls, errors + part.errors
+        for cell, count in part.latency.items():
+            cells[cell] = cells.get(cell, 0) + count
+    return Counted(calls, errors, cells)
+
+
+def worst_of(counted: Counted, share: float) -> float | None:
+    """A quantile of the latencies in microseconds: the upper end of its cell; None without an answered call."""
+    total, seen = sum(counted.latency.values()), 0
+    for cell in sorted(counted.latency):
+        seen += counted.latency[cell]
+        if seen >= share * total:
+            return float(2 ** (cell / STEPS_A_DOUBLING))
+    return None
