@@ -47,7 +47,7 @@ def verify(project: Path | None, profile: str | None, as_json: bool) -> int:
     root = repository_of(services.project)
     flavours = flavours_in(root)
     if not flavours:
-        raise UsageError("there is no generated pipeline", code="MS-2777", fix="mainspring build --ci github")
+        raise UsageError("there is no generated pipeline", code="MS-5104", fix="mainspring build --ci github")
     integration = integration_of(services.settings, plan_of(app))
     wrong: list[tuple[str, str, str]] = []
     for flavour in flavours:

@@ -14,6 +14,7 @@ from mainspring.declare.declaration import spec_of
 from mainspring.declare.step import Pipeline
 from mainspring.deploy.ci.generate import made
 from mainspring.deploy.ci.integration import integration_of, repository_of
+from mainspring.deploy.image.reference import reference_of
 from mainspring.deploy.kubeflow import compiled, spelled
 from mainspring.deploy.shipping import release_at
 from mainspring.engine.arguments import converted
@@ -35,8 +36,8 @@ def kubeflow(
     """Compile a pipeline: ``NAME [KEY=VALUE]...``, what is given being fixed.
 
     Raises:
-        UsageError: MS-2776, no pipeline is named; MS-2744, MS-2745, there is no such image; DeclarationError: as the
-            pipeline is compiled.
+        UsageError: MS-2776, no pipeline is named; MS-2777, MS-2744, there is no such image.
+        DeclarationError: as the pipeline is compiled.
     """
     if not words or "=" in words[0]:
         raise UsageError("no pipeline is named", code="MS-2776", fix="mainspring build --kfp NAME")
@@ -46,11 +47,11 @@ def kubeflow(
     pipeline = cast("Pipeline[..., object]", node.declaration)
     if not isinstance(pipeline, Pipeline):
         raise UsageError(f"{words[0]!r} is no pipeline", code="MS-2776", fix="mainspring show pipeline")
-    release = release_at(services, image)
+    at = release_at(services, None).image if image is None else _by_digest(image)
     texts = parsed(words[1:])
     function = spec_of(pipeline).function
     given = converted(function, texts, handed=function.__code__.co_varnames)
-    found = compiled(pipeline, given, resolver(services, plan), plan.app, release.image)
+    found = compiled(pipeline, given, resolver(services, plan), plan.app, at)
     text = spelled(found, as_json=to is not None and to.suffix == ".json")
     for note in found.notes:
         tell(f"note: {note}")
@@ -61,6 +62,18 @@ def kubeflow(
     else:
         lines([str(to) if to is not None else text.rstrip("\n")])
     return 0
+
+
+def _by_digest(image: str) -> str:
+    if not reference_of(image, origin="--use").digest:
+        raise UsageError(
+            f"{image!r} is no image by its digest",
+            code="MS-2777",
+            why="a tag may mean another image by the time that a step is started",
+            origin="--use",
+            fix="mainspring build --image prints the digest",
+        )
+    return image
 
 
 def integration(project: Path | None, profile: str | None, as_json: bool, flavour: str, force: bool) -> int:
