@@ -69,22 +69,20 @@ def test_limits_are_settings(judged) -> None:
     assert "amount_30d" in found["leakage"]["why"] or "visits_30d" in found["leakage"]["why"]
 
 
-def test_a_worse_and_slower_version_is_refused(judged, tmp_path) -> None:
-    project = Path(shutil.copytree(judged, tmp_path / "shop"))
-    forest = (
-        "from sklearn.ensemble import ExtraTreesClassifier\n    from sklearn.linear_model import LogisticRegression"
-    )
-    change(project, "from sklearn.linear_model import LogisticRegression", forest)
-    change(project, "LogisticRegression(C=0.7)", "ExtraTreesClassifier(50, max_depth=6, random_state=0)")
+def test_a_worse_and_slower_version_is_refused(built, tmp_path) -> None:
+    project = Path(shutil.copytree(built, tmp_path / "shop"))
+    change(project, "sklearn.linear_model import LogisticRegression", "sklearn.ensemble import ExtraTreesClassifier")
+    change(project, "LogisticRegression()", "ExtraTreesClassifier(50, max_depth=6, random_state=0)")
     change(project, "pipeline.fit(x.numpy(), y.numpy())", "pipeline.fit(x.numpy(), y.numpy()[::-1])")
     found = gate(project, 5)
     assert found["latency"]["state"] == "failed"
     assert found["champion"]["state"] == "failed"
+    assert found["all"]["champion"] == 1
 
 
-def test_an_input_that_tells_the_label_is_found(judged, tmp_path) -> None:
+def test_an_input_that_tells_the_label_is_found(built, tmp_path) -> None:
     """What is known only afterwards looks like a wonderful input."""
-    project = Path(shutil.copytree(judged, tmp_path / "shop"))
+    project = Path(shutil.copytree(built, tmp_path / "shop"))
     change(
         project,
         "    returned: bool | None  # known a month later",
