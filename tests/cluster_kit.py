@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from registry import free_port
 
-CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mainspring-tests" / "kubernetes"
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mainspring-cluster"
 BIN = Path(os.environ.get("MAINSPRING_TESTS_KUBERNETES") or CACHE) / "bin"
 TOKEN = "tests-admin"
 HOW = "no Kubernetes API server: tests/cluster/build.sh makes one, in 10 to 20 minutes, once"

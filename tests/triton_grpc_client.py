@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import queue
 import sys
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -87,6 +88,10 @@ def main(server: str, model: str, columns: int, token: str) -> None:
     found["config refused"] = refused(lambda: client.load_model(model, headers=headers, config="{}"))
     found["path refused"] = refused(lambda: client.load_model("file:///etc/passwd", headers=headers))
     client.unload_model(model, headers=headers)
+    for _ in range(200):  # until the last of the calls before has let it go
+        if client.get_model_repository_index(as_json=True)["models"][0]["state"] == "UNAVAILABLE":
+            break
+        time.sleep(0.1)
     found["unloaded"] = [client.is_model_ready(model), client.get_model_repository_index(as_json=True)]
     client.load_model(model, headers=headers)
     found["loaded"] = client.is_model_ready(model)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         rows,
         unique,
     )
+    from mainspring.declare.composition import Part, Rows
     from mainspring.declare.data import Entity
     from mainspring.declare.frame import Frame
     from mainspring.declare.identity import Identity
@@ -54,7 +55,9 @@ _HOMES = {
     "Identity": "declare.identity",
     "MainspringError": "errors",
     "Model": "declare.artifact",
+    "Part": "declare.composition",
     "Record": "declare.record",
+    "Rows": "declare.composition",
     "avg": "declare.aggregate",
     "between": "declare.checking",
     "conforms": "declare.checking",
@@ -93,7 +96,9 @@ __all__ = [
     "Identity",
     "MainspringError",
     "Model",
+    "Part",
     "Record",
+    "Rows",
     "avg",
     "between",
     "conforms",

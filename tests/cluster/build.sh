@@ -2,9 +2,9 @@
 # The real kube-apiserver, kube-controller-manager and etcd for the tests, from Debian 12's packages and its source of
 # Kubernetes, with Debian's Go. 10 to 20 minutes once; kept outside the repository. Needs no root and installs nothing.
 #
-#     tests/cluster/build.sh            into ~/.cache/mainspring-tests/kubernetes/bin
+#     tests/cluster/build.sh            into ~/.cache/mainspring-cluster/bin
 set -eu
-place="${MAINSPRING_TESTS_KUBERNETES:-${XDG_CACHE_HOME:-$HOME/.cache}/mainspring-tests/kubernetes}"
+place="${MAINSPRING_TESTS_KUBERNETES:-${XDG_CACHE_HOME:-$HOME/.cache}/mainspring-cluster}"
 bin="$place/bin" work="$place/work"
 if [ -x "$bin/kube-apiserver" ] && [ -x "$bin/kube-controller-manager" ] && [ -x "$bin/etcd" ]; then
     echo "$bin"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import math
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,17 @@ def tensor(rows: list[list[float]] = ROWS, datatype: str = "FP32", **more: Any) 
 
 def raw(rows: list[list[float]] = ROWS, kind: str = "<f4") -> list[bytes]:
     return [np.array(rows, kind).tobytes()]
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    """Wait until the last calls of a version that was unloaded have let it go."""
+    deadline = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(AssertionError):  # it was answered: the version is UNLOADING
+            if true():
+                return
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 # -- Open Inference Protocol ------------------------------------------------------------------------------------------
@@ -441,13 +454,22 @@ def test_tensorflow_describes_and_reloads(channel: grpc.Channel) -> None:
         ({"name": "returns", "base_path": "/models/returns"}, "INVALID_ARGUMENT"),
         ({"name": "returns", "base_path": "s3://models/returns"}, "INVALID_ARGUMENT"),
         ({"name": "returns", "model_version_policy": {"specific": {"versions": [4]}}}, "NOT_FOUND"),
-        ({"name": "returns", "version_labels": {"canary": 1}}, "NOT_FOUND"),
+        ({"name": "returns", "version_labels": {"blue": 9}}, "NOT_FOUND"),
+        ({"name": "returns", "version_labels": {"canary": 1}}, "INVALID_ARGUMENT"),
+        ({"name": "returns", "model_version_policy": {"specific": {}}}, "INVALID_ARGUMENT"),
     ):
         assert failed(lambda config=config: reload(config))[0] == code, config
     assert failed(lambda: reload({"name": "returns"}, {"name": "returns"}))[0] == "INVALID_ARGUMENT"
+    reload({"name": "returns", "version_labels": {"blue": 1}, "model_version_policy": {"latest": {"num_versions": 2}}})
+    blue = versions("GetModelStatus", model_spec={"name": "returns", "version_label": "blue"})
+    assert [status.version for status in blue.model_version_status] == [1]
+    infer = {"model_name": "returns", "inputs": [tensor()], "raw_input_contents": raw()}
+    assert ask(channel, oip.schema(), oip.INFERENCE, "ModelInfer", model_version="blue", **infer).model_version == "1"
     assert reload().status.error_code == 0  # a list of none serves none
     try:
-        assert failed(lambda: versions("GetModelStatus", model_spec={"name": "returns"}))[0] == "UNAVAILABLE"
+        eventually(
+            lambda: failed(lambda: versions("GetModelStatus", model_spec={"name": "returns"}))[0] == "UNAVAILABLE"
+        )
     finally:
         reload({"name": "returns", "base_path": "returns", "version_labels": {}})
     assert versions("GetModelStatus", model_spec={"name": "returns"}).model_version_status[0].state == 30
@@ -616,6 +638,73 @@ def test_every_wire_gives_the_same_numbers(managed: Served, channel: grpc.Channe
     answer = json.loads(call(f"{managed.url}/endpoint/returns?features=true", body)[1])
     row = [math.nan if value is None else value for value in answer["features"].values()]
     assert np.frombuffer(oip_raw([row], "FP64", "<f8")).tolist() == [answer["score"]]
+
+
+FUZZED = {
+    "oip": (oip.schema(), oip.INFERENCE, "ModelInfer"),
+    "tensorflow": (tf.schema(), tf.PREDICTION, "Predict"),
+    "regress": (tf.schema(), tf.PREDICTION, "Regress"),
+    "classify": (tf.schema(), tf.PREDICTION, "MultiInference"),
+    "torchserve": (torch.schema(), torch.INFERENCE, "Predictions"),
+    "index": (oip.schema(), oip.INFERENCE, "RepositoryIndex"),
+    "status": (tf.schema(), tf.MODEL, "GetModelStatus"),
+}
+
+
+def test_no_bytes_are_the_servers_fault(managed: Served, channel: grpc.Channel) -> None:
+    """Whole messages of every protocol with some bytes of them changed, cut off or put in."""
+    spec = {"name": "returns"}
+    rows = {"examples": [example(visits_30d=1.0, amount_30d=2, amount=3.0)]}
+    whole: dict[str, Any] = {
+        "oip": {
+            "model_name": "returns",
+            "inputs": [tensor()],
+            "raw_input_contents": raw(),
+            "outputs": [{"name": "score"}],
+        },
+        "tensorflow": {"model_spec": spec, "inputs": {"input": proto(float_val=[1.0] * 9)}},
+        "regress": {"model_spec": spec, "input": {"example_list": rows}},
+        "classify": {
+            "tasks": [{"model_spec": spec, "method_name": "tensorflow/serving/classify"}],
+            "input": {"example_list": rows},
+        },
+        "torchserve": {"model_name": "returns", "input": {"data": json.dumps(ROWS).encode()}},
+        "index": {"repository_name": "a", "ready": True},
+        "status": {"model_spec": {"name": "returns", "version": {"value": 1}}},
+    }
+    sent = {}
+    for name, (schema, service, method) in FUZZED.items():
+        call, kind = stub(channel, schema, service, method)
+        sent[name] = kind(**whole[name]).SerializeToString()
+        assert call(kind(**whole[name]), timeout=60) is not None, name
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.sampled_from(sorted(FUZZED)),
+        st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4),
+        st.none() | st.floats(0, 1),
+        st.binary(max_size=4),
+    )
+    def fuzz(name: str, changes: list[tuple[float, int]], cut: float | None, more: bytes) -> None:
+        _, service, method = FUZZED[name]
+        data = bytearray(sent[name])
+        for place, value in changes:
+            data[int(place * (len(data) - 1))] = value
+        if cut is not None:
+            middle = int(cut * len(data))
+            data[middle : middle + len(more)] = more
+            data = data[: middle + 8]
+        plainly = channel.unary_unary(f"/{service}/{method}")
+        try:
+            plainly(bytes(data), timeout=60)
+        except grpc.RpcError as error:
+            found: Any = error
+            assert found.code().name in ("INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED"), (
+                name, bytes(data), found.code(), found.details(),
+            )  # fmt: skip
+
+    fuzz()
+    assert managed.process.poll() is None
 
 
 # -- keys, TLS, stopping ----------------------------------------------------------------------------------------------

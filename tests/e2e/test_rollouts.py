@@ -14,6 +14,19 @@ import pytest
 
 from e2e.conftest import Served, call, mainspring, serve
 from e2e.test_protocols import raw
+from mainspring.catalog.ids import now_us
+from mainspring.catalog.rollouts import current
+from mainspring.choose.services import Services
+from mainspring.config.project import load_app
+from mainspring.declare.rollout import RolloutStep
+from mainspring.protocols.tfserving.reload import ModelConfig, reload_config
+from mainspring.server.planning import plan_of
+from mainspring.server.rollouts.deciding import promote_whole, try_version
+from mainspring.server.rollouts.drive import Rollouts
+from mainspring.server.state import WorkerState
+from mainspring.serving.calls import Reason, Rejected
+from mainspring.serving.inference import ServedModels
+from mainspring.serving.versions import Policy, State
 
 ROW = [[1.0, 2.5, 3.0]]
 KEYS = {"customer": "c01", "amount": 20.0}
@@ -281,3 +294,157 @@ def test_a_declared_rollout_goes_its_steps_over_kill_9(project: Path) -> None:
         until(lambda: oip(served.url)[1]["model_version"] == "1")
     finally:
         served.stop()
+
+
+def test_reloads_under_load_fail_no_request_and_leave_nothing_behind(server: Served) -> None:
+    failed: list[object] = []
+    seen: set[str] = set()
+    stop = threading.Event()
+
+    def ask(number: int) -> None:
+        while not stop.is_set():
+            try:
+                if number:
+                    status, answer = oip(server.url)
+                    seen.add(answer["model_version"])
+                else:
+                    answer = native(server.url)
+                    status = answer["code"]
+                    seen.add(answer["version"])
+            except OSError as error:
+                failed.append(error)
+                continue
+            if status != 200:
+                failed.append(answer)
+
+    services = Services.of_project(server.project)
+    threads = [threading.Thread(target=ask, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    try:
+        for n in range(12):
+            version = str(3 - n % 3)
+            promote_whole(services.catalog, "returns", int(version), "test", force=True)
+            until(lambda version=version: oip(server.url)[1]["model_version"] == version)  # type: ignore[misc]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+        services.close()
+    assert failed == []
+    assert seen == {"1", "2", "3"}
+    index = json.loads(call(f"{server.url}/v2/repository/index", {})[1])
+    assert {(one["version"], one["state"]) for one in index} == {("1", "READY"), ("2", "READY"), ("3", "READY")}
+    assert oip(server.url)[1]["model_version"] == "1"
+
+
+@pytest.fixture
+def inside(project: Path) -> Iterator[tuple[Services, WorkerState, ServedModels]]:
+    """The state of a server in this process, so that a version's loading can be held up."""
+    services = Services.of_project(project)
+    state = WorkerState(services, plan_of(load_app(services.settings)))
+    state.open()
+    models = ServedModels(state.models, lambda: state.endpoints, state.loading, None, "shop", 100, now_us)
+    try:
+        yield services, state, models
+    finally:
+        state.close()
+
+
+def refused(act: Callable[[], object]) -> Reason:
+    with pytest.raises(Rejected) as caught:
+        act()
+    return caught.value.reason
+
+
+def test_a_label_to_a_version_that_is_loading_is_refused(
+    inside: tuple[Services, WorkerState, ServedModels], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, state, models = inside
+    state.loading.unload("returns", "3")
+    load, begun, go = services.predictor, threading.Event(), threading.Event()
+
+    def slow(folder: Path) -> Any:
+        begun.set()
+        assert go.wait(60)
+        return load(folder)
+
+    monkeypatch.setattr(services, "predictor", slow)
+    loading = threading.Thread(target=state.loading.load, args=("returns", "3"))
+    loading.start()
+    try:
+        assert begun.wait(60)
+        states = {state.version: state.state for state in models.states("returns")}
+        assert states == {"1": State.READY, "2": State.READY, "3": State.LOADING}
+        assert refused(lambda: models.find("returns", "3")) is Reason.NOT_READY
+        assert refused(lambda: state.loading.label("returns", "mine", "3")) is Reason.CONFLICT
+        assert refused(lambda: state.loading.label("returns", "stable", "3")) is Reason.CONFLICT
+        assert services.catalog.alias("model", "returns", "mine") is None
+        assert models.find("returns").version == "1", "who answers goes on answering"
+    finally:
+        go.set()
+        loading.join(60)
+    state.loading.label("returns", "mine", "3")
+    assert models.find("returns", label="mine").version == "3"
+
+
+def test_tensorflow_servings_reload_takes_names_versions_and_labels(
+    inside: tuple[Services, WorkerState, ServedModels],
+) -> None:
+    _, _, models = inside
+
+    def versions() -> list[str]:
+        return [served.version for served in models.ready("returns")]
+
+    reload_config(models, [ModelConfig("returns", "returns", specific=(2,), labels={"mine": 2})])
+    assert versions() == ["2", "1"], "and the one that answers"
+    assert models.find("returns", label="mine").version == "2"
+    reload_config(models, [ModelConfig("returns", latest=2)])
+    assert versions() == ["3", "2", "1"], "a label holds its version"
+    for config, reason in (
+        (ModelConfig("returns", labels={"mine": 9}), Reason.NO_VERSION),
+        (ModelConfig("returns", specific=(9,)), Reason.NO_VERSION),
+        (ModelConfig("returns", specific=(-1,)), Reason.INVALID),
+        (ModelConfig("returns", "/models/returns"), Reason.INVALID),
+        (ModelConfig("returns", "gs://models/returns"), Reason.INVALID),
+        (ModelConfig("returns", "file:returns"), Reason.INVALID),
+        (ModelConfig("returns", platform="caffe"), Reason.INVALID),
+        (ModelConfig("nothing"), Reason.NO_MODEL),
+    ):
+        assert refused(lambda config=config: reload_config(models, [config])) is reason, config  # type: ignore[misc]
+        assert versions() == ["3", "2", "1"]
+    assert refused(lambda: reload_config(models, [ModelConfig("returns"), ModelConfig("returns")])) is Reason.INVALID
+    reload_config(models, [ModelConfig("returns", labels={"mine": 1})])
+    assert refused(lambda: reload_config(models, [ModelConfig("returns", labels={"mine": 3})])) is Reason.CONFLICT
+    assert models.find("returns", label="mine").version == "1"
+    reload_config(models, [])
+    assert versions() == []
+    assert refused(lambda: models.find("returns")) is Reason.NOT_READY
+    reload_config(models, [ModelConfig("returns", every=True)])
+    assert versions() == ["3", "2", "1"]
+
+
+def test_a_version_that_cannot_be_loaded_ends_its_rollout_and_harms_nobody(
+    inside: tuple[Services, WorkerState, ServedModels], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services, state, models = inside
+    state.loading.keep("returns", Policy())
+    load = services.predictor
+    damaged = state.services.catalog.entity("model", "returns", 2)
+    assert damaged is not None
+
+    def broken(folder: Path) -> Any:
+        if folder.name == damaged.spec["artifact"]:
+            raise ValueError("not a model")
+        return load(folder)
+
+    monkeypatch.setattr(services, "predictor", broken)
+    try_version(services.catalog, "returns", 2, (RolloutStep(0.5),), "test", force=True)
+    state.refresh()
+    assert models.find("returns").version == "1"
+    assert next((one.version, one.state) for one in models.states("returns")) == ("2", State.UNAVAILABLE)
+    rollouts = Rollouts(services, state.plan, state.loading, state.models, state.metrics, lambda line: None, now_us)
+    rollouts.once()
+    found, _ = current(services.catalog, "returns")
+    assert found is not None
+    assert (found.state, found.why) == ("stopped", "it cannot be loaded: ValueError")

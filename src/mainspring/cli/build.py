@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mainspring.cli.emitting import integration, kubeflow
-from mainspring.cli.imaging import build_image
 from mainspring.cli.options import project_options
-from mainspring.cli.rendering import FORMS, render_target
 from mainspring.deploy.ci.generate import FLAVOURS
 from mainspring.deploy.image.manifest import VARIANTS
 from mainspring.errors import UsageError
+from mainspring.lazy import lazy
+
+if TYPE_CHECKING:
+    from mainspring.cli import emitting, imaging, rendering
+else:  # what one of them needs, the help and the others do not
+    emitting, imaging = lazy("mainspring.cli.emitting"), lazy("mainspring.cli.imaging")
+    rendering = lazy("mainspring.cli.rendering")
 
 __all__ = ["command"]
+
+FORMS = ("manifests", "helm", "kustomize")
 
 
 @click.command(short_help="what ships the app: an image, objects for a cluster, pipelines for others, files for CI")
@@ -70,12 +77,12 @@ def command(
             fix="mainspring build --image",
         )
     if kfp:
-        return kubeflow(project, profile, as_json, words, use, to)
+        return emitting.kubeflow(project, profile, as_json, words, use, to)
     if words:
         raise UsageError(f"{words[0]!r} is too much", code="MS-2779", fix="only --kfp takes a name")
     if flavour is not None:
-        return integration(project, profile, as_json, flavour, force)
+        return emitting.integration(project, profile, as_json, flavour, force)
     if objects:
         name = target or ("kserve" if kserve else "kubernetes")
-        return render_target(project, profile, as_json, name, form or FORMS[0], use, to)
-    return build_image(project, profile, as_json, layout, tags, variant, ejected, bill)
+        return rendering.render_target(project, profile, as_json, name, form or FORMS[0], use, to)
+    return imaging.build_image(project, profile, as_json, layout, tags, variant, ejected, bill)

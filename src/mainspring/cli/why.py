@@ -30,7 +30,10 @@ def command(project: Path | None, profile: str | None, as_json: bool, step: str,
     kind, _, name = found.name.partition("/")
     measured = latest(services.catalog, name) if kind == "model" else None
     if as_json:
-        emit(dataclasses.asdict(found) | ({} if measured is None else {"served": msgspec.to_builtins(measured)}))
+        emit(
+            dataclasses.asdict(found)
+            | ({} if measured is None else {"served": msgspec.to_builtins(measured, str_keys=True)})
+        )
     else:
         lines(_told(found, "") + ([] if measured is None else told(measured)))
     return 0

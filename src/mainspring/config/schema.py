@@ -147,6 +147,14 @@ SETTINGS: tuple[SettingSpec, ...] = (
         "the timetables that the server keeps, by name; a cluster's CronJobs keep the others",
     ),
     SettingSpec("server.timeout", float, 30.0, "seconds that a request may take", 0.001),
+    SettingSpec(
+        "server.stall",
+        float,
+        20.0,
+        "seconds that a head may take to come; and a body, or the reading of an answer, beyond 256 bytes a second",
+        0.1,
+    ),
+    SettingSpec("server.connections", int, 8192, "most connections at once; further ones are answered with 503", 1),
     SettingSpec("server.keys", list, [], "API keys as secret references; empty leaves the endpoints open", secret=True),
     SettingSpec(
         "server.logs",

@@ -190,7 +190,7 @@ def serving(state: ConsoleState) -> Page:
         node = plan.node(f"/endpoint/{row['name']}")
         row["fields"] = [] if node is None else _request_fields(state, node)
         row |= rollout_rows(state, str(row["model"]))
-    nodes = [node for node in plan.of_kind("endpoint") if not node.inputs[0].startswith("/model/")]
+    nodes = [node for node in plan.of_kind("endpoint") if not node.inputs[0].startswith(("/model/", "/composition/"))]
     states = health_of(state, plan.upstream([node.url for node in nodes]), ())
     in_words = [
         {

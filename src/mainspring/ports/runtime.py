@@ -20,7 +20,7 @@ __all__ = ["CARD", "Card", "Form", "Format", "ModelRuntime", "Predictor", "forms
 CARD = "card.json"
 """The file of a model's folder that says what the others are."""
 
-Format = Literal["onnx", "lightgbm", "xgboost", "skops", "pickle"]
+Format = Literal["onnx", "lightgbm", "xgboost", "skops", "pickle", "python"]
 
 
 class Form(msgspec.Struct, frozen=True):

@@ -197,12 +197,14 @@ class Route:
         name: of the route, in metrics.
         errors: the response of a failed request.
         long: whether it waits for others: see `Long`.
+        asks: whether it changes nothing, so that it is given up when its client leaves.
     """
 
     handler: Handler
     name: str
     errors: Errors
     long: bool
+    asks: bool = False
 
 
 Found = tuple[Route, str, tuple[str, ...]]
@@ -238,6 +240,7 @@ class Router:
         long: Long | None = None,
         errors: Errors | None = None,
         any_case: bool = False,
+        asks: bool = False,
     ) -> None:
         """Route a method and a pattern to a handler; the first added stays.
 
@@ -248,10 +251,11 @@ class Router:
             long: set for a handler that waits for others.
             errors: the shape of its failed requests.
             any_case: whether the pattern's words may be written in capitals, too.
+            asks: set for a handler that changes nothing: it is given up when its client leaves.
         """
         shape = errors or error_response
         name = getattr(handler, "__name__", type(handler).__name__)
-        route = Route(handler, name, shape if long is None else long.errors, long is not None)
+        route = Route(handler, name, shape if long is None else long.errors, long is not None, asks)
         self._paths.append((method, pattern, getattr(handler, "__qualname__", repr(handler))))
         if "*" not in pattern:
             self._exact.setdefault((method, pattern.encode()), (route, pattern, ()))

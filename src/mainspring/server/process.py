@@ -57,6 +57,7 @@ from mainspring.server.features.labels import read_labels
 from mainspring.server.grpc.listening import GrpcListening
 from mainspring.server.http.asgi import AsgiApp, Limits, Listener
 from mainspring.server.http.azure_script import EntryScript, entry_script
+from mainspring.server.http.bounds import Bounds
 from mainspring.server.http.callers import Callers, callers_of, digest_of
 from mainspring.server.http.described import described_limits, shapes_of
 from mainspring.server.http.guard import guard, identify
@@ -75,6 +76,7 @@ _ALIAS_SECONDS = 0.25
 _SWEEP_SECONDS = 60.0
 _ROLLOUT_SECONDS = 1.0
 """How often rollouts are looked at."""
+_UNUSED_SECONDS = 3600.0
 _FOLLOW_SECONDS = 0.5
 """How often vector indexes look for rows that came: pushes that come between are taken together."""
 _COUNTED = 4096
@@ -366,8 +368,7 @@ class ServerProcess:
 
         def asked(number: int) -> None:
             self.interrupted = self.interrupted or (number == signal.SIGINT and not self.state.ready())
-            if self._grpc is not None:
-                self._grpc.drain()
+            self._drain_grpc()
 
         await run_listeners(listeners, self._settings.number("server.drain"), started, stopping, asked)
 
@@ -384,11 +385,16 @@ class ServerProcess:
         if not self.state.tried:
             actions += [
                 (1.0, Schedules(self.services, self.plan).fire),
+                (_UNUSED_SECONDS, self.state.sweep_once),
                 (_ROLLOUT_SECONDS, self.rollouts.once),
                 (seconds, self.rollouts.compact),
             ]
         self._tasks.append(asyncio.create_task(self._sweep()))
         self._tasks += [asyncio.create_task(self._every(pause, action)) for pause, action in actions]
+
+    def _drain_grpc(self) -> None:
+        if self._grpc is not None:
+            self._grpc.drain()
 
     async def _start_grpc(self) -> None:
         if self._grpc is not None:
@@ -518,4 +524,10 @@ def _version() -> str:
 
 def _bind(name: str, listener: Listener, settings: Settings) -> Bound:
     host = settings.text(f"{name}.host") or "127.0.0.1"
-    return bind(name, listener, host, settings.whole(f"{name}.port"), origin_of_setting(settings, f"{name}.port"))
+    bounds = Bounds(
+        listener.body_as_sent,
+        stall=settings.number("server.stall"),
+        connections=settings.whole("server.connections"),
+    )
+    port, origin = settings.whole(f"{name}.port"), origin_of_setting(settings, f"{name}.port")
+    return bind(name, listener, host, port, origin, bounds)

@@ -26,7 +26,7 @@ from mainspring.declare.model import Schedule
 from mainspring.engine.schedule import due_times, every_times, take_due
 from mainspring.plan.graph import Plan
 
-__all__ = ["Schedules", "Timetable", "timetables"]
+__all__ = ["Schedules", "Timetable", "cron_of", "timetables"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,10 @@ def _every(declaration: object) -> int | None:
 
 def _regular(name: str, url: str, every_us: int | None) -> Timetable:
     assert every_us is not None
-    return Timetable(name, url.strip("/"), functools.partial(every_times, every_us), cron=_cron_of(every_us))
+    return Timetable(name, url.strip("/"), functools.partial(every_times, every_us), cron=cron_of(every_us))
 
 
-def _cron_of(every_us: int) -> str:
+def cron_of(every_us: int) -> str:
     """The cron that fires as often, when minutes, hours or days part evenly; else none."""
     minutes, rest = divmod(every_us, 60_000_000)
     if rest or not minutes:

@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 
+_NO_PARTS: Mapping[str, str] = {}
+
 _ACCEPTED: Mapping[Kind, tuple[type, ...]] = {
     Kind.STRING: (str,),
     Kind.INTEGER: (int,),
@@ -352,10 +354,10 @@ class EndpointService:
         scores: Sequence[float],
     ) -> list[Answer]:
         """The answers, logged; a shadow is asked the same later."""
-        version, columns, split = looked.reading.scorer.version, looked.reading.columns, looked.split
+        version, split = looked.reading.scorer.version, looked.split
         canary = split is not None and version == split.canary
         answers = [
-            self._log(row, vector, columns, float(score), version, status, now_us, canary=canary)
+            self._log(row, vector, looked.reading, float(score), status, now_us, canary=canary)
             for row, vector, score, (_, status), now_us in zip(rows, vectors, scores, looked.rows, moments, strict=True)
         ]
         if split is not None and split.shadow is not None and version == split.stable:
@@ -421,6 +423,7 @@ class EndpointService:
         now_us: int,
         *,
         canary: bool = False,
+        parts: Mapping[str, str] = _NO_PARTS,
     ) -> list[str]:
         """Log answers that were given to the model's own columns, not to keys; their prediction ids.
 
@@ -430,13 +433,14 @@ class EndpointService:
             version: the model version that answered.
             now_us: the moment of the question, UTC microseconds.
             canary: whether the version is tried beside the one that answers the rest.
+            parts: of a composition, the version of each of its models.
 
         Returns:
             An id a row; none where the endpoint does not log.
         """
         if (sink := self._sink) is None:
             return []
-        beside = (None,) * len(self.beside)
+        beside = (*(None,) * len(self.beside), *map(int, parts.values()))
         return [
             _put(sink, (*row, *beside), score, version, now_us, canary=canary)
             for row, score in zip(rows, scores, strict=True)
@@ -446,19 +450,20 @@ class EndpointService:
         self,
         row: Mapping[str, Any],
         vector: tuple[object, ...],
-        columns: tuple[ModelColumn, ...],
+        reading: Reading,
         score: float,
-        version: str,
         statuses: Mapping[str, str],
         now_us: int,
         *,
         canary: bool = False,
     ) -> Answer:
+        columns, version, parts = reading.columns, reading.scorer.version, reading.parts
         logged = vector if columns is self.columns else self._by_name(vector, columns)
         logged = (*logged, *map(row.get, self.beside)) if self.beside else logged
+        logged = (*logged, *map(int, parts.values())) if parts else logged
         prediction_id = "" if self._sink is None else _put(self._sink, logged, score, version, now_us, canary=canary)
         return Answer(
-            prediction_id, version, score, score >= 0.5 if self._boolean else score, vector, statuses, columns
+            prediction_id, version, score, score >= 0.5 if self._boolean else score, vector, statuses, columns, parts
         )
 
     def _by_name(self, vector: tuple[object, ...], columns: tuple[ModelColumn, ...]) -> tuple[object, ...]:

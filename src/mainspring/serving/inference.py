@@ -44,6 +44,9 @@ class Registry(Protocol):
     def names(self) -> Sequence[str]:
         """Every model of the app, loaded or not."""
 
+    def registered(self, name: str) -> Sequence[int]:
+        """The versions of a model, loaded or not."""
+
     def load(self, name: str, version: str | None = None) -> None:
         """Load the version that the catalog's alias names, or one of that number beside it; it stays until unloaded.
 
@@ -358,7 +361,7 @@ class ServedModels:
         found = time.perf_counter_ns()
         ids = self._logged(served, matrix, scores)
         if split is not None:
-            split.answered(served.version, found - begun - queue_ns)
+            split.answered(served.version, found - begun)
             self._shadowed(split, served, matrix, scores, ids)
         done = time.perf_counter_ns()
         infer_ns = found - begun - queue_ns
@@ -383,7 +386,9 @@ class ServedModels:
         # A value that is no number is missing to the model, and is logged as entity-keyed questions log it.
         rows = [[None if value != value else value for value in row] for row in matrix.tolist()]
         canary = served.role == Role.CANARY
-        return endpoint.record(rows, scores.tolist(), served.version, self._now(), canary=canary)
+        return endpoint.record(
+            rows, scores.tolist(), served.version, self._now(), canary=canary, parts=served.live.parts
+        )
 
     def _shadowed(self, split: Split, served: ServedModel, matrix: Array, scores: Array, ids: Sequence[str]) -> None:
         """Let a shadow be asked the same, later; one that reads other columns is asked by keys alone."""

@@ -23,10 +23,7 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["WARM", "LiveModel", "load_live", "queue_of", "takes_parameters"]
-
-WARM = "warm.npy"
-"""The file of a model's folder with rows to warm it with, (rows, columns)."""
+__all__ = ["LiveModel", "load_live", "queue_of", "takes_parameters", "warmed"]
 
 _WARM_ROWS = (1, 8, 1)
 _LARGE = 1 << 20
@@ -47,6 +44,7 @@ class LiveModel:
         batches: the queue for calls that take long; None computes every call at once, where it is asked.
         at_once: the most rows that are computed at once all the same, for they cost less than a queue would.
         statistics: what it has done.
+        parts: of a composition, the version of each of its models.
     """
 
     version: str
@@ -56,6 +54,7 @@ class LiveModel:
     batches: Batcher | None = None
     at_once: int = 0
     statistics: Statistics = field(default_factory=Statistics)
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     def score(self, rows: Sequence[Sequence[object]]) -> Sequence[float]:
         """One score a row of the model's columns, computed here; None is missing.
@@ -163,27 +162,17 @@ def _fitted(matrix: NDArray[Any], dtype: str) -> NDArray[Any]:
 def load_live(version: int, entity: str, folder: Path, load: Callable[[Path], Predictor]) -> LiveModel:
     """Load a version and warm it: it has answered before it takes traffic.
 
-    It is warmed with the rows of ``warm.npy`` in its folder, where there are any: those of its training set; else with
-    zeros of its schema.
-
     Raises:
-        ValueError: it does not answer its own rows.
+        ValueError: it does not answer zeros of its schema.
     """
-    card = read_card(folder)
-    model = LiveModel(str(version), entity, card, load(folder))
-    rows = _warm_rows(folder, card)
-    for count in _WARM_ROWS:
-        model.scores(np.resize(rows, (count, len(card.columns))))
+    return warmed(LiveModel(str(version), entity, read_card(folder), load(folder)))
+
+
+def warmed(model: LiveModel) -> LiveModel:
+    """The model when it has answered: zeros of its schema."""
+    for rows in _WARM_ROWS:
+        model.scores(np.zeros((rows, len(model.card.columns)), model.card.dtype))
     return model
-
-
-def _warm_rows(folder: Path, card: Card) -> NDArray[Any]:
-    path = folder / WARM
-    if path.exists():
-        rows = np.load(path, allow_pickle=False)
-        if rows.ndim == 2 and rows.shape[1] == len(card.columns) and len(rows):
-            return np.ascontiguousarray(rows, card.dtype)
-    return np.zeros((1, len(card.columns)), card.dtype)
 
 
 def queue_of(name: str, predictor: Predictor, batching: Batching, meter: Meter) -> Batcher:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from mainspring.declare.record import ColumnType
@@ -114,6 +114,7 @@ class Answer:
         values: the model's columns, in order.
         statuses: the status of each feature view: PRESENT, MISSING or EXPIRED.
         columns: what the values are of.
+        parts: of a composition, the version of each of its models.
     """
 
     id: str
@@ -123,6 +124,7 @@ class Answer:
     values: tuple[object, ...]
     statuses: Mapping[str, str]
     columns: tuple[ModelColumn, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +136,14 @@ class Reading:
         reader: looks its features up.
         columns: its columns, in order.
         dates: as `dates_among` its columns.
+        parts: of a composition, the version of each of its models; they are logged behind all else.
     """
 
     scorer: Scorer
     reader: FeatureReader
     columns: tuple[ModelColumn, ...]
     dates: tuple[int, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_labels_total": ("counter", "labels taken"),
     "mainspring_features_pushed_total": ("counter", "rows pushed"),
     "mainspring_feature_quarantined_total": ("counter", "pushed rows set aside"),
+    "mainspring_feature_reads_total": ("counter", "entities that feature services answered for, by view and status"),
     "mainspring_feature_commits_total": ("counter", "commits of pushed rows into the tables"),
     "mainspring_feature_lag_rows": ("gauge", "acknowledged rows that are not in the tables yet"),
     "mainspring_feature_wal_bytes": ("gauge", "bytes of them in the write-ahead log"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
 import pickle
 import zipfile
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring.lazy import lazy
@@ -68,9 +70,15 @@ def native_scores(estimator: Any, values: NDArray[Any], task: Literal["binary", 
     if _is_of("xgboost", estimator) and not hasattr(estimator, "get_booster"):
         return np.asarray(_best(estimator).inplace_predict(values, validate_features=False), dtype=np.float64)
     if task == "binary" and hasattr(estimator, "predict_proba"):
-        found = np.asarray(estimator.predict_proba(values), dtype=np.float64)
+        found = np.asarray(_asked(estimator.predict_proba, values), dtype=np.float64)
         return found[:, 1] if found.ndim == 2 else found
-    return np.asarray(estimator.predict(values), dtype=np.float64).reshape(len(values), -1)[:, 0]
+    return np.asarray(_asked(estimator.predict, values), dtype=np.float64).reshape(len(values), -1)[:, 0]
+
+
+def _asked(predict: Callable[..., Any], values: NDArray[Any]) -> Any:
+    """What a method predicts; one that takes the parameters of a call gets none."""
+    more: dict[str, Any] = {"parameters": {}} if "parameters" in inspect.signature(predict).parameters else {}
+    return predict(values, **more)
 
 
 def canonical_skops(data: bytes) -> bytes:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from mainspring.protocols.http import Response
 from mainspring.server.http.connections import Connection
 from mainspring.server.http.exchange import Exchange
 
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from host_server import listener
 
+HI = Response(200, b"hi", b"text/plain")
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
@@ -112,7 +114,7 @@ def test_an_answer_that_is_whole_is_one_write_with_its_head() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         exchange: Exchange = scope[Exchange.KEY]
         assert exchange.whole_body() == b"abc"
-        assert exchange.answer(200, b"text/plain", ((b"x-a", b"b"),), b"hi")
+        assert exchange.answer(Response(200, b"hi", b"text/plain", ((b"x-a", b"b"),)))
 
     request = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc"
     wire = asyncio.run(answered(app, request, request))
@@ -123,9 +125,9 @@ def test_an_answer_that_is_whole_is_one_write_with_its_head() -> None:
 def test_an_answer_is_given_once() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         exchange: Exchange = scope[Exchange.KEY]
-        exchange.answer(200, b"text/plain", (), b"hi")
+        exchange.answer(HI)
         with pytest.raises(RuntimeError, match="already"):
-            exchange.answer(200, b"text/plain", (), b"hi")
+            exchange.answer(HI)
 
     assert len(asyncio.run(answered(app)).writes) == 1
 
@@ -134,10 +136,10 @@ def test_an_answer_is_given_once() -> None:
 def test_a_header_that_would_end_its_line_is_refused(value: bytes) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         with pytest.raises(RuntimeError, match="line"):
-            scope[Exchange.KEY].answer(200, b"text/plain", ((b"x-a", value),), b"hi")
+            scope[Exchange.KEY].answer(Response(200, b"hi", b"text/plain", ((b"x-a", value),)))
         with pytest.raises(RuntimeError, match="line"):
-            scope[Exchange.KEY].answer(200, value, (), b"hi")
-        scope[Exchange.KEY].answer(200, b"text/plain", (), b"hi")
+            scope[Exchange.KEY].answer(Response(200, b"hi", value))
+        scope[Exchange.KEY].answer(HI)
 
     assert asyncio.run(answered(app)).writes[0].endswith(b"\r\n\r\nhi")
 

@@ -41,7 +41,7 @@ else:
     dataset, fs = lazy("pyarrow.dataset"), lazy("pyarrow.fs")
     delta_errors = lazy("deltalake.exceptions")
 
-__all__ = ["DeltaTables", "open_tables"]
+__all__ = ["DeltaTables", "commit_in", "open_tables"]
 
 _NOTE = "mainspring"
 _UNSPEAKABLE = re.compile(r"[][^|?#\\]|%[0-9A-Fa-f]{2}")
@@ -83,8 +83,8 @@ def _beside_others(
             return method(self, table, *args, **kwargs)
         except MainspringError:
             raise
-        except (OSError, ValueError, zipfile.BadZipFile, delta_errors.DeltaError, pa.ArrowException) as error:
-            raise turned(error, table) from error
+        except self._faults() as error:
+            raise self._turned(error, table) from error
 
     return call
 
@@ -126,6 +126,7 @@ class DeltaTables:
         self._open: dict[str, deltalake.DeltaTable] = {}
         self._heads: dict[str, _Head] = {}
         self._synced: dict[str, int] = {}
+        self._options: dict[str, str] | None = None
 
     @property
     def limits(self) -> Limits:
@@ -222,10 +223,13 @@ class DeltaTables:
         try:
             self._compact(handle, self._settings.tidy_bytes)
             self._heads[table] = _Head(int(handle.version()), self._heads[table].marks)
-            with self.writing(f"{table}/pack"):
-                pack(self._folder(table), lambda: self.sync(table), self._settings.pack)
+            self._put_away(table)
         except (OSError, zipfile.BadZipFile, delta_errors.DeltaError):
             self._open.pop(table, None)  # the rows are saved; another process is at it, or the next time will do
+
+    def _put_away(self, table: str) -> None:
+        with self.writing(f"{table}/pack"):
+            pack(self._folder(table), lambda: self.sync(table), self._settings.pack)
 
     def _compact(self, handle: deltalake.DeltaTable, target: int | None = None) -> None:
         schema = pa.schema(handle.schema().to_arrow())
@@ -241,15 +245,16 @@ class DeltaTables:
         )
 
     def _create(self, table: str, schema: pa.Schema) -> deltalake.DeltaTable:
-        if _UNSPEAKABLE.search(str(self._root)):
-            raise unspeakable(str(self._root))
+        if _UNSPEAKABLE.search(self._uri(table)):
+            raise unspeakable(self._uri(table))
         for field in schema:
             if not storable(field.type):
                 raise unfit(table, f"column {field.name!r} is {field.type}, which would be stored as something else")
         made = deltalake.DeltaTable.create(
-            self._folder(table),
+            self._uri(table),
             schema,
             mode="ignore",
+            storage_options=self._options,
             configuration={
                 "delta.logRetentionDuration": f"interval {self._settings.history_days} days",
                 "delta.checkpointInterval": str(self._settings.checkpoint_every),
@@ -323,7 +328,7 @@ class DeltaTables:
         handle = self._newest(table)
         newest = -1 if handle is None else int(handle.version())
         for version, text in itertools.islice(texts(self._folder(table), newest), limit):
-            yield _commit_in(version, text)
+            yield commit_in(version, text)
 
     @_guarded
     def files(self, table: str, version: int | None = None) -> tuple[str, ...]:
@@ -436,12 +441,24 @@ class DeltaTables:
         if folder.exists():
             shutil.rmtree(folder)
 
+    def _faults(self) -> tuple[type[Exception], ...]:
+        """What a driver raises."""
+        return (OSError, ValueError, zipfile.BadZipFile, delta_errors.DeltaError, pa.ArrowException)
+
+    def _turned(self, error: Exception, table: str) -> MainspringError:
+        """A driver's error as people should see it."""
+        return turned(error, table)
+
     def close(self) -> None:
         """Let go of open handles."""
         self._open.clear()
 
     def _folder(self, table: str) -> Path:
         return self._root / table
+
+    def _uri(self, table: str) -> str:
+        """Where delta-rs finds a table."""
+        return str(self._folder(table))
 
     def _newest(self, table: str) -> deltalake.DeltaTable | None:
         """The newest version; two looks at the disk say whether the open one is it, where delta-rs lists the whole log.
@@ -492,7 +509,7 @@ class DeltaTables:
         raise no_such_table(table, version)
 
 
-def _commit_in(version: int, text: str) -> Commit:
+def commit_in(version: int, text: str) -> Commit:
     """What a commit says of itself; it is no less a commit when it says nothing."""
     told: dict[str, Any] = next(
         (found["commitInfo"] for found in map(json.loads, text.splitlines()) if "commitInfo" in found), {}

@@ -94,10 +94,10 @@ def add_native_routes(
         read_labels: reads labels out of a file; without it they come as JSON alone.
     """
     routes = _Routes(endpoints, push, labels, limits, now, run_blocking, read_labels)
-    router.add("POST", "/endpoint/*", routes.endpoint)
-    router.add("POST", "/endpoint/*/versions/*", routes.endpoint_version)
-    router.add("POST", "/endpoint/*/labels/*", routes.endpoint_label)
-    router.add("POST", "/endpoint/*/batch", routes.batch)
+    router.add("POST", "/endpoint/*", routes.endpoint, asks=True)
+    router.add("POST", "/endpoint/*/versions/*", routes.endpoint_version, asks=True)
+    router.add("POST", "/endpoint/*/labels/*", routes.endpoint_label, asks=True)
+    router.add("POST", "/endpoint/*/batch", routes.batch, asks=True)
     router.add("GET", "/endpoint/*", routes.described)
     router.add("GET", "/endpoint", routes.names)
     router.add("POST", "/labels", routes.labels)
@@ -275,6 +275,8 @@ def _plain(service: EndpointService, answer: Answer, query: bytes) -> dict[str, 
         "score": answer.score,
         "status": answer.statuses,
     }
+    if answer.parts:
+        plain["models"] = dict(answer.parts)
     if b"features=true" in query:
         plain["features"] = {column.name: value for column, value in zip(answer.columns, answer.values, strict=True)}
     return plain

@@ -175,18 +175,18 @@ class _Repository:
 
     async def load(self, asked: Any, call: GrpcCall) -> Any:
         self._may(call.request)
-        given = _given(asked.parameters)
-        check_load(given)
+        parameters = _values(asked.parameters)
+        check_load(parameters)
         name = asked.model_name or asked.repository_name
-        await self._run(self._models.registry.load, name, version_of(given))
+        await self._run(self._models.registry.load, name, version_of(parameters))
         return self._loaded(model_name=name, isLoaded=True)
 
     async def unload(self, asked: Any, call: GrpcCall) -> Any:
         self._may(call.request)
-        given = _given(asked.parameters)
-        check_unload(given)
+        parameters = _values(asked.parameters)
+        check_unload(parameters)
         name = asked.model_name or asked.repository_name
-        await self._run(self._models.registry.unload, name, version_of(given))
+        await self._run(self._models.registry.unload, name, version_of(parameters))
         return self._unloaded(model_name=name, isUnloaded=True)
 
     async def load_plainly(self, asked: Any, call: GrpcCall) -> Any:
@@ -211,8 +211,10 @@ def _message(name: str) -> Any:
     return schema().message(f"inference.{name}")
 
 
-def _given(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Parameters as JSON would have them."""
-    return {
-        name: getattr(value, value.WhichOneof("parameter_choice") or "", None) for name, value in parameters.items()
-    }
+def _values(parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The values of a load's or an unload's parameters, None for one without."""
+    found = {}
+    for name, value in parameters.items():
+        kind = value.WhichOneof("parameter_choice")
+        found[name] = None if kind is None else getattr(value, kind)
+    return found

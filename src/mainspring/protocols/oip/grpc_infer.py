@@ -34,6 +34,7 @@ _TYPED: Mapping[str, str] = {
     "BYTES": "bytes_contents",
 }
 """The field of a tensor's contents; FP16 and BF16 have none, and are raw."""
+_PLAIN: Mapping[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
 _SHARED_MEMORY = "shared_memory_region"
 
 
@@ -66,7 +67,7 @@ def read_infer(
         parameters = {name: _value(name, value) for name, value in asked.parameters.items()}
         own = deadline_of(parameters, time.monotonic())
         deadline = own if deadline is None or (own is not None and own < deadline) else deadline
-    inputs = _inputs(asked, served, max_rows)
+    inputs = _usual(asked, served, max_rows) or _inputs(asked, served, max_rows)
     return Call(
         served.name,
         inputs,
@@ -92,6 +93,27 @@ def _value(name: str, value: Any) -> str | int | float | bool:
         raise Fault(400, f"parameter {name[:40]!r} has no value")
     found: str | int | float | bool = getattr(value, kind)
     return found
+
+
+def _usual(asked: Any, served: ServedModel, max_rows: int) -> dict[str, Array] | None:
+    """What nearly every client sends: the model's matrix alone, raw, in its own datatype; None for all else.
+
+    The general way finds the same and says what is wrong; but what runs between two calls is cold in the processor's
+    caches, and this is a quarter of it.
+    """
+    raw, items = asked.raw_input_contents, asked.inputs
+    if len(items) != 1 or len(raw) != 1:
+        return None
+    (item,), (data,), declared = items, raw, served.inputs[0]
+    kind = _PLAIN.get(item.datatype)
+    if kind is None or item.name != declared.name or item.datatype != declared.datatype or len(served.inputs) != 1:
+        return None
+    shape, wanted = item.shape, declared.shape
+    if len(shape) != 2 or len(wanted) != 2 or shape[1] != wanted[1] or not 0 < shape[0] <= max_rows:
+        return None
+    if len(data) != shape[0] * shape[1] * kind.itemsize or item.HasField("contents") or item.parameters:
+        return None
+    return {declared.name: np.frombuffer(data, kind).reshape(shape[0], shape[1])}
 
 
 def _inputs(asked: Any, served: ServedModel, max_rows: int) -> dict[str, Array]:

@@ -56,7 +56,7 @@ def check_load(parameters: Iterable[str]) -> None:
     """Check the names of a load's parameters.
 
     Raises:
-        Fault: 400, there is one that is unknown.
+        Fault: 400, there is one but the version.
     """
     if strange := next((name for name in parameters if name != _VERSION), None):
         raise Fault(
@@ -111,7 +111,7 @@ class _Routes:
 
 
 def version_of(asked: Mapping[str, Any]) -> str | None:
-    """The version that the parameters of a load or an unload name, or None.
+    """The version that the parameters of a load or an unload name; None is the one that answers.
 
     Raises:
         Fault: 400, it is no number.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mainspring.protocols.bodies import coded
+from mainspring.protocols.bodies import coded, decoded
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 from mainspring.protocols.oip.infer import PREDICTION_IDS, read_call, read_raw_call, write_answer
 from mainspring.serving.calls import Tensor
@@ -68,7 +68,7 @@ def add_oip_routes(router: Router, models: ServedModels, server: tuple[str, str]
         router.add("GET", f"{prefix}/ready", routes.model_ready)
         router.add("GET", f"{prefix}/config", routes.model_config)
         router.add("GET", f"{prefix}/stats", routes.model_statistics)
-        router.add("POST", f"{prefix}/infer", infer)
+        router.add("POST", f"{prefix}/infer", infer, asks=True)
 
 
 async def answer_infer(
@@ -83,7 +83,8 @@ async def answer_infer(
     if length == 0:
         asked = read_raw_call(body, served, version, protocol)
     else:
-        asked = read_call(body, length, served, version, protocol, models.max_rows)
+        arguments = body, length, served, version, protocol, models.max_rows
+        asked = await decoded(len(body), read_call, *arguments)
     return write_answer(asked, await models.infer(asked.call, served))
 
 

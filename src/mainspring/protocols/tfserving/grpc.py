@@ -226,7 +226,8 @@ class _Models:
         spec = asked.model_spec
         states = self._models.states(spec.name)
         if spec.version_label or not states:
-            states = [state for state in states if state.version == _found(self._models, spec).version]
+            number = _found(self._models, spec).version
+            states = [state for state in states if state.version == number]
         elif (version := _version(spec)) is not None:
             states = [state for state in states if state.version == version]
             if not states:

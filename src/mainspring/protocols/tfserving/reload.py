@@ -84,5 +84,8 @@ def _check(models: ServedModels, config: ModelConfig) -> None:
         )
     if config.platform not in _PLATFORMS:
         raise Rejected(Reason.INVALID, f"model_platform {config.platform[:40]!r} is not served")
-    if any(version < 1 for version in (*config.specific, *config.labels.values())):
+    asked = {*config.specific, *config.labels.values()}
+    if any(version < 1 for version in asked):
         raise Rejected(Reason.INVALID, "a version is a positive number")
+    if strange := sorted(asked - set(models.registry.registered(config.name))):
+        raise Rejected(Reason.NO_VERSION, f"model {config.name!r} has no version {strange[0]}")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from mainspring.protocols.bodies import coded, id_headers
+from mainspring.protocols.bodies import coded, decoded, id_headers
 from mainspring.protocols.http import Fault, Handler, Request, Response, Router, json_response
 from mainspring.protocols.payloads.answer import answer_payload
 from mainspring.protocols.payloads.body import JSON, content_type, read_body, wanted_type, write_body
@@ -39,7 +39,7 @@ def add_torchserve_inference(router: Router, models: ServedModels, server: tuple
     predictions, explanations = coded(routes.predictions, max_body), routes.explanations
     for method in ("POST", "PUT"):
         for pattern in ("/predictions/*", "/predictions/*/*"):
-            router.add(method, pattern, predictions, errors=torchserve_error)
+            router.add(method, pattern, predictions, errors=torchserve_error, asks=True)
     for pattern in ("/explanations/*", "/explanations/*/*"):
         router.add("POST", pattern, explanations, errors=torchserve_error)
     router.add("OPTIONS", "/", routes.torchserve_description, errors=torchserve_error)
@@ -106,7 +106,7 @@ class _Routes:
         if boundary is None:
             return await answer_payload(self._models, served, request, "torchserve", lambda scores: scores)
         begun = time.perf_counter_ns()
-        inputs = self._form(request, boundary, served)
+        inputs = await decoded(len(request.body), self._form, request, boundary, served)
         wanted = wanted_type(request, JSON)
         decode_ns = time.perf_counter_ns() - begun
         answer = await self._models.infer(Call(served.name, inputs, "torchserve", decode_ns=decode_ns), served)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ else:
     grpc = lazy("grpc")
 
 __all__ = ["GrpcHost", "GrpcLimits", "Guard", "Watch"]
+
+_Stream = Callable[[Any, GrpcCall], AsyncGenerator[Any, None]]
+_Trailing = tuple[tuple[str, str], ...]
 
 Guard = Callable[[Request], None]
 Watch = Callable[[str, str, float], None]
@@ -169,6 +173,7 @@ class GrpcHost:
 
         async def handle(data: bytes, context: Any) -> bytes:
             begun, code = clock(), "OK"
+            trailing: _Trailing = ()
             self.open += 1
             left = context.time_remaining()
             deadline = begun + (limit if left is None or left > limit else left)
@@ -179,25 +184,25 @@ class GrpcHost:
                 found = await answer(read_message(kind, data), call)
                 return found if type(found) is bytes else found.SerializeToString()
             except asyncio.CancelledError:
-                code = "CANCELLED"
-                if overdue.forgive(task):
-                    code = "DEADLINE_EXCEEDED"
-                    await context.abort(grpc.StatusCode.DEADLINE_EXCEEDED, "the answer took too long")
-                raise
+                if not overdue.forgive(task):
+                    code = "CANCELLED"
+                    raise
+                code, text = "DEADLINE_EXCEEDED", "the answer took too long"
             except Exception as error:
                 code, text, trailing = self._failed(error)
-                await context.abort(getattr(grpc.StatusCode, code), text, trailing)
-                raise
             finally:
                 overdue.forget(task)
                 self.open -= 1
                 watch(path, code, clock() - begun)
+            # Not in the clause above: the fault would be kept, with every frame that it has passed and what they hold.
+            await context.abort(getattr(grpc.StatusCode, code), text, trailing)
+            raise AssertionError  # it never comes here
 
         return handle
 
-    def _streamed(self, path: str, kind: Any, answer: Callable[[Any, GrpcCall], AsyncIterator[Any]], both: bool) -> Any:
+    def _streamed(self, path: str, kind: Any, answer: _Stream, *, both: bool) -> Any:
         async def handle(asked: Any, context: Any) -> AsyncIterator[bytes]:
-            begun, code = time.perf_counter(), "OK"
+            begun, code, failed = time.monotonic(), "OK", None
             incoming = _Incoming(context, kind) if both else None
             self.open += 1
             try:
@@ -211,25 +216,28 @@ class GrpcHost:
                     self._streams.add(incoming)
                     if self.stopping.is_set():
                         incoming.end()
-                async for found in answer(read_message(kind, asked) if incoming is None else incoming, call):
-                    yield found if type(found) is bytes else found.SerializeToString()
+                stream = answer(read_message(kind, asked) if incoming is None else incoming, call)
+                async with contextlib.aclosing(stream) as answers:
+                    async for found in answers:
+                        yield found if type(found) is bytes else found.SerializeToString()
                 if incoming is not None and incoming.ended:
                     raise Fault(503, "the server is stopping")
             except (asyncio.CancelledError, GeneratorExit):
                 code = "CANCELLED"
                 raise
             except Exception as error:
-                code, text, trailing = self._failed(error)
-                await context.abort(getattr(grpc.StatusCode, code), text, trailing)
+                code, *failed = self._failed(error)
             finally:
                 self.open -= 1
                 if incoming is not None:
                     self._streams.discard(incoming)
-                self._watch(path, code, time.perf_counter() - begun)
+                self._watch(path, code, time.monotonic() - begun)
+            if failed is not None:
+                await context.abort(getattr(grpc.StatusCode, code), *failed)
 
         return handle
 
-    def _failed(self, error: Exception) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+    def _failed(self, error: Exception) -> tuple[str, str, _Trailing]:
         """The status of a failed call, its text, and when to try again."""
         if is_ours(error):
             self._told(error)

@@ -125,6 +125,10 @@ class ModelLoading:
         """The models that this process may serve."""
         return [node.name for node in self._served()]
 
+    def registered(self, name: str) -> Sequence[int]:
+        """The versions of a model, loaded or not."""
+        return [entity.version for entity in self._services.catalog.entities(KIND, name)]
+
     def own(self, live: LiveModel) -> Own | None:
         """What a version reads, where that is not what the app declares."""
         return self._own.get(live)
@@ -207,7 +211,7 @@ class ModelLoading:
             return ()
         at, known = self._listed.get(model, (0.0, ()))
         if not at or time.monotonic() - at > _LIST_SECONDS:
-            known = tuple(entity.version for entity in self._services.catalog.entities(KIND, model))
+            known = tuple(self.registered(model))
             self._listed[model] = (time.monotonic(), known)
         return known
 
@@ -344,8 +348,7 @@ class ModelLoading:
     def keep(self, name: str, policy: Policy) -> None:
         """Load the versions of a policy, and no others; see `Registry.keep`."""
         self._known(name)
-        known = {entity.version for entity in self._services.catalog.entities(KIND, name)}
-        if strange := sorted(set(policy.specific) - known):
+        if strange := sorted(set(policy.specific) - set(self.registered(name))):
             raise Rejected(Reason.NO_VERSION, f"model {name!r} has no version {strange[0]}")
         with self._lock:
             self._unloaded -= {name}
