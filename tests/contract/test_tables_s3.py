@@ -66,7 +66,9 @@ def test_one_state_folder_writes_and_any_reads(opening, tmp_path):
     here.append("t", numbers(1, 2), Txn("w", 1))
     assert (held(there), there.mark("t", "w"), there.tables()) == ([1, 2], 1, ("t",))
     before = keys(opening)
+    here.claim()
     for work in (
+        there.claim,
         lambda: there.append("t", numbers(3), Txn("w", 2)),
         lambda: there.compact("t"),
         lambda: there.vacuum("t", keep=[]),

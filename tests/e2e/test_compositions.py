@@ -77,6 +77,9 @@ def test_an_answer_and_its_log_have_the_versions_of_its_parts(server: Served) ->
         call(f"{server.url}/labels", {"labels": [{"id": answer["id"], "value": True, "at": "2030-01-01T00:00:00Z"}]})[0]
         == 202
     )
+    traced = json.loads(mainspring("show", f"prediction/{answer['id']}", "--json", cwd=server.project).stdout)
+    assert (traced["model"], traced["version"], traced["endpoint"]) == ("returns", 1, "blended")
+    assert traced["values"]["habitual__version"] == 1
     app = server.project / "shop.py"
     first = app.read_text()
     app.write_text(first.replace("LogisticRegression())", "LogisticRegression(C=0.01))"))

@@ -364,10 +364,10 @@ def test_a_label_to_a_version_that_is_loading_is_refused(
     state.loading.unload("returns", "3")
     load, begun, go = services.predictor, threading.Event(), threading.Event()
 
-    def slow(folder: Path) -> Any:
+    def slow(folder: Path, *form: Any, **more: str) -> Any:
         begun.set()
         assert go.wait(60)
-        return load(folder)
+        return load(folder, *form, **more)
 
     monkeypatch.setattr(services, "predictor", slow)
     loading = threading.Thread(target=state.loading.load, args=("returns", "3"))
@@ -433,10 +433,10 @@ def test_a_version_that_cannot_be_loaded_ends_its_rollout_and_harms_nobody(
     damaged = state.services.catalog.entity("model", "returns", 2)
     assert damaged is not None
 
-    def broken(folder: Path) -> Any:
+    def broken(folder: Path, *form: Any, **more: str) -> Any:
         if folder.name == damaged.spec["artifact"]:
             raise ValueError("not a model")
-        return load(folder)
+        return load(folder, *form, **more)
 
     monkeypatch.setattr(services, "predictor", broken)
     try_version(services.catalog, "returns", 2, (RolloutStep(0.5),), "test", force=True)

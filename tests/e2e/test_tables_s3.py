@@ -21,21 +21,24 @@ def endpoint() -> Iterator[str]:
         yield found
 
 
-def test_a_project_lives_on_tables_in_s3(built: Path, tmp_path: Path, endpoint: str) -> None:
+def test_a_project_lives_on_tables_in_s3(
+    built: Path, tmp_path: Path, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     project = copied(built, tmp_path)
     shutil.rmtree(project / ".mainspring")
     with open(project / "mainspring.toml", "a") as settings:
         settings.write(
-            '\n[tables]\nurl = "s3://lake/shop"\noptions.access_key_id = "me"\noptions.secret_access_key = "env:LAKE_KEY"\n'
-            f'options.region = "us-east-1"\noptions.endpoint = "{endpoint}"\n'
+            '\n[tables]\nurl = "s3://lake/shop"\noptions.access_key_id = "me"\n'
+            f'options.secret_access_key = "env:LAKE_KEY"\noptions.region = "us-east-1"\n'
+            f'options.endpoint = "{endpoint}"\n'
         )
-    keyed = {"LAKE_KEY": "secret"}
-    report = json.loads(mainspring("apply", "--json", cwd=project, env=keyed).stdout)
+    monkeypatch.setenv("LAKE_KEY", "secret")
+    report = json.loads(mainspring("apply", "--json", cwd=project).stdout)
     assert {step["status"] for step in report["steps"]} == {"ok"}
-    again = json.loads(mainspring("apply", "--json", cwd=project, env=keyed).stdout)
+    again = json.loads(mainspring("apply", "--json", cwd=project).stdout)
     assert {step["status"] for step in again["steps"]} == {"hit"}
     assert not (project / ".mainspring" / "tables").exists()
-    served = serve(project, env=keyed)
+    served = serve(project)
     try:
         answer = json.loads(call(f"{served.url}/endpoint/returns", ROW)[1])
         assert answer["status"] == {"habits": "PRESENT"}
@@ -45,7 +48,7 @@ def test_a_project_lives_on_tables_in_s3(built: Path, tmp_path: Path, endpoint: 
         assert pushed["status"] == {"habits": "PRESENT"}
     finally:
         assert served.stop() == 0, served.log.read_text()
-    shown = json.loads(mainspring("show", "source/visits", "--json", cwd=project, env=keyed).stdout)
+    shown = json.loads(mainspring("show", "source/visits", "--json", cwd=project).stdout)
     assert shown
-    final = json.loads(mainspring("apply", "--json", cwd=project, env=keyed).stdout)
+    final = json.loads(mainspring("apply", "--json", cwd=project).stdout)
     assert {step["status"] for step in final["steps"]} <= {"ok", "hit"}

@@ -123,6 +123,7 @@ def append_rows(
         StoreError: as the table store raises; the same push with the same `request_id` then goes on where it stopped.
     """
     tables = services.tables
+    tables.claim()
     prepared = prepare_rows(source, rows, known_in(tables))
     for view in views:
         refuse_pushed(view, prepared.rows)

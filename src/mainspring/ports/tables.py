@@ -98,6 +98,13 @@ class TableStore(Protocol):
     def limits(self) -> Limits:
         """What a query of these tables may take of the machine."""
 
+    def claim(self) -> None:
+        """See that tables may be written from here, before anything is promised that needs it; quick.
+
+        Raises:
+            StoreError: MS-4311, others alone may.
+        """
+
     def tables(self) -> tuple[str, ...]:
         """The names of all tables, sorted."""
 

@@ -43,6 +43,7 @@ from mainspring.protocols.mcp.server import McpServer
 from mainspring.protocols.mcp.tools import Offer
 from mainspring.protocols.native.features import add_feature_routes
 from mainspring.protocols.native.rest import add_native_routes
+from mainspring.protocols.oip.generate import add_generate_routes
 from mainspring.protocols.openapi.rest import add_openapi_route
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
@@ -62,12 +63,19 @@ from mainspring.server.http.callers import Callers, callers_of, digest_of
 from mainspring.server.http.described import described_limits, shapes_of
 from mainspring.server.http.guard import guard, identify
 from mainspring.server.http.host import Bound, bind, run_listeners
-from mainspring.server.http.listening import default_model, exposed_pages, management_keys, origin_of_setting
+from mainspring.server.http.listening import (
+    default_model,
+    exposed_pages,
+    management_keys,
+    origin_of_setting,
+    served_protocols,
+)
 from mainspring.server.http.wires import CHANGED, MANAGED, ModelWires
 from mainspring.server.loop import online_views
 from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.schedules import Schedules
 from mainspring.server.state import WorkerState
+from mainspring.server.tls import context_of
 from mainspring.serving.inference import ServedModels
 
 __all__ = ["MakeConsole", "ServerProcess"]
@@ -292,6 +300,8 @@ class ServerProcess:
         kept = StoredResponses(self.services.state / "log" / "responses.db", time.time)
         gateway, models = self.language.outer(keys_of(self._settings)), Router()
         add_llm_routes(models, gateway, kept)
+        if "oip" in served_protocols(self._settings):
+            add_generate_routes(router, gateway)
         if shown:
             add_assistant_routes(router, lambda: shown, who)
         for spoken in (router, beside):
@@ -530,4 +540,4 @@ def _bind(name: str, listener: Listener, settings: Settings) -> Bound:
         connections=settings.whole("server.connections"),
     )
     port, origin = settings.whole(f"{name}.port"), origin_of_setting(settings, f"{name}.port")
-    return bind(name, listener, host, port, origin, bounds)
+    return bind(name, listener, host, port, origin, bounds, context_of(settings, name))

@@ -125,7 +125,7 @@ class RemoteDeltaTables(DeltaTables):
         notes: Mapping[str, str] = MappingProxyType({}),
     ) -> Commit:
         """As for local tables; this state folder becomes the only one that writes, or is refused."""
-        self._claim(table)
+        self.claim()
         return super().append(table, rows, txn, marks=marks, notes=notes)
 
     def mark(self, table: str, app_id: str) -> int | None:
@@ -137,12 +137,12 @@ class RemoteDeltaTables(DeltaTables):
 
     def compact(self, table: str) -> Commit | None:
         """Rewrite small files as large ones."""
-        self._claim(table)
+        self.claim()
         return super().compact(table)
 
     def vacuum(self, table: str, *, keep: Collection[int], retention_hours: float = 168.0) -> int:
         """Delete files that only old versions use, save the kept ones."""
-        self._claim(table)
+        self.claim()
         with self._turning(table):
             kept = self._kept(table, keep)
             since = time.time() - retention_hours * 3600
@@ -162,7 +162,7 @@ class RemoteDeltaTables(DeltaTables):
 
     def drop(self, table: str) -> None:
         """Delete a table and its history; its commits go last, so that what is left of it can be dropped again."""
-        self._claim(table)
+        self.claim()
         with self._turning(table):
             self._open.pop(table, None)
             self._heads.pop(table, None)
@@ -271,11 +271,11 @@ class RemoteDeltaTables(DeltaTables):
 
     # -- who writes ---------------------------------------------------------------------------------------------------
 
-    def _claim(self, table: str) -> None:
+    def claim(self) -> None:
         """Become the state folder that writes these tables, or find that this is so."""
         if self._at_home:
             return
-        with self._turning(table):
+        with self._turning(_HOME):
             own = self._own_name()
             try:
                 self._store.put(_HOME, own.encode(), mode="create")

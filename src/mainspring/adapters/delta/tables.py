@@ -134,6 +134,9 @@ class DeltaTables:
         memory = self._settings.memory
         return Limits() if memory is None else Limits(memory, str(self._root / ".spill"))
 
+    def claim(self) -> None:
+        """Nothing: who can write the folder, may."""
+
     def tables(self) -> tuple[str, ...]:
         """The names of all tables, sorted."""
         logs = self._root.glob("**/_delta_log")

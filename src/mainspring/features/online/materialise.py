@@ -104,7 +104,8 @@ def materialise(
         What this run did; what one before it did, and was killed, is not counted again.
 
     Raises:
-        StoreError: MS-4136, the log cannot be sorted in the memory that there may be.
+        StoreError: MS-4136, a batch does not fit in the memory that there may be; MS-4307, rows cannot be laid aside on
+            the way, which takes as much of the disk as they do uncompressed.
     """
     with tables.writing(f"online/{view.id}"):
         return _materialised(view, tables, store, version, now_us, source, full)

@@ -10,13 +10,13 @@ from typing import Any, cast
 import msgspec
 
 from mainspring.features.online.answers import WindowReader
-from mainspring.features.online.keys import key_packer
+from mainspring.features.online.keys import column_packer, key_packer
 from mainspring.features.online.rows import BODY, ORDER, TOMBSTONE, read_plain
 from mainspring.features.online.windows import layout_of
-from mainspring.features.view import Pick
+from mainspring.features.view import Pick, View
 from mainspring.ports.online import OnlineStore
 
-__all__ = ["ReadPlan", "compile_plan"]
+__all__ = ["ColumnReader", "Found", "ReadPlan", "compile_plan"]
 
 _SIGN = 1 << 63
 _event_and_flags = struct.Struct(f">Q{ORDER.size - 8 + 1}xB").unpack_from
@@ -25,6 +25,9 @@ _unpack = msgspec.msgpack.Decoder().decode
 Reader = Callable[[bytes | None, int], tuple[list[object], str]]
 BatchReader = Callable[[Sequence[bytes | None], int], tuple[list[list[object]], list[str], list[int | None]]]
 
+Found = tuple[list[list[object]], dict[str, list[str]], dict[str, list[int | None]]]
+ColumnReader = Callable[[Sequence[Any], int], Found]
+
 
 class ReadPlan:
     """Reads the features of some views; made once, replaced whole when definitions change.
@@ -32,7 +35,10 @@ class ReadPlan:
     Attributes:
         names: the features' names, in order.
         references: their views' names and theirs.
+        read_column: as `read_rows`, from the values of the only key of the only view; None where there are more.
     """
+
+    read_column: ColumnReader | None = None
 
     def __init__(self, store: OnlineStore, picks: Sequence[Pick]) -> None:
         self._store = store
@@ -50,6 +56,7 @@ class ReadPlan:
         if len(picks) == 1:
             # The commonest plan, without loops.
             self.read_one, self.read_rows = self._single(picks[0])  # type: ignore[method-assign]
+            self.read_column = self._column(picks[0].view)
 
     def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[list[object], dict[str, str]]:
         """The features of one set of entity keys at a moment (UTC microseconds): values, status by view.
@@ -93,6 +100,18 @@ class ReadPlan:
             return rows, {name: statuses}, {name: events}
 
         return read_one, read_rows
+
+    def _column(self, view: View) -> ColumnReader | None:
+        if len(view.keys) != 1:
+            return None
+        (name,), (read,), get = self._views, self._batches, self._store.get_many
+        packed = column_packer(view.id, view.keys[0], nulls=True)
+
+        def read_column(column: Sequence[Any], now_us: int) -> Found:
+            rows, statuses, events = read(get(packed(column)), now_us)
+            return rows, {name: statuses}, {name: events}
+
+        return read_column
 
     def read_many(
         self, entities: Sequence[Mapping[str, object]], moments: Sequence[int]

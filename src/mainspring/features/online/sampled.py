@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring.features.online.plan import ReadPlan
+from mainspring.features.online.plan import ColumnReader, Found, ReadPlan
 from mainspring.features.view import Pick
 
 __all__ = ["Sample", "SampledPlan", "Samples"]
@@ -134,6 +134,7 @@ class SampledPlan:
         self._samples = samples
         self.names = plan.names
         self.references = plan.references
+        self.read_column = None if plan.read_column is None else self._column(plan.read_column)
 
     def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[list[object], dict[str, str]]:
         """As `ReadPlan.read_one`."""
@@ -160,6 +161,18 @@ class SampledPlan:
             found = {view: each[place] for view, each in statuses.items()}
             self._keep(entities[place], now_us, rows[place], found)
         return rows, statuses, events
+
+    def _column(self, read: ColumnReader) -> ColumnReader:
+        (name,) = self._keys
+
+        def read_column(column: Sequence[Any], now_us: int) -> Found:
+            rows, statuses, events = read(column, now_us)
+            for place in self._samples.due_among(len(rows)):
+                found = {view: each[place] for view, each in statuses.items()}
+                self._keep({name: column[place]}, now_us, rows[place], found)
+            return rows, statuses, events
+
+        return read_column
 
     def _keep(
         self, keys: Mapping[str, object], now_us: int, values: Sequence[object], statuses: Mapping[str, str]

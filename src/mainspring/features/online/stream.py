@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mainspring.errors import StoreError
 from mainspring.features.duck import connection, quoted, scan
 from mainspring.features.view import ASSUMED, BATCH, DEFINITION, EVENT, HASH, RETRACTS, SEQ, View, log_schema
 from mainspring.lazy import lazy
@@ -59,8 +60,7 @@ def entities_in_order(
         Rows with the columns that the online store needs, and the least `_hash` of those that are left, or None.
 
     Raises:
-        StoreError: MS-4136, a batch does not fit in the memory that there may be.
-        OSError: the disk is full.
+        StoreError: MS-4136, a batch does not fit in the memory that there may be; MS-4307, rows cannot be laid aside.
     """
     whole = log_schema(view)
     schema = pa.schema([field for field in whole if field.name not in _UNUSED])
@@ -86,24 +86,36 @@ def entities_in_order(
 @contextlib.contextmanager
 def _laid_out(folder: Path, reader: pa.RecordBatchReader, edges: list[int], schema: pa.Schema) -> Iterator[list[Path]]:
     """Rows in a file for each range of `_hash`; what a process left that was killed is removed, too."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    files = [folder / f"{number}.arrow" for number in range(len(edges) - 1)]
     try:
-        files = [folder / f"{number}.arrow" for number in range(len(edges) - 1)]
-        with contextlib.ExitStack() as opened:
-            sinks = [opened.enter_context(pa.OSFile(str(file), "wb")) for file in files]
-            writers = [opened.enter_context(pa.ipc.new_stream(sink, schema)) for sink in sinks]
-            for batch in reader:
-                rows = pa.Table.from_batches([batch]).cast(schema)
-                place = np.searchsorted(edges[1:-1], np.asarray(rows.column(HASH)), side="right")
-                rows = rows.take(pa.array(np.argsort(place, kind="stable")))
-                ends = np.cumsum(np.bincount(place, minlength=len(files))).tolist()
-                for writer, start, end in zip(writers, [0, *ends], ends, strict=False):
-                    if end > start:
-                        writer.write_table(rows.slice(start, end - start))
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            _lay_out(files, reader, edges, schema)
+        except OSError as error:
+            raise StoreError(
+                "rows on their way to the online store cannot be laid aside",
+                code="MS-4307",
+                why=str(error),
+                fix="see to space and rights beside the tables, and run it again: it goes on where it was",
+            ) from error
         yield files
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lay_out(files: list[Path], reader: pa.RecordBatchReader, edges: list[int], schema: pa.Schema) -> None:
+    with contextlib.ExitStack() as opened:
+        sinks = [opened.enter_context(pa.OSFile(str(file), "wb")) for file in files]
+        writers = [opened.enter_context(pa.ipc.new_stream(sink, schema)) for sink in sinks]
+        for batch in reader:
+            rows = pa.Table.from_batches([batch]).cast(schema)
+            place = np.searchsorted(edges[1:-1], np.asarray(rows.column(HASH)), side="right")
+            rows = rows.take(pa.array(np.argsort(place, kind="stable")))
+            ends = np.cumsum(np.bincount(place, minlength=len(files))).tolist()
+            for writer, start, end in zip(writers, [0, *ends], ends, strict=False):
+                if end > start:
+                    writer.write_table(rows.slice(start, end - start))
 
 
 def _answering(view: View, opened: duckdb.DuckDBPyConnection, rows: pa.Table, now_us: int) -> pa.Table:

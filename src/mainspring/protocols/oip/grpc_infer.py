@@ -34,7 +34,7 @@ _TYPED: Mapping[str, str] = {
     "BYTES": "bytes_contents",
 }
 """The field of a tensor's contents; FP16 and BF16 have none, and are raw."""
-_PLAIN = {"FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
+_PLAIN: Mapping[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
 _SHARED_MEMORY = "shared_memory_region"
 
 

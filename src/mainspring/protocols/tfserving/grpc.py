@@ -11,11 +11,12 @@ from mainspring.protocols.bodies import id_headers
 from mainspring.protocols.grpc.service import GrpcAsking, GrpcCall, GrpcService
 from mainspring.protocols.http import Fault, Request
 from mainspring.protocols.tfserving.messages import MODEL, PREDICTION, schema
+from mainspring.protocols.tfserving.reload import ModelConfig, reload_config
 from mainspring.protocols.tfserving.tensors import TYPES, read_proto, write_proto
 from mainspring.protocols.tfserving.values import SIGNATURE, classes_of, numbers_of
 from mainspring.serving.calls import Array, Call, Inference, Reason, Rejected, Tensor
 from mainspring.serving.inference import ServedModel, ServedModels
-from mainspring.serving.versions import Policy, State, VersionState
+from mainspring.serving.versions import State, VersionState
 
 __all__ = ["tfserving_services"]
 
@@ -225,7 +226,7 @@ class _Models:
         """Every version that is known here, or the one that is named."""
         spec = asked.model_spec
         states = self._models.states(spec.name)
-        if spec.version_label or not states:
+        if spec.version_label or all(state.state is State.UNLOADING for state in states):
             number = _found(self._models, spec).version
             states = [state for state in states if state.version == number]
         elif (version := _version(spec)) is not None:
@@ -239,42 +240,9 @@ class _Models:
         self._may(call.request)
         if asked.config.WhichOneof("config") != "model_config_list":
             raise Fault(400, "config is a model_config_list")
-        configs = list(asked.config.model_config_list.config)
-        wanted = [self._checked(config) for config in configs]
-        if len(set(wanted)) != len(wanted):
-            raise Fault(400, "a model is in the list twice")
-        for config in configs:
-            await self._run(self._apply, config)
-        for name in self._models.names():
-            if name not in wanted:
-                await self._run(self._models.registry.unload, name)
+        configs = [_config(config) for config in asked.config.model_config_list.config]
+        await self._run(reload_config, self._models, configs)
         return _message("ReloadConfigResponse")(status={})
-
-    def _checked(self, config: Any) -> str:
-        """The name of a model that may be loaded as a list says.
-
-        Raises:
-            Fault: 400, the list wants what is not in the registry.
-            Rejected: NO_MODEL, no model is called so.
-        """
-        name: str = config.name
-        if name not in self._models.registry.names():
-            raise Rejected(Reason.NO_MODEL, f"no model of the registry is called {name[:80]!r}")
-        if config.base_path not in ("", name):
-            raise Fault(400, f"base_path is {name!r} or nothing: models come by name, from no URL or path")
-        _policy(config.model_version_policy)
-        return name
-
-    def _apply(self, config: Any) -> None:
-        """Load a model, the versions of its policy, and let its labels name what the list says."""
-        registry, name = self._models.registry, config.name
-        if self._models.get(name) is None:
-            registry.load(name)
-        if config.HasField("model_version_policy"):
-            registry.keep(name, _policy(config.model_version_policy))
-        for label, version in config.version_labels.items():
-            if self._models.labels(name).get(label) != str(version):
-                registry.label(name, label, str(version))
 
 
 def _status(state: VersionState) -> Mapping[str, Any]:
@@ -283,20 +251,25 @@ def _status(state: VersionState) -> Mapping[str, Any]:
     return {"version": _number(state.version), "state": _STATES[state.state], "status": status}
 
 
-def _policy(policy: Any) -> Policy:
-    """A ServableVersionPolicy.
+def _config(config: Any) -> ModelConfig:
+    """One model of a list.
 
     Raises:
-        Fault: 400, it asks for no version.
+        Fault: 400, its policy asks for no version.
     """
-    kind = policy.WhichOneof("policy_choice")
-    if kind == "all":
-        return Policy(latest=0, every=True)
-    if kind == "specific":
-        if not policy.specific.versions:
-            raise Fault(400, "model_version_policy.specific names no version")
-        return Policy(latest=0, specific=tuple(policy.specific.versions))
-    return Policy(latest=max(policy.latest.num_versions, 1))
+    policy = config.model_version_policy
+    kind = policy.WhichOneof("policy_choice") if config.HasField("model_version_policy") else None
+    if kind == "specific" and not policy.specific.versions:
+        raise Fault(400, "model_version_policy.specific names no version")
+    return ModelConfig(
+        config.name,
+        config.base_path,
+        config.model_platform,
+        latest=policy.latest.num_versions if kind == "latest" else None,
+        every=kind == "all",
+        specific=tuple(policy.specific.versions) if kind == "specific" else (),
+        labels=dict(config.version_labels),
+    )
 
 
 def _check_classes(served: ServedModel) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -101,6 +102,8 @@ class GrpcHost:
         Raises:
             ConfigError: MS-3104, the address is taken.
         """
+        if port and not shared and (why := _unbindable(host, port)):
+            raise _taken(host, port, why)
         self._server = grpc.aio.server(options=self._options(shared))
         for service in self._services:
             handlers = {name: self._handler(service, name) for name in service.answers}
@@ -115,12 +118,7 @@ class GrpcHost:
             bound = 0
         if not bound:
             self._server = None
-            raise ConfigError(
-                f"grpc.port {port} is taken",
-                code="MS-3104",
-                why=f"another process listens at {address}, or it is no address of this machine",
-                fix="stop it, or set grpc.port to another port",
-            )
+            raise _taken(host, port, "it cannot be bound")
         await self._server.start()
         return int(bound)
 
@@ -243,6 +241,26 @@ class GrpcHost:
             self._told(error)
         code, text, later = status_of(error)
         return code, text, () if later is None else (("grpc-retry-pushback-ms", str(later * 1000)),)
+
+
+def _unbindable(host: str, port: int) -> str:
+    """Why an address cannot be bound; grpcio itself only writes on stderr about it."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return str(error.strerror)
+    return ""
+
+
+def _taken(host: str, port: int, why: str) -> ConfigError:
+    return ConfigError(
+        f"grpc.port {port} is taken",
+        code="MS-3104",
+        why=f"{host}:{port}: {why}",
+        fix="stop the process that listens there, or set grpc.port to another port",
+    )
 
 
 class _Overdue:

@@ -208,9 +208,11 @@ class Listener:
         return Fault(413, f"the body is larger than {self._limits.body} bytes")
 
     async def _write(self, response: Response, exchange: Exchange | Messages) -> None:
-        headers = [(_TEXT, response.content_type), *response.headers]
-        if response.stream is None and response.status not in _BODILESS:
-            headers.append((_LENGTH, b"%d" % len(response.body)))
+        headers = [*response.headers]
+        if response.status not in _BODILESS:
+            headers.append((_TEXT, response.content_type))
+            if response.stream is None:
+                headers.append((_LENGTH, b"%d" % len(response.body)))
         if self.draining:
             headers.append((b"connection", b"close"))
         start = {"type": "http.response.start", "status": response.status, "headers": headers}

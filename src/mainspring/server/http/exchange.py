@@ -20,6 +20,7 @@ _LOGGER = logging.getLogger("uvicorn.error")
 _SMALL = 16_384
 """Bodies up to this size are copied behind their head; longer ones are handed to the transport beside it."""
 _BODILESS = frozenset({204, 304})
+_TOO_LARGE = 413
 _STARTS: dict[tuple[int, bytes], bytes] = {}
 """The first lines of answers by status and content type, up to the length."""
 _MOST_STARTS = 256
@@ -270,8 +271,8 @@ class Exchange(RequestResponseCycle):
         if self.flow.write_paused:
             return False
         written, body = _written(response)
-        unread = self.more_body
-        if close or unread:
+        unread = self.more_body and (self.waiting_for_100_continue or response.status == _TOO_LARGE)
+        if close or unread:  # what comes of a body that nobody wants is read on, within its bounds, but not of these
             self.keep_alive = False
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
         self.response_started = self.response_complete = True

@@ -55,6 +55,7 @@ def tried(project: Path, profile: str, endpoint: str) -> Iterator[Tried]:
             "MAINSPRING_SERVING_TRIAL": folder,
             "MAINSPRING_MANAGEMENT_ENABLED": "false",
             "MAINSPRING_CONSOLE_ENABLED": "false",
+            **{f"MAINSPRING_SERVER_{name}": "" for name in ("CERTIFICATE", "PRIVATE_KEY", "CLIENT_CA")},
         }
         command = [
             sys.executable,

@@ -20,6 +20,7 @@ from mainspring.declare.aggregate import avg, count, distinct, last, last_n
 from mainspring.declare.app import App
 from mainspring.declare.data import Entity
 from mainspring.declare.record import Field, Record
+from mainspring.errors import StoreError
 from mainspring.features.ingest import prepare_rows
 from mainspring.features.log import newest, source_of
 from mainspring.features.online import materialise as materialising
@@ -317,6 +318,19 @@ def test_who_comes_while_another_is_at_it_waits_and_finds_it_done(project, batch
     for one in waiting:
         one.join(60)
     assert sorted(done.entities > 0 for done in found) == [False, True]
+
+
+def test_rows_that_cannot_be_laid_aside_are_told_with_a_remedy(project, batches):
+    tables, store = project
+    read_files(tables, drawn(7, 100), 1)
+    place = tables.beside(".spill")
+    place.write_text("a file in the folder's place")
+    with pytest.raises(StoreError) as raised:
+        bring(VIEWS[0], tables, store)
+    assert raised.value.code == "MS-4307"
+    place.unlink()
+    assert bring(VIEWS[0], tables, store).entities > 0
+    assert list(place.iterdir()) == [], "nothing is left beside the tables"
 
 
 def test_kill_9_at_any_write_loses_nothing_and_repeats_one_batch_at_most(tmp_path):

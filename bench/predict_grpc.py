@@ -1,8 +1,8 @@
 """A prediction over gRPC beside grpcio passing bytes through: CPU of the server process a call, paired in one run.
 
 Bar: <= 1.4x of the pass-through at concurrency 16 and 64, for one row by the Open Inference Protocol's raw contents,
-with validation, metrics, limits and prediction log. The other side is a `grpc.aio` server on uvloop with the same
-options, that answers every call with the bytes of our answer.
+with validation, metrics, limits and prediction log. The other side is a `grpc.aio` server on uvloop that answers every
+call with the bytes of our answer. ``predict_grpc.py wires`` measures typed contents and TensorFlow Serving's, too.
 """
 
 from __future__ import annotations
@@ -17,17 +17,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import grpc
 import numpy as np
 import uvloop
 
 from mainspring.protocols.oip.messages import INFERENCE, schema
 from mainspring.protocols.tfserving.messages import PREDICTION
 from mainspring.protocols.tfserving.messages import schema as tensorflow
-
-# This script is called grpc too, and its folder comes first.
-sys.path = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
-sys.modules.pop("grpc", None)
-import grpc  # noqa: E402
 
 CALLS, SLICES, ROUNDS = 500, 6, 3
 """Both sides are asked in turn, slice by slice, so that what else the machine does meets both."""
@@ -122,6 +118,8 @@ def compare(ours: tuple[int, int], theirs: tuple[int, int]) -> float:
     worst = 0.0
     for name, message in messages(3).items():
         kind, path = name.split(" ")
+        if kind != "raw" and "wires" not in sys.argv:
+            continue
         for together in (16, 64):
             measured([ours], path, message, together)
             for number in range(ROUNDS):
