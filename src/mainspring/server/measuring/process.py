@@ -54,6 +54,7 @@ def tried(project: Path, profile: str, endpoint: str) -> Iterator[Tried]:
         own = {
             "MAINSPRING_SERVING_TRIAL": folder,
             "MAINSPRING_MANAGEMENT_ENABLED": "false",
+            "MAINSPRING_GRPC_PORT": "0",
             "MAINSPRING_CONSOLE_ENABLED": "false",
             **{f"MAINSPRING_SERVER_{name}": "" for name in ("CERTIFICATE", "PRIVATE_KEY", "CLIENT_CA")},
         }
