@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import signal
 import socket
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 SERVER = Path(__file__).resolve().parents[1] / "host_server.py"
 GET = b"GET /echo HTTP/1.1\r\nhost: x\r\n\r\n"
@@ -389,6 +392,34 @@ def test_another_protocol_is_not_spoken_and_the_connection_goes_on(port: int) ->
         for _ in range(3):
             connection.sendall(upgrade * 2 + GET)
             assert [answer_of(connection)[0] for _ in range(3)] == [200, 200, 200]
+
+
+@settings(max_examples=60, deadline=None)
+@given(cuts=st.lists(st.integers(1, 400), max_size=6), close=st.booleans(), chunked=st.booleans())
+def test_a_body_behind_the_offer_of_another_protocol_is_read(
+    port: int, cuts: list[int], close: bool, chunked: bool
+) -> None:
+    """Java's client offers HTTP/2 with every request, so Spring's does."""
+    body = b'{"customer": "c1", "upgrade: h2c": [1, 2]}'
+    length = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(body)
+    sent = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if chunked else body
+    offer = (
+        b"POST /echo/1?a=b HTTP/1.1\r\nConnection: %sUpgrade, HTTP2-Settings\r\n%s\r\nHost: x\r\n"
+        b"HTTP2-Settings: AAEAAEAAAAIAAAAB\r\nUpgrade: h2c\r\n\r\n%s"
+    ) % (b"close, " if close else b"", length, sent)
+    stream = offer if close else offer * 2 + GET
+    places = sorted({cut for cut in cuts if cut < len(stream)})
+    with client(port) as connection:
+        for start, end in zip([0, *places], [*places, len(stream)], strict=True):
+            connection.sendall(stream[start:end])
+        for _ in range(1 if close else 2):
+            status, _, answer = answer_of(connection)
+            found = json.loads(answer)
+            assert (status, found["path"], found["body"]) == (200, "/echo/1", hashlib.sha256(body).hexdigest())
+            assert "upgrade" not in dict(found["headers"])
+        assert close or answer_of(connection)[0] == 200
+        if close:
+            assert connection.recv(1) == b""
 
 
 # -- many at once ------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from mainspring.ports.objects import Objects
 from mainspring.ports.online import OnlineStore
 from mainspring.ports.parser import Parser
 from mainspring.ports.reranker import Reranker
-from mainspring.ports.runtime import ModelRuntime, Predictor, read_card
+from mainspring.ports.runtime import Card, ModelRuntime, Predictor, read_card
 from mainspring.ports.tables import TableStore
 from mainspring.ports.target import Target
 from mainspring.ports.vector_store import VectorStore
@@ -175,14 +175,28 @@ class Services:
         found = self.serving("converter")
         return cast(Converter, self._open(found[0])) if found else None
 
-    def predictor(self, folder: Path) -> Predictor:
+    def own_predictor(self, folder: Path) -> Predictor:
+        """Load the model of a folder that a step of this project has made, and that may run code therefore.
+
+        Raises:
+            ConfigError, StoreError, RefusedError: as `predictor`.
+        """
+        return self.predictor(folder, vouched=read_card(folder).digest)
+
+    def predictor(self, folder: Path, card: Card | None = None, *, vouched: str = "") -> Predictor:
         """Load the model of a folder with the runtime that reads its format.
+
+        Args:
+            folder: the model's folder.
+            card: one of the `forms` of its card; the first one when left out.
+            vouched: the digest that the catalog has recorded of a file that runs code; what the folder says of itself
+                counts for nothing.
 
         Raises:
             ConfigError: MS-3018, no installed runtime reads the format.
-            StoreError: MS-4150; RefusedError: MS-5030, as the runtime raises.
+            StoreError: MS-4150; RefusedError: MS-5030, MS-4341, as the runtime raises.
         """
-        card = read_card(folder)
+        card = msgspec.structs.replace(card or read_card(folder), digest=vouched)
         for adapter in self.serving("runtime"):
             if card.format in cast("tuple[str, ...]", adapter.capabilities["formats"]):
                 return cast(ModelRuntime, self._open(adapter)).load(folder, card)

@@ -30,9 +30,12 @@ VERBS = {
     "why": "why a step ran again, or did not",
     "diff": "what differs between two runs",
     "logs": "what a step printed",
+    "gate": "whether the newest version of a model may take over; exits 5 when not",
+    "report": "what gates found, as the comment on a pull request",
+    "ci": "the generated CI pipelines: verify them, and whether drift may start a training",
     "promote": "make a model version the champion",
     "rollback": "give an endpoint its previous champion, or an index its version, back",
-    "bench": "vector stores compared on your own index, and one recommended",
+    "bench": "your own index in every vector store, your own endpoint under load",
     "conditions": "every choice of an adapter, and why",
     "doctor": "this machine: versions, cores, disk, ports, each fault with its remedy",
 }

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mainspring.cli.emitting import kubeflow
-from mainspring.cli.imaging import build_image
 from mainspring.cli.options import project_options
-from mainspring.cli.rendering import FORMS, render_target
 from mainspring.deploy.ci.generate import FLAVOURS
 from mainspring.deploy.image.manifest import VARIANTS
 from mainspring.errors import UsageError
+from mainspring.lazy import lazy
+
+if TYPE_CHECKING:
+    from mainspring.cli import emitting, imaging, rendering
+else:  # what one of them needs, the help and the others do not
+    emitting, imaging = lazy("mainspring.cli.emitting"), lazy("mainspring.cli.imaging")
+    rendering = lazy("mainspring.cli.rendering")
 
 __all__ = ["command"]
+
+FORMS = ("manifests", "helm", "kustomize")
 
 
 @click.command(short_help="what ships the app: an image, objects for a cluster, pipelines for others, files for CI")
 @click.argument("words", nargs=-1, metavar="[NAME] [KEY=VALUE]...")
 @click.option("--image", "image", is_flag=True, help="an OCI image: pushed to image.repository, without a daemon")
 @click.option("--layout", type=click.Path(file_okay=False, path_type=Path), help="write it as an OCI layout into DIR")
+@click.option("--bill", type=click.Path(file_okay=False, path_type=Path), help="its bill of materials into DIR, too")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="a name for it; the first 16 digits of its digest")
 @click.option(
     "--for", "variant", type=click.Choice(sorted(VARIANTS)), default="kubernetes", show_default=True, help="the target"
@@ -34,6 +42,7 @@ __all__ = ["command"]
 @click.option("--use", "use", metavar="IMAGE", help="the image to run: that of --kfp, or another than was pushed last")
 @click.option("-o", "--output", "to", type=click.Path(path_type=Path), help="the file of --kfp, the folder of objects")
 @click.option("--ci", "flavour", type=click.Choice(sorted(FLAVOURS)), help="pipelines for a CI service")
+@click.option("--force", is_flag=True, help="with --ci: also over what was changed outside of your blocks")
 @project_options
 def command(
     project: Path | None,
@@ -42,6 +51,7 @@ def command(
     words: tuple[str, ...],
     image: bool,
     layout: Path | None,
+    bill: Path | None,
     tags: tuple[str, ...],
     variant: str,
     ejected: bool,
@@ -53,6 +63,7 @@ def command(
     use: str | None,
     to: Path | None,
     flavour: str | None,
+    force: bool,
 ) -> int:
     """Build what ships the app.
 
@@ -66,12 +77,12 @@ def command(
             fix="mainspring build --image",
         )
     if kfp:
-        return kubeflow(project, profile, as_json, words, use, to)
+        return emitting.kubeflow(project, profile, as_json, words, use, to)
     if words:
         raise UsageError(f"{words[0]!r} is too much", code="MS-2779", fix="only --kfp takes a name")
     if flavour is not None:
-        return 0
+        return emitting.integration(project, profile, as_json, flavour, force)
     if objects:
         name = target or ("kserve" if kserve else "kubernetes")
-        return render_target(project, profile, as_json, name, form or FORMS[0], use, to)
-    return build_image(project, profile, as_json, layout, tags, variant, ejected)
+        return rendering.render_target(project, profile, as_json, name, form or FORMS[0], use, to)
+    return imaging.build_image(project, profile, as_json, layout, tags, variant, ejected, bill)

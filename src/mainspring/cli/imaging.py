@@ -29,8 +29,12 @@ def build_image(
     tags: tuple[str, ...],
     variant: str,
     ejected: bool,
+    to_folder: Path | None = None,
 ) -> int:
-    """Make an image and send it where it belongs; or, `ejected`, write what another builder takes."""
+    """Make an image and send it where it belongs; or, `ejected`, write what another builder takes.
+
+    `to_folder` gets the bills of materials, too: ``image.cdx.json``.
+    """
     services = open_services(project, profile)
     settings, started = services.settings, time.monotonic()
     try:
@@ -54,6 +58,10 @@ def build_image(
             write_layout(found.built, layout, lambda: base_registry(settings), store, names[0])
             for digest, bill in found.bills.items():
                 (layout / f"{digest[7:23]}.cdx.json").write_bytes(bill)
+        if to_folder is not None:
+            to_folder.mkdir(parents=True, exist_ok=True)
+            for number, data in enumerate(found.bills.values(), 1):
+                (to_folder / f"image{f'-{number}' if number > 1 else ''}.cdx.json").write_bytes(data)
         if to:
             at = reference_of(to, origin=getattr(settings.setting("image.repository"), "origin", ""))
             registry = Registry(at)

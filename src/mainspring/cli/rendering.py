@@ -10,9 +10,7 @@ from mainspring.cli.output import emit, tell
 from mainspring.cli.shipping import revision_of
 from mainspring.errors import UsageError
 
-__all__ = ["FORMS", "render_target"]
-
-FORMS = ("manifests", "helm", "kustomize")
+__all__ = ["render_target"]
 
 
 def render_target(

@@ -26,13 +26,13 @@ DEV_DEFAULT = "default of profile dev"
 _SECRET = re.compile(r"^(env|file):(.+)$")
 _HIDDEN = "******"
 _INLINE = re.compile(r"\$\{(env|file):([^}]+)\}")
-_OF_NAMES = ("sources", "documents", "callers", "limits", "prices", "capacity", "mcp")
+_OF_NAMES = ("sources", "documents", "endpoints", "callers", "limits", "prices", "capacity", "mcp")
 """Sections with a part for each of the app's names."""
 _DEV = {
     "management.enabled": True,
     "console.enabled": True,
     "serving.replay": True,
-    "management.expose": ["health", "info", "conditions", "prometheus"],
+    "management.expose": ["health", "info", "conditions", "prometheus", "rollouts"],
 }
 
 

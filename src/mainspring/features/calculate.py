@@ -18,7 +18,7 @@ from mainspring.declare.frame import Frame
 from mainspring.declare.origin import Origin, of_function
 from mainspring.declare.record import ColumnType, FieldSpec, Kind, Record
 from mainspring.errors import DataError, MainspringError, UserCodeError
-from mainspring.features.cast import Reading, UnfitError, bad_rows, cast_column
+from mainspring.features.cast import Reading, UnfitError, cast_column, misfit
 from mainspring.features.duck import connection
 from mainspring.features.selection import Calculation
 from mainspring.features.view import arrow_type
@@ -190,11 +190,10 @@ class _Batch:
         try:
             found = cast_column(column, field.type, Reading())
         except UnfitError as error:
-            rows = "; ".join(f"row {row}: {value!r}" for row, value, _ in bad_rows(column, field.type, Reading()))
             raise DataError(
                 f"on-demand feature {_title(self._of, field)} does not fit {field.type}",
                 code="MS-2162",
-                why=f"{error} ({rows})" if rows else str(error),
+                why=misfit(column, field.type, error),
                 origin=origin,
                 fix="cast it in the function",
             ) from error

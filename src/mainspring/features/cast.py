@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     pa, pc = lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["NOTHING", "Reading", "TooFineError", "UnfitError", "bad_rows", "cast_column"]
+__all__ = ["NOTHING", "Reading", "TooFineError", "UnfitError", "bad_rows", "cast_column", "misfit"]
 
 NOTHING = ("", "NA", "N/A", "NULL", "null", "None")
 """Texts that stand for no value in a column that holds no text; in a column of text they are what they say."""
@@ -85,6 +85,12 @@ def bad_rows(column: pa.ChunkedArray, kind: ColumnType, how: Reading, limit: int
 
     search(0, len(column))
     return found
+
+
+def misfit(column: pa.ChunkedArray, kind: ColumnType, error: UnfitError) -> str:
+    """Why a column of plain values does not fit, with the first rows that do not."""
+    rows = "; ".join(f"row {row}: {value!r}" for row, value, _ in bad_rows(column, kind, Reading()))
+    return f"{error} ({rows})" if rows else str(error)
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

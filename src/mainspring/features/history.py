@@ -12,7 +12,7 @@ from mainspring.declare.frame import Frame
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError
 from mainspring.features.asof import SPINE, spine_keys
-from mainspring.features.cast import Reading, UnfitError, bad_rows, cast_column
+from mainspring.features.cast import Reading, UnfitError, cast_column, misfit
 from mainspring.features.duck import connection, scan
 from mainspring.features.joined import Asked, Joined, join
 from mainspring.features.log import TableVersion, noted
@@ -163,11 +163,10 @@ def _spine_column(table: pa.Table, field: FieldSpec, why: str = "it holds the mo
     try:
         return cast_column(column, field.type, Reading())
     except UnfitError as error:
-        rows = ", ".join(f"row {row}: {value!r}" for row, value, _ in bad_rows(column, field.type, Reading()))
         raise DataError(
             f"the spine's column {field.name!r} is no {field.type.kind.value}",
             code="MS-2115",
-            why=f"{error} ({rows})",
+            why=misfit(column, field.type, error),
             fix="cast it before; times need a zone and at most microseconds",
         ) from error
 

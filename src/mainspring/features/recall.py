@@ -10,7 +10,7 @@ from mainspring.declare.frame import Frame
 from mainspring.declare.record import FieldSpec
 from mainspring.errors import DataError
 from mainspring.features.calculate import runner_of
-from mainspring.features.cast import Reading, UnfitError, bad_rows, cast_column
+from mainspring.features.cast import Reading, UnfitError, cast_column, misfit
 from mainspring.features.history import HasTables, history
 from mainspring.features.log import TableVersion
 from mainspring.features.selection import Selection
@@ -110,11 +110,10 @@ def _requested(spine: pa.Table, field: FieldSpec) -> pa.ChunkedArray:
     try:
         found = cast_column(column, field.type, Reading())
     except UnfitError as error:
-        rows = ", ".join(f"row {row}: {value!r}" for row, value, _ in bad_rows(column, field.type, Reading()))
         raise DataError(
             f"the spine's column {field.name!r} is no {field.type.kind.value}",
             code="MS-2164",
-            why=f"{error} ({rows})",
+            why=misfit(column, field.type, error),
             fix="cast it before",
         ) from error
     if found.null_count and not field.type.nullable:

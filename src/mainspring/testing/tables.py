@@ -46,6 +46,7 @@ class TableStoreContract:
     def test_a_table_that_is_not_there(self, opening: Opening) -> None:
         """It has no version, no mark and no commit, and reading it says what to do."""
         store = opening()
+        store.claim()
         assert store.version("t") is None
         assert not store.has("t", 0)
         assert store.mark("t", "w") is None

@@ -21,7 +21,7 @@ _HOLE = "\x01{}\x01"
 """What stands for an expression of Helm's until the objects are text: no value can hold it."""
 
 
-class _Dumper(yaml.CSafeDumper):  # type: ignore[misc]
+class _Dumper(yaml.CSafeDumper):
     """YAML that every reader takes for the same: what could be a number or a word of another version is quoted.
 
     A revision of 16 digits such as ``12e4567890123456`` is a number to readers of YAML 1.2, and not to PyYAML.

@@ -158,6 +158,7 @@ class Pushing:
     def take(self, source: str, prepared: Prepared, arrived_us: int, request_id: str | None) -> Mapping[str, object]:
         """`push` of rows that are in the record's types; see there."""
         at = self._sources[source]
+        self._services.tables.claim()  # what is acknowledged here has to get there
         draft = drafted(at.source, prepared, arrived_us, request_id)
         entry, repeated = at.log.append(draft)
         failed = _Failed()
