@@ -6,6 +6,7 @@ There is no node: `Kubelet` says of every pod that it runs, unless its image is 
 """
 
 import contextlib
+import http.client
 import http.server
 import json
 import os
@@ -16,6 +17,7 @@ import subprocess
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,10 +110,25 @@ class Dressed:
             def log_message(self, format: str, *values: object) -> None:
                 pass
 
+            def behind(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Any:
+                """Ask the server over a connection that lasts as long as the client's."""
+                if (asked := getattr(self, "asked", None)) is None:
+                    place = urllib.parse.urlsplit(behind)
+                    self.asked = asked = http.client.HTTPSConnection(place.netloc, context=context, timeout=60)
+                asked.request(method, path, body, headers)
+                response = asked.getresponse()
+                return response.status, response.read(), response.headers.get("Content-Type", "")
+
+            def finish(self) -> None:
+                super().finish()
+                if (asked := getattr(self, "asked", None)) is not None:
+                    asked.close()
+
             def _pass(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
                 body = self.rfile.read(length) if length else None
-                dressed._answer(self, behind, context, body)
+                with contextlib.suppress(BrokenPipeError):  # the client was killed
+                    dressed._answer(self, body)
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _pass  # noqa: N815
 
@@ -119,11 +136,11 @@ class Dressed:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def _answer(self, handler: Any, behind: str, context: ssl.SSLContext, body: bytes | None) -> None:
+    def _answer(self, handler: Any, body: bytes | None) -> None:
         method, path = handler.command, handler.path
         try:
             self.before(method, path)
-            status, data, headers = self._ask(method, path, behind, context, body, handler.headers)
+            status, data, headers = self._ask(method, path, handler, body)
         except RefusedError as refusal:
             status, data, headers = refusal.status, refusal.body, refusal.headers
         if method != "GET" and "dryRun" not in path and "selfsubject" not in path and status < 300:
@@ -135,37 +152,25 @@ class Dressed:
         handler.end_headers()
         handler.wfile.write(data)
 
-    def _ask(
-        self, method: str, path: str, behind: str, context: ssl.SSLContext, body: bytes | None, headers: Any
-    ) -> tuple[int, bytes, dict[str, str]]:
+    def _ask(self, method: str, path: str, handler: Any, body: bytes | None) -> tuple[int, bytes, dict[str, str]]:
+        headers = handler.headers
         if body is not None and "strategic" not in headers.get("Content-Type", ""):
             body = json.dumps(down(json.loads(body))).encode()
-        asked = urllib.request.Request(behind + path_down(path), body, method=method)
-        for name in ("Authorization", "Content-Type"):
-            if name in headers:
-                asked.add_header(name, headers[name])
-        asked.add_header("Accept", "application/json")
-        try:
-            with urllib.request.urlopen(asked, context=context, timeout=60) as response:
-                status, data = response.status, response.read()
-                media = response.headers.get("Content-Type", "")
-        except urllib.error.HTTPError as error:
-            status, data, media = error.code, error.read(), error.headers.get("Content-Type", "")
+        sent = {name: headers[name] for name in ("Authorization", "Content-Type") if name in headers}
+        status, data, media = handler.behind(method, path_down(path), body, {**sent, "Accept": "application/json"})
         if "json" in media and data.startswith((b"{", b"[")):
-            data = json.dumps(self._dressed(path, json.loads(data), behind, context, headers)).encode()
+            data = json.dumps(self._dressed(path, json.loads(data), handler)).encode()
         return status, data, {"Content-Type": media or "application/json"}
 
-    def _dressed(self, path: str, told: Any, behind: str, context: ssl.SSLContext, headers: Any) -> Any:
+    def _dressed(self, path: str, told: Any, handler: Any) -> Any:
         if path.startswith("/openapi"):
             return told
         if path.startswith("/version"):
             major, minor = map(str, self.version)
             return told | {"major": major, "minor": minor, "gitVersion": "v{}.{}.0".format(*self.version)}
         if path.partition("?")[0] == "/apis/batch/v1":
-            older = urllib.request.Request(behind + "/apis/batch/v1beta1")
-            older.add_header("Authorization", headers["Authorization"])
-            with urllib.request.urlopen(older, context=context, timeout=60) as response:
-                told["resources"] += json.loads(response.read())["resources"]
+            given = {"Authorization": handler.headers["Authorization"]}
+            told["resources"] += json.loads(handler.behind("GET", "/apis/batch/v1beta1", None, given)[1])["resources"]
         return up(told)
 
     def close(self) -> None:

@@ -26,6 +26,10 @@ VERSIONS = {
 """The kinds that are written, and looked through for what is no longer wanted."""
 
 
+_LOOKS = 10
+"""How often an object is looked at again that others keep writing."""
+
+
 class Seen(msgspec.Struct, frozen=True):
     """One wanted object: what is there, and what it would become.
 
@@ -121,15 +125,33 @@ def _seen(item: Object, cluster: Cluster, there: Object | None) -> Seen:
         there = cluster.get(kind, item["metadata"]["name"])
     if there is not None and _must_be_replaced(there, item):
         return Seen(item, there, None)
-    done = cluster.apply(kind, item, dry_run=True)
+    there, done = _at_once(cluster, kind, item, there)
     conflicts = tuple(done.conflicts)
     if conflicts:
-        done = cluster.apply(kind, item, dry_run=True, force=True)
+        there, done = _at_once(cluster, kind, item, there, force=True)
     if done.object is None:
         if there is not None and "immutable" in done.refused:
             return Seen(item, there, None, conflicts)
         raise refused_object(item, done)
     return Seen(item, there, done.object, conflicts)
+
+
+def _at_once(
+    cluster: Cluster, kind: Kind, item: Object, there: Object | None, *, force: bool = False
+) -> tuple[Object | None, Applied]:
+    """What is there and what it would become, of one moment: controllers write in between."""
+    for _ in range(_LOOKS):
+        done = cluster.apply(kind, item, dry_run=True, force=force)
+        if done.object is None or _version(done.object) == _version(there):
+            break
+        there = cluster.get(kind, item["metadata"]["name"])
+        if _version(done.object) == _version(there):
+            break
+    return there, done
+
+
+def _version(item: Object | None) -> str:
+    return "" if item is None else str(item["metadata"].get("resourceVersion") or "")
 
 
 def refused_object(item: Object, done: Applied) -> RefusedError:
