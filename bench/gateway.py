@@ -158,9 +158,10 @@ def serve_ours(port: int, folder: Path) -> None:
         """Answers from memory: at once, or as many pieces as were asked for, each in a turn of the loop of its own."""
 
         left: float = 0.0
+        can = Capabilities()
 
         def capabilities(self) -> Capabilities:
-            return Capabilities()
+            return self.can
 
         async def generate(self, request: Generation) -> AsyncIterator[Event]:
             pieces = request.sampling.max_tokens or 0

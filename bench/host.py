@@ -1,20 +1,25 @@
-"""What a host of our own could save at most: each hot route behind our host, and behind the barest there can be.
+"""What a host of our own could save at most, and what our path costs beside a handler of ASGI that does the work alone.
 
 The bare one is an ``asyncio.Protocol`` on httptools and uvloop that hands a request to its handler and writes the
 answer once: no limits, no timeouts, no pipelining, no back-pressure, no draining, nothing of what makes a server safe.
 So it is the floor of every host, and its ratio to ours bounds what replacing uvicorn can bring on the full path
-(validation, metrics, limits, logs). Server CPU a request, kernel included, both sides asked in turns.
+(validation, metrics, limits, logs). The third side is stock uvicorn with a handler of ASGI that does nothing but the
+work: parse, read or score, write. Server CPU a request, kernel included, the sides asked in turns.
 
-    python bench/host.py [gateway|features|predict ...]
+    python bench/host.py [gateway|features20|features50|predict ...]
 
-Bar: none of its own; a ratio of 2 or more on a route is when DESIGN would have us write the host.
+Bars: features <= 1.3x the handler of ASGI, an ONNX row <= 150 us. A ratio of 2 or more to the bare protocol on a route
+is when DESIGN would have us write the host.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,18 +32,27 @@ from typing import Any
 import feature_service
 import gateway
 import httptools
+import lmdb
+import msgspec
+import numpy as np
+import orjson
+import pyarrow as pa
+import uvicorn
 import uvloop
 
 import mainspring.server.http.host as host
 import mainspring.server.process as process
 from mainspring.adapters.lmdb.online_store import LmdbStore
 from mainspring.cli import main as mainspring
+from mainspring.features.online.keys import key_packer
 from mainspring.features.online.write import upsert
+from mainspring.features.view import View
 from mainspring.protocols.http import Request, Router, error_response
 from mainspring.protocols.native.features import add_feature_routes
 from mainspring.server.http.asgi import Limits, Listener
+from mainspring.server.state import WorkerState
 
-ROUNDS, REQUESTS = 3, 8_000
+ROUNDS, REQUESTS = 5, 6_000
 _EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "flights"
 _ROW = [10, 10, 5, 12, 4, 2005, 149, 1089]
 
@@ -116,13 +130,72 @@ async def run_bare(
     await stopping()
 
 
+async def run_by_hand(app: Any, listening: Any) -> None:
+    """Stock uvicorn with an application of ASGI, until SIGTERM."""
+    config = uvicorn.Config(
+        app, loop="none", http="httptools", lifespan="off", log_config=None, access_log=False, server_header=False,
+        date_header=False,
+    )  # fmt: skip
+    await uvicorn.Server(config).serve(sockets=[listening])
+
+
+async def run_scorer(listeners: Sequence[host.Bound], *rest: Any) -> None:
+    """In the place of `host.run_listeners`: the model that the process has loaded, by hand."""
+    state = next(found for found in gc.get_objects() if isinstance(found, WorkerState))
+    await run_by_hand(score_by_hand(state.models), listeners[0].socket)
+
+
+async def answer(send: Any, body: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def features_by_hand(folder: Path, of: View, rows: pa.Table) -> Any:
+    """Features and nothing else: LMDB and msgpack, no checks, no definitions."""
+    raw, pack = lmdb.open(str(folder / "raw"), map_size=1 << 28), key_packer(of.id, of.keys)
+    encode, decode = msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder().decode
+    with raw.begin(write=True) as transaction:
+        for number, row in enumerate(zip(*(rows.column(c.name).to_pylist() for c in of.columns), strict=True)):
+            transaction.put(pack({"k": f"e{number:06d}"}), encode(row))
+    names = [feature.name for feature in of.features]
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        asked = orjson.loads((await receive())["body"])
+        keys = [pack({"k": key}) for key in asked["entities"]["k"]]
+        with raw.begin() as transaction:
+            found = [decode(transaction.get(key)) for key in keys]
+        status, moments = {"v": "P" * len(found)}, {"v": [feature_service.NOW] * len(found)}
+        await answer(send, orjson.dumps({"names": names, "rows": found, "status": status, "event_us": moments}))
+
+    return app
+
+
+def score_by_hand(models: Any) -> Any:
+    """A score and nothing else: no checks, no log, no metrics."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        tensor = orjson.loads((await receive())["body"])["inputs"][0]
+        scores = models.get("late").scores(np.array(tensor["data"], "f4").reshape(tensor["shape"]))
+        output = {"name": "score", "datatype": "FP64", "shape": [len(scores)], "data": scores.tolist()}
+        await answer(send, orjson.dumps({"model_name": "late", "model_version": "1", "outputs": [output]}))
+
+    return app
+
+
 # -- the servers -------------------------------------------------------------------------------------------------------
 
 
-def serve_features(port: int, folder: Path) -> None:
-    """A feature service of 20 features over LMDB."""
-    store, of = LmdbStore(folder / "online", 1 << 28), feature_service.view(1, 20)
-    upsert(of, store, feature_service.rows(of), time.time_ns() // 1000)
+def serve_features(side: str, port: int, folder: Path, wide: int) -> None:
+    """A feature service over LMDB."""
+    of = feature_service.view(1, wide)
+    table = feature_service.rows(of)
+    if side == "asgi":
+        listening = socket.create_server(("127.0.0.1", port))
+        uvloop.run(run_by_hand(features_by_hand(folder, of, table), listening))
+        return
+    store = LmdbStore(folder / "online", 1 << 28)
+    upsert(of, store, table, time.time_ns() // 1000)
     service, router = feature_service.service(of, store), Router()
     now = lambda: feature_service.NOW  # noqa: E731
     add_feature_routes(router, lambda: {"bench": service}, feature_service.Allowed(), now, asyncio.to_thread)
@@ -139,9 +212,11 @@ def serve(side: str, what: str, port: int, folder: Path) -> None:
         host.run_listeners = process.run_listeners = run_bare  # type: ignore[assignment]
     if what == "gateway":
         gateway.serve_ours(port, folder)
-    elif what == "features":
-        serve_features(port, folder)
+    elif what.startswith("features"):
+        serve_features(side, port, folder, int(what.removeprefix("features")))
     else:
+        if side == "asgi":
+            host.run_listeners = process.run_listeners = run_scorer  # type: ignore[assignment]
         mainspring(["serve", "--port", str(port)])
 
 
@@ -149,9 +224,9 @@ def requests_of(what: str) -> dict[str, bytes]:
     """What each server is asked."""
     if what == "gateway":
         return {"chat completion": gateway.post("/v1/chat/completions", gateway.BODY, gateway.KEY)}
-    if what == "features":
+    if what.startswith("features"):
         return {
-            f"features of {count}": gateway.post(
+            f"{count} x {what.removeprefix('features')} features": gateway.post(
                 "/feature-services/bench/read", {"entities": {"k": [f"e{n:06d}" for n in range(count)]}}
             )
             for count in (1, 100)
@@ -169,35 +244,49 @@ def compared(what: str, folder: Path) -> None:
     servers, project = {}, folder
     if what == "predict":
         project = built(folder / "flights")
-    for side in ("ours", "bare"):
+    sides = ("ours", "bare") if what == "gateway" else ("ours", "bare", "asgi")
+    for side in sides:
         port = gateway.free_port()
         own = folder / side
         own.mkdir(exist_ok=True)
         if what == "predict":
             own = shutil.copytree(project, own / "flights")
         command = [sys.executable, str(Path(__file__).resolve()), "--serve", side, what, str(port), str(own)]
-        servers[side] = (subprocess.Popen(command, cwd=own, stderr=subprocess.DEVNULL), port)
+        environment = {**os.environ, "MAINSPRING_MANAGEMENT_PORT": "0"}
+        servers[side] = (subprocess.Popen(command, cwd=own, env=environment, stderr=subprocess.DEVNULL), port)
     try:
         for name, request in requests_of(what).items():
-            count = REQUESTS if "100" not in name else REQUESTS // 8
-            best = dict.fromkeys(servers, float("inf"))
-            for server, port in servers.values():
+            count = REQUESTS if "100" not in name else REQUESTS // 4
+            there = {side: found for side, found in servers.items() if side != "asgi" or "keys" not in name}
+            best = dict.fromkeys(there, float("inf"))
+            for server, port in there.values():
                 gateway.wait_for(port, request, server)
-                gateway.measured(server.pid, port, request, count // 4)
+                measured(server.pid, port, request, count // 4)
             for _ in range(ROUNDS):
-                for side, (server, port) in servers.items():
-                    best[side] = min(best[side], gateway.measured(server.pid, port, request, count)[0])
-            ratio = best["ours"] / best["bare"]
-            print(f"{name:<17} ours {best['ours']:6.1f} us, bare {best['bare']:6.1f} us: {ratio:.2f}x", flush=True)
+                for side, (server, port) in there.items():
+                    best[side] = min(best[side], measured(server.pid, port, request, count))
+            beside = ", ".join(f"{side} {us:6.1f} us ({best['ours'] / us:.2f}x)" for side, us in best.items())
+            print(f"{name:<17} {beside}", flush=True)
     finally:
         gateway.stop(*(server for server, _ in servers.values()))
+
+
+def measured(pid: int, port: int, request: bytes, count: int) -> float:
+    """Server CPU a request in microseconds, by the scheduler's own clock."""
+    before = scheduled_ns(pid)
+    uvloop.run(gateway.load(port, request, count))
+    return (scheduled_ns(pid) - before) / count / 1e3
+
+
+def scheduled_ns(pid: int) -> int:
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
 
 
 def built(project: Path) -> Path:
     """The flights example, its model trained."""
     shutil.copytree(_EXAMPLE, project, ignore=shutil.ignore_patterns(".mainspring", "__pycache__"))
     if not (project / "data" / "planes.parquet").exists():
-        subprocess.run([sys.executable, "data.py"], cwd=project, check=True)
+        subprocess.run([sys.executable, "data.py"], cwd=project, check=True, stdout=subprocess.DEVNULL)
     command = [sys.executable, "-m", "mainspring.cli", "apply"]
     subprocess.run(command, cwd=project, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return project
@@ -207,7 +296,7 @@ def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["--serve"]:
         serve(arguments[1], arguments[2], int(arguments[3]), Path(arguments[4]))
         return 0
-    for what in arguments or ("gateway", "features", "predict"):
+    for what in arguments or ("gateway", "features20", "features50", "predict"):
         with tempfile.TemporaryDirectory() as folder:
             compared(what, Path(folder))
     return 0

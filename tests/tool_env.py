@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -18,17 +19,19 @@ def tool_env(name: str, *requirements: str) -> Path:
     """The ``bin`` folder of an environment with these distributions; the test is skipped where pip finds none."""
     digest = hashlib.sha256("\n".join([sys.version, *requirements]).encode()).hexdigest()[:12]
     place = KEPT / f"{name}-{digest}"
-    if not place.exists():
-        KEPT.mkdir(parents=True, exist_ok=True)
-        part = KEPT / f".{name}-{os.getpid()}"
-        subprocess.run([sys.executable, "-m", "venv", part], check=True, timeout=300)
-        pip = [part / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
-        done = subprocess.run(pip, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode:
-            shutil.rmtree(part)
-            pytest.skip(f"pip cannot install {' '.join(requirements)}: {done.stderr.strip().splitlines()[-1]}")
-        try:  # scripts name the folder that they were installed into; python -m does not
-            os.rename(part, place)
-        except OSError:
-            shutil.rmtree(part)  # another process was first
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with open(KEPT / f".{name}.lock", "w") as lock:  # several test processes may want it at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "ready").exists():
+            _make(place, requirements)
     return place / "bin"
+
+
+def _make(place: Path, requirements: tuple[str, ...]) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", place], check=True, timeout=300)
+    pip = [place / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements]
+    done = subprocess.run(pip, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        pytest.skip(f"pip cannot install {' '.join(requirements)}: {done.stderr.strip().splitlines()[-1]}")
+    (place / "ready").touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from e2e.conftest import mainspring
 from portable_kit import write_project
 from tool_env import tool_env
 
+ROOT = Path(__file__).parents[2]
 IMAGE = "registry.example.com/team/python-work@sha256:" + "a" * 64
 
 DRIVER = """
@@ -186,8 +188,9 @@ def test_what_cannot_be_is_refused(project, words, code, status) -> None:
     assert code in build(project, *words, status=status).stderr
 
 
-def test_an_image_must_be_named(project) -> None:
-    assert "MS-2777" in mainspring("build", "--kfp", "nightly", cwd=project, status=2).stderr
+def test_an_image_is_named_by_its_digest(project) -> None:
+    named = mainspring("build", "--kfp", "nightly", "--use", "team/app:latest", cwd=project, status=2)
+    assert "MS-2777" in named.stderr
 
 
 def test_kfp_is_not_imported(project) -> None:
@@ -202,3 +205,18 @@ finally:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_page_s_example_does_what_it_says(tmp_path) -> None:
+    page = (ROOT / "docs" / "pipelines.md").read_text()
+    code, commands = re.search(r"```python\n(.*?)```\n", page, re.S), re.findall(r"^(mainspring .*)$", page, re.M)
+    assert code is not None
+    (tmp_path / "flows.py").write_text(code[1])
+    (tmp_path / "mainspring.toml").write_text('app = "flows:app"\n')
+    assert len(commands) == 3
+    for command in commands:
+        mainspring(*command.replace("sha256:...", "sha256:" + "a" * 64).split()[1:], cwd=tmp_path)
+    assert json.loads((tmp_path / "out/total/value.json").read_text()) == {"value": 22.5}
+    done = json.loads(mainspring("run", "nightly", "--json", cwd=tmp_path).stdout)
+    digest = json.loads((tmp_path / "out/total/artifact.json").read_text())["digest"]
+    assert done["steps"][-1]["outputs"] == digest

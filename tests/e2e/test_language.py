@@ -239,3 +239,51 @@ def test_guards_hold_for_every_name_of_a_model(talk: Path, clients) -> None:
     refused = mainspring("check", cwd=talk, status=1)
     assert "MS-1092" in refused.stderr
     assert "talk.py:6" in refused.stderr
+
+
+SCRIPT = [
+    {"when": "break", "pieces": ["half ", "way"], "error": "crashed", "after": 1},
+    {"when": "sea", "pieces": ["and ", "salt"]},
+]
+
+
+def test_text_is_generated_over_the_open_inference_protocol(talk: Path) -> None:
+    (talk / "script.json").write_text(json.dumps(SCRIPT))
+    (talk / "mainspring.toml").write_text(
+        TOML.replace('[llms.chat]\nadapter = "fake"', '[llms.chat]\nadapter = "fake"\nscript = "script.json"')
+    )
+    served = serve(talk)
+
+    def ask(verb: str, body: object, model: str = "chat") -> tuple[int, bytes]:
+        status, answer, _ = call(f"{served.url}/v2/models/{model}/{verb}", body)
+        return status, answer
+
+    def events(answer: bytes) -> list[dict[str, str]]:
+        return [json.loads(line[6:]) for line in answer.splitlines() if line.startswith(b"data: ")]
+
+    try:
+        asked = {"id": "7", "text_input": "the sea", "parameters": {"max_tokens": 8, "temperature": 0, "stop": "\n"}}
+        status, answer = ask("generate", asked)
+        head = {"id": "7", "model_name": "chat", "model_version": "1"}
+        assert (status, json.loads(answer)) == (200, head | {"text_output": "and salt"})
+        assert ask("generate", asked, "chat/versions/1")[0] == 200
+        status, answer = ask("generate_stream", asked)
+        assert (status, events(answer)) == (200, [head | {"text_output": "and "}, head | {"text_output": "salt"}])
+        first, last = events(ask("generate_stream", {"text_input": "break"})[1])
+        assert first["text_output"] == "half "
+        assert set(last) == {"error"}
+        for body, model, wanted in (
+            (asked, "nobody", 404),
+            (asked, "chat/versions/2", 404),
+            ({"text_input": 5}, "chat", 400),
+            ({}, "chat", 400),
+            (b"{", "chat", 400),
+            ({"text_input": "x", "parameters": {"temperature": 9}}, "chat", 400),
+            ({"text_input": "x", "parameters": {"unknown": 1}}, "chat", 400),
+        ):
+            for verb in ("generate", "generate_stream"):
+                status, answer = ask(verb, body, model)
+                assert (status, list(json.loads(answer))) == (wanted, ["error"]), (body, model, answer)
+                assert isinstance(json.loads(answer)["error"], str)
+    finally:
+        assert served.stop() == 0, served.log.read_text()

@@ -15,6 +15,7 @@ from mainspring.deploy.image.reference import Reference, reference_of
 from mainspring.deploy.image.registry import Registry
 from mainspring.deploy.image.sbom import MEDIA_TYPE
 from mainspring.deploy.image.transport import Sent, attach, push, write_layout
+from mainspring.deploy.shipping import remember
 from mainspring.errors import UsageError
 
 __all__ = ["build_image"]
@@ -28,8 +29,12 @@ def build_image(
     tags: tuple[str, ...],
     variant: str,
     ejected: bool,
+    to_folder: Path | None = None,
 ) -> int:
-    """Make an image and send it where it belongs; or, `ejected`, write what another builder takes."""
+    """Make an image and send it where it belongs; or, `ejected`, write what another builder takes.
+
+    `to_folder` gets the bills of materials, too: ``image.cdx.json``.
+    """
     services = open_services(project, profile)
     settings, started = services.settings, time.monotonic()
     try:
@@ -53,6 +58,10 @@ def build_image(
             write_layout(found.built, layout, lambda: base_registry(settings), store, names[0])
             for digest, bill in found.bills.items():
                 (layout / f"{digest[7:23]}.cdx.json").write_bytes(bill)
+        if to_folder is not None:
+            to_folder.mkdir(parents=True, exist_ok=True)
+            for number, data in enumerate(found.bills.values(), 1):
+                (to_folder / f"image{f'-{number}' if number > 1 else ''}.cdx.json").write_bytes(data)
         if to:
             at = reference_of(to, origin=getattr(settings.setting("image.repository"), "origin", ""))
             registry = Registry(at)
@@ -60,6 +69,7 @@ def build_image(
             for one in found.built.manifests:
                 digest = one.described.digest
                 bills[digest] = attach(registry, one.described, MEDIA_TYPE, found.bills[digest], store)
+            remember(services, f"{at.host}/{at.name}@{found.built.top.digest}", dict(found.release.models))
         _show(found, at, names, sent, bills, time.monotonic() - started, as_json)
         return 0
     finally:

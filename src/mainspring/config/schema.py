@@ -9,11 +9,11 @@ __all__ = ["NAMED", "PORTS", "SETTINGS", "SettingSpec", "misfit"]
 
 PORTS = (
     "catalog", "objects", "tables", "online", "compute", "runtime", "converter",
-    "manifest", "vectors", "embedder", "parser", "reranker", "llm", "threads",
+    "manifest", "vectors", "embedder", "parser", "reranker", "llm", "threads", "target",
 )  # fmt: skip
 """The ports; ``PORT.adapter`` names an adapter, ``PORT.url`` says where it is, other keys are the adapter's own."""
 
-NAMED = {"llms": "llm"}
+NAMED = {"llms": "llm", "targets": "target"}
 """Sections with an instance of a port for each name: ``llms.chat.url`` is where the language model ``chat`` is."""
 
 
@@ -128,12 +128,38 @@ SETTINGS: tuple[SettingSpec, ...] = (
     ),
     SettingSpec("server.host", str, "127.0.0.1", "address the endpoints listen on"),
     SettingSpec("server.port", int, 8080, "port the endpoints listen on; 0 takes a free one", 0, 65_535),
-    SettingSpec("grpc.port", int, None, "port of Feast's gRPC services; 0 takes a free one, unset is none", 0, 65_535),
+    SettingSpec("grpc.enabled", bool, True, "whether models and features are served over gRPC"),
+    SettingSpec("grpc.port", int, 9000, "port of gRPC, on `server.host`; 0 takes a free one", 0, 65_535),
+    SettingSpec(
+        "grpc.max_message", int, None, "greatest message of gRPC, in bytes; `server.max_body` when left out", 1
+    ),
+    SettingSpec("grpc.certificate", str, None, "file of gRPC's certificate, in PEM; plain text when left out"),
+    SettingSpec("grpc.private_key", str, None, "file of its private key, in PEM, without a passphrase"),
+    SettingSpec("grpc.client_ca", str, None, "file of what signs clients' certificates; they must have one then"),
+    SettingSpec(
+        "server.certificate", str, None, "file of the endpoints' certificate, in PEM; plain text when left out"
+    ),
+    SettingSpec("server.private_key", str, None, "file of its private key, in PEM, without a passphrase"),
+    SettingSpec("server.client_ca", str, None, "file of what signs clients' certificates; they must have one then"),
     SettingSpec("server.max_body", int, 8_388_608, "greatest request body, in bytes", 1),
     SettingSpec("server.max_rows", int, 65_536, "most rows in one request", 1),
     SettingSpec("server.queue", int, 1024, "most requests under way at once; beyond it the answer is 429", 1),
     SettingSpec("server.drain", float, 25.0, "seconds that open requests may take after SIGTERM", 0),
+    SettingSpec(
+        "server.schedules",
+        list,
+        ["*"],
+        "the timetables that the server keeps, by name; a cluster's CronJobs keep the others",
+    ),
     SettingSpec("server.timeout", float, 30.0, "seconds that a request may take", 0.001),
+    SettingSpec(
+        "server.stall",
+        float,
+        20.0,
+        "seconds that a head may take to come; and a body, or the reading of an answer, beyond 256 bytes a second",
+        0.1,
+    ),
+    SettingSpec("server.connections", int, 8192, "most connections at once; further ones are answered with 503", 1),
     SettingSpec("server.keys", list, [], "API keys as secret references; empty leaves the endpoints open", secret=True),
     SettingSpec(
         "server.logs",
@@ -209,6 +235,12 @@ SETTINGS: tuple[SettingSpec, ...] = (
         'whether a request may set its own moment with "now", and a label may be dated ahead',
     ),
     SettingSpec(
+        "serving.trial",
+        str,
+        None,
+        "a folder: this server is only measured, logs and counts there, judges nothing and fires no schedule",
+    ),
+    SettingSpec(
         "serving.protocols",
         list,
         ["oip", "kserve", "tfserving", "sagemaker", "vertex", "azureml", "torchserve"],
@@ -220,9 +252,34 @@ SETTINGS: tuple[SettingSpec, ...] = (
         None,
         "the model of routes that name none, such as /invocations; an app's only model when left out",
     ),
+    SettingSpec(
+        "serving.quick_us",
+        float,
+        200.0,
+        "microseconds up to which a call of a model is computed on the event loop; beyond them calls wait for the "
+        "model's own thread, and are scored together",
+        0,
+    ),
+    SettingSpec(
+        "serving.memory",
+        int,
+        None,
+        "bytes that models may take together: each is loaded when it is asked, and the one that was asked longest ago "
+        "makes room; all are loaded at the start when left out",
+        1,
+    ),
+    SettingSpec("endpoints.*.batch_rows", int, None, "most rows of several calls that are scored together", 1),
+    SettingSpec("endpoints.*.batch_delay_ms", float, None, "milliseconds that a call waits for others", 0),
+    SettingSpec(
+        "endpoints.*.queue_rows", int, None, "most rows that wait for the model; beyond it the answer is 429", 1
+    ),
+    SettingSpec("endpoints.*.queue_bytes", int, None, "most bytes of them", 1),
     SettingSpec("management.enabled", bool, False, "whether the management listener (actuator, console) runs"),
     SettingSpec("management.host", str, "127.0.0.1", "address of the management listener"),
     SettingSpec("management.port", int, 8081, "port of the management listener; 0 takes a free one", 0, 65_535),
+    SettingSpec("management.certificate", str, None, "file of its certificate, in PEM; plain text when left out"),
+    SettingSpec("management.private_key", str, None, "file of its private key, in PEM, without a passphrase"),
+    SettingSpec("management.client_ca", str, None, "file of what signs clients' certificates; they must have one then"),
     SettingSpec("management.expose", list, ["health"], "actuator pages shown over HTTP"),
     SettingSpec(
         "management.token",
@@ -261,6 +318,27 @@ SETTINGS: tuple[SettingSpec, ...] = (
     ),
     SettingSpec("image.exclude", list, [], "patterns of files of the project that are not in the image"),
     SettingSpec("image.wheels", list, [], "folders with wheels of your own, relative to the project"),
+    SettingSpec("gate.set_aside", float, 0.05, "most rows set aside, as a share of those read", 0, 1),
+    SettingSpec("gate.leakage", float, 0.99, "how well one input alone may order the labels, to 1", 0, 1),
+    SettingSpec("gate.calibration", float, 0.05, "most that scores may differ from how often they come true", 0, 1),
+    SettingSpec("gate.fair", list, [], "columns, slices of a model, whose groups must be served alike"),
+    SettingSpec("gate.fairness", float, 0.05, "most that the metric may differ between groups, beyond chance", 0),
+    SettingSpec("gate.drift", float, 0.3, "most that the scores of both may differ: 0 equal, 1 disjoint", 0, 1),
+    SettingSpec("gate.slower", float, 0.25, "most that the challenger may take longer, as a share", 0),
+    SettingSpec("gate.larger", float, 0.5, "most that it may take more memory, as a share", 0),
+    SettingSpec("gate.rounds", int, 10, "rounds in which challenger and champion are timed side by side", 3, 1000),
+    SettingSpec("ci.models", list, [], "models that CI trains and judges; all that have an endpoint when left out"),
+    SettingSpec("ci.profile", str, None, "the profile that CI runs under; it names stores that outlive a runner"),
+    SettingSpec("ci.schedule", str, "17 3 * * 1", "when CI trains anew, as cron, UTC; empty is never"),
+    SettingSpec("ci.cooldown", str, "24h", "least time between two trainings that drift may start"),
+    SettingSpec("ci.weekly", int, 3, "most such trainings in seven days", 1),
+    SettingSpec("ci.python", str, "3.12", "the Python of CI's runners"),
+    SettingSpec("ci.runner", str, "ubuntu-latest", "the runner's label"),
+    SettingSpec("ci.target", str, None, "the target that CI deploys to, as `mainspring deploy --target` takes it"),
+    SettingSpec("ci.champion_url", str, None, "the Prometheus page of the champion's pods"),
+    SettingSpec("ci.canary_url", str, None, "the Prometheus page of the canary's pods"),
+    SettingSpec("ci.watch", str, "10m", "how long a canary is watched at each share of the requests"),
+    SettingSpec("ci.cloud", str, None, "where to sign in without a key, by OIDC", choices=("aws", "azure", "gcp")),
     SettingSpec("monitoring.every", float, 1.0, "seconds between two looks at the prediction log", 0.01),
     SettingSpec("monitoring.block", float, 3600.0, "least seconds of a block of an assistant's runs", 0.1),
     SettingSpec("monitoring.block_runs", int, 20, "least runs in it; a block waits until it has as many", 5),

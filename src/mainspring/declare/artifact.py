@@ -15,8 +15,9 @@ class Model:
     """A fitted model as a trainer returns it.
 
     Args:
-        estimator: a fitted scikit-learn estimator or pipeline, a `lightgbm.Booster` or `LGBMModel`, or any object
-            with ``predict``; a classifier's score is its ``predict_proba`` of the positive class.
+        estimator: a fitted scikit-learn estimator or pipeline, a LightGBM or XGBoost model, or any object with
+            ``predict``; a classifier's score is its ``predict_proba`` of the positive class. A `File` is a model that
+            was made elsewhere: ONNX, an MLflow folder, TorchScript, an exported program, a SavedModel, a booster.
         metrics: numbers of the training itself to record with the run, by name.
         notes: words to record with the model version, by name.
     """

@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["GitState", "capacity_of", "environment_of"]
+__all__ = ["GitState", "capacity_of", "commit_of", "environment_of"]
 
 _LOCKS = ("uv.lock", "requirements.lock", "poetry.lock", "pdm.lock", "requirements.txt")
 
@@ -24,7 +24,7 @@ def environment_of(project: Path) -> dict[str, object]:
         "machine": f"{platform.system()} {platform.machine()}",
         "cores": cores(),
         "lock": _lock_digest(project),
-        "git_sha": _git_sha(project),
+        "git_sha": commit_of(project),
     }
 
 
@@ -53,7 +53,7 @@ def _git_folder(project: Path) -> Path | None:
     return next((folder / ".git" for folder in (project, *project.parents) if (folder / ".git").is_dir()), None)
 
 
-def _git_sha(project: Path) -> str:
+def commit_of(project: Path) -> str:
     """The commit that is checked out; read from git's own files, since starting git takes longer than a step."""
     folder = _git_folder(project)
     if folder is None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 
 from mainspring.features.online.keys import view_prefix
-from mainspring.features.online.materialise import mark_key
+from mainspring.features.online.watermark import mark_key
 from mainspring.ports.catalog import Catalog, Event
 from mainspring.ports.online import OnlineStore
 

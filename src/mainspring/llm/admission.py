@@ -186,12 +186,12 @@ class Admission:
         """The most that a request can cost at any of its targets, in micro-units; 0 where nobody counts money."""
         if not self._money:
             return 0
-        now, find, most = self._kit.clock_ns(), self._kit.prices.find, 0
+        now, find, most, before = self._kit.clock_ns(), self._kit.prices.find, 0, None
         for _, upstreams in legs:
             for upstream in upstreams:
                 price = find(upstream.target.provider, upstream.target.model, now)
-                if price is not None:
-                    most = max(most, most_micro(price, prompt, answer))
+                if price is not None and price is not before:
+                    most, before = max(most, most_micro(price, prompt, answer)), price
         return most
 
 
@@ -220,6 +220,8 @@ def _bounded(request: Generation) -> Generation:
 def _by_policy(request: Generation, lane: Lane) -> Generation:
     """The request with the route's values for what it leaves open."""
     route, sampling = lane.route, request.sampling
+    if sampling.max_tokens is not None and (sampling.temperature is not None or route.temperature is None):
+        return request
     changes: dict[str, object] = {}
     if sampling.max_tokens is None and route.max_tokens is not None:
         changes["max_tokens"] = route.max_tokens

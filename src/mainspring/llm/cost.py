@@ -62,13 +62,13 @@ class PriceTable:
 def cost_micro(price: Price, usage: Usage) -> int:
     """What a request costs, in micro-units: ``ceil(sum of tokens x price / 10^6)`` in whole numbers."""
     reasoning = price.output if price.reasoning is None else price.reasoning
-    fresh = max(usage.prompt - usage.cached - usage.cache_write, 0)
-    answered = max(usage.completion - usage.reasoning, 0)
+    fresh = usage.prompt - usage.cached - usage.cache_write
+    answered = usage.completion - usage.reasoning
     total = (
-        fresh * price.input
+        (fresh if fresh > 0 else 0) * price.input
         + usage.cached * price.cached_read
         + usage.cache_write * price.cache_write
-        + answered * price.output
+        + (answered if answered > 0 else 0) * price.output
         + usage.reasoning * reasoning
     )
     return -(-total // _MILLION)

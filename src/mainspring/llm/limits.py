@@ -63,22 +63,27 @@ class Account:
         requests: taken in the window.
         tokens: taken in the window: reserved and not yet settled, or settled.
         money: taken in the period, in micro-units.
+        until: when the first of the window and the period ends.
+        most_under_way: the limit of each, infinite where there is none.
+        most_requests: as `most_under_way`.
+        most_tokens: as `most_under_way`.
+        most_money: as `most_under_way`.
     """
 
     __slots__ = (
-        "_most_money",
-        "_most_requests",
-        "_most_tokens",
-        "_most_under_way",
         "_now",
-        "_until",
         "limits",
         "money",
+        "most_money",
+        "most_requests",
+        "most_tokens",
+        "most_under_way",
         "name",
         "period",
         "requests",
         "tokens",
         "under_way",
+        "until",
         "window",
     )
 
@@ -86,15 +91,15 @@ class Account:
         self.name = name
         self.limits = limits
         self._now = now
-        self._most_under_way = _most(limits.concurrent)
-        self._most_requests = _most(limits.requests)
-        self._most_tokens = _most(limits.tokens)
-        self._most_money = _most(limits.money_micro)
+        self.most_under_way = _most(limits.concurrent)
+        self.most_requests = _most(limits.requests)
+        self.most_tokens = _most(limits.tokens)
+        self.most_money = _most(limits.money_micro)
         self.under_way = self.requests = self.tokens = 0
         self.window = _begin(now(), limits.window_s)
         self.period = _begin(now(), limits.period_s)
         self.money = spent
-        self._until = min(self.window + limits.window_s, self.period + limits.period_s)
+        self.until = min(self.window + limits.window_s, self.period + limits.period_s)
 
     def turn(self, now: float) -> None:
         """Begin the next window and period when their time has come; `now` is in seconds since 1970."""
@@ -104,18 +109,7 @@ class Account:
             self.window, self.requests, self.tokens = window, 0, 0
         if period != self.period:
             self.period, self.money = period, 0
-        self._until = min(window + limits.window_s, period + limits.period_s)
-
-    def has_room(self, now: float, tokens: int, money: int) -> bool:
-        """Whether one more request with so much stays within every limit."""
-        if not self.window <= now < self._until:
-            self.turn(now)
-        return (
-            self.under_way < self._most_under_way
-            and self.requests < self._most_requests
-            and self.tokens + tokens <= self._most_tokens
-            and self.money + money <= self._most_money
-        )
+        self.until = min(window + limits.window_s, period + limits.period_s)
 
     def denies(self, now: float, tokens: int, money: int) -> Denied:
         """The first limit that one more request with so much would exceed; there is one."""
@@ -131,6 +125,10 @@ class Account:
         most = limits.money_micro or 0
         until_period = max(self.period + limits.period_s - now, 0.0)
         return Denied("money", self.name, most, most - self.money, money, until_period if money <= most else None)
+
+    def reset(self, now: float) -> float:
+        """Seconds until its window ends; `now` is in seconds since 1970."""
+        return max(self.window + self.limits.window_s - now, 0.0)
 
     @property
     def used_tokens(self) -> int:
@@ -172,20 +170,24 @@ class Reservation:
 
     def left(self) -> Left:
         """What the tightest of its accounts have left now."""
-        now = self._now()
-        requests = tokens = None
+        fewest: Account | None = None
+        least: Account | None = None
+        requests = tokens = 0
         for account, _, _ in self._taken:
             limits = account.limits
-            until = max(account.window + limits.window_s - now, 0.0)
             if limits.requests is not None:
                 left = limits.requests - account.requests
-                if requests is None or left < requests[1]:
-                    requests = (limits.requests, left, until)
+                if fewest is None or left < requests:
+                    fewest, requests = account, left
             if limits.tokens is not None:
-                left = max(limits.tokens - account.tokens, 0)
-                if tokens is None or left < tokens[1]:
-                    tokens = (limits.tokens, left, until)
-        return Left(requests, tokens)
+                left = limits.tokens - account.tokens
+                if least is None or left < tokens:
+                    least, tokens = account, left
+        now = self._now()
+        return Left(
+            None if fewest is None else (fewest.limits.requests or 0, requests, fewest.reset(now)),
+            None if least is None else (least.limits.tokens or 0, max(tokens, 0), least.reset(now)),
+        )
 
     def settle(self, tokens: int, money: int) -> None:
         """Replace what was reserved by what was used, in the window in which it was; later calls do nothing."""
@@ -239,6 +241,13 @@ class Accounts:
         """
         now = self._now()
         for account in accounts:
-            if not account.has_room(now, tokens, money):
+            if not account.window <= now < account.until:
+                account.turn(now)
+            if not (
+                account.under_way < account.most_under_way
+                and account.requests < account.most_requests
+                and account.tokens + tokens <= account.most_tokens
+                and account.money + money <= account.most_money
+            ):
                 return account.denies(now, tokens, money)
         return Reservation(accounts, tokens, money, self._now)

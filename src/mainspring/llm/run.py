@@ -18,7 +18,7 @@ from mainspring.llm.record import CallRecord, Recorder
 from mainspring.llm.schemas import SchemaBook
 from mainspring.llm.tokens import counted_usage
 from mainspring.llm.values import Call
-from mainspring.llm.waiting import Silence, Sweep
+from mainspring.llm.waiting import NEVER, Silence, Sweep
 from mainspring.ports.llm import End, Error, Event, Generation, Reasoning, Start, Text, ToolDelta, Usage
 
 __all__ = ["Kit", "Run"]
@@ -130,7 +130,9 @@ class Run:
             return found
         self._attempt = found
         self._error = None
-        self.answer.add(found.head.pop(0))
+        first = found.head.pop(0)
+        assert isinstance(first, Start)
+        self.answer.start = first
         stops, guards = self.request.sampling.stop, self.lane.route.output_guards
         self._filters = Filters(stops, guards, self.request.sampling.n) if stops or guards else None
         return None
@@ -159,18 +161,19 @@ class Run:
         """The next event that is not held back; the engine's silence is watched, and there is one last event always."""
         attempt, silence = self._attempt, self._silence
         assert attempt is not None
+        between = self.lane.route.timeouts.between
         while True:
             event: Event
             if attempt.head:
                 event = attempt.head.pop(0)
             else:
-                silence.begin(self.lane.route.timeouts.between)
+                silence.begin(between)
                 try:
                     event = await attempt.iterator.__anext__()
                 except (asyncio.CancelledError, Exception) as error:
                     event = self._broken(error)
-                silence.end()
-            if not self._counts(event):
+                silence.deadline = NEVER
+            if type(event) is not End and not self._counts(event):
                 continue
             if self._filters is None:
                 return event
@@ -180,7 +183,9 @@ class Run:
 
     def _counts(self, event: Event) -> bool:
         """Take note of a piece; False for one of a choice that was not asked for."""
-        if isinstance(event, (Text, Reasoning, ToolDelta)):
+        kind = type(event)
+        if kind is Text or kind is Reasoning or kind is ToolDelta:
+            assert isinstance(event, (Text, Reasoning, ToolDelta))
             if event.choice >= self.request.sampling.n:
                 return False
             if not isinstance(event, ToolDelta):

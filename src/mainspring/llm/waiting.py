@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-__all__ = ["Gate", "Silence", "Sweep"]
+__all__ = ["NEVER", "Gate", "Silence", "Sweep"]
 
 
 _TICK_S = 0.05
@@ -35,7 +35,8 @@ class Sweep:
         self._handle = self._loop.call_later(_TICK_S, self._look) if self.waits else None
 
 
-_NEVER = float("inf")
+NEVER = float("inf")
+"""When nothing is waited for."""
 
 
 class Silence:
@@ -59,7 +60,7 @@ class Silence:
         self._until = loop.time() + total_s
         self._task: asyncio.Task[object] | None = None
         self._sweep = sweep
-        self.deadline = _NEVER
+        self.deadline = NEVER
         self.expired = False
 
     def here(self) -> None:
@@ -75,11 +76,11 @@ class Silence:
 
     def end(self) -> None:
         """The event is there."""
-        self.deadline = _NEVER
+        self.deadline = NEVER
 
     def expire(self) -> None:
         """The wait is too long: cancel it."""
-        self.deadline = _NEVER
+        self.deadline = NEVER
         self.expired = True
         if self._task is not None:
             self._task.cancel()
@@ -94,7 +95,7 @@ class Silence:
 
     def stop(self) -> None:
         """No more waits."""
-        self.deadline = _NEVER
+        self.deadline = NEVER
         self._sweep.waits.pop(self, None)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -15,12 +17,42 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["CARD", "Card", "Format", "ModelRuntime", "Predictor", "read_card"]
+__all__ = [
+    "CARD",
+    "RUNS_CODE",
+    "Card",
+    "Form",
+    "Format",
+    "ModelRuntime",
+    "Predictor",
+    "file_digest",
+    "forms",
+    "is_vouched",
+    "read_card",
+]
 
 CARD = "card.json"
 """The file of a model's folder that says what the others are."""
 
-Format = Literal["onnx", "lightgbm", "skops", "pickle"]
+Format = Literal[
+    "onnx", "lightgbm", "xgboost", "skops", "pickle", "python", "pyfunc", "torchscript", "exported", "savedmodel"
+]
+RUNS_CODE: frozenset[str] = frozenset({"pickle", "pyfunc", "torchscript", "exported", "savedmodel"})
+"""The formats of which loading or scoring runs what is in the file: only what the catalog vouches for is loaded."""
+
+
+class Form(msgspec.Struct, frozen=True):
+    """One way in which a model is stored.
+
+    Attributes:
+        format: how.
+        file: the file with the model.
+        output: the name of the runtime's output to read, where it has several.
+    """
+
+    format: Format
+    file: str
+    output: str = ""
 
 
 class Card(msgspec.Struct, frozen=True):
@@ -37,6 +69,9 @@ class Card(msgspec.Struct, frozen=True):
         converted: whether the model passed the parity gate into a format other than its own.
         why: why it was not converted, or how far the conversion is off.
         versions: versions of the libraries that made it.
+        also: further forms of the same model, which score within the tolerance of this one.
+        digest: of a file that runs code when it is loaded, the SHA-256; a runtime is handed it only where the catalog
+            vouches for it.
     """
 
     model: str
@@ -49,6 +84,8 @@ class Card(msgspec.Struct, frozen=True):
     converted: bool = False
     why: str = ""
     versions: dict[str, str] = {}
+    also: tuple[Form, ...] = ()
+    digest: str = ""
 
 
 class Predictor(Protocol):
@@ -67,8 +104,36 @@ class ModelRuntime(Protocol):
 
         Raises:
             StoreError: MS-4150, the files are damaged or of another format.
-            RefusedError: MS-5030, the file may run code and is not trusted.
+            RefusedError: MS-5030, the file may run code and is not trusted; MS-4341, nobody vouches for it.
         """
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file, or of a folder's files with their names, in hexadecimal."""
+    if not path.is_dir():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    whole = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        name = file.relative_to(path).as_posix().encode()
+        whole.update(b"%d:%s" % (len(name), name))
+        whole.update(hashlib.sha256(file.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def is_vouched(path: Path, card: Card) -> str:
+    """Why a file that runs code must not be loaded; empty when the digest that the catalog has recorded is its own."""
+    if not card.digest:
+        return "it comes from no catalog of ours"
+    return "" if hmac.compare_digest(file_digest(path), card.digest) else "it is not what the catalog has recorded"
+
+
+def forms(card: Card) -> tuple[Card, ...]:
+    """A card for each form that a model is stored in, the first one its own."""
+    plain = msgspec.structs.replace(card, also=())
+    others = (
+        msgspec.structs.replace(plain, format=form.format, file=form.file, output=form.output) for form in card.also
+    )
+    return (plain, *others)
 
 
 def read_card(folder: Path) -> Card:

@@ -10,6 +10,7 @@ from typing import Any
 from mainspring.choose.services import Services
 from mainspring.plan.graph import Plan
 from mainspring.ports.catalog import Label, Run
+from mainspring.server.rollouts.composing import version_column
 from mainspring.serving.predlog.arrow import ROLE
 from mainspring.serving.predlog.find import find_prediction
 
@@ -83,6 +84,14 @@ def trace_prediction(services: Services, plan: Plan, prediction: str) -> TracedP
         row = find_prediction(folder, node.name, services.tables, prediction)
         if row is not None:
             return _traced(services, node.name, node.inputs[0].rpartition("/")[2], row)
+    for node in plan.of_kind("endpoint", over="composition"):
+        folder = services.state / "predictions" / node.name
+        row = find_prediction(folder, node.name, services.tables, prediction)
+        composition = plan.node(node.inputs[0])
+        if row is not None and composition is not None:
+            # Followed back through its first model; the versions of all of them are among the values.
+            first = composition.inputs[0].rpartition("/")[2]
+            return _traced(services, node.name, first, {**row, "version": row[version_column(first)]})
     return None
 
 

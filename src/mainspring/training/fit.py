@@ -6,16 +6,18 @@ import random
 import traceback
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mainspring.declare.artifact import Model
+from mainspring.declare.artifact import File, Model
 from mainspring.declare.frame import Frame
 from mainspring.declare.model import ModelSpec
 from mainspring.errors import DataError, UserCodeError
 from mainspring.lazy import lazy
 from mainspring.ports.runtime import Card
-from mainspring.training.folder import FitReport, Fitted, Workshop, one_line, write_model
+from mainspring.training.folder import FitReport, Fitted, Workshop, card_like, one_line, write_model
+from mainspring.training.foreign import adopt
 from mainspring.training.native import booster_of, native_scores
 from mainspring.training.sets import LABEL, TrainingShape, empty_columns, input_dtype, matrix
 from mainspring.training.split import parts, split
@@ -48,7 +50,8 @@ def fit(
         shop: where the folder is made.
 
     Raises:
-        UserCodeError: MS-2210, the trainer raises; MS-2211, it returns no model; MS-2212, the model gives no scores;
+        UserCodeError: MS-4342, it returns a file that is no model;
+            MS-2210, the trainer raises; MS-2211, it returns no model; MS-2212, the model gives no scores;
             MS-2213, the model cannot be stored.
         DataError: MS-2203, too few rows; MS-2204, the label has one class.
     """
@@ -60,6 +63,9 @@ def fit(
     dtype = input_dtype(frame, shape.columns)
     model = _call(spec, _typed(train, shape.columns, dtype), _label(train, shape), params, noted)
     values = matrix(judged, shape.columns, dtype)
+    if isinstance(model.estimator, File):
+        foreign = adopt(model.estimator, card_like(shape, dtype), shop.folder, shop.load)
+        model = replace(model, estimator=foreign)
     _gives_scores(model.estimator, values[:_SAMPLE], shape, spec)
     report = FitReport(
         rows=len(train),
@@ -173,7 +179,8 @@ def _gives_scores(estimator: Any, rows: Any, shape: TrainingShape, spec: ModelSp
 
 
 def _missing_method(estimator: Any, task: str) -> str:
-    wanted = "predict_proba" if task == "binary" and booster_of(estimator) is not estimator else "predict"
+    plain = booster_of(estimator) is estimator or not hasattr(estimator, "get_params")
+    wanted = "predict" if plain or task != "binary" else "predict_proba"
     return "" if hasattr(estimator, wanted) else f"{type(estimator).__name__} has no {wanted}, and the label is {task}"
 
 

@@ -10,12 +10,20 @@ import pyarrow as pa
 from mainspring import App, Frame, Model, Record
 from mainspring.adapters.lightgbm.runtime import LightgbmRuntime
 from mainspring.adapters.lightgbm.settings import LightgbmSettings
+from mainspring.adapters.mlflow.runtime import MlflowRuntime
 from mainspring.adapters.onnx.converter import OnnxConverter
 from mainspring.adapters.onnx.settings import ConverterSettings
 from mainspring.adapters.onnxruntime.runtime import OnnxRuntime
 from mainspring.adapters.onnxruntime.settings import OnnxSettings
+from mainspring.adapters.python.runtime import PythonRuntime
 from mainspring.adapters.sklearn.runtime import SklearnRuntime
 from mainspring.adapters.sklearn.settings import SklearnSettings
+from mainspring.adapters.tensorflow.runtime import TensorflowRuntime
+from mainspring.adapters.tensorflow.settings import TensorflowSettings
+from mainspring.adapters.torch.runtime import TorchRuntime
+from mainspring.adapters.torch.settings import TorchSettings
+from mainspring.adapters.xgboost.runtime import XgboostRuntime
+from mainspring.adapters.xgboost.settings import XgboostSettings
 from mainspring.declare.declaration import spec_of
 from mainspring.features.log import SourceTable
 from mainspring.features.selection import Selection
@@ -96,6 +104,12 @@ def load(folder, trust=()):
         "onnx": lambda: OnnxRuntime(OnnxSettings()),
         "lightgbm": lambda: LightgbmRuntime(LightgbmSettings()),
         "skops": lambda: SklearnRuntime(SklearnSettings(trust=trust)),
+        "xgboost": lambda: XgboostRuntime(XgboostSettings()),
+        "pickle": lambda: PythonRuntime(),
+        "pyfunc": lambda: MlflowRuntime(),
+        "torchscript": lambda: TorchRuntime(TorchSettings()),
+        "exported": lambda: TorchRuntime(TorchSettings()),
+        "savedmodel": lambda: TensorflowRuntime(TensorflowSettings()),
     }[card.format]()
     return runtime.load(folder, card)
 

@@ -34,7 +34,10 @@ class ComputedPlan:
     Attributes:
         names: the features' names, in order.
         references: their views' (or on-demand functions') names and theirs.
+        read_column: None.
     """
+
+    read_column = None
 
     def __init__(
         self, plan: ReadPlan | SampledPlan, selection: Selection, functions: Mapping[str, Callable[..., object]]

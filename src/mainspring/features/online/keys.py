@@ -16,7 +16,7 @@ from typing import Any
 from mainspring.declare.record import FieldSpec, Kind
 from mainspring.errors import DataError
 
-__all__ = ["KeyPacker", "key_packer", "view_prefix"]
+__all__ = ["KeyPacker", "column_packer", "key_packer", "packed_columns", "view_prefix"]
 
 _LONGEST = 400
 _SIGN = 1 << 63
@@ -62,9 +62,42 @@ def key_packer(view_id: int, keys: Sequence[FieldSpec], *, nulls: bool = False) 
     return pack
 
 
+def packed_columns(view_id: int, keys: Sequence[FieldSpec], columns: Sequence[Sequence[Any]]) -> list[bytes]:
+    """The keys of many rows, from a column for each key column in declared order; as `key_packer` packs each.
+
+    Raises:
+        DataError: MS-2120, a key is null or of the wrong type.
+    """
+    names, pack = [key.name for key in keys], key_packer(view_id, keys)
+    if len(keys) == 1:
+        return column_packer(view_id, keys[0])(columns[0])
+    return [pack(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def column_packer(view_id: int, key: FieldSpec, *, nulls: bool = False) -> Callable[[Sequence[Any]], list[bytes]]:
+    """As `key_packer`, of one key column: from a column to the keys of its values."""
+    name, pack = key.name, key_packer(view_id, (key,), nulls=nulls)
+    if key.type.kind is not Kind.STRING:
+        return lambda column: [pack({name: value}) for value in column]
+    heads = _text_heads(view_prefix(view_id))
+
+    def packed(column: Sequence[Any]) -> list[bytes]:
+        try:
+            return [heads[len(text)] + text for text in map(str.encode, column)]
+        except (TypeError, IndexError):  # one is null, no text, or long
+            return [pack({name: value}) for value in column]
+
+    return packed
+
+
+def _text_heads(prefix: bytes) -> list[bytes]:
+    """What goes before a text, by its length in bytes."""
+    return [prefix + _LENGTH.pack(b"s", length) for length in range(_LONGEST - 8)]
+
+
 def _one_text(prefix: bytes, name: str, nulls: bool) -> KeyPacker:
     """The commonest key, without a loop."""
-    heads = [prefix + _LENGTH.pack(b"s", length) for length in range(_LONGEST - 8)]
+    heads = _text_heads(prefix)
 
     def pack(row: Mapping[str, Any]) -> bytes:
         try:

@@ -53,7 +53,7 @@ class ServedFeatures:
     ) -> None:
         self._count = count
         self.name = name
-        self.names = selection.names
+        self.names = tuple(selection.names)
         self.types = tuple(output.type for output in selection.outputs)
         self.views = tuple(output.view for output in selection.outputs)
         self.versions = {pick.view.name: pick.view.version for pick in selection.picks}
@@ -63,6 +63,9 @@ class ServedFeatures:
         self._plan = compile_selection(store, selection, functions, samples)
         self._converted = [(key, _KEYS[kind.kind]) for key, kind in self.keys.items() if kind.kind in _KEYS]
         self._known = {**self.keys, **self.request}
+        self._plain = None if self._converted or self.request else self.keys.keys()
+        read = None if self._plain is None else self._plan.read_column
+        self._column = None if read is None else (next(iter(self.keys)), read)
 
     def read(self, entities: Mapping[str, Sequence[Any]], request: Mapping[str, Any], now_us: int) -> Rows:
         """The features of entities at a moment (UTC microseconds).
@@ -77,7 +80,30 @@ class ServedFeatures:
                 type; MS-2162.
             UserCodeError: MS-2161, an on-demand function failed.
         """
-        return self.read_rows(self._questions(entities, request), now_us)
+        column = None if self._column is None or request or len(entities) != 1 else entities.get(self._column[0])
+        if self._column is None or not column:
+            return self.read_rows(self._questions(entities, request), now_us)
+        rows, statuses, events = self._column[1](column, now_us)
+        return Rows(self.names, self.types, rows, statuses, events)
+
+    def read_mappings(self, entities: Sequence[Mapping[str, Any]], now_us: int) -> Rows | None:
+        """The features of a mapping an entity, or None where these do not hold its keys alone, as they are stored.
+
+        Args:
+            entities: the entity keys, a mapping each.
+            now_us: the moment.
+
+        Raises:
+            DataError: MS-2120, a key has the wrong type.
+        """
+        wanted = self._plain
+        if wanted is None or not entities:
+            return None
+        for entity in entities:
+            if type(entity) is not dict or entity.keys() != wanted:
+                return None
+        rows, statuses, events = self._plan.read_rows(entities, now_us)
+        return Rows(self.names, self.types, rows, statuses, events)
 
     def read_rows(self, questions: Sequence[Mapping[str, Any]], now_us: int) -> Rows:
         """The same of a mapping an entity, which holds its keys and its fields of the request."""

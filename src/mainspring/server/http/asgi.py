@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from mainspring.protocols.http import Fault, Request, Response, Router, error_response
-from mainspring.server.http.deadlines import Deadlines, TimeIsUp
+from mainspring.protocols.http import Errors, Fault, Request, Response, Route, Router, error_response
+from mainspring.server.http.deadlines import Deadline, Deadlines
 from mainspring.server.http.exchange import Exchange
-from mainspring.server.http.streams import Leaving, Leavings, Receive, Send, leaving_of, send_stream
+from mainspring.server.http.messages import Messages, Receive, Send
+from mainspring.server.http.streams import Leaving, Leavings, leaving_of, send_stream
 from mainspring.serving.calls import Rejected
 
 __all__ = ["AsgiApp", "Limits", "Listener"]
@@ -86,21 +87,77 @@ class Listener:
         return 2 * self._limits.body + (1 << 20)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one ASGI connection scope."""
+        """Answer one ASGI connection scope, of whatever host."""
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            return
+        elif scope["type"] == "http":
+            await self.serve(Messages(scope, receive, send))
+
+    async def serve(self, exchange: Exchange | Messages) -> None:
+        """Answer one request."""
         self.open += 1
+        asked = _Asked(time.perf_counter())
         try:
-            app = self._mounted(scope["method"], scope["path"]) if self._mounts else None
-            if app is None:
-                await self._answer(scope, receive, send)
-            else:
-                await self._pass_on(app, scope, receive, send)
+            if self._mounts and (app := self._mounted(exchange.method, exchange.path)) is not None:
+                await self._pass_on(app, exchange)
+                return
+            try:
+                route = self._found(exchange, asked)
+                body = exchange.whole_body()
+                if body is None:
+                    body = await self._body(asked.headers, exchange.receive)
+                response = await route.handler(self._begun(exchange, asked, route, body))
+            except BaseException as error:
+                response = self._failed(asked, error)
+            if response.stream is not None or not exchange.answer(response, close=self.draining):
+                await self._write(response, exchange)
+            status = response.status
+        except asyncio.CancelledError:
+            if not asked.left():
+                raise
+            status = _LEFT
         finally:
             self.open -= 1
+            asked.end()
+        if self._watch is not None:
+            self._watch(asked.request, asked.name, status, time.perf_counter() - asked.started)
+
+    def _found(self, exchange: Exchange | Messages, asked: _Asked) -> Route:
+        """Who answers."""
+        route, asked.path, asked.stars = self._router.route(exchange.method, exchange.raw_path)
+        asked.name, asked.errors = route.name, route.errors
+        asked.headers = dict(exchange.headers)
+        exchange.taken, exchange.patient = True, not route.long
+        return route
+
+    def _begun(self, exchange: Exchange | Messages, asked: _Asked, route: Route, body: bytes) -> Request:
+        """The request, let in, and its time begun."""
+        if len(body) > self._limits.body:
+            raise self._too_large()
+        asked.request = request = Request(
+            exchange.method, asked.path, exchange.query, asked.headers, body, asked.stars, exchange.client
+        )
+        if self._guard is not None:
+            self._guard(request)
+        if not route.long:
+            asked.deadline = self._deadlines.begin(self._limits.timeout)
+            if route.asks and isinstance(exchange, Exchange):
+                asked.leaving = leaving_of(exchange)
+        elif isinstance(exchange, Messages):
+            asked.leaving = self._leavings.watch(exchange.receive)
+        else:
+            asked.leaving = leaving_of(exchange)
+        return request
+
+    def _failed(self, asked: _Asked, error: BaseException) -> Response:
+        """What is answered instead; a cancellation that is not for its time goes on."""
+        if isinstance(error, asyncio.CancelledError) and asked.deadline is not None and asked.deadline.passed():
+            return asked.errors(Fault(504, "the answer took too long"))
+        if not isinstance(error, Exception):
+            raise error
+        if self._on_error is not None and not isinstance(error, (Fault, Rejected)):
+            self._on_error(error)
+        return asked.errors(error)
 
     def _mounted(self, method: str, path: str) -> AsgiApp | None:
         """The application that owns a path."""
@@ -110,133 +167,90 @@ class Listener:
             return None
         return next((app for prefix, app in self._mounts if path.startswith(prefix)), None)
 
-    async def _pass_on(self, app: AsgiApp, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_on(self, app: AsgiApp, exchange: Exchange | Messages) -> None:
         """Let another application answer what the guard lets through."""
+        exchange.taken = True
 
         async def closing(message: MutableMapping[str, Any]) -> None:
             if self.draining and message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-            await send(message)
+            await exchange.send(message)
 
-        if (exchange := scope.get(Exchange.KEY)) is not None:
-            exchange.taken = True
-        headers = dict(scope["headers"])
         try:
             if self._guard is not None:
-                self._guard(Request(scope["method"], scope["path"], scope["query_string"], headers, b""))
+                headers = dict(exchange.headers)
+                self._guard(Request(exchange.method, exchange.path, exchange.query, headers, b""))
         except Fault as fault:
-            await self._write(error_response(fault), send, head=scope["method"] == "HEAD")
+            await self._write(error_response(fault), exchange)
             return
-        await app(scope, receive, closing)
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = time.perf_counter()
-        asked = _Asked()
-        exchange: Exchange | None = scope.get(Exchange.KEY)
-        head = scope["method"] == "HEAD"
-        try:
-            response = await self._response(scope, receive, exchange, asked)
-            if exchange is None or response.stream is not None or not _given(exchange, response, self.draining, head):
-                await self._write(response, send, head=head)
-            status = response.status
-        except asyncio.CancelledError:
-            if asked.leaving is None or not asked.leaving.happened:
-                raise
-            status = _LEFT
-        finally:
-            if asked.leaving is not None:
-                asked.leaving.forget()
-        if self._watch is not None:
-            self._watch(asked.request, asked.name, status, time.perf_counter() - started)
-
-    async def _response(self, scope: Scope, receive: Receive, exchange: Exchange | None, asked: _Asked) -> Response:
-        """Find the handler, and let it answer."""
-        errors: Callable[[Exception], Response] = error_response
-        try:
-            route, path, stars = self._router.route(scope["method"], scope["raw_path"])
-            asked.name, errors = route.name, route.errors
-            headers = dict(scope["headers"])
-            if exchange is not None:
-                exchange.taken, exchange.patient = True, not route.long
-            body = exchange.whole_body() if exchange is not None else None
-            if body is None:
-                body = await self._body(headers, receive)
-            elif len(body) > self._limits.body:
-                self._fits(len(body))
-            asked.request = request = Request(
-                scope["method"], path, scope["query_string"], headers, body, stars, _peer(scope)
-            )
-            if self._guard is not None:
-                self._guard(request)
-            if route.long:
-                asked.leaving = self._leavings.watch(receive) if exchange is None else leaving_of(exchange)
-                return await route.handler(request)
-            return await self._deadlines.within(self._limits.timeout, route.handler(request))
-        except TimeIsUp:
-            return errors(Fault(504, "the answer took too long"))
-        except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            if self._on_error is not None and not isinstance(error, (Fault, Rejected)):
-                self._on_error(error)
-            return errors(error)
+        await app(exchange.scope, exchange.receive, closing)
 
     async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         declared = headers.get(_LENGTH)
         if declared is not None and int(declared) > self._limits.body:
-            raise Fault(413, f"the body is larger than {self._limits.body} bytes")
+            raise self._too_large()
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Fault(_LEFT, "the client left")
         body: bytes = message.get("body", b"")
         parts, size = [body], len(body)
-        self._fits(size)
-        while message.get("more_body"):
+        while message.get("more_body") and size <= self._limits.body:
             message = await receive()
             if message["type"] == "http.disconnect":
                 raise Fault(_LEFT, "the client left")
             parts.append(message.get("body", b""))
             size += len(parts[-1])
-            self._fits(size)
+        if size > self._limits.body:
+            raise self._too_large()
         return b"".join(parts)  # of one part it is that part, and no copy
 
-    def _fits(self, size: int) -> None:
-        if size > self._limits.body:
-            raise Fault(413, f"the body is larger than {self._limits.body} bytes")
+    def _too_large(self) -> Fault:
+        return Fault(413, f"the body is larger than {self._limits.body} bytes")
 
-    async def _write(self, response: Response, send: Send, *, head: bool) -> None:
-        headers = [(_TEXT, response.content_type), *response.headers]
-        if response.stream is None and response.status not in _BODILESS:
-            headers.append((_LENGTH, b"%d" % len(response.body)))
+    async def _write(self, response: Response, exchange: Exchange | Messages) -> None:
+        headers = [*response.headers]
+        if response.status not in _BODILESS:
+            headers.append((_TEXT, response.content_type))
+            if response.stream is None:
+                headers.append((_LENGTH, b"%d" % len(response.body)))
         if self.draining:
             headers.append((b"connection", b"close"))
         start = {"type": "http.response.start", "status": response.status, "headers": headers}
         if response.stream is not None:
-            await send_stream(response, start, send, head=head)
+            await send_stream(response, start, exchange)
             return
-        await send(start)
-        await send({"type": "http.response.body", "body": b"" if head else response.body})
+        await exchange.send(start)
+        body = b"" if exchange.method == "HEAD" else response.body
+        await exchange.send({"type": "http.response.body", "body": body})
 
 
-@dataclass(slots=True)
 class _Asked:
     """What is known of a request so far."""
 
-    request: Request | None = None
-    name: str = "none"
-    leaving: Leaving | None = None
+    __slots__ = ("deadline", "errors", "headers", "leaving", "name", "path", "request", "stars", "started")
 
+    headers: dict[bytes, bytes]
+    path: str
+    stars: tuple[str, ...]
 
-def _given(exchange: Exchange, response: Response, close: bool, head: bool) -> bool:
-    """Give a whole answer at once, where the client takes it."""
-    return exchange.answer(
-        response.status, response.content_type, response.headers, response.body, close=close, head=head
-    )
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.request: Request | None = None
+        self.name = "none"
+        self.errors: Errors = error_response
+        self.deadline: Deadline | None = None
+        self.leaving: Leaving | None = None
 
+    def left(self) -> bool:
+        """Whether the client has, and the task was cancelled for it."""
+        return self.leaving is not None and self.leaving.happened
 
-def _peer(scope: Scope) -> str:
-    client = scope.get("client")
-    return client[0] if client else ""
+    def end(self) -> None:
+        """Nobody has to look after it any more."""
+        if self.deadline is not None:
+            self.deadline.end()
+        if self.leaving is not None:
+            self.leaving.forget()
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

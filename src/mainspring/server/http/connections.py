@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, cast
 
 import httptools
@@ -28,6 +27,9 @@ _METHODS: dict[bytes, str] = {}
 
 Refusal = tuple[int, bytes]
 _BAD: Refusal = (400, b"Invalid HTTP request received.")
+
+_PATIENCE_S = 0.1
+"""How long a question is still answered whose client has closed its side of the connection."""
 
 
 class _Refused(Exception):  # noqa: N818 - an outcome
@@ -57,6 +59,7 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._bounds = bounds
+        self._serve: Callable[[Exchange], Coroutine[Any, Any, None]] | None = getattr(self.app, "serve", None)
         self._wire: asyncio.Transport
         self._now = self.loop.time
         self._phase = _IDLE
@@ -100,12 +103,21 @@ class Connection(HttpToolsProtocol):
                     cycle.left()  # type: ignore[attr-defined]
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The client sends no more: what it has asked is answered, unless that may take long or is not whole."""
+        """The client sends no more: what it has asked is answered, unless that may take long or is not whole.
+
+        Nobody can tell whether it still listens. A question that only its asker wants an answer to is given a moment.
+        """
         self._half = True
         running = self._running
         if self._ended or running is None or running.response_complete or self._phase != _IDLE:
             return False
+        if running.taken and running.patient and running.left is not None:
+            self.loop.call_later(_PATIENCE_S, self._wait_no_more, running)
         return not running.taken or running.patient
+
+    def _wait_no_more(self, cycle: Exchange) -> None:
+        if not cycle.response_complete and not cycle.disconnected:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Read what has come."""
@@ -197,33 +209,18 @@ class Connection(HttpToolsProtocol):
         version, method = parser.get_http_version(), parser.get_method()
         self._check_head(version, method)
         self._phase, self._received, self._since = _BODY, 0, self._now()
-        path, raw_path, query = _parts(self.url)
-        scope: dict[str, Any] = {
-            "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
-            "http_version": version,
-            "server": self.server,
-            "client": self.client,
-            "scheme": self.scheme,
-            "root_path": "",
-            "headers": headers,
-            "state": {},
-            "method": _METHODS.get(method) or _method(method),
-            "path": path,
-            "raw_path": raw_path,
-            "query_string": query,
-        }
         before = self.cycle
         cycle = self.cycle = Exchange(
-            scope,
+            self,
             cast(Joining, self.transport),
             self.flow,
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
-            expects=self.expect_100_continue,
-            on_response=self.on_response_complete,
-            linger=self._linger,
+            version,
+            _METHODS.get(method) or _method(method),
+            self.url,
+            headers,
+            version != "1.0" and parser.should_keep_alive(),
+            self.expect_100_continue,
         )
-        scope[Exchange.KEY] = cycle
         if before is None or before.response_complete:
             self._start(cycle, self.app)
             return
@@ -268,7 +265,7 @@ class Connection(HttpToolsProtocol):
         cycle.body += body
         if len(cycle.body) > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
-        cycle.message_event.set()
+        cycle.set()
 
     def on_message_complete(self) -> None:
         """The request is here."""
@@ -279,11 +276,14 @@ class Connection(HttpToolsProtocol):
         cycle = self.cycle
         cycle.more_body = False
         if not cycle.response_complete:
-            cycle.message_event.set()
+            cycle.set()
 
     def _start(self, cycle: Exchange, app: Any) -> None:
         self._running = cycle
-        self._start_asgi_task(cycle, app)
+        work = cycle.run_asgi(app) if self._serve is None else self._serve(cycle)
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(cycle.done)
 
     # -- ends ----------------------------------------------------------------------------------------------------------
 
@@ -327,10 +327,20 @@ class Connection(HttpToolsProtocol):
         self._deaf = True
         self.flow.pause_reading()
 
+    def fail(self, exchange: Exchange, error: BaseException | None) -> None:
+        """Whoever answers has ended without a whole answer: a fault of ours."""
+        self.logger.error("a request was not answered", exc_info=error)
+        if self._running is not exchange or self._ended or self._wire.is_closing():
+            return
+        if exchange.response_started:
+            self._wire.abort()  # so that nobody takes what was sent for all of it
+        else:
+            self._refuse(500, b"Internal Server Error")
+
     def _give_up(self, cycle: Exchange) -> None:
         """Whoever reads a body that does not end well is told as if the client had left."""
         cycle.disconnected = True
-        cycle.message_event.set()
+        cycle.set()
 
     def _too_large(self) -> Refusal:
         if self._phase == _HEAD:
@@ -340,13 +350,13 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, status: int, text: bytes) -> None:
         """Say why, and close."""
         self._say(status, text)
-        self._linger()
+        self.linger()
 
     def _say(self, status: int, text: bytes) -> None:
         head = b"content-type: text/plain; charset=utf-8\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(text)
         cast(Joining, self.transport).write_now(STATUS_LINE[status] + head + text)
 
-    def _linger(self) -> None:
+    def linger(self) -> None:
         """Close, when the client has had the time to read what was said: at once it would be reset under its hands."""
         self._deaf = self._ended = True
         self._received = 0
@@ -418,17 +428,6 @@ def _method(name: bytes) -> str:
     if len(_METHODS) < _MANY:
         _METHODS[name] = found
     return found
-
-
-def _parts(url: bytes) -> tuple[str, bytes, bytes]:
-    """The decoded path of a request's target, the raw one, and the query."""
-    if url[:1] == b"/" and b"#" not in url:
-        raw, _, query = url.partition(b"?")
-    else:
-        parsed = httptools.parse_url(url)
-        raw, query = parsed.path or b"/", parsed.query or b""
-    path = raw.decode("ascii")
-    return (urllib.parse.unquote(path) if "%" in path else path), raw, query
 
 
 def _parser(connection: Connection) -> httptools.HttpRequestParser:

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from typing import Any
 
-__all__ = ["Deadlines", "TimeIsUp"]
-
-T = TypeVar("T")
+__all__ = ["Deadline", "Deadlines"]
 
 _TICK_S = 0.25
 
 
-class TimeIsUp(Exception):  # noqa: N818 - an outcome
-    """It took too long, and was cancelled."""
-
-
-class _Deadline:
+class Deadline:
     """Cancels the task that makes it when its time is over."""
 
-    __slots__ = ("at", "expired", "task")
+    __slots__ = ("_among", "_expired", "_task", "at")
 
-    def __init__(self, at: float, task: asyncio.Task[Any] | None) -> None:
+    def __init__(self, at: float, task: asyncio.Task[Any] | None, among: dict[Deadline, None]) -> None:
         self.at = at
-        self.task = task
-        self.expired = False
+        self._task = task
+        self._among = among
+        self._expired = False
+        among[self] = None
+
+    def expire(self) -> None:
+        """The time is over."""
+        self._among.pop(self, None)
+        self._expired = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def passed(self) -> bool:
+        """Whether a cancellation that was just caught came from here, and nowhere else; takes it back if so."""
+        return self._expired and self._task is not None and self._task.uncancel() == 0
+
+    def end(self) -> None:
+        """It was in time; later calls do nothing."""
+        self._among.pop(self, None)
 
 
 class Deadlines:
@@ -38,44 +48,28 @@ class Deadlines:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._running: dict[_Deadline, None] = {}
+        self._running: dict[Deadline, None] = {}
         self._ticking = False
         self._tick_s = _TICK_S
 
-    async def within(self, seconds: float, work: Awaitable[T]) -> T:
-        """What somebody gives, if it gives it in time.
+    def begin(self, seconds: float) -> Deadline:
+        """Limit the time of the task that calls this.
 
         Args:
-            seconds: how long it may take.
-            work: what it waits for.
-
-        Raises:
-            TimeIsUp: it took longer, and was cancelled.
+            seconds: how long it may take from now on.
         """
         loop = asyncio.get_running_loop()
-        deadline = _Deadline(loop.time() + seconds, asyncio.current_task(loop))
-        self._running[deadline] = None
         if not self._ticking or self._loop is not loop:
             self._loop, self._ticking = loop, True
             self._tick_s = min(_TICK_S, seconds / 10)
             loop.call_later(self._tick_s, self._tick)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if deadline.expired and deadline.task is not None and deadline.task.uncancel() == 0:
-                raise TimeIsUp from None
-            raise
-        finally:
-            self._running.pop(deadline, None)
+        return Deadline(loop.time() + seconds, asyncio.current_task(loop), self._running)
 
     def _tick(self) -> None:
         assert self._loop is not None
         now = self._loop.time()
         for deadline in [deadline for deadline in self._running if deadline.at <= now]:
-            del self._running[deadline]
-            deadline.expired = True
-            if deadline.task is not None:
-                deadline.task.cancel()
+            deadline.expire()
         self._ticking = bool(self._running)
         if self._ticking:
             self._loop.call_later(self._tick_s, self._tick)

@@ -7,6 +7,7 @@ import errno
 import gc
 import signal
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -41,14 +42,24 @@ class Bound:
     host: str
     port: int
     bounds: Bounds
+    tls: ssl.SSLContext | None = None
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
+        scheme = "http" if self.tls is None else "https"
+        return f"{scheme}://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
 
 
-def bind(name: str, listener: Listener, host: str, port: int, origin: str, bounds: Bounds | None = None) -> Bound:
+def bind(
+    name: str,
+    listener: Listener,
+    host: str,
+    port: int,
+    origin: str,
+    bounds: Bounds | None = None,
+    tls: ssl.SSLContext | None = None,
+) -> Bound:
     """Bind an address; port 0 takes a free one.
 
     Args:
@@ -58,6 +69,7 @@ def bind(name: str, listener: Listener, host: str, port: int, origin: str, bound
         port: of it.
         origin: where the port was set.
         bounds: what one client may take; without it what fits the listener's limits.
+        tls: how the listener proves who it is; without it it speaks plain text.
 
     Raises:
         ConfigError: MS-3016, the port is taken; MS-3017, the address cannot be bound.
@@ -86,7 +98,7 @@ def bind(name: str, listener: Listener, host: str, port: int, origin: str, bound
             fix=f"use an address of this machine and a port that you may open: {name}.host, {name}.port",
         ) from error
     host, port = listening.getsockname()[:2]
-    return Bound(name, listener, listening, host, port, bounds or Bounds(listener.body_as_sent))
+    return Bound(name, listener, listening, host, port, bounds or Bounds(listener.body_as_sent), tls)
 
 
 async def run_listeners(
@@ -194,5 +206,6 @@ def _server(bound: Bound, drain_seconds: float) -> uvicorn.Server:
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=max(int(drain_seconds), 1),
+        ssl_context_factory=None if (tls := bound.tls) is None else lambda config, default: tls,
     )
     return uvicorn.Server(config)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 from mainspring.protocols.http import Response
 from mainspring.server.http.exchange import Exchange
+from mainspring.server.http.messages import Messages, Receive, Send
 
-__all__ = ["Leaving", "Leavings", "Receive", "Send", "leaving_of", "send_stream"]
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+__all__ = ["Leaving", "Leavings", "leaving_of", "send_stream"]
 
 _UNWATCHED_S = 0.02
 """A request is watched from the second tick of this length on: most are answered by then, and cost no task."""
@@ -156,18 +154,19 @@ class _Heart:
             self._sending.cancel()
 
 
-async def send_stream(response: Response, start: MutableMapping[str, Any], send: Send, *, head: bool) -> None:
+async def send_stream(response: Response, start: MutableMapping[str, Any], exchange: Exchange | Messages) -> None:
     """Send the head of a response, then its parts.
 
     The next part is asked for when the one before is with the host, and the host takes none while the client's
     connection is full: a slow reader slows whatever the parts come from, and nothing piles up here.
     """
     assert response.stream is not None
+    head, send = exchange.method == "HEAD", exchange.send
     heart = None if response.heartbeat is None or head else _Heart(*response.heartbeat, send)
     try:
         await send(start)
         if not head:
-            await _parts(response, send, heart)
+            await _parts(response, exchange, heart)
         await send({"type": "http.response.body", "body": b""})
     finally:
         if heart is not None:
@@ -181,16 +180,16 @@ async def send_stream(response: Response, start: MutableMapping[str, Any], send:
                 await response.closed()
 
 
-async def _parts(response: Response, send: Send, heart: _Heart | None) -> None:
+async def _parts(response: Response, exchange: Exchange | Messages, heart: _Heart | None) -> None:
     assert response.stream is not None
-    if heart is None:
-        async for part in response.stream:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-        return
-    now = asyncio.get_running_loop().time
+    now, part_of = asyncio.get_running_loop().time, exchange.part
     async for part in response.stream:
-        heart.busy = True
-        await send({"type": "http.response.body", "body": part, "more_body": True})
-        heart.busy = False
-        heart.last = now()
-    heart.stop()
+        if not part_of(part):
+            if heart is not None:
+                heart.busy = True
+            await exchange.send({"type": "http.response.body", "body": part, "more_body": True})
+        if heart is not None:
+            heart.busy = False
+            heart.last = now()
+    if heart is not None:
+        heart.stop()

@@ -1,0 +1,27 @@
+"""What can be wrong with a model of PyTorch, as cause and remedy."""
+
+from __future__ import annotations
+
+from mainspring.errors import RefusedError, StoreError
+
+__all__ = ["damaged", "untrusted"]
+
+
+def damaged(file: str, error: BaseException) -> StoreError:
+    """What is no model, or needs a library that is not there."""
+    return StoreError(
+        f"model file {file!r} cannot be loaded",
+        code="MS-4150",
+        why=f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"[:200],
+        fix="install what the model was made with, or train again: mainspring run NAME --force",
+    )
+
+
+def untrusted(file: str, why: str) -> RefusedError:
+    """What runs code, and nobody vouches for."""
+    return RefusedError(
+        f"model file {file!r} runs code when it is loaded, and nobody vouches for it",
+        code="MS-4341",
+        why=why,
+        fix="train the model with this project: its catalog then records what it has made",
+    )

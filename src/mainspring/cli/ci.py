@@ -1,0 +1,146 @@
+"""``mainspring ci``: the generated CI pipelines verified, and what they ask."""
+
+from __future__ import annotations
+
+import http.client
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from mainspring.catalog.ids import now_us
+from mainspring.cli.options import json_option, open_app, open_services, project_options
+from mainspring.cli.output import emit, lines, tell
+from mainspring.declare.duration import microseconds
+from mainspring.deploy.ci.canary import Counts, Judgement, counts_of, judge
+from mainspring.deploy.ci.due import due
+from mainspring.deploy.ci.generate import flavours_in, made
+from mainspring.deploy.ci.integration import integration_of, repository_of
+from mainspring.deploy.ci.lint import absent, findings
+from mainspring.errors import RefusedError, ServiceError, UsageError
+from mainspring.server.planning import plan_of
+from mainspring.training.versions import told
+
+__all__ = ["command"]
+
+_SECONDS = 10.0
+_MOST_BYTES = 32 << 20
+
+
+@click.group(short_help="the generated CI pipelines: verify them, and whether drift may start a training")
+def command() -> None:
+    """What generated CI pipelines need of the command line."""
+
+
+@command.command(short_help="whether the files are what is generated, and without a fault")
+@project_options
+def verify(project: Path | None, profile: str | None, as_json: bool) -> int:
+    """Compare the CI files with what would be generated, and lint them; exit 5 when something is wrong.
+
+    Rules of our own need nothing; actionlint, zizmor and check-jsonschema are asked where they are installed.
+    """
+    services, app = open_app(project, profile)
+    root = repository_of(services.project)
+    flavours = flavours_in(root)
+    if not flavours:
+        raise UsageError("there is no generated pipeline", code="MS-5104", fix="mainspring build --ci github")
+    integration = integration_of(services.settings, plan_of(app))
+    wrong: list[tuple[str, str, str]] = []
+    for flavour in flavours:
+        files = made(flavour, integration, root)
+        wrong += [(one.path, "", _differs(one.state, one.touched, flavour)) for one in files if one.state != "same"]
+        there = [root / one.path for one in files if one.state != "new"]
+        wrong += [(one.path, one.where, one.what) for one in findings(flavour, there, root)]
+        for name in absent(flavour):
+            tell(f"note: {name} is not installed, and was not asked")
+    if as_json:
+        emit({"flavours": flavours, "findings": [list(one) for one in wrong]})
+    else:
+        lines([": ".join(filter(None, one)) for one in wrong] or [f"{', '.join(flavours)}: no fault found"])
+    return RefusedError.exit_status if wrong else 0
+
+
+def _differs(state: str, touched: bool, flavour: str) -> str:
+    if state == "new":
+        return f"is missing: mainspring build --ci {flavour}"
+    if touched:
+        return "was changed outside of the blocks that are yours"
+    return f"is not what mainspring.toml and the app say now: mainspring build --ci {flavour}"
+
+
+@command.command("due", short_help="whether an alarm of drift may start a training of the models")
+@click.argument("models", nargs=-1, required=True)
+@click.option("--strict", is_flag=True, help="exit 5 when none may be trained")
+@project_options
+def is_due(project: Path | None, profile: str | None, as_json: bool, models: tuple[str, ...], strict: bool) -> int:
+    """Print due=true when one of MODELS may be trained: its cooldown is over, and the week's number not reached."""
+    services = open_services(project, profile)
+    try:
+        cooldown = microseconds(services.settings.text("ci.cooldown") or "24h", what="ci.cooldown")
+        weekly = services.settings.whole("ci.weekly")
+        found = []
+        for model in models:
+            trained = [event.at for event in told(services.catalog, model, "model.registered")]
+            found.append(due(model, trained, now_us(), cooldown, weekly))
+    finally:
+        services.close()
+    any_due = any(one.due for one in found)
+    if as_json:
+        emit([asdict(one) for one in found])
+    else:
+        for one in found:
+            tell(f"{one.model}: {one.why}")
+        lines([f"due={'true' if any_due else 'false'}"])
+    return RefusedError.exit_status if strict and not any_due else 0
+
+
+@command.command(short_help="hold a canary against the champion; exits 5 when it is worse")
+@click.argument("champion")
+@click.argument("canary")
+@click.option("--watch", default="10m", show_default=True, help="for how long")
+@click.option("--every", default="15s", show_default=True, help="between two looks")
+@click.option("--least", type=click.IntRange(1), default=100, show_default=True, help="requests that a verdict needs")
+@click.option("-v", "--verbose", is_flag=True, help="tracebacks in full", expose_value=False)
+@json_option
+def canary(as_json: bool, champion: str, canary: str, watch: str, every: str, least: int) -> int:
+    """Watch the Prometheus pages at the addresses CHAMPION and CANARY: errors, and slow answers.
+
+    It ends at once when the canary is worse, with 5. The level of 5 % holds over all looks together.
+    """
+    pages = (champion, canary)
+    lasts, pause = microseconds(watch, what="--watch") / 1e6, microseconds(every, what="--every") / 1e6
+    began, before, look = time.monotonic(), _counts(pages), 0
+    found = Judgement(False, "nothing was seen")
+    now = before
+    while time.monotonic() - began < lasts and not found.worse:
+        time.sleep(min(pause, max(0.0, lasts - (time.monotonic() - began))))
+        look += 1
+        now = _counts(pages)
+        found = judge(now[0].since(before[0]), now[1].since(before[1]), look)
+    seen = now[1].since(before[1]).answered
+    if not found.worse and seen < least:
+        found = Judgement(True, f"the canary answered {seen:,.0f} requests; {least} are needed to judge it")
+    if as_json:
+        emit({"worse": found.worse, "why": found.why, "looks": look})
+    else:
+        lines([found.why])
+    return RefusedError.exit_status if found.worse else 0
+
+
+def _counts(pages: Sequence[str]) -> list[Counts]:
+    found = []
+    for page in pages:
+        if not page.startswith(("http://", "https://")):
+            raise UsageError(f"{page!r} is no address", code="MS-5101", fix="https://HOST/actuator/prometheus")
+        try:
+            with urllib.request.urlopen(page, timeout=_SECONDS) as answer:
+                found.append(counts_of(answer.read(_MOST_BYTES).decode("utf-8", "replace")))
+        except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+            raise ServiceError(
+                f"{page} does not answer", code="MS-5102", why=str(error), fix="check that the runner reaches it"
+            ) from error
+    return found
