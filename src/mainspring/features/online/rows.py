@@ -36,7 +36,6 @@ __all__ = [
     "PLAIN",
     "TOMBSTONE",
     "WINDOWS",
-    "WITHDRAWN",
     "MarkedRows",
     "PlainRow",
     "WindowRows",
@@ -54,8 +53,6 @@ _HEAD = struct.Struct(">QQQBB")
 BODY = _HEAD.size
 """Where a row's body begins."""
 PLAIN, TOMBSTONE, WINDOWS, AHEAD, BUSY, BESIDE = 0, 1, 2, 4, 8, 16
-WITHDRAWN = 2
-"""Of a row, that it was taken away: with `MarkedRows`."""
 _SIGN = 1 << 63
 _COUNT = struct.Struct("<II")
 _SIZE = struct.Struct("<I")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mainspring.declare.aggregate import Function
 from mainspring.declare.record import Kind
-from mainspring.features.online.rows import WITHDRAWN, MarkedRows, WindowRows
+from mainspring.features.online.rows import MarkedRows, WindowRows
 from mainspring.features.view import VALID_TO, View
 from mainspring.lazy import lazy
 
@@ -165,7 +165,6 @@ def merge_windows(
     if latest is not None:
         inside &= both.events > latest - layout.keep_us
     order = np.lexsort((both.seqs, both.ingests, both.events))
-    order = order[dead[order] != WITHDRAWN] if marked else order
     inside = inside[order]
     rows = taken(both, order[inside])
     if inside.all():

@@ -15,7 +15,6 @@ from mainspring.features.online.keys import key_packer, packed_columns
 from mainspring.features.online.rows import (
     PLAIN,
     TOMBSTONE,
-    WITHDRAWN,
     MarkedRows,
     PlainRow,
     WindowRows,
@@ -32,7 +31,7 @@ from mainspring.features.online.windows import (
     merge_windows,
     version_hash,
 )
-from mainspring.features.view import DELETED, EVENT, INGEST, RETRACTS, SEQ, VALID_TO, VERSION_ID, View
+from mainspring.features.view import DELETED, EVENT, INGEST, SEQ, VALID_TO, VERSION_ID, View
 from mainspring.features.windows.sketch import text_hashes
 from mainspring.lazy import lazy
 from mainspring.ports.online import OnlineStore
@@ -98,8 +97,7 @@ def rewrite(view: View, store: OnlineStore, log: Callable[[], pa.Table], entitie
         keys = sorted(waiting)
         there = dict(zip(keys, store.get_many(keys), strict=True))
         rows = _of_entities(view, log(), entities)
-        # A version that was taken away has replaced the one before all the same.
-        ordered = _ordered(view, rows if view.windowed and layout.identified else standing(rows))
+        ordered = _ordered(view, standing(rows))
         if view.windowed:
             nothing: _Whole = (empty_windows(layout), None, (_NEVER, _NEVER, 0))
             left = dict.fromkeys(keys, nothing)
@@ -132,7 +130,7 @@ def _windows_of(view: View, layout: WindowLayout, ordered: pa.Table, now_us: int
     pack, arrays, made = key_packer(view.id, view.keys), _Arrays(view, layout, ordered), {}
     for start, stop in _groups(view, ordered):
         new, newest = arrays.slice(start, stop)
-        latest = latest_of(now_us, [new.rows.events[new.dead != WITHDRAWN]])
+        latest = latest_of(now_us, [new.rows.events])
         merged = merge_windows(empty_windows(layout), None, new, layout, latest)
         made[pack(_keys_at(view, ordered, start))] = (*merged, newest)
     return made
@@ -278,9 +276,6 @@ class _Arrays:
         self._ingests = np.asarray(rows.column(INGEST).cast(pa.int64()))
         self._seqs = np.asarray(rows.column(SEQ))
         self._dead = np.asarray(rows.column(DELETED).combine_chunks().cast(pa.uint8()))
-        if rows.column(RETRACTS).null_count < len(rows):
-            stand = pc.is_in(rows.column(SEQ), standing(rows).column(SEQ).combine_chunks())
-            self._dead = np.where(np.asarray(stand.combine_chunks().cast(pa.uint8())), self._dead, WITHDRAWN)
         ids = rows.column(VERSION_ID).to_pylist() if layout.identified else []
         # Rows without an id are events of their own.
         own = (("row", seq) if value is None else value for value, seq in zip(ids, self._seqs.tolist(), strict=False))
@@ -312,8 +307,5 @@ class _Arrays:
             tuple(text[start:stop] for text in self._texts),
         )
         dead = self._dead[start:stop]
-        kept = np.flatnonzero(dead != WITHDRAWN)
-        if not len(kept):
-            return MarkedRows(rows, dead), (_NEVER, _NEVER, 0)
-        last = start + int(kept[-1])
+        last = stop - 1
         return MarkedRows(rows, dead), (int(self._events[last]), int(self._ingests[last]), int(self._seqs[last]))

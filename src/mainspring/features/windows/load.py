@@ -59,12 +59,11 @@ def rows_sql(
     names = spine_keys(len(view.keys))
     keys = ", ".join(f"{quoted(key)} as {name}" for key, name in zip(view.key_names, names, strict=True))
     wide = "".join(f", {_loaded(view, view.column(column))} as c{index}" for index, column in enumerate(columns))
-    versions, until, last = "", str(FAR), ""
+    versions, until, last, standing = "", str(FAR), "", ""
     if view.version_id is not None:
         # Rows without an id are events of their own.
-        same = f"partition by entity, {VERSION_ID}, case when {VERSION_ID} is null then seq end order by ingest, seq"
-        versions = f", {VERSION_ID}"
-        until = f"coalesce(lead(ingest) over ({same}), {FAR})"
+        versions = f", {VERSION_ID} as version, case when {VERSION_ID} is null then {SEQ} end as own"
+        until = f"coalesce(lead(ingest) over (partition by entity, version, own order by ingest, seq), {FAR})"
     mine = f"select *, {FAR} as ended from log join {ENTITIES} using ({', '.join(names)})"
     if retracted:
         taken = (
@@ -73,21 +72,53 @@ def rows_sql(
         )
         mine = f"from ({mine}) left join ({taken}) using (seq)"
         mine = f"select * exclude (ended, gone), coalesce(gone, ended) as ended {mine}"
+        standing = f" where {RETRACTS} is null"
     if not as_known and (retracted or view.version_id is not None):
         last = f"and until = {FAR}"
     visible = "greatest(event, ingest)" if as_known else "event"
+    known, revived = "versions", ""
+    if retracted and view.version_id is not None:
+        known, revived = "known", _revived("greatest(event, ingest, since)" if as_known else "event")
     carried = "".join(f", c{index}" for index in range(len(columns)))
     return f"""
 with log as (
   select {keys}, epoch_us({EVENT}) as event, epoch_us({INGEST}) as ingest, {SEQ} as seq, {DELETED} as dead
          {versions}{wide}
-  from {log}),
+  from {log}{standing}),
 mine as ({mine}),
-versions as (select *, {visible} as visible, least({until}, ended) as until from mine)
-select entity, event, visible, {"until" if as_known else FAR} as until{carried} from versions
+versions as (select *, {visible} as visible, least({until}, ended) as until from mine){revived}
+select entity, event, visible, {"until" if as_known else FAR} as until{carried} from {known}
 where not dead and event > {since_us} and event <= {until_us} and visible <= {until_us} and visible < until {last}
 order by entity, event, ingest, seq
 """
+
+
+def _revived(visible: str) -> str:
+    """SQL for `known`: of events that lost a version, each version while it was the newest that stood.
+
+    When a correction is taken away, the version before it counts again: it has several spans then, each a row.
+    """
+    event = "entity, version, own"
+    return f""",
+lost as (select distinct {event} from mine where ended < {FAR}),
+touched as (select mine.* from mine semi join lost on {_same("mine", "lost")}),
+bounds as (select distinct {event}, since from (
+  select {event}, ingest as since from touched union all select {event}, ended from touched) where since < {FAR}),
+newest as (
+  select bounds.*, touched.seq from bounds left join touched
+    on {_same("bounds", "touched")} and touched.ingest <= since and since < touched.ended
+  qualify row_number() over (
+    partition by bounds.entity, bounds.version, bounds.own, since order by touched.ingest desc, touched.seq desc) = 1),
+spans as (select *, coalesce(lead(since) over (partition by {event} order by since), {FAR}) as until from newest),
+known as (
+  select * from versions anti join lost on {_same("versions", "lost")}
+  union all by name
+  select touched.*, {visible} as visible, until from spans join touched using (seq))"""
+
+
+def _same(one: str, other: str) -> str:
+    """SQL that two relations speak of the same event."""
+    return " and ".join(f"{one}.{name} is not distinct from {other}.{name}" for name in ("entity", "version", "own"))
 
 
 def load_events(

@@ -58,17 +58,18 @@ def newest(rows, key, t, *, as_known=True, ttl=None):
 
 
 def in_window(rows, key, t, window, *, as_known=True, versioned=False):
-    """Rule 3: the rows of (t - w, t]; of a versioned event, the version that was known at t."""
+    """Rule 3: the rows of (t - w, t]; of a versioned event, the newest version that stood at t."""
     if key is None or t is None:
         return []
     seen = [row for row in rows if row.key == key and (row.ingest <= t or not as_known)]
     gone = {row.retracts for row in seen}
+    seen = [row for row in seen if row.retracts is None and row.seq not in gone]
     if versioned:
         latest = {}
         for row in sorted(seen, key=lambda row: (row.ingest, row.seq)):
             latest[row.seq if row.id is None else ("id", row.id)] = row
         seen = list(latest.values())
-    inside = [row for row in seen if not row.deleted and row.seq not in gone and t - window < row.event <= t]
+    inside = [row for row in seen if not row.deleted and t - window < row.event <= t]
     return sorted(inside, key=lambda row: (row.event, row.ingest, row.seq))
 
 

@@ -183,10 +183,14 @@ ROWS_MUTANTS = {
     "ingest is ignored": ("greatest(event, ingest) as visible", "event as visible"),
     "versions by event": ("order by ingest, seq)", "order by event, seq)"),
     "versions without seq": ("order by ingest, seq)", "order by ingest, seq desc)"),
-    "versions over all entities": ("partition by entity, _id", "partition by _id"),
-    "all without an id are one": (", case when _id is null then seq end", ""),
+    "versions over all entities": ("over (partition by entity, version", "over (partition by version"),
+    "all without an id are one": ("case when _id is null then _seq end as own", "0 as own"),
     "every version counts": ("coalesce(lead(ingest)", "coalesce(9223372036854775807, lead(ingest)"),
     "tombstones count": ("where not dead and", "where"),
+    "what is replaced stays replaced": ("and since < touched.ended", ""),
+    "what takes away is a version": (" where _retracts is null),", "),"),
+    "an event without a version has its last": ("from bounds left join", "from bounds join"),
+    "of versions that stand the first": ("order by touched.ingest desc", "order by touched.ingest"),
 }
 
 
