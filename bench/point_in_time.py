@@ -162,6 +162,10 @@ config = RepoConfig(project="bench", provider="local", registry=folder + "/regis
 store = FeatureStore(config=config)
 user = Entity(name="user", join_keys=["user"], value_type=ValueType.STRING)
 source = FileSource(path=rows, timestamp_field="happened", name="rows")
+if sys.argv[6] != "0":  # so that it knows when to spill, which it does to disk
+    import ibis
+    ibis.set_backend(ibis.duckdb.connect(memory_limit=sys.argv[6] + "GB", temp_directory=folder + "/spill",
+        max_temp_directory_size="20GB"))
 names = [f"f{i}" for i in range(columns)]
 view = FeatureView(name="view", entities=[user], ttl=timedelta(days=7), source=source,
     schema=[Field(name=n, dtype=Float64) for n in names])
@@ -176,23 +180,47 @@ for _ in range(rounds):
     start, spent = time.perf_counter(), cpu()
     found = store.get_historical_features(entity_df=labels, features=[f"view:{n}" for n in names]).to_df()
     best.append([time.perf_counter() - start, cpu() - spent])
+memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 found = found.sort_values("rid")
 hashed = hashlib.blake2b(digest_size=8)
 for n in names:
     hashed.update(np.nan_to_num(np.round(found[n].to_numpy(dtype=float), 9), nan=1e9).tobytes())
-memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({"rounds": best, "checksum": hashed.hexdigest(), "rows": len(found), "memory": memory}))
 """
 
 
-def feast(rows: pathlib.Path, spine: pathlib.Path, folder: pathlib.Path, rounds: int):
+def feast_python() -> pathlib.Path:
+    """The interpreter of a venv with Feast; made at the first use."""
     if not (PEERS / "bin" / "python").exists():
         print("making a venv for Feast ...", file=sys.stderr)
         venv.create(PEERS, with_pip=True)
         subprocess.run([PEERS / "bin" / "pip", "install", "--quiet", *PACKAGES], check=True)
-    environment = os.environ | {"FEAST_USAGE": "False"}
-    command = [PEERS / "bin" / "python", "-c", FEAST, rows, spine, folder, str(rounds), str(COLUMNS)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    return PEERS / "bin" / "python"
+
+
+def feast(rows: pathlib.Path, spine: pathlib.Path, folder: pathlib.Path, rounds: int, most: int = 0):
+    """Feast's answer to the same question in a process of its own.
+
+    Args:
+        rows: the log, Parquet.
+        spine: the labels, Parquet.
+        folder: for its registry.
+        rounds: how often it is asked.
+        most: GB of memory that its DuckDB is told it may take, and spills beyond, or 0 for its own default. A process
+            that takes a third more than that fails.
+    """
+    command = [feast_python(), "-c", FEAST, rows, spine, folder, str(rounds), str(COLUMNS), str(most)]
+    end = most * 4 * 10**9 // 3
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"FEAST_USAGE": "False"},
+        preexec_fn=lambda: end and resource.setrlimit(resource.RLIMIT_DATA, (end, end)),
+    )
+    if done.returncode:
+        raise RuntimeError(f"Feast ended with {done.returncode}: {done.stderr[-600:]}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

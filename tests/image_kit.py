@@ -136,6 +136,7 @@ def restrict(bundle: Path, *arguments: str, mounted: dict[str, Path] | None = No
     process = config["process"]
     process["terminal"] = False
     process["args"] = [*process["args"], *arguments]
+    environment = {"MAINSPRING_GRPC_PORT": "0", **environment}  # containers of several tests share the host's ports
     process["env"] += [f"{name}={value}" for name, value in environment.items()]
     process["noNewPrivileges"] = True
     process["capabilities"] = {}

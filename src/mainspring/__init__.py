@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from mainspring.declare.app import App
     from mainspring.declare.artifact import File, Model
+    from mainspring.declare.batching import Batching
     from mainspring.declare.checking import (
         between,
         conforms,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         rows,
         unique,
     )
+    from mainspring.declare.composition import Part, Rows
     from mainspring.declare.data import Entity
     from mainspring.declare.frame import Frame
     from mainspring.declare.identity import Identity
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "App": "declare.app",
+    "Batching": "declare.batching",
     "Entity": "declare.data",
     "FeatureStore": "server.features.store",
     "Field": "declare.record",
@@ -52,7 +55,9 @@ _HOMES = {
     "Identity": "declare.identity",
     "MainspringError": "errors",
     "Model": "declare.artifact",
+    "Part": "declare.composition",
     "Record": "declare.record",
+    "Rows": "declare.composition",
     "avg": "declare.aggregate",
     "between": "declare.checking",
     "conforms": "declare.checking",
@@ -81,6 +86,7 @@ _HOMES = {
 
 __all__ = [
     "App",
+    "Batching",
     "Entity",
     "FeatureStore",
     "Field",
@@ -90,7 +96,9 @@ __all__ = [
     "Identity",
     "MainspringError",
     "Model",
+    "Part",
     "Record",
+    "Rows",
     "avg",
     "between",
     "conforms",

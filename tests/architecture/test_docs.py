@@ -54,7 +54,7 @@ def test_every_command_line_that_we_advise_exists() -> None:
         text = path.read_text("utf-8")
         marked = path.suffix == ".py"
         for verb, rest in ADVICE.findall(text):
-            options = re.findall(r"(--[a-z][a-z-]*)", rest)
+            options = re.findall(r"(--[a-z][a-z0-9-]*)", rest)
             if verb not in VERBS:
                 # In prose the word may follow the name: only what stands like a command is held to it.
                 assert not options, f"{path.name}: mainspring {verb}{rest}"

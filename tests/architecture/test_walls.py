@@ -139,6 +139,28 @@ def test_help_loads_at_most_100_modules_and_click_alone() -> None:
     assert len(loaded) <= 100, len(loaded)
 
 
+@pytest.mark.parametrize("verb", ["build", "deploy"])
+def test_the_help_of_what_ships_loads_no_cloud_library(verb: str) -> None:
+    loaded = modules_after(
+        f"from mainspring.cli import cli\ncli.main(['{verb}', '--help'], prog_name='m', standalone_mode=False)"
+    )
+    assert "mainspring.cli.deploy" in loaded or verb == "build"
+    heads = {name.partition(".")[0] for name in loaded}
+    assert not heads & {
+        "lightkube",
+        "httpx2",
+        "kubernetes",
+        "boto3",
+        "botocore",
+        "azure",
+        "google",
+        "kfp",
+        "oras",
+        "ray",
+    }
+    assert not [name for name in loaded if name.startswith("mainspring.adapters.")]
+
+
 def test_importing_mainspring_loads_nothing_else() -> None:
     extra = modules_after("import mainspring") - modules_after("pass")
     ours = {name for name in extra if name.startswith("mainspring")}

@@ -74,7 +74,7 @@ def serve(project: Path, verb: str = "dev", *words: str) -> Served:
     command = [sys.executable, "-m", "mainspring.cli", verb, "--port", str(port), *words]
     if verb == "dev":
         command += ["--console-port", str(console), *([] if "--watch" in words else ["--no-watch"])]
-    env = {"MAINSPRING_MANAGEMENT_PORT": str(console), **os.environ}
+    env = {"MAINSPRING_MANAGEMENT_PORT": str(console), "MAINSPRING_GRPC_PORT": "0", **os.environ}
     log = project / "server.log"
     with open(log, "wb") as output:
         process = subprocess.Popen(

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from e2e.client_example import visit
 from e2e.conftest import Served, free_port
 from mainspring.client import (
     AnswerError,
@@ -46,6 +47,13 @@ def test_every_call_of_the_client(served: Served) -> None:
         assert first.accepted == 1
         assert client.label([Label(one.id, True)]).accepted == 1
         assert client.label([Label(one.id, True)]).accepted in (0, 1)  # one of a later moment is a newer one
+
+
+def test_the_example_of_the_docs(served: Served) -> None:
+    assert visit(served.url, "docs", 12.5) in (True, False)
+    with Client(served.url) as client:
+        seen = client.predict("returns", {"customer": "docs", "amount": 12.5}, features=True)
+    assert seen.status == {"habits": "PRESENT"}
 
 
 def test_tensors_go_and_come_in_binary(served: Served) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from e2e.conftest import mainspring
@@ -47,6 +48,23 @@ def test_history_and_online_agree(store: FeatureStore) -> None:
     assert found.dicts()[0]["mean"] is not None
     both = store.online([module.per_seat, "fares:mean"], [{"zone": "s"}], request={"seats": 2}, now=AT)
     assert list(both.columns()) == ["per_seat", "mean"]
+
+
+def test_one_question_in_every_shape_has_one_answer(store: FeatureStore) -> None:
+    shapes = ([{"zone": "n"}], ({"zone": "n"},), {"zone": ["n"]}, pa.table({"zone": ["n"]}))
+    found = [store.online("fares", shape, now=AT) for shape in shapes for _ in range(2)]
+    assert found[0].status("fares") == ["PRESENT"]
+    assert {repr((one.rows, one.statuses, one.events, one.names)) for one in found} == {
+        repr((found[0].rows, found[0].statuses, found[0].events, found[0].names))
+    }
+    for rows in ([{"zone": "n"}, {"zone": None}], [{"zone": "n"}, {}], [{"zone": None}], [{"zone": "nowhere"}]):
+        listed, by_column = store.online("fares", rows, now=AT), {"zone": [row.get("zone") for row in rows]}
+        assert listed.dicts() == store.online("fares", by_column, now=AT).dicts()
+        assert listed.status("fares") == ["PRESENT", "MISSING"][-len(rows) :]
+    for rows in ([{"zone": "n", "more": 1}], [{"more": 1}], [{"zone": 1}], []):
+        with pytest.raises(DataError) as raised:
+            store.online("fares", rows, now=AT)
+        assert raised.value.code == ("MS-2120" if rows == [{"zone": 1}] else "MS-2310")
 
 
 def test_the_frames_are_what_libraries_want(store: FeatureStore) -> None:

@@ -32,6 +32,11 @@ def push(served: Served, days: float, amount: float) -> None:
     assert status == 200, body
 
 
+def unused(project: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(mainspring("plan", "--json", cwd=project).stdout)["unused"]
+    return found
+
+
 @pytest.fixture
 def shop(built: Path, tmp_path: Path) -> Path:
     """A second version is trained on other windows, and nobody promotes it."""
@@ -48,6 +53,7 @@ def test_each_version_reads_what_it_was_trained_on(shop: Path) -> None:
     beside = [step["name"] for step in steps if "@" in step["name"]]
     assert [name.partition("@")[0] for name in beside] == ["feature_view/habits", "online/habits"]
     assert {step["status"] for step in steps} == {"hit"}, "a second apply keeps both definitions"
+    assert unused(shop) == [], "both are read"
     served = serve(shop)
     try:
         for days, amount in AMOUNTS:
@@ -66,6 +72,9 @@ def test_each_version_reads_what_it_was_trained_on(shop: Path) -> None:
         assert served.stop() == 0, served.log.read_text()
     steps = json.loads(mainspring("apply", "--json", cwd=shop).stdout)["steps"]
     assert not [step["name"] for step in steps if "@" in step["name"]], "nobody reads the old definition any more"
+    (left,) = unused(shop)
+    assert left["what"].startswith("rows online of feature view habits")
+    assert left["sweep_us"] == left["since_us"] + 86_400_000_000
 
 
 def test_a_restarted_server_brings_the_old_definition_up(shop: Path) -> None:

@@ -274,3 +274,29 @@ def test_the_command_line_lists_them(served: Served) -> None:
     shown = mainspring("show", "feature_service/ranking", cwd=served.project)
     assert "fares:mean" in shown.stdout
     assert "/on_demand/per_seat" in mainspring("show", "feature_services", cwd=served.project).stdout
+
+
+def test_reads_are_counted_by_view_and_status(served: Served) -> None:
+    def counted() -> dict[str, float]:
+        lines = call(f"{served.console}/actuator/prometheus")[1].decode().splitlines()
+        found = [line.rpartition(" ") for line in lines if line.startswith("mainspring_feature_reads_total{")]
+        return {labels: float(value) for labels, _, value in found}
+
+    def more(status: str, service: str, before: dict[str, float]) -> float:
+        return sum(
+            value - before.get(labels, 0)
+            for labels, value in counted().items()
+            if f'status="{status}"' in labels and f'service="{service}"' in labels and 'view="fares"' in labels
+        )
+
+    before = counted()
+    asked = {"entities": {"zone": ["n", "e", "nowhere"]}, "request": {"seats": 4}}
+    _, answer = ask(served, "/feature-services/ranking/read", asked)
+    letters = answer["status"]["fares"]
+    assert "M" in letters
+    for letter, status in (("P", "PRESENT"), ("M", "MISSING"), ("E", "EXPIRED")):
+        assert more(status, "ranking", before) == letters.count(letter)
+    ask(served, "/get-online-features", {"feature_service": "ranking", "entities": {"zone": ["nowhere"], "seats": [4]}})
+    assert more("MISSING", "ranking", before) == letters.count("M") + 1
+    ask(served, "/get-online-features", {"features": ["fares:newest"], "entities": {"zone": ["nowhere"]}})
+    assert more("MISSING", "(by name)", before) == 1

@@ -15,11 +15,16 @@ from typing import Any
 import pytest
 
 from e2e.conftest import Served, call, mainspring, serve
+from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.config.project import load_app
 from mainspring.errors import ServiceError, UsageError
+from mainspring.features.online.keys import view_prefix
+from mainspring.features.steps import sources_of
+from mainspring.features.unused import KEEP_US
 from mainspring.features.vector_index.search import NearestRequest
-from mainspring.server.features import vector_indexes
+from mainspring.server.features import sweeping, vector_indexes
+from mainspring.server.loop import online_views
 from mainspring.server.planning import plan_of
 from mainspring.server.state import WorkerState
 from mainspring.testing import open_project
@@ -353,3 +358,47 @@ def test_a_project_asks_it_in_its_own_tests_and_pushes_outlive_the_vector_store(
     finally:
         state.close()
         sys.path.remove(str(folder))
+
+
+def test_what_an_app_does_not_have_any_more_goes_a_day_later(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collection of an index that was removed, and the rows of a view's old definition; others stay."""
+    project = tmp_path / "project"
+    shutil.copytree(built, project, ignore=shutil.ignore_patterns("dev.lock", "server.log"))
+    app = project / "store.py"
+    text = app.read_text().replace('similar = app.vector_index(catalogue.image, filters=["price", "colour"])\n', "")
+    app.write_text(text.replace(', colour=last("colour")', ""))
+    planned = mainspring("plan", cwd=project, status=2).stdout
+    assert "kept, and nothing reads it:" in planned
+    assert "rows online of feature view catalogue" in planned
+    assert "vector index similar, swept a day after an apply or a server sees it" in planned
+    mainspring("apply", cwd=project)
+    unused = json.loads(mainspring("plan", "--json", cwd=project).stdout)["unused"]
+    assert len(unused) == 2
+    assert all(one["sweep_us"] == one["since_us"] + KEEP_US for one in unused)
+    services = Services.of_project(project)
+    try:
+        plan = plan_of(load_app(services.settings))
+        views, sources = online_views(services, plan), sources_of(plan)
+        old = next(int(one["subject"].rpartition("/")[2]) for one in unused if "rows online" in one["what"])
+        new = views["catalogue"].id
+        kept = dict(services.online.scan(view_prefix(new)))
+        assert len(dict(services.online.scan(view_prefix(old)))) == len(kept) == 5
+        assert len(services.vectors.indexes()) == 1
+        for hours, gone in ((23, 0), (25, 2), (26, 0)):
+            monkeypatch.setattr(sweeping, "now_us", lambda hours=hours: now_us() + hours * 3_600_000_000)
+            assert len(sweeping.sweep_unused(services, plan, views, sources, {}, "test")) == gone
+        assert dict(services.online.scan(view_prefix(old))) == {}
+        assert dict(services.online.scan(view_prefix(new))) == kept
+        assert services.vectors.indexes() == ()
+    finally:
+        services.close()
+    assert json.loads(mainspring("plan", "--json", cwd=project).stdout)["unused"] == []
+    app.write_text((built / "store.py").read_text())
+    mainspring("apply", cwd=project)
+    served = serve(project)
+    try:
+        assert found(served, vector=[1, 0, 0], k=2) == ["a", "b"], "what is declared again is made anew"
+    finally:
+        assert served.stop() == 0, served.log.read_text()

@@ -16,7 +16,7 @@ from mainspring.choose.discover import adapters, is_installed, named_object, par
 from mainspring.choose.sharing import SharedStore
 from mainspring.config.settings import Setting, Settings, load_settings, reveal
 from mainspring.declare.data import did_you_mean
-from mainspring.errors import ConfigError
+from mainspring.errors import ConfigError, UsageError
 from mainspring.ports.adapter import Adapter
 from mainspring.ports.catalog import Catalog
 from mainspring.ports.compute import Compute
@@ -28,11 +28,12 @@ from mainspring.ports.objects import Objects
 from mainspring.ports.online import OnlineStore
 from mainspring.ports.parser import Parser
 from mainspring.ports.reranker import Reranker
-from mainspring.ports.runtime import ModelRuntime, Predictor, read_card
+from mainspring.ports.runtime import Card, ModelRuntime, Predictor, read_card
 from mainspring.ports.tables import TableStore
+from mainspring.ports.target import Target
 from mainspring.ports.vector_store import VectorStore
 
-__all__ = ["STORES", "Services", "ServicesSpec", "adapter_settings", "port_settings"]
+__all__ = ["STORES", "Deployment", "Services", "ServicesSpec", "adapter_settings", "port_settings"]
 
 STATE = ".mainspring"
 STORES = ("catalog", "objects", "tables", "online")
@@ -46,6 +47,40 @@ class ServicesSpec:
     project: str
     profile: str
     flags: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A target, and the way to what it deploys to.
+
+    Attributes:
+        target: renders, compares and writes.
+        adapter: which it is.
+        settings: its settings.
+        place: the app's state folder.
+    """
+
+    target: Target
+    adapter: Adapter
+    settings: object
+    place: Path
+
+    def client(self) -> object:
+        """Open the other side.
+
+        Raises:
+            ConfigError: MS-3010, its library is not installed; as the adapter raises when there is no way to it.
+        """
+        needed = cast("tuple[str, ...]", self.adapter.capabilities["client_modules"])
+        if missing := [module for module in needed if not is_installed(module)]:
+            raise ConfigError(
+                f"target {self.adapter.name!r} needs {missing[0]}",
+                code="MS-3010",
+                why="it is not installed",
+                fix=f"pip install 'mainspring[{self.adapter.extra}]'",
+            )
+        opening = cast("Callable[[object, Path], object]", named_object(str(self.adapter.capabilities["client"])))
+        return opening(self.settings, self.place)
 
 
 class Services:
@@ -140,14 +175,28 @@ class Services:
         found = self.serving("converter")
         return cast(Converter, self._open(found[0])) if found else None
 
-    def predictor(self, folder: Path) -> Predictor:
+    def own_predictor(self, folder: Path) -> Predictor:
+        """Load the model of a folder that a step of this project has made, and that may run code therefore.
+
+        Raises:
+            ConfigError, StoreError, RefusedError: as `predictor`.
+        """
+        return self.predictor(folder, vouched=read_card(folder).digest)
+
+    def predictor(self, folder: Path, card: Card | None = None, *, vouched: str = "") -> Predictor:
         """Load the model of a folder with the runtime that reads its format.
+
+        Args:
+            folder: the model's folder.
+            card: one of the `forms` of its card; the first one when left out.
+            vouched: the digest that the catalog has recorded of a file that runs code; what the folder says of itself
+                counts for nothing.
 
         Raises:
             ConfigError: MS-3018, no installed runtime reads the format.
-            StoreError: MS-4150; RefusedError: MS-5030, as the runtime raises.
+            StoreError: MS-4150; RefusedError: MS-5030, MS-4341, as the runtime raises.
         """
-        card = read_card(folder)
+        card = msgspec.structs.replace(card or read_card(folder), digest=vouched)
         for adapter in self.serving("runtime"):
             if card.format in cast("tuple[str, ...]", adapter.capabilities["formats"]):
                 return cast(ModelRuntime, self._open(adapter)).load(folder, card)
@@ -209,6 +258,26 @@ class Services:
         """
         section = f"sources.{name}"
         return self._open(self.decision("source", section).chosen, section)
+
+    def target(self, name: str) -> Deployment:
+        """Where the app is deployed to, whose settings are in ``[targets.NAME]``; a target's own name needs none.
+
+        Raises:
+            ConfigError: MS-3010 to MS-3014, as `get`.
+            UsageError: MS-2741, no target is called so.
+        """
+        section = f"targets.{name}"
+        found = {adapter.name: adapter for adapter in adapters() if adapter.port == "target"}
+        if self.settings.setting(f"{section}.adapter") is None and name in found:
+            adapter = found[name]
+        elif self.settings.section(section):
+            adapter = self.decision("target", section).chosen
+        else:
+            known = sorted({*found, *(key.partition(".")[0] for key in self.settings.section("targets"))})
+            raise UsageError(f"no target is called {name!r}", code="MS-2741", fix=did_you_mean(name, known))
+        settings = adapter_settings(adapter, self.settings, section)
+        opening = cast("Callable[[object, Path], Target]", named_object(adapter.factory))
+        return Deployment(opening(settings, self.state), adapter, settings, self.state)
 
     def get(self, port: str) -> object:
         """The opened port.

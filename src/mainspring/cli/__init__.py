@@ -23,7 +23,8 @@ VERBS = {
     "run": "one source, feature view, model, index, evaluation, step or pipeline, now",
     "step": "one step by itself: values and folders in, a folder out; for orchestrators",
     "serve": "the production server only",
-    "build": "an image of the app, for wherever it is to run",
+    "build": "what ships the app: an image, objects for a cluster, pipelines, files for CI",
+    "deploy": "bring the app to where it runs, and look after it there",
     "ask": "talk to an assistant in the terminal",
     "show": "list or describe anything",
     "why": "why a step ran again, or did not",
@@ -31,7 +32,7 @@ VERBS = {
     "logs": "what a step printed",
     "promote": "make a model version the champion",
     "rollback": "give an endpoint its previous champion, or an index its version, back",
-    "bench": "vector stores compared on your own index, and one recommended",
+    "bench": "your own index in every vector store, your own endpoint under load",
     "conditions": "every choice of an adapter, and why",
     "doctor": "this machine: versions, cores, disk, ports, each fault with its remedy",
 }

@@ -1,4 +1,4 @@
-"""``mainspring build``: what ships the app: an image, pipelines for others to run, files for CI."""
+"""``mainspring build``: what ships the app: an image, objects for a cluster, pipelines for others, files for CI."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 from mainspring.cli.emitting import kubeflow
 from mainspring.cli.imaging import build_image
 from mainspring.cli.options import project_options
+from mainspring.cli.rendering import FORMS, render_target
 from mainspring.deploy.ci.generate import FLAVOURS
 from mainspring.deploy.image.manifest import VARIANTS
 from mainspring.errors import UsageError
@@ -16,7 +17,7 @@ from mainspring.errors import UsageError
 __all__ = ["command"]
 
 
-@click.command(short_help="what ships the app: an image, pipelines for others to run, files for CI")
+@click.command(short_help="what ships the app: an image, objects for a cluster, pipelines for others, files for CI")
 @click.argument("words", nargs=-1, metavar="[NAME] [KEY=VALUE]...")
 @click.option("--image", "image", is_flag=True, help="an OCI image: pushed to image.repository, without a daemon")
 @click.option("--layout", type=click.Path(file_okay=False, path_type=Path), help="write it as an OCI layout into DIR")
@@ -25,9 +26,13 @@ __all__ = ["command"]
     "--for", "variant", type=click.Choice(sorted(VARIANTS)), default="kubernetes", show_default=True, help="the target"
 )
 @click.option("--eject", "ejected", is_flag=True, help="write a Dockerfile and a compose file instead, to keep")
+@click.option("--k8s", "k8s", is_flag=True, help="objects for Kubernetes, rendered without asking a cluster")
+@click.option("--kserve", "kserve", is_flag=True, help="the same with KServe's InferenceService")
+@click.option("--render", "form", type=click.Choice(FORMS), help="objects in this form; manifests when left out")
+@click.option("--target", metavar="NAME", help="objects for [targets.NAME]")
 @click.option("--kfp", "kfp", is_flag=True, help="the pipeline NAME for Kubeflow and Vertex AI Pipelines")
-@click.option("--use", "use", metavar="IMAGE", help="with --kfp: the image that the steps run in")
-@click.option("-o", "--output", "to", type=click.Path(dir_okay=False, path_type=Path), help="with --kfp: the file")
+@click.option("--use", "use", metavar="IMAGE", help="the image to run: that of --kfp, or another than was pushed last")
+@click.option("-o", "--output", "to", type=click.Path(path_type=Path), help="the file of --kfp, the folder of objects")
 @click.option("--ci", "flavour", type=click.Choice(sorted(FLAVOURS)), help="pipelines for a CI service")
 @project_options
 def command(
@@ -40,6 +45,10 @@ def command(
     tags: tuple[str, ...],
     variant: str,
     ejected: bool,
+    k8s: bool,
+    kserve: bool,
+    form: str | None,
+    target: str | None,
     kfp: bool,
     use: str | None,
     to: Path | None,
@@ -49,7 +58,8 @@ def command(
 
     An image is built without importing the app; what is unchanged is neither made nor sent again.
     """
-    if sum((image or ejected, kfp, flavour is not None)) != 1:
+    objects = k8s or kserve or form is not None or target is not None
+    if sum((image or ejected, objects, kfp, flavour is not None)) != 1:
         raise UsageError(
             "nothing is asked for, or several things at once",
             code="MS-2704",
@@ -61,4 +71,7 @@ def command(
         raise UsageError(f"{words[0]!r} is too much", code="MS-2779", fix="only --kfp takes a name")
     if flavour is not None:
         return 0
+    if objects:
+        name = target or ("kserve" if kserve else "kubernetes")
+        return render_target(project, profile, as_json, name, form or FORMS[0], use, to)
     return build_image(project, profile, as_json, layout, tags, variant, ejected)

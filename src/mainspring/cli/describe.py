@@ -11,13 +11,15 @@ import msgspec
 
 from mainspring.choose.services import Services
 from mainspring.cli.output import moment
+from mainspring.declare.rollout import RolloutStep, spell_step
 from mainspring.features.ingest import REASON
 from mainspring.features.log import newest
 from mainspring.features.quality.gate import PUSHED, REPLAYED, last_results
 from mainspring.features.quarantine import set_aside
 from mainspring.features.steps import sources_of, views_of
-from mainspring.plan.graph import Plan
+from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alias, Entity
+from mainspring.server.rollouts.drive import described
 from mainspring.server.trace import TracedPrediction
 
 __all__ = [
@@ -25,6 +27,8 @@ __all__ = [
     "prediction_lines",
     "quality_lines",
     "quality_of",
+    "rollout_lines",
+    "rollout_of",
     "source_lines",
     "table_of",
     "version_rows",
@@ -41,7 +45,8 @@ def prediction_lines(found: TracedPrediction) -> Iterator[str]:
     yield from (f"  {name}: {value}" for name, value in found.values.items())
     yield from (f"  label: {label.value:g}, known {moment(label.at)}" for label in found.labels)
     made = f"files {found.artifact[:12]}, code {found.code[:12]}"
-    yield f"  answered by model/{found.model} version {found.version}, {made}"
+    role = "" if found.role == "stable" else f" as a {found.role}"
+    yield f"  answered by model/{found.model} version {found.version}{role}, {made}"
     yield f"  trained on {found.training_rows:,} rows, training set {found.training_set}"
     for table in found.tables:
         made = f"definition {table.definition[:12]}, content {table.digest[:12]}"
@@ -49,6 +54,35 @@ def prediction_lines(found: TracedPrediction) -> Iterator[str]:
     if found.run is not None:
         commit = found.run.environment.get("git_sha") or "no commit"
         yield f"  by run {found.run.id}, {moment(found.run.started)}, commit {commit}: {found.run.reason}"
+
+
+def rollout_of(services: Services, plan: Plan, node: Node) -> dict[str, Any] | None:
+    """The newest rollout of a model, or of the one behind an endpoint, with what was seen of it; None without one."""
+    url = node.url if node.kind == "model" else node.inputs[0]
+    return described(services.catalog, url.removeprefix("/model/")) if url.startswith("/model/") else None
+
+
+def rollout_lines(found: Mapping[str, Any] | None) -> Iterator[str]:
+    """A rollout: what it is at, its steps, both versions' calls, and how far the tried one is from being stopped."""
+    if found is None:
+        return
+    yield f"  rollout: {found['told']}, since {moment(found['started'])}, by {found['by']}"
+    for place, step in enumerate(found["steps"]):
+        mark = "*" if found["state"] == "running" and place == found["step"] else " "
+        yield f"   {mark} {spell_step(msgspec.convert(step, RolloutStep))}"
+    for version, calls in found["calls"].items():
+        yield f"    version {version}: {calls:,} calls, {found['errors'][version]:,} failed"
+    for look in found["looks"]:
+        bound = "no look yet" if look["bound"] is None else f"{look['worse']:+.4f}, stopped above {look['bound']:.4f}"
+        yield f"    {look['measure']}: {_shown(look['canary'])} beside {_shown(look['stable'])} ({bound})"
+    if (shadow := found["shadow"]) is not None:
+        mean = shadow["total"] / shadow["rows"] if shadow["rows"] else 0.0
+        yield f"    shadow: {shadow['rows']:,} rows compared, {shadow['dropped']:,} calls dropped"
+        yield f"    {shadow['flips']:,} other labels, scores {mean:.4g} apart, {shadow['greatest']:.4g} at most"
+
+
+def _shown(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.4g}"
 
 
 def version_rows(versions: Sequence[Entity], aliases: Sequence[Alias], metric: str) -> list[tuple[str, ...]]:

@@ -15,6 +15,7 @@ from mainspring.deploy.image.reference import Reference, reference_of
 from mainspring.deploy.image.registry import Registry
 from mainspring.deploy.image.sbom import MEDIA_TYPE
 from mainspring.deploy.image.transport import Sent, attach, push, write_layout
+from mainspring.deploy.shipping import remember
 from mainspring.errors import UsageError
 
 __all__ = ["build_image"]
@@ -60,6 +61,7 @@ def build_image(
             for one in found.built.manifests:
                 digest = one.described.digest
                 bills[digest] = attach(registry, one.described, MEDIA_TYPE, found.bills[digest], store)
+            remember(services, f"{at.host}/{at.name}@{found.built.top.digest}", dict(found.release.models))
         _show(found, at, names, sent, bills, time.monotonic() - started, as_json)
         return 0
     finally:

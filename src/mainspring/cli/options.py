@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import TypeVar
+from types import FrameType, MappingProxyType
+from typing import NoReturn, TypeVar
 
 import click
 
@@ -14,7 +16,7 @@ from mainspring.config.project import load_app
 from mainspring.config.settings import find_project
 from mainspring.declare.app import App
 
-__all__ = ["json_option", "open_app", "open_services", "project_options"]
+__all__ = ["ended_like_stopped", "json_option", "open_app", "open_services", "project_options"]
 
 F = TypeVar("F", bound=Callable[..., object])
 
@@ -53,3 +55,17 @@ def open_app(
     """The services and the loaded app of the project that the options name."""
     services = open_services(project, profile, flags)
     return services, load_app(services.settings)
+
+
+@contextlib.contextmanager
+def ended_like_stopped() -> Iterator[None]:
+    """SIGTERM ends the block like Ctrl-C does, so that what was built is removed."""
+
+    def stop(signum: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -12,14 +13,18 @@ from mainspring.choose.services import Services
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import emit, lines, tell
 from mainspring.errors import ConfigError, DataError
+from mainspring.features.steps import sources_of
+from mainspring.features.unused import Unused
 from mainspring.llm.capacity import GIB
 from mainspring.llm.sizing import Sizing, sizings
 from mainspring.plan.diff import Change
 from mainspring.plan.graph import Plan
+from mainspring.server.features.sweeping import unused_in
 from mainspring.server.forecasting import Cost, costs_of
+from mainspring.server.loop import online_views
 from mainspring.server.planning import changes_of, plan_of
 
-__all__ = ["carried", "command", "priced", "spelled"]
+__all__ = ["carried", "command", "priced", "spelled", "unread"]
 
 _SIGNS = {"add": "+", "change": "~", "remove": "-", "rebuild": "^"}
 
@@ -36,17 +41,19 @@ def command(project: Path | None, profile: str | None, as_json: bool) -> int:
     graph = plan_of(app)
     changes = changes_of(services, graph)
     costs = _costs(services, graph)
+    unused = unused_in(services, graph, online_views(services, graph), sources_of(graph))
     found = sizings(services.settings, [node.name for node in graph.of_kind("llm")])
     if as_json:
         emit(
             {
                 "changes": [dataclasses.asdict(change) for change in changes],
                 "steps": [dataclasses.asdict(cost) for cost in costs],
+                "unused": [dataclasses.asdict(one) for one in unused],
                 "capacity": [dataclasses.asdict(one) for one in found],
             }
         )
     else:
-        lines([*spelled(changes), *priced(costs)])
+        lines([*spelled(changes), *priced(costs), *unread(unused)])
         for one in found:
             lines(["", *carried(one)])
     return 2 if changes else 0
@@ -90,6 +97,19 @@ def priced(costs: Sequence[Cost]) -> list[str]:
     if after := [f"{cost.step}{_seconds(cost)}" for cost in run if cost.would == "follow"]:
         found.append(f"  and what takes their results, if those change: {', '.join(after)}")
     return found
+
+
+def unread(unused: Sequence[Unused]) -> list[str]:
+    """What is kept and nothing reads, as lines."""
+    if not unused:
+        return []
+    when = {
+        one: "a day after an apply or a server sees it"
+        if one.sweep_us is None
+        else f"after {datetime.fromtimestamp(one.sweep_us / 1e6, UTC):%Y-%m-%d %H:%M} UTC"
+        for one in unused
+    }
+    return ["", "kept, and nothing reads it:", *(f"  {one.what}, swept {moment}" for one, moment in when.items())]
 
 
 def _seconds(cost: Cost) -> str:

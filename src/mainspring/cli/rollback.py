@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from mainspring.catalog.ids import now_us
+from mainspring.catalog.rollouts import Rollout
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import emit, lines
 from mainspring.cli.promote import tell_shares
@@ -18,7 +19,7 @@ from mainspring.plan.graph import Node
 from mainspring.rag import versions
 from mainspring.server.answering.prompts import PROD, roll_back_prompt
 from mainspring.server.planning import plan_of
-from mainspring.training.versions import roll_back
+from mainspring.server.rollouts.deciding import roll_back_model
 
 __all__ = ["command"]
 
@@ -30,6 +31,7 @@ __all__ = ["command"]
 def command(project: Path | None, profile: str | None, as_json: bool, name: str, alias: str) -> int:
     """Give the model behind the endpoint NAME the champion, or the index NAME the version, that it had before.
 
+    While a version of the model is tried, that ends, and its champion answers everybody.
     prompt/NAME gives the prompt's alias what it stood for before.
     """
     services, app = open_app(project, profile)
@@ -53,9 +55,11 @@ def command(project: Path | None, profile: str | None, as_json: bool, name: str,
         else:
             lines([told])
         return 0
-    done = roll_back(services.catalog, node.inputs[0].rpartition("/")[2], getpass.getuser())
+    done = roll_back_model(services.catalog, node.inputs[0].rpartition("/")[2], getpass.getuser())
     if as_json:
         emit(msgspec.to_builtins(done))
+    elif isinstance(done, Rollout):
+        lines([f"{done.model}: {done.told()}"])
     else:
         lines([f"{done.name}: version {done.version} is the champion again"])
     return 0

@@ -15,6 +15,8 @@ from mainspring.cli.describe import (
     prediction_lines,
     quality_lines,
     quality_of,
+    rollout_lines,
+    rollout_of,
     source_lines,
     table_of,
     version_rows,
@@ -139,6 +141,7 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
                 **({"monitor": _watched(services, name)} if kind == "monitor" else {}),
                 **({"table": table_of(services, plan, kind, name)} if kind in _TABLES else {}),
                 **({"quality": quality_of(services, kind, name)} if kind in _TABLES else {}),
+                **({"rollout": rollout_of(services, plan, node)} if kind in ("endpoint", "model") else {}),
                 **({"index": index_of(services, name)} if kind == "index" else {}),
                 **({"vector_index": described_named(services, plan, name)} if kind == "vector_index" else {}),
             }
@@ -154,6 +157,8 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
         took = "" if step.ended is None else ago(step.ended - step.started)
         print(f"  {moment(step.started)}  {step.status}  {took}  {step.note or step.error}")
     _describe_more(services, plan, kind, name)
+    if kind in ("endpoint", "model"):
+        lines(rollout_lines(rollout_of(services, plan, node)))
 
 
 def _describe_more(services: Services, plan: Plan, kind: str, name: str) -> None:

@@ -9,11 +9,11 @@ __all__ = ["NAMED", "PORTS", "SETTINGS", "SettingSpec", "misfit"]
 
 PORTS = (
     "catalog", "objects", "tables", "online", "compute", "runtime", "converter",
-    "manifest", "vectors", "embedder", "parser", "reranker", "llm", "threads",
+    "manifest", "vectors", "embedder", "parser", "reranker", "llm", "threads", "target",
 )  # fmt: skip
 """The ports; ``PORT.adapter`` names an adapter, ``PORT.url`` says where it is, other keys are the adapter's own."""
 
-NAMED = {"llms": "llm"}
+NAMED = {"llms": "llm", "targets": "target"}
 """Sections with an instance of a port for each name: ``llms.chat.url`` is where the language model ``chat`` is."""
 
 
@@ -128,11 +128,24 @@ SETTINGS: tuple[SettingSpec, ...] = (
     ),
     SettingSpec("server.host", str, "127.0.0.1", "address the endpoints listen on"),
     SettingSpec("server.port", int, 8080, "port the endpoints listen on; 0 takes a free one", 0, 65_535),
-    SettingSpec("grpc.port", int, None, "port of Feast's gRPC services; 0 takes a free one, unset is none", 0, 65_535),
+    SettingSpec("grpc.enabled", bool, True, "whether models and features are served over gRPC"),
+    SettingSpec("grpc.port", int, 9000, "port of gRPC, on `server.host`; 0 takes a free one", 0, 65_535),
+    SettingSpec(
+        "grpc.max_message", int, None, "greatest message of gRPC, in bytes; `server.max_body` when left out", 1
+    ),
+    SettingSpec("grpc.certificate", str, None, "file of gRPC's certificate, in PEM; plain text when left out"),
+    SettingSpec("grpc.private_key", str, None, "file of its private key, in PEM, without a passphrase"),
+    SettingSpec("grpc.client_ca", str, None, "file of what signs clients' certificates; they must have one then"),
     SettingSpec("server.max_body", int, 8_388_608, "greatest request body, in bytes", 1),
     SettingSpec("server.max_rows", int, 65_536, "most rows in one request", 1),
     SettingSpec("server.queue", int, 1024, "most requests under way at once; beyond it the answer is 429", 1),
     SettingSpec("server.drain", float, 25.0, "seconds that open requests may take after SIGTERM", 0),
+    SettingSpec(
+        "server.schedules",
+        list,
+        ["*"],
+        "the timetables that the server keeps, by name; a cluster's CronJobs keep the others",
+    ),
     SettingSpec("server.timeout", float, 30.0, "seconds that a request may take", 0.001),
     SettingSpec(
         "server.stall",
@@ -217,6 +230,12 @@ SETTINGS: tuple[SettingSpec, ...] = (
         'whether a request may set its own moment with "now", and a label may be dated ahead',
     ),
     SettingSpec(
+        "serving.trial",
+        str,
+        None,
+        "a folder: this server is only measured, logs and counts there, judges nothing and fires no schedule",
+    ),
+    SettingSpec(
         "serving.protocols",
         list,
         ["oip", "kserve", "tfserving", "sagemaker", "vertex", "azureml", "torchserve"],
@@ -228,6 +247,28 @@ SETTINGS: tuple[SettingSpec, ...] = (
         None,
         "the model of routes that name none, such as /invocations; an app's only model when left out",
     ),
+    SettingSpec(
+        "serving.quick_us",
+        float,
+        200.0,
+        "microseconds up to which a call of a model is computed on the event loop; beyond them calls wait for the "
+        "model's own thread, and are scored together",
+        0,
+    ),
+    SettingSpec(
+        "serving.memory",
+        int,
+        None,
+        "bytes that models may take together: each is loaded when it is asked, and the one that was asked longest ago "
+        "makes room; all are loaded at the start when left out",
+        1,
+    ),
+    SettingSpec("endpoints.*.batch_rows", int, None, "most rows of several calls that are scored together", 1),
+    SettingSpec("endpoints.*.batch_delay_ms", float, None, "milliseconds that a call waits for others", 0),
+    SettingSpec(
+        "endpoints.*.queue_rows", int, None, "most rows that wait for the model; beyond it the answer is 429", 1
+    ),
+    SettingSpec("endpoints.*.queue_bytes", int, None, "most bytes of them", 1),
     SettingSpec("management.enabled", bool, False, "whether the management listener (actuator, console) runs"),
     SettingSpec("management.host", str, "127.0.0.1", "address of the management listener"),
     SettingSpec("management.port", int, 8081, "port of the management listener; 0 takes a free one", 0, 65_535),

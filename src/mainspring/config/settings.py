@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -26,13 +26,13 @@ DEV_DEFAULT = "default of profile dev"
 _SECRET = re.compile(r"^(env|file):(.+)$")
 _HIDDEN = "******"
 _INLINE = re.compile(r"\$\{(env|file):([^}]+)\}")
-_OF_NAMES = ("sources", "documents", "callers", "limits", "prices", "capacity", "mcp")
+_OF_NAMES = ("sources", "documents", "endpoints", "callers", "limits", "prices", "capacity", "mcp")
 """Sections with a part for each of the app's names."""
 _DEV = {
     "management.enabled": True,
     "console.enabled": True,
     "serving.replay": True,
-    "management.expose": ["health", "info", "conditions", "prometheus"],
+    "management.expose": ["health", "info", "conditions", "prometheus", "rollouts"],
 }
 
 
@@ -55,6 +55,18 @@ class Setting:
             one = Setting(self.key, value, self.origin)
             if one.secret:
                 yield one
+
+    def with_references(self, turn: Callable[[str, str], str]) -> str:
+        """The value as text with each reference turned into another: of its kind, ``env`` or ``file``, and its name.
+
+        The parts of a list are set apart by commas, as a variable holds them.
+        """
+        if isinstance(self.value, list):
+            return ",".join(Setting(self.key, item, self.origin).with_references(turn) for item in self.value)
+        text = str(self.value)
+        if whole := _SECRET.match(text):
+            return turn(whole[1], whole[2])
+        return _INLINE.sub(lambda match: f"${{{turn(match[1], match[2])}}}", text)
 
     def shown(self) -> object:
         """The value as people may see it: references stay references, secrets and passwords in URLs are hidden."""
@@ -264,6 +276,11 @@ def _key_of(words: str, known: Mapping[str, Setting]) -> str | None:
     return None
 
 
+def _parts(value: object) -> object:
+    """A variable's text as a list: its parts between commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
 def _spec(key: str) -> SettingSpec | None:
     parts = key.split(".")
     for spec in SETTINGS:
@@ -312,8 +329,10 @@ def _checked(setting: Setting) -> Setting:
             origin=setting.origin,
             fix=_nearest(setting.key),
         )
+    outside = setting.origin.startswith("MAINSPRING_")
+    given = _parts(setting.value) if outside and spec.type is list else setting.value
     try:
-        value: object = msgspec.convert(setting.value, spec.type, strict=not setting.origin.startswith("MAINSPRING_"))
+        value: object = msgspec.convert(given, spec.type, strict=not outside)
     except msgspec.ValidationError as error:
         raise ConfigError(
             f"setting {setting.key} = {_HIDDEN if spec.secret else repr(setting.value)} has the wrong type",

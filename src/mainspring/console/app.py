@@ -16,11 +16,11 @@ from litestar.exceptions import HTTPException, NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.static_files import create_static_files_router
 
-from mainspring.console import engines, indexes, monitors, pages, words
+from mainspring.console import engines, indexes, monitors, pages, rollouts, words
 from mainspring.console.showing import HEADERS, HOMES, Shower, own_page, page_of
 from mainspring.console.state import ConsoleState
 from mainspring.console.talk import STREAMS, talk_route
-from mainspring.errors import DeclarationError, UsageError
+from mainspring.errors import DeclarationError, RefusedError, UsageError
 
 __all__ = ["console_app"]
 
@@ -86,6 +86,7 @@ def console_app(state: ConsoleState) -> Litestar:
             *(_object(state, kind) for kind in HOMES),
             _log(state),
             _attempt(state, show),
+            _decided(state, show),
             _alarm(state, show),
             _alarm_of_data(state, show),
             talk_route(state, show),
@@ -133,6 +134,27 @@ def _attempt(state: ConsoleState, show: Shower) -> HTTPRouteHandler:
         return show(request, "tried.html", name, {"name": name, "status": status, "text": text})
 
     return attempt
+
+
+def _decided(state: ConsoleState, show: Shower) -> HTTPRouteHandler:
+    @post("/serving/{name:str}/versions/{act:str}", status_code=200, guards=[own_page])
+    async def decided(request: Request[Any, Any, Any], name: str, act: str) -> Response[bytes]:
+        """Try a version, let it take over, or take it back; then the endpoint's page, or as JSON how it stands."""
+        form = {key: str(value) for key, value in (await request.form()).items()}
+        try:
+            row = await asyncio.to_thread(rollouts.decide, state, name, act, form)
+        except (UsageError, RefusedError) as error:
+            status = 400 if isinstance(error, UsageError) else 409
+            why = f": {error.why}" if error.why else ""
+            raise HTTPException(detail=f"{error.what}{why}", status_code=status) from error
+        if row is None:
+            raise NotFoundException(detail=f"{request.url.path} is not here")
+        if "text/html" in request.headers.get("accept", "text/html"):
+            place = f"/serving#{quote(name)}"
+            return Response(b"", status_code=303, headers={**HEADERS, "location": place})
+        return show.json(row)
+
+    return decided
 
 
 def _alarm(state: ConsoleState, show: Shower) -> HTTPRouteHandler:

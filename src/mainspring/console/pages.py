@@ -13,6 +13,7 @@ from mainspring.console.distributions import columns_of, distribution
 from mainspring.console.graph import layout
 from mainspring.console.health import builder, health_of
 from mainspring.console.previews import preview
+from mainspring.console.rollouts import rollout_rows
 from mainspring.console.state import ConsoleState
 from mainspring.errors import StoreError
 from mainspring.features.log import TableVersion, newest
@@ -188,7 +189,8 @@ def serving(state: ConsoleState) -> Page:
     for row in rows:
         node = plan.node(f"/endpoint/{row['name']}")
         row["fields"] = [] if node is None else _request_fields(state, node)
-    nodes = [node for node in plan.of_kind("endpoint") if not node.inputs[0].startswith("/model/")]
+        row |= rollout_rows(state, str(row["model"]))
+    nodes = [node for node in plan.of_kind("endpoint") if not node.inputs[0].startswith(("/model/", "/composition/"))]
     states = health_of(state, plan.upstream([node.url for node in nodes]), ())
     in_words = [
         {

@@ -15,6 +15,7 @@ from mainspring.declare.assistant import (
     AssistantMonitorSpec,
     Served,
 )
+from mainspring.declare.batching import Batching
 from mainspring.declare.check import (
     cron_fits,
     default_name,
@@ -24,6 +25,12 @@ from mainspring.declare.check import (
     share,
     takes_inputs,
     time_zone,
+)
+from mainspring.declare.composition import (
+    Composition,
+    CompositionEndpoint,
+    CompositionEndpointSpec,
+    CompositionSpec,
 )
 from mainspring.declare.computing import Computing
 from mainspring.declare.data import Column, FeatureView, Source
@@ -143,6 +150,37 @@ class App(Featuring, Computing, Answering):
 
         return declare
 
+    def compose(
+        self,
+        *models: ModelDeclaration,
+        gives: Literal["probability", "number"] | None = None,
+        called: str | None = None,
+    ) -> Callable[[Callable[..., object]], Composition]:
+        """Models put together by a plain function: ``def blended(x: Rows, late: Part, slow: Part)``.
+
+        The function prepares the rows, asks the models, and makes one number a row of what they say: a transformer, an
+        ensemble, a post-processor, in one hop of one process. `app.endpoint` serves it like a model, on every protocol.
+
+        Args:
+            models: what it asks; they are given behind the rows, in this order, each as its champion.
+            gives: ``probability`` or ``number``; what the first model gives, when left out.
+            called: its name, when not the function's.
+
+        Raises:
+            DeclarationError: MS-1001, MS-1029, MS-1034.
+        """
+        are("what app.compose takes", models, (ModelDeclaration,), "write @app.compose(MODEL, ..) above the function")
+        is_a("what app.compose takes first", next(iter(models), None), ModelDeclaration, "@app.compose(MODEL, ..)")
+        if gives is not None:
+            choice("gives", gives, ("probability", "number"))
+
+        def declare(function: Callable[..., object]) -> Composition:
+            takes_inputs(function, 1 + len(models), others=False)
+            spec = CompositionSpec(function, models, gives)
+            return self._add(Composition(spec, of_function(function), called or function.__name__))
+
+        return declare
+
     def promote(
         self,
         model: ModelDeclaration,
@@ -185,32 +223,39 @@ class App(Featuring, Computing, Answering):
         *,
         latency: Duration | None = ...,
         log: float = ...,
+        batching: Batching | bool = ...,
         versions: Versions = ...,
         called: str | None = ...,
     ) -> Endpoint: ...
+    @overload
+    def endpoint(
+        self, model: Composition, *, latency: Duration | None = ..., log: float = ..., called: str | None = ...
+    ) -> CompositionEndpoint: ...
     @overload
     def endpoint(
         self, model: Served, *, latency: Duration | None = ..., log: float = ..., called: str | None = ...
     ) -> AssistantEndpoint: ...
     def endpoint(
         self,
-        model: ModelDeclaration | Served,
+        model: ModelDeclaration | Composition | Served,
         *,
         latency: Duration | None = None,
         log: float = 1.0,
+        batching: Batching | bool = True,
         versions: Versions = 1,
         called: str | None = None,
-    ) -> Endpoint | AssistantEndpoint:
+    ) -> Endpoint | CompositionEndpoint | AssistantEndpoint:
         """A model behind HTTP; features are looked up by the keys in the request.
 
         An assistant is served as a model of the OpenAI API, over MCP and on a page of the console; an index as a
         search; a language model as itself.
 
         Args:
-            model: what answers: a model, an assistant, an index or a language model.
+            model: what answers: a model, a composition, an assistant, an index or a language model.
             latency: what is promised for 99 requests in 100; the console and the metrics show it beside what is. Of
                 what answers in words it is the time to the first token.
             log: the share of answers kept in the prediction log, or in the trace store.
+            batching: how calls that wait for a model are scored together; False scores each alone.
             versions: which versions of a model are loaded and can be asked for by number: so many (the one that
                 answers and the newest others), ``"all"``, or these. Those with a label are loaded anyway.
             called: its name; the model's when left out.
@@ -218,13 +263,18 @@ class App(Featuring, Computing, Answering):
         Raises:
             DeclarationError: MS-1001, MS-1030, MS-1033, MS-2721.
         """
-        kinds = (ModelDeclaration, Assistant, Index, LLM, Route)
+        kinds = (ModelDeclaration, Composition, Assistant, Index, LLM, Route)
         is_a("what app.endpoint takes", model, kinds, "app.endpoint(MODEL), with the decorated function")
         share("log", log, closed=True)
         latency_us = None if latency is None else microseconds(latency, what="latency")
         name = default_name(called, model)
         if isinstance(model, ModelDeclaration):
-            return self._add(Endpoint(EndpointSpec(model, latency_us, log, read_versions(versions)), here(), name))
+            together = Batching(1 if batching is False else 1024) if isinstance(batching, bool) else batching
+            is_a("batching", together, Batching, "batching=Batching(rows=256), or False")
+            spec = EndpointSpec(model, latency_us, log, together, read_versions(versions))
+            return self._add(Endpoint(spec, here(), name))
+        if isinstance(model, Composition):
+            return self._add(CompositionEndpoint(CompositionEndpointSpec(model, latency_us, log), here(), name))
         return self._add(AssistantEndpoint(AssistantEndpointSpec(model, latency_us, log), here(), name))
 
     @overload

@@ -23,6 +23,7 @@ class DeclaredKind(enum.StrEnum):
     ON_DEMAND = "on_demand"
     FEATURE_SERVICE = "feature_service"
     MODEL = "model"
+    COMPOSITION = "composition"
     PROMOTION = "promotion"
     ENDPOINT = "endpoint"
     MONITOR = "monitor"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from mainspring.declare.artifact import Model
+from mainspring.declare.batching import USUAL, Batching
 from mainspring.declare.data import Column, FeatureView, Source
 from mainspring.declare.declaration import Declaration, DeclaredKind
 from mainspring.declare.frame import Frame
@@ -140,12 +141,14 @@ class EndpointSpec:
         model: what answers.
         latency_us: the promised latency in microseconds, or None.
         log: the share of answers that the prediction log keeps, in [0, 1].
+        batching: how calls that wait for the model are scored together.
         versions: which versions are loaded: so many of the newest, ``all``, or these numbers.
     """
 
     model: ModelDeclaration
     latency_us: int | None
     log: float
+    batching: Batching = USUAL
     versions: Versions = 1
 
 

@@ -63,7 +63,7 @@ def read_share(text: str) -> float:
     match = _SHARE.fullmatch(text)
     share = float(match[1]) / (100 if match[2] else 1) if match is not None else 0.0
     if not 0 < share < 1:
-        raise ValueError(text)
+        raise ValueError(f"no share: {text!r}")
     return share
 
 

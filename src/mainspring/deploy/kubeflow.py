@@ -72,7 +72,7 @@ def spelled(compiled: Compiled, *, as_json: bool = False) -> str:
     """The document as a file: the same bytes for the same pipeline, image and version."""
     if as_json:
         return json.dumps(compiled.document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    return yaml.safe_dump(compiled.document, sort_keys=True, allow_unicode=True, width=120)
+    return str(yaml.safe_dump(compiled.document, sort_keys=True, allow_unicode=True, width=120))
 
 
 def compiled(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from mainspring.features.cast import Reading, TooFineError, UnfitError, bad_rows
 from mainspring.features.log import SourceTable, record_schema
 from mainspring.features.quality.results import CheckResult, refusal, refused
 from mainspring.features.quality.rowwise import Known, judge_rows, matching, nothing_known
-from mainspring.features.sources.files import RawFile, read_file
+from mainspring.features.sources.files import RawFile
 from mainspring.features.view import arrow_type
 from mainspring.lazy import lazy
 
@@ -25,10 +25,14 @@ if TYPE_CHECKING:
 else:
     np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["REASON", "Prepared", "prepare", "prepare_rows", "read_source", "some_fit"]
+__all__ = ["REASON", "Prepared", "Seen", "missing_everywhere", "prepare", "prepare_rows", "some_fit"]
 
 REASON = "_reason"
 """The column of a quarantine table that says why a row was set aside."""
+
+
+def _nothing() -> None:
+    """Rows that wait in memory stay there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +45,7 @@ class Prepared:
         report: how many rows were set aside for each reason.
         given: all of them, as they came: what a check lets in may be another set tomorrow.
         results: what the source's checks of single rows found; nothing of it has been refused yet.
+        release: lets go of the memory of rows that wait in files; they are read again when they are asked for.
     """
 
     rows: pa.Table
@@ -48,31 +53,7 @@ class Prepared:
     report: Mapping[str, int]
     given: pa.Table
     results: tuple[CheckResult, ...] = ()
-
-
-def read_source(
-    source: SourceTable,
-    files: Sequence[Path],
-    *,
-    format: str | None = None,
-    truncate: bool = False,
-    known: Known = nothing_known,
-) -> Prepared:
-    """All rows of a source's files, file by file in the order given.
-
-    Args:
-        source: what the rows should look like.
-        files: as `find_files` found them.
-        format: of files whose names do not say.
-        truncate: whether nanoseconds are cut off times.
-        known: the values that references may have.
-
-    Raises:
-        DataError: MS-2110, a column has another type; MS-2111, a column is missing; MS-2113, no row fits; MS-2114,
-            a file cannot be read.
-    """
-    raw = [read_file(path, source.fields, source=source.name, format=format) for path in files]
-    return some_fit(source, prepare(source, raw, truncate=truncate, known=known))
+    release: Callable[[], None] = _nothing
 
 
 def some_fit(source: SourceTable, prepared: Prepared) -> Prepared:
@@ -98,22 +79,47 @@ def prepare_rows(source: SourceTable, rows: pa.Table, known: Known = nothing_kno
     return prepared
 
 
+class Seen:
+    """The values that columns had in parts before, where each may come once only."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[pa.Array]] = {}
+
+    def first_of_each(self, name: str, column: pa.ChunkedArray) -> pa.Array:
+        """Which values of a column's next part come for the first time, (rows,) bool."""
+        places = column.combine_chunks().dictionary_encode()
+        numbers = places.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        first = np.zeros(len(numbers), np.bool_)
+        first[np.unique(numbers, return_index=True)[1]] = True
+        known = self._values.setdefault(name, [])
+        found = pa.array(first)
+        if known:
+            found = pc.and_(found, pc.invert(pc.is_in(column.combine_chunks(), pa.concat_arrays(known))))
+        known.append(places.dictionary)
+        return found
+
+
 def prepare(
-    source: SourceTable, raw: Sequence[RawFile], *, truncate: bool = False, known: Known = nothing_known
+    source: SourceTable,
+    raw: Sequence[RawFile],
+    *,
+    truncate: bool = False,
+    known: Known = nothing_known,
+    seen: Seen | None = None,
 ) -> Prepared:
     """Raw tables as one table of the record's types, without the rows that break its rules or are set aside by checks.
 
-    Checks look at the rows that keep the record's rules.
+    Checks look at the rows that keep the record's rules. Of parts that come one by one, all share what was `seen`, and
+    `missing_everywhere` follows the last.
     """
-    held = {name for file in raw for name in file.table.column_names}
-    for field in source.fields:
-        if field.name not in held:
-            named = dict.fromkeys(name for file in raw for name in file.names)
-            raise _missing(source, field, [file.path.name for file in raw], list(named))
+    if seen is None:
+        held = {name for file in raw for name in file.table.column_names}
+        named = dict.fromkeys(name for file in raw for name in file.names)
+        missing_everywhere(source, held, list(named), [file.path.name for file in raw])
     schema = record_schema(source.fields)
     loose = pa.schema([field.with_nullable(True) for field in schema])
     table = pa.concat_tables([_conform(source, file, loose, truncate) for file in raw])
-    reasons = _reasons(source, table)
+    reasons = _reasons(source, table, seen or Seen())
     fits = pc.is_null(reasons)
     judged = judge_rows(table.filter(fits), source.fields, source.checks, known)
     if judged.reasons.null_count < len(judged.reasons):
@@ -139,29 +145,29 @@ def _conform(source: SourceTable, file: RawFile, schema: pa.Schema, truncate: bo
         try:
             columns.append(cast_column(column, field.type, how))
         except UnfitError as error:
-            raise _misfit(source, field, column, how, file.path.name, error) from error
+            raise _misfit(source, field, column, how, file, error) from error
     return pa.table(columns, schema=schema)
 
 
-def _reasons(source: SourceTable, table: pa.Table) -> pa.ChunkedArray:
+def _reasons(source: SourceTable, table: pa.Table, seen: Seen) -> pa.ChunkedArray:
     """Why each row is set aside, null for rows that fit: the first rule that it breaks."""
     reasons = pa.chunked_array([pa.nulls(len(table), pa.string())])
-    for reason, broken in _broken(source, table):
+    for reason, broken in _broken(source, table, seen):
         reasons = pc.coalesce(reasons, pc.if_else(broken, pa.scalar(reason), pa.scalar(None, pa.string())))
     return reasons
 
 
-def _broken(source: SourceTable, table: pa.Table) -> Iterator[tuple[str, pa.ChunkedArray]]:
+def _broken(source: SourceTable, table: pa.Table, seen: Seen) -> Iterator[tuple[str, pa.ChunkedArray]]:
     for field in source.fields:
         column = table.column(field.name)
         if field.name == source.time or not field.type.nullable:
             yield f"{field.name} is null", pc.is_null(column)
-        for reason, holds in _rules(field, column):
+        for reason, holds in _rules(field, column, seen):
             # Without a value no rule is broken; a NaN is in no range.
             yield reason, pc.and_(pc.is_valid(column), pc.invert(pc.fill_null(holds, True)))
 
 
-def _rules(field: FieldSpec, column: pa.ChunkedArray) -> Iterator[tuple[str, pa.ChunkedArray]]:
+def _rules(field: FieldSpec, column: pa.ChunkedArray, seen: Seen) -> Iterator[tuple[str, pa.ChunkedArray]]:
     rules, kind = field.rules, arrow_type(field.type)
     if rules.ge is not None:
         yield f"{field.name} is not >= {rules.ge:g}", pc.greater_equal(column, pa.scalar(rules.ge))
@@ -172,14 +178,24 @@ def _rules(field: FieldSpec, column: pa.ChunkedArray) -> Iterator[tuple[str, pa.
     if rules.matches is not None:
         yield f"{field.name} does not match", matching(column, rules.matches)
     if rules.unique:
-        yield f"{field.name} is not unique", _first_of_each(column)
+        yield f"{field.name} is not unique", seen.first_of_each(field.name, column)
 
 
-def _first_of_each(column: pa.ChunkedArray) -> pa.Array:
-    places = column.combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    first = np.zeros(len(places), np.bool_)
-    first[np.unique(places, return_index=True)[1]] = True
-    return pa.array(first)
+def missing_everywhere(source: SourceTable, held: Set[str], named: Sequence[str], files: Sequence[str]) -> None:
+    """See that each of the record's columns is in one of the files.
+
+    Args:
+        source: whose record it is.
+        held: those of its columns that were found.
+        named: all columns of the files, as they are called there.
+        files: their names.
+
+    Raises:
+        DataError: MS-2111, one is not.
+    """
+    for field in source.fields:
+        if field.name not in held:
+            raise _missing(source, field, files, named)
 
 
 def _missing(source: SourceTable, field: FieldSpec, files: Sequence[str], held: Sequence[str]) -> DataError:
@@ -193,14 +209,16 @@ def _missing(source: SourceTable, field: FieldSpec, files: Sequence[str], held: 
 
 
 def _misfit(
-    source: SourceTable, field: FieldSpec, column: pa.ChunkedArray, how: Reading, file: str, error: UnfitError
+    source: SourceTable, field: FieldSpec, column: pa.ChunkedArray, how: Reading, file: RawFile, error: UnfitError
 ) -> DataError:
     rows = bad_rows(column, field.type, how)
-    shown = "; ".join(f"row {row}: {value!r}" for row, value, _ in rows)
+    shown = "; ".join(f"row {file.start + row}: {value!r}" for row, value, _ in rows)
     return DataError(
         f"column {field.name!r} of source {source.name!r} does not fit {field.type}",
         code="MS-2110",
-        why=f"{rows[0][2] if rows else error} ({shown}; in {file})" if rows else f"{error} (in {file})",
+        why=f"{rows[0][2] if rows else error} ({shown}; in {file.path.name})"
+        if rows
+        else f"{error} (in {file.path.name})",
         origin=source.origin,
         fix=f'sources.{source.name}.truncate = "us" cuts them off'
         if isinstance(error, TooFineError)

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -19,6 +19,7 @@ from mainspring.declare.data import Source
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.quality import Check
 from mainspring.declare.record import FieldSpec
+from mainspring.features.digest import ContentDigest
 from mainspring.features.online.keys import key_packer
 from mainspring.features.quality.schemas import located
 from mainspring.features.view import (
@@ -34,7 +35,7 @@ from mainspring.features.view import (
     stored_field,
 )
 from mainspring.lazy import lazy
-from mainspring.ports.tables import Commit, TableStore, Txn, Where
+from mainspring.ports.tables import Commit, RowStream, TableStore, Txn, Where
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +54,6 @@ __all__ = [
     "SourceTable",
     "TableVersion",
     "append_to_log",
-    "content_digest",
     "counter_after",
     "key_hashes",
     "newest",
@@ -314,7 +314,7 @@ def reaching(tables: TableStore, table: str, through: int) -> TableVersion:
 def append_to_log(
     tables: TableStore,
     table: str,
-    rows: pa.Table,
+    rows: pa.Table | RowStream,
     txn: Txn,
     *,
     through: int,
@@ -342,18 +342,18 @@ def append_to_log(
         keys: the columns that tell entities apart, in a view's log.
     """
     before = newest(tables, table) or TableVersion(table, -1, tidy=bool(keys))
-    event = pc.max(rows.column(EVENT)).cast(pa.int64()).as_py() if len(rows) else None
-    events = [moment for moment in (before.max_event_us, event) if moment is not None]
+    summed = _summed(rows)
+    events = [moment for moment in (before.max_event_us, summed.newest) if moment is not None]
     after = TableVersion(
         table,
         before.version + 1,
-        before.rows + _more(rows),
-        _rolled(before.digest, rows) if len(rows) or not before.digest else before.digest,
+        before.rows + summed.more,
+        _rolled(before.digest, summed.digest) if summed.rows or not before.digest else before.digest,
         max(through, before.through),
         max(events, default=None),
         before.quarantined + quarantined,
-        before.assumed + (pc.sum(rows.column(ASSUMED)).as_py() or 0),
-        before.tidy and _stays_tidy(before, rows, keys),
+        before.assumed + summed.assumed,
+        before.tidy and not isinstance(rows, RowStream) and _stays_tidy(before, rows, keys),
         before.files if files is None else files,
     )
     # The marks that a driver asks for are in every commit, so that it need not look at more than the last.
@@ -371,10 +371,39 @@ def append_to_log(
     return noted(table, commit) or after
 
 
-def _more(rows: pa.Table) -> int:
-    """How many more rows stand after these: each that takes one away is one less."""
-    taken = len(rows) - rows.column(RETRACTS).null_count
-    return int(len(rows) - 2 * taken)
+@dataclass(slots=True)
+class _Summed:
+    """What a commit notes of its rows: how many, how many more stand after them, the newest event, and so on."""
+
+    rows: int = 0
+    more: int = 0
+    newest: int | None = None
+    assumed: int = 0
+    digest: str = ""
+
+
+def _summed(rows: pa.Table | RowStream) -> _Summed:
+    digest, found = ContentDigest(rows.schema), _Summed()
+    parts = map(_table_of, rows.batches()) if isinstance(rows, RowStream) else [rows]
+    for part in parts:
+        digest.add(part)
+        taken = len(part) - part.column(RETRACTS).null_count if RETRACTS in part.column_names else 0
+        found.rows += len(part)
+        found.more += len(part) - 2 * taken  # each that takes one away is one less
+        found.assumed += pc.sum(part.column(ASSUMED)).as_py() or 0
+        if len(part):
+            event = pc.max(part.column(EVENT)).cast(pa.int64()).as_py()
+            found.newest = event if found.newest is None else max(event, found.newest)
+    found.digest = digest.hexdigest()
+    return found
+
+
+def _table_of(batch: pa.RecordBatch) -> pa.Table:
+    return pa.Table.from_batches([batch])
+
+
+def _rolled(before: str, digest: str) -> str:
+    return hashlib.blake2b((before + digest).encode(), digest_size=16).hexdigest()
 
 
 def _stays_tidy(before: TableVersion, rows: pa.Table, keys: Sequence[str]) -> bool:
@@ -393,50 +422,6 @@ def noted(table: str, commit: Commit) -> TableVersion | None:
     if note is None:
         return None
     return msgspec.structs.replace(msgspec.json.decode(note, type=TableVersion), table=table, version=commit.version)
-
-
-def _rolled(digest: str, rows: pa.Table) -> str:
-    return hashlib.blake2b((digest + content_digest(rows)).encode(), digest_size=16).hexdigest()
-
-
-def content_digest(table: pa.Table) -> str:
-    """A digest of a table's names, types and values, whatever its chunks, offsets and bytes under nulls; 32 hex."""
-    hashed = hashlib.blake2b(digest_size=16)
-    for field, column in zip(table.schema, table.columns, strict=True):
-        hashed.update(f"{field.name}\0{field.type}\0{len(column)}\0".encode())
-        _hash_column(hashed, column)
-    return hashed.hexdigest()
-
-
-def _hash_column(hashed: Any, column: pa.ChunkedArray) -> None:
-    valid = pc.is_valid(column)
-    hashed.update(np.packbits(valid.to_numpy()).tobytes())
-    kept = column.drop_null()
-    if pa.types.is_list(kept.type) or pa.types.is_fixed_size_list(kept.type):
-        hashed.update(np.ascontiguousarray(pc.list_value_length(kept).to_numpy()).tobytes())
-        _hash_column(hashed, pc.list_flatten(kept))
-    elif pa.types.is_string(kept.type) or pa.types.is_binary(kept.type):
-        hashed.update(np.ascontiguousarray(pc.binary_length(kept).to_numpy()).tobytes())
-        joined = pc.binary_join(_one_list(kept.cast(pa.binary())), b"") if len(kept) else None
-        hashed.update(b"" if joined is None else joined[0].as_buffer())
-    elif pa.types.is_decimal(kept.type):
-        hashed.update("\0".join(str(value) for value in kept.to_pylist()).encode())
-    elif pa.types.is_boolean(kept.type):
-        hashed.update(np.packbits(kept.to_numpy()).tobytes())
-    else:
-        width = kept.type.bit_width
-        hashed.update(np.ascontiguousarray(kept.cast(_number(kept.type, width)).to_numpy()).tobytes())
-
-
-def _number(kind: pa.DataType, width: int) -> pa.DataType:
-    if pa.types.is_temporal(kind):
-        return pa.int64() if width == 64 else pa.int32()
-    return kind
-
-
-def _one_list(values: pa.ChunkedArray) -> pa.Array:
-    flat = values.combine_chunks()
-    return pa.LargeListArray.from_arrays(pa.array([0, len(flat)], pa.int64()), flat)
 
 
 # -- keys -------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,6 @@ from mainspring.engine.task import Output, Task
 from mainspring.errors import ConfigError, DeclarationError
 from mainspring.features.derive import Upstream, derive_view, derived_ahead
 from mainspring.features.history import HasTables
-from mainspring.features.ingest import read_source
 from mainspring.features.log import CONTENT_MARK, MADE_MARK, SourceTable, TableVersion, source_of
 from mainspring.features.project import update_view
 from mainspring.features.quality.known import known_in
@@ -35,8 +34,9 @@ from mainspring.features.sources.extract import (
     take_whole,
     tidied,
 )
-from mainspring.features.sources.files import find_files
+from mainspring.features.sources.files import find_files, read_files
 from mainspring.features.sources.place import Outside, outside_of
+from mainspring.features.sources.staged import STAGED, Staging
 from mainspring.features.view import View, checks_of, view_of
 from mainspring.features.wal.commit import pushed_through
 from mainspring.plan.closure import closure_of
@@ -306,12 +306,14 @@ def ingest_files(
     """Bring a source's log up to its files; pushed rows are in it already.
 
     Raises:
-        DataError: as `read_source`; MS-2180, a check refuses the rows, and nothing is committed.
+        DataError: as `read_files` and `Staging.prepare`; MS-2180, a check refuses the rows, and nothing is committed.
     """
     tables, paths = _tables(), [file.path for file in files]
-    prepared = read_source(source, paths, format=format, truncate=truncate, known=known_in(tables))
     through = -1 if pushed is None else pushed[0]
-    return take_whole(tables, source, prepared, _content(paths), referenced, pushed=through)
+    raw = read_files(paths, source.fields, source=source.name, format=format)
+    with Staging(tables.beside(STAGED)) as staging:
+        prepared = staging.prepare(source, raw, truncate=truncate, known=known_in(tables))
+        return take_whole(tables, source, prepared, _content(paths), referenced, pushed=through)
 
 
 def still_filed(services: Services, params: Mapping[str, object], kept: object) -> bool:

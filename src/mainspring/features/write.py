@@ -10,16 +10,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from mainspring.errors import DataError
-from mainspring.features.duck import connection, quoted
+from mainspring.features.difference import NewRows, difference, stamped
+from mainspring.features.digest import content_digest
 from mainspring.features.history import HasTables
 from mainspring.features.ingest import REASON, Prepared, prepare_rows
 from mainspring.features.log import (
     SEQ_MARK,
-    WRITERS,
     SourceTable,
     TableVersion,
     append_to_log,
-    content_digest,
     counter_after,
     newest,
     noted,
@@ -215,7 +214,7 @@ def ingest_batch(
     now_us: int,
     pushed: int = -1,
     tell: Callable[[Changes], None] = _unheard,
-    judge: Callable[[pa.Table], None] = _unjudged,
+    judge: Callable[[pa.Table], None] | None = None,
 ) -> TableVersion:
     """Append what a source's files hold and its log does not, take away what they do not hold any more; once.
 
@@ -243,27 +242,25 @@ def ingest_batch(
         earlier = tables.commit_of(source.log, _FILES, number) if number else None
         if earlier is not None and earlier.notes.get(_CONTENT) == content:
             return _with_pushes(tables, source, earlier, pushed)
-        rows, gone, aside = prepared.rows, None, prepared.set_aside
+        rows, aside = NewRows(prepared.rows, prepared.release), prepared.set_aside
         if before is not None:
-            rows, gone = _difference(tables, rows, source)
+            rows = difference(tables, rows, source)
             aside = _unknown(tables, source.quarantine, aside, source) if len(aside) else aside
-        judge(rows)
+        if judge is not None:
+            judge(rows.of())
         _set_aside(tables, source, aside, batch)
-        if before is not None and not len(rows) and gone is None:
+        if before is not None and not rows.count and rows.gone is None:
             return before if earlier is None else _with_pushes(tables, source, earlier, pushed)
         # Pushed rows that came first do not make the files news: what they tell is older.
-        taken = 0 if gone is None else len(gone)
-        seq = _apart(tables, source, log, taken + len(rows))
-        stamped = stamp(source, rows, seq[taken:], batch, now_us if number else None)
-        if gone is not None:
-            stamped = pa.concat_tables([_retracting(source, gone, seq[:taken], batch, now_us), stamped])
-        tell(_changes(source, rows, gone))
+        count = rows.count + (0 if rows.gone is None else len(rows.gone))
+        start = _apart(tables, source, log, count)
+        tell(_changes(source, rows))
         return append_to_log(
             tables,
             source.log,
-            stamped,
+            stamped(source, rows, start, batch, now_us, known_from_event=not number),
             Txn(_FILES, number + 1),
-            through=seq[-1].as_py() if len(seq) else -1,
+            through=numbered(start + count - 1, 1)[0].as_py() if count else -1,
             quarantined=len(aside),
             files=number_of(content),
             made=now_us,
@@ -271,11 +268,11 @@ def ingest_batch(
         )
 
 
-def _apart(tables: TableStore, source: SourceTable, log: WriteAheadLog, count: int) -> pa.Array:
-    """Numbers for rows of files; pushes with smaller ones are in the table, those that come meanwhile get greater."""
+def _apart(tables: TableStore, source: SourceTable, log: WriteAheadLog, count: int) -> int:
+    """The first counter for rows of files; pushes below are in the table, those that come meanwhile get greater."""
     start = log.reserve(count, counter_after(tables.mark(source.log, SEQ_MARK)))
     commit_waiting(tables, log, below=start)
-    return numbered(start, count)
+    return start
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +326,7 @@ def append_increment(
         own, batch = marks(), f"{writer}/{number + 1}"
         _set_aside(tables, source, aside, f"{batch}/{content_digest(aside)[:8]}")
         if len(rows) or known is None or own:
-            seq = _apart(tables, source, log, len(rows))
+            seq = numbered(_apart(tables, source, log, len(rows)), len(rows))
             append_to_log(
                 tables,
                 source.log,
@@ -376,20 +373,13 @@ def _with_pushes(tables: TableStore, source: SourceTable, earlier: Commit, pushe
     return reaching(tables, source.log, pushed)
 
 
-def _retracting(source: SourceTable, gone: pa.Table, seq: pa.Array, batch: str, now_us: int) -> pa.Table:
-    """Rows that take away others, from now on."""
-    now = pa.repeat(pa.scalar(now_us, pa.int64()).cast(pa.timestamp("us", "UTC")), len(gone))
-    columns = [gone.column(item.name) for item in source.fields]
-    system = [gone.column(source.time), now, seq, constant(True, gone), constant(False, gone), constant(batch, gone)]
-    return pa.table([*columns, *system, gone.column(SEQ)], schema=source_schema(source))
-
-
-def _changes(source: SourceTable, rows: pa.Table, gone: pa.Table | None) -> Changes:
+def _changes(source: SourceTable, rows: NewRows) -> Changes:
+    gone = rows.gone
     if gone is None:
-        return Changes(len(rows))
+        return Changes(rows.count)
     if source.id is None:
-        return Changes(len(rows), 0, len(gone))
-    new, old = rows.column(source.id), gone.column(source.id)
+        return Changes(rows.count, 0, len(gone))
+    new, old = rows.of([source.id]).column(0), gone.column(source.id)
     both = pc.unique(new.filter(pc.is_in(new, pc.unique(old)))).drop_null()
     kept = [len(ids) - (pc.sum(pc.is_in(ids, both)).as_py() or 0) for ids in (new, old)]
     return Changes(kept[0], len(both), kept[1])
@@ -404,48 +394,6 @@ def _set_aside(tables: TableStore, source: SourceTable, rows: pa.Table, batch: s
         pa.table([*stored(source, rows), rows.column(REASON), constant(batch, rows)], names=names),
         Txn(batch, 1),
     )
-
-
-def _difference(tables: TableStore, rows: pa.Table, source: SourceTable) -> tuple[pa.Table, pa.Table | None]:
-    """What files hold and a log does not, and the log's rows that came from files and are not in them any more.
-
-    Rows are compared with those that stand, each as often as it is there; a pushed row stands for one of the files.
-    """
-    names = [item.name for item in source.fields]
-    held = standing(read_log(tables, source.log, columns=[*names, SEQ, RETRACTS]))
-    listed = ", ".join(quoted(name) for name in names)
-    same = " and ".join(f"a.{quoted(name)} is not distinct from b.{quoted(name)}" for name in names)
-    with connection(tables.limits) as opened:
-        opened.register(
-            "incoming", pa.table([*stored(source, rows), pa.array(np.arange(len(rows)))], names=[*names, "rid"])
-        )
-        opened.register("held", held.select([*names, SEQ]).append_column("place", pa.array(np.arange(len(held)))))
-        new = opened.sql(
-            f"with a as (select *, row_number() over (partition by {listed} order by rid) as copy from incoming), "
-            f"b as (select {listed}, count(*) as copies from held group by all) "
-            f"select a.rid from a left join b on {same} where a.copy > coalesce(b.copies, 0) order by a.rid"
-        ).to_arrow_table()
-        old = opened.sql(
-            f"with a as (select *, row_number() over (partition by {listed} order by {SEQ}) as copy from held "
-            f"where {SEQ} & {WRITERS} = 0), "
-            f"b as (select {listed}, count(*) as copies from incoming group by all) "
-            f"select a.place from a left join b on {same} where a.copy > coalesce(b.copies, 0) order by a.place"
-        ).to_arrow_table()
-    added, gone = rows.take(new.column("rid")), held.take(old.column("place"))
-    if source.id is not None and len(gone):
-        ids = pc.unique(gone.column(source.id)).drop_null()
-        touched = pc.is_in(rows.column(source.id), ids)
-        news = pc.is_in(pa.array(np.arange(len(rows))), new.column("rid").combine_chunks())
-        added = rows.filter(pc.or_(touched, news))
-        filed = pc.equal(pc.bit_wise_and(held.column(SEQ), WRITERS), 0)
-        lost = pc.is_in(pa.array(np.arange(len(held))), old.column("place").combine_chunks())
-        gone = held.filter(pc.or_(pc.and_(filed, pc.is_in(held.column(source.id), ids)), lost))
-    return added, gone if len(gone) else None
-
-
-def _numbered(source: SourceTable, rows: pa.Table) -> pa.Table:
-    names = [*(item.name for item in source.fields), "rid"]
-    return pa.table([*stored(source, rows), pa.array(np.arange(len(rows)))], names=names)
 
 
 def _unknown(tables: TableStore, table: str, rows: pa.Table, source: SourceTable) -> pa.Table:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
 from mainspring.declare.app import App
+from mainspring.declare.composition import CompositionEndpointSpec, CompositionSpec
 from mainspring.declare.data import Column, Entity, Feature, FeatureView, FeatureViewSpec, Source, SourceSpec
 from mainspring.declare.declaration import Declaration, DeclaredKind, kind_of, name_of, origin_of, spec_of
 from mainspring.declare.duration import spell
@@ -34,6 +35,7 @@ from mainspring.declare.vector_index import VectorIndexSpec
 from mainspring.errors import DeclarationError
 from mainspring.plan.checks import check_model, check_monitor, check_promotion, check_schedule, unique_names
 from mainspring.plan.closure import closure_of
+from mainspring.plan.composition import check_composition
 from mainspring.plan.computing import check_inputs, check_on_demand, check_service, view_of_input
 from mainspring.plan.encoding import digest, encode
 from mainspring.plan.graph import Node, Plan, in_order
@@ -142,10 +144,16 @@ def _(spec: FeatureServiceSpec) -> Iterable[Declaration[object]]:
     return [view for item in spec.inputs if (view := view_of_input(item)) is not None]
 
 
+@_uses.register
+def _(spec: CompositionSpec) -> Iterable[Declaration[object]]:
+    return spec.models
+
+
 @_uses.register(PromotionSpec)
 @_uses.register(EndpointSpec)
+@_uses.register(CompositionEndpointSpec)
 @_uses.register(MonitorSpec)
-def _(spec: PromotionSpec | EndpointSpec | MonitorSpec) -> Iterable[Declaration[object]]:
+def _(spec: PromotionSpec | EndpointSpec | CompositionEndpointSpec | MonitorSpec) -> Iterable[Declaration[object]]:
     return (spec.model,)
 
 
@@ -261,10 +269,23 @@ def _(spec: PromotionSpec, declaration: Declaration[object], *_: object) -> _Des
 
 
 @_describe.register
+def _(spec: CompositionSpec, declaration: Declaration[object], *_: object) -> _Description:
+    return {"models": [name_of(model) for model in spec.models], "code": _code(spec.function)}, ()
+
+
+@_describe.register
+def _(spec: CompositionEndpointSpec, declaration: Declaration[object], *_: object) -> _Description:
+    return {"latency": None if spec.latency_us is None else spell(spec.latency_us), "log": spec.log}, ()
+
+
+@_describe.register
 def _(spec: EndpointSpec, declaration: Declaration[object], *_: object) -> _Description:
     latency = None if spec.latency_us is None else spell(spec.latency_us)
+    together = spec.batching
+    batching = {"rows": together.rows, "queue_rows": together.queue_rows, "queue_bytes": together.queue_bytes}
+    delay = spell(together.delay_us) if together.delay_us else None
     versions = {} if spec.versions == 1 else {"versions": spec.versions}
-    return {"latency": latency, "log": spec.log, **versions}, ()
+    return {"latency": latency, "log": spec.log, "batching": batching | {"delay": delay}, **versions}, ()
 
 
 @_describe.register
@@ -384,6 +405,14 @@ def _check(node: Node, fields: Mapping[str, tuple[FieldSpec, ...]]) -> None:
         views = {url_of(v): fields[url_of(v)] for item in spec.inputs if (v := view_of_input(item)) is not None}
         check_model(node, spec, names, views)
         check_on_demand(node, spec)
+    elif isinstance(spec, CompositionSpec):
+        read = [item for model in spec.models for item in spec_of(model).inputs]
+        check_composition(
+            node,
+            spec,
+            fields,
+            [(name, _origin_of_input(item)) for item in read for name in feature_names(item, fields)],
+        )
     elif isinstance(spec, OnDemandSpec):
         check_inputs(node, spec, fields)
     elif isinstance(spec, FeatureServiceSpec):
@@ -399,6 +428,11 @@ def _check(node: Node, fields: Mapping[str, tuple[FieldSpec, ...]]) -> None:
         check_monitor(node, spec, [name for item in model.inputs for name in feature_names(item, fields)])
     elif isinstance(spec, VectorIndexSpec):
         check_vector_index(node, spec, fields[node.inputs[0]])
+
+
+def _origin_of_input(item: Input) -> str:
+    view = view_of_input(item)
+    return "the request" if view is None else url_of(view)
 
 
 def _with_fingerprints(nodes: Sequence[Node]) -> tuple[Node, ...]:

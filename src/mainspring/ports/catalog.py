@@ -302,7 +302,14 @@ class Catalog(Protocol):
         """Append an event; its sequence number."""
 
     def events(self, after: int = 0, *, what: str = "", subject: str = "", limit: int = 100) -> list[Event]:
-        """Events after a sequence number, in order; `what` and `subject` are prefixes."""
+        """Events after a sequence number, in order.
+
+        Args:
+            after: the number.
+            what: what the events' own begins with.
+            subject: whom they are about: events of ``/run/1`` and ``/run/1/x``, and not of ``/run/12``.
+            limit: the most that come.
+        """
 
     def last_events(self, *, what: str = "", subject: str = "", limit: int = 50) -> list[Event]:
         """The newest events, the newest first."""

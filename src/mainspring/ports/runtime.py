@@ -15,12 +15,26 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["CARD", "Card", "Format", "ModelRuntime", "Predictor", "read_card"]
+__all__ = ["CARD", "Card", "Form", "Format", "ModelRuntime", "Predictor", "forms", "read_card"]
 
 CARD = "card.json"
 """The file of a model's folder that says what the others are."""
 
-Format = Literal["onnx", "lightgbm", "skops", "pickle"]
+Format = Literal["onnx", "lightgbm", "xgboost", "skops", "pickle", "python"]
+
+
+class Form(msgspec.Struct, frozen=True):
+    """One way in which a model is stored.
+
+    Attributes:
+        format: how.
+        file: the file with the model.
+        output: the name of the runtime's output to read, where it has several.
+    """
+
+    format: Format
+    file: str
+    output: str = ""
 
 
 class Card(msgspec.Struct, frozen=True):
@@ -37,6 +51,9 @@ class Card(msgspec.Struct, frozen=True):
         converted: whether the model passed the parity gate into a format other than its own.
         why: why it was not converted, or how far the conversion is off.
         versions: versions of the libraries that made it.
+        also: further forms of the same model, which score within the tolerance of this one.
+        digest: of a file that runs code when it is loaded, the SHA-256; a runtime is handed it only where the catalog
+            vouches for it.
     """
 
     model: str
@@ -49,6 +66,8 @@ class Card(msgspec.Struct, frozen=True):
     converted: bool = False
     why: str = ""
     versions: dict[str, str] = {}
+    also: tuple[Form, ...] = ()
+    digest: str = ""
 
 
 class Predictor(Protocol):
@@ -67,8 +86,17 @@ class ModelRuntime(Protocol):
 
         Raises:
             StoreError: MS-4150, the files are damaged or of another format.
-            RefusedError: MS-5030, the file may run code and is not trusted.
+            RefusedError: MS-5030, the file may run code and is not trusted; MS-4341, nobody vouches for it.
         """
+
+
+def forms(card: Card) -> tuple[Card, ...]:
+    """A card for each form that a model is stored in, the first one its own."""
+    plain = msgspec.structs.replace(card, also=())
+    others = (
+        msgspec.structs.replace(plain, format=form.format, file=form.file, output=form.output) for form in card.also
+    )
+    return (plain, *others)
 
 
 def read_card(folder: Path) -> Card:

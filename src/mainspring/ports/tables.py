@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 else:
     pa = lazy("pyarrow")
 
-__all__ = ["Commit", "Limits", "TableStore", "Txn", "Where"]
+__all__ = ["Commit", "Limits", "RowStream", "TableStore", "Txn", "Where"]
 
 Where = tuple[str, str, object]
 """A condition on a column: ``("_seq", ">", 40)``; the operators are ``== != < <= > >= in``."""
@@ -59,6 +59,21 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class RowStream:
+    """Rows that are made as they are written, so that they need not be held at once.
+
+    Attributes:
+        schema: of all batches.
+        rows: how many there are in all.
+        batches: makes them, the same at each call; it may be called in another thread, and uses no table.
+    """
+
+    schema: pa.Schema
+    rows: int
+    batches: Callable[[], Iterator[pa.RecordBatch]]
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What those who query tables may take of the machine.
 
@@ -98,7 +113,7 @@ class TableStore(Protocol):
     def append(
         self,
         table: str,
-        rows: pa.Table,
+        rows: pa.Table | RowStream,
         txn: Txn,
         *,
         marks: Mapping[str, int] = MappingProxyType({}),

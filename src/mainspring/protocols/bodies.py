@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import gzip
 import json
 import zlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
@@ -16,14 +17,38 @@ import orjson
 
 from mainspring.protocols.http import Fault, Handler, Request, Response
 
-__all__ = ["coded", "decode_json", "decode_object", "encode_json", "id_headers", "query_pairs", "refuse_other_sites"]
+__all__ = [
+    "coded",
+    "decode_json",
+    "decode_object",
+    "decoded",
+    "encode_json",
+    "id_headers",
+    "query_pairs",
+    "refuse_other_sites",
+]
 
+T = TypeVar("T")
+
+_LARGE = 1 << 18
+"""Bytes of a body beyond which it is decoded off the event loop; smaller ones cost less than a thread would."""
 _MOST_IDS = 100
 _MOST_FIELDS = 4096
 _LEAST = 1024
 """Smaller answers are not compressed: it would cost more than it spares."""
 _BARE = (b"NaN", b"Infinity")
 _WINDOW_GZIP, _WINDOW_ZLIB, _WINDOW_RAW = 31, 15, -15
+
+
+async def decoded(size: int, read: Callable[..., T], *arguments: Any) -> T:
+    """What a function makes of a body of so many bytes; a large one holds up no other request.
+
+    Raises:
+        Exception: as the function raises.
+    """
+    if size <= _LARGE:
+        return read(*arguments)
+    return await asyncio.to_thread(read, *arguments)
 
 
 def decode_json(body: bytes) -> Any:

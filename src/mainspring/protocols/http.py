@@ -138,6 +138,7 @@ _REASONS: Mapping[Reason, int] = {
     Reason.TOO_LARGE: 413,
     Reason.NOT_READY: 503,
     Reason.EXPIRED: 504,
+    Reason.BUSY: 429,
     Reason.FORBIDDEN: 403,
     Reason.CONFLICT: 409,
     Reason.NOT_SERVED: 501,
@@ -149,7 +150,7 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, Fault):
         return error
     if isinstance(error, Rejected):
-        return Fault(_REASONS[error.reason], error.message)
+        return Fault(_REASONS[error.reason], error.message, retry_after=error.retry_after)
     response = error_response(error)
     return Fault(response.status, orjson.loads(response.body)["error"])
 
@@ -157,7 +158,7 @@ def fault_of(error: Exception) -> Fault:
 def error_response(error: Exception) -> Response:
     """The response of a failed request: ``{"error": text}``; faults of ours say only that they are ours."""
     if isinstance(error, Rejected):
-        return json_response({"error": error.message}, _REASONS[error.reason])
+        error = fault_of(error)
     if isinstance(error, Fault):
         headers = [] if error.retry_after is None else [(b"retry-after", str(error.retry_after).encode())]
         if error.challenge:
@@ -196,12 +197,14 @@ class Route:
         name: of the route, in metrics.
         errors: the response of a failed request.
         long: whether it waits for others: see `Long`.
+        asks: whether it changes nothing, so that it is given up when its client leaves.
     """
 
     handler: Handler
     name: str
     errors: Errors
     long: bool
+    asks: bool = False
 
 
 Found = tuple[Route, str, tuple[str, ...]]
@@ -237,6 +240,7 @@ class Router:
         long: Long | None = None,
         errors: Errors | None = None,
         any_case: bool = False,
+        asks: bool = False,
     ) -> None:
         """Route a method and a pattern to a handler; the first added stays.
 
@@ -247,10 +251,11 @@ class Router:
             long: set for a handler that waits for others.
             errors: the shape of its failed requests.
             any_case: whether the pattern's words may be written in capitals, too.
+            asks: set for a handler that changes nothing: it is given up when its client leaves.
         """
         shape = errors or error_response
         name = getattr(handler, "__name__", type(handler).__name__)
-        route = Route(handler, name, shape if long is None else long.errors, long is not None)
+        route = Route(handler, name, shape if long is None else long.errors, long is not None, asks)
         self._paths.append((method, pattern, getattr(handler, "__qualname__", repr(handler))))
         if "*" not in pattern:
             self._exact.setdefault((method, pattern.encode()), (route, pattern, ()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -22,7 +23,7 @@ from mainspring.engine.pipeline import Resolve, graph_of
 from mainspring.engine.progress import Watch, silent
 from mainspring.engine.report import RunReport
 from mainspring.engine.task import Output, Task, TaskGraph
-from mainspring.errors import UsageError
+from mainspring.errors import ServiceError, UsageError
 from mainspring.features.log import SourceTable, TableVersion, read_log, standing
 from mainspring.features.online.materialise import Materialised, materialise, online_id, reaches
 from mainspring.features.steps import sources_of, tasks_for, views_of
@@ -32,6 +33,7 @@ from mainspring.plan.graph import Node, Plan
 from mainspring.server.answering.indexing import task_of_index
 from mainspring.server.answering.prompts import keep_prompts, prompts_of
 from mainspring.server.features.migrating import followed_by_champions, task_of_followed
+from mainspring.server.features.sweeping import sweep_unused
 from mainspring.server.features.vector_indexes import tasks_of_vector_indexes
 from mainspring.server.planning import remember
 from mainspring.training.steps import tasks_of_model
@@ -72,7 +74,17 @@ def apply(
         if prompts := prompts_of(plan):
             keep_prompts(services.catalog, prompts)
         remember(services, plan, now_us())
+        _sweep(services, plan)
     return report
+
+
+def _sweep(services: Services, plan: Plan) -> None:
+    """Remove what nothing has read for a day; that it cannot be done now harms nothing."""
+    try:
+        for what in sweep_unused(services, plan, online_views(services, plan), sources_of(plan), {}, "apply"):
+            sys.stderr.write(f"swept: {what}\n")
+    except ServiceError as error:
+        sys.stderr.write(f"what nothing reads was not swept: {error.what}\n")
 
 
 def run_named(

@@ -34,7 +34,11 @@ def needed_ports(plan: Plan) -> tuple[str, ...]:
         ports.append("tables")
     if "model" in kinds:
         ports += ["converter", "runtime"]
-    if plan.of_kind("endpoint", over="model") or "feature_service" in kinds:
+    if (
+        plan.of_kind("endpoint", over="model")
+        or plan.of_kind("endpoint", over="composition")
+        or "feature_service" in kinds
+    ):
         ports.append("online")
     if "documents" in kinds:
         ports.append("parser")

@@ -35,7 +35,6 @@ from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
 from mainspring.protocols.assistants.openai import add_assistant_models
 from mainspring.protocols.assistants.rest import add_assistant_routes
 from mainspring.protocols.feast.documents import add_feast_document_routes
-from mainspring.protocols.feast.grpc import FeastGrpc
 from mainspring.protocols.feast.rest import add_feast_routes
 from mainspring.protocols.http import Request, Router, error_response
 from mainspring.protocols.llm.mount import add_llm_routes
@@ -55,16 +54,18 @@ from mainspring.server.answering.talking import Talking
 from mainspring.server.answering.watching import AnswerMonitors, run_log_path
 from mainspring.server.features.feast import FeastVectors
 from mainspring.server.features.labels import read_labels
+from mainspring.server.grpc.listening import GrpcListening
 from mainspring.server.http.asgi import AsgiApp, Limits, Listener
 from mainspring.server.http.azure_script import EntryScript, entry_script
 from mainspring.server.http.bounds import Bounds
 from mainspring.server.http.callers import Callers, callers_of, digest_of
 from mainspring.server.http.described import described_limits, shapes_of
-from mainspring.server.http.guard import guard, identify, lets_in
+from mainspring.server.http.guard import guard, identify
 from mainspring.server.http.host import Bound, bind, run_listeners
 from mainspring.server.http.listening import default_model, exposed_pages, management_keys, origin_of_setting
 from mainspring.server.http.wires import CHANGED, MANAGED, ModelWires
 from mainspring.server.loop import online_views
+from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.schedules import Schedules
 from mainspring.server.state import WorkerState
 from mainspring.serving.inference import ServedModels
@@ -73,6 +74,9 @@ __all__ = ["MakeConsole", "ServerProcess"]
 
 _ALIAS_SECONDS = 0.25
 _SWEEP_SECONDS = 60.0
+_ROLLOUT_SECONDS = 1.0
+"""How often rollouts are looked at."""
+_UNUSED_SECONDS = 3600.0
 _FOLLOW_SECONDS = 0.5
 """How often vector indexes look for rows that came: pushes that come between are taken together."""
 _COUNTED = 4096
@@ -81,6 +85,8 @@ _MANAGED = 256
 """The most requests under way at once at the management listener."""
 _OF_MODELS = frozenset({"infer", "predict", "predictions", "invoke"})
 """The routes whose path begins with a model's name."""
+_INFLIGHT = "mainspring_inflight_requests"
+"""By which an autoscaler tells how busy a replica is."""
 _OF_ENDPOINTS = frozenset({"endpoint", "batch"})
 """Those whose path begins with an endpoint's."""
 _ASKED = ("catalog", "online")
@@ -128,6 +134,9 @@ class ServerProcess:
         self._console = console
         self._settings = services.settings
         self.state = WorkerState(services, plan, only=only)
+        self.rollouts = Rollouts(
+            services, plan, self.state.loading, self.state.models, self.state.metrics, told, now_us
+        )
         self._only = frozenset(only)
         self._calls = services.state / "log" / "calls.db"
         self._recorder = recorder_of(services, self._calls, plan.app, told)
@@ -147,7 +156,7 @@ class ServerProcess:
         self._routes: dict[tuple[str, tuple[str, ...], int], tuple[_Add, _Add]] = {}
         self._bound: list[Bound] = []
         self._management: Bound | None = None
-        self._grpc: FeastGrpc | None = None
+        self._grpc: GrpcListening | None = None
         self._router = Router()
         self._script: EntryScript | None = None
         self.serving = threading.Event()
@@ -208,8 +217,9 @@ class ServerProcess:
         router = self._router
         most = settings.whole("server.max_rows")
         endpoints, metrics, app = (lambda: self.state.endpoints), self.state.metrics, self.plan.app
-        default = default_model(settings, self.state.names())
-        models = ServedModels(self.state.models, endpoints, self.state.loading, metrics, app, most, now_us, default)
+        default, timeout = default_model(settings, self.state.names()), settings.number("server.timeout")
+        loading = self.state.loading
+        models = ServedModels(self.state.models, endpoints, loading, metrics, app, most, now_us, default, timeout)
         server, page = ("mainspring", _version()), self.state.metrics_page
         self._script = entry_script(os.environ, self._told)
         wires = ModelWires(models, settings, self._ready, server, page, self.state, os.environ, self._script)
@@ -239,9 +249,9 @@ class ServerProcess:
         add_openapi_route(router, lambda: shapes_of(self.state, app, server[1]), described)
         if (feast := self.state.feast()) is not None:
             add_feast_routes(router, feast, asyncio.to_thread)
-            wanted = settings.setting("grpc.port")
-            if wanted is not None and wanted.value is not None:
-                self._grpc = FeastGrpc(feast, lets_in(callers), settings.whole("server.max_body"), self._fault)
+        self._grpc = GrpcListening(
+            settings, models, feast, wires, self._ready, server, callers, metrics, app, self._told, self._fault
+        )
         knowledge, who = self.state.knowledge, identify(callers)
         add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)
         near = self.state.vector_indexes
@@ -252,6 +262,7 @@ class ServerProcess:
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
         let_in = guard(callers, settings.whole("server.queue"), lambda: main.open, besides=wires.manages)
         main = Listener(router, limits, guard=let_in, watch=self._count, on_error=self._fault)
+        self.state.metrics.gauge_from(_INFLIGHT, lambda: {(("app", self.plan.app),): float(main.open)})
         found = [_bind("server", main, settings)]
         if settings.flag("management.enabled"):
             self._management = self._bind_management(settings, limits, wires)
@@ -306,6 +317,7 @@ class ServerProcess:
             lambda: conditions_report(settings),
             self.state.metrics_page,
             lambda: self._management.url if self._management is not None else "",
+            self.rollouts.described,
         )
         add_actuator_routes(router, actuator, exposed_pages(settings))
         wires.add_management_routes(router)
@@ -340,15 +352,7 @@ class ServerProcess:
             self._tasks.append(asyncio.create_task(self.language.start()))
             for outside in self._outside.values():
                 outside.start()
-            self._tasks.append(asyncio.create_task(self._sweep()))
-            schedules = Schedules(self.services, self.plan)
-            self._tasks.append(asyncio.create_task(self._every(_ALIAS_SECONDS, self._refresh)))
-            seconds = self._settings.number("monitoring.every")
-            self._tasks.append(asyncio.create_task(self._every(seconds, self.state.monitor_once)))
-            self._tasks.append(asyncio.create_task(self._every(seconds, self._watch_answers)))
-            self._tasks.append(asyncio.create_task(self._every(seconds, self.state.replay_once)))
-            self._tasks.append(asyncio.create_task(self._every(1.0, schedules.fire)))
-            self._tasks.append(asyncio.create_task(self._every(_FOLLOW_SECONDS, self.state.vector_indexes.follow)))
+            self._keep_up()
 
         async def stopping() -> None:
             self.state.vector_indexes.stop()
@@ -364,18 +368,41 @@ class ServerProcess:
 
         def asked(number: int) -> None:
             self.interrupted = self.interrupted or (number == signal.SIGINT and not self.state.ready())
+            self._drain_grpc()
 
         await run_listeners(listeners, self._settings.number("server.drain"), started, stopping, asked)
 
+    def _keep_up(self) -> None:
+        """Begin what is done again and again beside answering."""
+        seconds = self._settings.number("monitoring.every")
+        actions: list[tuple[float, Callable[[], object]]] = [
+            (_ALIAS_SECONDS, self._refresh),
+            (seconds, self.state.monitor_once),
+            (seconds, self._watch_answers),
+            (seconds, self.state.replay_once),
+            (_FOLLOW_SECONDS, self.state.vector_indexes.follow),
+        ]
+        if not self.state.tried:
+            actions += [
+                (1.0, Schedules(self.services, self.plan).fire),
+                (_UNUSED_SECONDS, self.state.sweep_once),
+                (_ROLLOUT_SECONDS, self.rollouts.once),
+                (seconds, self.rollouts.compact),
+            ]
+        self._tasks.append(asyncio.create_task(self._sweep()))
+        self._tasks += [asyncio.create_task(self._every(pause, action)) for pause, action in actions]
+
+    def _drain_grpc(self) -> None:
+        if self._grpc is not None:
+            self._grpc.drain()
+
     async def _start_grpc(self) -> None:
         if self._grpc is not None:
-            host = self._settings.text("server.host") or "127.0.0.1"
-            port = await self._grpc.start(host, self._settings.whole("grpc.port"))
-            self._told(f"{'grpc':<11} {host}:{port}")
+            await self._grpc.start()
 
     async def _stop_answering(self) -> None:
         if self._grpc is not None:
-            await self._grpc.stop(self._settings.number("server.drain"))
+            await self._grpc.stop()
         for assistant in self.assistants.values():
             await assistant.close()
 

@@ -26,7 +26,7 @@ from mainspring.declare.model import Schedule
 from mainspring.engine.schedule import due_times, every_times, take_due
 from mainspring.plan.graph import Plan
 
-__all__ = ["Schedules", "Timetable", "timetables"]
+__all__ = ["Schedules", "Timetable", "cron_of", "timetables"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class Timetable:
         times: its due times after one moment and up to another, in UTC microseconds.
         missed: after a pause ``latest`` takes the last due time only, ``all`` each of them.
         arguments: of the pipeline, as ``key=JSON``.
+        cron: the five fields that say the times; empty when none can.
+        zone: the time zone of these.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Timetable:
     times: Callable[[int, int], list[int]]
     missed: Literal["latest", "all"] = "latest"
     arguments: tuple[str, ...] = ()
+    cron: str = ""
+    zone: str = "UTC"
 
 
 def timetables(plan: Plan) -> Iterator[Timetable]:
@@ -54,7 +58,8 @@ def timetables(plan: Plan) -> Iterator[Timetable]:
         spec = spec_of(cast(Schedule, node.declaration))
         target = f"{kind_of(spec.target).value}/{name_of(spec.target)}"
         arguments = tuple(f"{key}={orjson.dumps(value).decode()}" for key, value in spec.arguments.items())
-        yield Timetable(node.name, target, functools.partial(due_times, spec.cron, spec.zone), spec.missed, arguments)
+        times = functools.partial(due_times, spec.cron, spec.zone)
+        yield Timetable(node.name, target, times, spec.missed, arguments, spec.cron, spec.zone)
     own = {node.url: node for node in plan.of_kind("feature_view") if _every(node.declaration) is not None}
     for node in own.values():
         yield _regular(node.url, node.url, _every(node.declaration))
@@ -82,7 +87,22 @@ def _every(declaration: object) -> int | None:
 
 def _regular(name: str, url: str, every_us: int | None) -> Timetable:
     assert every_us is not None
-    return Timetable(name, url.strip("/"), functools.partial(every_times, every_us))
+    return Timetable(name, url.strip("/"), functools.partial(every_times, every_us), cron=cron_of(every_us))
+
+
+def cron_of(every_us: int) -> str:
+    """The cron that fires as often, when minutes, hours or days part evenly; else none."""
+    minutes, rest = divmod(every_us, 60_000_000)
+    if rest or not minutes:
+        return ""
+    if minutes < 60:
+        return f"*/{minutes} * * * *" if 60 % minutes == 0 else ""
+    hours, rest = divmod(minutes, 60)
+    if rest:
+        return ""
+    if hours < 24:
+        return f"0 */{hours} * * *" if 24 % hours == 0 else ""
+    return "0 0 * * *" if hours == 24 else ""
 
 
 @dataclass(slots=True)
@@ -106,7 +126,10 @@ class Schedules:
         self.running = [(name, process) for name, process in self.running if process.poll() is None]
         busy = {name for name, _ in self.running}
         started = 0
+        kept = self.services.settings.words("server.schedules")
         for table in timetables(self.plan):
+            if "*" not in kept and table.name not in kept:
+                continue  # a CronJob of the cluster keeps it
             if table.missed == "latest" and table.name in busy:
                 continue
             due = take_due(

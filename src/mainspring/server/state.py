@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.declare.declaration import name_of, spec_of
-from mainspring.declare.model import Endpoint, EndpointSpec, ModelDeclaration
+from mainspring.declare.model import Endpoint, Input, ModelDeclaration, ModelSpec
 from mainspring.declare.on_demand import FeatureService
 from mainspring.declare.record import Kind
 from mainspring.errors import ConfigError
@@ -33,16 +33,26 @@ from mainspring.server.features.labels import LabelRules
 from mainspring.server.features.migrating import own_of
 from mainspring.server.features.pushing import Pushing
 from mainspring.server.features.quality import DataQuality
+from mainspring.server.features.reads import count_reads
 from mainspring.server.features.replaying import ReplayWatch
+from mainspring.server.features.sweeping import sweep_unused
 from mainspring.server.features.vector_indexes import VectorIndexes
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
 from mainspring.server.monitors import ModelMonitors
+from mainspring.server.rollouts.composing import (
+    Compositions,
+    composed_inputs,
+    composed_reads,
+    spec_of_endpoint,
+    version_column,
+)
+from mainspring.server.rollouts.live import LiveLoader
 from mainspring.server.rollouts.loading import ModelLoading, Own
 from mainspring.server.rollouts.reading import EndpointRoutes, shadow_log
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import EndpointService, ModelColumn, dates_among
-from mainspring.serving.models import LiveModel, load_live
+from mainspring.serving.models import LiveModel
 from mainspring.serving.predlog.schema import ColumnKind, LogSchema
 from mainspring.serving.predlog.writer import PredictionLog
 from mainspring.serving.table import ModelTable
@@ -69,6 +79,9 @@ class WorkerState:
         worker: the worker's number.
         only: the names of the endpoints to answer for, with their models; empty is all of them.
 
+    Attributes:
+        tried: whether it is only measured: nothing it logs is judged, and no schedule is fired.
+
     Raises:
         StoreError: MS-4101, the disk is full; MS-4111, the state folder cannot be written.
     """
@@ -76,9 +89,13 @@ class WorkerState:
     def __init__(self, services: Services, plan: Plan, worker: int = 0, only: Sequence[str] = ()) -> None:
         self.services = services
         self.plan = plan
-        self.metrics = _metrics(services.state, "-".join(["worker", str(worker), *sorted(only)]))
+        trial = services.settings.text("serving.trial")
+        self.tried = bool(trial)
+        self._kept = Path(trial) if trial else services.state
+        self.metrics = _metrics(self._kept, "-".join(["worker", str(worker), *sorted(only)]))
         self._only = frozenset(only)
         self.models = ModelTable()
+        self.loader = LiveLoader(services, plan, self.metrics)
         self.endpoints: dict[str, EndpointService] = {}
         self.feature_services: dict[str, ServedFeatures] = {}
         self.logs: dict[str, PredictionLog] = {}
@@ -86,7 +103,7 @@ class WorkerState:
         self.vector_indexes = VectorIndexes(services, Plan(plan.app, ()), {}, {}, self.metrics, _tell)
         self.started = now_us()
         self.quality: DataQuality
-        share = services.settings.number("features.replay")
+        share = 0.0 if self.tried else services.settings.number("features.replay")
         self.samples = Samples(share) if share else None
         self.pushing: Pushing | None = None
         self.monitors = ModelMonitors(services, plan, self.endpoints, self.metrics, self._came)
@@ -99,7 +116,12 @@ class WorkerState:
         self._counting = threading.Lock()
         self._schemas: dict[str, LogSchema] = {}
         self._shadow_logs: dict[str, PredictionLog] = {}
-        self.loading = ModelLoading(services, plan, self.models, self.metrics, self._served_models, self._reads, _tell)
+        self.loading = ModelLoading(
+            services, plan, self.models, self.metrics, self._served_models, self._reads, _tell, self.loader.load
+        )
+        self.compositions = Compositions(
+            services, plan, self.models, self.loading, self.metrics, lambda: self._views, _tell
+        )
         self._promised: dict[str, float] = {}
         self._counted: dict[tuple[str, str], int] = {}
 
@@ -125,11 +147,28 @@ class WorkerState:
             self._replaying = self._replays(self.pushing)
         self.vector_indexes = VectorIndexes(self.services, self.plan, self._views, self._sources, self.metrics, _tell)
         for node in self._served():
-            self._open_endpoint(node)
+            spec = spec_of(cast(Endpoint, node.declaration))
+            model = spec_of(spec.model)
+            read = reads_of(model.inputs, self._views), model.inputs
+            self._open_endpoint(node, name_of(spec.model), model, read, (spec.latency_us, spec.log))
+        for node in self._served(over="composition"):
+            over = spec_of_endpoint(node)
+            composed = spec_of(over.model)
+            read = composed_reads(composed, self._views), composed_inputs(composed)
+            first = spec_of(composed.models[0])
+            parts = [name_of(part) for part in composed.models]
+            kept = (over.latency_us, over.log)
+            binary = None if composed.gives is None else composed.gives == "probability"
+            self._open_endpoint(node, name_of(over.model), first, read, kept, parts, binary)
         for node in self.plan.of_kind("feature_service"):
             inputs = spec_of(cast(FeatureService, node.declaration)).inputs
             self.feature_services[node.name] = serve_features(
-                node.name, inputs, self._views, self.services.online, self.samples
+                node.name,
+                inputs,
+                self._views,
+                self.services.online,
+                self.samples,
+                count_reads(self.metrics, name, node.name),
             )
         self.refresh()
 
@@ -140,22 +179,34 @@ class WorkerState:
             return False
         return True
 
-    def _served(self) -> Sequence[Node]:
-        """The endpoints that this process answers for."""
-        return [
-            node for node in self.plan.of_kind("endpoint", over="model") if not self._only or node.name in self._only
-        ]
+    def _served(self, over: str = "model") -> Sequence[Node]:
+        """The endpoints over models, or over compositions, that this process answers for."""
+        return [node for node in self.plan.of_kind("endpoint", over=over) if not self._only or node.name in self._only]
 
-    def _open_endpoint(self, node: Node) -> None:
-        declaration = cast(Endpoint, node.declaration)
-        spec: EndpointSpec = spec_of(declaration)
-        model = spec_of(spec.model)
-        model_name = name_of(spec.model)
-        reads = reads_of(model.inputs, self._views)
+    def _open_endpoint(
+        self,
+        node: Node,
+        model_name: str,
+        model: ModelSpec,
+        read: tuple[Reads, Sequence[Input]],
+        kept: tuple[int | None, float],
+        parts: Sequence[str] = (),
+        binary: bool | None = None,
+    ) -> None:
+        """Answer for an endpoint over a model, or over the composition of which it is the first.
+
+        Args:
+            node: the endpoint's.
+            model_name: the name of what answers.
+            model: the model.
+            read: what is read, and the inputs that say so.
+            kept: the promised latency in microseconds, and the share of answers that is logged.
+            parts: the names of a composition's models.
+            binary: whether it gives probabilities, where its label does not say so.
+        """
+        (reads, inputs), (latency_us, share) = read, kept
         selection = reads.selection
-        self._plans[node.name] = compile_selection(
-            self.services.online, selection, functions_of(model.inputs), self.samples
-        )
+        self._plans[node.name] = compile_selection(self.services.online, selection, functions_of(inputs), self.samples)
         spine = spec_of(model.spine)
         columns = _model_columns(reads)
         keys = selection.keys
@@ -166,15 +217,17 @@ class WorkerState:
         model_node = self.plan.node(f"/model/{model_name}")
         beside = [name for name in segments_of(self.plan, model_node) if name not in own] if model_node else []
         kinds = [column.type.kind for column in columns] + [types[name] for name in beside]
-        folder = self.services.state / "predictions" / node.name
-        names = (*(column.name for column in columns), *beside)
-        schema = LogSchema(node.name, model_name, names, tuple(_LOGGED_AS.get(kind, "f8") for kind in kinds))
-        log = PredictionLog(folder, schema, self._worker, spec.log or 1.0)
+        folder = self._kept / "predictions" / node.name
+        names = (*(column.name for column in columns), *beside, *map(version_column, parts))
+        logged: list[ColumnKind] = [_LOGGED_AS.get(kind, "f8") for kind in kinds]
+        logged += ["i8"] * len(parts)
+        schema = LogSchema(node.name, model_name, names, tuple(logged))
+        log = PredictionLog(folder, schema, self._worker, share or 1.0)
         self._schemas[node.name] = schema
         self.logs[node.name] = log
-        if spec.latency_us is not None:
-            self._promised[node.name] = spec.latency_us / 1e3
-            promised = spec.latency_us / 1e6
+        if latency_us is not None:
+            self._promised[node.name] = latency_us / 1e3
+            promised = latency_us / 1e6
             self.metrics.set("mainspring_endpoint_latency_seconds", promised, app=self.plan.app, endpoint=node.name)
         self.endpoints[node.name] = EndpointService(
             node.name,
@@ -183,14 +236,14 @@ class WorkerState:
             columns,
             lambda: self._plans[node.name],
             lambda: self._live(model_name),
-            log if spec.log else None,
-            boolean=model.label.field.type.kind is Kind.BOOLEAN,
+            log if share else None,
+            boolean=model.label.field.type.kind is Kind.BOOLEAN if binary is None else binary,
             ignored=frozenset(types) - {model.label.name},
             beside=beside,
             request={field.name: field.type for field in selection.request},
             waits=self.waits,
             routes=EndpointRoutes(self.models, self.loading, model_name, lambda: self._plans[node.name], columns),
-            shadows=lambda: self._shadow_log(node.name) if spec.log else None,
+            shadows=lambda: self._shadow_log(node.name) if share else None,
         )
 
     def _shadow_log(self, endpoint: str) -> PredictionLog:
@@ -199,7 +252,7 @@ class WorkerState:
             found = self._shadow_logs.get(endpoint)
             if found is None:
                 schema = self._schemas[endpoint]
-                folder = self.services.state / "predictions" / shadow_log(endpoint)
+                folder = self._kept / "predictions" / shadow_log(endpoint)
                 found = self._shadow_logs[endpoint] = PredictionLog(folder, schema, self._worker)
             return found
 
@@ -224,9 +277,10 @@ class WorkerState:
     def refresh(self) -> list[str]:
         """Take over what has moved, old versions answering until new ones are warm; the models that changed."""
         changed = self.loading.refresh()
-        if changed:
+        if changed and not self.tried:
             self.monitors.open(changed)
-        return changed
+        behind = [node.inputs[0] for node in self._served(over="composition")]
+        return changed + self.compositions.refresh(behind)
 
     def _reads(self, node: Node, version: Entity, live: LiveModel) -> Own | None:
         """What a version was trained to read, where that is not what the app declares now."""
@@ -247,10 +301,25 @@ class WorkerState:
         columns = tuple(_model_columns(own.reads))
         return plan, columns, dates_among(columns)
 
+    def sweep_once(self) -> None:
+        """Remove from the stores what nothing has read for a day."""
+        served = {
+            node.name: {int(number) for number in self.models.versions(node.name).ready}
+            for node in self.plan.of_kind("model")
+        }
+        for what in sweep_unused(self.services, self.plan, self._views, self._sources, served, "server"):
+            _tell(f"swept: {what}")
+
     def _served_models(self) -> Sequence[Node]:
         """The models that this process may serve."""
-        behind = {url for node in self._served() for url in node.inputs}
+        behind = self._behind()
         return [node for node in self.plan.of_kind("model") if not self._only or node.url in behind]
+
+    def _behind(self) -> frozenset[str]:
+        """The models behind endpoints, those of their compositions too, by URL."""
+        composed = [self.plan.node(node.inputs[0]) for node in self._served(over="composition")]
+        parts = {url for node in composed if node is not None for url in node.inputs}
+        return frozenset({url for node in self._served() for url in node.inputs} | parts)
 
     def ready(self) -> bool:
         """Whether every endpoint has a warm model, and every index a version that answers.
@@ -274,7 +343,7 @@ class WorkerState:
         if name in self.names():
             raise Rejected(Reason.CONFLICT, f"model {name!r} is one of the app's own")
         try:
-            live = load_live(1, "", folder, self.services.predictor)
+            live = self.loader.load_folder(name, folder)
         except (OSError, ValueError) as error:
             raise Rejected(Reason.INVALID, f"there is no model in the folder of {name!r}") from error
         self.models.put(name, live)
@@ -307,7 +376,7 @@ class WorkerState:
         """The views that are kept online, as Feast's clients ask for them; None when there are none."""
         if not any(view.online for view in self._views.values()):
             return None
-        return FeastFeatures(self.services, self.plan, self._views, tuple(self._sources), self.push)
+        return FeastFeatures(self.services, self.plan, self._views, tuple(self._sources), self.push, self.metrics)
 
     def take_labels(self, labels: Sequence[tuple[str, str, float, int]]) -> Mapping[str, int]:
         """Record labels of predictions; the latest of each wins.
@@ -316,7 +385,9 @@ class WorkerState:
             Fault: 422, one of them cannot be a label of a served model.
         """
         received = now_us()
-        served = [spec_of(spec_of(cast(Endpoint, node.declaration)).model) for node in self._served()]
+        behind = self._behind()
+        nodes = [node for node in self._served_models() if node.url in behind]
+        served = [spec_of(cast(ModelDeclaration, node.declaration)) for node in nodes]
         rules = LabelRules(tuple(model.label for model in served), self.services.settings.flag("serving.replay"))
         rules.check(labels, received)
         fresh = self.services.catalog.add_labels(

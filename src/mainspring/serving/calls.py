@@ -57,6 +57,7 @@ class Reason(Enum):
     TOO_LARGE = "beyond a limit"
     NOT_READY = "known, and not loaded"
     EXPIRED = "nobody waits for it any more"
+    BUSY = "too much waits already; later"
     FORBIDDEN = "not for this caller"
     CONFLICT = "at odds with what is there"
     NOT_SERVED = "a part of the wire that this server does not have"
@@ -68,12 +69,14 @@ class Rejected(Exception):  # noqa: N818 - it becomes an answer in the wire's ow
     Args:
         reason: of what kind it is.
         message: for the client; it holds no internals.
+        retry_after: seconds after which another try makes sense, for BUSY.
     """
 
-    def __init__(self, reason: Reason, message: str) -> None:
+    def __init__(self, reason: Reason, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True, slots=True)

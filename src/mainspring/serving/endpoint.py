@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 
+_NO_PARTS: Mapping[str, str] = {}
+
 _ACCEPTED: Mapping[Kind, tuple[type, ...]] = {
     Kind.STRING: (str,),
     Kind.INTEGER: (int,),
@@ -121,6 +123,20 @@ def _watched(split: Split, scorer: Scorer, rows: Sequence[Sequence[object]]) -> 
     try:
         scores = scorer.score(rows)
     except DataError:  # what the caller has sent
+        raise
+    except Exception:
+        split.failed(scorer.version)
+        raise
+    split.answered(scorer.version, time.perf_counter_ns() - begun)
+    return scores
+
+
+async def _watched_soon(split: Split, scorer: Scorer, rows: Sequence[Sequence[object]]) -> Sequence[float]:
+    """The same on an event loop, which goes on meanwhile; what waits too long is not the version's failure."""
+    begun = time.perf_counter_ns()
+    try:
+        scores = await scorer.score_soon(rows)
+    except (DataError, Rejected):
         raise
     except Exception:
         split.failed(scorer.version)
@@ -294,18 +310,29 @@ class EndpointService:
                 answers = self.concluded(mine, [moments[place] for place in places], part)
                 found |= dict(zip(places, answers, strict=True))
             return [found[place] for place in range(len(rows))]
-        scorer, columns = looked.reading.scorer, looked.reading.columns
-        vectors = self._vectors(rows, looked)
-        split, version = looked.split, scorer.version
+        vectors, split, scorer = self._vectors(rows, looked), looked.split, looked.reading.scorer
         scores = scorer.score(vectors) if split is None else _watched(split, scorer, vectors)
-        canary = split is not None and version == split.canary
-        answers = [
-            self._log(row, vector, columns, float(score), version, status, now_us, canary=canary)
-            for row, vector, score, (_, status), now_us in zip(rows, vectors, scores, looked.rows, moments, strict=True)
-        ]
-        if split is not None and split.shadow is not None and version == split.stable:
-            self._offer(split, split.shadow, rows, moments, answers)
-        return answers
+        return self._scored(rows, moments, looked, vectors, scores)
+
+    async def concluded_soon(
+        self, rows: Sequence[Mapping[str, Any]], moments: Sequence[int], looked: LookedUp
+    ) -> list[Answer]:
+        """The same on an event loop, which goes on while the model computes.
+
+        Raises:
+            DataError: as `concluded`.
+            Rejected: BUSY, too much waits for the model already.
+        """
+        if looked.parts:
+            found: dict[int, Answer] = {}
+            for places, part in looked.parts:
+                mine = [rows[place] for place in places]
+                answers = await self.concluded_soon(mine, [moments[place] for place in places], part)
+                found |= dict(zip(places, answers, strict=True))
+            return [found[place] for place in range(len(rows))]
+        vectors, split, scorer = self._vectors(rows, looked), looked.split, looked.reading.scorer
+        soon = scorer.score_soon(vectors) if split is None else _watched_soon(split, scorer, vectors)
+        return self._scored(rows, moments, looked, vectors, await soon)
 
     def _vectors(self, rows: Sequence[Mapping[str, Any]], looked: LookedUp) -> list[tuple[object, ...]]:
         """The model's columns of each row."""
@@ -317,6 +344,25 @@ class EndpointService:
         if dates := looked.reading.dates:
             vectors = [_with_days(vector, dates) for vector in vectors]
         return vectors
+
+    def _scored(
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        moments: Sequence[int],
+        looked: LookedUp,
+        vectors: Sequence[tuple[object, ...]],
+        scores: Sequence[float],
+    ) -> list[Answer]:
+        """The answers, logged; a shadow is asked the same later."""
+        version, split = looked.reading.scorer.version, looked.split
+        canary = split is not None and version == split.canary
+        answers = [
+            self._log(row, vector, looked.reading, float(score), status, now_us, canary=canary)
+            for row, vector, score, (_, status), now_us in zip(rows, vectors, scores, looked.rows, moments, strict=True)
+        ]
+        if split is not None and split.shadow is not None and version == split.stable:
+            self._offer(split, split.shadow, rows, moments, answers)
+        return answers
 
     def _offer(
         self,
@@ -377,6 +423,7 @@ class EndpointService:
         now_us: int,
         *,
         canary: bool = False,
+        parts: Mapping[str, str] = _NO_PARTS,
     ) -> list[str]:
         """Log answers that were given to the model's own columns, not to keys; their prediction ids.
 
@@ -386,13 +433,14 @@ class EndpointService:
             version: the model version that answered.
             now_us: the moment of the question, UTC microseconds.
             canary: whether the version is tried beside the one that answers the rest.
+            parts: of a composition, the version of each of its models.
 
         Returns:
             An id a row; none where the endpoint does not log.
         """
         if (sink := self._sink) is None:
             return []
-        beside = (None,) * len(self.beside)
+        beside = (*(None,) * len(self.beside), *map(int, parts.values()))
         return [
             _put(sink, (*row, *beside), score, version, now_us, canary=canary)
             for row, score in zip(rows, scores, strict=True)
@@ -402,19 +450,20 @@ class EndpointService:
         self,
         row: Mapping[str, Any],
         vector: tuple[object, ...],
-        columns: tuple[ModelColumn, ...],
+        reading: Reading,
         score: float,
-        version: str,
         statuses: Mapping[str, str],
         now_us: int,
         *,
         canary: bool = False,
     ) -> Answer:
+        columns, version, parts = reading.columns, reading.scorer.version, reading.parts
         logged = vector if columns is self.columns else self._by_name(vector, columns)
         logged = (*logged, *map(row.get, self.beside)) if self.beside else logged
+        logged = (*logged, *map(int, parts.values())) if parts else logged
         prediction_id = "" if self._sink is None else _put(self._sink, logged, score, version, now_us, canary=canary)
         return Answer(
-            prediction_id, version, score, score >= 0.5 if self._boolean else score, vector, statuses, columns
+            prediction_id, version, score, score >= 0.5 if self._boolean else score, vector, statuses, columns, parts
         )
 
     def _by_name(self, vector: tuple[object, ...], columns: tuple[ModelColumn, ...]) -> tuple[object, ...]:

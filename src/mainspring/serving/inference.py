@@ -32,6 +32,8 @@ _RUNTIMES: Mapping[str, tuple[str, str]] = {
     "onnx": ("onnxruntime_onnx", "onnxruntime"),
     "lightgbm": ("lightgbm_booster", "lightgbm"),
     "skops": ("sklearn_skops", "sklearn"),
+    "xgboost": ("xgboost_booster", "xgboost"),
+    "pickle": ("python", "python"),
 }
 """The platform and the backend of each format that a model is stored in."""
 
@@ -41,6 +43,9 @@ class Registry(Protocol):
 
     def names(self) -> Sequence[str]:
         """Every model of the app, loaded or not."""
+
+    def registered(self, name: str) -> Sequence[int]:
+        """The versions of a model, loaded or not."""
 
     def load(self, name: str, version: str | None = None) -> None:
         """Load the version that the catalog's alias names, or one of that number beside it; it stays until unloaded.
@@ -173,6 +178,7 @@ class ServedModels:
         max_rows: most rows in one call.
         now: the clock, UTC microseconds.
         default: the model of routes that name none.
+        timeout_s: seconds that any call may take, or None.
     """
 
     def __init__(
@@ -185,6 +191,7 @@ class ServedModels:
         max_rows: int,
         now: Callable[[], int],
         default: str | None = None,
+        timeout_s: float | None = None,
     ) -> None:
         self.registry = registry
         self.max_rows = max_rows
@@ -195,6 +202,7 @@ class ServedModels:
         self._app = app
         self._now = now
         self._default = default
+        self._timeout_s = timeout_s
         self._served: dict[tuple[str, str], ServedModel] = {}
         self._counters: dict[tuple[str, str, str, str], _Counters] = {}
         table.follow(self._forget)
@@ -295,8 +303,7 @@ class ServedModels:
         role = Role.CANARY if versions.split is not None and number == versions.split.canary else Role.STABLE
         served = self._served.get(key)
         if served is None or served.live is not live or served.role != role:
-            kept = served.statistics if served is not None and served.live is live else Statistics()
-            served = self._served[key] = ServedModel(name, live, kept, role)
+            served = self._served[key] = ServedModel(name, live, live.statistics, role)
         return served
 
     def chosen(self, name: str | None, asking: Asking | None = None) -> ServedModel:
@@ -323,7 +330,8 @@ class ServedModels:
             served: who `find` has said answers; it does, whatever labels have moved meanwhile.
 
         Raises:
-            Rejected: as `find`, `ServedModel.matrix` and `ServedModel.wanted` raise; EXPIRED, its deadline is over.
+            Rejected: as `find`, `ServedModel.matrix` and `ServedModel.wanted` raise; EXPIRED, its deadline is over;
+                BUSY, too much waits for the model already.
             DataError: MS-2306, the model takes no missing or infinite value, and there is one.
         """
         served = served or self.find(call.model, call.version, call.label)
@@ -337,25 +345,39 @@ class ServedModels:
             matrix = served.matrix(call.inputs, self.max_rows)
             if call.deadline is not None and time.monotonic() >= call.deadline:
                 raise Rejected(Reason.EXPIRED, "the deadline of the call is over")
-            scores = served.live.scores(matrix)
+            queue_ns, alone, live = 0, True, served.live
+            if live.is_quick(len(matrix)):
+                scores = live.scores(matrix)
+            else:
+                deadline = self._deadline(call)
+                scored = await live.scores_soon(matrix, deadline, call.priority, call.parameters)
+                scores, queue_ns, alone = scored.scores, scored.queue_ns, False
         except Exception as error:
             served.statistics.fail.add(call.decode_ns + time.perf_counter_ns() - begun)
             counters.failed(1.0)
             if split is not None and not isinstance(error, (Rejected, DataError)):
                 split.failed(served.version)
             raise
-        scored = time.perf_counter_ns()
+        found = time.perf_counter_ns()
         ids = self._logged(served, matrix, scores)
         if split is not None:
-            split.answered(served.version, scored - begun)
+            split.answered(served.version, found - begun)
             self._shadowed(split, served, matrix, scores, ids)
         done = time.perf_counter_ns()
-        served.statistics.answered(len(matrix), call.decode_ns, scored - begun, done - scored)
+        infer_ns = found - begun - queue_ns
+        served.statistics.answered(len(matrix), call.decode_ns, infer_ns, done - found, queue_ns=queue_ns, alone=alone)
         counters.answered(1.0)
         counters.rows(float(len(matrix)))
-        counters.seconds((scored - begun) / 1e9)
+        counters.seconds(infer_ns / 1e9)
         outputs = [(tensor, scores) for tensor in wanted]
         return Inference(served.name, served.version, outputs, ids)
+
+    def _deadline(self, call: Call) -> float | None:
+        """The least of the call's own and the server's."""
+        if self._timeout_s is None:
+            return call.deadline
+        latest = time.monotonic() + self._timeout_s
+        return latest if call.deadline is None else min(call.deadline, latest)
 
     def _logged(self, served: ServedModel, matrix: Array, scores: Array) -> Sequence[str]:
         endpoint = next((found for found in self._endpoints().values() if found.model == served.name), None)
@@ -364,7 +386,9 @@ class ServedModels:
         # A value that is no number is missing to the model, and is logged as entity-keyed questions log it.
         rows = [[None if value != value else value for value in row] for row in matrix.tolist()]
         canary = served.role == Role.CANARY
-        return endpoint.record(rows, scores.tolist(), served.version, self._now(), canary=canary)
+        return endpoint.record(
+            rows, scores.tolist(), served.version, self._now(), canary=canary, parts=served.live.parts
+        )
 
     def _shadowed(self, split: Split, served: ServedModel, matrix: Array, scores: Array, ids: Sequence[str]) -> None:
         """Let a shadow be asked the same, later; one that reads other columns is asked by keys alone."""

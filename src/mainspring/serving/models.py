@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mainspring.declare.batching import Batching
 from mainspring.errors import DataError
 from mainspring.lazy import lazy
 from mainspring.ports.runtime import Card, Predictor, read_card
+from mainspring.serving.batching import Batcher, Meter, Scored
+from mainspring.serving.native_thread import NativeThread
+from mainspring.serving.residency import Resident
+from mainspring.serving.statistics import Statistics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,12 +23,13 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["WARM", "LiveModel", "load_live"]
-
-WARM = "warm.npy"
-"""The file of a model's folder with rows to warm it with, (rows, columns)."""
+__all__ = ["LiveModel", "load_live", "queue_of", "takes_parameters", "warmed"]
 
 _WARM_ROWS = (1, 8, 1)
+_LARGE = 1 << 20
+"""Bytes of a matrix beyond which it is not made to fit on the event loop."""
+_OF_THE_WIRE = frozenset({"priority", "timeout", "binary_data_output"})
+"""Parameters of a call that say nothing to the model."""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
@@ -34,21 +41,40 @@ class LiveModel:
         entity: its id in the catalog.
         card: what is stored.
         predictor: the loaded model.
+        batches: the queue for calls that take long; None computes every call at once, where it is asked.
+        at_once: the most rows that are computed at once all the same, for they cost less than a queue would.
+        statistics: what it has done.
+        parts: of a composition, the version of each of its models.
     """
 
     version: str
     entity: str
     card: Card
     predictor: Predictor
+    batches: Batcher | None = None
+    at_once: int = 0
+    statistics: Statistics = field(default_factory=Statistics)
+    parts: Mapping[str, str] = field(default_factory=dict)
 
     def score(self, rows: Sequence[Sequence[object]]) -> Sequence[float]:
-        """One score a row of the model's columns; None is missing.
+        """One score a row of the model's columns, computed here; None is missing.
 
         Raises:
             DataError: MS-2306, the model takes no missing or infinite value, and there is one.
         """
-        matrix = np.array([[np.nan if value is None else value for value in row] for row in rows], np.float64)
-        scores: list[float] = self.scores(matrix).tolist()
+        scores: list[float] = self.scores(_matrix(rows)).tolist()
+        return scores
+
+    async def score_soon(self, rows: Sequence[Sequence[object]], deadline: float | None = None) -> Sequence[float]:
+        """The same on an event loop, which goes on meanwhile when it takes long.
+
+        Raises:
+            DataError: MS-2306, as `score`.
+            Rejected: BUSY, EXPIRED, as `scores_soon`.
+        """
+        if self.is_quick(len(rows)):
+            return self.score(rows)
+        scores: list[float] = (await self.scores_soon(_matrix(rows), deadline)).scores.tolist()
         return scores
 
     def scores(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
@@ -57,18 +83,70 @@ class LiveModel:
         Raises:
             DataError: MS-2306, the model takes no missing or infinite value, and there is one.
         """
-        fitted = _fitted(matrix, self.card.dtype)
-        try:
-            return self.predictor.scores(fitted)
-        except ValueError as error:
-            if np.isfinite(fitted).all():
-                raise
-            raise DataError(
-                "the model takes no missing and no infinite value",
-                code="MS-2306",
-                why="a column of the request, or a feature of its keys, is missing or infinite",
-                fix="send every column, or train a model that takes missing values",
-            ) from error
+        return _scored(self.predictor, _fitted(matrix, self.card.dtype))
+
+    def is_quick(self, rows: int) -> bool:
+        """Whether so many rows are computed at once, where they are asked."""
+        if isinstance(self.predictor, Resident):
+            return rows <= self.predictor.at_once
+        return rows <= self.at_once or self.batches is None
+
+    async def scores_soon(
+        self,
+        matrix: NDArray[Any],
+        deadline: float | None = None,
+        priority: int = 0,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Scored:
+        """Scores of a matrix that waits for the model, and is scored with others that do.
+
+        Args:
+            matrix: (rows, columns).
+            deadline: the moment of `time.monotonic` after which nobody waits.
+            priority: 1 is the highest, 0 the default.
+            parameters: what the caller sets beside, for models that take parameters.
+
+        Raises:
+            DataError: MS-2306, the model takes no missing or infinite value, and there is one.
+            Rejected: BUSY, too much waits already; EXPIRED, the deadline is over.
+        """
+        assert self.batches is not None
+        if matrix.nbytes > _LARGE:
+            fitted = await asyncio.to_thread(_fitted, matrix, self.card.dtype)
+        else:
+            fitted = _fitted(matrix, self.card.dtype)
+        group = _group(parameters) if parameters and takes_parameters(self.predictor) else ()
+        return await self.batches.submit(fitted, group=group, deadline=deadline, priority=priority)
+
+
+def takes_parameters(predictor: Predictor) -> bool:
+    """Whether a predictor is told the parameters of a call."""
+    return getattr(predictor, "takes_parameters", False) is True
+
+
+def _group(parameters: Mapping[str, Any]) -> Hashable:
+    """What is equal for equal parameters; 1, 1.0 and true are different ones."""
+    return tuple(sorted((name, repr(value), value) for name, value in parameters.items() if name not in _OF_THE_WIRE))
+
+
+def _matrix(rows: Sequence[Sequence[object]]) -> NDArray[np.float64]:
+    return np.array([[np.nan if value is None else value for value in row] for row in rows], np.float64)
+
+
+def _scored(predictor: Predictor, fitted: NDArray[Any], group: Any = ()) -> NDArray[np.float64]:
+    try:
+        if group:
+            return predictor.scores(fitted, {name: value for name, _, value in group})  # type: ignore[call-arg]
+        return predictor.scores(fitted)
+    except ValueError as error:
+        if np.isfinite(fitted).all():
+            raise
+        raise DataError(
+            "the model takes no missing and no infinite value",
+            code="MS-2306",
+            why="a column of the request, or a feature of its keys, is missing or infinite",
+            fix="send every column, or train a model that takes missing values",
+        ) from error
 
 
 def _fitted(matrix: NDArray[Any], dtype: str) -> NDArray[Any]:
@@ -84,24 +162,23 @@ def _fitted(matrix: NDArray[Any], dtype: str) -> NDArray[Any]:
 def load_live(version: int, entity: str, folder: Path, load: Callable[[Path], Predictor]) -> LiveModel:
     """Load a version and warm it: it has answered before it takes traffic.
 
-    It is warmed with the rows of ``warm.npy`` in its folder, where there are any: those of its training set; else with
-    zeros of its schema.
-
     Raises:
-        ValueError: it does not answer its own rows.
+        ValueError: it does not answer zeros of its schema.
     """
-    card = read_card(folder)
-    model = LiveModel(str(version), entity, card, load(folder))
-    rows = _warm_rows(folder, card)
-    for count in _WARM_ROWS:
-        model.scores(np.resize(rows, (count, len(card.columns))))
+    return warmed(LiveModel(str(version), entity, read_card(folder), load(folder)))
+
+
+def warmed(model: LiveModel) -> LiveModel:
+    """The model when it has answered: zeros of its schema."""
+    for rows in _WARM_ROWS:
+        model.scores(np.zeros((rows, len(model.card.columns)), model.card.dtype))
     return model
 
 
-def _warm_rows(folder: Path, card: Card) -> NDArray[Any]:
-    path = folder / WARM
-    if path.exists():
-        rows = np.load(path, allow_pickle=False)
-        if rows.ndim == 2 and rows.shape[1] == len(card.columns) and len(rows):
-            return np.ascontiguousarray(rows, card.dtype)
-    return np.zeros((1, len(card.columns)), card.dtype)
+def queue_of(name: str, predictor: Predictor, batching: Batching, meter: Meter) -> Batcher:
+    """The queue of a version, with a thread of its own that begins with the first call that takes long."""
+
+    def compute(matrix: NDArray[Any], group: Hashable) -> NDArray[np.float64]:
+        return _scored(predictor, matrix, group)
+
+    return Batcher(compute, batching, NativeThread(f"model-{name}"), meter)

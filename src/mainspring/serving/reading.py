@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from mainspring.declare.record import ColumnType
@@ -49,6 +49,9 @@ class Scorer(Protocol):
 
     def score(self, rows: Sequence[Sequence[object]]) -> Sequence[float]:
         """One score a row; a row holds the model's columns in order, None for what is missing."""
+
+    async def score_soon(self, rows: Sequence[Sequence[object]]) -> Sequence[float]:
+        """The same on an event loop, which goes on meanwhile when it takes long."""
 
 
 class PredictionSink(Protocol):
@@ -111,6 +114,7 @@ class Answer:
         values: the model's columns, in order.
         statuses: the status of each feature view: PRESENT, MISSING or EXPIRED.
         columns: what the values are of.
+        parts: of a composition, the version of each of its models.
     """
 
     id: str
@@ -120,6 +124,7 @@ class Answer:
     values: tuple[object, ...]
     statuses: Mapping[str, str]
     columns: tuple[ModelColumn, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +136,14 @@ class Reading:
         reader: looks its features up.
         columns: its columns, in order.
         dates: as `dates_among` its columns.
+        parts: of a composition, the version of each of its models; they are logged behind all else.
     """
 
     scorer: Scorer
     reader: FeatureReader
     columns: tuple[ModelColumn, ...]
     dates: tuple[int, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,10 +39,11 @@ class Statistics:
 
     Attributes:
         rows: rows that were scored.
-        batches: calls of the model's runtime.
+        batches: what the model's runtime was asked at once, by one caller or by several.
         last_ms: when it answered last, in milliseconds since 1970; 0 is never.
         success: calls with an answer, from their decoding on.
         fail: calls without.
+        queue: how long calls with an answer waited for the model.
         sizes: the times of batches by their number of rows.
     """
 
@@ -51,20 +52,48 @@ class Statistics:
     last_ms: int = 0
     success: Spent = field(default_factory=Spent)
     fail: Spent = field(default_factory=Spent)
+    queue: Spent = field(default_factory=Spent)
     times: BatchTimes = field(default_factory=BatchTimes)
     sizes: dict[int, BatchTimes] = field(default_factory=dict)
 
-    def answered(self, rows: int, decode_ns: int, infer_ns: int, output_ns: int) -> None:
-        """Count a call with an answer."""
+    def answered(
+        self, rows: int, decode_ns: int, infer_ns: int, output_ns: int, *, queue_ns: int = 0, alone: bool = True
+    ) -> None:
+        """Count a call with an answer.
+
+        Args:
+            rows: its own.
+            decode_ns: how long its bytes took to become arrays.
+            infer_ns: how long the model computed for it, and for those that were scored together with it.
+            output_ns: how long logging took.
+            queue_ns: how long it waited for the model.
+            alone: whether it was a batch of its own, which nobody else counts.
+        """
         self.rows += rows
-        self.batches += 1
         self.last_ms = time.time_ns() // 1_000_000
-        self.success.add(decode_ns + infer_ns + output_ns)
-        of_size = self.sizes.get(rows)
-        if of_size is None and len(self.sizes) < _SIZES:
-            of_size = self.sizes[rows] = BatchTimes()
-        for times in (self.times, of_size):
-            if times is not None:
-                times.compute_input.add(decode_ns)
-                times.compute_infer.add(infer_ns)
-                times.compute_output.add(output_ns)
+        self.success.add(decode_ns + queue_ns + infer_ns + output_ns)
+        self.queue.add(queue_ns)
+        self.times.compute_input.add(decode_ns)
+        self.times.compute_infer.add(infer_ns)
+        self.times.compute_output.add(output_ns)
+        if alone:
+            self.executed(rows, decode_ns, infer_ns, output_ns)
+
+    def executed(self, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """Count a batch that the model has computed.
+
+        Args:
+            rows: its rows.
+            input_ns: how long its input took to be made.
+            infer_ns: how long the model computed.
+            output_ns: how long its output took to be handed out.
+        """
+        self.batches += 1
+        times = self.sizes.get(rows)
+        if times is None:
+            if len(self.sizes) >= _SIZES:
+                return
+            times = self.sizes[rows] = BatchTimes()
+        times.compute_input.add(input_ns)
+        times.compute_infer.add(infer_ns)
+        times.compute_output.add(output_ns)

@@ -10,29 +10,40 @@ import json
 import mmap
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["BUCKETS", "Metrics"]
 
 BUCKETS: tuple[float, ...] = tuple(0.0005 * 2**power for power in range(16))
 """Upper bounds of the histograms, in seconds."""
+ROW_BUCKETS: tuple[float, ...] = tuple(2.0**power for power in range(17))
+"""Upper bounds of the histograms of rows."""
 
 _SLOTS = 65_536
 _MOST = 1000
 _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_requests_total": ("counter", "requests answered"),
+    "mainspring_grpc_requests_total": ("counter", "calls over gRPC that are over, by their status"),
+    "mainspring_grpc_request_seconds": ("histogram", "time of a call over gRPC; of a stream, of all of it"),
     "mainspring_endpoint_latency_seconds": ("gauge", "the latency that an endpoint promises for 99 requests in 100"),
     "mainspring_request_seconds": ("histogram", "time from the first byte of a request to the last of its answer"),
     "mainspring_inferences_total": ("counter", "calls of a model by a protocol, answered and failed"),
     "mainspring_inference_seconds": ("histogram", "time that a model computed for a call"),
     "mainspring_predictions_total": ("counter", "rows scored"),
+    "mainspring_batch_rows": ("histogram", "rows that a model was asked for at once"),
+    "mainspring_queue_seconds": ("histogram", "time that a call waited for its model"),
+    "mainspring_queue_refused_total": ("counter", "calls refused because too much waited for their model"),
+    "mainspring_queue_expired_total": ("counter", "calls whose deadline was over before their answer was there"),
+    "mainspring_queue_left_total": ("counter", "calls whose caller left before their answer was there"),
+    "mainspring_queue_rows": ("gauge", "rows that wait for a model"),
     "mainspring_predlog_rows_total": ("counter", "answers written to the prediction log"),
     "mainspring_model_definitions_lost": ("gauge", "definitions of the champion that the app has no more"),
     "mainspring_predlog_dropped_total": ("counter", "answers lost to the log: the disk was full or stalled"),
     "mainspring_labels_total": ("counter", "labels taken"),
     "mainspring_features_pushed_total": ("counter", "rows pushed"),
     "mainspring_feature_quarantined_total": ("counter", "pushed rows set aside"),
+    "mainspring_feature_reads_total": ("counter", "entities that feature services answered for, by view and status"),
     "mainspring_feature_commits_total": ("counter", "commits of pushed rows into the tables"),
     "mainspring_feature_lag_rows": ("gauge", "acknowledged rows that are not in the tables yet"),
     "mainspring_feature_wal_bytes": ("gauge", "bytes of them in the write-ahead log"),
@@ -55,8 +66,15 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_monitor_effect": ("gauge", "the size of the change"),
     "mainspring_monitor_floor": ("gauge", "the least size that alarms"),
     "mainspring_monitor_evaluated_timestamp_seconds": ("gauge", "when the monitor was evaluated last"),
-    "mainspring_queue_depth": ("gauge", "requests under way"),
+    "mainspring_inflight_requests": ("gauge", "requests under way"),
     "mainspring_model_version": ("gauge", "the model version that answers"),
+    "mainspring_rollout_share": ("gauge", "the share of callers that a version which is tried answers"),
+    "mainspring_shadow_rows": ("gauge", "rows of a rollout that a shadow was asked too"),
+    "mainspring_shadow_failed": ("gauge", "calls that a shadow has failed"),
+    "mainspring_shadow_dropped": ("gauge", "calls that a shadow was not asked, because too many waited"),
+    "mainspring_shadow_flips": ("gauge", "rows of which a shadow gives another label"),
+    "mainspring_shadow_total": ("gauge", "sum of the differences of a shadow's scores"),
+    "mainspring_shadow_greatest": ("gauge", "the greatest difference of a shadow's score"),
 }
 
 Labels = tuple[tuple[str, str], ...]
@@ -112,14 +130,21 @@ class Metrics:
 
     def histogram(self, name: str, **labels: str) -> Callable[[float], None]:
         """A function that observes seconds."""
+        return self._histogram(name, BUCKETS, labels)
+
+    def row_histogram(self, name: str, **labels: str) -> Callable[[float], None]:
+        """A function that observes numbers of rows."""
+        return self._histogram(name, ROW_BUCKETS, labels)
+
+    def _histogram(self, name: str, bounds: Sequence[float], labels: Mapping[str, str]) -> Callable[[float], None]:
         key = tuple(sorted(labels.items()))
-        slots = [self._slot(f"{name}_bucket", (*key, ("le", _bound(bound)))) for bound in (*BUCKETS, float("inf"))]
+        slots = [self._slot(f"{name}_bucket", (*key, ("le", _bound(bound)))) for bound in (*bounds, float("inf"))]
         total, count = self._slot(f"{name}_sum", key), self._slot(f"{name}_count", key)
         numbers = self._map
 
-        def observe(seconds: float) -> None:
-            numbers[slots[bisect_left(BUCKETS, seconds)]] += 1.0
-            numbers[total] += seconds
+        def observe(value: float) -> None:
+            numbers[slots[bisect_left(bounds, value)]] += 1.0
+            numbers[total] += value
             numbers[count] += 1.0
 
         return observe

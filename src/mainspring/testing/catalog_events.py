@@ -17,7 +17,7 @@ class EventContract:
     """Events, numbers, ticks and tags."""
 
     def test_events_in_order(self, opening: Opening) -> None:
-        """Each after the one before, as it was told; by prefix, from anywhere, the newest first too."""
+        """Each after the one before, as it was told; by what they are about, from anywhere, the newest first too."""
         catalog = opening()
         told = [
             Event(5, "é", "run.ok", "/run/1", {"x": [1, {"y": None}]}),
@@ -34,7 +34,9 @@ class EventContract:
         assert [event.at for event in catalog.events(seqs[0], limit=2)] == [3, 9]
         assert [event.at for event in catalog.events(what="run")] == [5, 3]
         assert [event.at for event in catalog.events(what="run_")] == [3]
-        assert [event.at for event in catalog.events(subject="/run/1")] == [5, 3]
+        assert [event.at for event in catalog.events(subject="/run/1")] == [5]
+        assert [event.at for event in catalog.events(subject="/run")] == [5, 3]
+        assert catalog.events(subject="/ru") == catalog.last_events(subject="/run/") == []
         assert [event.at for event in catalog.events(subject="%")] == [1]
         assert [event.at for event in catalog.events(what="run", subject="/run/12")] == [3]
         assert catalog.events(seqs[-1]) == []

@@ -173,7 +173,8 @@ def _gives_scores(estimator: Any, rows: Any, shape: TrainingShape, spec: ModelSp
 
 
 def _missing_method(estimator: Any, task: str) -> str:
-    wanted = "predict_proba" if task == "binary" and booster_of(estimator) is not estimator else "predict"
+    plain = booster_of(estimator) is estimator or not hasattr(estimator, "get_params")
+    wanted = "predict" if plain or task != "binary" else "predict_proba"
     return "" if hasattr(estimator, wanted) else f"{type(estimator).__name__} has no {wanted}, and the label is {task}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import warnings
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import msgspec
 from mainspring.errors import MainspringError, UserCodeError
 from mainspring.lazy import lazy
 from mainspring.ports.converter import Converted, Converter
-from mainspring.ports.runtime import CARD, Card, Predictor
+from mainspring.ports.runtime import CARD, Card, Form, Predictor
 from mainspring.training.native import native_form, native_scores
 from mainspring.training.parity import ParityReport, parity, probes
 from mainspring.training.sets import TrainingShape
@@ -28,12 +29,12 @@ else:
 __all__ = ["REPORT", "FitReport", "Fitted", "Load", "Workshop", "one_line", "read_report", "write_model"]
 
 Load = Callable[[Path], Predictor]
-"""``Services.predictor``: a folder to a `Predictor`."""
+"""``Services.own_predictor``: a folder to a `Predictor`."""
 
 REPORT = "training.json"
 """The file of a model's folder with the report of its making."""
 
-_LIBRARIES = ("numpy", "scikit-learn", "lightgbm", "onnx", "onnxruntime", "skl2onnx", "onnxmltools", "skops")
+_LIBRARIES = ("numpy", "scikit-learn", "lightgbm", "onnx", "onnxruntime", "skl2onnx", "onnxmltools", "skops", "xgboost")
 _SAME = 1e-12
 _BLURRED = "whole numbers or moments among the inputs are not exact in float32, which ONNX models take"
 
@@ -121,8 +122,8 @@ def write_model(fitted: Fitted, judged: NDArray[Any], report: FitReport, shop: W
         report = msgspec.structs.replace(report, warnings=(*report.warnings, more))
     card, found = _converted(fitted, blocks, shop)
     report = msgspec.structs.replace(report, parity=found)
-    if not card.converted:
-        card = _stored(fitted, card, blocks, shop)
+    keep = _with_native if card.converted else _stored
+    card = keep(fitted, card, blocks, shop)
     _write(shop.folder, CARD, card)
     _write(shop.folder, REPORT, report)
     return card, report
@@ -162,6 +163,20 @@ def _because(card: Card, why: str) -> Card:
     return msgspec.structs.replace(card, why=why)
 
 
+def _with_native(fitted: Fitted, card: Card, blocks: list[NDArray[Any]], shop: Workshop) -> Card:
+    """A converted model's card, and its own format beside where it can be stored: which is faster is measured later."""
+    try:
+        native = _stored(fitted, msgspec.structs.replace(card, output="", converted=False), blocks, shop)
+    except UserCodeError:  # what cannot be stored as it is was converted all the same
+        found = card
+    else:
+        found = msgspec.structs.replace(card, also=(Form(native.format, native.file),))
+    for file in shop.folder.iterdir():
+        if file.name not in {card.file, *(form.file for form in found.also)}:
+            file.unlink()
+    return found
+
+
 def _stored(fitted: Fitted, card: Card, blocks: list[NDArray[Any]], shop: Workshop) -> Card:
     """The model in its own format, loaded once to see that it is the same."""
     shape, folder = fitted.shape, shop.folder
@@ -169,7 +184,9 @@ def _stored(fitted: Fitted, card: Card, blocks: list[NDArray[Any]], shop: Worksh
         form, file, data = native_form(fitted.estimator)
     except Exception as error:  # whatever the estimator's own state raises
         raise _unstorable(shape, card, f"skops: {one_line(error)}") from error
-    card = msgspec.structs.replace(card, format=form, file=file)
+    runs_code = form == "pickle"
+    digest = hashlib.sha256(data).hexdigest() if runs_code else ""
+    card = msgspec.structs.replace(card, format=form, file=file, digest=digest)
     (folder / file).write_bytes(data)
     _write(folder, CARD, card)
     try:
@@ -187,7 +204,7 @@ def _unstorable(shape: TrainingShape, card: Card, why: str, fix: str = "") -> Us
         f"the model of {shape.model!r} cannot be stored",
         code="MS-2213",
         why=f"{card.why}; {why}",
-        fix=fix or "return a scikit-learn or LightGBM estimator",
+        fix=fix or "return a scikit-learn, LightGBM or XGBoost estimator, or an object that can be pickled",
     )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import json
+import pickle
 import zipfile
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from mainspring.lazy import lazy
@@ -18,7 +21,7 @@ else:
 
 __all__ = ["NativeForm", "booster_of", "canonical_skops", "native_form", "native_scores"]
 
-NativeForm = tuple[Literal["lightgbm", "skops"], str, bytes]
+NativeForm = tuple[Literal["lightgbm", "xgboost", "skops", "pickle"], str, bytes]
 """The format, the file's name and its content."""
 
 _SCHEMA = "schema.json"
@@ -26,32 +29,56 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)
 
 
 def native_form(estimator: Any) -> NativeForm:
-    """The model in its own format.
+    """The model in its own format: a booster's, skops for scikit-learn's, and a pickle for any other object.
 
     Raises:
-        Exception: whatever the estimator's own state raises when skops reads it.
+        Exception: whatever the estimator's own state raises when skops or pickle reads it.
     """
     booster = booster_of(estimator)
+    if booster is not None and _is_of("xgboost", estimator):
+        return "xgboost", "model.ubj", bytes(_best(booster).save_raw("ubj"))
     if booster is not None:
         return "lightgbm", "model.txt", booster.model_to_string().encode("utf-8")
+    if not hasattr(estimator, "get_params"):
+        return "pickle", "model.pickle", pickle.dumps(estimator, protocol=5)
     return "skops", "model.skops", canonical_skops(skops_io.dumps(estimator))
 
 
 def booster_of(estimator: Any) -> Any:
-    """The `lightgbm.Booster` of a LightGBM model, or None."""
-    booster = getattr(estimator, "booster_", estimator) if _is_lightgbm(estimator) else None
+    """The `lightgbm.Booster` or `xgboost.Booster` of such a model, or None."""
+    if _is_of("lightgbm", estimator):
+        booster = getattr(estimator, "booster_", estimator)
+    elif _is_of("xgboost", estimator):
+        booster = estimator.get_booster() if hasattr(estimator, "get_booster") else estimator
+    else:
+        return None
     return booster if type(booster).__name__ == "Booster" else None
 
 
-def _is_lightgbm(estimator: Any) -> bool:
-    return type(estimator).__module__.partition(".")[0] == "lightgbm"
+def _is_of(library: str, estimator: Any) -> bool:
+    return type(estimator).__module__.partition(".")[0] == library
+
+
+def _best(booster: Any) -> Any:
+    """An `xgboost.Booster` without the rounds after the best one, where training has stopped early."""
+    best = booster.attr("best_iteration")
+    return booster if best is None else booster[: int(best) + 1]
 
 
 def native_scores(estimator: Any, values: NDArray[Any], task: Literal["binary", "regression"]) -> NDArray[np.float64]:
     """The estimator's own scores, float64 (rows,): the probability of the positive class, or the prediction."""
+    if _is_of("xgboost", estimator) and not hasattr(estimator, "get_booster"):
+        return np.asarray(_best(estimator).inplace_predict(values, validate_features=False), dtype=np.float64)
     if task == "binary" and hasattr(estimator, "predict_proba"):
-        return np.asarray(estimator.predict_proba(values)[:, 1], dtype=np.float64)
-    return np.asarray(estimator.predict(values), dtype=np.float64).reshape(len(values), -1)[:, 0]
+        found = np.asarray(_asked(estimator.predict_proba, values), dtype=np.float64)
+        return found[:, 1] if found.ndim == 2 else found
+    return np.asarray(_asked(estimator.predict, values), dtype=np.float64).reshape(len(values), -1)[:, 0]
+
+
+def _asked(predict: Callable[..., Any], values: NDArray[Any]) -> Any:
+    """What a method predicts; one that takes the parameters of a call gets none."""
+    more: dict[str, Any] = {"parameters": {}} if "parameters" in inspect.signature(predict).parameters else {}
+    return predict(values, **more)
 
 
 def canonical_skops(data: bytes) -> bytes:

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from mainspring.catalog.ids import now_us
+from mainspring.catalog.rollouts import begin, current
 from mainspring.declare.frame import Frame
 from mainspring.declare.model import PromotionSpec
 from mainspring.ports.catalog import Catalog, Entity, Event
@@ -78,6 +79,8 @@ class Judge:
 def decide(catalog: Catalog, version: Entity, judge: Judge) -> Registered:
     """Make a new version the challenger, compare it with the champion, and promote it when the rule says so.
 
+    Where the rule declares a rollout, the version that it says yes to goes on its way, and the server decides the rest.
+
     The first version is the champion, for want of another. A version is judged once against a champion by a rule, and
     one that was the champion before is never promoted again by itself: whoever rolled it back meant it. Refusals are
     recorded, too. When the champion changes during the comparison, the comparison is made again.
@@ -106,6 +109,10 @@ def decide(catalog: Catalog, version: Entity, judge: Judge) -> Registered:
             told_now = {"version": version.version, **data}
             catalog.add_event(Event(now_us(), "gate", REFUSED, f"/{KIND}/{model}", told_now))
             return Registered(version.id, version.version, False, comparison.why, live.id, comparison)
+        if judge.rule is not None and judge.rule.rollout:
+            begin(catalog, live, version, judge.rule.rollout, "gate", comparison.why)
+            told_why = f"it is being rolled out: {comparison.why}"
+            return Registered(version.id, version.version, False, told_why, live.id, comparison)
         if move(catalog, CHAMPION, alias, version, "gate", data) is not None:
             return Registered(version.id, version.version, True, comparison.why, version.id, comparison)
 
@@ -123,6 +130,11 @@ def _settled(catalog: Catalog, version: Entity, live: Entity, by: str) -> str:
     model = version.name
     if any(event.data.get("to") == version.id for event in told(catalog, model, f"{KIND}.{CHAMPION}")):
         return f"it was the champion before: mainspring promote {model} {version.version} brings it back"
+    rollout, _ = current(catalog, model)
+    if rollout is not None and (rollout.canary_id, rollout.stable_id) == (version.id, live.id):
+        return (
+            f"it is {'being rolled out' if not rollout.over else f'out of its rollout, {rollout.state}'}: {rollout.why}"
+        )
     refusal = refusal_of(catalog, model, version, live)
     if refusal is not None and refusal.data.get("rule") == by:
         return f"refused already against version {live.version}: {refusal.data.get('why', '')}"

@@ -161,7 +161,7 @@ def trained(
     folder = Path(current().work_dir) / "model"
     folder.mkdir()
     spec = _declared(services, shape.model)
-    card, report = fit(spec, shape, frame, given, Workshop(services.converter, services.predictor, folder))
+    card, report = fit(spec, shape, frame, given, Workshop(services.converter, services.own_predictor, folder))
     for name, value in report.metrics.items():
         current().log_metric(f"{shape.model}.training.{name}", value)
     for text in report.warnings:
@@ -181,7 +181,7 @@ def evaluated(shape: TrainingShape, metric: str, holdout: float, gap_us: int, fr
     """The model on the rows that it was not fitted on, as it is served."""
     _wait_quietly()
     _, judged = parts(frame, split(frame, holdout, gap_us))
-    predictor = _services().predictor(folder.path)
+    predictor = _services().own_predictor(folder.path)
     card = read_card(folder.path)
     found = evaluate(shape, judged, predictor.scores(matrix(judged, shape.columns, card.dtype)), metric)
     for name, estimate in found.metrics.items():
@@ -232,7 +232,7 @@ def versioned(
     def fetch(digest: str) -> Path:
         return cast(File, load(services, digest, File, context.work_dir / digest)).path
 
-    judge = Judge(shape, metric, _rule_of(services, model), frame, fetch, services.predictor)
+    judge = Judge(shape, metric, _rule_of(services, model), frame, fetch, services.own_predictor)
     done = decide(services.catalog, version, judge)
     sys.stderr.write(f"version {done.version}: {'champion' if done.champion else 'challenger'}, {done.why}\n")
     return done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,8 +36,10 @@ class Tree(NamedTuple):
 def trees_of(estimator: Any) -> list[Tree]:
     """The trees of a model; none for other models.
 
-    Reads scikit-learn's trees, forests, gradient boosting and histogram gradient boosting, and LightGBM.
+    Reads scikit-learn's trees, forests, gradient boosting and histogram gradient boosting, LightGBM and XGBoost.
     """
+    if type(estimator).__module__.partition(".")[0] == "xgboost":
+        return _xgboost_trees(estimator)
     booster = getattr(estimator, "booster_", estimator)
     if type(booster).__name__ == "Booster":
         return [_booster_tree(entry["tree_structure"]) for entry in booster.dump_model()["tree_info"]]
@@ -54,6 +57,20 @@ def _tree_of_nodes(nodes: Any) -> Tree:
     leaf = nodes["is_leaf"] == 1
     left, right = (np.where(leaf, -1, nodes[side].astype(np.int64)) for side in ("left", "right"))
     return Tree(column, nodes["num_threshold"], left, right)
+
+
+def _xgboost_trees(estimator: Any) -> list[Tree]:
+    """XGBoost goes left below a threshold of float32: at most up to the number before it."""
+    booster = estimator.get_booster() if hasattr(estimator, "get_booster") else estimator
+    model = json.loads(booster.save_raw("json"))["learner"]["gradient_booster"].get("model", {})
+    found = []
+    for tree in model.get("trees", ()):
+        left, right = (np.array(tree[f"{side}_children"], np.int64) for side in ("left", "right"))
+        compares = (left >= 0) & (np.array(tree["split_type"]) == 0)
+        threshold = np.nextafter(np.array(tree["split_conditions"], np.float32), np.float32(-np.inf))
+        column = np.where(compares, np.array(tree["split_indices"], np.int64), -1)
+        found.append(Tree(column, threshold.astype(np.float64), left, right))
+    return found
 
 
 def _booster_tree(root: dict[str, Any]) -> Tree:

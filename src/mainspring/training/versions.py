@@ -27,9 +27,11 @@ __all__ = [
     "point",
     "promote_now",
     "refusal_of",
+    "refused_by_gate",
     "register",
     "roll_back",
     "told",
+    "version_of",
 ]
 
 KIND, CHAMPION, CHALLENGER = "model", "champion", "challenger"
@@ -135,6 +137,40 @@ def refusal_of(catalog: Catalog, model: str, version: Entity, live: Entity) -> E
     return None
 
 
+def version_of(catalog: Catalog, model: str, version: int) -> Entity:
+    """A version of a model.
+
+    Raises:
+        RefusedError: MS-5040, there is no such version.
+    """
+    found = catalog.entity(KIND, model, version)
+    if found is None:
+        known = [str(item.version) for item in catalog.entities(KIND, model)]
+        raise RefusedError(
+            f"model {model!r} has no version {version}",
+            code="MS-5040",
+            why=f"versions: {', '.join(known) or 'none'}",
+            fix=f"mainspring show model/{model}" if known else f"mainspring run model/{model}",
+        )
+    return found
+
+
+def refused_by_gate(catalog: Catalog, model: str, version: Entity, live: Entity) -> None:
+    """Pass on what the gate has said against a version.
+
+    Raises:
+        RefusedError: MS-5042, the gate has refused it against this champion.
+    """
+    refusal = refusal_of(catalog, model, version, live)
+    if refusal is not None:
+        raise RefusedError(
+            f"the gate has refused version {version.version} of model {model!r}",
+            code="MS-5042",
+            why=f"against version {live.version}: {refusal.data.get('why', '')}",
+            fix=f"train a better one, or insist: mainspring promote {model} {version.version} --force",
+        )
+
+
 def promote_now(catalog: Catalog, model: str, version: int, actor: str, *, force: bool = False) -> Entity:
     """Make a version the champion because a person says so.
 
@@ -148,24 +184,11 @@ def promote_now(catalog: Catalog, model: str, version: int, actor: str, *, force
     Raises:
         RefusedError: MS-5040, there is no such version; MS-5042, the gate has refused it.
     """
-    found = catalog.entity(KIND, model, version)
-    if found is None:
-        known = [str(item.version) for item in catalog.entities(KIND, model)]
-        raise RefusedError(
-            f"model {model!r} has no version {version}",
-            code="MS-5040",
-            why=f"versions: {', '.join(known) or 'none'}",
-            fix=f"mainspring show model/{model}" if known else f"mainspring run model/{model}",
-        )
+    found = version_of(catalog, model, version)
     live, _ = champion_of(catalog, model)
     refusal = None if live is None else refusal_of(catalog, model, found, live)
     if live is not None and refusal is not None and not force:
-        raise RefusedError(
-            f"the gate has refused version {version} of model {model!r}",
-            code="MS-5042",
-            why=f"against version {live.version}: {refusal.data.get('why', '')}",
-            fix=f"train a better one, or insist: mainspring promote {model} {version} --force",
-        )
+        refused_by_gate(catalog, model, found, live)
     why = "promoted by hand" if refusal is None else "promoted by hand against the gate"
     point(catalog, CHAMPION, found, actor, {"why": why})
     return found

@@ -28,7 +28,9 @@ def test_each_adapter_of_a_shared_port_is_handed_the_keys_it_knows(tmp_path: Pat
     assert held == {
         "onnxruntime": {"threads": 3},
         "lightgbm": {"threads": 3},
-        "sklearn": {"trust": ("shop.Mean",)},
+        "sklearn": {"threads": 3, "trust": ("shop.Mean",)},
+        "xgboost": {"threads": 3},
+        "python": {},
     }
 
 

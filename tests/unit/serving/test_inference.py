@@ -46,6 +46,9 @@ class Names:
     def names(self) -> Sequence[str]:
         return ("sum", "other")
 
+    def registered(self, name: str) -> Sequence[int]:
+        raise NotImplementedError
+
     def load(self, name: str, version: str | None = None) -> None:
         raise NotImplementedError
 

@@ -109,7 +109,7 @@ class Wrong:
 @pytest.mark.parametrize(
     ("estimator", "why"),
     [
-        (object(), "object has no predict_proba"),
+        (object(), "object has no predict, "),
         (HistGradientBoostingRegressor().fit(np.zeros((30, 3)), np.zeros(30)), "has no predict_proba"),
         (Wrong(), "RuntimeError: not fitted"),
         (Wrong(1.5), "scores lie in [1.5, 1.5]"),
@@ -216,7 +216,7 @@ def test_the_same_seed_gives_the_same_folder_and_another_another(tmp_path):
         fit_with(late, folder, seed=seed)
         folders.append({path.name: path.read_bytes() for path in sorted((folder / "model").iterdir())})
     assert folders[0] == folders[1] != folders[2]
-    assert set(folders[0]) == {"model.onnx", "card.json", "training.json"}
+    assert set(folders[0]) == {"model.onnx", "model.skops", "card.json", "training.json"}
 
 
 def test_what_the_trainer_measures_and_says_is_kept(tmp_path):

@@ -14,8 +14,11 @@ from mainspring.adapters.onnx.converter import OnnxConverter
 from mainspring.adapters.onnx.settings import ConverterSettings
 from mainspring.adapters.onnxruntime.runtime import OnnxRuntime
 from mainspring.adapters.onnxruntime.settings import OnnxSettings
+from mainspring.adapters.python.runtime import PythonRuntime
 from mainspring.adapters.sklearn.runtime import SklearnRuntime
 from mainspring.adapters.sklearn.settings import SklearnSettings
+from mainspring.adapters.xgboost.runtime import XgboostRuntime
+from mainspring.adapters.xgboost.settings import XgboostSettings
 from mainspring.declare.declaration import spec_of
 from mainspring.features.log import SourceTable
 from mainspring.features.selection import Selection
@@ -96,6 +99,8 @@ def load(folder, trust=()):
         "onnx": lambda: OnnxRuntime(OnnxSettings()),
         "lightgbm": lambda: LightgbmRuntime(LightgbmSettings()),
         "skops": lambda: SklearnRuntime(SklearnSettings(trust=trust)),
+        "xgboost": lambda: XgboostRuntime(XgboostSettings()),
+        "pickle": lambda: PythonRuntime(),
     }[card.format]()
     return runtime.load(folder, card)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mainspring.errors import InternalError, MainspringError, StoreError
+from mainspring.errors import ConfigError, InternalError, MainspringError, ServiceError, StoreError
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
@@ -12,7 +12,17 @@ if TYPE_CHECKING:
 else:
     delta_errors = lazy("deltalake.exceptions")
 
-__all__ = ["busy", "forked", "no_such_table", "turned", "unfit", "unspeakable"]
+__all__ = [
+    "another_home",
+    "busy",
+    "forked",
+    "no_bucket",
+    "no_such_table",
+    "turned",
+    "unfit",
+    "unreachable",
+    "unspeakable",
+]
 
 
 _UNREACHABLE = ("permission denied", "read-only", "not a directory", "file exists", "input/output error")
@@ -99,4 +109,38 @@ def unspeakable(folder: str) -> StoreError:
         code="MS-4135",
         why=f"delta-rs does not understand [ ] ^ | ? # \\ or % with two digits in a path: {folder}",
         fix="move the project, or set tables.url = file:///another/folder",
+    )
+
+
+def no_bucket(url: str) -> ConfigError:
+    """The URL of tables in an object store says too little, or too much."""
+    return ConfigError(
+        f"{url.partition('://')[0]}:// of tables names no bucket",
+        code="MS-4313",
+        why="it is scheme://bucket/path, without credentials",
+        origin="tables.url",
+        fix="correct it; credentials belong into tables.options or the environment",
+    )
+
+
+def unreachable(place: str, error: Exception) -> ServiceError:
+    """The object store does not answer, or does not let us in."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return ServiceError(
+        f"the tables at {place} cannot be reached",
+        code="MS-4312",
+        why=text[:300],
+        origin="tables.url",
+        fix="see that the bucket is there, and that tables.options or the environment hold credentials for it",
+    )
+
+
+def another_home(place: str, owner: str) -> StoreError:
+    """Another project folder writes to these tables, and has their write-ahead log."""
+    return StoreError(
+        f"the tables at {place} are written from another state folder",
+        code="MS-4311",
+        why=f"{owner} has their write-ahead log and their locks; reading them is possible from anywhere",
+        origin="tables.url",
+        fix="write from there, or use another path; if that folder is lost for good, delete _mainspring/home there",
     )

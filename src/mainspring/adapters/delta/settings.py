@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["DeltaSettings"]
+__all__ = ["DeltaSettings", "RemoteSettings"]
 
 
 class DeltaSettings(msgspec.Struct, frozen=True):
@@ -33,3 +33,17 @@ class DeltaSettings(msgspec.Struct, frozen=True):
     pack: Annotated[int, msgspec.Meta(ge=1)] = 64
     tries: Annotated[int, msgspec.Meta(ge=1)] = 20
     memory: Annotated[str, msgspec.Meta(pattern=r"^[0-9]+ ?[KMGT]i?B$")] | None = None
+
+
+class RemoteSettings(DeltaSettings, frozen=True):
+    """Tables in an object store: as `DeltaSettings`, and how it is reached.
+
+    Attributes:
+        url: ``s3://bucket/path``; credentials belong into `options` or the environment.
+        options: the driver's options: ``region``, ``endpoint``, ``access_key_id``, ``secret_access_key``, ...
+        cache_bytes: bytes of the tables' files that are kept on the local disk; files that were read within the last
+            hour stay beyond that.
+    """
+
+    options: dict[str, str] = {}
+    cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 64 << 30

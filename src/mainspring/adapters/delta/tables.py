@@ -29,7 +29,7 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.vacuum import Kept, vacuum
 from mainspring.errors import MainspringError
 from mainspring.lazy import lazy
-from mainspring.ports.tables import Commit, Limits, Txn, Where
+from mainspring.ports.tables import Commit, Limits, RowStream, Txn, Where
 
 if TYPE_CHECKING:
     import deltalake
@@ -41,7 +41,7 @@ else:
     dataset, fs = lazy("pyarrow.dataset"), lazy("pyarrow.fs")
     delta_errors = lazy("deltalake.exceptions")
 
-__all__ = ["DeltaTables", "open_tables"]
+__all__ = ["DeltaTables", "commit_in", "open_tables"]
 
 _NOTE = "mainspring"
 _UNSPEAKABLE = re.compile(r"[][^|?#\\]|%[0-9A-Fa-f]{2}")
@@ -83,8 +83,8 @@ def _beside_others(
             return method(self, table, *args, **kwargs)
         except MainspringError:
             raise
-        except (OSError, ValueError, zipfile.BadZipFile, delta_errors.DeltaError, pa.ArrowException) as error:
-            raise turned(error, table) from error
+        except self._faults() as error:
+            raise self._turned(error, table) from error
 
     return call
 
@@ -126,6 +126,7 @@ class DeltaTables:
         self._open: dict[str, deltalake.DeltaTable] = {}
         self._heads: dict[str, _Head] = {}
         self._synced: dict[str, int] = {}
+        self._options: dict[str, str] | None = None
 
     @property
     def limits(self) -> Limits:
@@ -161,7 +162,7 @@ class DeltaTables:
     def append(
         self,
         table: str,
-        rows: pa.Table,
+        rows: pa.Table | RowStream,
         txn: Txn,
         *,
         marks: Mapping[str, int] = MappingProxyType({}),
@@ -180,7 +181,8 @@ class DeltaTables:
                 self._open.pop(table, None)
                 time.sleep(0.01 * attempt)
                 continue
-            done = Commit(int(handle.version()), rows.num_rows, time.time_ns() // 1000, "WRITE", txn, dict(notes))
+            count = rows.rows if isinstance(rows, RowStream) else rows.num_rows
+            done = Commit(int(handle.version()), count, time.time_ns() // 1000, "WRITE", txn, dict(notes))
             known = self._head(table, done.version - 1).marks
             known = known if len(known) < _MOST_MARKS else {}
             self._heads[table] = _Head(done.version, {**known, **marks, txn.app_id: txn.n}, done)
@@ -192,7 +194,7 @@ class DeltaTables:
         self,
         table: str,
         handle: deltalake.DeltaTable,
-        rows: pa.Table,
+        rows: pa.Table | RowStream,
         txn: Txn,
         marks: Mapping[str, int],
         notes: Mapping[str, str],
@@ -200,7 +202,7 @@ class DeltaTables:
         numbers = {txn.app_id: txn.n, **marks}
         deltalake.write_deltalake(
             handle,
-            rows,
+            pa.RecordBatchReader.from_batches(rows.schema, rows.batches()) if isinstance(rows, RowStream) else rows,
             mode="append",
             schema_mode=evolution(table, pa.schema(handle.schema().to_arrow()), rows.schema),
             writer_properties=self._writing_as(rows.schema),
@@ -221,10 +223,13 @@ class DeltaTables:
         try:
             self._compact(handle, self._settings.tidy_bytes)
             self._heads[table] = _Head(int(handle.version()), self._heads[table].marks)
-            with self.writing(f"{table}/pack"):
-                pack(self._folder(table), lambda: self.sync(table), self._settings.pack)
+            self._put_away(table)
         except (OSError, zipfile.BadZipFile, delta_errors.DeltaError):
             self._open.pop(table, None)  # the rows are saved; another process is at it, or the next time will do
+
+    def _put_away(self, table: str) -> None:
+        with self.writing(f"{table}/pack"):
+            pack(self._folder(table), lambda: self.sync(table), self._settings.pack)
 
     def _compact(self, handle: deltalake.DeltaTable, target: int | None = None) -> None:
         schema = pa.schema(handle.schema().to_arrow())
@@ -240,15 +245,16 @@ class DeltaTables:
         )
 
     def _create(self, table: str, schema: pa.Schema) -> deltalake.DeltaTable:
-        if _UNSPEAKABLE.search(str(self._root)):
-            raise unspeakable(str(self._root))
+        if _UNSPEAKABLE.search(self._uri(table)):
+            raise unspeakable(self._uri(table))
         for field in schema:
             if not storable(field.type):
                 raise unfit(table, f"column {field.name!r} is {field.type}, which would be stored as something else")
         made = deltalake.DeltaTable.create(
-            self._folder(table),
+            self._uri(table),
             schema,
             mode="ignore",
+            storage_options=self._options,
             configuration={
                 "delta.logRetentionDuration": f"interval {self._settings.history_days} days",
                 "delta.checkpointInterval": str(self._settings.checkpoint_every),
@@ -322,7 +328,7 @@ class DeltaTables:
         handle = self._newest(table)
         newest = -1 if handle is None else int(handle.version())
         for version, text in itertools.islice(texts(self._folder(table), newest), limit):
-            yield _commit_in(version, text)
+            yield commit_in(version, text)
 
     @_guarded
     def files(self, table: str, version: int | None = None) -> tuple[str, ...]:
@@ -435,12 +441,24 @@ class DeltaTables:
         if folder.exists():
             shutil.rmtree(folder)
 
+    def _faults(self) -> tuple[type[Exception], ...]:
+        """What a driver raises."""
+        return (OSError, ValueError, zipfile.BadZipFile, delta_errors.DeltaError, pa.ArrowException)
+
+    def _turned(self, error: Exception, table: str) -> MainspringError:
+        """A driver's error as people should see it."""
+        return turned(error, table)
+
     def close(self) -> None:
         """Let go of open handles."""
         self._open.clear()
 
     def _folder(self, table: str) -> Path:
         return self._root / table
+
+    def _uri(self, table: str) -> str:
+        """Where delta-rs finds a table."""
+        return str(self._folder(table))
 
     def _newest(self, table: str) -> deltalake.DeltaTable | None:
         """The newest version; two looks at the disk say whether the open one is it, where delta-rs lists the whole log.
@@ -491,7 +509,7 @@ class DeltaTables:
         raise no_such_table(table, version)
 
 
-def _commit_in(version: int, text: str) -> Commit:
+def commit_in(version: int, text: str) -> Commit:
     """What a commit says of itself; it is no less a commit when it says nothing."""
     told: dict[str, Any] = next(
         (found["commitInfo"] for found in map(json.loads, text.splitlines()) if "commitInfo" in found), {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from urllib.parse import unquote
 
 from mainspring.adapters.delta.packs import texts
 
-__all__ = ["Kept", "vacuum"]
+__all__ = ["Kept", "removed_since", "vacuum"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def vacuum(table: Path, kept: Kept, retention_hours: float) -> int:
         How many files were deleted.
     """
     since = time.time() - retention_hours * 3600
-    spared = kept.files | _removed_since(table, kept.newest, since)
+    spared = kept.files | removed_since(texts(table, kept.newest), since)
     deleted = 0
     for path in sorted(table.rglob("*.parquet*")):  # delta-rs writes to NAME.parquet#1 first
         name = path.relative_to(table)
@@ -59,10 +59,15 @@ def vacuum(table: Path, kept: Kept, retention_hours: float) -> int:
     return deleted
 
 
-def _removed_since(table: Path, newest: int, since: float) -> set[str]:
-    """Files that commits since a moment took out of the table."""
+def removed_since(commits: Iterable[tuple[int, str]], since: float) -> set[str]:
+    """Files that commits since a moment took out of the table.
+
+    Args:
+        commits: versions and their commits as they were written, the newest first.
+        since: the moment, in seconds since 1970.
+    """
     found: set[str] = set()
-    for _, text in texts(table, newest):
+    for _, text in commits:
         actions = [json.loads(line) for line in text.splitlines()]
         told: dict[str, Any] = next((action["commitInfo"] for action in actions if "commitInfo" in action), {})
         if int(told.get("timestamp") or 0) / 1000 < since:

@@ -93,10 +93,13 @@ class LmdbStore:
 
     def put_newer(self, rows: Iterable[tuple[bytes, bytes]]) -> int:
         """Write each row unless a newer one is there."""
-        batch = list(rows)
+        batch = sorted(rows)  # neighbours lie on one page
 
         def write(transaction: lmdb.Transaction) -> int:
-            written = 0
+            with transaction.cursor() as cursor:
+                consumed, written = cursor.putmulti(batch, overwrite=False)
+            if written == consumed:  # none of them was there
+                return written
             for key, row in batch:
                 there = transaction.get(key)
                 if there is None or row[:_ORDER] > bytes(there[:_ORDER]):

@@ -30,7 +30,7 @@ else:
 __all__ = ["OnnxConverter", "open_converter"]
 
 _ML_OPSET = 3
-_LIGHTGBM_OPSET = 15  # the newest that onnxmltools writes for LightGBM
+_BOOSTED_OPSET = 15  # the newest that onnxmltools writes for LightGBM and XGBoost
 
 
 class OnnxConverter:
@@ -64,7 +64,13 @@ class OnnxConverter:
                 estimator,
                 initial_types=[("input", ml_types.FloatTensorType([None, columns]))],
                 zipmap=False,
-                target_opset=min(self._opset, _LIGHTGBM_OPSET),
+                target_opset=min(self._opset, _BOOSTED_OPSET),
+            )
+        if type(estimator).__module__.startswith("xgboost"):
+            return onnxmltools.convert_xgboost(
+                estimator,
+                initial_types=[("input", ml_types.FloatTensorType([None, columns]))],
+                target_opset=min(self._opset, _BOOSTED_OPSET),
             )
         if _holds_lightgbm(estimator):
             _teach_lightgbm()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,24 +14,39 @@ from mainspring.ports.runtime import Card
 if TYPE_CHECKING:
     import numpy as np
     import skops.io as skops_io
+    import threadpoolctl
     from numpy.typing import NDArray
 else:
-    np, skops_io = lazy("numpy"), lazy("skops.io")
+    np, skops_io, threadpoolctl = lazy("numpy"), lazy("skops.io"), lazy("threadpoolctl")
 
 __all__ = ["EstimatorPredictor", "SklearnRuntime", "open_runtime"]
 
 _TRUSTED = ("sklearn.", "numpy.", "lightgbm.", "scipy.", "collections.OrderedDict", "collections.defaultdict")
 
 
-class EstimatorPredictor:
-    """An estimator's probability of the positive class, or its prediction."""
+_limited = threading.local()
+"""Whether OpenMP was told of each thread how many others it may start: it keeps that number thread by thread."""
 
-    def __init__(self, estimator: Any, binary: bool) -> None:
+
+class EstimatorPredictor:
+    """An estimator's probability of the positive class, or its prediction.
+
+    Args:
+        estimator: the fitted model.
+        binary: whether its score is a probability.
+        threads: that OpenMP may use for a call.
+    """
+
+    def __init__(self, estimator: Any, binary: bool, threads: int = 1) -> None:
         self._estimator = estimator
         self._binary = binary
+        self._threads = threads
 
     def scores(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
         """One score a row."""
+        if getattr(_limited, "threads", None) != self._threads:
+            threadpoolctl.threadpool_limits(self._threads, user_api="openmp")
+            _limited.threads = self._threads
         if self._binary:
             return np.asarray(self._estimator.predict_proba(matrix)[:, 1], dtype=np.float64)
         return np.asarray(self._estimator.predict(matrix), dtype=np.float64)
@@ -41,6 +57,7 @@ class SklearnRuntime:
 
     def __init__(self, settings: SklearnSettings) -> None:
         self._trusted = (*_TRUSTED, *settings.trust)
+        self._threads = settings.threads
 
     def load(self, folder: Path, card: Card) -> EstimatorPredictor:
         """Load an estimator.
@@ -58,7 +75,7 @@ class SklearnRuntime:
             estimator = skops_io.loads(data, trusted=types)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise damaged(card.file, error) from error
-        return EstimatorPredictor(estimator, card.task == "binary")
+        return EstimatorPredictor(estimator, card.task == "binary", self._threads)
 
 
 def open_runtime(settings: SklearnSettings, place: Path) -> SklearnRuntime:

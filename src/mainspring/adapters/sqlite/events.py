@@ -55,7 +55,7 @@ class EventTables:
     def _events(self, rest: str, what: str, subject: str, limit: int, after: int) -> list[Event]:
         sql = (
             f"select {_EVENT} from event where substr(what, 1, length(?1)) = ?1 "
-            f"and substr(subject, 1, length(?2)) = ?2 and {rest} limit ?3"
+            f"and (?2 = '' or subject = ?2 or substr(subject, 1, length(?2) + 1) = ?2 || '/') and {rest} limit ?3"
         )
         return [_event(row) for row in self._db.read(sql, (what, subject, limit, after))]
 

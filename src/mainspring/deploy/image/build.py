@@ -32,7 +32,7 @@ __all__ = [
 MODELS = "app/models"
 PORT = 8080
 _PLATFORMS = {"linux/amd64": "amd64", "linux/arm64": "arm64"}
-_READS = {"onnx": "onnxruntime", "lightgbm": "lightgbm", "skops": "skops", "pickle": "scikit-learn"}
+_READS = {"onnx": "onnxruntime", "lightgbm": "lightgbm", "xgboost": "xgboost-cpu", "skops": "skops"}
 """The distribution that reads each format of models."""
 _COMMAND = ("python3", "-m", "mainspring")
 

@@ -38,14 +38,14 @@ class Rows:
 
     def __init__(
         self,
-        names: Sequence[str],
-        types: Sequence[ColumnType],
+        names: tuple[str, ...],
+        types: tuple[ColumnType, ...],
         rows: Sequence[Sequence[Any]],
         statuses: Mapping[str, Sequence[str]],
         events: Mapping[str, Sequence[int | None]],
     ) -> None:
-        self.names = tuple(names)
-        self.types = tuple(types)
+        self.names = names
+        self.types = types
         self.rows = rows
         self.statuses = statuses
         self.events = events

@@ -16,7 +16,7 @@ from typing import Any
 from mainspring.declare.record import FieldSpec, Kind
 from mainspring.errors import DataError
 
-__all__ = ["KeyPacker", "key_packer", "view_prefix"]
+__all__ = ["KeyPacker", "key_packer", "packed_columns", "view_prefix"]
 
 _LONGEST = 400
 _SIGN = 1 << 63
@@ -60,6 +60,21 @@ def key_packer(view_id: int, keys: Sequence[FieldSpec], *, nulls: bool = False) 
         return _short(b"".join(found))
 
     return pack
+
+
+def packed_columns(view_id: int, keys: Sequence[FieldSpec], columns: Sequence[Sequence[Any]]) -> list[bytes]:
+    """The keys of many rows, from a column for each key column in declared order; as `key_packer` packs each.
+
+    Raises:
+        DataError: MS-2120, a key is null or of the wrong type.
+    """
+    if len(keys) == 1 and keys[0].type.kind is Kind.STRING:
+        texts = [text.encode() if type(text) is str else b"" for text in columns[0]]
+        if b"" not in texts and max(map(len, texts), default=0) < _LONGEST - 8:
+            heads = [view_prefix(view_id) + _LENGTH.pack(b"s", length) for length in range(_LONGEST - 8)]
+            return [heads[len(text)] + text for text in texts]
+    pack, names = key_packer(view_id, keys), [key.name for key in keys]
+    return [pack(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
 def _one_text(prefix: bytes, name: str, nulls: bool) -> KeyPacker:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from operator import itemgetter
+from typing import Any, cast
 
 import msgspec
 
@@ -47,7 +48,8 @@ class ReadPlan:
             for pick, reader, event_of in zip(picks, self._readers, self._dated, strict=True)
         ]
         if len(picks) == 1:
-            self.read_one = self._single()  # type: ignore[assignment, method-assign]  # the commonest plan, without loops
+            # The commonest plan, without loops.
+            self.read_one, self.read_rows = self._single(picks[0])  # type: ignore[method-assign]
 
     def read_one(self, keys: Mapping[str, object], now_us: int) -> tuple[list[object], dict[str, str]]:
         """The features of one set of entity keys at a moment (UTC microseconds): values, status by view.
@@ -66,14 +68,31 @@ class ReadPlan:
             statuses[name] = status
         return values, statuses
 
-    def _single(self) -> Callable[[Mapping[str, object], int], tuple[list[object], dict[str, str]]]:
+    def _single(self, pick: Pick) -> tuple[Callable[..., Any], Callable[..., Any]]:
         (name,), (pack,), (reader,), get = self._views, self._packers, self._readers, self._store.get_many
+        (read,), whole, ttl = self._batches, _is_whole(pick), pick.view.ttl_us
 
         def read_one(keys: Mapping[str, object], now_us: int) -> tuple[list[object], dict[str, str]]:
             values, status = reader(get((pack(keys),))[0], now_us)
             return values, {name: status}
 
-        return read_one
+        def read_rows(
+            entities: Sequence[Mapping[str, object]], now_us: int
+        ) -> tuple[list[list[object]], dict[str, list[str]], dict[str, list[int | None]]]:
+            if len(entities) != 1:
+                rows, statuses, events = read(get([pack(entity) for entity in entities]), now_us)
+                return rows, {name: statuses}, {name: events}
+            found = get((pack(entities[0]),))
+            row = found[0]
+            if whole and row is not None:
+                event, flags = _event_and_flags(row)
+                event -= _SIGN
+                if event <= now_us and not flags and (ttl is None or event >= now_us - ttl):
+                    return [_unpack(row[BODY:])], {name: ["PRESENT"]}, {name: [event]}
+            rows, statuses, events = read(found, now_us)
+            return rows, {name: statuses}, {name: events}
+
+        return read_one, read_rows
 
     def read_many(
         self, entities: Sequence[Mapping[str, object]], moments: Sequence[int]
@@ -156,6 +175,13 @@ def _reader(pick: Pick, store: OnlineStore) -> Reader:
     return _plain_reader(pick)
 
 
+def _is_whole(pick: Pick) -> bool:
+    """Whether what is asked for is what a row holds, in its order."""
+    view = pick.view
+    asked = [str(feature.column) for feature in pick.features if feature.window_us is None]
+    return not view.windowed and not view.has_valid_to and asked == [field.name for field in view.columns]
+
+
 def _batch(pick: Pick, reader: Reader, event_of: Callable[[bytes | None, int], int | None]) -> BatchReader:
     """Reads the rows of many entities, the commonest kind of row without a call for each."""
     view, ttl = pick.view, pick.view.ttl_us
@@ -164,20 +190,22 @@ def _batch(pick: Pick, reader: Reader, event_of: Callable[[bytes | None, int], i
     plain = not view.windowed and not view.has_valid_to
     whole = places == list(range(len(columns)))
 
+    picked = itemgetter(*places) if len(places) > 1 else None
+
     def read(rows: Sequence[bytes | None], now_us: int) -> tuple[list[list[object]], list[str], list[int | None]]:
+        least, most = 0 if ttl is None else now_us - ttl + _SIGN, now_us + _SIGN
+        if plain and None not in rows and rows:
+            present = cast("Sequence[bytes]", rows)
+            moments, flags = zip(*[_event_and_flags(row) for row in present], strict=True)
+            if least <= min(moments) and max(moments) <= most and not any(flags):  # the commonest: all answer
+                held = [_unpack(row[BODY:]) for row in present]
+                if not whole:
+                    held = [[*picked(one)] for one in held] if picked else [[one[at] for at in places] for one in held]
+                return held, ["PRESENT"] * len(held), [moment - _SIGN for moment in moments]
         values: list[list[object]] = []
         statuses: list[str] = []
         events: list[int | None] = []
-        least, most = 0 if ttl is None else now_us - ttl + _SIGN, now_us + _SIGN
         for row in rows:
-            if plain and row is not None:
-                event, flags = _event_and_flags(row)
-                if least <= event <= most and not flags:
-                    held = _unpack(row[BODY:])
-                    values.append(held if whole else [held[place] for place in places])
-                    statuses.append("PRESENT")
-                    events.append(event - _SIGN)
-                    continue
             answers, status = reader(row, now_us)
             values.append(answers)
             statuses.append(status)

@@ -41,6 +41,7 @@ __all__ = [
     "PlainRow",
     "WindowRows",
     "head",
+    "heads_of",
     "order_of",
     "read_beside",
     "read_plain",
@@ -66,6 +67,19 @@ _unpack = msgspec.msgpack.Decoder().decode
 def head(event_us: int, ingest_us: int, seq: int, flags: int, layout: int = 1) -> bytes:
     """The first 26 bytes of a row."""
     return _HEAD.pack(event_us + _SIGN, ingest_us + _SIGN, seq + _SIGN, layout, flags)
+
+
+def heads_of(
+    events: NDArray[np.int64], ingests: NDArray[np.int64], seqs: NDArray[np.int64], flags: NDArray[Any]
+) -> list[bytes]:
+    """`head` of many rows: arrays (n,), microseconds and `_seq`."""
+    parts = [("event", ">u8"), ("ingest", ">u8"), ("seq", ">u8"), ("layout", "u1"), ("flags", "u1")]
+    made = np.empty(len(events), parts)
+    for name, values in (("event", events), ("ingest", ingests), ("seq", seqs)):
+        made[name] = np.ascontiguousarray(values, np.int64).view(np.uint64) ^ np.uint64(_SIGN)
+    made["layout"], made["flags"] = 1, flags
+    packed = made.tobytes()
+    return [packed[at : at + BODY] for at in range(0, len(packed), BODY)]
 
 
 def order_of(row: bytes) -> tuple[int, int, int]:

@@ -78,6 +78,18 @@ class Samples:
         self._left = self._gap()
         return True
 
+    def due_among(self, count: int) -> Sequence[int]:
+        """The places of those that are to be kept among the answers that are given now; as `due` of each in turn."""
+        if self._left > count:
+            self._left -= count
+            return ()
+        found, place = [], self._left - 1
+        while place < count:
+            found.append(place)
+            place += self._gap()
+        self._left = place - count + 1
+        return found
+
     def put(
         self,
         picks: tuple[Pick, ...],
@@ -135,9 +147,8 @@ class SampledPlan:
     ) -> list[tuple[list[object], dict[str, str]]]:
         """As `ReadPlan.read_many`."""
         found = self._plan.read_many(entities, moments)
-        for keys, now_us, (values, statuses) in zip(entities, moments, found, strict=True):
-            if self._samples.due():
-                self._keep(keys, now_us, values, statuses)
+        for place in self._samples.due_among(len(found)):
+            self._keep(entities[place], moments[place], *found[place])
         return found
 
     def read_rows(
@@ -145,9 +156,9 @@ class SampledPlan:
     ) -> tuple[list[list[object]], dict[str, list[str]], dict[str, list[int | None]]]:
         """As `ReadPlan.read_rows`."""
         rows, statuses, events = self._plan.read_rows(entities, now_us)
-        for place, (keys, values) in enumerate(zip(entities, rows, strict=True)):
-            if self._samples.due():
-                self._keep(keys, now_us, values, {view: found[place] for view, found in statuses.items()})
+        for place in self._samples.due_among(len(rows)):
+            found = {view: each[place] for view, each in statuses.items()}
+            self._keep(entities[place], now_us, rows[place], found)
         return rows, statuses, events
 
     def _keep(

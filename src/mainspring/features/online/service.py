@@ -21,6 +21,10 @@ from mainspring.ports.online import OnlineStore
 __all__ = ["ServedFeatures", "serve_features"]
 
 
+Count = Callable[[Mapping[str, Sequence[str]]], None]
+"""Is told the statuses of entities by view."""
+
+
 class ServedFeatures:
     """Features that are asked for together.
 
@@ -30,6 +34,7 @@ class ServedFeatures:
         store: the online store.
         functions: its on-demand functions, by name.
         samples: where some answers are kept, to be computed again; None where none are.
+        count: is told the statuses of the entities of each answer, by view.
 
     Attributes:
         keys: the entity keys of a question, with their types.
@@ -44,9 +49,11 @@ class ServedFeatures:
         store: OnlineStore,
         functions: Mapping[str, Callable[..., object]],
         samples: Samples | None = None,
+        count: Count | None = None,
     ) -> None:
+        self._count = count
         self.name = name
-        self.names = selection.names
+        self.names = tuple(selection.names)
         self.types = tuple(output.type for output in selection.outputs)
         self.views = tuple(output.view for output in selection.outputs)
         self.versions = {pick.view.name: pick.view.version for pick in selection.picks}
@@ -56,6 +63,7 @@ class ServedFeatures:
         self._plan = compile_selection(store, selection, functions, samples)
         self._converted = [(key, _KEYS[kind.kind]) for key, kind in self.keys.items() if kind.kind in _KEYS]
         self._known = {**self.keys, **self.request}
+        self._plain = None if self._converted or self.request else self.keys.keys()
 
     def read(self, entities: Mapping[str, Sequence[Any]], request: Mapping[str, Any], now_us: int) -> Rows:
         """The features of entities at a moment (UTC microseconds).
@@ -72,9 +80,30 @@ class ServedFeatures:
         """
         return self.read_rows(self._questions(entities, request), now_us)
 
+    def read_mappings(self, entities: Sequence[Mapping[str, Any]], now_us: int) -> Rows | None:
+        """The features of a mapping an entity, or None where these do not hold its keys alone, as they are stored.
+
+        Args:
+            entities: the entity keys, a mapping each.
+            now_us: the moment.
+
+        Raises:
+            DataError: MS-2120, a key has the wrong type.
+        """
+        wanted = self._plain
+        if wanted is None or not entities:
+            return None
+        for entity in entities:
+            if type(entity) is not dict or entity.keys() != wanted:
+                return None
+        rows, statuses, events = self._plan.read_rows(entities, now_us)
+        return Rows(self.names, self.types, rows, statuses, events)
+
     def read_rows(self, questions: Sequence[Mapping[str, Any]], now_us: int) -> Rows:
         """The same of a mapping an entity, which holds its keys and its fields of the request."""
         rows, statuses, events = self._plan.read_rows(questions, now_us)
+        if self._count is not None:
+            self._count(statuses)
         return Rows(self.names, self.types, rows, statuses, events)
 
     def _questions(self, entities: Mapping[str, Sequence[Any]], request: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -133,13 +162,14 @@ def serve_features(
     views: Mapping[str, View],
     store: OnlineStore,
     samples: Samples | None = None,
+    count: Count | None = None,
 ) -> ServedFeatures:
     """A feature service of declared inputs.
 
     Raises:
         DeclarationError: MS-2160.
     """
-    return ServedFeatures(name, selection_of(inputs, views), store, functions_of(inputs), samples)
+    return ServedFeatures(name, selection_of(inputs, views), store, functions_of(inputs), samples, count)
 
 
 def _moment(value: Any) -> Any:

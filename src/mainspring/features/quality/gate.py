@@ -17,7 +17,6 @@ PUSHED = "checks.pushed"
 """The event that tells of checks that failed in pushed rows."""
 REPLAYED = "replay.mismatch"
 """The event that tells of online answers that are others offline."""
-_LOOKED_AT = 200
 
 
 class Gate:
@@ -75,6 +74,5 @@ def last_results(catalog: Catalog, subject: str, what: str = CHECKED) -> dict[st
         subject: whose checks: ``/source/weather``.
         what: `CHECKED`, or `PUSHED` for the last pushed rows that failed.
     """
-    found: Sequence[Event] = catalog.last_events(what=what, subject=subject, limit=_LOOKED_AT)
-    event = next((event for event in found if event.subject == subject), None)  # other names may begin so
-    return None if event is None else {"at": event.at, **event.data}
+    found: Sequence[Event] = catalog.last_events(what=what, subject=subject, limit=1)
+    return {"at": found[0].at, **found[0].data} if found else None

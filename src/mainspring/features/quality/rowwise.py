@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from mainspring.declare.quality import Check, CheckKind
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError
@@ -22,7 +24,16 @@ if TYPE_CHECKING:
 else:
     pa, pc = lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["Known", "RowsJudged", "judge_rows", "matching", "nothing_known", "plain_floats"]
+__all__ = [
+    "Known",
+    "RowsJudged",
+    "judge_rows",
+    "matching",
+    "merged_results",
+    "needs_whole",
+    "nothing_known",
+    "plain_floats",
+]
 
 Known = Callable[[Check], "pa.Array"]
 """The values that a reference may have: those that the other source's log holds."""
@@ -140,6 +151,29 @@ def _result(check: Check, tally: _Tally) -> CheckResult:
         why="; ".join(why),
         samples=tuple(tally.samples),
     )
+
+
+def needs_whole(checks: Sequence[Check]) -> bool:
+    """Whether checks of single rows look at the batch as a whole too: schemas that the user wrote may do so."""
+    return any(check.kind is CheckKind.CONFORMS for check in checks)
+
+
+def merged_results(parts: Sequence[Sequence[CheckResult]]) -> tuple[CheckResult, ...]:
+    """What checks of single rows found in the parts of a batch, as if in one; see `needs_whole`."""
+    merged = []
+    for found in zip(*parts, strict=True):
+        failing, rows = sum(result.failing for result in found), sum(result.rows for result in found)
+        merged.append(
+            msgspec.structs.replace(
+                found[0],
+                state=next((result.state for result in found if result.state != "ok"), "ok"),
+                rows=rows,
+                failing=failing,
+                why=f"{failing:,} of {rows:,} rows" if failing else "",
+                samples=tuple(sample for result in found for sample in result.samples)[:_SAMPLES],
+            )
+        )
+    return tuple(merged)
 
 
 def reason(check: Check) -> str:

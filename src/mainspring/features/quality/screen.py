@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mainspring.features.digest import content_digest
 from mainspring.features.duck import connection, quoted
 from mainspring.features.ingest import REASON
-from mainspring.features.log import content_digest, newest, read_log, standing
+from mainspring.features.log import newest, read_log, standing
 from mainspring.features.quality.results import CheckResult, refusal, refused
 from mainspring.features.quality.rowwise import judge_rows
 from mainspring.features.quality.tablewise import Whole

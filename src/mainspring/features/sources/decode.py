@@ -79,7 +79,7 @@ def prepare_messages(source: SourceTable, values: Iterable[bytes | None], known:
     for _, reason in bad:
         report[reason] = report.get(reason, 0) + 1
     both = pa.concat_tables([prepared.set_aside.cast(aside.schema), aside])
-    return Prepared(prepared.rows, both.combine_chunks(), report, prepared.results)
+    return Prepared(prepared.rows, both.combine_chunks(), report, prepared.given, prepared.results)
 
 
 def _object(value: bytes) -> dict[str, Any]:

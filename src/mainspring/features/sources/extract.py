@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
 from mainspring.engine import context
 from mainspring.errors import ServiceError
-from mainspring.features.ingest import Prepared, prepare, read_source, some_fit
-from mainspring.features.log import SourceTable, TableVersion, content_digest, newest
+from mainspring.features.ingest import Prepared
+from mainspring.features.log import SourceTable, TableVersion, newest
 from mainspring.features.quality.gate import Gate
 from mainspring.features.quality.known import known_in
 from mainspring.features.quality.steps import (
@@ -24,10 +24,12 @@ from mainspring.features.quality.steps import (
     without_distance,
 )
 from mainspring.features.quality.tablewise import judge_whole
+from mainspring.features.sources.files import RawFile, gathered, read_files
 from mainspring.features.sources.increment import Told, extract_increment, raw_of, wanted
 from mainspring.features.sources.messages import extract_topic
 from mainspring.features.sources.place import Cursor
 from mainspring.features.sources.remote import content_of, fetched, files_there
+from mainspring.features.sources.staged import STAGED, Staging, content_of_rows
 from mainspring.features.tidy import pinned_versions, tidy
 from mainspring.features.write import Changes, holds_content, ingest_batch
 from mainspring.lazy import lazy
@@ -127,15 +129,17 @@ def extract_whole(source: SourceTable, relation: Relation, truncate: bool, **ref
     services, step = _services(), context.current()
     reader = cast(Relations, services.source(source.name))
     names, schema = wanted(source, reader, relation)
-    batches, read = [], 0
-    for batch in reader.rows(relation, schema, None):
-        batches.append(batch)
-        step.progress(read := read + len(batch), 0)
-    raw = raw_of(pa.Table.from_batches(batches), str(relation), names)
+
+    def parts() -> Iterator[RawFile]:
+        read = 0
+        for part in gathered(reader.rows(relation, schema, None), schema):
+            yield dataclasses.replace(raw_of(part, str(relation), names), start=read)
+            step.progress(read := read + len(part), 0)
+
     tables = services.tables
-    prepared = some_fit(source, prepare(source, [raw], truncate=truncate, known=known_in(tables)))
-    content = content_digest(prepared.rows) + content_digest(prepared.set_aside)
-    take_whole(tables, source, prepared, content, referenced)
+    with Staging(tables.beside(STAGED)) as staging:
+        prepared = staging.prepare(source, parts(), truncate=truncate, known=known_in(tables))
+        take_whole(tables, source, prepared, content_of_rows(prepared), referenced)
     return _newest(tables, source)
 
 
@@ -154,8 +158,10 @@ def extract_files(source: SourceTable, format: str | None, truncate: bool, **ref
         return _newest(tables, source)
     folder = services.state / "sources" / source.name
     paths = fetched(bucket, files, folder, step.progress)
-    prepared = read_source(source, paths, format=format, truncate=truncate, known=known_in(tables))
-    take_whole(tables, source, prepared, content, referenced)
+    raw = read_files(paths, source.fields, source=source.name, format=format)
+    with Staging(tables.beside(STAGED)) as staging:
+        prepared = staging.prepare(source, raw, truncate=truncate, known=known_in(tables))
+        take_whole(tables, source, prepared, content, referenced)
     return _newest(tables, source)
 
 
@@ -207,8 +213,10 @@ def take_whole(
     whole = whole_of_files(tables, source, prepared.rows)
     gate.take([*prepared.results, *judge_whole(without_distance(source.checks), whole, now)])
 
+    distance = only_distance(source.checks)
+
     def judge(new: pa.Table) -> None:
-        gate.take(judge_whole(only_distance(source.checks), dataclasses.replace(whole, new=new), now))
+        gate.take(judge_whole(distance, dataclasses.replace(whole, new=new), now))
 
     done = ingest_batch(
         tables,
@@ -218,7 +226,7 @@ def take_whole(
         now_us=now,
         pushed=pushed,
         tell=heard.append,
-        judge=judge,
+        judge=judge if distance else None,
     )
     gate.passed()
     context.current().note(", ".join(filter(None, map(changes_in_words, heard))) or "nothing new")

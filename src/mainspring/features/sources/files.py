@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ else:
     pa, csv, feather = lazy("pyarrow"), lazy("pyarrow.csv"), lazy("pyarrow.feather")
     json, parquet = lazy("pyarrow.json"), lazy("pyarrow.parquet")
 
-__all__ = ["FORMATS", "RawFile", "find_files", "read_file"]
+__all__ = ["FORMATS", "RawFile", "find_files", "gathered", "read_files"]
 
 FORMATS: Mapping[str, str] = {
     ".parquet": "parquet",
@@ -41,7 +42,7 @@ FORMATS: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class RawFile:
-    """What one file holds.
+    """What one file, or a part of one, holds.
 
     Attributes:
         path: the file.
@@ -49,6 +50,7 @@ class RawFile:
         text: whether all values are text, so that ``"1"`` may be a number.
         names: all columns of the file.
         numbers: those of the columns whose numbers come as text, whatever `text` says.
+        start: which row of the file the first one is, from 0.
     """
 
     path: Path
@@ -56,10 +58,14 @@ class RawFile:
     text: bool
     names: tuple[str, ...]
     numbers: frozenset[str] = frozenset()
+    start: int = 0
 
 
-_Read = tuple["pa.Table", Sequence[str]]
-"""The record's columns of a file, and the names of all its columns."""
+_Read = Iterator[tuple["pa.Table", Sequence[str]]]
+"""The record's columns of a file, part by part and at least once, and the names of all its columns."""
+
+_PART = 131_072
+"""Rows of a part."""
 
 
 def find_files(path: str, project: Path, *, source: str, format: str | None = None, origin: str = "") -> list[Path]:
@@ -94,12 +100,19 @@ def find_files(path: str, project: Path, *, source: str, format: str | None = No
     return found
 
 
-def read_file(path: Path, fields: Sequence[FieldSpec], *, source: str, format: str | None = None) -> RawFile:
-    """One file's columns, those of the record only.
+def read_files(
+    paths: Sequence[Path], fields: Sequence[FieldSpec], *, source: str, format: str | None = None
+) -> Iterator[RawFile]:
+    """The columns of files, those of the record only, file by file; large files in parts, those of JSON excepted.
 
     Raises:
-        DataError: MS-2114, the file cannot be read as what its name or the setting says.
+        DataError: MS-2114, a file cannot be read as what its name or the setting says.
     """
+    for path in paths:
+        yield from _read(path, fields, source, format)
+
+
+def _read(path: Path, fields: Sequence[FieldSpec], source: str, format: str | None) -> Iterator[RawFile]:
     kind = format or _format(path)
     if kind is None or kind not in _READERS:
         raise DataError(
@@ -110,8 +123,10 @@ def read_file(path: Path, fields: Sequence[FieldSpec], *, source: str, format: s
             fix=f'say it: sources.{source}.format = "parquet", "csv", "json" or "arrow"',
         )
     try:
-        table, names = _READERS[kind](path, fields)
-        return RawFile(path, table, kind in ("csv", "json"), tuple(names))
+        start = 0
+        for table, names in _READERS[kind](path, fields):
+            yield RawFile(path, table, kind in ("csv", "json"), tuple(names), start=start)
+            start += len(table)
     except (pa.ArrowException, OSError, msgspec.MsgspecError, ValueError) as error:
         raise DataError(
             f"source {source!r} cannot be read",
@@ -132,9 +147,14 @@ def _format(path: Path) -> str | None:
 
 
 def _parquet(path: Path, fields: Sequence[FieldSpec]) -> _Read:
-    file = parquet.ParquetFile(path)
-    names = file.schema_arrow.names
-    return file.read([field.name for field in fields if field.name in names]), names
+    with parquet.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        wanted = [field.name for field in fields if field.name in names]
+        if file.metadata.num_rows <= _PART:
+            yield file.read(wanted), names
+            return
+        for batch in file.iter_batches(_PART, columns=wanted):
+            yield pa.Table.from_batches([batch]), names
 
 
 def _csv(path: Path, fields: Sequence[FieldSpec]) -> _Read:
@@ -154,7 +174,23 @@ def _csv(path: Path, fields: Sequence[FieldSpec]) -> _Read:
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    return csv.read_csv(path, parse_options=parsing, convert_options=converting), names
+    with csv.open_csv(path, parse_options=parsing, convert_options=converting) as reader:
+        for part in gathered(reader, reader.schema):
+            yield part, names
+
+
+def gathered(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Batches put together into parts; one without rows when there is none."""
+    held: list[pa.RecordBatch] = []
+    count, none = 0, True
+    for batch in batches:
+        held.append(batch)
+        count += len(batch)
+        if count >= _PART:
+            yield pa.Table.from_batches(held)
+            held, count, none = [], 0, False
+    if held or none:
+        yield pa.Table.from_batches(held, schema)
 
 
 def _json(path: Path, fields: Sequence[FieldSpec]) -> _Read:
@@ -167,13 +203,14 @@ def _json(path: Path, fields: Sequence[FieldSpec]) -> _Read:
         names = dict.fromkeys(name for row in rows for name in row)
         kept = [field.name for field in fields if field.name in names]
         known = {name: schema.field(name).type for name in schema.names}
-        return pa.table({name: pa.array([row.get(name) for row in rows], known.get(name)) for name in kept}), [*names]
+        yield pa.table({name: pa.array([row.get(name) for row in rows], known.get(name)) for name in kept}), [*names]
+        return
     if not data.strip():
         raise ValueError("the file is empty")
     table = json.read_json(pa.BufferReader(data), parse_options=json.ParseOptions(explicit_schema=schema))
     present = {name for line in data.splitlines()[:1] for name in msgspec.json.decode(line)}
     kept = [field.name for field in fields if field.name in present or _filled(table, field.name)]
-    return table.select(kept), [name for name in table.column_names if name in present or _filled(table, name)]
+    yield table.select(kept), [name for name in table.column_names if name in present or _filled(table, name)]
 
 
 def _filled(table: pa.Table, name: str) -> bool:
@@ -181,13 +218,28 @@ def _filled(table: pa.Table, name: str) -> bool:
 
 
 def _arrow(path: Path, fields: Sequence[FieldSpec]) -> _Read:
-    names = [field.name for field in fields]
-    try:
-        table = feather.read_table(path, memory_map=False)
-    except pa.ArrowInvalid:
-        with pa.OSFile(str(path)) as file:
-            table = pa.ipc.open_stream(file).read_all()
-    return table.select([name for name in names if name in table.column_names]), table.column_names
+    with pa.OSFile(str(path)) as file:
+        reader = _arrow_reader(file)
+        if reader is None:  # the first format of that name
+            tables: Iterable[pa.Table] = [feather.read_table(path, memory_map=False)]
+        elif isinstance(reader, pa.ipc.RecordBatchFileReader):
+            batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
+            tables = gathered(batches, reader.schema)
+        else:
+            tables = gathered(reader, reader.schema)
+        for table in tables:
+            yield (
+                table.select([field.name for field in fields if field.name in table.column_names]),
+                table.column_names,
+            )
+
+
+def _arrow_reader(file: pa.NativeFile) -> pa.ipc.RecordBatchFileReader | pa.ipc.RecordBatchStreamReader | None:
+    for opened in (pa.ipc.open_file, pa.ipc.open_stream):
+        file.seek(0)
+        with contextlib.suppress(pa.ArrowInvalid):
+            return opened(file)
+    return None
 
 
 _READERS: Mapping[str, Callable[[Path, Sequence[FieldSpec]], _Read]] = {

@@ -10,7 +10,7 @@ from mainspring.protocols.http import Fault, Request, Response, Router, json_res
 
 __all__ = ["PAGES", "Actuator", "add_actuator_routes"]
 
-PAGES = ("health", "info", "conditions", "prometheus")
+PAGES = ("health", "info", "conditions", "prometheus", "rollouts")
 """The pages that can be exposed."""
 
 CONTENT_TYPE = b"application/vnd.spring-boot.actuator.v3+json"
@@ -29,6 +29,7 @@ class Actuator:
         conditions: every port with its outcomes, as the conditions report has them.
         prometheus: the metrics page for an Accept header: content type and text.
         base: the listener's own base URL.
+        rollouts: the newest rollout of each model, with what was seen of it.
     """
 
     components: Callable[[], Mapping[str, tuple[str, Mapping[str, object]]]]
@@ -37,6 +38,7 @@ class Actuator:
     conditions: Callable[[], Mapping[str, Any]]
     prometheus: Callable[[bytes], tuple[bytes, bytes]]
     base: Callable[[], str]
+    rollouts: Callable[[], Mapping[str, object]] = lambda: {}
 
 
 def add_actuator_routes(router: Router, actuator: Actuator, expose: Collection[str]) -> None:
@@ -48,6 +50,7 @@ def add_actuator_routes(router: Router, actuator: Actuator, expose: Collection[s
         "info": (("/actuator/info", routes.info),),
         "conditions": (("/actuator/conditions", routes.conditions),),
         "prometheus": (("/actuator/prometheus", routes.prometheus),),
+        "rollouts": (("/actuator/rollouts", routes.rollouts),),
     }
     for page, handlers in pages.items():
         if page in expose:
@@ -109,6 +112,9 @@ class _Routes:
     async def prometheus(self, request: Request) -> Response:
         content_type, text = self._actuator.prometheus(request.headers.get(b"accept", b""))
         return Response(200, text, content_type)
+
+    async def rollouts(self, request: Request) -> Response:
+        return json_response({"rollouts": self._actuator.rollouts()}, content_type=CONTENT_TYPE)
 
 
 def _health(components: Mapping[str, tuple[str, Mapping[str, object]]], *, groups: bool = False) -> Response:

@@ -63,7 +63,7 @@ def add_azureml_routes(
     long = None if script is None else Long(azure_error)  # a script has a time limit of its own
     for method, handler in (("GET", routes.score_row), ("POST", routes.score), ("OPTIONS", routes.score_options)):
         answer = coded(handler, max_body)
-        router.add(method, "/score", answer, errors=azure_error, long=long)
+        router.add(method, "/score", answer, errors=azure_error, long=long, asks=True)
     router.add("GET", "/swagger.json", routes.swagger, errors=azure_error)
 
 

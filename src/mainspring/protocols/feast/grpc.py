@@ -7,22 +7,18 @@ Push, WriteToOnlineStore. A client's fault is INVALID_ARGUMENT or NOT_FOUND; a c
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mainspring.declare.record import ColumnType, Kind
-from mainspring.errors import ConfigError, DataError, DeclarationError, MainspringError, UsageError
-from mainspring.lazy import lazy
-from mainspring.protocols.feast.messages import messages
+from mainspring.errors import DeclarationError, UsageError
+from mainspring.protocols.feast.messages import SERVER, SERVING, messages, schema
 from mainspring.protocols.feast.rest import FeastRows, FeastStore
+from mainspring.protocols.grpc.service import GrpcCall, GrpcService
+from mainspring.protocols.http import Fault
 
-if TYPE_CHECKING:
-    import grpc
-else:
-    grpc = lazy("grpc")
-
-__all__ = ["FeastGrpc"]
+__all__ = ["feast_services"]
 
 VERSION = "1"
 """What GetFeastServingInfo answers; clients only show it."""
@@ -48,117 +44,36 @@ _LISTS: Mapping[Kind, str] = {
 }
 
 
-class _Refused(Exception):  # noqa: N818 - it becomes a status
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-class FeastGrpc:
-    """A gRPC server of Feast's services.
+def feast_services(store: FeastStore) -> tuple[GrpcService, ...]:
+    """The services.
 
     Args:
         store: the feature store; its methods may wait, and are called in threads.
-        known: whether a key, the ``authorization`` of a call's metadata, lets it in.
-        most_bytes: the greatest message.
-        on_error: told of faults of ours.
     """
+    answers = _Answers(store)
+    return (
+        GrpcService(SERVING, schema(), {"GetFeastServingInfo": answers.info, "GetOnlineFeatures": answers.read}),
+        GrpcService(
+            SERVER,
+            schema(),
+            {"GetOnlineFeatures": answers.read, "Push": answers.push, "WriteToOnlineStore": answers.write},
+        ),
+    )
 
-    def __init__(
-        self,
-        store: FeastStore,
-        known: Callable[[str], bool],
-        most_bytes: int,
-        on_error: Callable[[Exception], object],
-    ) -> None:
+
+class _Answers:
+    def __init__(self, store: FeastStore) -> None:
         self._store = store
-        self._known = known
-        self._most = most_bytes
-        self._told = on_error
-        self._server: Any = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; the port, which is a free one where 0 is asked for.
-
-        Raises:
-            ConfigError: MS-3104, the address is taken.
-        """
-        options = (("grpc.max_receive_message_length", self._most), ("grpc.so_reuseport", 0))
-        self._server = grpc.aio.server(options=options, maximum_concurrent_rpcs=1024)
-        self._server.add_generic_rpc_handlers(tuple(self._handlers()))
-        try:
-            bound = self._server.add_insecure_port(f"{host}:{port}")
-        except RuntimeError:
-            bound = 0
-        if not bound:
-            raise ConfigError(
-                f"grpc.port {port} is taken",
-                code="MS-3104",
-                why=f"another process listens at {host}:{port}",
-                fix="stop it, or set grpc.port to another port",
-            )
-        await self._server.start()
-        return int(bound)
-
-    async def stop(self, seconds: float) -> None:
-        """Take no more calls, and give open ones so many seconds."""
-        if self._server is not None:
-            await self._server.stop(seconds)
-
-    def _handlers(self) -> list[Any]:
-        read = self._unary(self._read, "GetOnlineFeaturesRequest")
-        return [
-            grpc.method_handlers_generic_handler(
-                "feast.serving.ServingService",
-                {
-                    "GetFeastServingInfo": self._unary(self._info, "GetFeastServingInfoRequest"),
-                    "GetOnlineFeatures": read,
-                },
-            ),
-            grpc.method_handlers_generic_handler(
-                "GrpcFeatureServer",
-                {
-                    "GetOnlineFeatures": read,
-                    "Push": self._unary(self._push, "PushRequest"),
-                    "WriteToOnlineStore": self._unary(self._write, "WriteToOnlineStoreRequest"),
-                },
-            ),
-        ]
-
-    def _unary(self, answer: Callable[[Any], Awaitable[Any]], request: str) -> Any:
-        async def handle(asked: Any, context: Any) -> Any:
-            given = dict(context.invocation_metadata() or ()).get("authorization", "")
-            if not self._known(str(given)):
-                await context.abort(grpc.StatusCode.UNAUTHENTICATED, "a key is needed: authorization: Bearer KEY")
-            try:
-                return await answer(asked)
-            except _Refused as error:
-                await context.abort(getattr(grpc.StatusCode, error.code), str(error))
-            except DataError as error:
-                await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{error.what}; {error.fix}")
-            except MainspringError as error:
-                self._told(error)
-                await context.abort(grpc.StatusCode.INTERNAL, f"the server cannot answer now ({error.code})")
-            except grpc.aio.AbortError:
-                raise
-            except Exception as error:
-                self._told(error)
-                await context.abort(grpc.StatusCode.INTERNAL, "internal error")
-
-        decode = messages()[request].FromString
-        return grpc.unary_unary_rpc_method_handler(
-            handle, request_deserializer=decode, response_serializer=lambda message: message.SerializeToString()
-        )
-
-    async def _info(self, asked: Any) -> Any:
+    async def info(self, asked: Any, call: GrpcCall) -> Any:
         return messages()["GetFeastServingInfoResponse"](version=VERSION)
 
-    async def _read(self, asked: Any) -> Any:
+    async def read(self, asked: Any, call: GrpcCall) -> Any:
         features = self._features(asked)
         try:
             keys = self._store.keys(features)
         except (UsageError, DeclarationError) as error:
-            raise _Refused("NOT_FOUND", f"{error.what}; {error.fix}") from error
+            raise Fault(404, f"{error.what}; {error.fix}") from error
         given = {**asked.entities, **asked.request_context}
         entities = _entities(given, keys)
         found: FeastRows = await asyncio.to_thread(self._store.read, features, entities)
@@ -168,43 +83,43 @@ class FeastGrpc:
         if asked.WhichOneof("kind") == "feature_service":
             found = self._store.service(asked.feature_service)
             if found is None:
-                raise _Refused("NOT_FOUND", f"Feature service {asked.feature_service} does not exist")
+                raise Fault(404, f"Feature service {asked.feature_service} does not exist")
             return found
         features = list(asked.features.val)
         bad = next((name for name in features if ":" not in name), None)
         if not features or bad is not None:
-            raise _Refused("INVALID_ARGUMENT", f"{bad or 'nothing'} is no reference to a feature: VIEW:FEATURE")
+            raise Fault(400, f"{bad or 'nothing'} is no reference to a feature: VIEW:FEATURE")
         return features
 
-    async def _push(self, asked: Any) -> Any:
+    async def push(self, asked: Any, call: GrpcCall) -> Any:
         source = asked.stream_feature_view
         if source not in self._store.sources():
             known = ", ".join(self._store.sources())
-            raise _Refused("NOT_FOUND", f"Unable to find push source '{source}'; there are: {known}")
+            raise Fault(404, f"Unable to find push source '{source}'; there are: {known}")
         row: dict[str, Any] = dict(asked.features)
         row |= {name: _python(value) for name, value in asked.typed_features.items()}
         if not row:
-            raise _Refused("INVALID_ARGUMENT", "a push holds features or typed_features")
+            raise Fault(400, "a push holds features or typed_features")
         await asyncio.to_thread(self._store.push, source, [row])
         return messages()["PushResponse"](status=True)
 
-    async def _write(self, asked: Any) -> Any:
+    async def write(self, asked: Any, call: GrpcCall) -> Any:
         """A view has one way in, its source's log, so that the online store can be written anew from it."""
         if asked.feature_view_name not in self._store.views():
-            raise _Refused("NOT_FOUND", f"Feature view {asked.feature_view_name} does not exist")
-        raise _Refused("INVALID_ARGUMENT", "features are made of their source's rows: Push with the source's name")
+            raise Fault(404, f"Feature view {asked.feature_view_name} does not exist")
+        raise Fault(400, "features are made of their source's rows: Push with the source's name")
 
 
 def _entities(given: Mapping[str, Any], keys: Mapping[str, ColumnType]) -> list[dict[str, Any]]:
     missing = sorted(set(keys) - set(given))
     if missing:
-        raise _Refused("INVALID_ARGUMENT", f"the entities lack the key {', '.join(missing)}")
+        raise Fault(400, f"the entities lack the key {', '.join(missing)}")
     lengths = {len(column.val) for column in given.values()}
     if len(lengths) > 1:
-        raise _Refused("INVALID_ARGUMENT", f"the columns of entities have {sorted(lengths)} values")
+        raise Fault(400, f"the columns of entities have {sorted(lengths)} values")
     count = lengths.pop() if lengths else 1
     if count * max(len(keys), 1) > _MOST_CELLS:
-        raise _Refused("INVALID_ARGUMENT", f"{count} entities in one request are too many")
+        raise Fault(400, f"{count} entities in one request are too many")
     columns = [[_key(name, _python(value), kind) for value in given[name].val] for name, kind in keys.items()]
     if not columns:
         return [{} for _ in range(count)]
@@ -223,7 +138,7 @@ def _key(name: str, value: Any, kind: ColumnType) -> Any:
         if kind.kind is Kind.FLOAT and isinstance(value, int) and not isinstance(value, bool):
             return float(value)
     except ValueError:
-        raise _Refused("INVALID_ARGUMENT", f"key {name}: {value!r} is no {kind}") from None
+        raise Fault(400, f"key {name}: {value!r} is no {kind}") from None
     return value
 
 

@@ -204,12 +204,16 @@ def _json(service: FeatureReader, found: FeatureAnswer) -> bytes:
         {
             "names": found.names,
             "rows": rows,
-            "status": {
-                view: "".join([_LETTERS[status] for status in statuses]) for view, statuses in found.statuses.items()
-            },
+            "status": {view: _letters(statuses) for view, statuses in found.statuses.items()},
             "event_us": found.events,
         }
     )
+
+
+def _letters(statuses: Sequence[str]) -> str:
+    if statuses.count("PRESENT") == len(statuses):
+        return "P" * len(statuses)
+    return "".join([_LETTERS[status] for status in statuses])
 
 
 _WRITTEN: Mapping[Kind, Callable[[Any], str]] = {

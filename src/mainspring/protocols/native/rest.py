@@ -2,6 +2,7 @@
 
 ``POST /endpoint/{name}``: ``{"origin": "JFK", "distance": 1089, "now"?}`` or ``{"rows": [{..}], "now"?}``
 ``POST /endpoint/{name}/batch``: the latter alone, for typed clients, to which one path answers one shape
+``POST /endpoint/{name}/versions/{number}``, ``POST /endpoint/{name}/labels/{label}``: the same of one version
 ``POST /labels``: ``{"labels": [{"id", "value", "at", "name"?}]}``, or a CSV or Parquet file of these columns
 ``POST /sources/{name}/push``: ``{"rows": [{..}], "now"?}`` with ``Idempotency-Key``, or the rows as an Arrow stream
 """
@@ -15,7 +16,8 @@ from typing import Any, Literal, Protocol
 import orjson
 
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
-from mainspring.serving.endpoint import Answer, EndpointService
+from mainspring.serving.endpoint import ANY, Answer, Asked, EndpointService
+from mainspring.serving.rollout.split import KEY_HEADERS
 
 __all__ = ["LabelReader", "LabelSink", "NativeLimits", "PushSink", "add_native_routes", "moment_us"]
 
@@ -92,8 +94,10 @@ def add_native_routes(
         read_labels: reads labels out of a file; without it they come as JSON alone.
     """
     routes = _Routes(endpoints, push, labels, limits, now, run_blocking, read_labels)
-    router.add("POST", "/endpoint/*", routes.endpoint)
-    router.add("POST", "/endpoint/*/batch", routes.batch)
+    router.add("POST", "/endpoint/*", routes.endpoint, asks=True)
+    router.add("POST", "/endpoint/*/versions/*", routes.endpoint_version, asks=True)
+    router.add("POST", "/endpoint/*/labels/*", routes.endpoint_label, asks=True)
+    router.add("POST", "/endpoint/*/batch", routes.batch, asks=True)
     router.add("GET", "/endpoint/*", routes.described)
     router.add("GET", "/endpoint", routes.names)
     router.add("POST", "/labels", routes.labels)
@@ -165,21 +169,29 @@ class _Routes:
         )
 
     async def endpoint(self, request: Request) -> Response:
+        return await self._asked(request, _by_key(request))
+
+    async def endpoint_version(self, request: Request) -> Response:
+        return await self._asked(request, Asked(version=request.parameters[1]))
+
+    async def endpoint_label(self, request: Request) -> Response:
+        return await self._asked(request, Asked(label=request.parameters[1]))
+
+    async def _asked(self, request: Request, asked: Asked) -> Response:
         service = self._service(request)
         body = _object(request.body, 'one question is {"COLUMN": value, ..}, many are {"rows": [{..}, ..]}')
         if "rows" in body:
-            return await self._many(service, body, request.query)
+            return await self._many(service, body, request.query, asked)
         now = self._moment(body)
-        (answer,) = await self._answered(service, (body,), (now,))
+        (answer,) = await self._answered(service, (body,), (now,), asked)
         return Response(200, orjson.dumps(_plain(service, answer, request.query)))
 
     async def batch(self, request: Request) -> Response:
         service = self._service(request)
-        return await self._many(
-            service, _object(request.body, 'a batch is {"rows": [{..}, ..], "now"?}'), request.query
-        )
+        body = _object(request.body, 'a batch is {"rows": [{..}, ..], "now"?}')
+        return await self._many(service, body, request.query, _by_key(request))
 
-    async def _many(self, service: EndpointService, body: dict[str, Any], query: bytes) -> Response:
+    async def _many(self, service: EndpointService, body: dict[str, Any], query: bytes, asked: Asked) -> Response:
         now, rows = self._moment(body), body.pop("rows", None)
         if body or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise Fault(400, 'a batch is {"rows": [{..}, ..], "now"?}')
@@ -188,19 +200,21 @@ class _Routes:
         if len(rows) > self._limits.rows:
             raise Fault(413, f"{len(rows)} rows; at most {self._limits.rows} are served at once")
         moments = [self._moment(row, now) for row in rows]
-        answers = await self._answered(service, rows, moments)
+        answers = await self._answered(service, rows, moments, asked)
         return Response(200, orjson.dumps({"predictions": [_plain(service, a, query) for a in answers]}))
 
     async def _answered(
-        self, service: EndpointService, rows: Sequence[Mapping[str, Any]], moments: Sequence[int]
+        self, service: EndpointService, rows: Sequence[Mapping[str, Any]], moments: Sequence[int], asked: Asked
     ) -> list[Answer]:
         """The answers; what waits for another machine holds up nobody else's request."""
-        if not service.waits:
-            return service.answer(rows, moments)
-        return service.concluded(rows, moments, await self._run(service.looked_up, rows, moments))
+        if service.waits:
+            looked = await self._run(service.looked_up, rows, moments, asked)
+        else:
+            looked = service.looked_up(rows, moments, asked)
+        return await service.concluded_soon(rows, moments, looked)
 
     def _service(self, request: Request) -> EndpointService:
-        (name,) = request.parameters
+        name = request.parameters[0]
         endpoints = self._endpoints()
         if name not in endpoints:
             raise Fault(404, f"no endpoint is called {name!r}; there are: {', '.join(endpoints) or 'none'}")
@@ -246,6 +260,12 @@ class _Routes:
         return json_response(await self._run(self._push, source, rows, moment, key))
 
 
+def _by_key(request: Request) -> Asked:
+    """The version that a caller stays with by the key of its header, where it has one; else by its rows' entities."""
+    key = request.headers.get(KEY_HEADERS[0])
+    return Asked(key=key) if key else ANY
+
+
 def _plain(service: EndpointService, answer: Answer, query: bytes) -> dict[str, object]:
     plain: dict[str, object] = {
         "id": answer.id,
@@ -255,6 +275,8 @@ def _plain(service: EndpointService, answer: Answer, query: bytes) -> dict[str, 
         "score": answer.score,
         "status": answer.statuses,
     }
+    if answer.parts:
+        plain["models"] = dict(answer.parts)
     if b"features=true" in query:
         plain["features"] = {column.name: value for column, value in zip(answer.columns, answer.values, strict=True)}
     return plain

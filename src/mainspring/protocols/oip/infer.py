@@ -13,7 +13,7 @@ from mainspring.protocols.oip.tensors import SIZES, read_bytes, read_tensor, wri
 from mainspring.serving.calls import MAX_ELEMENTS, Array, Call, Inference, Tensor
 from mainspring.serving.inference import ServedModel
 
-__all__ = ["PREDICTION_IDS", "Asked", "read_call", "read_raw_call", "write_answer"]
+__all__ = ["PREDICTION_IDS", "Asked", "deadline_of", "priority_of", "read_call", "read_raw_call", "write_answer"]
 
 PREDICTION_IDS = "prediction_ids"
 """The answer's parameter with the prediction ids of its rows, with commas between, as parameters are no lists."""
@@ -78,8 +78,8 @@ def read_call(
         id=identity,
         parameters=parameters,
         outputs=names,
-        deadline=_deadline(parameters, arrived),
-        priority=_priority(parameters),
+        deadline=deadline_of(parameters, arrived),
+        priority=priority_of(parameters),
         decode_ns=time.perf_counter_ns() - begun,
     )
     return Asked(call, "id" in asked, binary, rest)
@@ -154,7 +154,12 @@ def _parameters(item: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     return found
 
 
-def _deadline(parameters: Mapping[str, Any], arrived: float) -> float | None:
+def deadline_of(parameters: Mapping[str, Any], arrived: float) -> float | None:
+    """When a request's ``timeout`` is over, as `time.monotonic` counts; None without one.
+
+    Raises:
+        Fault: 400, it is no time in microseconds.
+    """
     timeout = parameters.get("timeout")
     if timeout is None or timeout == 0:
         return None
@@ -163,7 +168,12 @@ def _deadline(parameters: Mapping[str, Any], arrived: float) -> float | None:
     return arrived + timeout / 1e6
 
 
-def _priority(parameters: Mapping[str, Any]) -> int:
+def priority_of(parameters: Mapping[str, Any]) -> int:
+    """A request's ``priority``.
+
+    Raises:
+        Fault: 400, it is no whole number.
+    """
     found = parameters.get("priority", 0)
     if type(found) is not int or not 0 <= found < 1 << 32:
         raise Fault(400, "priority is a whole number: 1 is the highest, 0 the default")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mainspring.protocols.bodies import decode_object
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 from mainspring.serving.inference import ServedModels
+from mainspring.serving.versions import State
 
-__all__ = ["add_repository_index", "add_repository_routes"]
+__all__ = ["add_repository_index", "add_repository_routes", "check_load", "check_unload", "listed", "version_of"]
 
-_UNLOADING = frozenset({"unload_dependents"})
+_VERSION = "version"
+"""The parameter of a load and an unload that is of one version, beside the one that answers."""
+_UNLOADING = frozenset({"unload_dependents", _VERSION})
 
 
 def add_repository_index(router: Router, models: ServedModels) -> None:
@@ -35,6 +38,44 @@ def add_repository_routes(
     router.add("POST", "/v2/repository/models/*/unload", routes.repository_unload)
 
 
+def listed(models: ServedModels, only_ready: bool) -> list[dict[str, str]]:
+    """Every version of every model, or those that are ready."""
+    found = []
+    for name in models.known():
+        states = models.states(name)
+        for known in states:
+            if known.state is State.READY or not only_ready:
+                state = {"version": known.version, "state": known.state.value, "reason": known.reason}
+                found.append({"name": name, **state})
+        if not states and not only_ready:
+            found.append({"name": name, "version": "", "state": "UNAVAILABLE", "reason": "not loaded"})
+    return found
+
+
+def check_load(parameters: Iterable[str]) -> None:
+    """Check the names of a load's parameters.
+
+    Raises:
+        Fault: 400, there is one but the version.
+    """
+    if strange := next((name for name in parameters if name != _VERSION), None):
+        raise Fault(
+            400,
+            f"load takes no parameter {strange[:40]!r}: a model is loaded from the registry by its name, "
+            "with the configuration that is recorded there",
+        )
+
+
+def check_unload(parameters: Iterable[str]) -> None:
+    """Check the names of an unload's parameters.
+
+    Raises:
+        Fault: 400, there is one that is unknown.
+    """
+    if strange := next((name for name in parameters if name not in _UNLOADING), None):
+        raise Fault(400, f"unload takes no parameter {strange[:40]!r}")
+
+
 class _Index:
     def __init__(self, models: ServedModels) -> None:
         self._models = models
@@ -43,14 +84,7 @@ class _Index:
         only_ready = _body(request).get("ready", False)
         if not isinstance(only_ready, bool):
             raise Fault(400, "ready is a boolean")
-        listed = []
-        for name in self._models.known():
-            served = self._models.get(name)
-            if served is not None:
-                listed.append({"name": name, "version": served.version, "state": "READY", "reason": ""})
-            elif not only_ready:
-                listed.append({"name": name, "version": "", "state": "UNAVAILABLE", "reason": "not loaded"})
-        return json_response(listed)
+        return json_response(listed(self._models, only_ready))
 
 
 class _Routes:
@@ -61,23 +95,31 @@ class _Routes:
 
     async def repository_load(self, request: Request) -> Response:
         self._may(request)
-        if strange := next(iter(_parameters(request)), None):
-            raise Fault(
-                400,
-                f"load takes no parameter {strange[:40]!r}: a model is loaded from the registry by its name, "
-                "with the configuration that is recorded there",
-            )
+        asked = _parameters(request)
+        check_load(asked)
         (name,) = request.parameters
-        await self._run(self._registry.load, name)
+        await self._run(self._registry.load, name, version_of(asked))
         return json_response({"name": name, "load": True})
 
     async def repository_unload(self, request: Request) -> Response:
         self._may(request)
-        if strange := next((name for name in _parameters(request) if name not in _UNLOADING), None):
-            raise Fault(400, f"unload takes no parameter {strange[:40]!r}")
+        asked = _parameters(request)
+        check_unload(asked)
         (name,) = request.parameters
-        await self._run(self._registry.unload, name)
+        await self._run(self._registry.unload, name, version_of(asked))
         return json_response({"name": name, "unload": True})
+
+
+def version_of(asked: Mapping[str, Any]) -> str | None:
+    """The version that the parameters of a load or an unload name; None is the one that answers.
+
+    Raises:
+        Fault: 400, it is no number.
+    """
+    found = asked.get(_VERSION)
+    if found is not None and type(found) not in (str, int):
+        raise Fault(400, "version is a version's number")
+    return None if found is None else str(found)
 
 
 def _body(request: Request) -> dict[str, Any]:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from mainspring.protocols.bodies import coded
+from mainspring.protocols.bodies import coded, decoded
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 from mainspring.protocols.oip.infer import PREDICTION_IDS, read_call, read_raw_call, write_answer
 from mainspring.serving.calls import Tensor
 from mainspring.serving.inference import ServedModel, ServedModels
 from mainspring.serving.statistics import Spent
 
-__all__ = ["HEADER_LENGTH", "PREDICTION_IDS", "add_health_routes", "add_oip_routes", "answer_infer", "binary_length"]
+__all__ = [
+    "EXTENSIONS",
+    "HEADER_LENGTH",
+    "PREDICTION_IDS",
+    "add_health_routes",
+    "add_oip_routes",
+    "answer_infer",
+    "binary_length",
+    "configured",
+    "counted",
+    "described",
+]
 
 EXTENSIONS = (
     "binary_tensor_data",
@@ -57,7 +68,7 @@ def add_oip_routes(router: Router, models: ServedModels, server: tuple[str, str]
         router.add("GET", f"{prefix}/ready", routes.model_ready)
         router.add("GET", f"{prefix}/config", routes.model_config)
         router.add("GET", f"{prefix}/stats", routes.model_statistics)
-        router.add("POST", f"{prefix}/infer", infer)
+        router.add("POST", f"{prefix}/infer", infer, asks=True)
 
 
 async def answer_infer(
@@ -72,7 +83,8 @@ async def answer_infer(
     if length == 0:
         asked = read_raw_call(body, served, version, protocol)
     else:
-        asked = read_call(body, length, served, version, protocol, models.max_rows)
+        arguments = body, length, served, version, protocol, models.max_rows
+        asked = await decoded(len(body), read_call, *arguments)
     return write_answer(asked, await models.infer(asked.call, served))
 
 
@@ -118,35 +130,17 @@ class _Routes:
 
     async def model_metadata(self, request: Request) -> Response:
         model, _ = self._find(request)
-        return json_response(
-            {
-                "name": model.name,
-                "versions": [found.version for found in reversed(self._models.ready(model.name))],
-                "platform": model.platform,
-                "inputs": [_described(tensor) for tensor in model.inputs],
-                "outputs": [_described(tensor) for tensor in model.outputs],
-            }
-        )
+        return json_response(described(model, self._models.ready(model.name)))
 
     async def model_config(self, request: Request) -> Response:
-        model, _ = self._find(request)
-        return json_response(
-            {
-                "name": model.name,
-                "platform": model.platform,
-                "backend": model.backend,
-                "max_batch_size": self._models.max_rows,
-                "input": [_configured(tensor) for tensor in model.inputs],
-                "output": [_configured(tensor) for tensor in model.outputs],
-            }
-        )
+        return json_response(configured(self._find(request)[0], self._models.max_rows))
 
     async def model_statistics(self, request: Request) -> Response:
-        return json_response({"model_stats": [_counted(self._find(request)[0])]})
+        return json_response({"model_stats": [counted(self._find(request)[0])]})
 
     async def all_statistics(self, request: Request) -> Response:
         found = [model for name in self._models.names() for model in reversed(self._models.ready(name))]
-        return json_response({"model_stats": [_counted(model) for model in found]})
+        return json_response({"model_stats": [counted(model) for model in found]})
 
     async def infer(self, request: Request) -> Response:
         served, version = self._find(request, request)
@@ -167,11 +161,39 @@ class _Routes:
         return served, served.version
 
 
-def _described(tensor: Tensor) -> dict[str, Any]:
+def described(model: ServedModel, ready: Sequence[ServedModel]) -> dict[str, Any]:
+    """A model's metadata.
+
+    Args:
+        model: the version that is asked for.
+        ready: all that are ready, the oldest last.
+    """
+    return {
+        "name": model.name,
+        "versions": [found.version for found in reversed(ready)],
+        "platform": model.platform,
+        "inputs": [_described_tensor(tensor) for tensor in model.inputs],
+        "outputs": [_described_tensor(tensor) for tensor in model.outputs],
+    }
+
+
+def _described_tensor(tensor: Tensor) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
 
 
-def _configured(tensor: Tensor) -> dict[str, Any]:
+def configured(model: ServedModel, max_rows: int) -> dict[str, Any]:
+    """A model as Triton configures one; its batch is as large as a request may be."""
+    return {
+        "name": model.name,
+        "platform": model.platform,
+        "backend": model.backend,
+        "max_batch_size": max_rows,
+        "input": [_configured_tensor(tensor) for tensor in model.inputs],
+        "output": [_configured_tensor(tensor) for tensor in model.outputs],
+    }
+
+
+def _configured_tensor(tensor: Tensor) -> dict[str, Any]:
     """A tensor of Triton's configuration: without the rows, and never without a dimension."""
     kind = "STRING" if tensor.datatype == "BYTES" else tensor.datatype
     found: dict[str, Any] = {"name": tensor.name, "data_type": f"TYPE_{kind}", "dims": list(tensor.shape[1:]) or [1]}
@@ -180,7 +202,8 @@ def _configured(tensor: Tensor) -> dict[str, Any]:
     return found
 
 
-def _counted(model: ServedModel) -> dict[str, Any]:
+def counted(model: ServedModel) -> dict[str, Any]:
+    """What a model has done, as ModelStatistics."""
     counts = model.statistics
     nothing = {"count": 0, "ns": 0}
     return {
@@ -192,7 +215,7 @@ def _counted(model: ServedModel) -> dict[str, Any]:
         "inference_stats": {
             "success": _spent(counts.success),
             "fail": _spent(counts.fail),
-            "queue": {"count": counts.success.count, "ns": 0},
+            "queue": _spent(counts.queue),
             "compute_input": _spent(counts.times.compute_input),
             "compute_infer": _spent(counts.times.compute_infer),
             "compute_output": _spent(counts.times.compute_output),

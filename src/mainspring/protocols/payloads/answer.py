@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mainspring.protocols.bodies import id_headers
+from mainspring.protocols.bodies import decoded, id_headers
 from mainspring.protocols.http import Request, Response
 from mainspring.protocols.payloads.body import JSON, content_type, is_oip, read_body, wanted_type, write_body
 from mainspring.protocols.payloads.vendor import answer_vendor, vendor_type
@@ -49,7 +49,7 @@ async def answer_payload(
     if kind == JSON and is_oip(request.body):
         return await answer_vendor(models, served, request, None, protocol)
     begun = time.perf_counter_ns()
-    inputs = read_body(request.body, kind, served, models.max_rows)
+    inputs = await decoded(len(request.body), read_body, request.body, kind, served, models.max_rows)
     decode_ns = time.perf_counter_ns() - begun
     answer = await models.infer(Call(served.name, inputs, protocol, decode_ns=decode_ns), served)
     body = write_body(answer, wanted, wrap)

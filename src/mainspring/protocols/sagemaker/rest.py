@@ -57,7 +57,7 @@ def add_sagemaker_routes(router: Router, models: ServedModels, protocol: str, ma
         name = dict(query_pairs(request)).get("model_name")
         return await _answered(models, models.chosen(name, request), request, protocol)
 
-    router.add("POST", "/invocations", coded(invocations, max_body))
+    router.add("POST", "/invocations", coded(invocations, max_body), asks=True)
 
 
 async def _answered(models: ServedModels, served: ServedModel, request: Request, protocol: str) -> Response:
@@ -91,7 +91,7 @@ def add_multi_model_routes(
     router.add("GET", "/models", routes.listed)
     router.add("GET", "/models/*", routes.described)
     router.add("DELETE", "/models/*", routes.unload)
-    router.add("POST", "/models/*/invoke", coded(routes.invoke, max_body))
+    router.add("POST", "/models/*/invoke", coded(routes.invoke, max_body), asks=True)
 
 
 class _MultiModel:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mainspring.protocols.arrays import finite
-from mainspring.protocols.bodies import coded, decode_object, encode_json, id_headers
+from mainspring.protocols.bodies import coded, decode_object, decoded, encode_json, id_headers
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 from mainspring.protocols.tfserving.values import (
     SIGNATURE,
@@ -47,7 +47,7 @@ def add_v1_predict(router: Router, models: ServedModels, protocol: str, max_body
     """
     for pattern, named in _PREFIXES:
         handler = coded(_Predict(models, protocol, named).predict, max_body)
-        router.add("POST", pattern, handler, any_case=True)
+        router.add("POST", pattern, handler, any_case=True, asks=True)
 
 
 def add_tfserving_routes(router: Router, models: ServedModels) -> None:
@@ -107,7 +107,7 @@ class _Predict(_Named):
     def __init__(self, models: ServedModels, protocol: str, named: str) -> None:
         super().__init__(models, named)
         self._protocol = protocol
-        self._verbs: Mapping[str, Callable[[ServedModel, dict[str, Any]], Any]] = {
+        self._verbs: Mapping[str, Callable[[ServedModel, dict[str, Any], int], Any]] = {
             "predict": self._predict,
             "classify": self._classify,
             "regress": self._regress,
@@ -122,29 +122,30 @@ class _Predict(_Named):
         served = self._find(before[0], last) if before else self._find(last, None, request)
         if answer is None:
             raise Rejected(Reason.NOT_SERVED, f"models have no verb {verb[:40]!r}; they have {', '.join(self._verbs)}")
-        body = decode_object(request.body, '{"instances": [..]} or {"inputs": ..}')
-        found: Response = await answer(served, body)
+        size, shape = len(request.body), '{"instances": [..]} or {"inputs": ..}'
+        found: Response = await answer(served, await decoded(size, decode_object, request.body, shape), size)
         return found
 
-    async def _predict(self, served: ServedModel, body: dict[str, Any]) -> Response:
+    async def _predict(self, served: ServedModel, body: dict[str, Any], size: int) -> Response:
         begun = time.perf_counter_ns()
-        inputs, by_rows = read_predict(body, served, self._models.max_rows)
+        inputs, by_rows = await decoded(size, read_predict, body, served, self._models.max_rows)
         answer = await self._infer(served, inputs, begun)
         return Response(200, (rows_body if by_rows else columns_body)(answer), headers=id_headers(answer.ids))
 
-    async def _classify(self, served: ServedModel, body: dict[str, Any]) -> Response:
+    async def _classify(self, served: ServedModel, body: dict[str, Any], size: int) -> Response:
         if not served.binary:
             raise Fault(400, f"model {served.name!r} is a regression; ask it to :regress")
-        return await self._results(served, body, classes_of)
+        return await self._results(served, body, size, classes_of)
 
-    async def _regress(self, served: ServedModel, body: dict[str, Any]) -> Response:
-        return await self._results(served, body, numbers_of)
+    async def _regress(self, served: ServedModel, body: dict[str, Any], size: int) -> Response:
+        return await self._results(served, body, size, numbers_of)
 
     async def _results(
-        self, served: ServedModel, body: dict[str, Any], results: Callable[[Inference], Any]
+        self, served: ServedModel, body: dict[str, Any], size: int, results: Callable[[Inference], Any]
     ) -> Response:
         begun = time.perf_counter_ns()
-        answer = await self._infer(served, read_examples(body, served, self._models.max_rows), begun)
+        inputs = await decoded(size, read_examples, body, served, self._models.max_rows)
+        answer = await self._infer(served, inputs, begun)
         written = encode_json({"results": results(answer)}, finite=finite(answer.outputs[0][1]))
         return Response(200, written, headers=id_headers(answer.ids))
 

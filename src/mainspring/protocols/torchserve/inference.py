@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 
-from mainspring.protocols.bodies import coded, id_headers
+from mainspring.protocols.bodies import coded, decoded, id_headers
 from mainspring.protocols.http import Fault, Handler, Request, Response, Router, json_response
 from mainspring.protocols.payloads.answer import answer_payload
 from mainspring.protocols.payloads.body import JSON, content_type, read_body, wanted_type, write_body
@@ -17,7 +18,10 @@ from mainspring.protocols.torchserve.form import boundary_of, parts_of
 from mainspring.serving.calls import Array, Call, Reason, Rejected
 from mainspring.serving.inference import ServedModel, ServedModels
 
-__all__ = ["add_torchserve_inference", "identified"]
+__all__ = ["DATA", "add_torchserve_inference", "identified", "read_parts"]
+
+DATA = ("data", "body")
+"""How the names of a request's fields begin that hold rows."""
 
 _LONGEST_ID = 128
 
@@ -35,7 +39,7 @@ def add_torchserve_inference(router: Router, models: ServedModels, server: tuple
     predictions, explanations = coded(routes.predictions, max_body), routes.explanations
     for method in ("POST", "PUT"):
         for pattern in ("/predictions/*", "/predictions/*/*"):
-            router.add(method, pattern, predictions, errors=torchserve_error)
+            router.add(method, pattern, predictions, errors=torchserve_error, asks=True)
     for pattern in ("/explanations/*", "/explanations/*/*"):
         router.add("POST", pattern, explanations, errors=torchserve_error)
     router.add("OPTIONS", "/", routes.torchserve_description, errors=torchserve_error)
@@ -49,6 +53,21 @@ async def identified(handler: Handler, request: Request) -> Response:
     except (Fault, Rejected) as error:
         response = torchserve_error(error)
     return msgspec.structs.replace(response, headers=(*response.headers, (b"x-request-id", identity)))
+
+
+def read_parts(parts: Sequence[tuple[bytes, str]], served: ServedModel, max_rows: int) -> dict[str, Array]:
+    """The rows of several bodies, each with its content type, one behind the other.
+
+    Raises:
+        Fault: 400, there are none; as `read_body` raises; 413, there are too many rows.
+        Rejected: as `ServedModel.matrix` raises.
+    """
+    if not parts:
+        raise Fault(400, "there is no field that is called data")
+    matrices = [served.matrix(read_body(body, kind, served, max_rows), max_rows) for body, kind in parts]
+    if sum(map(len, matrices)) > max_rows:
+        raise Fault(413, f"more than {max_rows} rows in one request")
+    return {served.inputs[0].name: matrices[0] if len(matrices) == 1 else np.concatenate(matrices)}
 
 
 class _Routes:
@@ -87,7 +106,7 @@ class _Routes:
         if boundary is None:
             return await answer_payload(self._models, served, request, "torchserve", lambda scores: scores)
         begun = time.perf_counter_ns()
-        inputs = self._form(request, boundary, served)
+        inputs = await decoded(len(request.body), self._form, request, boundary, served)
         wanted = wanted_type(request, JSON)
         decode_ns = time.perf_counter_ns() - begun
         answer = await self._models.infer(Call(served.name, inputs, "torchserve", decode_ns=decode_ns), served)
@@ -96,17 +115,12 @@ class _Routes:
 
     def _form(self, request: Request, boundary: bytes, served: ServedModel) -> dict[str, Array]:
         """The rows of a form's fields ``data``, ``data1``, ..: each has the bytes of a whole body."""
-        parts = [part for part in parts_of(request.body, boundary) if part.name.startswith(("data", "body"))]
-        if not parts:
-            raise Fault(400, "the form has no field that is called data")
-        matrices = []
-        for part in parts:
-            kind = content_type(msgspec.structs.replace(request, headers={b"content-type": part.content_type}))
-            inputs = read_body(part.body, kind, served, self._models.max_rows)
-            matrices.append(served.matrix(inputs, self._models.max_rows))
-        if sum(map(len, matrices)) > self._models.max_rows:
-            raise Fault(413, f"more than {self._models.max_rows} rows in one form")
-        return {served.inputs[0].name: np.concatenate(matrices)}
+        parts = [
+            (part.body, content_type(msgspec.structs.replace(request, headers={b"content-type": part.content_type})))
+            for part in parts_of(request.body, boundary)
+            if part.name.startswith(DATA)
+        ]
+        return read_parts(parts, served, self._models.max_rows)
 
     def _find(self, request: Request) -> ServedModel:
         name, *version = request.parameters

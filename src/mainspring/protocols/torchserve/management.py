@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,12 @@ from mainspring.protocols.torchserve.inference import identified
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.inference import ServedModel, ServedModels
 
-__all__ = ["add_torchserve_descriptions", "add_torchserve_management"]
+__all__ = [
+    "TorchServeDescriptions",
+    "TorchServeManagement",
+    "add_torchserve_descriptions",
+    "add_torchserve_management",
+]
 
 _TAKEN = frozenset(
     {
@@ -33,7 +38,7 @@ def add_torchserve_descriptions(router: Router, models: ServedModels, process: i
         models: the models of this process.
         process: its number.
     """
-    routes = _Descriptions(models, process)
+    routes = TorchServeDescriptions(models, process)
     router.add("GET", "/models", routes.torchserve_models, errors=torchserve_error)
     for pattern in ("/models/*", "/models/*/*"):
         router.add("GET", pattern, routes.torchserve_model, errors=torchserve_error)
@@ -50,7 +55,7 @@ def add_torchserve_management(
         may: raises `Fault` for a request that may not manage.
         run_blocking: awaits a function run in a thread.
     """
-    routes = _Management(models, may, run_blocking)
+    routes = TorchServeManagement(models, may, run_blocking)
     for method, pattern, handler in (
         ("POST", "/models", routes.torchserve_register),
         ("PUT", "/models/*", routes.torchserve_scale),
@@ -62,18 +67,28 @@ def add_torchserve_management(
         router.add(method, pattern, handler, errors=torchserve_error)
 
 
-class _Descriptions:
+class TorchServeDescriptions:
+    """What there is; `listed` and `described` raise faults that are in no wire's shape yet.
+
+    Args:
+        models: the models of this process.
+        process: its number.
+    """
+
     def __init__(self, models: ServedModels, process: int) -> None:
         self._models = models
         self._process = process
 
     async def torchserve_models(self, request: Request) -> Response:
-        return await identified(self._listed, request)
+        """Answer ``GET /models``."""
+        return await identified(self.listed, request)
 
     async def torchserve_model(self, request: Request) -> Response:
-        return await identified(self._described, request)
+        """Answer ``GET /models/NAME``."""
+        return await identified(self.described, request)
 
-    async def _listed(self, request: Request) -> Response:
+    async def listed(self, request: Request) -> Response:
+        """A page of the models."""
         query = dict(query_pairs(request))
         limit, start = _whole(query, "limit", 100), _whole(query, "next_page_token", 0)
         names = list(self._models.names())
@@ -83,10 +98,13 @@ class _Descriptions:
             found["nextPageToken"] = str(start + limit)
         return json_response(found)
 
-    async def _described(self, request: Request) -> Response:
+    async def described(self, request: Request) -> Response:
+        """A model."""
         name, *version = request.parameters
-        served = self._models.find(name, None if version in ([], ["all"]) else version[0])
-        return json_response([self._description(served)])
+        asked = None if version in ([], ["all"]) else version[0]
+        served = self._models.find(name, asked)
+        every = self._models.ready(name) if version == ["all"] else [served]
+        return json_response([self._description(found) for found in every])
 
     def _description(self, served: ServedModel) -> Mapping[str, Any]:
         begun = datetime.fromtimestamp(self._models.created_s, UTC).isoformat(timespec="milliseconds")
@@ -107,30 +125,44 @@ class _Descriptions:
         }
 
 
-class _Management:
+class TorchServeManagement:
+    """What changes the models; `register` and its like raise faults that are in no wire's shape yet.
+
+    Args:
+        models: the models of this process.
+        may: raises `Fault` for a request that may not manage.
+        run_blocking: awaits a function run in a thread.
+    """
+
     def __init__(self, models: ServedModels, may: Callable[[Request], None], run_blocking: Callable[..., Any]) -> None:
         self._models = models
         self._may = may
         self._run = run_blocking
 
     async def torchserve_register(self, request: Request) -> Response:
-        return await identified(self._register, request)
+        """Answer ``POST /models``."""
+        return await identified(self.register, request)
 
     async def torchserve_scale(self, request: Request) -> Response:
-        return await identified(self._scale, request)
+        """Answer ``PUT /models/NAME``."""
+        return await identified(self.scale, request)
 
     async def torchserve_set_default(self, request: Request) -> Response:
-        return await identified(self._set_default, request)
+        """Answer ``PUT /models/NAME/VERSION/set-default``."""
+        return await identified(self.set_default, request)
 
     async def torchserve_unregister(self, request: Request) -> Response:
-        return await identified(self._unregister, request)
+        """Answer ``DELETE /models/NAME``."""
+        return await identified(self.unregister, request)
 
-    async def _register(self, request: Request) -> Response:
+    async def register(self, request: Request) -> Response:
+        """Load a model of the registry."""
         self._may(request)
         asked = _asked(request)
         url, name = asked.get("url", ""), asked.get("model_name", "")
         if not url:
             raise Fault(400, "url is the registry's name of a model")
+        url, at, version = url.partition("@")
         if url not in self._models.registry.names():
             raise Fault(
                 400, f"{url[:80]!r} is no model of the registry; models are loaded by name, from no URL or path"
@@ -140,13 +172,13 @@ class _Management:
         if asked.get("handler"):
             raise Fault(400, "a model's handler is recorded in the registry; a request brings none")
         workers = _whole(asked, "initial_workers", 0)
-        if self._models.get(url) is not None:
+        if any(not at or served.version == version for served in self._models.ready(url)):
             raise Fault(409, f"model {url!r} is already registered")
-        await self._run(self._models.registry.load, url)
-        version = self._models.find(url).version
+        await self._run(self._models.registry.load, url, version if at else None)
+        version = version if at else self._models.find(url).version
         return json_response({"status": f'Model "{url}" Version: {version} registered with {workers} initial workers'})
 
-    async def _scale(self, request: Request) -> Response:
+    async def scale(self, request: Request) -> Response:
         """Workers are this process: none unloads a model, one or more loads it."""
         self._may(request)
         name, *version = request.parameters
@@ -156,32 +188,39 @@ class _Management:
         if most < least:
             raise Fault(400, "max_worker is less than min_worker")
         if most == 0:
-            self._models.find(name, version[0] if version else None)
-            await self._run(self._models.registry.unload, name)
+            await self._unload(name, version)
         else:
-            if self._models.get(name) is None:
-                await self._run(self._models.registry.load, name)
+            there = [served.version for served in self._models.ready(name)]
+            if not there or (version and version[0] not in there):
+                await self._run(self._models.registry.load, name, *version)
             self._models.find(name, version[0] if version else None)
         workers = _WORKERS if most else 0
         done = asked.get("synchronous", "false").lower() == "true"
         told = f"Workers scaled to {workers} for model: {name}" if done else "Processing worker updates..."
         return json_response({"status": told}, 200 if done else 202)
 
-    async def _set_default(self, request: Request) -> Response:
+    async def set_default(self, request: Request) -> Response:
+        """Check that a version is the one that answers."""
         self._may(request)
         name, version = request.parameters
-        self._models.find(name, version)
+        await self._run(self._models.registry.label, name, "stable", version)
         told = f'Default version successfully updated for model "{name}" to "{version}"'
         return json_response({"status": told})
 
-    async def _unregister(self, request: Request) -> Response:
+    async def unregister(self, request: Request) -> Response:
+        """Unload a model."""
         self._may(request)
         name, *version = request.parameters
         if self._models.get(name) is None:
             raise Rejected(Reason.NO_MODEL, f"Model not found: {name}")
-        self._models.find(name, version[0] if version else None)
-        await self._run(self._models.registry.unload, name)
+        await self._unload(name, version)
         return json_response({"status": f'Model "{name}" unregistered'})
+
+    async def _unload(self, name: str, version: Sequence[str]) -> None:
+        """Unload a version, or with the only one the model."""
+        self._models.find(name, version[0] if version else None)
+        one = [] if len(self._models.ready(name)) == 1 else version
+        await self._run(self._models.registry.unload, name, *one)
 
 
 def _asked(request: Request) -> Mapping[str, str]:

@@ -53,4 +53,4 @@ def add_vertex_routes(
         return await answer_payload(models, models.chosen(None, request), request, "vertex")
 
     router.add("GET", routes.health, vertex_health)
-    router.add("POST", routes.predict, coded(vertex_predict, max_body))
+    router.add("POST", routes.predict, coded(vertex_predict, max_body), asks=True)

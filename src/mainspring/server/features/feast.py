@@ -20,10 +20,16 @@ from mainspring.features.view import View
 from mainspring.plan.graph import Plan
 from mainspring.protocols.feast.documents import FeastHits
 from mainspring.protocols.feast.rest import FeastRows
+from mainspring.server.features.reads import count_reads
+from mainspring.serving.telemetry import Metrics
 
 __all__ = ["FeastFeatures", "FeastVectors"]
 
 Push = Callable[[str, Sequence[Mapping[str, Any]], int | str | None, str | None], Mapping[str, object]]
+
+
+_UNCALLED = "(by name)"
+"""What stands for a feature service where features are asked for by their names."""
 
 
 class FeastFeatures:
@@ -35,10 +41,17 @@ class FeastFeatures:
         views: the views that are kept online.
         sources: the names of the sources that rows are pushed to.
         push: writes rows to a source.
+        metrics: where reads are counted.
     """
 
     def __init__(
-        self, services: Services, plan: Plan, views: Mapping[str, View], sources: Sequence[str], push: Push
+        self,
+        services: Services,
+        plan: Plan,
+        views: Mapping[str, View],
+        sources: Sequence[str],
+        push: Push,
+        metrics: Metrics,
     ) -> None:
         self._services = services
         self._views = {name: view for name, view in views.items() if view.online}
@@ -54,6 +67,9 @@ class FeastFeatures:
             node.name: _references(spec_of(cast(FeatureService, node.declaration)).inputs)
             for node in plan.of_kind("feature_service")
         }
+        names = {references: name for name, references in self._of_service.items()}
+        self._counts = {references: count_reads(metrics, plan.app, name) for references, name in names.items()}
+        self._uncalled = count_reads(metrics, plan.app, _UNCALLED)
 
     def keys(self, features: Sequence[str]) -> Mapping[str, ColumnType]:
         """The entity keys of these features."""
@@ -67,6 +83,8 @@ class FeastFeatures:
         """The features of entities, now."""
         named = self._named.find(features)
         found = named.plan.read_dated(entities, now_us())
+        statuses = {view: [one.get(view, "") for _, one, _ in found] for view in (found[0][1] if found else ())}
+        self._counts.get(tuple(features), self._uncalled)(statuses)
         place = {name: number for number, name in enumerate(named.plan.references)}
         places = [place[column.view, column.feature] for column in named.columns]
         return FeastRows(

@@ -59,6 +59,7 @@ class FeatureStore:
         self.plan: Plan = plan_of(load_app(services.settings))
         self._views: dict[str, View] = online_views(services, self.plan)
         self._served: dict[tuple[object, ...], ServedFeatures] = {}
+        self._named_before: dict[str, ServedFeatures] = {}
         self._pushing: WorkerState | None = None
 
     def __enter__(self) -> FeatureStore:
@@ -141,14 +142,16 @@ class FeatureStore:
             UserCodeError: MS-2161, an on-demand function failed.
             UsageError: MS-2602, nothing has that name; MS-2621, the moment has no time zone.
         """
-        wanted = self._inputs(inputs)
-        key = tuple(item if isinstance(item, FeatureView | OnDemand) else (item.view, item.name) for item in wanted)
-        served = self._served.get(key)
+        # The commonest question first: by a name that was asked for before, a mapping an entity.
+        served = self._named_before.get(inputs) if type(inputs) is str else None
         if served is None:
-            name = inputs if isinstance(inputs, str) else "asked for"
-            served = serve_features(name, wanted, self._views, self._services.online)
-            self._served[key] = served
-        return served.read(_by_column(entities), request or {}, now_us() if now is None else _us(now))
+            served = self._serving(inputs)
+        moment = now_us() if now is None else _us(now)
+        if not request and type(entities) is list:
+            found = served.read_mappings(entities, moment)
+            if found is not None:
+                return found
+        return served.read(_by_column(entities), request or {}, moment)
 
     def push(self, source: Source | str, rows: object, *, request_id: str | None = None) -> Mapping[str, object]:
         """Append rows to a source's log and bring its views up to them, offline and online.
@@ -200,6 +203,18 @@ class FeatureStore:
             self._pushing.close()
         else:
             self._services.close()
+
+    def _serving(self, inputs: Asked | FeatureService | Sequence[Asked]) -> ServedFeatures:
+        wanted = self._inputs(inputs)
+        key = tuple(item if isinstance(item, FeatureView | OnDemand) else (item.view, item.name) for item in wanted)
+        served = self._served.get(key)
+        if served is None:
+            name = inputs if isinstance(inputs, str) else "asked for"
+            served = serve_features(name, wanted, self._views, self._services.online)
+            self._served[key] = served
+        if isinstance(inputs, str):
+            self._named_before[inputs] = served
+        return served
 
     # -- names and spines ---------------------------------------------------------------------------------------
 

@@ -27,7 +27,15 @@ from mainspring.plan.graph import Plan
 from mainspring.ports.catalog import Entity
 from mainspring.serving.telemetry import Metrics
 
-__all__ = ["VectorIndexes", "described", "described_named", "index_followed", "shapes_of", "tasks_of_vector_indexes"]
+__all__ = [
+    "VectorIndexes",
+    "described",
+    "described_named",
+    "index_followed",
+    "owner_of",
+    "shapes_of",
+    "tasks_of_vector_indexes",
+]
 
 _LONGEST = 60.0
 _LOOK = 10.0
@@ -46,7 +54,7 @@ def shapes_of(
         sources: its sources.
     """
     nodes = plan.of_kind("vector_index")
-    owner = _owner(services) if nodes else ""
+    owner = owner_of(services) if nodes else ""
     found = {}
     for node in nodes:
         declaration = cast(VectorIndex, node.declaration)
@@ -57,7 +65,7 @@ def shapes_of(
     return found
 
 
-def _owner(services: Services) -> str:
+def owner_of(services: Services) -> str:
     """What tells this project's collections from those of others in the same vector store."""
     offered = Entity(new_id(), "vector_index", "owner", 0, "owner", {}, now_us())
     return services.catalog.add_entity(offered).id[-8:]

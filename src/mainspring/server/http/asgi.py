@@ -141,6 +141,8 @@ class Listener:
             self._guard(request)
         if not route.long:
             asked.deadline = self._deadlines.begin(self._limits.timeout)
+            if route.asks and isinstance(exchange, Exchange):
+                asked.leaving = leaving_of(exchange)
         elif isinstance(exchange, Messages):
             asked.leaving = self._leavings.watch(exchange.receive)
         else:

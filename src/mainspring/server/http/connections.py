@@ -28,6 +28,9 @@ _METHODS: dict[bytes, str] = {}
 Refusal = tuple[int, bytes]
 _BAD: Refusal = (400, b"Invalid HTTP request received.")
 
+_PATIENCE_S = 0.1
+"""How long a question is still answered whose client has closed its side of the connection."""
+
 
 class _Refused(Exception):  # noqa: N818 - an outcome
     """Ends the reading of a request; httptools turns it into an error of its own."""
@@ -100,12 +103,21 @@ class Connection(HttpToolsProtocol):
                     cycle.left()  # type: ignore[attr-defined]
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """The client sends no more: what it has asked is answered, unless that may take long or is not whole."""
+        """The client sends no more: what it has asked is answered, unless that may take long or is not whole.
+
+        Nobody can tell whether it still listens. A question that only its asker wants an answer to is given a moment.
+        """
         self._half = True
         running = self._running
         if self._ended or running is None or running.response_complete or self._phase != _IDLE:
             return False
+        if running.taken and running.patient and running.left is not None:
+            self.loop.call_later(_PATIENCE_S, self._wait_no_more, running)
         return not running.taken or running.patient
+
+    def _wait_no_more(self, cycle: Exchange) -> None:
+        if not cycle.response_complete and not cycle.disconnected:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Read what has come."""

@@ -9,7 +9,7 @@ from mainspring.declare.identity import ANYONE, Identity
 from mainspring.protocols.http import Fault, Request
 from mainspring.server.http.callers import Callers, key_of
 
-__all__ = ["guard", "identify", "lets_in"]
+__all__ = ["guard", "identify"]
 
 _OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/actuator/health"})
 
@@ -54,11 +54,6 @@ def _given(headers: Mapping[bytes, bytes], passwords: bool) -> bytes:
         except ValueError:
             return b""
     return key_of(headers)
-
-
-def lets_in(callers: Callers) -> Callable[[str], bool]:
-    """Whether the ``authorization`` of a gRPC call lets it in."""
-    return lambda given: not callers or callers.of(key_of({b"authorization": given.encode()})) is not None
 
 
 def identify(callers: Callers) -> Callable[[Request], Identity]:

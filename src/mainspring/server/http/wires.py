@@ -113,7 +113,7 @@ class ModelWires:
             add_tfserving_routes(router, self._models)
             if self._page is not None:
                 add_metrics_route(router, "/monitoring/prometheus/metrics", self._page)
-        self._add_management(router, self._with_token)
+        self._add_management(router, self.with_token)
 
     def _add_clouds(self, router: Router) -> None:
         """Serve the containers' contracts; where two share a path, the one that its platform names comes first."""
@@ -144,7 +144,7 @@ class ModelWires:
         """Whether a request to the port of the endpoints is one of management, with its token."""
         if not request.path.startswith((*MANAGED, *CHANGED)):
             return False
-        return self._token.of(key_of(request.headers)) is not None
+        return self.has_token(request)
 
     def _add_management(self, router: Router, may: Callable[[Request], None]) -> None:
         if "oip" in self._on:
@@ -153,8 +153,17 @@ class ModelWires:
             add_torchserve_descriptions(router, self._models, os.getpid())
             add_torchserve_management(router, self._models, may, asyncio.to_thread)
 
-    def _with_token(self, request: Request) -> None:
-        if self._token.of(key_of(request.headers)) is None:
+    def has_token(self, request: Request) -> bool:
+        """Whether a request brings the management token."""
+        return self._token.of(key_of(request.headers)) is not None
+
+    def with_token(self, request: Request) -> None:
+        """Let in who brings the management token.
+
+        Raises:
+            Fault: 403.
+        """
+        if not self.has_token(request):
             raise Fault(
                 403,
                 "models are loaded and unloaded on the management listener, or here with the token of management.token",

@@ -30,7 +30,7 @@ from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alias, Entity
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import ModelColumn
-from mainspring.serving.models import LiveModel, load_live
+from mainspring.serving.models import LiveModel
 from mainspring.serving.rollout.evidence import Evidence
 from mainspring.serving.rollout.shadow import Shadow
 from mainspring.serving.rollout.split import Split
@@ -83,6 +83,7 @@ class ModelLoading:
         served: the models of this process.
         reads: what a version reads by other definitions than the app's; called before it takes traffic.
         tell: told what a person should know.
+        bring: loads a version from its folder and warms it, with a queue of its own.
 
     Attributes:
         loads: versions that were loaded since the start.
@@ -97,8 +98,10 @@ class ModelLoading:
         served: Callable[[], Sequence[Node]],
         reads: Callable[[Node, Entity, LiveModel], Own | None],
         tell: Callable[[str], None],
+        bring: Callable[[str, Entity, Path], LiveModel],
     ) -> None:
         self._services = services
+        self._bring = bring
         self._plan = plan
         self._table = table
         self._metrics = metrics
@@ -121,6 +124,10 @@ class ModelLoading:
     def names(self) -> Sequence[str]:
         """The models that this process may serve."""
         return [node.name for node in self._served()]
+
+    def registered(self, name: str) -> Sequence[int]:
+        """The versions of a model, loaded or not."""
+        return [entity.version for entity in self._services.catalog.entities(KIND, name)]
 
     def own(self, live: LiveModel) -> Own | None:
         """What a version reads, where that is not what the app declares."""
@@ -204,7 +211,7 @@ class ModelLoading:
             return ()
         at, known = self._listed.get(model, (0.0, ()))
         if not at or time.monotonic() - at > _LIST_SECONDS:
-            known = tuple(entity.version for entity in self._services.catalog.entities(KIND, model))
+            known = tuple(self.registered(model))
             self._listed[model] = (time.monotonic(), known)
         return known
 
@@ -258,7 +265,7 @@ class ModelLoading:
         if versions.default is not None:
             self._table.swap(name, replace(versions, waiting=(*others, VersionState(number, State.LOADING))))
         folder = self._unpacked(str(entity.spec["artifact"]))
-        live = load_live(entity.version, entity.id, folder, self._services.predictor)
+        live = self._bring(name, entity, folder)
         own = self._reads(node, entity, live)
         if own is not None:
             self._own[live] = own
@@ -341,8 +348,7 @@ class ModelLoading:
     def keep(self, name: str, policy: Policy) -> None:
         """Load the versions of a policy, and no others; see `Registry.keep`."""
         self._known(name)
-        known = {entity.version for entity in self._services.catalog.entities(KIND, name)}
-        if strange := sorted(set(policy.specific) - known):
+        if strange := sorted(set(policy.specific) - set(self.registered(name))):
             raise Rejected(Reason.NO_VERSION, f"model {name!r} has no version {strange[0]}")
         with self._lock:
             self._unloaded -= {name}

@@ -17,7 +17,9 @@ __all__ = ["Quality"]
 _KEPT = 500_000
 """The most predictions of a rollout that wait for their labels in memory; the oldest are forgotten first."""
 
-_PAGE = 10_000
+_PAGE = 100_000
+_OVERLAP_US = 5_000_000
+"""How far each look at the labels goes back, microseconds: one that was received earlier may be written later."""
 
 
 @dataclass(slots=True)
@@ -55,10 +57,10 @@ class Quality:
         return self._found.get(self.rollout.stable, Losses()), self._found.get(self.rollout.canary, Losses())
 
     def _take(self, rows: Sequence[Mapping[str, object]]) -> None:
-        versions = (self.rollout.stable, self.rollout.canary)
+        versions, begun = (self.rollout.stable, self.rollout.canary), self.rollout.started // 1000
         for row in rows:
             identity, version, score = str(row["prediction_id"]), int(str(row["version"])), float(str(row["score"]))
-            if version not in versions:
+            if version not in versions or int(identity[:12], 16) < begun:  # a UUIDv7 begins with its milliseconds
                 continue
             if identity in self._early:
                 self._count(version, score, self._early[identity])
@@ -69,7 +71,7 @@ class Quality:
 
     def _labels(self) -> None:
         self._received = self._received or self.rollout.started
-        while labels := self.catalog.labels_after(self._received, _PAGE):
+        while labels := self.catalog.labels_after(self._received - _OVERLAP_US, _PAGE):
             for label in labels:
                 if label.name not in ("", self.label):
                     continue

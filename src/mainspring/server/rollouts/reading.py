@@ -46,7 +46,9 @@ class EndpointRoutes:
     def reading(self, live: LiveModel) -> Reading:
         """A loaded version with what it reads."""
         own = self._loading.own(live)
-        return Reading(live, self._reader(), self._columns, self._dates) if own is None else Reading(live, *own)
+        if own is not None:
+            return Reading(live, *own)
+        return Reading(live, self._reader(), self._columns, self._dates, live.parts)
 
 
 def shadow_log(endpoint: str) -> str:

@@ -1,5 +1,6 @@
 """Files and pushed rows into a record's types: rows that break its rules are set aside, faults say why."""
 
+import contextlib
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -9,9 +10,11 @@ import pytest
 
 from mainspring.declare.record import ColumnType, Field, FieldSpec, Kind
 from mainspring.errors import DataError
-from mainspring.features.ingest import prepare_rows, read_source
+from mainspring.features.ingest import prepare_rows
 from mainspring.features.log import SourceTable
-from mainspring.features.sources.files import find_files
+from mainspring.features.sources import files
+from mainspring.features.sources.files import find_files, read_files
+from mainspring.features.sources.staged import Staging
 
 MOMENT = pa.timestamp("us", "UTC")
 SOURCE = SourceTable(
@@ -35,12 +38,29 @@ ROWS = [
 ]
 
 
+@pytest.fixture(params=["as it is", "row by row"])
+def read_source(request, tmp_path_factory, monkeypatch):
+    """Reads files as a source's step does; once with parts of one row, all of which wait in files."""
+    small = request.param == "row by row"
+    if small:
+        monkeypatch.setattr(files, "_PART", 1)
+    with contextlib.ExitStack() as stack:
+
+        def read(source, paths, *, format=None, truncate=False):
+            folder = tmp_path_factory.mktemp("staged")
+            staging = stack.enter_context(Staging(folder, -1) if small else Staging(folder))
+            raw = read_files(paths, source.fields, source=source.name, format=format)
+            return staging.prepare(source, raw, truncate=truncate)
+
+        yield read
+
+
 def table(**columns):
     base = {"origin": ["JFK"], "wind": [1.0], "code": [1], "observed": pa.array([0], MOMENT)}
     return pa.table(base | columns)
 
 
-def test_csv(tmp_path):
+def test_csv(tmp_path, read_source):
     (tmp_path / "w.csv").write_text(CSV)
     prepared = read_source(SOURCE, [tmp_path / "w.csv"])
     assert prepared.rows.to_pylist() == ROWS
@@ -48,7 +68,7 @@ def test_csv(tmp_path):
     assert prepared.rows.schema.field("origin").type == pa.string()
 
 
-def test_json_lines_and_arrays(tmp_path):
+def test_json_lines_and_arrays(tmp_path, read_source):
     lines = [
         '{"origin": "JFK", "wind": 10.5, "code": 1, "observed": "2013-01-01T06:00:00Z", "other": [1]}',
         '{"origin": "LGA", "wind": null, "observed": "2013-01-01T07:00:00Z"}',
@@ -59,7 +79,7 @@ def test_json_lines_and_arrays(tmp_path):
     assert read_source(SOURCE, [tmp_path / "w.json"]).rows.to_pylist() == ROWS
 
 
-def test_parquet_and_arrow_files_in_one_source(tmp_path):
+def test_parquet_and_arrow_files_in_one_source(tmp_path, read_source):
     rows = pa.Table.from_pylist(ROWS)
     pq.write_table(rows.slice(0, 1), tmp_path / "a.parquet")
     feather.write_feather(rows.slice(1).select(["observed", "origin", "code", "wind"]), tmp_path / "b.arrow")
@@ -96,7 +116,7 @@ def test_a_missing_column_says_which_are_there(tmp_path):
     assert "'winds'" in caught.value.fix
 
 
-def test_a_column_that_one_file_lacks(tmp_path):
+def test_a_column_that_one_file_lacks(tmp_path, read_source):
     pq.write_table(table(), tmp_path / "a.parquet")
     pq.write_table(table().drop_columns(["code"]), tmp_path / "b.parquet")
     files = find_files(".", tmp_path, source="weather")
@@ -106,7 +126,7 @@ def test_a_column_that_one_file_lacks(tmp_path):
         read_source(SOURCE, files)
 
 
-def test_a_missing_column_of_a_file_is_told_the_nearest_of_the_file(tmp_path):
+def test_a_missing_column_of_a_file_is_told_the_nearest_of_the_file(tmp_path, read_source):
     (tmp_path / "w.csv").write_text(CSV.replace("wind,", "wnd,"))
     pq.write_table(table().rename_columns(["origin", "wnd", "code", "observed"]), tmp_path / "w.parquet")
     (tmp_path / "w.jsonl").write_text('{"origin": "JFK", "wnd": 1, "code": 1, "observed": "2013-01-01T06:00:00Z"}')
@@ -119,7 +139,7 @@ def test_a_missing_column_of_a_file_is_told_the_nearest_of_the_file(tmp_path):
         assert "wnd" in caught.value.fix, name
 
 
-def test_nanoseconds_in_a_text_name_the_setting_that_cuts_them(tmp_path):
+def test_nanoseconds_in_a_text_name_the_setting_that_cuts_them(tmp_path, read_source):
     (tmp_path / "w.csv").write_text(CSV.replace("06:00:00Z", "06:00:00.123456789Z"))
     with pytest.raises(DataError) as caught:
         read_source(SOURCE, [tmp_path / "w.csv"])
@@ -132,7 +152,7 @@ def test_nanoseconds_in_a_text_name_the_setting_that_cuts_them(tmp_path):
     assert read_source(SOURCE, [tmp_path / "w.csv"]).rows.to_pylist()[0] == row
 
 
-def test_a_column_of_another_type_names_rows_and_file(tmp_path):
+def test_a_column_of_another_type_names_rows_and_file(tmp_path, read_source):
     (tmp_path / "w.csv").write_text(CSV + "strong,EWR,2013-01-01T08:00:00Z,1,z\n")
     with pytest.raises(DataError) as caught:
         read_source(SOURCE, [tmp_path / "w.csv"])
@@ -144,7 +164,7 @@ def test_a_column_of_another_type_names_rows_and_file(tmp_path):
     assert "it holds int64" in caught.value.why
 
 
-def test_one_file_may_not_hold_another_type_than_the_next(tmp_path):
+def test_one_file_may_not_hold_another_type_than_the_next(tmp_path, read_source):
     pq.write_table(table(), tmp_path / "a.parquet")
     pq.write_table(table(code=["1"]), tmp_path / "b.parquet")
     with pytest.raises(DataError, match="'code'"):
@@ -188,7 +208,7 @@ def test_duplicate_rows_are_kept():
     assert len(prepare_rows(SOURCE, pa.concat_tables([table(), table()])).rows) == 2
 
 
-def test_when_no_row_of_a_file_fits_it_is_a_fault(tmp_path):
+def test_when_no_row_of_a_file_fits_it_is_a_fault(tmp_path, read_source):
     pq.write_table(table(wind=[999.0]), tmp_path / "a.parquet")
     with pytest.raises(DataError) as caught:
         read_source(SOURCE, [tmp_path / "a.parquet"])
@@ -196,7 +216,7 @@ def test_when_no_row_of_a_file_fits_it_is_a_fault(tmp_path):
     assert "wind is not <= 200: 1 rows" in caught.value.why
 
 
-def test_an_empty_table_is_fine(tmp_path):
+def test_an_empty_table_is_fine(tmp_path, read_source):
     pq.write_table(table().slice(0, 0), tmp_path / "a.parquet")
     (tmp_path / "b.csv").write_text(CSV.splitlines()[0] + "\n")
     (tmp_path / "c.json").write_text("[]")
@@ -218,19 +238,19 @@ def test_an_empty_table_is_fine(tmp_path):
         ("a.xlsx", b"PK"),
     ],
 )
-def test_a_file_that_cannot_be_read(tmp_path, name, content):
+def test_a_file_that_cannot_be_read(tmp_path, name, content, read_source):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
         read_source(SOURCE, [tmp_path / name])
     assert caught.value.code == "MS-2114"
 
 
-def test_a_setting_says_what_a_file_is(tmp_path):
+def test_a_setting_says_what_a_file_is(tmp_path, read_source):
     (tmp_path / "w.txt").write_text(CSV)
     assert read_source(SOURCE, [tmp_path / "w.txt"], format="csv").rows.to_pylist() == ROWS
 
 
-def test_times_without_a_zone_take_the_sources(tmp_path):
+def test_times_without_a_zone_take_the_sources(tmp_path, read_source):
     (tmp_path / "w.csv").write_text("wind,origin,observed,code\n1,JFK,2013-07-01 02:00:00,1\n")
     with pytest.raises(DataError, match="'observed'"):
         read_source(SOURCE, [tmp_path / "w.csv"])
@@ -239,7 +259,7 @@ def test_times_without_a_zone_take_the_sources(tmp_path):
     assert row["observed"] == datetime(2013, 7, 1, 6, tzinfo=UTC)
 
 
-def test_nanoseconds_are_refused_unless_they_may_be_cut(tmp_path):
+def test_nanoseconds_are_refused_unless_they_may_be_cut(tmp_path, read_source):
     pq.write_table(table(observed=pa.array([1001], pa.timestamp("ns", "UTC"))), tmp_path / "a.parquet")
     with pytest.raises(DataError, match="'observed'"):
         read_source(SOURCE, [tmp_path / "a.parquet"])

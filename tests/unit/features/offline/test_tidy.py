@@ -13,8 +13,9 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.declare.frame import Frame
 from mainspring.errors import StoreError
+from mainspring.features.digest import content_digest
 from mainspring.features.history import history
-from mainspring.features.log import content_digest, newest
+from mainspring.features.log import newest
 from mainspring.features.tidy import tidy
 from mainspring.features.write import append_rows
 from unit.features.offline.test_write import HEATS, NOW, PLAIN, SECOND, rows

@@ -18,9 +18,10 @@ from mainspring.declare.data import Entity
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import Field, Record
 from mainspring.errors import DataError, StoreError
+from mainspring.features.digest import content_digest
 from mainspring.features.history import history
 from mainspring.features.ingest import prepare_rows
-from mainspring.features.log import content_digest, key_hashes, newest, reaching, source_of
+from mainspring.features.log import key_hashes, newest, reaching, source_of
 from mainspring.features.project import update_view
 from mainspring.features.view import view_of
 from mainspring.features.write import append_rows, ingest_batch

@@ -151,6 +151,14 @@ def test_a_share_is_sampled(share):
     assert kept == pytest.approx(100_000 * share, rel=0.1)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.05])
+def test_rows_of_one_answer_are_sampled_as_answers_of_one_row_each(share):
+    sizes = [random.Random(1).randrange(0, 40) for _ in range(50)]
+    one_by_one, at_once = (Samples(share, random.Random(2).random) for _ in range(2))
+    for size in sizes:
+        assert list(at_once.due_among(size)) == [place for place in range(size) if one_by_one.due()]
+
+
 def test_the_watch_counts_raises_an_alarm_and_ends_it(shop, tmp_path):
     catalog, metrics = open_catalog(SqliteSettings(), tmp_path), Metrics(tmp_path / "metrics.bin")
     services = SimpleNamespace(tables=shop.tables, catalog=catalog)

@@ -1,0 +1,130 @@
+"""What would keep a deployment from working, before anything is written."""
+
+from __future__ import annotations
+
+from mainspring.adapters.kubernetes.objects import ORDER
+from mainspring.adapters.kubernetes.observing import VERSIONS
+from mainspring.adapters.kubernetes.settings import KubernetesSettings
+from mainspring.errors import MainspringError, RefusedError
+from mainspring.ports.cluster import Cluster, Kind
+from mainspring.ports.target import App, Finding, World
+
+__all__ = ["OPTIONAL", "TESTED", "look", "preflight"]
+
+TESTED = ((1, 29), (1, 37))
+"""The versions whose schemas the tests hold everything against."""
+OPTIONAL = ("HTTPRoute", "InferenceService", "PrometheusRule", "RayJob", "ServiceMonitor")
+_VERBS = ("get", "list", "patch", "create", "delete")
+
+
+def look(cluster: Cluster) -> World:
+    """Ask the cluster what it can do.
+
+    Raises:
+        RefusedError: MS-5088, it is too old.
+    """
+    version = cluster.version()
+    if version < TESTED[0]:
+        raise RefusedError(
+            f"the cluster is Kubernetes {version[0]}.{version[1]}",
+            code="MS-5088",
+            why=f"what we write needs {TESTED[0][0]}.{TESTED[0][1]} or newer",
+            fix="upgrade the cluster, or name another context",
+        )
+    known = tuple(kind for kind in OPTIONAL if cluster.kind(VERSIONS[kind], kind) is not None)
+    return World(version, known)
+
+
+def preflight(app: App, settings: KubernetesSettings, cluster: Cluster, world: World, *, kserve: bool) -> list[Finding]:
+    """All that is found, errors first."""
+    found = [*_version(world), *_namespace(cluster), *_kinds(settings, world, kserve), *_rights(cluster, world)]
+    found += [*_secrets(app, settings, cluster), *_metrics(settings, cluster), *_stores(app, settings)]
+    return sorted(found, key=lambda item: item.level != "error")
+
+
+def _version(world: World) -> list[Finding]:
+    if world.version <= TESTED[1]:
+        return []
+    name = ".".join(map(str, world.version))
+    last = ".".join(map(str, TESTED[1]))
+    return [Finding("warning", f"Kubernetes {name} is newer than what was tested", f"tested up to {last}")]
+
+
+def _namespace(cluster: Cluster) -> list[Finding]:
+    try:
+        there = cluster.get(Kind("v1", "Namespace", "namespaces"), cluster.namespace)
+    except MainspringError:  # who may work in a namespace may often not look at it from outside
+        return []
+    if there is not None:
+        return []
+    name = cluster.namespace
+    return [Finding("error", f"namespace {name!r} is not there", f"kubectl create namespace {name}")]
+
+
+def _kinds(settings: KubernetesSettings, world: World, kserve: bool) -> list[Finding]:
+    needed = {
+        "HTTPRoute": (bool(settings.gateway) and not kserve, "the Gateway API"),
+        "InferenceService": (kserve, "KServe"),
+        "RayJob": (settings.ray is not None, "KubeRay"),
+    }
+    return [
+        Finding("error", f"the cluster knows no {kind}", f"install {what}, or leave out what asks for it")
+        for kind, (asked, what) in needed.items()
+        if asked and not world.knows(kind)
+    ]
+
+
+def _rights(cluster: Cluster, world: World) -> list[Finding]:
+    found = []
+    for name in ORDER:
+        if name in OPTIONAL and not world.knows(name):
+            continue
+        kind = cluster.kind(VERSIONS[name], name)
+        if kind is None:
+            found.append(Finding("error", f"the cluster knows no {name} of {VERSIONS[name]}", "upgrade the cluster"))
+            continue
+        group = kind.version.partition("/")[0] if "/" in kind.version else ""
+        lacking = [verb for verb in _VERBS if not cluster.may(verb, group, kind.plural)]
+        if lacking:
+            what = f"you may not {', '.join(lacking)} {kind.plural} in {cluster.namespace}"
+            rule = f"{','.join(lacking)} of {kind.plural}{'.' if group else ''}{group}"
+            found.append(Finding("error", what, f"have a Role with {rule} bound to you"))
+    return found
+
+
+def _secrets(app: App, settings: KubernetesSettings, cluster: Cluster) -> list[Finding]:
+    names = {name for secret in app.secrets for name in secret.names}
+    names |= {"management-token"} if settings.metrics else set()
+    if not names:
+        return []
+    secret = settings.secret or app.name
+    literals = " ".join(f"--from-literal={name}=..." for name in sorted(names))
+    make = f"kubectl -n {cluster.namespace} create secret generic {secret} {literals}"
+    try:
+        there = cluster.get(Kind("v1", "Secret", "secrets"), secret)
+    except MainspringError:
+        return [Finding("warning", f"Secret {secret!r} may not be read: whether it has {', '.join(sorted(names))}")]
+    if there is None:
+        return [Finding("error", f"Secret {secret!r} is not there", make)]
+    missing = sorted(names - set(there.get("data") or {}))
+    return [Finding("error", f"Secret {secret!r} has no {', '.join(missing)}", make)] if missing else []
+
+
+def _metrics(settings: KubernetesSettings, cluster: Cluster) -> list[Finding]:
+    groups = cluster.groups()
+    found = []
+    if "metrics.k8s.io" not in groups:
+        found.append(Finding("warning", "no metrics server: nothing is scaled by CPU", "install metrics-server"))
+    if settings.inflight and settings.metrics and "custom.metrics.k8s.io" not in groups:
+        what = "no adapter for custom metrics: nothing is scaled by mainspring_inflight_requests"
+        found.append(Finding("warning", what, "install prometheus-adapter, or set targets.NAME.inflight = 0"))
+    return found
+
+
+def _stores(app: App, settings: KubernetesSettings) -> list[Finding]:
+    if not app.embedded:
+        return []
+    what = f"each replica has its own {', '.join(app.embedded)}"
+    if app.jobs and settings.jobs:
+        what += ", and its timetables in the server: no CronJob would find them"
+    return [Finding("warning", what, "name shared ones in the profile: catalog.url, online.url")]

