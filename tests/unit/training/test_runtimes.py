@@ -219,6 +219,7 @@ mlflow.models.set_model(Scoring())
 """
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")  # many archives are older than the notice
 def test_a_torchscript_archive_and_an_exported_program_are_served(tmp_path):
     torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch, then this test runs")
 
