@@ -112,7 +112,8 @@ class Connections:
             with self.turning():
                 known = self._open()
             for thread in [thread for thread in list(self._all) if not thread.is_alive()]:
-                self._all.pop(thread).close()
+                if (gone := self._all.pop(thread, None)) is not None:  # another thread may have been first
+                    gone.close()
             self._all[me] = known
         return known
 
