@@ -60,6 +60,7 @@ from mainspring.server.http.asgi import AsgiApp, Limits, Listener
 from mainspring.server.http.azure_script import EntryScript, entry_script
 from mainspring.server.http.bounds import Bounds
 from mainspring.server.http.callers import Callers, callers_of, digest_of
+from mainspring.server.http.cors import cors_of
 from mainspring.server.http.described import described_limits, shapes_of
 from mainspring.server.http.guard import guard, identify
 from mainspring.server.http.host import Bound, bind, run_listeners
@@ -70,6 +71,7 @@ from mainspring.server.http.listening import (
     origin_of_setting,
     served_protocols,
 )
+from mainspring.server.http.rates import rates_of
 from mainspring.server.http.wires import CHANGED, MANAGED, ModelWires
 from mainspring.server.loop import online_views
 from mainspring.server.rollouts.drive import Rollouts
@@ -180,7 +182,7 @@ class ServerProcess:
                 the settings is none; MS-3103, Azure ML's entry script is not there.
             UserCodeError: MS-2520, the entry script does not start.
         """
-        callers = callers_of(self._settings)
+        callers = callers_of(self._settings, self._told)
         self.state.open()
         self.assistants = assistants_of(
             self.services,
@@ -197,8 +199,12 @@ class ServerProcess:
             if self.state.pushing is not None:
                 self.state.pushing.start()
             self._bound = self._listeners(callers)
+            if callers.tokens is not None:
+                callers.tokens.issuer.start()
             uvloop.run(self._serve(self._bound))
         finally:
+            if callers.tokens is not None:
+                callers.tokens.issuer.stop()
             if self._script is not None:
                 self._script.close()
             self.runs.close()
@@ -257,8 +263,21 @@ class ServerProcess:
         add_openapi_route(router, lambda: shapes_of(self.state, app, server[1]), described)
         if (feast := self.state.feast()) is not None:
             add_feast_routes(router, feast, asyncio.to_thread)
+        rates, refused = rates_of(settings), self._count_refused
         self._grpc = GrpcListening(
-            settings, models, feast, wires, self._ready, server, callers, metrics, app, self._told, self._fault
+            settings,
+            models,
+            feast,
+            wires,
+            self._ready,
+            server,
+            callers,
+            metrics,
+            app,
+            self._told,
+            self._fault,
+            rates=rates,
+            refused=refused,
         )
         knowledge, who = self.state.knowledge, identify(callers)
         add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)
@@ -268,8 +287,16 @@ class ServerProcess:
             add_feast_document_routes(router, FeastVectors(near.searchers, feast.service), asyncio.to_thread)
         self._add_language(router, beside, who)
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
-        let_in = guard(callers, settings.whole("server.queue"), lambda: main.open, besides=wires.manages)
-        main = Listener(router, limits, guard=let_in, watch=self._count, on_error=self._fault)
+        let_in = guard(
+            callers,
+            settings.whole("server.queue"),
+            lambda: main.open,
+            besides=wires.manages,
+            rates=rates,
+            refused=refused,
+        )
+        cors = cors_of(settings)
+        main = Listener(router, limits, guard=let_in, cors=cors, watch=self._count, on_error=self._fault)
         self.state.metrics.gauge_from(_INFLIGHT, lambda: {(("app", self.plan.app),): float(main.open)})
         found = [_bind("server", main, settings)]
         if settings.flag("management.enabled"):
@@ -465,6 +492,9 @@ class ServerProcess:
                 self._routes[name, asked, status] = found
         found[0](1.0)
         found[1](seconds)
+
+    def _count_refused(self, why: str) -> None:
+        self.state.metrics.counter("mainspring_refused_total", app=self.plan.app, reason=why)(1.0)
 
     def _asked(self, route: str, asked: tuple[str, ...]) -> dict[str, str]:
         """What a request was for, as labels: only names that there are, so that clients make up no series."""
