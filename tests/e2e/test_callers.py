@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +16,8 @@ import pytest
 
 from e2e.conftest import Served, call, mainspring, serve
 from e2e.test_indexes import APP, search, uris
+from e2e.test_language import APP as TALK
+from e2e.test_language import TOML
 from grpc_kit import address, called, failed
 from mainspring.protocols.oip import messages as oip
 from oidc_issuer import Issued, issuer
@@ -163,6 +166,30 @@ def test_the_groups_of_a_token_decide_what_is_found(tmp_path: Path, issued: Issu
         ).get("components", {})
     finally:
         assert served.stop() == 0, served.log.read_text()
+
+
+def test_a_language_model_knows_who_brings_a_token(tmp_path: Path, issued: Issued) -> None:
+    issued.failing = 0
+    (tmp_path / "talk.py").write_text(TALK)
+    oidc = f'[server.oidc]\nissuer = "{issued.url}"\naudience = ["mainspring"]\n'
+    (tmp_path / "mainspring.toml").write_text(TOML + '[callers.key]\nkey = "a-key"\n' + oidc)
+    served = serve(tmp_path)
+    try:
+        url = f"{served.url}/v1/chat/completions"
+        asked = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
+        deadline = time.monotonic() + 60
+        while call(url, asked, bearer(issued.token()))[0] == 503:
+            assert time.monotonic() < deadline, served.log.read_text()
+            time.sleep(0.1)
+        assert call(url, asked, bearer(issued.token()))[0] == 200
+        assert call(url, asked, bearer("a-key"))[0] == 200
+        assert call(url, {**asked, "model": "backup"}, bearer(issued.token()))[0] == 404
+        for key in ("another", issued.token(aud="other")):
+            assert call(url, asked, bearer(key))[0] == 401
+    finally:
+        assert served.stop() == 0, served.log.read_text()
+    with sqlite3.connect(tmp_path / ".mainspring" / "log" / "calls.db") as log:
+        assert "oidc:ada" in "".join(log.iterdump())
 
 
 @pytest.mark.parametrize(

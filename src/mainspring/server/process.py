@@ -48,7 +48,7 @@ from mainspring.protocols.openapi.rest import add_openapi_route
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
 from mainspring.server.answering.assistants import Assistants, assistants_of
-from mainspring.server.answering.language import Language, keys_of
+from mainspring.server.answering.language import Language, bearers_of, keys_of
 from mainspring.server.answering.outside import close_all, outside_of
 from mainspring.server.answering.records import recorder_of
 from mainspring.server.answering.talking import Talking
@@ -285,7 +285,7 @@ class ServerProcess:
         add_vector_index_routes(router, near.searchers, near.described, asyncio.to_thread)
         if feast is not None and near.searchers:
             add_feast_document_routes(router, FeastVectors(near.searchers, feast.service), asyncio.to_thread)
-        self._add_language(router, beside, who)
+        self._add_language(router, beside, who, callers)
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
         let_in = guard(
             callers,
@@ -312,7 +312,9 @@ class ServerProcess:
             )
         return found
 
-    def _add_language(self, router: Router, beside: Router, who: Callable[[Request], Identity]) -> None:
+    def _add_language(
+        self, router: Router, beside: Router, who: Callable[[Request], Identity], callers: Callers
+    ) -> None:
         """The wires of assistants, of language models and of MCP, as far as the app has any of these.
 
         Those that share a path with models' are found in `beside` by the wire that answers for both.
@@ -325,7 +327,7 @@ class ServerProcess:
         if not self.language:
             return
         kept = StoredResponses(self.services.state / "log" / "responses.db", time.time)
-        gateway, models = self.language.outer(keys_of(self._settings)), Router()
+        gateway, models = self.language.outer(keys_of(self._settings), others=bearers_of(callers)), Router()
         add_llm_routes(models, gateway, kept)
         if "oip" in served_protocols(self._settings):
             add_generate_routes(router, gateway)

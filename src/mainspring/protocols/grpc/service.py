@@ -59,7 +59,12 @@ class GrpcCall:
         found = self._request
         if found is None:
             found = self._request = Request(
-                "POST", self.path, b"", _Headers(self._metadata), b"", client=_address(self._peer)
+                "POST",
+                self.path,
+                b"",
+                _Headers(self._metadata),
+                b"",
+                client="" if self._peer is None else _address(self._peer()),
             )
         return found
 
@@ -70,11 +75,9 @@ class GrpcCall:
             self.trailing(found)
 
 
-def _address(peer: Callable[[], str] | None) -> str:
+def _address(peer: str) -> str:
     """The address of a peer without its port."""
-    if peer is None:
-        return ""
-    return unquote(peer()).partition(":")[2].rpartition(":")[0].strip("[]")
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 class GrpcAsking:
