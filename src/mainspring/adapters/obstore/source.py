@@ -76,7 +76,11 @@ class ObstoreBucket:
         """Write a file's content to a local one."""
         with self._turning(file.path), open(to, "wb") as local:
             options: Any = {"if_match": file.tag} if file.tag.startswith(('"', "0x")) else {}
-            for chunk in obstore.get(self._store, file.path, options=options).stream(min_chunk_size=_CHUNK):
+            found = obstore.get(self._store, file.path, options=options)
+            tag = _remote(found.meta).tag
+            if tag.strip('"') != file.tag.strip('"'):  # some servers answer whatever the tag, some quote it only here
+                raise exceptions.PreconditionError(f"it is {tag}, no more {file.tag}")
+            for chunk in found.stream(min_chunk_size=_CHUNK):
                 local.write(chunk)
 
     def answers(self) -> Mapping[str, object]:
