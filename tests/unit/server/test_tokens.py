@@ -126,8 +126,8 @@ HOSTILE: dict[str, tuple[Callable[[Issued], str], str]] = {
         "it is no signed token",
     ),
     "what must be understood": (
-        lambda i: unsigned(i, {"alg": "RS256", "kid": "one", "crit": ["exp"], "exp": 1}, b"x"),
-        "",
+        lambda i: unsigned(i, {"alg": "RS256", "kid": "one", "crit": ["b64"], "b64": True}, b"x"),
+        "it is of a kind that is not accepted",
     ),
     "a token of another kind": (
         lambda i: i.token(header={"typ": "logout+jwt"}),
