@@ -80,7 +80,9 @@ class Admission:
 
     def _counting(self, caller: Caller, lane: Lane) -> tuple[Account, ...]:
         key = caller.key
-        found = self._by_key.get(key.id, ()) if key is not None else self._by_tenant.get(caller.tenant, ())
+        found = None if key is None else self._by_key.get(key.id)
+        if found is None:
+            found = self._by_tenant.get(caller.tenant, ())
         return found if lane.account is None else (*found, lane.account)
 
     async def admit(self, call: Call, began: float) -> Run | Refused:

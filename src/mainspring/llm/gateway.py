@@ -39,6 +39,7 @@ class Gateway:
         prompts: declared prompts.
         recorder: takes a record of every request; started and stopped by whoever made it.
         spent: micro-units that accounts have spent in their period before, by name (``key:web``).
+        others: finds who brings what is none of the keys; None where nobody else is let in.
         clock_ns: UTC nanoseconds since 1970.
         monotonic: a clock in seconds that only goes forward.
 
@@ -56,12 +57,14 @@ class Gateway:
         prompts: PromptRegistry | None = None,
         recorder: Recorder | None = None,
         spent: Mapping[str, int] | None = None,
+        others: Callable[[bytes], Key | None] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         known = tuple(keys)
         self.prompts = prompts or PromptRegistry()
         self._keys = KeyRing(known) if known else None
+        self._others = others
         self._clock_ns = clock_ns
         self._kit = Kit(prices or PriceTable(), recorder, SchemaBook(), clock_ns, Sweep())
         self._accounts = Accounts(lambda: clock_ns() / 1e9, spent)
@@ -84,9 +87,11 @@ class Gateway:
 
     def caller(self, secret: bytes | None) -> Caller | None:
         """Who a key belongs to, or None where it is none of ours; without any keys everyone is let in."""
-        if self._keys is None:
+        if self._keys is None and self._others is None:
             return Caller()
-        key = None if not secret else self._keys.find(secret, self._clock_ns())
+        key = None if not secret or self._keys is None else self._keys.find(secret, self._clock_ns())
+        if key is None and secret and self._others is not None:
+            key = self._others(secret)
         return None if key is None else Caller(key, key.tenant)
 
     def account(self, name: str) -> Account | None:

@@ -26,7 +26,10 @@ from mainspring.features.steps import files_of
 from mainspring.llm.sizing import sizings
 from mainspring.plan.graph import Node, Plan
 from mainspring.server.answering.outside import outside_servers
+from mainspring.server.http.cors import cors_of
 from mainspring.server.http.listening import api_keys, exposed_pages, management_keys, served_protocols
+from mainspring.server.http.rates import rates_of
+from mainspring.server.http.tokens import tokens_of
 from mainspring.server.loop import rows_of
 from mainspring.server.planning import needed_ports, sources_have_places
 
@@ -76,6 +79,9 @@ def _secrets_are_there(settings: Settings) -> None:
 
 def _listeners_can_open(settings: Settings) -> None:
     api_keys(settings)
+    tokens_of(settings)
+    rates_of(settings)
+    cors_of(settings)
     served_protocols(settings)
     if settings.flag("management.enabled"):
         exposed_pages(settings)

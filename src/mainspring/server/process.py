@@ -49,7 +49,7 @@ from mainspring.protocols.openapi.rest import add_openapi_route
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
 from mainspring.server.answering.assistants import Assistants, assistants_of
-from mainspring.server.answering.language import Language, keys_of
+from mainspring.server.answering.language import Language, bearers_of, keys_of
 from mainspring.server.answering.outside import close_all, outside_of
 from mainspring.server.answering.records import recorder_of
 from mainspring.server.answering.talking import Talking
@@ -61,6 +61,7 @@ from mainspring.server.http.asgi import AsgiApp, Limits, Listener
 from mainspring.server.http.azure_script import EntryScript, entry_script
 from mainspring.server.http.bounds import Bounds
 from mainspring.server.http.callers import Callers, callers_of, digest_of
+from mainspring.server.http.cors import cors_of
 from mainspring.server.http.described import described_limits, shapes_of
 from mainspring.server.http.guard import guard, identify
 from mainspring.server.http.host import Bound, bind, run_listeners
@@ -71,6 +72,7 @@ from mainspring.server.http.listening import (
     origin_of_setting,
     served_protocols,
 )
+from mainspring.server.http.rates import rates_of
 from mainspring.server.http.wires import CHANGED, MANAGED, ModelWires
 from mainspring.server.loop import online_views
 from mainspring.server.rollouts.drive import Rollouts
@@ -181,7 +183,7 @@ class ServerProcess:
                 the settings is none; MS-3103, Azure ML's entry script is not there.
             UserCodeError: MS-2520, the entry script does not start.
         """
-        callers = callers_of(self._settings)
+        callers = callers_of(self._settings, self._told)
         self.state.open()
         self.assistants = assistants_of(
             self.services,
@@ -198,8 +200,12 @@ class ServerProcess:
             if self.state.pushing is not None:
                 self.state.pushing.start()
             self._bound = self._listeners(callers)
+            if callers.tokens is not None:
+                callers.tokens.issuer.start()
             uvloop.run(self._serve(self._bound))
         finally:
+            if callers.tokens is not None:
+                callers.tokens.issuer.stop()
             if self._script is not None:
                 self._script.close()
             self.runs.close()
@@ -266,8 +272,22 @@ class ServerProcess:
             asyncio.to_thread,
             waits=self.state.waits,
         )
+        rates, refused = rates_of(settings), self._count_refused
         self._grpc = GrpcListening(
-            settings, models, feast, wires, self._ready, server, callers, metrics, app, self._told, self._fault, native
+            settings,
+            models,
+            feast,
+            wires,
+            self._ready,
+            server,
+            callers,
+            metrics,
+            app,
+            self._told,
+            self._fault,
+            native,
+            rates=rates,
+            refused=refused,
         )
         knowledge, who = self.state.knowledge, identify(callers)
         add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)
@@ -275,10 +295,18 @@ class ServerProcess:
         add_vector_index_routes(router, near.searchers, near.described, asyncio.to_thread)
         if feast is not None and near.searchers:
             add_feast_document_routes(router, FeastVectors(near.searchers, feast.service), asyncio.to_thread)
-        self._add_language(router, beside, who)
+        self._add_language(router, beside, who, callers)
         limits = Limits(settings.whole("server.max_body"), settings.number("server.timeout"))
-        let_in = guard(callers, settings.whole("server.queue"), lambda: main.open, besides=wires.manages)
-        main = Listener(router, limits, guard=let_in, watch=self._count, on_error=self._fault)
+        let_in = guard(
+            callers,
+            settings.whole("server.queue"),
+            lambda: main.open,
+            besides=wires.manages,
+            rates=rates,
+            refused=refused,
+        )
+        cors = cors_of(settings)
+        main = Listener(router, limits, guard=let_in, cors=cors, watch=self._count, on_error=self._fault)
         self.state.metrics.gauge_from(_INFLIGHT, lambda: {(("app", self.plan.app),): float(main.open)})
         found = [_bind("server", main, settings)]
         if settings.flag("management.enabled"):
@@ -294,7 +322,9 @@ class ServerProcess:
             )
         return found
 
-    def _add_language(self, router: Router, beside: Router, who: Callable[[Request], Identity]) -> None:
+    def _add_language(
+        self, router: Router, beside: Router, who: Callable[[Request], Identity], callers: Callers
+    ) -> None:
         """The wires of assistants, of language models and of MCP, as far as the app has any of these.
 
         Those that share a path with models' are found in `beside` by the wire that answers for both.
@@ -307,7 +337,7 @@ class ServerProcess:
         if not self.language:
             return
         kept = StoredResponses(self.services.state / "log" / "responses.db", time.time)
-        gateway, models = self.language.outer(keys_of(self._settings)), Router()
+        gateway, models = self.language.outer(keys_of(self._settings), others=bearers_of(callers)), Router()
         add_llm_routes(models, gateway, kept)
         if "oip" in served_protocols(self._settings):
             add_generate_routes(router, gateway)
@@ -474,6 +504,9 @@ class ServerProcess:
                 self._routes[name, asked, status] = found
         found[0](1.0)
         found[1](seconds)
+
+    def _count_refused(self, why: str) -> None:
+        self.state.metrics.counter("mainspring_refused_total", app=self.plan.app, reason=why)(1.0)
 
     def _asked(self, route: str, asked: tuple[str, ...]) -> dict[str, str]:
         """What a request was for, as labels: only names that there are, so that clients make up no series."""

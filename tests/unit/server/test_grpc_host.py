@@ -80,7 +80,15 @@ class Answers:
 Test = Callable[[Answers, GrpcHost, grpc.aio.Channel], Awaitable[None]]
 
 
-def run(test: Test, *, loop: Any = None, let_in: Any = None, told: list[Any] | None = None, **limits: Any) -> list[Any]:
+def run(
+    test: Test,
+    *,
+    loop: Any = None,
+    let_in: Any = None,
+    told: list[Any] | None = None,
+    addressed: bool = False,
+    **limits: Any,
+) -> list[Any]:
     """Run a test against a host; what the host has counted."""
     counted: list[Any] = []
 
@@ -94,6 +102,7 @@ def run(test: Test, *, loop: Any = None, let_in: Any = None, told: list[Any] | N
             let_in or (lambda request: None),
             lambda path, code, seconds: counted.append((path.rpartition("/")[2], code)),
             (told if told is not None else []).append,
+            addressed=addressed,
         )
         port = await host.start("127.0.0.1", 0)
         try:
@@ -209,6 +218,20 @@ def test_the_guard_sees_path_and_metadata() -> None:
 
     run(test, let_in=let_in)
     assert [request.path for request in seen] == ["/test.Test/Once", "/test.Test/Once", "/test.Test/Both"]
+
+
+def test_a_guard_may_ask_for_addresses() -> None:
+    seen: list[Request] = []
+
+    async def test(answers: Answers, host: GrpcHost, channel: grpc.aio.Channel) -> None:
+        await once(channel)(ASKED())
+        both = channel.stream_stream("/test.Test/Both", ASKED.SerializeToString, ANSWERED.FromString)()
+        await both.done_writing()
+        assert await both.read() is grpc.aio.EOF
+
+    run(test, let_in=seen.append, addressed=True)
+    run(test, let_in=seen.append)
+    assert [request.client for request in seen] == ["127.0.0.1", "127.0.0.1", "", ""]
 
 
 def test_a_client_that_never_reads_stops_what_it_is_sent() -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from mainspring.lazy import lazy
 from mainspring.protocols.grpc.schema import Schema
@@ -30,9 +31,10 @@ class GrpcCall:
         deadline: the moment of `time.monotonic` after which nobody waits for the answer; None is never.
         stopping: set when the server takes no more.
         trailing: sends metadata behind the answer.
+        peer: tells the client's address, as grpcio writes it: ``ipv4:127.0.0.1:4711``; None where nobody asks.
     """
 
-    __slots__ = ("_metadata", "_request", "deadline", "path", "stopping", "trailing")
+    __slots__ = ("_metadata", "_peer", "_request", "deadline", "path", "stopping", "trailing")
 
     def __init__(
         self,
@@ -41,12 +43,14 @@ class GrpcCall:
         deadline: float | None,
         stopping: asyncio.Event,
         trailing: Callable[[tuple[tuple[str, str], ...]], object],
+        peer: Callable[[], str] | None = None,
     ) -> None:
         self.path = path
         self.deadline = deadline
         self.stopping = stopping
         self.trailing = trailing
         self._metadata = metadata
+        self._peer = peer
         self._request: Request | None = None
 
     @property
@@ -54,7 +58,14 @@ class GrpcCall:
         """The call as guards see one of HTTP: its path, and its metadata as headers."""
         found = self._request
         if found is None:
-            found = self._request = Request("POST", self.path, b"", _Headers(self._metadata), b"")
+            found = self._request = Request(
+                "POST",
+                self.path,
+                b"",
+                _Headers(self._metadata),
+                b"",
+                client="" if self._peer is None else _address(self._peer()),
+            )
         return found
 
     def identified(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -62,6 +73,11 @@ class GrpcCall:
         found = tuple((name.decode(), value.decode("latin-1")) for name, value in headers)
         if found:
             self.trailing(found)
+
+
+def _address(peer: str) -> str:
+    """The address of a peer without its port."""
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")
 
 
 class GrpcAsking:

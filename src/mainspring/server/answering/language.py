@@ -25,9 +25,9 @@ from mainspring.llm.values import Key, Limits, Route, Target
 from mainspring.plan.graph import Plan
 from mainspring.ports.llm import Capabilities, Engine, Failed, Ready, Usage
 from mainspring.server.answering.prompts import Prompts
-from mainspring.server.http.callers import named_keys
+from mainspring.server.http.callers import Callers, named_keys
 
-__all__ = ["Language", "ModelRow", "keys_of", "limits_of", "prices_of"]
+__all__ = ["Language", "ModelRow", "bearers_of", "keys_of", "limits_of", "prices_of"]
 
 _AGAIN_SECONDS = 5.0
 _START_SECONDS = 300.0
@@ -186,10 +186,20 @@ class Language:
         """Let what runs end, then stop every engine."""
         await asyncio.gather(*(one.engine.drain(seconds) for one in self._engines.values()))
 
-    def outer(self, keys: Iterable[Key], further: Sequence[Route] = ()) -> Gateway:
+    def outer(
+        self,
+        keys: Iterable[Key],
+        further: Sequence[Route] = (),
+        others: Callable[[bytes], Key | None] | None = None,
+    ) -> Gateway:
         """What clients are answered by: the models and routes that the app has endpoints of, and `further` ones.
 
         The models that a route falls back to have names too; a client with a key may use what has an endpoint.
+
+        Args:
+            keys: of clients.
+            further: routes besides.
+            others: finds who brings what is none of the keys: see `bearers_of`.
         """
         shown = self._shown()
         inner = {route.name: route for route in self._routes()}
@@ -199,8 +209,18 @@ class Language:
         routes += [inner[name] for name in sorted(behind - names)]
         allowed = frozenset(names | {route.name for route in further})
         own = [msgspec.structs.replace(key, models=allowed) for key in keys]
+
+        def other(secret: bytes) -> Key | None:
+            key = None if others is None else others(secret)
+            return None if key is None else msgspec.structs.replace(key, models=allowed)
+
         return Gateway(
-            [*routes, *further], keys=own, prices=self.prices, prompts=self.prompts.registry, recorder=self._recorder
+            [*routes, *further],
+            keys=own,
+            prices=self.prices,
+            prompts=self.prompts.registry,
+            recorder=self._recorder,
+            others=None if others is None else other,
         )
 
     def _shown(self) -> dict[str, str]:
@@ -267,6 +287,23 @@ def keys_of(settings: Settings) -> list[Key]:
         limits = limits_of(settings, name) if name in _named(settings, "limits") else Limits()
         found.append(Key(id=name, digest=digest_of(secret), tenant=identity.tenant, limits=limits))
     return found
+
+
+def bearers_of(callers: Callers) -> Callable[[bytes], Key | None] | None:
+    """Finds who brings a token of an issuer; None where there is no issuer.
+
+    Its name is ``oidc:USER``, so that it is no caller's of the settings, whose limits it would have.
+    """
+    if callers.tokens is None:
+        return None
+
+    def find(secret: bytes) -> Key | None:
+        identity = callers.of(secret)
+        if identity is None:
+            return None
+        return Key(id=f"oidc:{identity.user}", digest=b"", tenant=identity.tenant)
+
+    return find
 
 
 def limits_of(settings: Settings, name: str) -> Limits:

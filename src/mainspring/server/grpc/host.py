@@ -64,6 +64,7 @@ class GrpcHost:
         guard: called with each call, before its message is read; raises `Fault` to refuse.
         watch: told of every finished call: the method's path, the status, seconds.
         on_error: told of unexpected exceptions.
+        addressed: whether the guard asks for clients' addresses.
 
     Attributes:
         open: calls under way.
@@ -77,8 +78,11 @@ class GrpcHost:
         guard: Guard,
         watch: Watch,
         on_error: Callable[[Exception], object],
+        *,
+        addressed: bool = False,
     ) -> None:
         self._services = services
+        self._addressed = addressed
         self._limits = limits
         self._guard = guard
         self._watch = watch
@@ -169,6 +173,8 @@ class GrpcHost:
             self._limits.timeout, self._guard, self._watch, self._overdue, time.monotonic, self.stopping,
         )  # fmt: skip
 
+        addressed = self._addressed
+
         async def handle(data: bytes, context: Any) -> bytes:
             begun, code = clock(), "OK"
             trailing: _Trailing = ()
@@ -177,7 +183,14 @@ class GrpcHost:
             deadline = begun + (limit if left is None or left > limit else left)
             task = overdue.watch(deadline)
             try:
-                call = GrpcCall(path, context.invocation_metadata, deadline, stopping, context.set_trailing_metadata)
+                call = GrpcCall(
+                    path,
+                    context.invocation_metadata,
+                    deadline,
+                    stopping,
+                    context.set_trailing_metadata,
+                    context.peer if addressed else None,
+                )
                 guard(call.request)
                 found = await answer(read_message(kind, data), call)
                 return found if type(found) is bytes else found.SerializeToString()
@@ -207,7 +220,12 @@ class GrpcHost:
                 left = context.time_remaining()
                 deadline = None if left is None else time.monotonic() + left
                 call = GrpcCall(
-                    path, context.invocation_metadata, deadline, self.stopping, context.set_trailing_metadata
+                    path,
+                    context.invocation_metadata,
+                    deadline,
+                    self.stopping,
+                    context.set_trailing_metadata,
+                    context.peer if self._addressed else None,
                 )
                 self._guard(call.request)
                 if incoming is not None:

@@ -24,6 +24,7 @@ from mainspring.server.grpc.tls import credentials_of
 from mainspring.server.http.callers import Callers
 from mainspring.server.http.guard import guard
 from mainspring.server.http.listening import served_protocols
+from mainspring.server.http.rates import Rates
 from mainspring.server.http.wires import ModelWires
 from mainspring.serving.inference import ServedModels
 from mainspring.serving.telemetry import Metrics
@@ -50,6 +51,8 @@ class GrpcListening:
         told: told what a person should know, a line at a time.
         on_error: told of unexpected exceptions.
         native: Mainspring's own services.
+        rates: how often each caller may ask, over HTTP and gRPC together; None is no limit.
+        refused: told why a call was refused by the guard.
 
     Raises:
         ConfigError: MS-3101, a protocol of the settings is none; MS-4333, grpcio is not installed, and the settings
@@ -70,6 +73,9 @@ class GrpcListening:
         told: Callable[[str], None],
         on_error: Callable[[Exception], object],
         native: Sequence[GrpcService] = (),
+        *,
+        rates: Rates | None = None,
+        refused: Callable[[str], None] = lambda why: None,
     ) -> None:
         self._settings = settings
         self._told = told
@@ -96,9 +102,18 @@ class GrpcListening:
             settings.whole("server.queue"),
             lambda: 0 if self._host is None else self._host.open,
             besides=lambda request: request.path in changes and wires.has_token(request),
+            rates=rates,
+            refused=refused,
         )
         self._credentials = credentials_of(settings)
-        self._host = GrpcHost(services, _limits(settings), _opened(let_in), self._count, on_error)
+        self._host = GrpcHost(
+            services,
+            _limits(settings),
+            _opened(let_in),
+            self._count,
+            on_error,
+            addressed=rates is not None and not callers,
+        )
 
     def _installed(self) -> bool:
         """Whether grpcio is there; without it there is no listener, unless somebody has asked for one."""

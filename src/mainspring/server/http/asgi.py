@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mainspring.protocols.http import Errors, Fault, Request, Response, Route, Router, error_response
+from mainspring.server.http.cors import Cors
 from mainspring.server.http.deadlines import Deadline, Deadlines
 from mainspring.server.http.exchange import Exchange
 from mainspring.server.http.messages import Messages, Receive, Send
@@ -24,6 +25,7 @@ Watch = Callable[[Request | None, str, int, float], None]
 _TEXT = b"content-type"
 _LENGTH = b"content-length"
 _BODILESS = frozenset({204, 304})
+_PREFLIGHT = "preflight"
 _LEFT = 499
 """The status under which a request is counted whose client left before its answer was whole."""
 
@@ -52,6 +54,7 @@ class Listener:
         changed: further ones, for requests that change something: anything but GET and HEAD.
         guard: called with the request before its handler, or before the application that owns its path; raises `Fault`
             to refuse.
+        cors: which pages of other sites may ask; None is none.
         watch: told of every finished request: the request, its route's name, the status, seconds.
         on_error: told of unexpected exceptions.
     """
@@ -65,6 +68,7 @@ class Listener:
         owned: tuple[str, ...] = (),
         changed: tuple[str, ...] = (),
         guard: Callable[[Request], None] | None = None,
+        cors: Cors | None = None,
         watch: Watch | None = None,
         on_error: Callable[[Exception], None] | None = None,
     ) -> None:
@@ -74,6 +78,7 @@ class Listener:
         self._owned = owned
         self._changed = changed
         self._guard = guard
+        self._cors = cors
         self._watch = watch
         self._on_error = on_error
         self._leavings = Leavings()
@@ -109,6 +114,8 @@ class Listener:
                 response = await route.handler(self._begun(exchange, asked, route, body))
             except BaseException as error:
                 response = self._failed(asked, error)
+            if self._cors is not None and asked.name != _PREFLIGHT:
+                response = self._cors.marked(asked.headers, response)
             if response.stream is not None or not exchange.answer(response, close=self.draining):
                 await self._write(response, exchange)
             status = response.status
@@ -124,6 +131,11 @@ class Listener:
 
     def _found(self, exchange: Exchange | Messages, asked: _Asked) -> Route:
         """Who answers."""
+        if self._cors is not None:
+            asked.headers = dict(exchange.headers)
+            if (answer := self._cors.preflight(exchange.method, asked.headers)) is not None:
+                asked.name = _PREFLIGHT
+                raise _Answered(answer)
         route, asked.path, asked.stars = self._router.route(exchange.method, exchange.raw_path)
         asked.name, asked.errors = route.name, route.errors
         asked.headers = dict(exchange.headers)
@@ -153,6 +165,8 @@ class Listener:
         """What is answered instead; a cancellation that is not for its time goes on."""
         if isinstance(error, asyncio.CancelledError) and asked.deadline is not None and asked.deadline.passed():
             return asked.errors(Fault(504, "the answer took too long"))
+        if isinstance(error, _Answered):
+            return error.response
         if not isinstance(error, Exception):
             raise error
         if self._on_error is not None and not isinstance(error, (Fault, Rejected)):
@@ -224,6 +238,14 @@ class Listener:
         await exchange.send({"type": "http.response.body", "body": body})
 
 
+class _Answered(Exception):  # noqa: N818 - it is an answer
+    """Ends a request before anybody is asked for it."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__()
+        self.response = response
+
+
 class _Asked:
     """What is known of a request so far."""
 
@@ -236,6 +258,7 @@ class _Asked:
     def __init__(self, started: float) -> None:
         self.started = started
         self.request: Request | None = None
+        self.headers = {}
         self.name = "none"
         self.errors: Errors = error_response
         self.deadline: Deadline | None = None

@@ -1,18 +1,22 @@
-"""Who asks: API keys, and the users, groups and tenants that they stand for."""
+"""Who asks: API keys and tokens, and the users, groups and tenants that they stand for."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mainspring.config.settings import Setting, Settings
 from mainspring.declare.identity import ANYONE, Identity
 from mainspring.errors import ConfigError
 from mainspring.server.http.listening import api_keys, key_of_setting
+from mainspring.server.http.tokens import Tokens, tokens_of
 
 __all__ = ["Callers", "callers_of", "digest_of", "key_of", "named_keys"]
+
+_DOTS = 2
+"""How many dots a signed token has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,30 +25,44 @@ class Callers:
 
     Attributes:
         known: the digest of each key with whom it stands for.
+        tokens: what verifies keys that are an issuer's tokens, or None.
     """
 
     known: Sequence[tuple[bytes, Identity]] = ()
+    tokens: Tokens | None = None
 
     def of(self, key: bytes) -> Identity | None:
-        """Whom a key stands for; None for a key that nobody has."""
+        """Whom a key or a token stands for; None for a key that nobody has.
+
+        Raises:
+            Fault: 401, it is a token that is not accepted; 503, the key that verifies it is being fetched.
+        """
         digest = digest_of(key)
         found = None
         for known, identity in self.known:
             if hmac.compare_digest(known, digest):
                 found = identity
+        if found is None and self.tokens is not None and key.count(b".") == _DOTS:
+            return self.tokens.of(key)
         return found
 
     def __bool__(self) -> bool:
-        return bool(self.known)
+        return bool(self.known) or self.tokens is not None
 
 
-def callers_of(settings: Settings) -> Callers:
-    """The callers of ``[callers.NAME]``, and the keys of ``server.keys``, which stand for nobody in particular.
+def callers_of(settings: Settings, told: Callable[[str], None] = lambda line: None) -> Callers:
+    """The callers of ``[callers.NAME]``, the keys of ``server.keys``, which stand for nobody in particular, and tokens.
+
+    Args:
+        settings: of the active profile.
+        told: told when the tokens' issuer cannot be asked, and when it can again.
 
     Raises:
-        ConfigError: MS-3007, a secret is not there; MS-3023, it is empty; MS-3027, a caller has no key.
+        ConfigError: MS-3007, a secret is not there; MS-3023, it is empty; MS-3027, a caller has no key; MS-3116 to
+            MS-3118 and MS-4388, as `tokens_of` raises.
     """
-    return Callers([(digest_of(key), identity) for _, key, identity in named_keys(settings)])
+    known = [(digest_of(key), identity) for _, key, identity in named_keys(settings)]
+    return Callers(known, tokens_of(settings, told))
 
 
 def named_keys(settings: Settings) -> list[tuple[str, bytes, Identity]]:
