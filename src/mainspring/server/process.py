@@ -42,6 +42,7 @@ from mainspring.protocols.mcp.rest import add_mcp_routes
 from mainspring.protocols.mcp.server import McpServer
 from mainspring.protocols.mcp.tools import Offer
 from mainspring.protocols.native.features import add_feature_routes
+from mainspring.protocols.native.grpc import native_services
 from mainspring.protocols.native.rest import add_native_routes
 from mainspring.protocols.oip.generate import add_generate_routes
 from mainspring.protocols.openapi.rest import add_openapi_route
@@ -270,8 +271,16 @@ class ServerProcess:
         add_openapi_route(router, lambda: shapes_of(self.state, app, server[1]), described)
         if (feast := self.state.feast()) is not None:
             add_feast_routes(router, feast, asyncio.to_thread)
+        native = native_services(
+            lambda: self.state.feature_services,
+            self.state.push if self.state.sources else None,
+            limited,
+            now_us,
+            asyncio.to_thread,
+            waits=self.state.waits,
+        )
         self._grpc = GrpcListening(
-            settings, models, feast, wires, self._ready, server, callers, metrics, app, self._told, self._fault
+            settings, models, feast, wires, self._ready, server, callers, metrics, app, self._told, self._fault, native
         )
         knowledge, who = self.state.knowledge, identify(callers)
         add_retrieval_routes(router, knowledge.searchers, knowledge.described, who, asyncio.to_thread)

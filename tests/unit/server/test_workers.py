@@ -89,7 +89,7 @@ def test_a_port_is_shared_by_workers_and_refused_to_another_server() -> None:
 
 
 def test_several_workers_need_linux(tmp_path: Path) -> None:
-    (tmp_path / "mainspring.toml").write_text('[server]\nworkers = 2\n')
+    (tmp_path / "mainspring.toml").write_text("[server]\nworkers = 2\n")
     settings = Services.of_project(tmp_path).settings
     check_platform(settings, "linux")
     with pytest.raises(ConfigError) as caught:

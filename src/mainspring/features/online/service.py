@@ -84,6 +84,7 @@ class ServedFeatures:
         if self._column is None or not column:
             return self.read_rows(self._questions(entities, request), now_us)
         rows, statuses, events = self._column[1](column, now_us)
+        self._counted(statuses)
         return Rows(self.names, self.types, rows, statuses, events)
 
     def read_mappings(self, entities: Sequence[Mapping[str, Any]], now_us: int) -> Rows | None:
@@ -103,14 +104,18 @@ class ServedFeatures:
             if type(entity) is not dict or entity.keys() != wanted:
                 return None
         rows, statuses, events = self._plan.read_rows(entities, now_us)
+        self._counted(statuses)
         return Rows(self.names, self.types, rows, statuses, events)
 
     def read_rows(self, questions: Sequence[Mapping[str, Any]], now_us: int) -> Rows:
         """The same of a mapping an entity, which holds its keys and its fields of the request."""
         rows, statuses, events = self._plan.read_rows(questions, now_us)
+        self._counted(statuses)
+        return Rows(self.names, self.types, rows, statuses, events)
+
+    def _counted(self, statuses: Mapping[str, Sequence[str]]) -> None:
         if self._count is not None:
             self._count(statuses)
-        return Rows(self.names, self.types, rows, statuses, events)
 
     def _questions(self, entities: Mapping[str, Sequence[Any]], request: Mapping[str, Any]) -> list[dict[str, Any]]:
         for wanted, given, what in ((self.keys, entities, "entities"), (self.request, request, "request")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mainspring.config.settings import Settings
@@ -49,6 +49,7 @@ class GrpcListening:
         app: the app's name, a label of the counts.
         told: told what a person should know, a line at a time.
         on_error: told of unexpected exceptions.
+        native: Mainspring's own services.
 
     Raises:
         ConfigError: MS-3101, a protocol of the settings is none; MS-4333, grpcio is not installed, and the settings
@@ -68,6 +69,7 @@ class GrpcListening:
         app: str,
         told: Callable[[str], None],
         on_error: Callable[[Exception], object],
+        native: Sequence[GrpcService] = (),
     ) -> None:
         self._settings = settings
         self._told = told
@@ -77,11 +79,12 @@ class GrpcListening:
         self._host: GrpcHost | None = None
         self._credentials: Any = None
         protocols = served_protocols(settings) if models.known() else frozenset()
-        if not settings.flag("grpc.enabled") or not (protocols or feast) or not self._installed():
+        if not settings.flag("grpc.enabled") or not (protocols or feast or native) or not self._installed():
             return
         services = _of_models(protocols, models, ready, server, wires, on_error)
         if feast is not None:
             services += feast_services(feast)
+        services += native
         if not services:
             return
         names = [HEALTH, *(service.name for service in services)]

@@ -100,6 +100,8 @@ class Supervisor:
                 if slot.process is not None:
                     slot.process.kill()
                     slot.process.wait()
+                if slot.link is not None:
+                    slot.link.close()
             self._selector.close()
             ours.close()
             theirs.close()
