@@ -63,6 +63,31 @@ def test_a_worker_that_ends_is_replaced() -> None:
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+def test_a_second_signal_reaches_workers_that_still_drain() -> None:
+    told: list[str] = []
+    over = threading.Event()
+    code = (
+        "import signal; asked=[]; signal.signal(15, lambda *a: asked.append(1) or (len(asked) > 1 and sys.exit(0))); "
+    )
+    stopping = stop_when(told, "2 answer")
+
+    def again() -> None:
+        stopping.join()
+        while not over.wait(0.2):
+            signal.raise_signal(signal.SIGTERM)
+
+    second = threading.Thread(target=again)
+    second.start()
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what comes when the parent is over ends no test
+    try:
+        assert supervised(["import sys; " + code + STAYS], told, drain=600.0).run() == 0
+        over.set()
+        second.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert sorted(line for line in told if line.startswith("ended")) == ["ended 0", "ended 1"]
+
+
 def test_the_status_of_a_worker_that_refuses_to_start_is_that_of_the_server() -> None:
     told: list[str] = []
     assert supervised(["import sys; sys.exit(3)"], told).run() == 3
