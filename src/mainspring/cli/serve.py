@@ -17,6 +17,8 @@ from mainspring.deploy.release import plant
 from mainspring.errors import MainspringError, UsageError
 from mainspring.server.planning import plan_of
 from mainspring.server.process import ServerProcess
+from mainspring.server.workers.link import ParentLink, WorkerPlace
+from mainspring.server.workers.serving import serve_workers
 
 __all__ = ["command"]
 
@@ -25,29 +27,44 @@ __all__ = ["command"]
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--host", help="address to listen on")
 @click.option("--port", type=click.IntRange(0, 65_535), help="port to listen on; 0 takes a free one")
+@click.option("--worker", type=click.IntRange(0), hidden=True)
 @project_options
 def command(
-    names: tuple[str, ...], project: Path | None, profile: str | None, as_json: bool, host: str | None, port: int | None
+    names: tuple[str, ...],
+    project: Path | None,
+    profile: str | None,
+    as_json: bool,
+    host: str | None,
+    port: int | None,
+    worker: int | None,
 ) -> int:
     """Serve the endpoints called NAME, or all, until SIGTERM, which drains and exits 0; nothing is built."""
     services = open_services(project, profile, {"server.host": host, "server.port": port})
     if services.settings.text("server.logs") == "text":
-        _serve(services, names, tell)
-        return 0
+        return _serve(services, names, tell, worker)
     try:
-        _serve(services, names, tell_json)
+        return _serve(services, names, tell_json, worker)
     except MainspringError as error:  # it is told on stderr too, as every verb's is
         tell_json(error.lines(), "error")
         raise
-    return 0
 
 
-def _serve(services: Services, names: Sequence[str], told: Callable[[str], None]) -> None:
+def _serve(services: Services, names: Sequence[str], told: Callable[[str], None], worker: int | None) -> int:
+    """Serve, as one of several workers, as their parent, or as what most servers are: the only process."""
+    workers = services.settings.whole("server.workers")
+    if worker is None and workers > 1:
+        plant(services, told)
+        services.close()
+        return serve_workers(services, [name.removeprefix("endpoint/") for name in names], told)
+    place = None if worker is None else WorkerPlace(worker, workers, ParentLink())
     plan = plan_of(load_app(services.settings))
     known = [node.name for node in plan.of_kind("endpoint")]
     only = [name.removeprefix("endpoint/") for name in names]
     for name in only:
         if name not in known:
             raise UsageError(f"no endpoint is called {name!r}", code="MS-2602", fix=did_you_mean(name, known))
-    plant(services, told)
-    ServerProcess(services, plan, console=console_of(services), told=told, only=only).run()
+    if place is None:
+        plant(services, told)
+    console = console_of(services) if place is None or place.number == 0 else None
+    ServerProcess(services, plan, console=console, told=told, only=only, place=place).run()
+    return 0

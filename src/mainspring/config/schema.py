@@ -143,6 +143,14 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("server.client_ca", str, None, "file of what signs clients' certificates; they must have one then"),
     SettingSpec("server.max_body", int, 8_388_608, "greatest request body, in bytes", 1),
     SettingSpec("server.max_rows", int, 65_536, "most rows in one request", 1),
+    SettingSpec(
+        "server.workers",
+        int,
+        1,
+        "processes of `mainspring serve` that answer at the same port; above 1 on Linux",
+        1,
+        256,
+    ),
     SettingSpec("server.queue", int, 1024, "most requests under way at once; beyond it the answer is 429", 1),
     SettingSpec("server.drain", float, 25.0, "seconds that open requests may take after SIGTERM", 0),
     SettingSpec(

@@ -79,6 +79,7 @@ from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.schedules import Schedules
 from mainspring.server.state import WorkerState
 from mainspring.server.tls import context_of
+from mainspring.server.workers.link import WorkerPlace
 from mainspring.serving.inference import ServedModels
 
 __all__ = ["MakeConsole", "ServerProcess"]
@@ -90,6 +91,8 @@ _ROLLOUT_SECONDS = 1.0
 _UNUSED_SECONDS = 3600.0
 _FOLLOW_SECONDS = 0.5
 """How often vector indexes look for rows that came: pushes that come between are taken together."""
+_PUBLISH_SECONDS = 0.5
+"""How often a worker writes down what others show of it, and cannot count when it happens."""
 _COUNTED = 4096
 """The most kinds of request whose counters are kept at hand."""
 _MANAGED = 256
@@ -124,6 +127,7 @@ class ServerProcess:
         console: builds the console, or None.
         told: told what a person should know, a line at a time.
         only: the names of the endpoints to serve, with their models; empty is all of them.
+        place: which of the server's workers it is; None is a process by itself.
 
     Attributes:
         serving: set when the listeners answer and signals are taken.
@@ -138,13 +142,22 @@ class ServerProcess:
         console: MakeConsole | None = None,
         told: Callable[[str], None] = lambda line: None,
         only: Sequence[str] = (),
+        place: WorkerPlace | None = None,
     ) -> None:
         self.services = services
         self.plan = plan
-        self._told = told
+        self._place = place
+        self._leads = place is None or place.number == 0
+        self._moved: set[str] = set()
+        if not self._leads and place is not None:
+            prefix = f"worker {place.number}: "
+            self._told: Callable[[str], None] = lambda line: told(prefix + line)
+        else:
+            self._told = told
         self._console = console
         self._settings = services.settings
-        self.state = WorkerState(services, plan, only=only)
+        number, workers = (0, 1) if place is None else (place.number, place.workers)
+        self.state = WorkerState(services, plan, number, only, workers)
         self.rollouts = Rollouts(
             services, plan, self.state.loading, self.state.models, self.state.metrics, told, now_us
         )
@@ -308,11 +321,17 @@ class ServerProcess:
         cors = cors_of(settings)
         main = Listener(router, limits, guard=let_in, cors=cors, watch=self._count, on_error=self._fault)
         self.state.metrics.gauge_from(_INFLIGHT, lambda: {(("app", self.plan.app),): float(main.open)})
-        found = [_bind("server", main, settings)]
+        found = [_bind("server", main, settings, shared=self._place is not None)]
+        if not self._leads:
+            return found
         if settings.flag("management.enabled"):
             self._management = self._bind_management(settings, limits, wires)
             found.append(self._management)
-        elif settings.flag("console.enabled") and origin_of_setting(settings, "console.enabled") != DEV_DEFAULT:
+        elif (
+            self._leads
+            and settings.flag("console.enabled")
+            and origin_of_setting(settings, "console.enabled") != DEV_DEFAULT
+        ):
             raise ConfigError(
                 "the console has no listener to be shown on",
                 code="MS-3024",
@@ -402,6 +421,8 @@ class ServerProcess:
             for outside in self._outside.values():
                 outside.start()
             self._keep_up()
+            if self._place is not None:
+                self._place.link.answers()
 
         async def stopping() -> None:
             self.state.vector_indexes.stop()
@@ -426,10 +447,17 @@ class ServerProcess:
         seconds = self._settings.number("monitoring.every")
         actions: list[tuple[float, Callable[[], object]]] = [
             (_ALIAS_SECONDS, self._refresh),
+            (_FOLLOW_SECONDS, self.state.vector_indexes.follow),
+        ]
+        if self._place is not None:
+            actions.append((_PUBLISH_SECONDS, self.state.publish_metrics))
+        if not self._leads:  # one worker alone judges, keeps the timetables, drives rollouts and sweeps
+            self._tasks += [asyncio.create_task(self._every(pause, action)) for pause, action in actions]
+            return
+        actions += [
             (seconds, self.state.monitor_once),
             (seconds, self._watch_answers),
             (seconds, self.state.replay_once),
-            (_FOLLOW_SECONDS, self.state.vector_indexes.follow),
         ]
         if not self.state.tried:
             actions += [
@@ -447,7 +475,7 @@ class ServerProcess:
 
     async def _start_grpc(self) -> None:
         if self._grpc is not None:
-            await self._grpc.start()
+            await self._grpc.start(shared=self._place is not None)
 
     async def _stop_answering(self) -> None:
         if self._grpc is not None:
@@ -465,9 +493,17 @@ class ServerProcess:
             self._answers.once()
 
     def _refresh(self) -> None:
+        together = self.state.together
         for name in self.state.refresh():
             live = self.state.models.get(name)
             self._told(f"model {name} version {live.version if live else '?'} answers now")
+            if together is not None and self._leads:
+                self._moved.add(name)
+        for name in tuple(self._moved):
+            live = self.state.models.get(name)
+            if together is not None and live is not None and together.everywhere(name, live.version):
+                self._moved.discard(name)
+                self._told(f"model {name} version {live.version} answers in all workers")
         for line in self.language.prompts.refresh():
             self._told(line)
 
@@ -574,7 +610,7 @@ def _version() -> str:
     return importlib.metadata.version("mainspring")
 
 
-def _bind(name: str, listener: Listener, settings: Settings) -> Bound:
+def _bind(name: str, listener: Listener, settings: Settings, *, shared: bool = False) -> Bound:
     host = settings.text(f"{name}.host") or "127.0.0.1"
     bounds = Bounds(
         listener.body_as_sent,
@@ -582,4 +618,4 @@ def _bind(name: str, listener: Listener, settings: Settings) -> Bound:
         connections=settings.whole("server.connections"),
     )
     port, origin = settings.whole(f"{name}.port"), origin_of_setting(settings, f"{name}.port")
-    return bind(name, listener, host, port, origin, bounds, context_of(settings, name))
+    return bind(name, listener, host, port, origin, bounds, context_of(settings, name), shared=shared)

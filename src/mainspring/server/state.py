@@ -52,16 +52,17 @@ from mainspring.server.rollouts.loading import ModelLoading, Own
 from mainspring.server.rollouts.reading import EndpointRoutes, shadow_log
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import EndpointService, ModelColumn, dates_among
+from mainspring.serving.merging import MOMENTARY, WorkerMetrics
 from mainspring.serving.models import LiveModel
 from mainspring.serving.predlog.schema import ColumnKind, LogSchema
 from mainspring.serving.predlog.writer import PredictionLog
 from mainspring.serving.table import ModelTable
-from mainspring.serving.telemetry import Metrics
+from mainspring.serving.telemetry import Metrics, page
 
 if TYPE_CHECKING:
     from mainspring.metrics.arrays import Ints
 
-__all__ = ["WorkerState"]
+__all__ = ["WorkerState", "metrics_file"]
 
 _KEEP_SEGMENTS = 4
 _CHAMPION = "champion"
@@ -78,6 +79,7 @@ class WorkerState:
         plan: the app's graph.
         worker: the worker's number.
         only: the names of the endpoints to answer for, with their models; empty is all of them.
+        workers: how many workers the server has.
 
     Attributes:
         tried: whether it is only measured: nothing it logs is judged, and no schedule is fired.
@@ -86,13 +88,18 @@ class WorkerState:
         StoreError: MS-4101, the disk is full; MS-4111, the state folder cannot be written.
     """
 
-    def __init__(self, services: Services, plan: Plan, worker: int = 0, only: Sequence[str] = ()) -> None:
+    def __init__(
+        self, services: Services, plan: Plan, worker: int = 0, only: Sequence[str] = (), workers: int = 1
+    ) -> None:
         self.services = services
         self.plan = plan
         trial = services.settings.text("serving.trial")
         self.tried = bool(trial)
         self._kept = Path(trial) if trial else services.state
-        self.metrics = _metrics(self._kept, "-".join(["worker", str(worker), *sorted(only)]))
+        path = metrics_file(self._kept, worker, only)
+        self.metrics = _metrics(path)
+        self.together = WorkerMetrics(self.metrics, path, workers) if workers > 1 else None
+        self.metrics.clear(MOMENTARY)
         self._only = frozenset(only)
         self.models = ModelTable()
         self.loader = LiveLoader(services, plan, self.metrics)
@@ -104,7 +111,7 @@ class WorkerState:
         self.vector_indexes = VectorIndexes(services, Plan(plan.app, ()), {}, {}, self.metrics, _tell)
         self.started = now_us()
         self.quality: DataQuality
-        share = 0.0 if self.tried else services.settings.number("features.replay")
+        share = 0.0 if self.tried or worker else services.settings.number("features.replay")
         self.samples = Samples(share) if share else None
         self.pushing: Pushing | None = None
         self.monitors = ModelMonitors(services, plan, self.endpoints, self.metrics, self._came)
@@ -440,7 +447,14 @@ class WorkerState:
         self.count_logged()
         if self.pushing is not None:
             self.pushing.measure()
-        return self.metrics.render(accept)
+        return self.metrics.render(accept) if self.together is None else page(self.together.merged(), accept)
+
+    def publish_metrics(self) -> None:
+        """Bring what other workers read of this one up to date."""
+        self.count_logged()
+        if self.pushing is not None:
+            self.pushing.measure()
+        self.metrics.publish()
 
     def count_logged(self) -> None:
         """Add to the metrics what the prediction logs have written and dropped since the last time."""
@@ -495,11 +509,16 @@ def _gone(calculation: Calculation) -> Callable[..., object]:
     return gone
 
 
-def _metrics(state: Path, name: str) -> Metrics:
+def metrics_file(kept: Path, worker: int, only: Sequence[str]) -> Path:
+    """Where a worker counts."""
+    return kept / "metrics" / ("-".join(["worker", str(worker), *sorted(only)]) + ".bin")
+
+
+def _metrics(path: Path) -> Metrics:
     try:
-        return Metrics(state / "metrics" / f"{name}.bin")
+        return Metrics(path)
     except OSError as error:
-        raise unwritable(state, error) from error
+        raise unwritable(path.parent.parent, error) from error
 
 
 def _tell(line: str) -> None:

@@ -10,10 +10,10 @@ import json
 import mmap
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["BUCKETS", "Labels", "Metrics"]
+__all__ = ["BUCKETS", "Labels", "Metrics", "Series", "is_gauge", "page"]
 
 BUCKETS: tuple[float, ...] = tuple(0.0005 * 2**power for power in range(16))
 """Upper bounds of the histograms, in seconds."""
@@ -78,6 +78,7 @@ _HELP: Mapping[str, tuple[str, str]] = {
 }
 
 Labels = tuple[tuple[str, str], ...]
+Series = tuple[str, Labels]
 
 
 class Metrics:
@@ -228,30 +229,62 @@ class Metrics:
             if known == name and wanted.issubset(series)
         }
 
+    def numbers(self) -> dict[Series, float]:
+        """All numbers by name and labels, those that are asked for too."""
+        found = {series: float(self._map[slot]) for series, slot in list(self._slots.items())}
+        asked = {name for name, _ in self._gauges}
+        found = {series: value for series, value in found.items() if series[0] not in asked}
+        for name, read in self._gauges:
+            found |= {(name, labels): value for labels, value in read().items()}
+        return found
+
+    def publish(self) -> None:
+        """Write what is asked for at a page into the file too, so that another worker can show it."""
+        for name, read in self._gauges:
+            for labels, value in read().items():
+                self._map[self._slot(name, labels)] = value
+
+    def clear(self, names: Collection[str]) -> None:
+        """Set all series of some gauges to 0: what they told was over when their process ended."""
+        for (name, _), slot in list(self._slots.items()):
+            if name in names:
+                self._map[slot] = 0.0
+
     def render(self, accept: bytes = b"") -> tuple[bytes, bytes]:
         """The page for an Accept header: content type and text."""
-        openmetrics = b"application/openmetrics-text" in accept
-        families: dict[str, list[str]] = {}
-        sums: dict[tuple[str, Labels], float] = {}
-        for (name, labels), slot in sorted(self._slots.items(), key=lambda item: (item[0][0], _order(item[0][1]))):
-            value = self._map[slot]
-            if name.endswith("_bucket"):  # buckets are kept apart and shown cumulated
-                plain = tuple(pair for pair in labels if pair[0] != "le")
-                value += sums.get((name, plain), 0.0)
-                sums[name, plain] = value
-            families.setdefault(_family(name), []).append(_line(name, labels, value))
-        for name, read in self._gauges:
-            families.setdefault(name, []).extend(_line(name, labels, value) for labels, value in read().items())
-        parts = []
-        for family in sorted(families):
-            kind, text = _HELP.get(family, ("untyped", family.replace("_", " ")))
-            shown = family.removesuffix("_total") if openmetrics and kind == "counter" else family
-            kind = "unknown" if openmetrics and kind == "untyped" else kind
-            parts += [f"# HELP {shown} {text}", f"# TYPE {shown} {kind}", *families[family]]
-        if openmetrics:
-            page = "\n".join([*parts, "# EOF", ""])
-            return b"application/openmetrics-text; version=1.0.0; charset=utf-8", page.encode()
-        return b"text/plain; version=0.0.4; charset=utf-8", ("\n".join(parts) + "\n").encode()
+        return page(self.numbers(), accept)
+
+
+def is_gauge(name: str) -> bool:
+    """Whether a number may fall: everything else is counted, and the counts of workers add up."""
+    known = _HELP.get(_family(name))
+    if known is not None:
+        return known[0] == "gauge"
+    return not name.endswith(("_total", "_bucket", "_sum", "_count"))
+
+
+def page(numbers: Mapping[Series, float], accept: bytes = b"") -> tuple[bytes, bytes]:
+    """The page of some numbers for an Accept header: content type and text."""
+    openmetrics = b"application/openmetrics-text" in accept
+    families: dict[str, list[str]] = {}
+    sums: dict[Series, float] = {}
+    for (name, labels), number in sorted(numbers.items(), key=lambda item: (item[0][0], _order(item[0][1]))):
+        value = number
+        if name.endswith("_bucket"):  # buckets are kept apart and shown cumulated
+            plain = tuple(pair for pair in labels if pair[0] != "le")
+            value += sums.get((name, plain), 0.0)
+            sums[name, plain] = value
+        families.setdefault(_family(name), []).append(_line(name, labels, value))
+    parts = []
+    for family in sorted(families):
+        kind, text = _HELP.get(family, ("untyped", family.replace("_", " ")))
+        shown = family.removesuffix("_total") if openmetrics and kind == "counter" else family
+        kind = "unknown" if openmetrics and kind == "untyped" else kind
+        parts += [f"# HELP {shown} {text}", f"# TYPE {shown} {kind}", *families[family]]
+    if openmetrics:
+        text = "\n".join([*parts, "# EOF", ""])
+        return b"application/openmetrics-text; version=1.0.0; charset=utf-8", text.encode()
+    return b"text/plain; version=0.0.4; charset=utf-8", ("\n".join(parts) + "\n").encode()
 
 
 def _bound(value: float) -> str:

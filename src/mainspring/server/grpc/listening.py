@@ -133,8 +133,11 @@ class GrpcListening:
     def _chosen(self) -> bool:
         return self._settings.values[_PORT].origin != "default"
 
-    async def start(self) -> None:
+    async def start(self, *, shared: bool = False) -> None:
         """Listen. In `dev` a port that nobody has chosen may be taken by another project: then there is no listener.
+
+        Args:
+            shared: whether other workers of the server listen at the same port.
 
         Raises:
             ConfigError: MS-3104, the port is taken.
@@ -143,7 +146,7 @@ class GrpcListening:
             return
         host, port = self._settings.text("server.host") or "127.0.0.1", self._settings.whole(_PORT)
         try:
-            bound = await self._host.start(host, port, self._credentials)
+            bound = await self._host.start(host, port, self._credentials, shared=shared)
         except ConfigError as error:
             if self._chosen() or self._settings.profile != "dev":
                 raise

@@ -20,7 +20,7 @@ from mainspring.server.http.asgi import Listener
 from mainspring.server.http.bounds import Bounds
 from mainspring.server.http.connections import Connection, look_after
 
-__all__ = ["Bound", "bind", "run_listeners"]
+__all__ = ["Bound", "bind", "refused", "run_listeners"]
 
 _HOW = {"server": "--port, or ", "management": "--console-port of mainspring dev, or "}
 """How the port of a listener is chosen on the command line."""
@@ -59,6 +59,8 @@ def bind(
     origin: str,
     bounds: Bounds | None = None,
     tls: ssl.SSLContext | None = None,
+    *,
+    shared: bool = False,
 ) -> Bound:
     """Bind an address; port 0 takes a free one.
 
@@ -70,6 +72,7 @@ def bind(
         origin: where the port was set.
         bounds: what one client may take; without it what fits the listener's limits.
         tls: how the listener proves who it is; without it it speaks plain text.
+        shared: whether other workers of the server listen at the same port.
 
     Raises:
         ConfigError: MS-3016, the port is taken; MS-3017, the address cannot be bound.
@@ -78,27 +81,34 @@ def bind(
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
+        if shared:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listening.bind((host, port))
         listening.listen(2048)
     except OSError as error:
         listening.close()
-        if error.errno == errno.EADDRINUSE:
-            raise ConfigError(
-                f"port {port} is taken",
-                code="MS-3016",
-                why=f"another process listens at {host}:{port}",
-                origin=origin,
-                fix=f"stop it, or choose another: {_HOW.get(name, '')}{name}.port in mainspring.toml",
-            ) from error
-        raise ConfigError(
-            f"cannot listen at {host}:{port}",
-            code="MS-3017",
-            why=str(error.strerror),
-            origin=origin,
-            fix=f"use an address of this machine and a port that you may open: {name}.host, {name}.port",
-        ) from error
+        raise refused(name, host, port, origin, error) from error
     host, port = listening.getsockname()[:2]
     return Bound(name, listener, listening, host, port, bounds or Bounds(listener.body_as_sent), tls)
+
+
+def refused(name: str, host: str, port: int, origin: str, error: OSError) -> ConfigError:
+    """The error of an address at which nothing can listen."""
+    if error.errno == errno.EADDRINUSE:
+        return ConfigError(
+            f"port {port} is taken",
+            code="MS-3016",
+            why=f"another process listens at {host}:{port}",
+            origin=origin,
+            fix=f"stop it, or choose another: {_HOW.get(name, '')}{name}.port in mainspring.toml",
+        )
+    return ConfigError(
+        f"cannot listen at {host}:{port}",
+        code="MS-3017",
+        why=str(error.strerror),
+        origin=origin,
+        fix=f"use an address of this machine and a port that you may open: {name}.host, {name}.port",
+    )
 
 
 async def run_listeners(

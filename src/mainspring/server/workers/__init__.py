@@ -1,0 +1,1 @@
+"""Several processes that answer at the same port, and the parent that keeps them."""
