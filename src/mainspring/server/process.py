@@ -57,6 +57,7 @@ from mainspring.server.answering.watching import AnswerMonitors, run_log_path
 from mainspring.server.features.feast import FeastVectors
 from mainspring.server.features.labels import read_labels
 from mainspring.server.grpc.listening import GrpcListening
+from mainspring.server.health import health_of
 from mainspring.server.http.asgi import AsgiApp, Limits, Listener
 from mainspring.server.http.azure_script import EntryScript, entry_script
 from mainspring.server.http.bounds import Bounds
@@ -103,8 +104,6 @@ _INFLIGHT = "mainspring_inflight_requests"
 """By which an autoscaler tells how busy a replica is."""
 _OF_ENDPOINTS = frozenset({"endpoint", "batch"})
 """Those whose path begins with an endpoint's."""
-_ASKED = ("catalog", "online")
-"""The stores that a served request needs; they are asked for the health page."""
 
 _Add = Callable[[float], None]
 Ask = Callable[[str, bytes], Any]
@@ -379,7 +378,7 @@ class ServerProcess:
     def _bind_management(self, settings: Settings, limits: Limits, wires: ModelWires) -> Bound:
         router = Router()
         actuator = Actuator(
-            self._health,
+            lambda: health_of(self.state, self._outside),
             ("models", "catalog"),
             self._info,
             lambda: conditions_report(settings),
@@ -568,29 +567,6 @@ class ServerProcess:
         except Exception as error:
             response = error_response(error)
         return response.status, response.body
-
-    def _health(self) -> Mapping[str, tuple[str, Mapping[str, object]]]:
-        ready = self.state.ready()
-        models = {name: live.version for name, live in self.state.models.all().items()}
-        found: dict[str, tuple[str, Mapping[str, object]]] = {
-            "models": ("UP" if ready else "OUT_OF_SERVICE", {"versions": models})
-        }
-        for port in _ASKED:
-            try:
-                found[port] = ("UP", self.services.health(port))
-            except MainspringError as error:
-                found[port] = ("DOWN", {"error": error.what})
-        for name, outside in self._outside.items():  # assistants answer without them
-            found[f"mcp.{name}"] = (
-                ("DOWN", {"error": outside.fault.partition("\n")[0]}) if outside.fault else ("UP", {})
-            )
-        logs = self.state.logs.values()
-        facts: dict[str, object] = {"rows": sum(log.rows for log in logs), "dropped": sum(log.dropped for log in logs)}
-        faults = {name: log.fault for name, log in self.state.logs.items() if log.fault}
-        if faults:  # answers go on: readiness does not depend on it
-            facts["faults"] = faults
-        found["predictionLog"] = ("DOWN" if faults else "UP", facts)
-        return found
 
     def _info(self) -> Mapping[str, object]:
         return {
