@@ -330,7 +330,7 @@ def test_a_client_that_knows_no_message_finds_them_by_reflection(channel: grpc.C
     services = database.get_services()
     assert set(services) == {
         oip.INFERENCE, oip.REPOSITORY, tf.PREDICTION, tf.MODEL, torch.INFERENCE, torch.MANAGEMENT, HEALTH,
-        "feast.serving.ServingService", "GrpcFeatureServer",
+        "feast.serving.ServingService", "GrpcFeatureServer", "mainspring.v1.Sources",
         "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection",
     }  # fmt: skip
     pool = DescriptorPool(database)
