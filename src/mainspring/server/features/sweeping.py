@@ -48,7 +48,7 @@ def sweep_unused(
     now = now_us()
     done = sweep(
         services.catalog,
-        kept_online(services.catalog, services.online),
+        _kept(services),
         _used(services, plan, views, served),
         lambda subject: drop_online(services.online, int(subject.rpartition("/")[2])),
         now_us=now,
@@ -74,11 +74,18 @@ def unused_in(
     catalog, found = services.catalog, []
     # A store that does not answer is not asked twice; whoever uses it hears of that.
     with contextlib.suppress(MainspringError):
-        found += unused_of(catalog, kept_online(catalog, services.online), _used(services, plan, views, {}))
+        found += unused_of(catalog, _kept(services), _used(services, plan, views, {}))
         if (collections := _collections(services)) is not None:
             there = collections[1]
             found += unused_of(catalog, there, _wanted(services, plan, views, sources, there))
     return found
+
+
+def _kept(services: Services) -> dict[str, str]:
+    """What is kept online; an app that never had rows online may have no store for them."""
+    if not services.catalog.entities("online_view", "all", limit=1):
+        return {}
+    return kept_online(services.catalog, services.online)
 
 
 # -- rows online ------------------------------------------------------------------------------------------------------
