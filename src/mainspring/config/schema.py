@@ -308,6 +308,13 @@ SETTINGS: tuple[SettingSpec, ...] = (
         "makes room; all are loaded at the start when left out",
         1,
     ),
+    SettingSpec(
+        "serving.flip",
+        float,
+        60.0,
+        "seconds until it is told, and shown in health, that a version waits because not all workers have it",
+        1,
+    ),
     SettingSpec("endpoints.*.batch_rows", int, None, "most rows of several calls that are scored together", 1),
     SettingSpec("endpoints.*.batch_delay_ms", float, None, "milliseconds that a call waits for others", 0),
     SettingSpec(

@@ -93,6 +93,7 @@ class Upkeep:
                 (1.0, Schedules(state.services, state.plan).fire),
                 (_UNUSED_SECONDS, state.sweep_once),
                 (_ROLLOUT_SECONDS, self._rollouts.once),
+                (_ROLLOUT_SECONDS, state.watch.once),
                 (seconds, self._rollouts.compact),
             ]
         return actions
