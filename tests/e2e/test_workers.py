@@ -88,14 +88,14 @@ def workers_of(served: Served) -> dict[int, int]:
 
 
 class Answered(NamedTuple):
-    """When a request was sent, its answer's status, id and version, when that had come, and to which client."""
+    """When a request was sent, its answer's status, id and version, when that had come, and what was asked."""
 
     begun: float
     status: int
     id: str
     version: str
     ended: float
-    client: int
+    asked: str
 
 
 @dataclass
@@ -105,6 +105,7 @@ class Load:
     port: int
     clients: int = 6
     reconnect: bool = True
+    key: Callable[[int], object] = lambda number: json.loads(KEYS)
     answered: list[Answered] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
@@ -127,7 +128,8 @@ class Load:
         while not self.over.is_set():
             try:
                 begun = time.monotonic()
-                client.request("POST", "/endpoint/returns", KEYS)
+                keys = json.dumps(self.key(number + asked))
+                client.request("POST", "/endpoint/returns", keys)
                 answer = client.getresponse()
                 body = json.loads(answer.read())
             except (OSError, http.client.HTTPException) as error:
@@ -138,7 +140,7 @@ class Load:
                 time.sleep(0.2)  # the kernel closes the sockets of a dead process one after the other
                 continue
             found = answer.status, body.get("id", ""), body.get("version", "")
-            self.answered.append(Answered(begun, *found, time.monotonic(), number))
+            self.answered.append(Answered(begun, *found, time.monotonic(), keys))
             asked += 1
             if answer.getheader("connection") == "close":
                 return
@@ -291,6 +293,34 @@ def test_a_version_that_cannot_be_loaded_flips_nobody(server: Served) -> None:
     mainspring("rollback", "returns", cwd=server.project)
     wait_for(lambda: "versions" not in json.loads(call(f"{server.console}/actuator/health")[1])["components"])
     assert server.log.read_text().count("error MS-5132") == 1
+    assert server.stop() == 0, server.log.read_text()
+
+
+def test_a_rollout_is_judged_by_what_all_workers_have_seen_in_all_their_lives(server: Served) -> None:
+    mainspring("promote", "returns", "2", "--canary", "50%", "--force", cwd=server.project)
+
+    def found() -> dict[str, Any]:
+        shown: dict[str, Any] = json.loads(call(f"{server.console}/actuator/rollouts")[1])["rollouts"]["returns"]
+        return shown
+
+    wait_for(lambda: found()["since"])
+    before = workers_of(server)
+    with Load(port_of(server), key=lambda number: {"customer": f"c{number % 40:02}", "amount": 20.0}) as load:
+        wait_for(lambda: {one.version for one in load.answered} == {"1", "2"})
+        wait_for(lambda: all(answers_of(server, number) > 50 for number in (0, 1)))
+        os.kill(before[1], signal.SIGKILL)
+        wait_for(lambda: "worker 1 is replaced" in server.log.read_text())
+        had = answers_of(server, 1)
+        wait_for(lambda: answers_of(server, 1) > had + 50)
+    assert load.statuses() == {200}
+    by_keys: dict[str, set[str]] = {}
+    for one in load.answered:
+        by_keys.setdefault(one.asked, set()).add(one.version)
+    assert {len(versions) for versions in by_keys.values()} == {1}, "a caller stays with a version in all workers"
+    done, failed = len(load.answered), len(load.failed)
+    wait_for(lambda: done <= sum(found()["calls"].values()) <= done + failed)
+    assert sum(found()["errors"].values()) <= failed, "what was under way in the worker that was killed"
+    assert found()["state"] == "running"
     assert server.stop() == 0, server.log.read_text()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import cast
 
 import uvloop
@@ -26,13 +27,14 @@ from mainspring.server.answering.records import recorder_of
 from mainspring.server.answering.watching import AnswerMonitors, run_log_path
 from mainspring.server.http.callers import callers_of
 from mainspring.server.http.host import run_listeners
-from mainspring.server.http.rates import rates_of
+from mainspring.server.http.rates import Rates, rates_of
 from mainspring.server.listeners import Listeners, MakeConsole, Served
 from mainspring.server.loop import online_views
 from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.state import WorkerState
 from mainspring.server.upkeep import Upkeep
 from mainspring.server.workers.link import WorkerPlace
+from mainspring.server.workers.rates import SharedRates
 
 __all__ = ["ServerProcess"]
 
@@ -76,8 +78,9 @@ class ServerProcess:
         self._settings = services.settings
         number, workers = (0, 1) if place is None else (place.number, place.workers)
         self.state = WorkerState(services, plan, number, only, workers)
+        state = self.state
         self.rollouts = Rollouts(
-            services, plan, self.state.loading, self.state.models, self.state.metrics, told, now_us
+            services, plan, state.loading, state.models, state.metrics, told, now_us, state.ledgers, state.lacking
         )
         self._only = frozenset(only)
         self._calls = services.state / "log" / "calls.db"
@@ -107,7 +110,7 @@ class ServerProcess:
                 the settings is none; MS-3103, Azure ML's entry script is not there.
             UserCodeError: MS-2520, the entry script does not start.
         """
-        callers, rates = callers_of(self._settings, self._told), rates_of(self._settings)
+        callers, rates = callers_of(self._settings, self._told), self._rates()
         self.state.open()
         self.assistants = assistants_of(
             self.services,
@@ -161,6 +164,11 @@ class ServerProcess:
             for node in nodes
             if not self._only or node.name in self._only
         }
+
+    def _rates(self) -> Rates | None:
+        """How often each caller may ask: all workers together."""
+        place = self.state.rates_file
+        return rates_of(self._settings) if place is None else rates_of(self._settings, partial(SharedRates, path=place))
 
     def _price(self, record: RunRecord) -> int | None:
         """What a run costs, in micro-units, by the price of its assistant's model or of the model that answered."""

@@ -48,10 +48,12 @@ from mainspring.server.rollouts.composing import (
     spec_of_endpoint,
     version_column,
 )
+from mainspring.server.rollouts.ledger import Ledgers
 from mainspring.server.rollouts.live import LiveLoader, waiting_rows
 from mainspring.server.rollouts.loading import ModelLoading, Own
 from mainspring.server.rollouts.reading import EndpointRoutes, shadow_log
 from mainspring.server.workers.board import Board, board_file
+from mainspring.server.workers.rates import rates_file
 from mainspring.server.workers.status import Flip, StatusFile, flips, read_statuses, status_of
 from mainspring.server.workers.waiting import FlipWatch
 from mainspring.serving.calls import Reason, Rejected
@@ -104,6 +106,8 @@ class WorkerState:
         self.metrics = _metrics(path)
         self.together = WorkerMetrics(self.metrics, path, workers) if workers > 1 else None
         self.board = Board(board_file(self._kept, ending_of(only)), worker) if workers > 1 else None
+        self.rates_file = rates_file(self._kept, ending_of(only)) if workers > 1 else None
+        self.ledgers = Ledgers(self._kept / "rollouts", f"{worker}{ending_of(only)}")
         self.said = StatusFile(self._kept, worker, ending_of(only))
         self.watch = FlipWatch(self.flips, services.settings.number("serving.flip"), _tell, time.monotonic)
         self.metrics.clear(MOMENTARY)
@@ -141,6 +145,7 @@ class WorkerState:
             _tell,
             self.loader.load,
             self.board,
+            self.ledgers.own,
         )
         self.compositions = Compositions(
             services, plan, self.models, self.loading, self.metrics, lambda: self._views, _tell
@@ -313,6 +318,14 @@ class WorkerState:
     def flips(self) -> Sequence[Flip]:
         """The versions that the workers of this server do not answer with yet."""
         return flips(read_statuses(self._kept, self._ending))
+
+    def lacking(self) -> Mapping[str, Mapping[str, str]]:
+        """The versions beside that some worker of this server cannot load, with the reason, by model."""
+        found: dict[str, dict[str, str]] = {}
+        for status in read_statuses(self._kept, self._ending).values():
+            for name, model in status.models.items():
+                found.setdefault(name, {}).update(model.lacking)
+        return found
 
     def _reads(self, node: Node, version: Entity, live: LiveModel) -> Own | None:
         """What a version was trained to read, where that is not what the app declares now."""

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.errors import ServiceError
-from mainspring.server.rollouts.loading import Refused
+from mainspring.server.rollouts.agreement import Refused
 from mainspring.server.workers.board import ABSTAINS, Board
 from mainspring.server.workers.status import ModelStatus, StatusFile, WorkerStatus, flips, read_statuses
 from mainspring.server.workers.waiting import FlipWatch

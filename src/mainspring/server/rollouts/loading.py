@@ -7,7 +7,6 @@ leave out drains. Of several workers each proposes what it has warm, and all swa
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import threading
@@ -16,7 +15,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import msgspec
 
@@ -31,10 +30,11 @@ from mainspring.errors import MainspringError
 from mainspring.features.online.computed import SelectionPlan
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alias, Entity
+from mainspring.server.rollouts.agreement import Agreement, Named, Refused
+from mainspring.server.rollouts.ledger import Ledger
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import ModelColumn
 from mainspring.serving.models import LiveModel
-from mainspring.serving.rollout.evidence import Evidence
 from mainspring.serving.rollout.shadow import Shadow
 from mainspring.serving.rollout.split import Split
 from mainspring.serving.table import ModelTable
@@ -42,7 +42,7 @@ from mainspring.serving.telemetry import Metrics
 from mainspring.serving.versions import STANDING, ModelVersions, Policy, State, VersionState, wanted_versions
 from mainspring.training.versions import CHALLENGER, CHAMPION, KIND, move, promote_now
 
-__all__ = ["Agreement", "ModelLoading", "Named", "Own", "Refused", "policy_of"]
+__all__ = ["ModelLoading", "Own", "policy_of"]
 
 _LIST_SECONDS = 2.0
 """How often the registry is asked for new versions, where a policy loads what nobody has named."""
@@ -56,60 +56,6 @@ Own = tuple[SelectionPlan, tuple[ModelColumn, ...], tuple[int, ...]]
 
 _PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
 """Until what could not be loaded is tried again: twice as long each time."""
-
-
-class Agreement(Protocol):
-    """What the workers of a server have agreed on for each model, by tokens of what is wanted."""
-
-    joined: bool
-
-    def agreed(self, model: str) -> int:
-        """The token that holds in all workers; 0 before there is one."""
-
-    def agreed_text(self, model: str) -> bytes | None:
-        """What was proposed under it."""
-
-    def propose(self, model: str, token: int, text: bytes) -> int:
-        """Say that this worker has it warm; the token that holds afterwards."""
-
-    def abstain(self, model: str) -> None:
-        """Stand in nobody's way."""
-
-
-class Named(msgspec.Struct, frozen=True):
-    """What the catalog's aliases say of a model: on this all workers are at one.
-
-    Attributes:
-        champion: where the champion's alias points.
-        labels: the aliases that are people's, by name: the id of the version.
-        rollout: where the rollout's alias points, or nothing.
-    """
-
-    champion: str
-    labels: dict[str, str]
-    rollout: str
-
-    def text(self) -> bytes:
-        """The same text in every process."""
-        return msgspec.json.encode(self, order="deterministic")
-
-    def token(self) -> int:
-        """A number for it, never 0 and never the greatest."""
-        return int.from_bytes(hashlib.blake2b(self.text(), digest_size=8).digest(), "little") >> 1 | 1
-
-
-class Refused(msgspec.Struct, frozen=True):
-    """Why a model's versions were not taken over.
-
-    Attributes:
-        version: the champion that was wanted.
-        why: in a line.
-        code: of the error, if it is one of ours.
-    """
-
-    version: int
-    why: str
-    code: str = ""
 
 
 @dataclass(slots=True)
@@ -154,6 +100,7 @@ class ModelLoading:
         tell: told what a person should know.
         bring: loads a version from its folder and warms it, with a queue of its own.
         agreement: with the other workers of the server; None is a process by itself.
+        ledger: makes what the calls of a rollout, by its id, are counted in.
         clock: seconds that only grow.
 
     Attributes:
@@ -171,10 +118,12 @@ class ModelLoading:
         tell: Callable[[str], None],
         bring: Callable[[str, Entity, Path], LiveModel],
         agreement: Agreement | None = None,
+        ledger: Callable[[str], Ledger] = lambda rollout: Ledger(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._services = services
         self._agreement = agreement
+        self._ledger = ledger
         self._clock = clock
         self._bring = bring
         self._plan = plan
@@ -190,7 +139,7 @@ class ModelLoading:
         self._applied: dict[str, _Wanted] = {}
         self._listed: dict[str, tuple[float, tuple[int, ...]]] = {}
         self._own: weakref.WeakKeyDictionary[LiveModel, Own] = weakref.WeakKeyDictionary()
-        self._evidence: dict[str, dict[str, Evidence]] = {}
+        self._ledgers: dict[str, Ledger] = {}
         self._shadows: dict[str, Shadow] = {}
         self._seen: dict[str, tuple[str | None, Split | None]] = {}
         self._warm: dict[str, int] = {}
@@ -214,14 +163,6 @@ class ModelLoading:
     def unloaded(self) -> frozenset[str]:
         """The models that somebody has unloaded."""
         return self._unloaded
-
-    def evidence(self, rollout: str) -> Mapping[str, Evidence]:
-        """What this process has seen of a rollout, by version; empty when it serves none of it."""
-        return self._evidence.get(rollout, {})
-
-    def shadow(self, rollout: str) -> Shadow | None:
-        """The shadow of a rollout in this process."""
-        return self._shadows.get(rollout)
 
     def close(self) -> None:
         """End what runs beside."""
@@ -331,6 +272,8 @@ class ModelLoading:
         self._seen[name] = now.default, now.split  # and no version: its memory is free when it answers no more
         if split is not None and (now.split is None or now.split.shadow is not split.shadow):
             self._end_shadow(split)
+        if split is not None and (now.split is None or now.split.rollout != split.rollout):
+            self._ledgers.pop(split.rollout, None)
         if now.default is not None:
             self._metrics.set("mainspring_model_version", float(now.default), app=self._plan.app, model=name)
         return now.default is not None and now.default != default
@@ -435,14 +378,17 @@ class ModelLoading:
         stable, canary = str(rollout.stable), str(rollout.canary)
         if default != stable or canary not in ready or rollout.state != "running":
             return None
-        evidence = self._evidence.setdefault(rollout.id, {stable: Evidence(), canary: Evidence()})
+        ledger = self._ledgers.get(rollout.id)
+        if ledger is None:
+            ledger = self._ledgers[rollout.id] = self._ledger(rollout.id)
         shadow = None
         if rollout.now.shadow:
             shadow = self._shadows.get(rollout.id)
             if shadow is None:
-                shadow = self._shadows[rollout.id] = Shadow(binary=ready[stable].card.task == "binary")
+                binary = ready[stable].card.task == "binary"
+                shadow = self._shadows[rollout.id] = Shadow(binary=binary, tally=ledger.shadow)
         share = 0.0 if rollout.now.shadow else rollout.now.share
-        return Split(rollout.id, stable, canary, share, shadow, evidence)
+        return Split(rollout.id, stable, canary, share, shadow, {stable: ledger.stable, canary: ledger.canary})
 
     def _end_shadow(self, split: Split) -> None:
         if split.shadow is not None:

@@ -15,6 +15,7 @@ from mainspring.server.http.listening import origin_of_setting
 from mainspring.server.state import ending_of, metrics_file
 from mainspring.server.workers.board import Board, board_file
 from mainspring.server.workers.ports import check_platform, hold
+from mainspring.server.workers.rates import SharedRates, rates_file
 from mainspring.server.workers.supervisor import Supervisor
 from mainspring.serving.merging import MOMENTARY
 from mainspring.serving.telemetry import Metrics
@@ -71,6 +72,7 @@ def serve_workers(services: Services, only: Sequence[str], told: Callable[[str],
         return subprocess.Popen(whole, stdin=link.fileno(), env=environment, start_new_session=True)
 
     board = Board(board_file(kept, ending_of(only)), fresh=True)
+    SharedRates.begin(rates_file(kept, ending_of(only)))
 
     def ended(number: int) -> None:
         board.leave(number)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from mainspring.server.rollouts.loading import ModelLoading, Refused
+from mainspring.server.rollouts.agreement import Refused
+from mainspring.server.rollouts.loading import ModelLoading
 from mainspring.serving.table import ModelTable
 
 __all__ = ["Flip", "ModelStatus", "StatusFile", "WorkerStatus", "flips", "read_statuses", "status_of"]
