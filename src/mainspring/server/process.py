@@ -30,6 +30,7 @@ from mainspring.server.http.host import run_listeners
 from mainspring.server.http.rates import Rates, rates_of
 from mainspring.server.listeners import Listeners, MakeConsole, Served
 from mainspring.server.loop import online_views
+from mainspring.server.management.starting import Startup
 from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.state import WorkerState
 from mainspring.server.upkeep import Upkeep
@@ -75,6 +76,7 @@ class ServerProcess:
         else:
             self._told = told
         self._console = console
+        self._startup = Startup()
         self._settings = services.settings
         number, workers = (0, 1) if place is None else (place.number, place.workers)
         self.state = WorkerState(services, plan, number, only, workers)
@@ -97,6 +99,7 @@ class ServerProcess:
             most_traces=self._settings.whole("traces.most"),
         )
         self._listeners: Listeners | None = None
+        self._upkeep: Upkeep | None = None
         self.serving = threading.Event()
         self.interrupted = False
 
@@ -111,17 +114,19 @@ class ServerProcess:
             UserCodeError: MS-2520, the entry script does not start.
         """
         callers, rates = callers_of(self._settings, self._told), self._rates()
-        self.state.open()
-        self.assistants = assistants_of(
-            self.services,
-            self.plan,
-            self.language.inner,
-            self.state.knowledge.searchers,
-            lambda: self.state.endpoints,
-            online_views(self.services, self.plan),
-            self._outside,
-            self.runs,
-        )
+        with self._startup.step("mainspring.models.load"):
+            self.state.open()
+        with self._startup.step("mainspring.assistants.open"):
+            self.assistants = assistants_of(
+                self.services,
+                self.plan,
+                self.language.inner,
+                self.state.knowledge.searchers,
+                lambda: self.state.endpoints,
+                online_views(self.services, self.plan),
+                self._outside,
+                self.runs,
+            )
         served = Served(
             self.state,
             self.rollouts,
@@ -131,6 +136,8 @@ class ServerProcess:
             self._outside,
             self.runs,
             self._calls,
+            self._startup,
+            lambda: [] if self._upkeep is None else self._upkeep.described(),
         )
         shared = self._place is not None
         listeners = Listeners(
@@ -140,7 +147,8 @@ class ServerProcess:
         try:
             if self.state.pushing is not None:
                 self.state.pushing.start()
-            listeners.bind()
+            with self._startup.step("mainspring.listeners.bind"):
+                listeners.bind()
             if callers.tokens is not None:
                 callers.tokens.issuer.start()
             uvloop.run(self._serve(listeners))
@@ -185,6 +193,7 @@ class ServerProcess:
     async def _serve(self, listeners: Listeners) -> None:
         answers = AnswerMonitors(self.services, self.plan, self.runs, self._show)
         upkeep = Upkeep(self.state, self.rollouts, self.assistants, answers, self.language, self._leads, self._told)
+        self._upkeep = upkeep
 
         async def started() -> None:
             await listeners.start_grpc()
@@ -197,10 +206,12 @@ class ServerProcess:
             for outside in self._outside.values():
                 outside.start()
             upkeep.start()
+            listeners.register()
             if self._place is not None:
                 self._place.link.answers()
 
         async def stopping() -> None:
+            await asyncio.to_thread(listeners.take_out)
             self.state.vector_indexes.stop()
             await upkeep.stop()
             await listeners.stop_grpc()

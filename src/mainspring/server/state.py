@@ -40,6 +40,7 @@ from mainspring.server.features.sweeping import sweep_unused
 from mainspring.server.features.vector_indexes import VectorIndexes
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
+from mainspring.server.management.levels import Levels, levels_file
 from mainspring.server.monitors import ModelMonitors
 from mainspring.server.rollouts.composing import (
     Compositions,
@@ -63,7 +64,7 @@ from mainspring.serving.models import LiveModel
 from mainspring.serving.predlog.schema import ColumnKind, LogSchema
 from mainspring.serving.predlog.writer import PredictionLog
 from mainspring.serving.table import ModelTable
-from mainspring.serving.telemetry import Metrics, page
+from mainspring.serving.telemetry import Metrics, Series, page
 
 if TYPE_CHECKING:
     from mainspring.metrics.arrays import Ints
@@ -108,6 +109,7 @@ class WorkerState:
         self.board = Board(board_file(self._kept, ending_of(only)), worker) if workers > 1 else None
         self.rates_file = rates_file(self._kept, ending_of(only)) if workers > 1 else None
         self.ledgers = Ledgers(self._kept / "rollouts", f"{worker}{ending_of(only)}")
+        self.levels = Levels(levels_file(self._kept, ending_of(only)) if workers > 1 else None)
         self.said = StatusFile(self._kept, worker, ending_of(only))
         self.watch = FlipWatch(self.flips, services.settings.number("serving.flip"), _tell, time.monotonic)
         self.metrics.clear(MOMENTARY)
@@ -486,6 +488,11 @@ class WorkerState:
         if self.pushing is not None:
             self.pushing.measure()
         return self.metrics.render(accept) if self.together is None else page(self.together.merged(), accept)
+
+    def numbers(self) -> Mapping[Series, float]:
+        """Every number that is counted, of all workers."""
+        self.count_logged()
+        return self.metrics.numbers() if self.together is None else self.together.merged()
 
     def publish_metrics(self) -> None:
         """Bring what other workers read of this one up to date."""
