@@ -32,6 +32,7 @@ from mainspring.server.answering.prompts import shares_of
 from mainspring.server.features.vector_indexes import described_named
 from mainspring.server.planning import plan_of
 from mainspring.server.trace import trace_prediction
+from mainspring.server.workers.status import Flip, flips, read_statuses
 
 __all__ = ["command"]
 
@@ -142,6 +143,7 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
                 **({"table": table_of(services, plan, kind, name)} if kind in _TABLES else {}),
                 **({"quality": quality_of(services, kind, name)} if kind in _TABLES else {}),
                 **({"rollout": rollout_of(services, plan, node)} if kind in ("endpoint", "model") else {}),
+                **({"flips": msgspec.to_builtins(_flips(services, name))} if kind == "model" else {}),
                 **({"index": index_of(services, name)} if kind == "index" else {}),
                 **({"vector_index": described_named(services, plan, name)} if kind == "vector_index" else {}),
             }
@@ -159,6 +161,13 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
     _describe_more(services, plan, kind, name)
     if kind in ("endpoint", "model"):
         lines(rollout_lines(rollout_of(services, plan, node)))
+    if kind == "model":
+        lines(f"  {flip.told()}" for flip in _flips(services, name))
+
+
+def _flips(services: Services, model: str) -> list[Flip]:
+    """Versions that the workers of the server of this project do not answer with yet."""
+    return [flip for flip in flips(read_statuses(services.state)) if flip.model == model]
 
 
 def _describe_more(services: Services, plan: Plan, kind: str, name: str) -> None:
