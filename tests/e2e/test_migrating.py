@@ -75,6 +75,12 @@ def test_each_version_reads_what_it_was_trained_on(shop: Path) -> None:
     (left,) = unused(shop)
     assert left["what"].startswith("rows online of feature view habits")
     assert left["sweep_us"] == left["since_us"] + 86_400_000_000
+    assert json.loads(mainspring("show", "unused", "--json", cwd=shop).stdout) == [left]
+    assert left["what"] in mainspring("show", "unused", cwd=shop).stdout
+    assert json.loads(mainspring("show", "feature_view/habits", "--json", cwd=shop).stdout)["unused"] == [left]
+    assert (
+        f"nothing reads it: {left['what']}, swept after" in mainspring("show", "feature_view/habits", cwd=shop).stdout
+    )
 
 
 def test_a_restarted_server_brings_the_old_definition_up(shop: Path) -> None:
