@@ -76,7 +76,8 @@ def test_a_sample_comes_back_as_it_was_answered(values, keys):
     samples.put((), keys, at, values, {"v": "PRESENT"})
     (found,) = samples.take(at, 10)
     assert (repr(found.values), found.keys, found.at_us) == (repr(tuple(values)), keys, at)
-    assert found.statuses == {"v": "PRESENT"} and samples.take(at, 10) == []
+    assert found.statuses == {"v": "PRESENT"}
+    assert samples.take(at, 10) == []
 
 
 @pytest.mark.parametrize("seed", range(3))
