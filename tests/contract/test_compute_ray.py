@@ -158,7 +158,9 @@ def test_history_is_the_same_bytes_on_two_nodes(
         pa.table(
             {
                 "label": pa.array(range(asked)),
-                "customer": pa.array([random.Random(number).choice(names) for number in range(asked)]),
+                "customer": pa.array(
+                    ["c0" if number % 5 < 2 else random.Random(number).choice(names) for number in range(asked)]
+                ),
                 "shop": pa.array(rng.integers(0, 3, asked)),
                 "at": pa.array(START + rng.integers(0, SPAN, asked), moment),
             }
@@ -181,6 +183,7 @@ def test_history_is_the_same_bytes_on_two_nodes(
         there = history(services, [view], spine, status=True, compute=Counting()).arrow()  # type: ignore[arg-type]
         assert len(parts) > 8, "one part would prove nothing"
         assert sum(len(part.spine) for part in parts) == asked
+        assert sum(part.asked.stretch for part in parts) > 2, "the hot key was not split by time"
         assert there.combine_chunks().equals(here.combine_chunks()), view.name
         sinks = []
         for table in (here, there):
