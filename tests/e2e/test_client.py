@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,10 +18,13 @@ from hypothesis.extra import numpy as arrays
 
 from e2e.client_example import visit
 from e2e.conftest import Served, free_port
+from grpc_kit import address
 from mainspring.client import (
     AnswerError,
     AsyncClient,
+    AsyncGrpcClient,
     Client,
+    GrpcClient,
     KeyRefusedError,
     Label,
     RequestRefusedError,
@@ -270,3 +275,91 @@ def test_tensors_come_back_as_they_went(array: np.ndarray[Any, Any]) -> None:
     assert found["x"].dtype == array.dtype.newbyteorder("<")
     assert found["x"].tobytes() == array.astype(array.dtype.newbyteorder("<")).tobytes()
     assert found["words"].tolist() == [b"ab", b"", "Ж".encode()]
+
+
+# -- gRPC -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_clients_over_grpc_say_the_same_as_over_http(served: Served) -> None:
+    where = address(served)
+    with Client(served.url) as http, GrpcClient(where) as client:
+        wanted = http.infer("returns", {"input": MATRIX})
+        found = client.infer("returns", {"input": MATRIX}, version=wanted.version, outputs=["score"])
+        assert (found.model, found.version, len(found.ids)) == (wanted.model, wanted.version, 2)
+        assert found.outputs["score"].tobytes() == wanted.outputs["score"].tobytes()
+        assert client.models() == ["returns"]
+        with pytest.raises(RequestRefusedError, match="no model is called 'nobody'") as refused:
+            client.infer("nobody", {"input": MATRIX})
+        assert refused.value.status == 404
+        with pytest.raises(DataError, match="complex"):
+            client.infer("returns", {"input": MATRIX.astype("c8")})
+        with pytest.raises(AnswerError) as late:
+            client.infer("returns", {"input": MATRIX}, timeout_us=1)
+        assert late.value.status == 504
+
+    async def ask() -> tuple[Any, ...]:
+        async with AsyncGrpcClient(where) as client:
+            many = await asyncio.gather(*(client.infer("returns", {"input": MATRIX + n}) for n in range(20)))
+            with pytest.raises(RequestRefusedError, match="no output"):
+                await client.infer("returns", {"input": MATRIX}, outputs=["nothing"])
+            return await client.models(), many
+
+    names, many = asyncio.run(ask())
+    assert names == ["returns"]
+    with Client(served.url) as http:
+        for n, one in enumerate(many):
+            assert (
+                one.outputs["score"].tobytes()
+                == http.infer("returns", {"input": MATRIX + n}).outputs["score"].tobytes()
+            )
+
+
+class Busy(grpc.GenericRpcHandler):
+    """A server of gRPC that is busy so many times before it answers, and keeps what it was sent."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+        self.keys: list[Any] = []
+
+    def service(self, handler_call_details: Any) -> Any:
+        self.keys.append(dict(handler_call_details.invocation_metadata).get("authorization"))
+
+        def handle(data: bytes, context: grpc.ServicerContext) -> bytes:
+            if self.left:
+                self.left -= 1
+                context.set_trailing_metadata((("grpc-retry-pushback-ms", "0"),))
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many")
+            return b"\x0a\x03\x0a\x01m"
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+
+@both
+@pytest.mark.parametrize(("times", "tries"), [(2, 3), (3, 3)])
+def test_a_busy_server_of_grpc_is_asked_again_and_not_for_ever(mode: str, times: int, tries: int) -> None:
+    handler = Busy(times)
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(2), (handler,))
+    where = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+
+    def ask() -> list[str]:
+        if mode == "sync":
+            with GrpcClient(where, key="secret", tries=tries) as client:
+                return client.models()
+
+        async def asynchronously() -> list[str]:
+            async with AsyncGrpcClient(where, key="secret", tries=tries) as client:
+                return await client.models()
+
+        return asyncio.run(asynchronously())
+
+    try:
+        if times < tries:
+            assert ask() == ["m"]
+        else:
+            with pytest.raises(AnswerError, match="cannot answer now") as found:
+                ask()
+            assert (found.value.status, "too many" in (found.value.why or "")) == (429, True)
+        assert handler.keys == ["Bearer secret"] * 3
+    finally:
+        server.stop(0).wait()

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mainspring.client import wire
 from mainspring.client.answers import FeatureAnswer, Inference, Labelled, Prediction, Pushed
-from mainspring.client.faults import no_answer
 from mainspring.client.tensors import Arrays
+from mainspring.client.trying import Attempts
 from mainspring.client.wire import Asked, Label, Received
 from mainspring.lazy import lazy
 
@@ -91,17 +90,12 @@ class AsyncClient:
         return await self._call(wire.models())
 
     async def _call(self, asked: Asked[T]) -> T:
-        end, tries = time.monotonic() + self._timeout, 0
+        attempts = Attempts(self._timeout, self._tries)
         while True:
-            tries += 1
-            received, why = await self._send(asked, end - time.monotonic())
-            pause = wire.again(received, tries)
-            if received is not None and pause < 0:
-                return asked.answer(self.url, received)
-            if tries >= self._tries or time.monotonic() + pause >= end:
-                if received is None:
-                    raise no_answer(self.url, why, tries)
-                return asked.answer(self.url, received)
+            received, why = await self._send(asked, attempts.left())
+            pause = attempts.pause(received)
+            if pause is None:
+                return attempts.answer(asked, self.url, received, why)
             await asyncio.sleep(pause)
 
     async def _send(self, asked: Asked[T], seconds: float) -> tuple[Received | None, str]:
@@ -111,7 +105,7 @@ class AsyncClient:
                 self.url + asked.path,
                 data=asked.body or None,
                 headers={**self._headers, **asked.headers},
-                timeout=aiohttp.ClientTimeout(total=max(seconds, 0.001)),
+                timeout=aiohttp.ClientTimeout(total=seconds),
                 allow_redirects=False,
             ) as answer:
                 headers = {name.lower(): value for name, value in answer.headers.items()}

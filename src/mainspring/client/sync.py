@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from mainspring.client import wire
 from mainspring.client.answers import FeatureAnswer, Inference, Labelled, Prediction, Pushed
-from mainspring.client.faults import no_answer
 from mainspring.client.tensors import Arrays
+from mainspring.client.trying import Attempts
 from mainspring.client.wire import Asked, Label, Received
 from mainspring.lazy import lazy
 
@@ -125,17 +125,12 @@ class Client:
         return self._call(wire.models())
 
     def _call(self, asked: Asked[T]) -> T:
-        end, tries = time.monotonic() + self._timeout, 0
+        attempts = Attempts(self._timeout, self._tries)
         while True:
-            tries += 1
-            received, why = self._send(asked, end - time.monotonic())
-            pause = wire.again(received, tries)
-            if received is not None and pause < 0:
-                return asked.answer(self.url, received)
-            if tries >= self._tries or time.monotonic() + pause >= end:
-                if received is None:
-                    raise no_answer(self.url, why, tries)
-                return asked.answer(self.url, received)
+            received, why = self._send(asked, attempts.left())
+            pause = attempts.pause(received)
+            if pause is None:
+                return attempts.answer(asked, self.url, received, why)
             time.sleep(pause)
 
     def _send(self, asked: Asked[T], seconds: float) -> tuple[Received | None, str]:
@@ -145,7 +140,7 @@ class Client:
                 self.url + asked.path,
                 body=asked.body or None,
                 headers={**self._headers, **asked.headers},
-                timeout=max(seconds, 0.001),
+                timeout=seconds,
                 redirect=False,
                 retries=False,
             )

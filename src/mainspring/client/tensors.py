@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["Arrays", "read_tensors", "write_tensors"]
+__all__ = ["Arrays", "array_of", "read_tensors", "write_tensors", "written"]
 
 Arrays = Mapping[str, "npt.NDArray[np.generic]"]
 
@@ -48,7 +48,7 @@ def write_tensors(
     described, parts = [], []
     for name, given in inputs.items():
         array = np.asarray(given)
-        datatype, data = _written(name, array)
+        datatype, data = written(name, array)
         described.append(
             {
                 "name": name,
@@ -65,11 +65,20 @@ def write_tensors(
         head["parameters"]["timeout"] = timeout_us
     if outputs:
         head["outputs"] = [{"name": name, "parameters": {"binary_data": True}} for name in outputs]
-    written = orjson.dumps(head)
-    return b"".join((written, *parts)), len(written)
+    told = orjson.dumps(head)
+    return b"".join((told, *parts)), len(told)
 
 
-def _written(name: str, array: npt.NDArray[np.generic]) -> tuple[str, bytes]:
+def written(name: str, array: npt.NDArray[np.generic]) -> tuple[str, bytes]:
+    """An array's datatype and its bytes.
+
+    Args:
+        name: of its tensor.
+        array: of numbers, of booleans, or of text.
+
+    Raises:
+        DataError: MS-2791, it is of no type that the protocol has.
+    """
     if array.dtype.kind in "OSU":
         elements = [one if isinstance(one, bytes) else str(one).encode() for one in array.ravel().tolist()]
         return "BYTES", b"".join([len(one).to_bytes(4, "little") + one for one in elements])
@@ -104,11 +113,20 @@ def read_tensors(described: Sequence[Mapping[str, Any]], tail: memoryview) -> di
             continue
         data = tail[place : place + size]
         place += size
-        if datatype == "BYTES":
-            found[one["name"]] = np.array(_elements(data), object).reshape(shape)
-        else:
-            found[one["name"]] = np.frombuffer(data, "<" + _TYPES[datatype].replace("?", "b1")).reshape(shape)
+        found[one["name"]] = array_of(datatype, data, shape)
     return found
+
+
+def array_of(datatype: str, data: memoryview, shape: Sequence[int]) -> npt.NDArray[np.generic]:
+    """A tensor of its bytes.
+
+    Raises:
+        ValueError: they are not of this shape.
+        KeyError: the datatype is none.
+    """
+    if datatype == "BYTES":
+        return np.array(_elements(data), object).reshape(shape)
+    return np.frombuffer(data, "<" + _TYPES[datatype].replace("?", "b1")).reshape(shape)
 
 
 def _elements(data: memoryview) -> list[bytes]:
