@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
+import numpy as np
 import pytest
 
 from e2e.conftest import Served, call, mainspring, serve
+from grpc_kit import address, failed, stub
+from mainspring.protocols.oip import messages as oip
 
 INFER = "/v2/models/returns/infer"
 MODEL = '''
@@ -155,6 +159,29 @@ def test_a_deadline_is_kept_while_the_model_is_busy_and_nothing_is_computed_for_
     after = statistics(slow)
     assert after["inference_count"] - before["inference_count"] == 1
     assert after["execution_count"] - before["execution_count"] == 1
+
+
+def test_a_deadline_over_grpc_is_kept_and_nothing_is_computed_for_it(slow: Served) -> None:
+    """Both of gRPC's ways: the call's own deadline, and the protocol's parameter."""
+    before = statistics(slow)
+    with (
+        grpc.insecure_channel(address(slow)) as channel,
+        concurrent.futures.ThreadPoolExecutor(4) as pool,
+        busy(slow, pool, 3.0) as head,
+    ):
+        infer, message = stub(channel, oip.schema(), oip.INFERENCE, "ModelInfer")
+        tensor = {"name": "input", "datatype": "FP64", "shape": [5, 3]}
+        asked = message(model_name="returns", inputs=[tensor], raw_input_contents=[np.ones((5, 3)).tobytes()])
+        late, waits = asked.__deepcopy__(), pool.submit(infer, asked, timeout=60)
+        late.parameters["timeout"].int64_param = 50_000
+        assert failed(lambda: infer(asked, timeout=0.05))[0] == "DEADLINE_EXCEEDED"
+        assert failed(lambda: infer(late, timeout=60))[0] == "DEADLINE_EXCEEDED"
+        wait_for(lambda: shown(slow, "mainspring_queue_rows") == 5)
+        assert not head.done()
+    assert waits.result().outputs[0].shape == [5]
+    after = statistics(slow)
+    assert after["inference_count"] - before["inference_count"] == 1 + 5
+    assert after["execution_count"] - before["execution_count"] == 2
 
 
 def test_nothing_is_computed_for_a_client_that_has_left(slow: Served) -> None:

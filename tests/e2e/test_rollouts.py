@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
+import numpy as np
 import pytest
 
 from e2e.conftest import Served, call, mainspring, serve
 from e2e.test_protocols import raw
+from grpc_kit import address, called
 from mainspring.catalog.ids import now_us
 from mainspring.catalog.rollouts import current
 from mainspring.choose.services import Services
 from mainspring.config.project import load_app
 from mainspring.declare.rollout import RolloutStep
+from mainspring.protocols.oip import messages
 from mainspring.protocols.tfserving.reload import ModelConfig, reload_config
 from mainspring.server.planning import plan_of
 from mainspring.server.rollouts.deciding import promote_whole, try_version
@@ -82,6 +86,15 @@ def oip(url: str, path: str = "", headers: dict[str, str] | None = None) -> tupl
     tensor = {"name": "input", "datatype": "FP64", "shape": [1, 3], "data": ROW}
     status, body, _ = call(f"{url}/v2/models/returns{path}/infer", {"inputs": [tensor]}, headers)
     return status, json.loads(body)
+
+
+def over_grpc(served: Served, keys: list[str]) -> list[str]:
+    """Which version answers each key over gRPC."""
+    tensor = {"name": "input", "datatype": "FP64", "shape": [1, 3]}
+    asked = {"model_name": "returns", "inputs": [tensor], "raw_input_contents": [np.array(ROW, "<f8").tobytes()]}
+    with grpc.insecure_channel(address(served)) as channel:
+        ask = called(channel, messages.schema(), messages.INFERENCE)
+        return [ask("ModelInfer", (("x-mainspring-key", key),), **asked).model_version for key in keys]
 
 
 def native(url: str, path: str = "", body: object = None, headers: dict[str, str] | None = None) -> Any:
@@ -185,6 +198,7 @@ def test_a_canary_is_sticky_and_ends_by_a_rollback(server: Served) -> None:
     keyed = {f"u{n}": oip(server.url, "", {"x-mainspring-key": f"u{n}"})[1]["model_version"] for n in range(40)}
     assert set(keyed.values()) == {"1", "2"}
     assert all(oip(server.url, "", {"x-mainspring-key": key})[1]["model_version"] == v for key, v in keyed.items())
+    assert over_grpc(server, list(keyed)) == list(keyed.values()), "and the same keys over gRPC"
     assert len({oip(server.url)[1]["model_version"] for _ in range(5)}) == 1, "the same question goes the same way"
     assert oip(server.url, "/versions/1", {"x-mainspring-key": "u1"})[1]["model_version"] == "1"
     mine = next(one for one in answers if one["version"] == "2")["id"]
@@ -212,8 +226,9 @@ def test_a_shadow_answers_nobody_and_is_compared(server: Served) -> None:
     answers = native(server.url, "", rows)["predictions"]
     assert {one["version"] for one in answers} == {"1"}
     assert oip(server.url)[1]["model_version"] == "1"
+    assert over_grpc(server, ["a", "b"]) == ["1", "1"]
     found = until(
-        lambda: (s := show(server.project, "endpoint/returns")["rollout"]["shadow"]) and s["rows"] >= 101 and s
+        lambda: (s := show(server.project, "endpoint/returns")["rollout"]["shadow"]) and s["rows"] >= 103 and s
     )
     assert found["failed"] == found["dropped"] == 0
     assert found["greatest"] > 0
