@@ -378,3 +378,26 @@ def test_a_second_process_asks_the_owner(library: Library) -> None:
     library.open()
     library.sync()
     library.consistent()
+
+
+def test_a_version_knows_how_long_its_chunks_are(library):
+    texts = {f"page{number}": f"# Page {number}\n\n" + "word and more of it. " * 3 * number for number in range(12)}
+    texts["long"] = "# Long\n\n" + "a sentence of words, " * 900  # only its beginning is looked at
+    library.write(**texts)
+    library.sync()
+    manifest = library.ports.manifest
+    (version,) = manifest.versions("library")
+    page = library.store.scroll(collection("library", version.version), limit=5_000)
+    words = [len(point.payload["text"].split()) for point in page.points]
+    assert version.spec["words"] == pytest.approx(sum(words) / len(words), rel=0.1)
+
+
+@pytest.mark.parametrize(("k", "looked_at"), [(1, 50), (10, 50), (80, 160), (1000, 1000)])
+def test_each_leg_brings_more_than_is_wanted(library, monkeypatch, k, looked_at):
+    library.write(one="# One\n\nA pump and a valve.")
+    library.sync()
+    asked = []
+    search = library.store.search
+    monkeypatch.setattr(library.store, "search", lambda index, query: (asked.append(query), search(index, query))[1])
+    library.found("pump", k=k)
+    assert (asked[0].k, asked[0].candidates) == (k, looked_at)
