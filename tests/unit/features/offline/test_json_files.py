@@ -66,7 +66,7 @@ def test_parts_say_what_the_whole_says(tmp_path, monkeypatch, ending, rows, part
         text = "\n".join(written) + "\n"
     path.write_text(text, encoding="utf-8", newline="")
     whole, parts = read(path, 1 << 20, monkeypatch), read(path, part, monkeypatch)
-    # Lines are looked at by Arrow, part by part: what differs in kind, or is null, in all of the file may not in a part.
+    # Arrow looks at lines part by part: what differs in kind, or is null, in all of the file may not in a part.
     if ending == "json" or len(whole) > 1:
         assert parts[:3] == whole[:3]
 
