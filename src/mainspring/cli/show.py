@@ -38,6 +38,7 @@ from mainspring.server.features.vector_indexes import described_named
 from mainspring.server.loop import online_views
 from mainspring.server.planning import plan_of
 from mainspring.server.trace import trace_prediction
+from mainspring.server.workers.status import Flip, flips, read_statuses
 
 __all__ = ["command"]
 
@@ -160,6 +161,7 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
                 **({"quality": quality_of(services, kind, name)} if kind in _TABLES else {}),
                 **({"unused": [dataclasses.asdict(one) for one in kept]} if kept else {}),
                 **({"rollout": rollout_of(services, plan, node)} if kind in ("endpoint", "model") else {}),
+                **({"flips": msgspec.to_builtins(_flips(services, name))} if kind == "model" else {}),
                 **({"index": index_of(services, name)} if kind == "index" else {}),
                 **({"vector_index": described_named(services, plan, name)} if kind == "vector_index" else {}),
             }
@@ -178,6 +180,13 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
     lines(f"  kept, and nothing reads it: {text}" for text in told(kept))
     if kind in ("endpoint", "model"):
         lines(rollout_lines(rollout_of(services, plan, node)))
+    if kind == "model":
+        lines(f"  {flip.told()}" for flip in _flips(services, name))
+
+
+def _flips(services: Services, model: str) -> list[Flip]:
+    """Versions that the workers of the server of this project do not answer with yet."""
+    return [flip for flip in flips(read_statuses(services.state)) if flip.model == model]
 
 
 def _describe_more(services: Services, plan: Plan, kind: str, name: str) -> None:
