@@ -13,7 +13,7 @@ from mainspring.declare.origin import Origin, of_function
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError, MainspringError, UserCodeError
 from mainspring.features.cast import Reading, UnfitError, cast_column, misfit
-from mainspring.features.duck import connection
+from mainspring.features.duck import by_chance, connection
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def _query(sql: str, frames: Mapping[str, pa.Table]) -> pa.Table:
         for name, table in frames.items():
             opened.register(name, table)
         opened.execute("set enable_external_access = false")  # a file would be an input that no key knows of
+        if by_chance(opened, sql):
+            raise ValueError("its SQL has a limit without an order, or a sample: its rows would be a matter of chance")
         return opened.sql(sql).to_arrow_table()
 
 

@@ -17,7 +17,7 @@ from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.frame import Frame
 from mainspring.declare.on_demand import FeatureInput, FeatureService, OnDemand
 from mainspring.errors import UsageError
-from mainspring.features.duck import connection
+from mainspring.features.duck import by_chance, connection
 from mainspring.features.log import read_log, standing
 from mainspring.features.online.answered import Rows
 from mainspring.features.online.materialise import Materialised, materialise
@@ -284,6 +284,13 @@ class FeatureStore:
                     kept = rows.filter(pa.compute.invert(rows.column(DELETED)))
                     opened.register(name, kept.select([c for c in kept.column_names if not c.startswith("_")]))
             opened.execute("set enable_external_access = false")
+            if by_chance(opened, sql):
+                raise UsageError(
+                    "the SQL of a spine leaves its rows to chance",
+                    code="MS-2167",
+                    why="it has a limit without an order, or a sample; the same question would have other rows",
+                    fix="order by what tells the rows apart; to sample, compare hash(key) with a number",
+                )
             try:
                 return Frame(opened.sql(sql).to_arrow_table())
             except duckdb.Error as error:
