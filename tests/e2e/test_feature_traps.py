@@ -2,10 +2,11 @@
 
 What random programs find is tested elsewhere (`test_mutants`, `test_history_oracle`, `test_corrections`); here each
 trap is told apart, offline and online, in one project. Elsewhere, as they need more than that: an empty view
-(`test_an_empty_log_and_an_empty_spine`), a million equal keys (`test_stretches`), a schema that changes between files
-(`test_one_file_may_not_hold_another_type_than_the_next`, `test_a_column_that_one_file_lacks`), two materialisations at once
-(`test_who_comes_while_another_is_at_it_waits_and_finds_it_done`), a stale plan and a feature that is removed while its rows
-are alive (`test_migrating`), memory (`bench/memory.py`) and what a read costs (`bench/beside_feast.py online`).
+(`test_an_empty_log_and_an_empty_spine`), a million equal keys (`test_stretches`), a schema that changes between
+files (`test_one_file_may_not_hold_another_type_than_the_next`, `test_a_column_that_one_file_lacks`), two
+materialisations at once (`test_who_comes_while_another_is_at_it_waits_and_finds_it_done`), a stale plan and a feature
+that is removed while its rows are alive (`test_migrating`), memory and what a read costs (`bench/memory.py`,
+`bench/beside_feast.py`).
 """
 
 from __future__ import annotations
