@@ -49,6 +49,7 @@ def shop(built: Path, tmp_path: Path) -> Path:
 
 
 def test_each_version_reads_what_it_was_trained_on(shop: Path) -> None:
+    """Traps: stale plan; feature removed with rows alive."""
     steps = json.loads(mainspring("apply", "--json", cwd=shop).stdout)["steps"]
     beside = [step["name"] for step in steps if "@" in step["name"]]
     assert [name.partition("@")[0] for name in beside] == ["feature_view/habits", "online/habits"]
@@ -75,6 +76,12 @@ def test_each_version_reads_what_it_was_trained_on(shop: Path) -> None:
     (left,) = unused(shop)
     assert left["what"].startswith("rows online of feature view habits")
     assert left["sweep_us"] == left["since_us"] + 86_400_000_000
+    assert json.loads(mainspring("show", "unused", "--json", cwd=shop).stdout) == [left]
+    assert left["what"] in mainspring("show", "unused", cwd=shop).stdout
+    assert json.loads(mainspring("show", "feature_view/habits", "--json", cwd=shop).stdout)["unused"] == [left]
+    assert (
+        f"nothing reads it: {left['what']}, swept after" in mainspring("show", "feature_view/habits", cwd=shop).stdout
+    )
 
 
 def test_a_restarted_server_brings_the_old_definition_up(shop: Path) -> None:
