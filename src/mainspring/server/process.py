@@ -22,7 +22,7 @@ from mainspring.ports.llm import Usage
 from mainspring.server.answering.assistants import Assistants, assistants_of
 from mainspring.server.answering.language import Language
 from mainspring.server.answering.outside import close_all, outside_of
-from mainspring.server.answering.records import recorder_of
+from mainspring.server.answering.records import calls_of, recorder_of
 from mainspring.server.answering.watching import AnswerMonitors, run_log_path
 from mainspring.server.http.callers import callers_of
 from mainspring.server.http.host import run_listeners
@@ -80,7 +80,7 @@ class ServerProcess:
             services, plan, self.state.loading, self.state.models, self.state.metrics, told, now_us
         )
         self._only = frozenset(only)
-        self._calls = services.state / "log" / "calls.db"
+        self._calls = calls_of(services)
         self._recorder = recorder_of(services, self._calls, plan.app, told)
         self.language = Language(services, plan, told, self._recorder)
         self.assistants: Assistants = {}

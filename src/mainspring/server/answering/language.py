@@ -191,6 +191,7 @@ class Language:
         keys: Iterable[Key],
         further: Sequence[Route] = (),
         others: Callable[[bytes], Key | None] | None = None,
+        spent: Mapping[str, int] | None = None,
     ) -> Gateway:
         """What clients are answered by: the models and routes that the app has endpoints of, and `further` ones.
 
@@ -200,10 +201,10 @@ class Language:
             keys: of clients.
             further: routes besides.
             others: finds who brings what is none of the keys: see `bearers_of`.
+            spent: micro-units that accounts have spent in their period before: see `spent_of`.
         """
-        shown = self._shown()
         inner = {route.name: route for route in self._routes()}
-        routes = [msgspec.structs.replace(inner[of], name=name) for name, of in shown.items()]
+        routes = [msgspec.structs.replace(inner[of], name=name, bodies=log) for name, of, log in self._shown()]
         names = {route.name for route in routes}
         behind = {name for route in routes for name in (*route.fallback, *(other for other, _ in route.split))}
         routes += [inner[name] for name in sorted(behind - names)]
@@ -220,17 +221,16 @@ class Language:
             prices=self.prices,
             prompts=self.prompts.registry,
             recorder=self._recorder,
+            spent=spent,
             others=None if others is None else other,
         )
 
-    def _shown(self) -> dict[str, str]:
-        """The names that clients use, with the models or routes behind them."""
-        found = {}
+    def _shown(self) -> Iterator[tuple[str, str, float]]:
+        """The names that clients use, the models or routes behind them, and the share of texts that is kept."""
         for node in self._plan.of_kind("endpoint"):
             kind, _, name = node.inputs[0].strip("/").partition("/")
             if isinstance(node.declaration, AssistantEndpoint) and kind in ("llm", "route"):
-                found[node.name] = name
-        return found
+                yield node.name, name, spec_of(node.declaration).log
 
     def _routes(self) -> Iterator[Route]:
         for node in self._plan.of_kind("llm"):

@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 
 from mainspring.choose.services import Services
 from mainspring.llm.otlp import OtlpSpans
 from mainspring.llm.record import Recorder, Sink
 from mainspring.llm.store import CallStore
+from mainspring.llm.values import Key
 
-__all__ = ["recorder_of"]
+__all__ = ["calls_of", "recorder_of", "spent_of"]
+
+
+def calls_of(services: Services) -> Path:
+    """The file of a project's records."""
+    return services.state / "log" / "calls.db"
+
+
+def spent_of(calls: Path, keys: Iterable[Key]) -> dict[str, int]:
+    """Micro-units that keys with a budget have spent in the period that runs, by account: what a restart must know.
+
+    Args:
+        calls: the file of the records.
+        keys: of the gateway.
+
+    Raises:
+        StoreError: MS-4175, the file cannot be opened.
+    """
+    periods = {f"key:{key.id}": key.limits.period_s for key in keys if key.limits.money_micro is not None}
+    if not periods:
+        return {}
+    with closing(CallStore(calls, random.random)) as store:
+        return store.spent(periods)
 
 
 def recorder_of(services: Services, calls: Path, app: str, told: Callable[[str], None]) -> Recorder:
