@@ -142,6 +142,28 @@ def test_a_budget_and_the_texts_of_a_declared_share_outlive_a_restart(talk: Path
         assert served.stop() == 0, served.log.read_text()
 
 
+def test_of_models_beside_each_other_the_faster_one_answers(talk: Path, clients) -> None:
+    app = APP.replace("chat.route(backup)", 'chat.route(beside=[backup], hedge="50ms")')
+    (talk / "talk.py").write_text(app)
+    (talk / "slow.json").write_text(json.dumps([{"text": "slow", "delay": 120}]))
+    (talk / "fast.json").write_text(json.dumps([{"text": "fast"}]))
+    slow, fast = 'script = "slow.json"\n[llms.backup]', 'adapter = "fake"\nscript = "fast.json"'
+    (talk / "mainspring.toml").write_text(TOML.replace('[llms.backup]\nadapter = "fake"', f"{slow}\n{fast}"))
+    served = serve(talk)
+    try:
+        client = clients(served, "none")
+        for number in range(4):
+            ask = [{"role": "user", "content": f"number {number}"}]
+            answer = client.chat.completions.create(model="support", messages=ask)
+            assert answer.choices[0].message.content == "fast"
+    finally:
+        assert served.stop() == 0, served.log.read_text()
+    with closing(sqlite3.connect(talk / ".mainspring" / "log" / "calls.db")) as log:
+        found = log.execute("select upstream, hedged from llm_call").fetchall()
+    assert {upstream for upstream, _ in found} == {"backup"}
+    assert {hedged for _, hedged in found} == {0, 1}, "prompts are spread over both; some met the slow one first"
+
+
 def test_a_price_for_no_model_is_refused(talk: Path) -> None:
     (talk / "mainspring.toml").write_text(TOML + "[prices.chatt]\ninput = 3\n")
     failed = mainspring("serve", cwd=talk, status=3)
