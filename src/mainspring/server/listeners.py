@@ -41,6 +41,7 @@ from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
 from mainspring.server.answering.assistants import Assistants
 from mainspring.server.answering.language import Language, bearers_of, keys_of
+from mainspring.server.answering.records import calls_of, spent_of
 from mainspring.server.answering.talking import Talking
 from mainspring.server.counting import RequestCounts
 from mainspring.server.features.feast import FeastVectors
@@ -369,7 +370,9 @@ class Listeners:
         if not language:
             return
         kept = StoredResponses(self._state.services.state / "log" / "responses.db", time.time)
-        gateway, models = language.outer(keys_of(settings), others=bearers_of(self._callers)), Router()
+        keys, models = keys_of(settings), Router()
+        spent = spent_of(calls_of(self._state.services), keys)
+        gateway = language.outer(keys, others=bearers_of(self._callers), spent=spent)
         self._gateway = gateway
         add_llm_routes(models, gateway, kept)
         if "oip" in served_protocols(settings):

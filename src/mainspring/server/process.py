@@ -5,27 +5,23 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import uvloop
 
-from mainspring.assistants.run_log import RunLog
-from mainspring.assistants.trace import RunRecord
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
-from mainspring.declare.assistant import AssistantEndpoint
-from mainspring.declare.declaration import spec_of
 from mainspring.llm.record import Recorder
 from mainspring.monitoring.stats.decide import Finding
 from mainspring.plan.graph import Plan
-from mainspring.ports.llm import Usage
 from mainspring.server.answering.assistants import Assistants, assistants_of
 from mainspring.server.answering.language import Language
 from mainspring.server.answering.outside import close_all, outside_of
-from mainspring.server.answering.records import recorder_of, request_recorder
-from mainspring.server.answering.watching import AnswerMonitors, run_log_path
+from mainspring.server.answering.records import calls_of, recorder_of, request_recorder
+from mainspring.server.answering.runs import run_log_of
+from mainspring.server.answering.watching import AnswerMonitors
 from mainspring.server.http.callers import callers_of
 from mainspring.server.http.host import run_listeners
 from mainspring.server.http.rates import Rates, rates_of
@@ -87,20 +83,13 @@ class ServerProcess:
             services, plan, state.loading, state.models, state.metrics, told, now_us, state.ledgers, state.lacking
         )
         self._only = frozenset(only)
-        self._calls = services.state / "log" / "calls.db"
+        self._calls = calls_of(services)
         self._recorder = recorder_of(services, self._calls, plan.app, told)
         self._spans = request_recorder(services, plan.app, told)
         self.language = Language(services, plan, told, self._recorder)
         self.assistants: Assistants = {}
         self._outside = outside_of(plan, self._settings, told)
-        self.runs = RunLog(
-            run_log_path(services),
-            price=self._price,
-            shares=_shares(plan),
-            told=told,
-            trace_days=self._settings.number("traces.days"),
-            most_traces=self._settings.whole("traces.most"),
-        )
+        self.runs = run_log_of(services, plan, self.language, told)
         self._listeners: Listeners | None = None
         self._upkeep: Upkeep | None = None
         self.serving = threading.Event()
@@ -199,15 +188,6 @@ class ServerProcess:
         place = self.state.rates_file
         return rates_of(self._settings) if place is None else rates_of(self._settings, partial(SharedRates, path=place))
 
-    def _price(self, record: RunRecord) -> int | None:
-        """What a run costs, in micro-units, by the price of its assistant's model or of the model that answered."""
-        usage, assistant = record.answer.usage, self.assistants.get(record.assistant)
-        if usage is None:
-            return None
-        model = record.assistant if assistant is None else assistant.settings.model
-        tokens = Usage(usage.prompt, usage.completion, cached=usage.cached)
-        return self.language.cost_micro(model, tokens, record.at_us * 1000)
-
     def _show(self, monitor: str, findings: Sequence[Finding]) -> None:
         self.state.monitors.show(monitor, "", findings)
 
@@ -247,9 +227,3 @@ class ServerProcess:
             listeners.drain_grpc()
 
         await run_listeners(listeners.bound, self._settings.number("server.drain"), started, stopping, asked)
-
-
-def _shares(plan: Plan) -> Mapping[str, float]:
-    """The share of each assistant's runs whose traces are kept: ``log=`` of its endpoint."""
-    nodes = plan.of_kind("endpoint", over="assistant")
-    return {node.inputs[0].rpartition("/")[2]: spec_of(cast(AssistantEndpoint, node.declaration)).log for node in nodes}
