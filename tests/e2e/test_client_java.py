@@ -1,4 +1,4 @@
-"""A client that OpenAPI Generator makes from the description compiles on a JDK, and asks a running server."""
+"""A client that OpenAPI Generator makes compiles, and asks a running server; so does a bean of Spring."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ import pytest
 from e2e.conftest import Served, call
 from mainspring.client import Client
 
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "java" / "Ask.java"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "java"
+SPRING = [
+    Path(f"/usr/share/java/spring3-{part}.jar") for part in ("web", "context", "beans", "core", "aop", "expression")
+]
+"""Debian's Spring Framework, 4.3: the example uses what is alike in it and in Spring Boot's."""
 OPTIONS = (
     "openApiNullable=false,annotationLibrary=none,documentationProvider=none,invokerPackage=shop.client,"
     "apiPackage=shop.client.api,modelPackage=shop.client.model"
@@ -26,7 +30,10 @@ GENERATED = (
 
 
 @pytest.mark.skipif(shutil.which("javac") is None, reason="no JDK: apt install openjdk-17-jdk-headless")
-def test_a_generated_java_client_asks_the_server(served: Served, tmp_path: Path) -> None:
+@pytest.mark.skipif(
+    not all(jar.exists() for jar in SPRING), reason="no Spring: apt install libspring-web-java libspring-context-java"
+)
+def test_a_generated_java_client_asks_the_server_by_itself_and_from_spring(served: Served, tmp_path: Path) -> None:
     found = importlib.util.find_spec("openapi_generator_cli")
     assert found is not None
     assert found.origin is not None
@@ -48,10 +55,15 @@ def test_a_generated_java_client_asks_the_server(served: Served, tmp_path: Path)
     stub = sources / "stub" / "Generated.java"
     stub.parent.mkdir()
     stub.write_text(GENERATED)
-    files = [*(sources / "src" / "main").rglob("*.java"), stub, EXAMPLE]
+    files = [*(sources / "src" / "main").rglob("*.java"), stub, *EXAMPLES.glob("*.java")]
+    libraries = ":".join(map(str, [archive, *SPRING, "/usr/share/java/commons-logging.jar"]))
     flags = [f"-J{flag}" for flag in quick]
-    run("javac", *flags, "-proc:none", "-nowarn", "-d", tmp_path / "classes", "-cp", archive, *files)
-    told = run("java", *quick, "-cp", f"{tmp_path / 'classes'}:{archive}", "Ask", served.url).split("\n")
+    run("javac", *flags, "-proc:none", "-nowarn", "-d", tmp_path / "classes", "-cp", libraries, *files)
+
+    def ask(example: str) -> list[str]:
+        return run("java", *quick, "-cp", f"{tmp_path / 'classes'}:{libraries}", example, served.url).split("\n")
+
+    told = ask("Ask")
     with Client(served.url) as client:
         one = client.predict("returns", {"customer": "c1", "amount": 12.5})
     assert told[0].split(" ")[:2] == ["returns", json.dumps(one.prediction)]
@@ -59,3 +71,4 @@ def test_a_generated_java_client_asks_the_server(served: Served, tmp_path: Path)
     assert abs(float(told[0].split(" ")[2]) - one.score) < 1e-9
     assert told[1].split(" ")[1] == told[0].split(" ")[2]
     assert told[2:4] == ["1", "400"]
+    assert ask("AskWithSpring")[:3] == [told[0], told[1].split(" ")[1], "400"]

@@ -124,6 +124,28 @@ def test_tritons_client_knows_every_call(managed: Served, channel: grpc.Channel)
     ]
 
 
+def test_kserves_clients_are_answered_alike_on_every_wire(managed: Served, scores: list[float], tmp_path: Path) -> None:
+    """In a process of its own: its packages and its descriptors clash with the tests'."""
+    folder = Path(__file__).parents[1] / "kserve"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    locked = ["--require-hashes", "--target", str(tmp_path / "site"), "-r", str(folder / "requirements.lock")]
+    subprocess.run([*install, *locked], check=True, capture_output=True, timeout=300)
+    asked = [managed.url, address(managed), "returns", "3"]
+    command = [sys.executable, "-W", "ignore", str(folder / "client.py"), *asked]
+    env = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(found["json"]) == 32
+    for wire in ("binary", "v1", "grpc", "grpc typed", "grpc message"):
+        assert found[wire] == found["json"], wire
+    assert (found["ids"], found["grpc id"]) == (["json", "binary"], "grpc")
+    assert found["live"] == found["model ready"] == [True, True]
+    assert [found[name] for name in ("ready", "grpc live", "grpc ready", "grpc model ready")] == [True] * 4
+    assert found["unknown"][0] == found["unknown v1"][0] == 404
+    assert "no model is called 'nobody'" in found["unknown"][1]
+
+
 @pytest.mark.parametrize("name", ["triton_grpc", "plain_grpc"])
 def test_the_clients_of_the_documentation_are_answered(managed: Served, name: str, scores: list[float]) -> None:
     script = Path(__file__).parents[2] / "examples" / "clients" / f"{name}.py"

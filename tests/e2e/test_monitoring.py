@@ -156,10 +156,12 @@ def test_a_segment_is_watched_from_the_request_to_the_alarm(watched: Served) -> 
     closed(watched, 2)
     found = page(watched)
     shown = call(f"{watched.console}/monitors/watcher", headers={"Accept": "text/html"})[1].decode()
-    table = shown[shown.index("<h2>Latest scores") :].partition("</table>")[0]
-    scores = [tuple(re.findall(r"<td[^>]*>(.*?)</td>", row)[:4]) for row in table.split("<tr>")[2:]]
+    tables = shown[shown.index("<h2>Latest scores") :].partition("</section>")[0]
+    scores = [tuple(re.findall(r"<td[^>]*>(.*?)</td>", row)[:4]) for row in tables.split("<tr>") if "<td>" in row]
     assert {row[3] for row in scores} == {"1", "7"}, "over how many blocks"
     assert len(scores) == len(set(scores)) == len(found["scores"])
+    states = [row["state"] for row in found["scores"]]
+    assert states == sorted(states, key=lambda state: state == "ok"), "what is above its threshold comes first"
     segments = {row["segment"]: row for row in found["segments"]}
     assert sorted(segments) == ["region=north", "region=south", "vip=false", "vip=true"]
     north = sum(row["region"] == "north" for row in days[2])

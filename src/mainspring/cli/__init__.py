@@ -27,6 +27,7 @@ VERBS = {
     "deploy": "bring the app to where it runs, and look after it there",
     "ask": "talk to an assistant in the terminal",
     "show": "list or describe anything",
+    "tables": "who writes the tables of an object store; taking that over",
     "why": "why a step ran again, or did not",
     "diff": "what differs between two runs",
     "logs": "what a step printed",

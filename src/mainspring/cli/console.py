@@ -9,7 +9,7 @@ from mainspring.choose.services import Services
 from mainspring.lazy import lazy
 from mainspring.server.answering.talking import Talking
 from mainspring.server.http.asgi import AsgiApp
-from mainspring.server.process import Ask, MakeConsole
+from mainspring.server.listeners import Ask, MakeConsole
 from mainspring.server.state import WorkerState
 
 if TYPE_CHECKING:

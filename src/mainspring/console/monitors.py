@@ -14,6 +14,8 @@ from mainspring.ports.catalog import Event
 __all__ = ["change_alarm", "monitor", "monitors"]
 
 _SHOWN_FEATURES = 8
+_NEAREST = 12
+"""How many scores are seen at once; the others are a click away."""
 
 _UNTOLD = {"method": "", "why": "", "selection": {"js": None, "p": None, "warned": False}}
 
@@ -52,7 +54,8 @@ def monitor(state: ConsoleState, name: str) -> Page | None:
         "facts": {"blocks judged": len(evaluations)} | ({"alpha": last["alpha"]} if last else {}) | _seen(state, name),
         "block": last.get("block"),
         "failing": list(last.get("failing", ())),
-        "scores": [{"segment": "", **finding} for finding in last.get("findings", ())],
+        "scores": _by_nearness([{"segment": "", **finding} for finding in last.get("findings", ())]),
+        "nearest": _NEAREST,
         "segments": list(last.get("segments", ())),
         "outside": dict(last.get("outside", {})),
         "reported": [{"feature": feature, **numbers} for feature, numbers in last.get("reported", {}).items()],
@@ -110,6 +113,15 @@ def _of(state: ConsoleState, name: str, what: str) -> list[Event]:
     found = state.services.catalog.last_events(what=what, subject=f"/monitor/{name}", limit=400)
     latest = {event.data["block"]: event for event in reversed(found)}
     return [latest[block] for block in sorted(latest, key=lambda at: int(str(at)))]
+
+
+def _by_nearness(scores: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What is above its threshold first, then by the share of the threshold that is reached."""
+
+    def reached(score: Mapping[str, Any]) -> float:
+        return float(score["score"] / (score["threshold"] or 1.0))
+
+    return sorted(scores, key=lambda score: (score["state"] == "ok", -reached(score)))
 
 
 def _drift_charts(evaluations: Sequence[Event]) -> list[dict[str, object]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from mainspring.choose.backends import latest, told
 from mainspring.choose.report import conditions_report
 from mainspring.console.distributions import columns_of, distribution
 from mainspring.console.graph import layout
@@ -190,6 +191,8 @@ def serving(state: ConsoleState) -> Page:
         node = plan.node(f"/endpoint/{row['name']}")
         row["fields"] = [] if node is None else _request_fields(state, node)
         row |= rollout_rows(state, str(row["model"]))
+        measured = latest(state.services.catalog, str(row["model"]))
+        row["served"] = [] if measured is None else told(measured)
     nodes = [node for node in plan.of_kind("endpoint") if not node.inputs[0].startswith(("/model/", "/composition/"))]
     states = health_of(state, plan.upstream([node.url for node in nodes]), ())
     in_words = [

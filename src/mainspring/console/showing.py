@@ -192,6 +192,8 @@ def _told(data: Mapping[str, Any]) -> str:
     if "delta" in data:
         found = f"{data['metric']} {data['delta']:+.4f} [{data['low']:+.4f}, {data['high']:+.4f}]"
         parts.append(f"{found} against version {data.get('against', '?')} on {data['rows']:,} rows")
+    if "chosen" in data:
+        parts.append(", ".join(f"{rows} rows: {form}" for rows, form in data["chosen"].items()))
     if data.get("why"):
         parts.append(str(data["why"]))
     if not parts[1:] and "run" in data:

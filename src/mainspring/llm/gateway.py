@@ -74,7 +74,7 @@ class Gateway:
 
     def new_id(self) -> str:
         """An id for a request: 24 hexadecimal digits, unique."""
-        return f"{self._random.getrandbits(96):024x}"
+        return self._random.randbytes(12).hex()
 
     def names(self, caller: Caller) -> list[Route]:
         """The routes that a caller may use."""

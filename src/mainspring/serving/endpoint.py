@@ -120,6 +120,7 @@ def _put(
 def _watched(split: Split, scorer: Scorer, rows: Sequence[Sequence[object]]) -> Sequence[float]:
     """The scores of a call, counted for the rollout: how long it took, or that the model has failed."""
     begun = time.perf_counter_ns()
+    split.begun(scorer.version)
     try:
         scores = scorer.score(rows)
     except DataError:  # what the caller has sent
@@ -127,6 +128,8 @@ def _watched(split: Split, scorer: Scorer, rows: Sequence[Sequence[object]]) -> 
     except Exception:
         split.failed(scorer.version)
         raise
+    finally:
+        split.ended(scorer.version)
     split.answered(scorer.version, time.perf_counter_ns() - begun)
     return scores
 
@@ -134,6 +137,7 @@ def _watched(split: Split, scorer: Scorer, rows: Sequence[Sequence[object]]) -> 
 async def _watched_soon(split: Split, scorer: Scorer, rows: Sequence[Sequence[object]]) -> Sequence[float]:
     """The same on an event loop, which goes on meanwhile; what waits too long is not the version's failure."""
     begun = time.perf_counter_ns()
+    split.begun(scorer.version)
     try:
         scores = await scorer.score_soon(rows)
     except (DataError, Rejected):
@@ -141,6 +145,8 @@ async def _watched_soon(split: Split, scorer: Scorer, rows: Sequence[Sequence[ob
     except Exception:
         split.failed(scorer.version)
         raise
+    finally:
+        split.ended(scorer.version)
     split.answered(scorer.version, time.perf_counter_ns() - begun)
     return scores
 

@@ -344,6 +344,8 @@ class ServedModels:
         if counters is None:
             counters = self._counted(served, call.protocol)
         begun = time.perf_counter_ns()
+        if split is not None:
+            split.begun(served.version)
         try:
             wanted = served.wanted(call.outputs)
             matrix = served.matrix(call.inputs, self.max_rows)
@@ -362,6 +364,9 @@ class ServedModels:
             if split is not None and not isinstance(error, (Rejected, DataError)):
                 split.failed(served.version)
             raise
+        finally:
+            if split is not None:
+                split.ended(served.version)
         found = time.perf_counter_ns()
         ids = self._logged(served, matrix, scores)
         if split is not None:

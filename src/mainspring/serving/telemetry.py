@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["BUCKETS", "Labels", "Metrics", "Series", "is_gauge", "page"]
+__all__ = ["BUCKETS", "Labels", "Metrics", "Series", "described", "is_gauge", "page"]
 
 BUCKETS: tuple[float, ...] = tuple(0.0005 * 2**power for power in range(16))
 """Upper bounds of the histograms, in seconds."""
@@ -261,6 +261,13 @@ def is_gauge(name: str) -> bool:
     if known is not None:
         return known[0] == "gauge"
     return not name.endswith(("_total", "_bucket", "_sum", "_count"))
+
+
+def described(name: str) -> tuple[str, str, str]:
+    """Of the name of a number its family, what kind that is, and what it counts."""
+    family = _family(name)
+    kind, text = _HELP.get(family, ("gauge" if is_gauge(name) else "counter", family.replace("_", " ")))
+    return family, kind, text
 
 
 def page(numbers: Mapping[Series, float], accept: bytes = b"") -> tuple[bytes, bytes]:

@@ -1,8 +1,8 @@
-"""Postgres: sources, the online store, the manifest of indexes, and threads of assistants with their checkpoints."""
+"""Postgres: the catalog, sources, the online store, the manifest of indexes, threads of assistants with checkpoints."""
 
 from mainspring.ports.adapter import Adapter
 
-__all__ = ["ADAPTER", "MANIFEST", "ONLINE", "SOURCE"]
+__all__ = ["ADAPTER", "CATALOG", "MANIFEST", "ONLINE", "SOURCE"]
 
 ADAPTER = Adapter(
     port="threads",
@@ -11,6 +11,17 @@ ADAPTER = Adapter(
     settings="mainspring.adapters.postgres.settings:PostgresSettings",
     schemes=("postgresql", "postgres"),
     modules=("psycopg", "psycopg_pool", "langgraph.checkpoint.postgres"),
+    extra="postgres",
+    capabilities={"replicas": 64, "network_disk": True},
+)
+
+CATALOG = Adapter(
+    port="catalog",
+    name="postgres",
+    factory="mainspring.adapters.postgres.catalog.store:open_catalog",
+    settings="mainspring.adapters.postgres.settings:CatalogSettings",
+    schemes=("postgresql", "postgres"),
+    modules=("psycopg",),
     extra="postgres",
     capabilities={"replicas": 64, "network_disk": True},
 )

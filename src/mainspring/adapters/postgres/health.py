@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from mainspring.adapters.postgres.connections import Connections
 from mainspring.adapters.postgres.database import Database
 from mainspring.ports.online import OnlineStore
 
@@ -14,7 +15,7 @@ class InPostgres(Protocol):
     """What is kept there."""
 
     @property
-    def database(self) -> Database:
+    def database(self) -> Database | Connections:
         """The connections."""
 
 

@@ -7,10 +7,10 @@ import re
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from mainspring.errors import ConfigError, DataError, MainspringError, ServiceError
+from mainspring.errors import ConfigError, DataError, MainspringError, ServiceError, StoreError
 from mainspring.ports.source import Relation
 
-__all__ = ["source_turned", "turned", "unfit"]
+__all__ = ["busy", "newer_schema", "source_turned", "turned", "unfit"]
 
 _SHUT = re.compile(r"authentication failed|no pg_hba.conf entry|no password supplied|(role|database) .* does not exist")
 """What a server says that lets nobody in; libpq tells no SQLSTATE then."""
@@ -58,6 +58,28 @@ def turned(error: psycopg.Error, place: str, port: str) -> ServiceError | psycop
             fix="look whether it runs and has room, then try again",
         )
     return error
+
+
+def busy(place: str, port: str) -> ServiceError:
+    """All connections are in use, and none came back in time."""
+    return ServiceError(
+        "Postgres has no connection free",
+        code="MS-4205",
+        why=f"all of {port}.connections are in use",
+        origin=place,
+        fix=f"raise {port}.connections, or ask less at once",
+    )
+
+
+def newer_schema(found: int, known: int, place: str) -> StoreError:
+    """The tables were written by a newer Mainspring."""
+    return StoreError(
+        f"the catalog has schema {found}, and this Mainspring knows {known}",
+        code="MS-4204",
+        why="a newer version has written it",
+        origin=place,
+        fix="upgrade Mainspring, or name another schema: catalog.schema",
+    )
 
 
 def unfit(error: Exception) -> ConfigError:

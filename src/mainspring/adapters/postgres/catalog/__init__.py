@@ -1,0 +1,1 @@
+"""The catalog port on Postgres, for several replicas."""
