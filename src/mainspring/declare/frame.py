@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mainspring.lazy import lazy
@@ -13,8 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
     import pyarrow as pa
+    from pyarrow import parquet
 else:
     duckdb, np, pd, pl, pa = lazy("duckdb"), lazy("numpy"), lazy("pandas"), lazy("polars"), lazy("pyarrow")
+    parquet = lazy("pyarrow.parquet")
 
 __all__ = ["Frame"]
 
@@ -81,6 +85,24 @@ class Frame:
     def pandas(self) -> pd.DataFrame:
         """The frame as a `pandas.DataFrame`; needs pandas, which Mainspring does not install."""
         return self._table.to_pandas()
+
+    def parquet(self, path: Path | str) -> Path:
+        """Write the frame to a Parquet file, whole or not at all: it is there at once, or what was there stays.
+
+        Returns:
+            The file.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        file = Path(path)
+        beside = file.with_name(f".{file.name}.{os.getpid()}.part")
+        try:
+            parquet.write_table(self._table, beside)
+            beside.replace(file)
+        finally:
+            beside.unlink(missing_ok=True)
+        return file
 
     def numpy(self) -> np.ndarray[Any, np.dtype[Any]]:
         """The frame as a matrix (rows, columns) float64; of one column by its name, a vector (rows,) float64.
