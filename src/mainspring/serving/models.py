@@ -156,6 +156,8 @@ def _scored(predictor: Predictor, fitted: NDArray[Any], group: Any = ()) -> NDAr
 
 def _fitted(matrix: NDArray[Any], dtype: str) -> NDArray[Any]:
     """A matrix in a dtype, rows together in memory; what was finite stays finite."""
+    if matrix.dtype == dtype and matrix.flags.c_contiguous:
+        return matrix
     with np.errstate(over="ignore"):
         found = np.ascontiguousarray(matrix, dtype=dtype)
     if found.dtype.itemsize < matrix.dtype.itemsize and np.isinf(found).any():
