@@ -15,14 +15,14 @@ _DEPTH = 200
 
 
 def chooses_any(opened: duckdb.DuckDBPyConnection, sql: str) -> str | None:
-    """What of a query takes some rows in no order: ``limit``, ``offset`` or ``distinct on`` without ``order by``.
+    """What of a query leaves its rows to chance: a sample; or ``limit``, ``offset`` or ``distinct on`` without order.
 
     Args:
         opened: a connection; the query is not run.
         sql: the query.
 
     Returns:
-        The words that do so, or None. Rows that an ``order by`` holds for equal are not seen.
+        The words that do so, for "it has ...", or None. Rows that an ``order by`` holds for equal are not seen.
     """
     ((found,),) = opened.execute("select json_serialize_sql(?)", [sql]).fetchall()
     return _in(msgspec.json.decode(found), _DEPTH)
@@ -32,8 +32,11 @@ def _in(node: Any, depth: int) -> str | None:
     if depth == 0:
         return None
     parts = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    if isinstance(node, dict) and (words := _of_modifiers(node.get("modifiers"))):
-        return words
+    if isinstance(node, dict):
+        if node.get("sample"):
+            return "a sample"
+        if words := _of_modifiers(node.get("modifiers")):
+            return f"{words} without order by"
     return next((words for part in parts if (words := _in(part, depth - 1))), None)
 
 

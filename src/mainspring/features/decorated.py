@@ -75,9 +75,9 @@ def _query(sql: str, frames: Mapping[str, pa.Table], view: str, function: Callab
             raise UserCodeError(
                 f"the SQL of feature view {view!r} takes some rows and does not say which",
                 code="MS-2290",
-                why=f"it has {words} without order by: other rows tomorrow, and no training set can be made again",
+                why=f"it has {words}: other rows tomorrow, and no training set can be made again",
                 origin=str(of_function(function)),
-                fix="add order by columns that tell the rows apart, or leave it out",
+                fix="order by what tells the rows apart, or leave it out; to sample, compare hash(key) with a number",
             )
         for name, table in frames.items():
             opened.register(name, table)

@@ -207,6 +207,8 @@ def test_one_of_two_views_all_expired(project):
         "with few as (select * from visits limit 10 percent) select * from few",
         "select distinct on (customer) customer, amount from visits",
         "select * from visits where amount = (select amount from visits limit 1)",
+        "select * from visits using sample 50 percent",
+        "select * from visits tablesample reservoir(1 rows)",
     ],
 )
 def test_limit_without_order_by(sql):

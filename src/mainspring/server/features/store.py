@@ -105,6 +105,7 @@ class FeatureStore:
         """
         wanted = self._inputs(inputs)
         selection = selection_of(wanted, self._views)
+        self._settle()
         asked = self._spine(spine, selection, time)
         return recall(
             self._services,
@@ -193,17 +194,22 @@ class FeatureStore:
         name = view if isinstance(view, str) else name_of(view)
         if name not in self._views:
             raise _unknown("feature view", name, self._views)
-        if self._pushing is not None and self._pushing.pushing is not None:
-            self._pushing.pushing.commit_all()  # what was pushed here is in the log then
+        self._settle()
         tables, online = self._services.tables, self._services.online
         return materialise(self._views[name], tables, online, now_us=now_us(), full=full)
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Bring what was pushed here into the tables, and let go of files and connections."""
+        self._settle()
         if self._pushing is not None:
             self._pushing.close()
         else:
             self._services.close()
+
+    def _settle(self) -> None:
+        """Bring what was pushed here into the tables; until then it is in the write-ahead log, and online."""
+        if self._pushing is not None and self._pushing.pushing is not None:
+            self._pushing.pushing.commit_all()
 
     def _serving(self, inputs: Asked | FeatureService | Sequence[Asked]) -> ServedFeatures:
         wanted = self._inputs(inputs)
@@ -277,8 +283,8 @@ class FeatureStore:
                 raise UsageError(
                     "the SQL of a spine takes some rows and does not say which",
                     code="MS-2291",
-                    why=f"it has {words} without order by: asked again, it may be about other rows",
-                    fix="add order by columns that tell the rows apart, or leave it out",
+                    why=f"it has {words}: asked again, it may be about other rows",
+                    fix="order by what tells the rows apart; to sample, compare hash(key) with a number",
                 )
             for name, source in sources_of(self.plan).items():
                 if self._services.tables.version(source.log) is not None:
