@@ -42,6 +42,7 @@ from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
 from mainspring.server.management.levels import Levels, levels_file
 from mainspring.server.monitors import ModelMonitors
+from mainspring.server.rollouts.asked import AskedFile, asked_file
 from mainspring.server.rollouts.composing import (
     Compositions,
     composed_inputs,
@@ -150,6 +151,7 @@ class WorkerState:
             self.loader.load,
             self.board,
             self.ledgers.own,
+            AskedFile(asked_file(self._kept, self._ending), self._everywhere) if workers > 1 else None,
         )
         self.compositions = Compositions(
             services, plan, self.models, self.loading, self.metrics, lambda: self._views, _tell
@@ -323,6 +325,11 @@ class WorkerState:
     def flips(self) -> Sequence[Flip]:
         """The versions that the workers of this server do not answer with yet."""
         return flips(read_statuses(self._kept, self._ending))
+
+    def _everywhere(self, model: str, holds: Callable[[str, tuple[str, ...]], bool]) -> bool:
+        """Whether something holds of a model in all workers that answer."""
+        said = [status.models.get(model) for status in read_statuses(self._kept, self._ending).values()]
+        return all(one is None or holds(one.answers, one.ready) for one in said)
 
     def lacking(self) -> Mapping[str, Mapping[str, str]]:
         """The versions beside that some worker of this server cannot load, with the reason, by model."""
