@@ -426,6 +426,12 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("ci.schedule", str, "17 3 * * 1", "when CI trains anew, as cron, UTC; empty is never"),
     SettingSpec("ci.cooldown", str, "24h", "least time between two trainings that drift may start"),
     SettingSpec("ci.weekly", int, 3, "most such trainings in seven days", 1),
+    SettingSpec("ci.dispatch.url", str, None, "where alarms start a training in CI, instead of in the server"),
+    SettingSpec("ci.dispatch.kind", str, "github", "whose address that is", choices=("github", "gitlab", "jenkins")),
+    SettingSpec("ci.dispatch.ref", str, "main", "the branch that GitLab runs then"),
+    SettingSpec(
+        "ci.dispatch.token", str, None, "secret reference: the token that starts it; USER:TOKEN of Jenkins", secret=True
+    ),
     SettingSpec("ci.python", str, "3.12", "the Python of CI's runners"),
     SettingSpec("ci.runner", str, "ubuntu-latest", "the runner's label"),
     SettingSpec("ci.target", str, None, "the target that CI deploys to, as `mainspring deploy --target` takes it"),
