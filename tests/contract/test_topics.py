@@ -1,4 +1,4 @@
-"""The logs of messages that sources are in, against the one contract: Kafka, by the brokers inside librdkafka."""
+"""Logs of messages that sources are in, against the one contract: Kafka, by two brokers that are not Kafka itself."""
 
 import itertools
 from pathlib import Path
@@ -15,9 +15,9 @@ STATE = Path("/nowhere")
 NAMES = itertools.count()
 
 
-@pytest.fixture(scope="module")
-def broker():
-    with kafka_broker.running() as found:
+@pytest.fixture(scope="module", params=["librdkafka", "tansu"])
+def broker(request):
+    with {"librdkafka": kafka_broker.running, "tansu": kafka_broker.tansu}[request.param]() as found:
         yield found
 
 

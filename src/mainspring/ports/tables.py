@@ -138,8 +138,8 @@ class TableStore(Protocol):
             StoreError: MS-4271, it is another; MS-4273, nobody alone may write.
         """
 
-    def tables(self) -> tuple[str, ...]:
-        """The names of all tables, sorted."""
+    def tables(self, below: str = "") -> tuple[str, ...]:
+        """The names of all tables, or of those below a name (``source/flights/..``), sorted."""
 
     def version(self, table: str) -> int | None:
         """The newest version, or None when there is no such table."""

@@ -86,17 +86,17 @@ class RemoteDeltaTables(DeltaTables):
 
     # -- what others ask ----------------------------------------------------------------------------------------------
 
-    def tables(self) -> tuple[str, ...]:
-        """The names of all tables, sorted; folders are looked into, files of tables are not."""
-        found, waiting = [], [""]
+    def tables(self, below: str = "") -> tuple[str, ...]:
+        """The names of tables, all or below a name, sorted; folders are looked into, files of tables are not."""
+        found, waiting = [], [below]
         with self._turning(""):
             while waiting:
                 prefix = waiting.pop()
-                below = [str(one) for one in self._store.list_with_delimiter(prefix or None)["common_prefixes"]]
-                if f"{prefix}/{_LOG}".lstrip("/") in below:
+                inside = [str(one) for one in self._store.list_with_delimiter(prefix or None)["common_prefixes"]]
+                if f"{prefix}/{_LOG}" in inside and prefix != below:
                     found.append(prefix)
                 else:
-                    waiting += below
+                    waiting += inside
         return tuple(sorted(found))
 
     def has(self, table: str, version: int) -> bool:

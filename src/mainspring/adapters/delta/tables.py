@@ -148,9 +148,9 @@ class DeltaTables:
     def _hold(self, table: str, handle: deltalake.DeltaTable) -> None:
         """See that the version that follows may be written from here: nothing stands in the way of a folder's."""
 
-    def tables(self) -> tuple[str, ...]:
-        """The names of all tables, sorted."""
-        logs = self._root.glob("**/_delta_log")
+    def tables(self, below: str = "") -> tuple[str, ...]:
+        """The names of all tables, or of those below a name, sorted."""
+        logs = (self._root / below).glob("*/**/_delta_log")
         return tuple(sorted(str(log.parent.relative_to(self._root)) for log in logs))
 
     @_guarded

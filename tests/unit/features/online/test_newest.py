@@ -87,10 +87,10 @@ def a_row(at, shop="a", x=1.0, s="p", number=None, gone=False, until=None):
 class Project:
     """A source with a view of windows alone and one of windows and the newest row, offline and online."""
 
-    def __init__(self, place, name):
-        self.place = place / "online"
+    def __init__(self, place, name, opening=None):
+        self.opening = opening or (lambda: open_store(LmdbSettings(map_size=1 << 26), place / "online"))
         self.tables = open_tables(DeltaSettings(), place / "tables")
-        self.store = open_store(LmdbSettings(map_size=1 << 26), self.place)
+        self.store = self.opening()
         self.source, self.views = source_of(SOURCES[name]), VIEWS[name]
         self.files = 0
         self.seen = Counter()
@@ -112,7 +112,7 @@ class Project:
 
     def restart(self):
         self.store.close()
-        self.store = open_store(LmdbSettings(map_size=1 << 26), self.place)
+        self.store = self.opening()
 
     def latest(self, now):
         """Of each shop, the newest event that has happened."""
