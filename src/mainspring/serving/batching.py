@@ -171,11 +171,15 @@ class Batcher:
         loop = asyncio.get_running_loop()
         key = (group, matrix.dtype.str, matrix.shape[1:])
         work = _Work(matrix, key, level_of(priority), loop.create_future(), now, protocol)
-        self._enter(work)
         if deadline is not None:
             work.timer = loop.call_later(deadline - now, self._over, work)
-        if not self._busy:
-            self._next()
+        if self._busy or self.waiting_calls or self._limits.delay_us:
+            self._enter(work)
+            if not self._busy:
+                self._next()
+        else:  # the model is free, and nobody is before this call or beside it: there is no queue to go through
+            work.taken = True
+            self._begin([work], loop, now)
         try:
             return await work.future
         except asyncio.CancelledError:
@@ -253,10 +257,11 @@ class Batcher:
         head = self._head()
         if head is None or self._waits(head):
             return
-        works = self._together(head.group)
-        loop = asyncio.get_running_loop()
+        self._begin(self._together(head.group), asyncio.get_running_loop(), self._clock())
+
+    def _begin(self, works: Sequence[_Work], loop: asyncio.AbstractEventLoop, now: float) -> None:
+        """Hand calls that have left the queue to where they are computed."""
         self._busy = True
-        now = self._clock()
         for work in works:
             self._meter.waited(now - work.arrived, work.protocol)
         self._executor.give(_Batch(self._compute, works, loop, now, self._done).carry_out)
