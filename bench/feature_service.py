@@ -25,7 +25,7 @@ import pyarrow as pa
 from mainspring.adapters.lmdb.online_store import LmdbStore
 from mainspring.declare.aggregate import Aggregate, Function
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
-from mainspring.features.online.keys import key_packer
+from mainspring.features.online.keys import column_packer, key_packer
 from mainspring.features.online.service import ServedFeatures
 from mainspring.features.online.write import upsert
 from mainspring.features.selection import Output, Selection
@@ -120,11 +120,11 @@ def main() -> int:
         add_feature_routes(router, lambda: {"bench": many}, Allowed(), lambda: NOW, asyncio.to_thread)
         listener = Listener(router, Limits(1 << 23, 30.0))
         body = orjson.dumps({"entities": columns})
-        names, pack = list(many.names), packs[2]
+        names, pack = list(many.names), column_packer(wide.id, wide.keys[0])
 
         async def by_hand(scope: Any, receive: Any, send: Any) -> None:
             asked = orjson.loads((await receive())["body"])
-            keys = [pack({"k": key}) for key in asked["entities"]["k"]]
+            keys = pack(asked["entities"]["k"])
             with raw.begin() as transaction:
                 found = [decode(transaction.get(key)) for key in keys]
             status, moments = {"v": "P" * len(found)}, {"v": [NOW] * len(found)}

@@ -14,15 +14,21 @@ _RELATED = f"{_OFFICE}/package/2006/relationships"
 _ROLES = f"{_OFFICE}/officeDocument/2006/relationships"
 
 
-def pdf(pages: Sequence[Sequence[str]], title: str = "") -> bytes:
-    """A PDF whose pages hold these lines; its font maps codes to Unicode, as PDFs of today do."""
+def pdf(
+    pages: Sequence[Sequence[str | tuple[float, str]]], title: str = "", outline: Sequence[tuple[int, str, int]] = ()
+) -> bytes:
+    """A PDF whose pages hold these lines; its font maps codes to Unicode, as PDFs of today do.
+
+    A line may have a size of its own. The outline's entries are depth, title and page, from 0.
+    """
     codes: dict[str, int] = {}
     streams = []
     for lines in pages:
         shown = ["BT /F1 12 Tf 14 TL 50 800 Td"]
         for line in lines:
-            text = "".join(f"{codes.setdefault(letter, len(codes) + 1):04x}" for letter in line)
-            shown.append(f"<{text}> Tj T*")
+            size, letters = (12, line) if isinstance(line, str) else line
+            text = "".join(f"{codes.setdefault(letter, len(codes) + 1):04x}" for letter in letters)
+            shown.append(f"/F1 {size} Tf {size + 2} TL <{text}> Tj T*")
         streams.append("\n".join([*shown, "ET"]).encode())
     kids = " ".join(f"{7 + 2 * number} 0 R" for number in range(len(pages)))
     info = f"<< /Title <feff{title.encode('utf-16-be').hex()}> /Author (Somebody) >>"
@@ -32,7 +38,7 @@ def pdf(pages: Sequence[Sequence[str]], title: str = "") -> bytes:
         " /FontBBox [0 0 1000 1000] /ItalicAngle 0 /Ascent 800 /Descent -200 /CapHeight 700 /StemV 80 >> >>"
     )
     objects = [
-        b"<< /Type /Catalog /Pages 2 0 R >>",
+        f"<< /Type /Catalog /Pages 2 0 R {f'/Outlines {7 + 2 * len(pages)} 0 R' if outline else ''} >>".encode(),
         f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>".encode(),
         b"<< /Type /Font /Subtype /Type0 /BaseFont /Helvetica /Encoding /Identity-H /DescendantFonts [4 0 R] %b >>"
         % b"/ToUnicode 5 0 R",
@@ -46,7 +52,31 @@ def pdf(pages: Sequence[Sequence[str]], title: str = "") -> bytes:
             f" /Contents {len(objects) + 2} 0 R >>"
         )
         objects += [page.encode(), _stream(stream)]
-    return _file(objects)
+    return _file(objects + _outline(outline, len(objects) + 1))
+
+
+def _outline(entries: Sequence[tuple[int, str, int]], first: int) -> list[bytes]:
+    """The outline's objects, of which the first has this number; page n is object 7 + 2n."""
+    if not entries:
+        return []
+    above = [
+        max((other for other in range(number) if entries[other][0] < entries[number][0]), default=-1)
+        for number in range(len(entries))
+    ]
+    objects = []
+    for number in range(-1, len(entries)):
+        below = [other for other, parent in enumerate(above) if parent == number]
+        links = f"/First {first + 1 + below[0]} 0 R /Last {first + 1 + below[-1]} 0 R" if below else ""
+        if number >= 0:
+            _, title, page = entries[number]
+            beside = [other for other, parent in enumerate(above) if parent == above[number]]
+            place = beside.index(number)
+            links += f" /Prev {first + 1 + beside[place - 1]} 0 R" if place else ""
+            links += f" /Next {first + 1 + beside[place + 1]} 0 R" if place + 1 < len(beside) else ""
+            links += f" /Parent {first + 1 + above[number]} 0 R /Dest [{7 + 2 * page} 0 R /Fit]"
+            links += f" /Title <feff{title.encode('utf-16-be').hex()}>"
+        objects.append(f"<< {links} >>".encode())
+    return objects
 
 
 def _stream(data: bytes) -> bytes:

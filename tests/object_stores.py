@@ -5,9 +5,14 @@ import contextlib
 import email.utils
 import hashlib
 import hmac
+import html
+import http.client
+import http.server
 import importlib.util
 import json
 import os
+import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -65,6 +70,82 @@ def gcs():
     words = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-backend", "memory"]
     with _served([str(program), *words, "-public-host", f"127.0.0.1:{port}"], port) as endpoint:
         yield endpoint
+
+
+_ENTRY = re.compile(rb"<Contents><Key>(.*?)</Key>.*?</Contents>", re.DOTALL)
+
+
+class _Google(http.server.BaseHTTPRequestHandler):
+    """Hands requests on to fake-gcs-server, and has it do what it does otherwise, or not at all.
+
+    It has the uploads of Google's JSON interface alone, and Arrow's object_store puts by the XML one. So a put here
+    becomes an upload there, with its condition; fake-gcs-server decides about that, as about all else. A list of what
+    comes after a name is cut to that.
+    """
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    behind = ""
+
+    def _handle(self):
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        path, method = self.path, self.command
+        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
+        if method == "PUT" and "?" not in path and not path.startswith("/upload/"):
+            bucket, name = (urllib.parse.unquote(part) for part in path[1:].split("/", 1))
+            query = {"uploadType": "multipart"}  # it ignores the condition of a plain one
+            edge, told = secrets.token_hex(16), json.dumps({"name": name}).encode()
+            parts = (b"application/json", told), (b"application/octet-stream", body)
+            body = b"".join(b"--%s\r\nContent-Type: %s\r\n\r\n%s\r\n" % (edge.encode(), *part) for part in parts)
+            body += f"--{edge}--\r\n".encode()
+            headers = {"content-type": f"multipart/related; boundary={edge}"}
+            if (condition := self.headers.get("x-goog-if-generation-match")) is not None:
+                query["ifGenerationMatch"] = condition
+            path, method = f"/upload/storage/v1/b/{bucket}/o?{urllib.parse.urlencode(query)}", "POST"
+        host = self.behind.partition("://")[2]
+        asked = http.client.HTTPConnection(host, timeout=60)
+        with contextlib.closing(asked):
+            asked.request(method, path, body, {**headers, "host": host})
+            answer = asked.getresponse()
+            data = answer.read()
+        query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
+        if after := query.get("start-after"):  # the emulator begins at the beginning, whatever it is asked
+            data = _ENTRY.sub(lambda entry: b"" if html.unescape(entry[1].decode()) <= after else entry[0], data)
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("transfer-encoding", "connection", "content-length", "date", "etag"):
+                self.send_header(name, value)
+        told = json.loads(data) if self.command == "PUT" and answer.status == 200 else {}
+        if "generation" in told:
+            self.send_header("x-goog-generation", told["generation"])
+        if tag := told.get("etag") or answer.getheader("etag"):
+            self.send_header("etag", tag)
+        size = answer.getheader("content-length") if self.command == "HEAD" else len(data)
+        self.send_header("content-length", str(size or 0))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _handle  # noqa: N815 http.server's names
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@contextlib.contextmanager
+def gcs_xml():
+    """As `gcs`, for those who put by Google's XML interface."""
+    port = _free_port()
+    with gcs() as behind, _served([sys.executable, __file__, str(port), behind], port) as endpoint:
+        yield endpoint
+
+
+def _serve_google(port, behind):
+    """In a process of its own: what it holds is not the tests' memory."""
+    handler = type("Google", (_Google,), {"behind": behind})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+        server.serve_forever()
 
 
 def gcs_account(endpoint):
@@ -125,3 +206,7 @@ def make_container(endpoint, name):
     asked.add_header("Authorization", f"SharedKey {ACCOUNT}:{base64.b64encode(signed).decode()}")
     with urllib.request.urlopen(asked, timeout=30) as answer:
         assert answer.status == 201
+
+
+if __name__ == "__main__":
+    _serve_google(int(sys.argv[1]), sys.argv[2])

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import random
+import socket
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -112,6 +118,48 @@ def test_a_cluster_that_is_not_there_is_told() -> None:
     assert "ray start" in caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("said", "why"), [(None, "timed out"), (b"", "no cluster"), (b"-ERR unknown command\r\n", "no cluster")]
+)
+def test_another_server_at_the_address_is_told_in_time(said: bytes | None, why: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            caller, _ = other.accept()
+            with caller, contextlib.suppress(ConnectionError):
+                caller.recv(100)
+                if said is not None:
+                    caller.sendall(said)
+                    caller.shutdown(socket.SHUT_WR)
+                while caller.recv(100):
+                    pass
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        url = f"ray://127.0.0.1:{other.getsockname()[1]}"
+        with pytest.raises(ServiceError) as caught:
+            health(open_compute(RaySettings(url, connect_timeout=0.5), Path()))
+        answering.join(timeout=60)
+    assert caught.value.code == "MS-4240"
+    assert why in caught.value.why
+
+
+def test_doctor_asks_the_cluster(cluster: Cluster, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text('from mainspring import App\n\napp = App("far")\n')
+
+    def told(url: str) -> dict[str, dict[str, str]]:
+        (tmp_path / "mainspring.toml").write_text(f'app = "app:app"\n\n[compute]\nurl = "{url}"\n')
+        command = [sys.executable, "-m", "mainspring.cli", "doctor", "--json"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False)
+        return {one["name"]: one for one in json.loads(done.stdout)}
+
+    found = told(f"ray://{cluster.address}")["compute.ray"]
+    assert (found["value"], found["remedy"]) == ("answers: nodes 2, cores 2.0", "")
+    found = told("ray://127.0.0.1:1")["compute"]
+    assert "no Ray cluster answers at ray://127.0.0.1:1" in found["value"]
+    assert "ray start --head" in found["remedy"]
+
+
 def test_history_is_the_same_bytes_on_two_nodes(
     compute: RayCompute, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +206,9 @@ def test_history_is_the_same_bytes_on_two_nodes(
         pa.table(
             {
                 "label": pa.array(range(asked)),
-                "customer": pa.array([random.Random(number).choice(names) for number in range(asked)]),
+                "customer": pa.array(
+                    ["c0" if number % 5 < 2 else random.Random(number).choice(names) for number in range(asked)]
+                ),
                 "shop": pa.array(rng.integers(0, 3, asked)),
                 "at": pa.array(START + rng.integers(0, SPAN, asked), moment),
             }
@@ -181,6 +231,7 @@ def test_history_is_the_same_bytes_on_two_nodes(
         there = history(services, [view], spine, status=True, compute=Counting()).arrow()  # type: ignore[arg-type]
         assert len(parts) > 8, "one part would prove nothing"
         assert sum(len(part.spine) for part in parts) == asked
+        assert sum(part.asked.stretch for part in parts) > 2, "the hot key was not split by time"
         assert there.combine_chunks().equals(here.combine_chunks()), view.name
         sinks = []
         for table in (here, there):

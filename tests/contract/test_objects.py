@@ -17,14 +17,14 @@ from mainspring.adapters.localfs.objects import LocalObjects, open_objects
 from mainspring.adapters.localfs.settings import LocalSettings
 from mainspring.errors import StoreError
 from mainspring.ports.objects import Objects
-from mainspring.testing.objects import ObjectsContract, digest_of
+from mainspring.testing.objects import ForkedObjectsContract, digest_of
 
 
 def nothing(point):
     """No fault."""
 
 
-class TestLocalFolder(ObjectsContract):
+class TestLocalFolder(ForkedObjectsContract):
     @pytest.fixture(params=["objects", "é 100% (a)*/b"])
     def root(self, request, tmp_path):
         return tmp_path / request.param

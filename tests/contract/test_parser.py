@@ -37,14 +37,14 @@ PAGES = [
 
 @pytest.fixture(scope="module")
 def parser():
-    opened = KreuzbergParser(KreuzbergSettings(workers=2))
+    opened = KreuzbergParser(KreuzbergSettings(pdf="structured", workers=2))
     yield opened
     opened.close()
 
 
 @pytest.fixture(scope="module")
 def fast():
-    opened = KreuzbergParser(KreuzbergSettings(pdf="fast", workers=1))
+    opened = KreuzbergParser(KreuzbergSettings(workers=1))
     yield opened
     opened.close()
 
@@ -113,6 +113,36 @@ def test_both_ways_read_the_same_words(parser, fast):
     assert letters(one) == letters(other)
     assert parser.id != fast.id
     assert parsed(fast, pdf(PAGES), "a.pdf").plain
+
+
+def headings(found):
+    return [(mark.level, found.text[mark.start : mark.end]) for mark in found.headings]
+
+
+def test_bookmarks_tell_the_headings(fast):
+    pages = [
+        ["Größe 1", "Handbook", "1 Größe der", "Flügel", "Prose of which Größe is no heading."],
+        ["Handbook", "1.1 Höhe", "Höhe", "2. Breite", "the end"],
+    ]
+    outline = [(0, "Größe der Flügel", 0), (1, "Höhe", 1), (0, "Breite", 1), (0, "Nowhere", 1)]
+    found = parsed(fast, pdf(pages, "Wings", outline), "a.pdf")
+    assert found.plain
+    assert headings(found) == [(1, "1 Größe der\nFlügel"), (2, "1.1 Höhe"), (1, "2. Breite")]
+    assert found.page_at(found.headings[1].start) == 2
+
+
+@pytest.mark.parametrize("outline", [(), [(0, "Somewhere else", 0), (0, "Not here", 1), (0, "Nor here", 1)]])
+def test_larger_letters_tell_the_headings_of_a_pdf_without_bookmarks_that_hold(fast, outline):
+    prose = [f"Line {number} of a text that goes on and on." for number in range(9)]
+    pages = [[(16.0, "Head of all"), (24.0, "漢字 one"), *prose, (18.0, "Two, which"), (18.0, "goes on"), *prose]]
+    pages += [[(16.0, "Head of all"), *prose, (18.0, f"Part {'xyz'[number]}"), *prose] for number in range(3)]
+    found = parsed(fast, pdf(pages, "Wings", outline), "a.pdf")
+    assert headings(found)[:2] == [(1, "漢字 one"), (2, "Two, which\ngoes on")]
+    assert [title for _, title in headings(found)[2:]] == ["Part x", "Part y", "Part z"]
+
+
+def test_a_pdf_in_one_size_has_no_headings(fast):
+    assert parsed(fast, pdf(PAGES), "a.pdf").headings == ()
 
 
 def test_a_pdf_without_text(parser, fast):

@@ -82,6 +82,7 @@ def test_the_frames_are_what_libraries_want(store: FeatureStore) -> None:
 
 
 def test_spines_of_what_was_observed(store: FeatureStore) -> None:
+    """Trap (Feast #1611): a scan without entities."""
     start = datetime(2025, 1, 1, tzinfo=UTC)
     pairs = store.history("fares", (start, start.replace(hour=8))).arrow()
     assert (len(pairs), pairs.column("zone").to_pylist()) == (8, ["e", "e", "n", "n", "s", "s", "w", "w"])

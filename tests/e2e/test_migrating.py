@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 
 from e2e.conftest import Served, call, mainspring, serve
 from e2e.test_cli import copy, edit
+from mainspring import FeatureStore, feature_store
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 AMOUNTS = [(20, 10.0), (10, 20.0), (1.5, 60.0), (0.5, 90.0)]
@@ -49,6 +53,7 @@ def shop(built: Path, tmp_path: Path) -> Path:
 
 
 def test_each_version_reads_what_it_was_trained_on(shop: Path) -> None:
+    """Traps: stale plan; feature removed with rows alive."""
     steps = json.loads(mainspring("apply", "--json", cwd=shop).stdout)["steps"]
     beside = [step["name"] for step in steps if "@" in step["name"]]
     assert [name.partition("@")[0] for name in beside] == ["feature_view/habits", "online/habits"]
@@ -75,6 +80,12 @@ def test_each_version_reads_what_it_was_trained_on(shop: Path) -> None:
     (left,) = unused(shop)
     assert left["what"].startswith("rows online of feature view habits")
     assert left["sweep_us"] == left["since_us"] + 86_400_000_000
+    assert json.loads(mainspring("show", "unused", "--json", cwd=shop).stdout) == [left]
+    assert left["what"] in mainspring("show", "unused", cwd=shop).stdout
+    assert json.loads(mainspring("show", "feature_view/habits", "--json", cwd=shop).stdout)["unused"] == [left]
+    assert (
+        f"nothing reads it: {left['what']}, swept after" in mainspring("show", "feature_view/habits", cwd=shop).stdout
+    )
 
 
 def test_a_restarted_server_brings_the_old_definition_up(shop: Path) -> None:
@@ -126,3 +137,42 @@ def test_what_cannot_be_followed_is_told(built: Path, tmp_path: Path) -> None:
         assert b'mainspring_model_definitions_lost{app="shop",model="returns"} 1' in page
     finally:
         assert served.stop() == 0, served.log.read_text()
+
+
+def test_what_was_pushed_stays_when_the_record_gets_another_column(built: Path, tmp_path: Path) -> None:
+    """Online and in training sets; and when the change is taken back, also what was pushed after it."""
+    project = copy(built, tmp_path)
+    now = datetime.now(UTC)
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[FeatureStore]:
+        with feature_store(project) as store:
+            yield store
+        sys.modules.pop("shop")  # it is declared otherwise next time
+        sys.path.remove(str(project))
+
+    def pushed(customer: str, **more: object) -> None:
+        with opened() as store:
+            store.push("visits", [{"customer": customer, "amount": 5.0, "at": now, "returned": None, **more}])
+
+    def held(*customers: str) -> tuple[list[str], list[int]]:
+        with opened() as store:
+            online = store.online(["habits"], [{"customer": name} for name in customers])
+            spine = {"customer": customers, "at": [datetime.now(UTC)] * len(customers)}
+            return list(online.status("habits")), store.history(["habits"], spine).polars()["visits_30d"].to_list()
+
+    pushed("early")
+    edit(project, "    at: datetime\n", "    at: datetime\n    note: str | None\n")
+    data = project / "data" / "visits.csv"
+    before = data.read_text()
+    data.write_text("\n".join(line + (",note" if not number else ",") for number, line in enumerate(before.split())))
+    report = json.loads(mainspring("apply", "--json", cwd=project).stdout)
+    notes = {step["name"]: step["note"] for step in report["steps"]}
+    assert "1 pushed rows of the record before" in notes["source/visits"]
+    assert held("early", "late") == (["PRESENT", "MISSING"], [1, 0])
+    pushed("late", note="x")
+    assert held("early", "late") == (["PRESENT", "PRESENT"], [1, 1])
+    data.write_text(before)
+    edit(project, "    note: str | None\n", "")
+    mainspring("apply", cwd=project)
+    assert held("early", "late") == (["PRESENT", "PRESENT"], [1, 1])

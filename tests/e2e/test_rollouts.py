@@ -443,7 +443,9 @@ def test_a_version_that_cannot_be_loaded_ends_its_rollout_and_harms_nobody(
     state.refresh()
     assert models.find("returns").version == "1"
     assert next((one.version, one.state) for one in models.states("returns")) == ("2", State.UNAVAILABLE)
-    rollouts = Rollouts(services, state.plan, state.loading, state.models, state.metrics, lambda line: None, now_us)
+    rollouts = Rollouts(
+        services, state.plan, state.loading, state.models, state.metrics, lambda line: None, now_us, state.ledgers
+    )
     rollouts.once()
     found, _ = current(services.catalog, "returns")
     assert found is not None

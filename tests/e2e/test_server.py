@@ -367,7 +367,7 @@ def test_the_actuator(served: Served) -> None:
     }
     assert call(f"{served.console}/actuator/health/readiness")[0] == 200
     assert json.loads(call(f"{served.console}/actuator/info")[1])["process"]["pid"] == served.process.pid
-    conditions = json.loads(call(f"{served.console}/actuator/conditions")[1])["contexts"]["mainspring"]
+    conditions = json.loads(call(f"{served.console}/actuator/conditions")[1])["contexts"]["shop"]
     assert "online.lmdb" in conditions["positiveMatches"]
     assert call(f"{served.console}/actuator/env")[0] == 404
 
@@ -376,7 +376,7 @@ def test_a_page_that_the_actuator_does_not_have_is_refused(built: Path, tmp_path
     project = tmp_path / "shop"
     shutil.copytree(built, project, ignore=shutil.ignore_patterns("dev.lock", "server.log"))
     settings = project / "mainspring.toml"
-    settings.write_text(f'{settings.read_text()}\n[management]\nexpose = ["health", "metrics"]\n')
+    settings.write_text(f'{settings.read_text()}\n[management]\nexpose = ["health", "heapdump"]\n')
     ports = ("--port", str(free_port()), "--console-port", str(free_port()))
     done = mainspring("dev", "--no-watch", *ports, cwd=project, status=3)
     assert "MS-3022" in done.stderr

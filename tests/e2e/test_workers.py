@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import pyarrow.parquet as pq
@@ -87,6 +87,17 @@ def workers_of(served: Served) -> dict[int, int]:
     return found
 
 
+class Answered(NamedTuple):
+    """When a request was sent, its answer's status, id and version, when that had come, and what was asked."""
+
+    begun: float
+    status: int
+    id: str
+    version: str
+    ended: float
+    asked: str
+
+
 @dataclass
 class Load:
     """Clients that ask on connections of their own until they are stopped, and what they were answered."""
@@ -94,13 +105,14 @@ class Load:
     port: int
     clients: int = 6
     reconnect: bool = True
-    answered: list[tuple[float, int, str, str]] = field(default_factory=list)
+    key: Callable[[int], object] = lambda number: json.loads(KEYS)
+    answered: list[Answered] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
     threads: list[threading.Thread] = field(default_factory=list)
 
     def __enter__(self) -> Load:
-        self.threads = [threading.Thread(target=self._ask) for _ in range(self.clients)]
+        self.threads = [threading.Thread(target=self._ask, args=(number,)) for number in range(self.clients)]
         for thread in self.threads:
             thread.start()
         return self
@@ -110,13 +122,14 @@ class Load:
         for thread in self.threads:
             thread.join()
 
-    def _ask(self) -> None:
+    def _ask(self, number: int) -> None:
         client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         asked = 0
         while not self.over.is_set():
             try:
                 begun = time.monotonic()
-                client.request("POST", "/endpoint/returns", KEYS)
+                keys = json.dumps(self.key(number + asked))
+                client.request("POST", "/endpoint/returns", keys)
                 answer = client.getresponse()
                 body = json.loads(answer.read())
             except (OSError, http.client.HTTPException) as error:
@@ -126,7 +139,8 @@ class Load:
                     return
                 time.sleep(0.2)  # the kernel closes the sockets of a dead process one after the other
                 continue
-            self.answered.append((begun, answer.status, body.get("id", ""), body.get("version", "")))
+            found = answer.status, body.get("id", ""), body.get("version", "")
+            self.answered.append(Answered(begun, *found, time.monotonic(), keys))
             asked += 1
             if answer.getheader("connection") == "close":
                 return
@@ -135,11 +149,31 @@ class Load:
         client.close()
 
     def ids(self) -> set[str]:
-        return {identity for _, status, identity, _ in self.answered if status == 200}
+        return {one.id for one in self.answered if one.status == 200}
+
+    def statuses(self) -> set[int]:
+        return {one.status for one in self.answered}
+
+    def came_back(self, version: str) -> list[Answered]:
+        """The answers of another version to requests that were sent when somebody had an answer of this one."""
+        first = min((one.ended for one in self.answered if one.version == version), default=float("inf"))
+        return [one for one in self.answered if one.begun > first and one.version != version]
 
 
 def port_of(served: Served) -> int:
     return int(served.url.rpartition(":")[2])
+
+
+def version_now(served: Served) -> str:
+    """The version that answers on a new connection; nothing if it has come to a worker that is stopped."""
+    client = http.client.HTTPConnection("127.0.0.1", port_of(served), timeout=1)
+    try:
+        client.request("POST", "/endpoint/returns", KEYS)
+        return str(json.loads(client.getresponse().read())["version"])
+    except TimeoutError:
+        return ""
+    finally:
+        client.close()
 
 
 def counted(served: Served) -> float:
@@ -176,7 +210,7 @@ def test_a_killed_worker_is_replaced_and_nothing_that_was_answered_is_lost(serve
         assert after[1] != before[1]
         had = answers_of(server, 1)
         wait_for(lambda: answers_of(server, 1) > had + 20)
-    assert {status for _, status, _, _ in load.answered} == {200}
+    assert load.statuses() == {200}
     assert len(load.failed) <= 2 * clients, (
         "each client's request under way, and one more where a socket was still open"
     )
@@ -199,20 +233,94 @@ def test_sigterm_drains_all_workers(server: Served) -> None:
         wait_for(lambda: len(load.answered) > 100)
         assert server.stop() == 0, server.log.read_text()
     assert load.failed == []
-    assert {status for _, status, _, _ in load.answered} == {200}
+    assert load.statuses() == {200}
     assert load.ids() <= set(logged(server.project))
 
 
-def test_a_version_is_reported_when_it_answers_in_all_workers(server: Served) -> None:
+def test_all_workers_flip_at_one_moment(server: Served) -> None:
     with Load(port_of(server)) as load:
         wait_for(lambda: all(answers_of(server, number) > 5 for number in (0, 1)))
-        mainspring("promote", "returns", "2", "--force", cwd=server.project)
-        wait_for(lambda: "version 2 answers in all workers" in server.log.read_text())
-        done, had = time.monotonic(), len(load.answered)
-        wait_for(lambda: len(load.answered) > had + 200)
+        for version in ("2", "1", "2"):
+            had = len(load.answered)
+            mainspring("promote", "returns", version, "--force", cwd=server.project)
+            wait_for(lambda version=version: load.answered[-1].version == version)
+            wait_for(lambda version=version: f"version {version} answers in all workers" in server.log.read_text())
+            part = Load(0, answered=load.answered[had:])
+            assert part.came_back(version) == [], "once anybody was answered by it, nobody is by another"
+            assert {one.version for one in part.answered} == {"1", "2"}
     assert load.failed == []
-    assert {version for _, _, _, version in load.answered} == {"1", "2"}
-    assert {version for begun, _, _, version in load.answered if begun > done} == {"2"}
+    assert load.statuses() == {200}
+    assert server.stop() == 0, server.log.read_text()
+
+
+def test_no_worker_flips_before_all_are_ready_and_one_that_dies_takes_what_is_agreed(server: Served) -> None:
+    """Worker 1 is stopped in the middle of a flip, and then killed; worker 0 waits for it just so long."""
+    before = workers_of(server)
+    with Load(port_of(server)) as load:
+        wait_for(lambda: all(answers_of(server, number) > 5 for number in (0, 1)))
+        os.kill(before[1], signal.SIGSTOP)
+        mainspring("promote", "returns", "2", "--force", cwd=server.project)
+        waiting = "version 2 waits until all workers have it; READY in: 0"
+        wait_for(lambda: waiting in mainspring("show", "model/returns", cwd=server.project).stdout)
+        assert wait_for(lambda: version_now(server)) == "1", "worker 1 might still answer with it"
+        assert {one.version for one in load.answered} == {"1"}
+        had = len(load.answered)
+        os.kill(before[1], signal.SIGKILL)
+        wait_for(lambda: "worker 1 is replaced" in server.log.read_text())
+        wait_for(lambda: "version 2 answers in all workers" in server.log.read_text())
+        wait_for(lambda: answers_of(server, 1) > 0 and len(load.answered) > had + 200)
+    assert load.came_back("2") == [], "the replacement begins with what the others have agreed on"
+    assert {one.version for one in load.answered} == {"1", "2"}
+    assert load.statuses() == {200}
+    assert server.stop() == 0, server.log.read_text()
+
+
+def test_a_version_that_cannot_be_loaded_flips_nobody(server: Served) -> None:
+    shutil.rmtree(server.project / ".mainspring" / "models")
+    for path in (server.project / ".mainspring" / "objects").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"damaged")
+    mainspring("promote", "returns", "2", "--force", cwd=server.project)
+    wait_for(lambda: "error MS-5132" in server.log.read_text())
+    both = ("READY in: none", "worker 0: ", "worker 1: ")
+    wait_for(lambda: all(part in call(f"{server.console}/actuator/health")[1].decode() for part in both))
+    status, body, _ = call(f"{server.console}/actuator/health")
+    assert (status, json.loads(body)["components"]["versions"]["status"]) == (503, "DOWN")
+    shown = mainspring("show", "model/returns", cwd=server.project).stdout
+    assert all(part in shown for part in both)
+    assert call(f"{server.console}/actuator/health/readiness")[0] == 200
+    assert {json.loads(call(f"{server.url}/endpoint/returns", KEYS.encode())[1])["version"] for _ in range(9)} == {"1"}
+    mainspring("rollback", "returns", cwd=server.project)
+    wait_for(lambda: "versions" not in json.loads(call(f"{server.console}/actuator/health")[1])["components"])
+    assert server.log.read_text().count("error MS-5132") == 1
+    assert server.stop() == 0, server.log.read_text()
+
+
+def test_a_rollout_is_judged_by_what_all_workers_have_seen_in_all_their_lives(server: Served) -> None:
+    mainspring("promote", "returns", "2", "--canary", "50%", "--force", cwd=server.project)
+
+    def found() -> dict[str, Any]:
+        shown: dict[str, Any] = json.loads(call(f"{server.console}/actuator/rollouts")[1])["rollouts"]["returns"]
+        return shown
+
+    wait_for(lambda: found()["since"])
+    before = workers_of(server)
+    with Load(port_of(server), key=lambda number: {"customer": f"c{number % 40:02}", "amount": 20.0}) as load:
+        wait_for(lambda: {one.version for one in load.answered} == {"1", "2"})
+        wait_for(lambda: all(answers_of(server, number) > 50 for number in (0, 1)))
+        os.kill(before[1], signal.SIGKILL)
+        wait_for(lambda: "worker 1 is replaced" in server.log.read_text())
+        had = answers_of(server, 1)
+        wait_for(lambda: answers_of(server, 1) > had + 50)
+    assert load.statuses() == {200}
+    by_keys: dict[str, set[str]] = {}
+    for one in load.answered:
+        by_keys.setdefault(one.asked, set()).add(one.version)
+    assert {len(versions) for versions in by_keys.values()} == {1}, "a caller stays with a version in all workers"
+    done, failed = len(load.answered), len(load.failed)
+    wait_for(lambda: done <= sum(found()["calls"].values()) <= done + failed)
+    assert sum(found()["errors"].values()) <= failed, "what was under way in the worker that was killed"
+    assert found()["state"] == "running"
     assert server.stop() == 0, server.log.read_text()
 
 

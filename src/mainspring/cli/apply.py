@@ -35,8 +35,10 @@ def command(project: Path | None, profile: str | None, as_json: bool, inline: bo
         done = f"run {report.run_id} {report.status}: {len(report.steps)} steps, {hits} unchanged"
         lines([f"{done}, {report.wall_seconds:.1f} s"])
     failed = [step.error for step in report.steps if step.error is not None]
-    for error in failed[1:]:
+    for error in failed[not as_json :]:
         tell(error.lines())
-    if failed:
+    if not failed:
+        return 0
+    if not as_json:
         raise failed[0]
-    return 0
+    return failed[0].exit_status  # what it is, is in the document, which is the only one

@@ -131,7 +131,7 @@ def _project(settings: Settings) -> list[Finding]:
 def _stores(services: Services) -> list[Finding]:
     """Whether what the profile has chosen answers; nothing is made for this that a run would make."""
     found = []
-    for port in STORES:
+    for port in (*STORES, *(("compute",) if services.settings.section("compute") else ())):
         try:
             name = f"{port}.{services.decision(port).chosen.name}"
             if services.decision(port).chosen.embedded and not services.state.exists():

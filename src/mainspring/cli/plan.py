@@ -24,7 +24,7 @@ from mainspring.server.forecasting import Cost, costs_of
 from mainspring.server.loop import online_views
 from mainspring.server.planning import changes_of, plan_of
 
-__all__ = ["carried", "command", "priced", "spelled", "unread"]
+__all__ = ["carried", "command", "priced", "spelled", "told", "unread"]
 
 _SIGNS = {"add": "+", "change": "~", "remove": "-", "rebuild": "^"}
 
@@ -101,15 +101,17 @@ def priced(costs: Sequence[Cost]) -> list[str]:
 
 def unread(unused: Sequence[Unused]) -> list[str]:
     """What is kept and nothing reads, as lines."""
-    if not unused:
-        return []
-    when = {
-        one: "a day after an apply or a server sees it"
+    return ["", "kept, and nothing reads it:", *(f"  {text}" for text in told(unused))] if unused else []
+
+
+def told(unused: Sequence[Unused]) -> list[str]:
+    """What is kept and nothing reads, and when it goes."""
+    return [
+        f"{one.what}, swept a day after an apply or a server sees it"
         if one.sweep_us is None
-        else f"after {datetime.fromtimestamp(one.sweep_us / 1e6, UTC):%Y-%m-%d %H:%M} UTC"
+        else f"{one.what}, swept after {datetime.fromtimestamp(one.sweep_us / 1e6, UTC):%Y-%m-%d %H:%M} UTC"
         for one in unused
-    }
-    return ["", "kept, and nothing reads it:", *(f"  {one.what}, swept {moment}" for one, moment in when.items())]
+    ]
 
 
 def _seconds(cost: Cost) -> str:

@@ -87,6 +87,7 @@ def report_as_dict(report: RunReport) -> dict[str, object]:
         "status": report.status,
         "engine_seconds": report.engine_seconds,
         "wall_seconds": report.wall_seconds,
+        "error": None if report.error is None else report.error.as_dict(),
         "notes": list(report.notes),
         "steps": [
             {

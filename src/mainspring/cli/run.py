@@ -61,9 +61,12 @@ def command(
         lines([f"run {report.run_id} {report.status}: {len(report.steps)} steps, {report.wall_seconds:.1f} s"])
         if done.result is not None:
             lines([str(done.result)])
-    if report.error is not None:
+    if report.error is None:
+        return 0
+    if not as_json:
         raise report.error
-    return 0
+    tell(report.error.lines())
+    return report.error.exit_status  # what it is, is in the document, which is the only one
 
 
 def _evaluate(services: Services, plan: Plan, node: Node, as_json: bool) -> int:

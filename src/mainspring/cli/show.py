@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,23 +24,31 @@ from mainspring.cli.describe import (
 )
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import ago, emit, lines, moment, table
+from mainspring.cli.plan import told
 from mainspring.declare.data import did_you_mean
 from mainspring.declare.declaration import DeclaredKind
 from mainspring.errors import UsageError
+from mainspring.features.steps import sources_of
+from mainspring.features.unused import Unused
 from mainspring.plan.graph import Plan
 from mainspring.server.answering.evaluations import Evaluated
 from mainspring.server.answering.prompts import shares_of
+from mainspring.server.features.sweeping import unused_in
 from mainspring.server.features.vector_indexes import described_named
+from mainspring.server.loop import online_views
 from mainspring.server.planning import plan_of
 from mainspring.server.trace import trace_prediction
+from mainspring.server.workers.status import Flip, flips, read_statuses
 
 __all__ = ["command"]
 
 _DECLARED = tuple(kind.value for kind in DeclaredKind if kind is not DeclaredKind.ENTITY)
 _SEEN = ("reference_blocks", "weak", "alpha", "features", "sources", "segments", "not_watched_apart")
 _REPORTED = ("psi", "ks", "wasserstein", "chi2", "chi2_df", "chi2_p", "mean", "sd")
-_RECORDED = ("run", "alert", "event", "alias")
+_RECORDED = ("run", "alert", "event", "alias", "unused")
 _TABLES = ("source", "feature_view")
+_KEPT = ("feature_view", "vector_index")
+"""What leaves something behind that is swept a day after nothing reads it."""
 _PLURAL = {kind + ("es" if kind[-1] in "sx" else "s"): kind for kind in (*_DECLARED, *_RECORDED, "prediction")}
 """Kinds as people say them of many: ``mainspring show runs``."""
 
@@ -48,7 +57,7 @@ _PLURAL = {kind + ("es" if kind[-1] in "sx" else "s"): kind for kind in (*_DECLA
 @click.argument("what", required=False)
 @project_options
 def command(what: str | None, project: Path | None, profile: str | None, as_json: bool) -> int:
-    """List what there is, or of one KIND (source, model, run, alert, ...), or describe KIND/NAME.
+    """List what there is, or of one KIND (source, model, run, alert, unused, ...), or describe KIND/NAME.
 
     prediction/ID leads from an answer back to the model version, its training rows, the run and the commit.
     """
@@ -61,7 +70,7 @@ def command(what: str | None, project: Path | None, profile: str | None, as_json
     elif name:
         _describe(services, plan, kind, name, as_json)
     elif kind in _RECORDED:
-        _recorded(services, kind, as_json)
+        _recorded(services, plan, kind, as_json)
     elif kind in _DECLARED:
         _list(plan, (kind,), as_json)
     else:
@@ -80,19 +89,21 @@ def _list(plan: Plan, kinds: tuple[str, ...], as_json: bool) -> None:
     table(("kind", "name", "made from", "declared"), rows)
 
 
-def _recorded(services: Services, kind: str, as_json: bool) -> None:
+def _recorded(services: Services, plan: Plan, kind: str, as_json: bool) -> None:
     catalog = services.catalog
     readers: Mapping[str, Callable[[], list[dict[str, object]]]] = {
         "run": lambda: [_plain(item) for item in catalog.runs()],
         "alert": lambda: [_plain(item) for item in catalog.alerts()],
         "event": lambda: [_plain(item) for item in catalog.last_events()],
         "alias": lambda: [_plain(item) for item in catalog.aliases()],
+        "unused": lambda: [dataclasses.asdict(one) for one in _unused(services, plan)],
     }
     columns = {
         "run": ("id", "pipeline", "status", "started", "reason"),
         "alert": ("id", "monitor", "segment", "kind", "state", "since", "features", "acked_by", "muted_until"),
         "event": ("seq", "at", "actor", "what", "subject"),
         "alias": ("kind", "name", "alias", "entity_id", "rev"),
+        "unused": ("subject", "what", "since_us", "sweep_us"),
     }[kind]
     rows = readers[kind]()
     if as_json:
@@ -101,13 +112,19 @@ def _recorded(services: Services, kind: str, as_json: bool) -> None:
         table(columns, [[_cell(column, row[column]) for column in columns] for row in rows])
 
 
+def _unused(services: Services, plan: Plan, of: str = "") -> list[Unused]:
+    """What is kept and nothing reads; of one thing, as ``feature view NAME``, if that is given."""
+    found = unused_in(services, plan, online_views(services, plan), sources_of(plan))
+    return [one for one in found if not of or f"{of}, " in f"{one.what}, "]
+
+
 def _plain(record: msgspec.Struct) -> dict[str, object]:
     plain: dict[str, object] = msgspec.to_builtins(record)
     return plain
 
 
 def _cell(column: str, value: object) -> object:
-    if column in ("started", "at", "since", "muted_until") and isinstance(value, int):
+    if column in ("started", "at", "since", "muted_until", "since_us", "sweep_us") and isinstance(value, int):
         return moment(value)
     if value is None:
         return ""
@@ -127,6 +144,7 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
         raise UsageError(f"no {kind} is called {name!r}", code="MS-2602", fix=did_you_mean(name, known))
     versions = services.catalog.entities(kind, name)
     history = services.catalog.step_history(f"{kind}/{name}", limit=5)
+    kept = _unused(services, plan, f"{kind.replace('_', ' ')} {name}") if kind in _KEPT else []
     if as_json:
         emit(
             {
@@ -141,7 +159,9 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
                 **({"monitor": _watched(services, name)} if kind == "monitor" else {}),
                 **({"table": table_of(services, plan, kind, name)} if kind in _TABLES else {}),
                 **({"quality": quality_of(services, kind, name)} if kind in _TABLES else {}),
+                **({"unused": [dataclasses.asdict(one) for one in kept]} if kept else {}),
                 **({"rollout": rollout_of(services, plan, node)} if kind in ("endpoint", "model") else {}),
+                **({"flips": msgspec.to_builtins(_flips(services, name))} if kind == "model" else {}),
                 **({"index": index_of(services, name)} if kind == "index" else {}),
                 **({"vector_index": described_named(services, plan, name)} if kind == "vector_index" else {}),
             }
@@ -157,8 +177,16 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
         took = "" if step.ended is None else ago(step.ended - step.started)
         print(f"  {moment(step.started)}  {step.status}  {took}  {step.note or step.error}")
     _describe_more(services, plan, kind, name)
+    lines(f"  kept, and nothing reads it: {text}" for text in told(kept))
     if kind in ("endpoint", "model"):
         lines(rollout_lines(rollout_of(services, plan, node)))
+    if kind == "model":
+        lines(f"  {flip.told()}" for flip in _flips(services, name))
+
+
+def _flips(services: Services, model: str) -> list[Flip]:
+    """Versions that the workers of the server of this project do not answer with yet."""
+    return [flip for flip in flips(read_statuses(services.state)) if flip.model == model]
 
 
 def _describe_more(services: Services, plan: Plan, kind: str, name: str) -> None:

@@ -88,7 +88,8 @@ class Frame:
         A trainer's inputs are a matrix, however few they are, and its label is a vector: ``frame[["distance"]]`` and
         ``frame["late"]``.
 
-        Nulls become NaN, booleans 0 and 1, timestamps and dates microseconds and days since 1970. Text becomes
+        Nulls become NaN, booleans 0 and 1, timestamps and dates microseconds and days since 1970. A vector of k
+        numbers becomes k columns, and alone a matrix (rows, k). Text becomes
         the position of the value among the sorted distinct ones only through an encoder of the model's own, so
         it is refused here.
 
@@ -120,6 +121,13 @@ def _numbers(name: str, column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[Any
         column = column.cast(pa.int32())
     elif pa.types.is_null(kind):
         column = column.cast(pa.float64())
+    elif pa.types.is_fixed_size_list(kind) and any(is_number(kind.value_type) for is_number in _number_tests()):
+        found = np.full((len(column), kind.list_size), np.nan)
+        there = column.drop_null().combine_chunks()
+        found[column.is_valid().to_numpy()] = _numbers(name, pa.chunked_array([there.flatten()])).reshape(
+            -1, kind.list_size
+        )
+        return found
     elif not any(is_number(kind) for is_number in _number_tests()):
         raise TypeError(f"column {name!r} is {kind}, not a number; encode it first (.polars() or .arrow())")
     return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)

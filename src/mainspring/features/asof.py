@@ -140,12 +140,14 @@ def _standing(shape: Shape, log: str) -> str:
     return f" and {SEQ} not in (select {RETRACTS} from {log} where {RETRACTS} is not null)"
 
 
-def hits_sql(shape: Shape, log: str) -> str:
+def hits_sql(shape: Shape, log: str, stretch: tuple[int, int] | None = None) -> str:
     """One row for each question to which the log has a row, in any order: rid, event, seq int64, status int8.
 
     Args:
         shape: keys and rules.
         log: SQL of the log's relation.
+        stretch: the first and the last moment of the questions, where it pays to look at no more rows than can answer
+            in between: those no older than the newest that was known at its beginning, and known at its end.
     """
     until = ", until" if shape.has_valid_to else ""
     best = f"""
@@ -164,11 +166,22 @@ def hits_sql(shape: Shape, log: str) -> str:
   select * from ({hit} union all {answer} asof join {STEPS} {when} where b.event is not null)
   qualify row_number() over (partition by rid order by event desc nulls last, ingest desc, seq desc) = 1"""
     return f"""
-with narrow as ({_narrow(shape, log, _standing(shape, log))}),
+with {_stretched(_narrow(shape, log, _standing(shape, log)), stretch)},
 best as ({"from narrow" if shape.tidy else best}),
 hit as ({hit})
 select rid, event, seq, cast(case {_cases(shape)} else {PRESENT} end as tinyint) as status from hit
 """
+
+
+def _stretched(narrow: str, stretch: tuple[int, int] | None) -> str:
+    """SQL for the relation `narrow`."""
+    if stretch is None:
+        return f"narrow as ({narrow})"
+    first, last = stretch
+    return f"""every as materialized ({narrow}),
+carried as (select entity, max(event) as least from every where vis <= {first} group by entity),
+narrow as (select every.* from every left join carried using (entity)
+           where vis <= {last} and (least is null or event >= least))"""
 
 
 def gather_sql(columns: Sequence[str], log: str) -> str:

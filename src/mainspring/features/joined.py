@@ -75,7 +75,9 @@ class Asked:
         tidy: whether no row of the log is late and no two of an entity happen at once.
         held: rows that the log holds.
         rows: rows of the spine.
-        bounds: the first and the last moment that the whole spine asks about, where this is a part of it.
+        bounds: the first and the last moment that the whole spine asks about, where this is a part of it, or that the
+            part does.
+        stretch: whether the part is a stretch of one entity's time.
     """
 
     view: View
@@ -87,6 +89,7 @@ class Asked:
     held: int
     rows: int
     bounds: tuple[int, int] | None = None
+    stretch: bool = False
 
 
 def join(opened: duckdb.DuckDBPyConnection, asked: Asked) -> Joined:
@@ -132,9 +135,10 @@ class _Newest:
 
 def _newest(opened: duckdb.DuckDBPyConnection, asked: Asked, retracted: bool, columns: Sequence[str]) -> _Newest:
     shape = Shape.of(asked.view, asked.as_known, asked.tidy, retracted)
+    stretch = asked.bounds if asked.stretch else None
     if retracted and asked.as_known:
         opened.register(STEPS, newest_steps(opened.sql(retracted_sql(shape, asked.log)).to_arrow_table()))
-    hits = opened.sql(hits_sql(shape, asked.log)).to_arrow_table()
+    hits = opened.sql(hits_sql(shape, asked.log, stretch)).to_arrow_table()
     rid, status = hits.column("rid").to_numpy(), hits.column("status").to_numpy()
     state = np.full(asked.rows, MISSING, np.int8)
     state[rid] = status

@@ -1,13 +1,13 @@
-"""Questions to one view in parts of whole entities, each answered by itself, on this machine or on others.
+"""Questions to one view in parts, each answered by itself, on this machine or on others.
 
-The parts are the pieces that windows are answered in on one machine, and each is asked with the moments of the whole
-spine in mind, so that what is added up is the same wherever it happens, to the last bit.
+The parts are the pieces that windows are answered in on one machine: whole entities, or stretches of time of one that
+asks more than its share. Each is asked with the moments of the whole spine in mind, or of its stretch, so that what is
+added up is the same wherever it happens, to the last bit.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from mainspring.features.duck import connection, scan
 from mainspring.features.joined import Asked, Joined, join, placed, places_of
 from mainspring.features.view import log_schema
 from mainspring.features.windows.load import load_moments
-from mainspring.features.windows.pieces import piece_ends
+from mainspring.features.windows.pieces import longest_window, pieces_of
 from mainspring.lazy import lazy
 from mainspring.ports.compute import Compute
 from mainspring.ports.tables import Limits
@@ -78,15 +78,15 @@ def join_apart(compute: Compute, asked: Asked, files: Sequence[str], limits: Lim
         opened.register(SPINE, spine)
         ask(opened, len(asked.view.keys))
         moments = load_moments(opened)
-    ends = piece_ends(moments, asked.held)
-    if len(ends) == 1:
+    pieces = pieces_of(moments, asked.held, longest_window(asked.features))
+    if len(pieces) == 1:
         return None
-    cuts = np.append(0, np.searchsorted(moments.entity, ends))
     silent = np.setdiff1d(np.arange(asked.rows), moments.rid)  # they ask nothing, and are answered so by the first part
-    rids = [np.sort(moments.rid[start:stop]) for start, stop in itertools.pairwise(cuts)]
+    rids = [np.sort(moments.rid[piece.start : piece.stop]) for piece in pieces]
     rids[0] = np.sort(np.concatenate([rids[0], silent]))
-    bounds = moments.bounds()
-    found = list(compute.map(answer_part, _parts(asked, bounds, files, limits, spine, rids)))
+    spans = [piece.span for piece in pieces]
+    asked = dataclasses.replace(asked, bounds=moments.bounds())
+    found = list(compute.map(answer_part, _parts(asked, spans, files, limits, spine, rids)))
     places = places_of(np.concatenate(rids), asked.rows)
     columns = {
         name: placed(pa.chunked_array([chunk for one in found for chunk in one.column(name).chunks]), places)
@@ -99,14 +99,16 @@ def join_apart(compute: Compute, asked: Asked, files: Sequence[str], limits: Lim
 
 def _parts(
     asked: Asked,
-    bounds: tuple[int, int],
+    spans: Sequence[tuple[int, int] | None],
     files: Sequence[str],
     limits: Limits,
     spine: pa.Table,
     rids: Sequence[NDArray[np.int64]],
 ) -> Iterator[Part]:
     """The parts, one by one: the whole of them is the spine once more."""
-    for mine in rids:
+    for mine, span in zip(rids, spans, strict=True):
         rows = spine.take(pa.array(mine)).set_column(0, "rid", pa.array(np.arange(len(mine))))
-        of_part = dataclasses.replace(asked, rows=len(mine), log="", bounds=bounds)
+        of_part = dataclasses.replace(
+            asked, rows=len(mine), log="", bounds=span or asked.bounds, stretch=span is not None
+        )
         yield Part(of_part, tuple(files), limits, rows)

@@ -86,23 +86,27 @@ def replay(tables: TableStore, samples: Sequence[Sample], *, grace_us: int = _GR
         StoreError: as the table store raises.
     """
     asked: dict[tuple[View, tuple[FeatureDef, ...]], list[tuple[Sample, Answer]]] = {}
-    for sample in samples:
-        for pick, values in _parts(sample):
-            answer = dict(zip((feature.name for feature in pick.features), values, strict=True))
-            told = {**answer, STATUS: sample.statuses[pick.view.name]}
-            asked.setdefault((pick.view, pick.features), []).append((sample, told))
+    for alike in _by_plan(samples):
+        start = 0
+        for pick in alike[0].picks:
+            names, stop = [feature.name for feature in pick.features], start + len(pick.features)
+            asked.setdefault((pick.view, pick.features), []).extend(
+                (one, dict(zip(names, one.values[start:stop], strict=True)) | {STATUS: one.statuses[pick.view.name]})
+                for one in alike
+            )
+            start = stop
     found: list[Replayed] = []
     for (view, features), answers in asked.items():
         found += _of_view(tables, view, features, answers, grace_us)
     return found
 
 
-def _parts(sample: Sample) -> Iterator[tuple[Pick, Sequence[object]]]:
-    start = 0
-    for pick in sample.picks:
-        stop = start + len(pick.features)
-        yield pick, sample.values[start:stop]
-        start = stop
+def _by_plan(samples: Iterable[Sample]) -> Iterable[list[Sample]]:
+    """Those that were asked for together, told apart by identity: to hash a view costs more than to compare a row."""
+    found: dict[int, list[Sample]] = {}
+    for sample in samples:
+        found.setdefault(id(sample.picks), []).append(sample)
+    return found.values()
 
 
 def _of_view(
@@ -112,8 +116,11 @@ def _of_view(
     answers: Sequence[tuple[Sample, Answer]],
     grace_us: int,
 ) -> Iterator[Replayed]:
-    kept = [(sample, told) for sample, told in answers if _spine(view, [sample]) is not None]
+    kept = answers
     spine = _spine(view, [sample for sample, _ in kept])
+    if spine is None:  # some keys are none of their type
+        kept = [(sample, told) for sample, told in answers if _spine(view, [sample]) is not None]
+        spine = _spine(view, [sample for sample, _ in kept])
     if spine is None or tables.version(view.log) is None:
         return
     names = tuple(feature.name for feature in features)

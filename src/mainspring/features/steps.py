@@ -20,6 +20,7 @@ from mainspring.declare.step import StepOptions
 from mainspring.engine import context
 from mainspring.engine.task import Output, Task
 from mainspring.errors import ConfigError, DeclarationError
+from mainspring.features.carry import left_behind
 from mainspring.features.derive import Upstream, derive_view, derived_ahead
 from mainspring.features.history import HasTables
 from mainspring.features.log import CONTENT_MARK, MADE_MARK, SourceTable, TableVersion, source_of
@@ -27,6 +28,7 @@ from mainspring.features.project import update_view
 from mainspring.features.quality.known import known_in
 from mainspring.features.quality.steps import gate_of, judge_of_view, references_of
 from mainspring.features.sources.extract import (
+    carried,
     extract_files,
     extract_messages,
     extract_new,
@@ -309,7 +311,7 @@ def ingest_files(
         DataError: as `read_files` and `Staging.prepare`; MS-2180, a check refuses the rows, and nothing is committed.
     """
     tables, paths = _tables(), [file.path for file in files]
-    through = -1 if pushed is None else pushed[0]
+    through = max(-1 if pushed is None else pushed[0], carried(tables, source))
     raw = read_files(paths, source.fields, source=source.name, format=format)
     with Staging(tables.beside(STAGED)) as staging:
         prepared = staging.prepare(source, raw, truncate=truncate, known=known_in(tables))
@@ -317,9 +319,14 @@ def ingest_files(
 
 
 def still_filed(services: Services, params: Mapping[str, object], kept: object) -> bool:
-    """Whether a source's log is there at the version of a kept result, and no other files were read since."""
+    """Whether a source's log is there at the version of a kept result, and no other files were read since.
+
+    Nor was anything pushed while the source was declared otherwise.
+    """
     version = msgspec.convert(kept, TableVersion)
     if not services.tables.has(version.table, version.version):
+        return False
+    if left_behind(services.tables, cast(SourceTable, params["source"])):
         return False
     return (services.tables.mark(version.table, CONTENT_MARK) or 0) == version.files
 

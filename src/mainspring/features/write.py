@@ -249,7 +249,7 @@ def ingest_batch(
             aside = _unknown(tables, source.quarantine, aside, source) if len(aside) else aside
         if judge is not None:
             judge(rows.of())
-        _set_aside(tables, source, aside, batch)
+        set_aside(tables, source, aside, batch)
         if before is not None and not rows.count and rows.gone is None:
             return before if earlier is None else _with_pushes(tables, source, earlier, pushed)
         # Pushed rows that came first do not make the files news: what they tell is older.
@@ -325,7 +325,7 @@ def append_increment(
             aside = _unknown(tables, source.quarantine, aside, source) if len(aside) else aside
         judge(rows)
         own, batch = marks(), f"{writer}/{number + 1}"
-        _set_aside(tables, source, aside, f"{batch}/{content_digest(aside)[:8]}")
+        set_aside(tables, source, aside, f"{batch}/{content_digest(aside)[:8]}")
         if len(rows) or known is None or own:
             seq = numbered(_apart(tables, source, log, len(rows)), len(rows))
             append_to_log(
@@ -386,7 +386,8 @@ def _changes(source: SourceTable, rows: NewRows) -> Changes:
     return Changes(kept[0], len(both), kept[1])
 
 
-def _set_aside(tables: TableStore, source: SourceTable, rows: pa.Table, batch: str) -> None:
+def set_aside(tables: TableStore, source: SourceTable, rows: pa.Table, batch: str) -> None:
+    """Keep rows that do not fit, with the reason of each; once a batch."""
     if not len(rows):
         return
     names = [*(item.name for item in source.fields), REASON, BATCH]

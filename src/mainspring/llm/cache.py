@@ -103,5 +103,10 @@ class ExactCache:
             self._drop(next(iter(self._entries)))
         return True
 
+    def clear(self) -> None:
+        """Forget all answers."""
+        self._entries.clear()
+        self._bytes = 0
+
     def _drop(self, key: bytes) -> None:
         self._bytes -= self._entries.pop(key)[1]

@@ -8,9 +8,17 @@ from typing import Literal, Protocol, runtime_checkable
 
 import msgspec
 
-__all__ = ["Parsed", "Parser", "Reason", "Refused"]
+__all__ = ["Mark", "Parsed", "Parser", "Reason", "Refused"]
 
 Reason = Literal["too_large", "unsupported", "encrypted", "corrupt", "empty", "timeout", "memory", "crashed"]
+
+
+class Mark(msgspec.Struct, frozen=True, array_like=True):
+    """A heading of a text that is no Markdown: its first character, one past its last, its level from 1 to 6."""
+
+    start: int
+    end: int
+    level: int
 
 
 class Parsed(msgspec.Struct, frozen=True):
@@ -22,6 +30,7 @@ class Parsed(msgspec.Struct, frozen=True):
         pages: where each page begins, as character offsets, rising; page 1 is the first. Empty without pages.
         metadata: what else the document says of itself: ``authors``, ``created_at``, ``language``, ...
         plain: whether the text is no Markdown: a line that begins with ``#`` is no heading.
+        headings: of a plain text, in order and disjoint; those of Markdown stand in the text.
     """
 
     text: str
@@ -29,6 +38,7 @@ class Parsed(msgspec.Struct, frozen=True):
     pages: tuple[int, ...] = ()
     metadata: dict[str, str] = {}
     plain: bool = False
+    headings: tuple[Mark, ...] = ()
 
     def page_at(self, offset: int) -> int | None:
         """The number, from 1, of the page that a character is on; None without pages."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+import msgspec
+
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 else:
     pa = lazy("pyarrow")
 
-__all__ = ["Commit", "Limits", "RowStream", "TableStore", "Txn", "Where"]
+__all__ = ["Commit", "Limits", "Owner", "RowStream", "TableStore", "Txn", "Where"]
 
 Where = tuple[str, str, object]
 """A condition on a column: ``("_seq", ">", 40)``; the operators are ``== != < <= > >= in``."""
@@ -86,6 +88,20 @@ class Limits:
     spill: str | None = None
 
 
+class Owner(msgspec.Struct, frozen=True):
+    """The state folder that alone may write tables, because the log of what was pushed and the locks are in it.
+
+    Attributes:
+        id: tells it from all others.
+        place: where it is, for people.
+        epoch: which one it is: 1 is the first, and each that took over is one more.
+    """
+
+    id: str
+    place: str
+    epoch: int
+
+
 @runtime_checkable
 class TableStore(Protocol):
     """Tables by name (``source/flights``). A commit that was returned survives kill -9; each version stays readable.
@@ -105,8 +121,25 @@ class TableStore(Protocol):
             StoreError: MS-4311, others alone may.
         """
 
-    def tables(self) -> tuple[str, ...]:
-        """The names of all tables, sorted."""
+    def owner(self) -> Owner | None:
+        """Who alone may write, or None where nobody has written yet or whoever gets there may write."""
+
+    def take(self, owner: str) -> tuple[Owner, Path | None]:
+        """Write from here in the place of another, for good: what that one tries to commit from now on is refused.
+
+        Args:
+            owner: the `Owner.id` of that one, or six or more letters that it begins with.
+
+        Returns:
+            What is here, and the folder into which all was put that lay `beside` these tables here from an earlier
+            time as their writer, if there was such a thing: pushes in it may have been committed there or not.
+
+        Raises:
+            StoreError: MS-4271, it is another; MS-4273, nobody alone may write.
+        """
+
+    def tables(self, below: str = "") -> tuple[str, ...]:
+        """The names of all tables, or of those below a name (``source/flights/..``), sorted."""
 
     def version(self, table: str) -> int | None:
         """The newest version, or None when there is no such table."""

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
-from itertools import takewhile
-from typing import TYPE_CHECKING, Literal
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mainspring.lazy import lazy
-from mainspring.rag.plain import PLAIN, plain
+from mainspring.ports.parser import Mark
 
 if TYPE_CHECKING:
-    import markdown_it
-    from markdown_it.token import Token
+    import numpy as np
+    import pyromark
+    from pyromark.event import Range as Span
 else:
-    markdown_it = lazy("markdown_it")
+    np, pyromark = lazy("numpy"), lazy("pyromark")
 
-__all__ = ["Block", "blocks_of", "lines_of"]
+__all__ = ["Block", "blocks_of", "lines_of", "marked_blocks"]
 
 Kind = Literal["heading", "table", "fence", "code", "prose"]
 
-_KINDS: dict[str, Kind] = {
-    "heading_open": "heading",
-    "table_open": "table",
-    "fence": "fence",
-    "code_block": "code",
+_LEAVES: Mapping[str, Kind] = {
+    "Paragraph": "prose",
+    "Heading": "heading",
+    "Table": "table",
+    "CodeBlock": "code",
+    "HtmlBlock": "prose",
 }
-_CONTAINERS = {"bullet_list_open", "ordered_list_open", "list_item_open", "blockquote_open"}
+_CONTAINERS = frozenset(("List", "Item", "BlockQuote"))
+_DEPTH = 20
+"""Containers in containers whose parts are told apart; what is deeper is one part."""
+_BREAKS = frozenset(("SoftBreak", "HardBreak"))
 _LINE = re.compile(r"\r\n?|\n")
+_Tag: TypeAlias = str | Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,53 +65,114 @@ def lines_of(text: str) -> list[int]:
 
 def blocks_of(text: str) -> list[Block]:
     """The top-level blocks, in order; together they hold every character that is not blank."""
-    lines = lines_of(text)
-    return list(_filled(text, 0, len(text), _tree(iter(_block_parser().parse(text)), lines)))
+    data = text.encode("utf-8", "replace")  # half a character becomes one mark, as long as it was
+    clean = text if text.isascii() else data.decode()
+    reading = _Reading(text, lines_of(text), _characters(data, text))
+    try:
+        for event, place in pyromark.events_with_range(clean, options=pyromark.Options.ENABLE_TABLES):
+            reading.take(event, place)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # which is no Exception; a document that stops the parser is prose
+            raise
+        reading.found.clear()
+    return _filled(text, 0, len(text), reading.found)
 
 
-@cache
-def _block_parser() -> markdown_it.MarkdownIt:
-    parser = markdown_it.MarkdownIt("commonmark").enable("table").disable("reference")
-    parser.core.ruler.enableOnly(["normalize", "block"])
-    parser.block.ruler.before("table", PLAIN, plain)
-    return parser
-
-
-@cache
-def _inline_parser() -> markdown_it.MarkdownIt:
-    return markdown_it.MarkdownIt("commonmark")
-
-
-def _tree(tokens: Iterator[Token], lines: list[int]) -> list[Block]:
-    """The blocks up to the end of the tokens, or of the container that they are in."""
+def marked_blocks(text: str, headings: Sequence[Mark]) -> list[Block]:
+    """The blocks of a text that is no Markdown: headings as marked, and prose; what overlaps the last is no heading."""
     found = []
-    for token in tokens:
-        if token.nesting == -1:
-            break
-        found.append(_block(token, tokens, lines))
-    return found
+    at = 0
+    for mark in headings:
+        title = " ".join(text[mark.start : mark.end].split())
+        if mark.start >= at and title:
+            found.append(Block("heading", mark.start, mark.end, mark.level, title))
+            at = mark.end
+    return _filled(text, 0, len(text), found)
 
 
-def _block(token: Token, tokens: Iterator[Token], lines: list[int]) -> Block:
-    """The block that a token opens; those after it, up to its closing one, are taken too."""
-    first, last = token.map or (0, 0)
-    start, end = lines[first], lines[min(last, len(lines) - 1)]
-    kind = _KINDS.get(token.type, "prose")
-    if token.type in _CONTAINERS:
-        return Block(kind, start, end, parts=tuple(_tree(tokens, lines)))
-    inner = list(takewhile(lambda one: one.level != token.level, tokens)) if token.nesting == 1 else []
-    if kind == "heading":
-        return Block(kind, start, end, int(token.tag[1:]), _words(inner[0].content))
-    return Block(kind, start, end)
+def _characters(data: bytes, text: str) -> Callable[[int], int]:
+    """From a place among the bytes to that among the characters."""
+    if len(data) == len(text):
+        return int
+    begins = (np.frombuffer(data, np.uint8) & 0xC0) != 0x80
+    before = np.concatenate(([0], np.cumsum(begins)))
+    return lambda place: int(before[place])
 
 
-def _words(content: str) -> str:
-    """A heading without its markup."""
-    children = _inline_parser().parseInline(content)[0].children or []
-    return " ".join("".join(" " if part.type.endswith("break") else part.content for part in children).split())
+@dataclass(slots=True)
+class _Reading:
+    """The tree of blocks as a parser's events make it."""
+
+    text: str
+    lines: list[int]
+    at: Callable[[int], int]
+    found: list[Block] = field(default_factory=list)
+    _open: list[tuple[int, int, list[Block]]] = field(default_factory=list)
+    _beyond: int = 0
+    _heading: tuple[int, int, int] | None = None
+    _words: list[str] = field(default_factory=list)
+
+    def take(self, event: _Tag, place: Span) -> None:
+        """The next event and the bytes that it is about."""
+        if isinstance(event, str):
+            if event in _BREAKS:
+                self._words.append(" ")
+            elif event == "Rule":
+                self._leaf("prose", place)
+            return
+        for happens, tag in event.items():  # there is one
+            if happens == "Start":
+                self._start(tag, place)
+            elif happens == "End":
+                self._end(tag)
+            elif self._heading is not None and happens in ("Text", "Code"):
+                self._words.append(str(tag))
+
+    def _start(self, tag: object, place: Span) -> None:
+        name = tag if isinstance(tag, str) else next(iter(tag))  # type: ignore[call-overload]
+        if name in _CONTAINERS:
+            if len(self._open) == _DEPTH:
+                self._leaf("prose", place)
+                self._beyond += 1
+            else:
+                self._open.append((*self._span(place), []))
+        elif name == "Heading":
+            level = int(tag["Heading"]["level"][1:])  # type: ignore[index]
+            self._heading = (*self._span(place), level)
+            self._words = []
+        elif name in _LEAVES:
+            fenced = name == "CodeBlock" and not isinstance(tag["CodeBlock"], str)  # type: ignore[index]
+            self._leaf("fence" if fenced else _LEAVES[name], place)
+
+    def _end(self, tag: object) -> None:
+        name = tag if isinstance(tag, str) else next(iter(tag))  # type: ignore[call-overload]
+        if name in _CONTAINERS:
+            if self._beyond:
+                self._beyond -= 1
+            else:
+                start, end, parts = self._open.pop()
+                self._add(Block("prose", start, end, parts=tuple(parts)))
+        elif name == "Heading" and self._heading is not None:
+            self._add(Block("heading", *self._heading, " ".join("".join(self._words).split())))
+            self._heading = None
+
+    def _leaf(self, kind: Kind, place: Span) -> None:
+        self._add(Block(kind, *self._span(place)))
+
+    def _add(self, block: Block) -> None:
+        if not self._beyond:
+            (self._open[-1][2] if self._open else self.found).append(block)
+
+    def _span(self, place: Span) -> tuple[int, int]:
+        """The lines that an event is on, as characters; the blanks before the next block are none of its own."""
+        start, end = self.at(place["start"]), self.at(place["end"])
+        begins = self.lines[bisect_right(self.lines, start) - 1]
+        while end > start and self.text[end - 1] in " \t":
+            end -= 1
+        return begins, self.lines[bisect_left(self.lines, end)]
 
 
-def _filled(text: str, start: int, end: int, blocks: list[Block] | tuple[Block, ...]) -> list[Block]:
+def _filled(text: str, start: int, end: int, blocks: Iterable[Block]) -> list[Block]:
     """The blocks of a span, with prose where they leave out something: link definitions, a list's own marks."""
     found = []
     at = start

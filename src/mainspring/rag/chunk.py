@@ -13,7 +13,7 @@ from itertools import takewhile
 import msgspec
 
 from mainspring.ports.parser import Parsed
-from mainspring.rag.blocks import Block, blocks_of
+from mainspring.rag.blocks import Block, blocks_of, marked_blocks
 from mainspring.rag.cut import halves, pieces_of
 from mainspring.rag.ruler import Measured, Ruler
 
@@ -115,7 +115,7 @@ class Chunker:
         """
         text = parsed.text
         measured = self._ruler.measured(text)
-        blocks = [Block("prose", 0, len(text))] if parsed.plain else blocks_of(text)
+        blocks = marked_blocks(text, parsed.headings) if parsed.plain else blocks_of(text)
         work = _Cutting(measured, blocks, parsed.title, self._ruler, self._spec, self._cap - self._specials)
         fitting = self._fitting(work, [work.trimmed(part) for part in work.packed()])
         return [

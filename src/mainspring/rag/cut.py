@@ -27,6 +27,7 @@ _SLACK = 1.03
 """Characters over an even share, so that ending at a sentence leaves no small rest."""
 _STEP = 16
 _LONGEST = 1 << 15
+_NEAR = 256
 _WORD = re.compile(r"\w")
 _SPACE = re.compile(r"\s+")
 _CLOSING = re.compile(r"[ >]*(`{3,}|~{3,})\s*$")
@@ -55,10 +56,17 @@ def pieces_of(measured: Measured, block: Block, budget: int) -> list[Piece]:
 
 def halves(text: str, start: int, end: int, at: int) -> tuple[int, int, int]:
     """A span cut in two near a character, where white space is when there is any: start, cut, end."""
-    spaces = [match.end() for match in _SPACE.finditer(text, start + 1, end)]
-    inside = [space for space in spaces if start < space < end]
-    cut = min(inside, key=lambda space: abs(space - at)) if inside else min(max(at, start + 1), end - 1)
-    return start, cut, end
+    near = _NEAR
+    while True:
+        low, high = max(start + 1, at - near), min(end, at + near)
+        ends = [match.end() for match in _SPACE.finditer(text, low, high) if match.end() < high]  # else it may go on
+        cut = min(ends, key=lambda space: abs(space - at), default=-1)
+        whole = (low, high) == (start + 1, end)
+        if ends and (whole or abs(cut - at) < near):
+            return start, cut, end
+        if whole:
+            return start, min(max(at, start + 1), end - 1), end
+        near *= 8
 
 
 def _joined(pieces: Iterable[Piece], fits: Callable[[int, int], bool]) -> list[Piece]:

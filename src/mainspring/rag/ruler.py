@@ -13,8 +13,10 @@ from mainspring.lazy import lazy
 from mainspring.ports.embedder import Embedder
 
 if TYPE_CHECKING:
+    import numpy as np
     import tokenizers
 else:
+    np = lazy("numpy")
     tokenizers = lazy("tokenizers")
 
 __all__ = ["Measured", "Ruler"]
@@ -22,6 +24,7 @@ __all__ = ["Measured", "Ruler"]
 _SEGMENT = 1 << 15
 _BREAK = re.compile(r"\s(?=\S)")
 _WORD = re.compile(r"[^ \t\n\r]+")
+_SPACES = (0x20, 0x09, 0x0A, 0x0D)
 _ANYTHING = re.compile("")
 _PART = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
 _LONG = 32
@@ -99,8 +102,8 @@ class Ruler:
     def _by_words(self, text: str) -> Measured:
         words = _WORD.findall(text)
         known = self._counted(words)
-        places = [match.start() for match in _WORD.finditer(text)]
-        counts = [known[word] for word in words]
+        places = _beginnings(text)
+        counts = list(map(known.__getitem__, words))
         if max(counts, default=0) > _LONG:
             places, counts = self._spread(words, places, counts)
         return Measured(text, places, list(accumulate(counts, initial=0)))
@@ -111,20 +114,22 @@ class Ruler:
             self._words, self._parts = {}, {}
         known = self._words
         parts = self._parts
-        missing = {word: self._apart(word) for word in words if word not in known}
+        missing = self._apart(set(words).difference(known))
         self._encode(list({part for found in missing.values() for part in found if part not in parts}), parts)
         known.update((word, sum([parts[part] for part in found])) for word, found in missing.items())
         return known
 
-    def _apart(self, word: str) -> list[str]:
+    def _apart(self, words: Iterable[str]) -> dict[str, list[str]]:
         """The runs of letters and digits, and the single marks, that BERT's tokenizers look at one by one anyway.
 
         There are far fewer of them than of words with their brackets and dots. Beyond ASCII, and where one of the
         tokenizer's own tokens is spelt out, the word is given to it as it stands.
         """
-        if word.isascii() and word.isprintable() and not self._single.search(word):
-            return _PART.findall(word)
-        return [word]
+        plain = [word for word in words if word.isascii()]
+        written = " ".join(plain)
+        if not written.isprintable() or self._single.search(written):
+            plain = [word for word in plain if word.isprintable() and not self._single.search(word)]
+        return {word: [word] for word in words} | {word: _PART.findall(word) for word in plain}
 
     def _encode(self, texts: list[str], known: dict[str, int]) -> None:
         if texts:
@@ -151,6 +156,17 @@ class Ruler:
         pieces = [text[start:end] for start, end in pairwise(edges)]
         encoded = self._tokenizer.encode_batch(pieces, add_special_tokens=False)
         return _rising(edge + start for edge, one in zip(edges, encoded, strict=False) for start, _ in one.offsets)
+
+
+def _beginnings(text: str) -> list[int]:
+    """The character at which each of the words of `_WORD` begins; many times as fast as asking each match."""
+    letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    inside = np.ones(len(letters) + 1, bool)
+    inside[0] = False
+    for space in _SPACES:
+        inside[1:] &= letters != space
+    found: list[int] = np.flatnonzero(inside[1:] & ~inside[:-1]).tolist()
+    return found
 
 
 def _rising(starts: Iterable[int]) -> list[int]:

@@ -26,6 +26,8 @@ def health_of(state: WorkerState, outside: Mapping[str, Outside]) -> Mapping[str
     found: dict[str, tuple[str, Mapping[str, object]]] = {
         "models": ("UP" if ready else "OUT_OF_SERVICE", {"versions": models})
     }
+    if late := state.watch.late():  # the old versions go on: readiness does not depend on it
+        found["versions"] = ("DOWN", {"waiting": late})
     for port in _ASKED:
         try:
             found[port] = ("UP", state.services.health(port))

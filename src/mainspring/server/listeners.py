@@ -6,7 +6,7 @@ import asyncio
 import importlib.metadata
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,13 +15,14 @@ from typing import Any
 from mainspring.assistants.outside import Outside
 from mainspring.assistants.run_log import RunLog
 from mainspring.catalog.ids import now_us
-from mainspring.choose.report import conditions_report
 from mainspring.config.settings import DEV_DEFAULT, Settings
 from mainspring.declare.identity import ANYONE
 from mainspring.errors import ConfigError, MainspringError, UserCodeError
 from mainspring.llm.call_log import CallLog
+from mainspring.llm.gateway import Gateway
 from mainspring.llm.stored import StoredResponses
-from mainspring.protocols.actuator.rest import Actuator, add_actuator_routes
+from mainspring.protocols.actuator.rest import add_actuator_routes
+from mainspring.protocols.actuator.runtime import Cache, Exchanges, moment
 from mainspring.protocols.assistants.openai import add_assistant_models
 from mainspring.protocols.assistants.rest import add_assistant_routes
 from mainspring.protocols.feast.documents import add_feast_document_routes
@@ -53,7 +54,7 @@ from mainspring.server.http.bounds import Bounds
 from mainspring.server.http.callers import Callers, digest_of
 from mainspring.server.http.cors import cors_of
 from mainspring.server.http.described import described_limits, shapes_of
-from mainspring.server.http.guard import guard, identify
+from mainspring.server.http.guard import authorized, guard, identify
 from mainspring.server.http.host import Bound, bind
 from mainspring.server.http.listening import (
     default_model,
@@ -64,10 +65,14 @@ from mainspring.server.http.listening import (
 )
 from mainspring.server.http.rates import Rates
 from mainspring.server.http.wires import CHANGED, MANAGED, ModelWires
+from mainspring.server.management.pages import Managed, actuator_pages
+from mainspring.server.management.registering import Instance, Registration
+from mainspring.server.management.starting import Startup
 from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.state import WorkerState
 from mainspring.server.tls import context_of
 from mainspring.serving.inference import ServedModels
+from mainspring.serving.tracing import Tracing
 
 __all__ = ["Ask", "Listeners", "MakeConsole", "Served"]
 
@@ -94,6 +99,9 @@ class Served:
         outside: the MCP servers that assistants use.
         runs: the assistants' runs.
         calls: the file of the language models' calls.
+        startup: the steps of the start.
+        upkeep: what is done again and again, with its pause in seconds.
+        tracing: makes spans of requests; None makes none.
     """
 
     state: WorkerState
@@ -104,6 +112,9 @@ class Served:
     outside: Mapping[str, Outside]
     runs: RunLog
     calls: Path
+    startup: Startup
+    upkeep: Callable[[], Sequence[tuple[str, float]]]
+    tracing: Tracing | None = None
 
     def talking(self) -> Talking:
         """What the console asks assistants with."""
@@ -160,6 +171,10 @@ class Listeners:
         self._management: Bound | None = None
         self._grpc: GrpcListening | None = None
         self._script: EntryScript | None = None
+        self._models: ServedModels | None = None
+        self._gateway: Gateway | None = None
+        self._registration: Registration | None = None
+        self._exchanges = Exchanges(time.time, lambda: self.bound[0].url if self.bound else "")
 
     def bind(self) -> None:
         """Bind the ports of HTTP, and make the listener of gRPC.
@@ -190,6 +205,34 @@ class Listeners:
                 origin=origin,
                 fix="management.enabled = true, or console.enabled = false",
             )
+
+    def register(self) -> None:
+        """Become known to a Spring Boot Admin, where one is set."""
+        self._registration = self._registered()
+        if self._registration is not None:
+            self._registration.start()
+
+    def take_out(self) -> None:
+        """Be known to it no more."""
+        if self._registration is not None:
+            self._registration.stop()
+
+    def _registered(self) -> Registration | None:
+        settings, management = self._settings, self._management
+        admin = settings.text("management.admin.url")
+        if admin is None or management is None:
+            return None
+        user, password = settings.text("management.admin.user"), settings.secret("management.admin.password")
+        metadata = {"startup": moment(time.time())}
+        if settings.flag("management.admin.share_token") and (keys := management_keys(settings)):
+            metadata |= {"user.name": "mainspring", "user.password": keys[0].decode()}
+        instance = Instance(
+            settings.text("management.admin.name") or self._app,
+            settings.text("management.admin.service_url") or self.bound[0].url,
+            (settings.text("management.admin.management_url") or management.url).rstrip("/") + "/actuator",
+            metadata,
+        )
+        return Registration(admin, instance, (user, password or "") if user else None, self._told)
 
     async def start_grpc(self) -> None:
         """Answer over gRPC, if anything is served there."""
@@ -231,7 +274,8 @@ class Listeners:
             limits,
             guard=let_in,
             cors=cors_of(settings),
-            watch=self._counts.count,
+            tracing=self._served.tracing,
+            watch=self._count if self._leads and "httpexchanges" in exposed_pages(settings) else self._counts.count,
             on_error=self._fault,
         )
         return listener
@@ -241,7 +285,7 @@ class Listeners:
         settings, state, server = self._settings, self._state, ("mainspring", _version())
         default, timeout = default_model(settings, state.names()), settings.number("server.timeout")
         most = settings.whole("server.max_rows")
-        models = ServedModels(
+        models = self._models = ServedModels(
             state.models,
             lambda: state.endpoints,
             state.loading,
@@ -280,6 +324,7 @@ class Listeners:
             native,
             rates=self._rates,
             refused=self._counts.refused,
+            tracing=self._served.tracing,
         )
         return wires
 
@@ -328,6 +373,7 @@ class Listeners:
         keys, models = keys_of(settings), Router()
         spent = spent_of(calls_of(self._state.services), keys)
         gateway = language.outer(keys, others=bearers_of(self._callers), spent=spent)
+        self._gateway = gateway
         add_llm_routes(models, gateway, kept)
         if "oip" in served_protocols(settings):
             add_generate_routes(router, gateway)
@@ -340,21 +386,19 @@ class Listeners:
 
     def _manager(self, limits: Limits, wires: ModelWires) -> Listener:
         router, settings, state = Router(), self._settings, self._state
-        actuator = Actuator(
-            lambda: health_of(state, self._served.outside),
-            ("models", "catalog"),
-            self._info,
-            lambda: conditions_report(settings),
-            state.metrics_page,
+        token = Callers([(digest_of(key), ANYONE) for key in management_keys(settings)])
+        pages = actuator_pages(self._managed(router, token))
+        add_actuator_routes(
+            router,
+            pages,
+            exposed_pages(settings),
+            settings.text("management.access") or "",
             lambda: self._management.url if self._management is not None else "",
-            self._served.rollouts.described,
         )
-        add_actuator_routes(router, actuator, exposed_pages(settings))
         wires.add_management_routes(router)
         mounts: tuple[tuple[str, AsgiApp], ...] = ()
         if self._console is not None and settings.flag("console.enabled"):
             mounts = (("/", self._console(state, self._ask, self._served.talking())),)
-        token = Callers([(digest_of(key), ANYONE) for key in management_keys(settings)])
         listener = Listener(
             router,
             limits,
@@ -365,6 +409,39 @@ class Listeners:
             on_error=self._fault,
         )
         return listener
+
+    def _managed(self, router: Router, token: Callers) -> Managed:
+        """What the actuator shows."""
+        state = self._state
+        assert self._models is not None
+        return Managed(
+            state,
+            self._models,
+            self._served.rollouts.described,
+            lambda: health_of(state, self._served.outside),
+            self._info,
+            lambda: {"server": self._router.routes(), "management": router.routes()},
+            self._caches,
+            self._exchanges,
+            self._served.startup,
+            state.levels,
+            lambda request: not token or authorized(token, request),
+            self._served.upkeep,
+        )
+
+    def _caches(self) -> Mapping[str, Cache]:
+        """The caches of answers of the language models."""
+        gateways = {"": self._served.language.inner, "gateway/": self._gateway}
+        return {
+            f"{prefix}{name}": lane.cache
+            for prefix, gateway in gateways.items()
+            for name, lane in (gateway.lanes.items() if gateway is not None else ())
+            if lane.cache is not None
+        }
+
+    def _count(self, request: Request | None, name: str, status: int, seconds: float) -> None:
+        self._counts.count(request, name, status, seconds)
+        self._exchanges.add(request, name, status, seconds)
 
     def _fault(self, error: Exception) -> None:
         if not isinstance(error, MainspringError):

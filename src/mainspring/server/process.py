@@ -6,28 +6,34 @@ import asyncio
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import uvloop
 
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
+from mainspring.llm.record import Recorder
 from mainspring.monitoring.stats.decide import Finding
 from mainspring.plan.graph import Plan
 from mainspring.server.answering.assistants import Assistants, assistants_of
 from mainspring.server.answering.language import Language
 from mainspring.server.answering.outside import close_all, outside_of
-from mainspring.server.answering.records import calls_of, recorder_of
+from mainspring.server.answering.records import calls_of, recorder_of, request_recorder
 from mainspring.server.answering.runs import run_log_of
 from mainspring.server.answering.watching import AnswerMonitors
 from mainspring.server.http.callers import callers_of
 from mainspring.server.http.host import run_listeners
-from mainspring.server.http.rates import rates_of
+from mainspring.server.http.rates import Rates, rates_of
 from mainspring.server.listeners import Listeners, MakeConsole, Served
 from mainspring.server.loop import online_views
+from mainspring.server.management.starting import Startup
 from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.state import WorkerState
 from mainspring.server.upkeep import Upkeep
 from mainspring.server.workers.link import WorkerPlace
+from mainspring.server.workers.rates import SharedRates
+from mainspring.serving.tracing import Tracing
 
 __all__ = ["ServerProcess"]
 
@@ -68,20 +74,24 @@ class ServerProcess:
         else:
             self._told = told
         self._console = console
+        self._startup = Startup()
         self._settings = services.settings
         number, workers = (0, 1) if place is None else (place.number, place.workers)
         self.state = WorkerState(services, plan, number, only, workers)
+        state = self.state
         self.rollouts = Rollouts(
-            services, plan, self.state.loading, self.state.models, self.state.metrics, told, now_us
+            services, plan, state.loading, state.models, state.metrics, told, now_us, state.ledgers, state.lacking
         )
         self._only = frozenset(only)
         self._calls = calls_of(services)
         self._recorder = recorder_of(services, self._calls, plan.app, told)
+        self._spans = request_recorder(services, plan.app, told)
         self.language = Language(services, plan, told, self._recorder)
         self.assistants: Assistants = {}
         self._outside = outside_of(plan, self._settings, told)
         self.runs = run_log_of(services, plan, self.language, told)
         self._listeners: Listeners | None = None
+        self._upkeep: Upkeep | None = None
         self.serving = threading.Event()
         self.interrupted = False
 
@@ -95,18 +105,20 @@ class ServerProcess:
                 the settings is none; MS-3103, Azure ML's entry script is not there.
             UserCodeError: MS-2520, the entry script does not start.
         """
-        callers, rates = callers_of(self._settings, self._told), rates_of(self._settings)
-        self.state.open()
-        self.assistants = assistants_of(
-            self.services,
-            self.plan,
-            self.language.inner,
-            self.state.knowledge.searchers,
-            lambda: self.state.endpoints,
-            online_views(self.services, self.plan),
-            self._outside,
-            self.runs,
-        )
+        callers, rates = callers_of(self._settings, self._told), self._rates()
+        with self._startup.step("mainspring.models.load"):
+            self.state.open()
+        with self._startup.step("mainspring.assistants.open"):
+            self.assistants = assistants_of(
+                self.services,
+                self.plan,
+                self.language.inner,
+                self.state.knowledge.searchers,
+                lambda: self.state.endpoints,
+                online_views(self.services, self.plan),
+                self._outside,
+                self.runs,
+            )
         served = Served(
             self.state,
             self.rollouts,
@@ -116,6 +128,9 @@ class ServerProcess:
             self._outside,
             self.runs,
             self._calls,
+            self._startup,
+            lambda: [] if self._upkeep is None else self._upkeep.described(),
+            self._tracing(),
         )
         shared = self._place is not None
         listeners = Listeners(
@@ -125,7 +140,8 @@ class ServerProcess:
         try:
             if self.state.pushing is not None:
                 self.state.pushing.start()
-            listeners.bind()
+            with self._startup.step("mainspring.listeners.bind"):
+                listeners.bind()
             if callers.tokens is not None:
                 callers.tokens.issuer.start()
             uvloop.run(self._serve(listeners))
@@ -150,12 +166,35 @@ class ServerProcess:
             if not self._only or node.name in self._only
         }
 
+    def _start_outside(self) -> None:
+        for outside in self._outside.values():
+            outside.start()
+
+    async def _close_assistants(self) -> None:
+        for assistant in self.assistants.values():
+            await assistant.close()
+
+    def _recorders(self) -> list[Recorder[Any]]:
+        return [self._recorder] if self._spans is None else [self._recorder, self._spans]
+
+    def _tracing(self) -> Tracing | None:
+        if self._spans is None:
+            return None
+        share = self._settings.number("telemetry.sample")
+        return Tracing(self._spans.add, share, self._settings.number("telemetry.slow_ms") / 1e3)
+
+    def _rates(self) -> Rates | None:
+        """How often each caller may ask: all workers together."""
+        place = self.state.rates_file
+        return rates_of(self._settings) if place is None else rates_of(self._settings, partial(SharedRates, path=place))
+
     def _show(self, monitor: str, findings: Sequence[Finding]) -> None:
         self.state.monitors.show(monitor, "", findings)
 
     async def _serve(self, listeners: Listeners) -> None:
         answers = AnswerMonitors(self.services, self.plan, self.runs, self._show)
         upkeep = Upkeep(self.state, self.rollouts, self.assistants, answers, self.language, self._leads, self._told)
+        self._upkeep = upkeep
 
         async def started() -> None:
             await listeners.start_grpc()
@@ -164,22 +203,24 @@ class ServerProcess:
                 self._told(f"{bound.name:<11} {bound.url}")
             if not self.state.ready():
                 self._told("not ready: an endpoint's model has no champion yet")
-            self._recorder.start()
-            for outside in self._outside.values():
-                outside.start()
+            for recorder in self._recorders():
+                recorder.start()
+            self._start_outside()
             upkeep.start()
+            listeners.register()
             if self._place is not None:
                 self._place.link.answers()
 
         async def stopping() -> None:
+            await asyncio.to_thread(listeners.take_out)
             self.state.vector_indexes.stop()
             await upkeep.stop()
             await listeners.stop_grpc()
-            for assistant in self.assistants.values():
-                await assistant.close()
+            await self._close_assistants()
             await close_all(self._outside.values())
             await self.language.stop(self._settings.number("server.drain"))
-            await asyncio.to_thread(self._recorder.stop)
+            for recorder in self._recorders():
+                await asyncio.to_thread(recorder.stop)
 
         def asked(number: int) -> None:
             self.interrupted = self.interrupted or (number == signal.SIGINT and not self.state.ready())

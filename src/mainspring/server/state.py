@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +40,7 @@ from mainspring.server.features.sweeping import sweep_unused
 from mainspring.server.features.vector_indexes import VectorIndexes
 from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
+from mainspring.server.management.levels import Levels, levels_file
 from mainspring.server.monitors import ModelMonitors
 from mainspring.server.rollouts.composing import (
     Compositions,
@@ -47,22 +49,28 @@ from mainspring.server.rollouts.composing import (
     spec_of_endpoint,
     version_column,
 )
+from mainspring.server.rollouts.ledger import Ledgers
 from mainspring.server.rollouts.live import LiveLoader, waiting_rows
 from mainspring.server.rollouts.loading import ModelLoading, Own
 from mainspring.server.rollouts.reading import EndpointRoutes, shadow_log
+from mainspring.server.workers.board import Board, board_file
+from mainspring.server.workers.rates import rates_file
+from mainspring.server.workers.status import Flip, StatusFile, flips, read_statuses, status_of
+from mainspring.server.workers.waiting import FlipWatch
 from mainspring.serving.calls import Reason, Rejected
+from mainspring.serving.counts import ModelCounts
 from mainspring.serving.endpoint import EndpointService, ModelColumn, dates_among
 from mainspring.serving.merging import MOMENTARY, WorkerMetrics
 from mainspring.serving.models import LiveModel
 from mainspring.serving.predlog.schema import ColumnKind, LogSchema
 from mainspring.serving.predlog.writer import PredictionLog
 from mainspring.serving.table import ModelTable
-from mainspring.serving.telemetry import Metrics, page
+from mainspring.serving.telemetry import Metrics, Series, page
 
 if TYPE_CHECKING:
     from mainspring.metrics.arrays import Ints
 
-__all__ = ["WorkerState", "metrics_file"]
+__all__ = ["WorkerState", "ending_of", "metrics_file"]
 
 _KEEP_SEGMENTS = 4
 _CHAMPION = "champion"
@@ -99,8 +107,15 @@ class WorkerState:
         path = metrics_file(self._kept, worker, only)
         self.metrics = _metrics(path)
         self.together = WorkerMetrics(self.metrics, path, workers) if workers > 1 else None
+        self._counts = ModelCounts(self.metrics, plan.app)
+        self.board = Board(board_file(self._kept, ending_of(only)), worker) if workers > 1 else None
+        self.rates_file = rates_file(self._kept, ending_of(only)) if workers > 1 else None
+        self.ledgers = Ledgers(self._kept / "rollouts", f"{worker}{ending_of(only)}")
+        self.levels = Levels(levels_file(self._kept, ending_of(only)) if workers > 1 else None)
+        self.said = StatusFile(self._kept, worker, ending_of(only))
+        self.watch = FlipWatch(self.flips, services.settings.number("serving.flip"), _tell, time.monotonic)
         self.metrics.clear(MOMENTARY)
-        self._only = frozenset(only)
+        self._only, self._ending = frozenset(only), ending_of(only)
         self.models = ModelTable()
         self.loader = LiveLoader(services, plan, self.metrics)
         self.metrics.gauge_from("mainspring_queue_rows", lambda: waiting_rows(self.models, plan.app))
@@ -125,7 +140,16 @@ class WorkerState:
         self._schemas: dict[str, LogSchema] = {}
         self._shadow_logs: dict[str, PredictionLog] = {}
         self.loading = ModelLoading(
-            services, plan, self.models, self.metrics, self._served_models, self._reads, _tell, self.loader.load
+            services,
+            plan,
+            self.models,
+            self.metrics,
+            self._served_models,
+            self._reads,
+            _tell,
+            self.loader.load,
+            self.board,
+            self.ledgers.own,
         )
         self.compositions = Compositions(
             services, plan, self.models, self.loading, self.metrics, lambda: self._views, _tell
@@ -179,6 +203,8 @@ class WorkerState:
                 count_reads(self.metrics, name, node.name),
             )
         self.refresh()
+        while self.board is not None and not self.board.join(self.loading.votes()):
+            self.refresh()  # the others have gone on meanwhile
 
     def _has_tables(self) -> bool:
         try:
@@ -252,6 +278,7 @@ class WorkerState:
             waits=self.waits,
             routes=EndpointRoutes(self.models, self.loading, model_name, lambda: self._plans[node.name], columns),
             shadows=lambda: self._shadow_log(node.name) if share else None,
+            counts=self._counts,
         )
 
     def _shadow_log(self, endpoint: str) -> PredictionLog:
@@ -284,11 +311,26 @@ class WorkerState:
 
     def refresh(self) -> list[str]:
         """Take over what has moved, old versions answering until new ones are warm; the models that changed."""
-        changed = self.loading.refresh()
+        try:
+            changed = self.loading.refresh()
+        finally:
+            self.said.write(status_of(self.loading, self.models))
         if changed and not self.tried:
             self.monitors.open(changed)
         behind = [node.inputs[0] for node in self._served(over="composition")]
         return changed + self.compositions.refresh(behind)
+
+    def flips(self) -> Sequence[Flip]:
+        """The versions that the workers of this server do not answer with yet."""
+        return flips(read_statuses(self._kept, self._ending))
+
+    def lacking(self) -> Mapping[str, Mapping[str, str]]:
+        """The versions beside that some worker of this server cannot load, with the reason, by model."""
+        found: dict[str, dict[str, str]] = {}
+        for status in read_statuses(self._kept, self._ending).values():
+            for name, model in status.models.items():
+                found.setdefault(name, {}).update(model.lacking)
+        return found
 
     def _reads(self, node: Node, version: Entity, live: LiveModel) -> Own | None:
         """What a version was trained to read, where that is not what the app declares now."""
@@ -433,6 +475,7 @@ class WorkerState:
     def close(self) -> None:
         """Seal the logs and let go of the services."""
         self.vector_indexes.stop()
+        self.said.remove()
         self.monitors.close()
         self.loading.close()
         for log in (*self.logs.values(), *self._shadow_logs.values()):
@@ -448,6 +491,11 @@ class WorkerState:
         if self.pushing is not None:
             self.pushing.measure()
         return self.metrics.render(accept) if self.together is None else page(self.together.merged(), accept)
+
+    def numbers(self) -> Mapping[Series, float]:
+        """Every number that is counted, of all workers."""
+        self.count_logged()
+        return self.metrics.numbers() if self.together is None else self.together.merged()
 
     def publish_metrics(self) -> None:
         """Bring what other workers read of this one up to date."""
@@ -511,7 +559,12 @@ def _gone(calculation: Calculation) -> Callable[..., object]:
 
 def metrics_file(kept: Path, worker: int, only: Sequence[str]) -> Path:
     """Where a worker counts."""
-    return kept / "metrics" / ("-".join(["worker", str(worker), *sorted(only)]) + ".bin")
+    return kept / "metrics" / f"worker-{worker}{ending_of(only)}.bin"
+
+
+def ending_of(only: Sequence[str]) -> str:
+    """What tells the files of a server that serves some endpoints alone from those of others."""
+    return "".join(f"-{name}" for name in sorted(only))
 
 
 def _metrics(path: Path) -> Metrics:

@@ -76,6 +76,10 @@ class Upkeep:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
+    def described(self) -> list[tuple[str, float]]:
+        """What is done, and the pause between two times in seconds."""
+        return [(_named(action), pause) for pause, action in self._actions()]
+
     def _actions(self) -> list[tuple[float, Callable[[], object]]]:
         state = self._state
         actions: list[tuple[float, Callable[[], object]]] = [
@@ -83,7 +87,7 @@ class Upkeep:
             (_FOLLOW_SECONDS, state.vector_indexes.follow),
         ]
         if state.together is not None:
-            actions.append((_PUBLISH_SECONDS, state.publish_metrics))
+            actions += [(_PUBLISH_SECONDS, state.publish_metrics), (_PUBLISH_SECONDS, state.levels.follow)]
         if not self._leads:
             return actions
         seconds = state.services.settings.number("monitoring.every")
@@ -93,6 +97,7 @@ class Upkeep:
                 (1.0, Schedules(state.services, state.plan).fire),
                 (_UNUSED_SECONDS, state.sweep_once),
                 (_ROLLOUT_SECONDS, self._rollouts.once),
+                (_ROLLOUT_SECONDS, state.watch.once),
                 (seconds, self._rollouts.compact),
             ]
         return actions
@@ -132,3 +137,7 @@ class Upkeep:
             except Exception as error:
                 self._told(f"{getattr(action, '__name__', 'task')}: {type(error).__name__}: {error}")
             await asyncio.sleep(seconds)
+
+
+def _named(action: Callable[[], object]) -> str:
+    return f"{action.__module__}.{getattr(action, '__qualname__', 'task')}"

@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["BUCKETS", "Labels", "Metrics", "Series", "is_gauge", "page"]
+__all__ = ["BUCKETS", "Labels", "Metrics", "Series", "described", "is_gauge", "page"]
 
 BUCKETS: tuple[float, ...] = tuple(0.0005 * 2**power for power in range(16))
 """Upper bounds of the histograms, in seconds."""
@@ -30,6 +30,7 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_request_seconds": ("histogram", "time from the first byte of a request to the last of its answer"),
     "mainspring_inferences_total": ("counter", "calls of a model by a protocol, answered and failed"),
     "mainspring_inference_seconds": ("histogram", "time that a model computed for a call"),
+    "mainspring_inference_bytes_total": ("counter", "bytes of the numbers that calls brought, and of their scores"),
     "mainspring_predictions_total": ("counter", "rows scored"),
     "mainspring_batch_rows": ("histogram", "rows that a model was asked for at once"),
     "mainspring_queue_seconds": ("histogram", "time that a call waited for its model"),
@@ -261,6 +262,13 @@ def is_gauge(name: str) -> bool:
     if known is not None:
         return known[0] == "gauge"
     return not name.endswith(("_total", "_bucket", "_sum", "_count"))
+
+
+def described(name: str) -> tuple[str, str, str]:
+    """Of the name of a number its family, what kind that is, and what it counts."""
+    family = _family(name)
+    kind, text = _HELP.get(family, ("gauge" if is_gauge(name) else "counter", family.replace("_", " ")))
+    return family, kind, text
 
 
 def page(numbers: Mapping[Series, float], accept: bytes = b"") -> tuple[bytes, bytes]:

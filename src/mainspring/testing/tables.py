@@ -125,7 +125,10 @@ class TableStoreContract:
         store.append("a/b", numbers(3), Txn("w", 2))
         assert sorted(_read(store.files("a/b"))) == [1, 2, 3]
         assert sorted(_read(store.files("a/b", first.version))) == [1, 2]
-        assert store.tables() == ("a/b",)
+        store.append("a/c/d", numbers(4), Txn("w", 1))
+        store.append("ab", numbers(5), Txn("w", 1))
+        assert store.tables() == ("a/b", "a/c/d", "ab")
+        assert (store.tables("a"), store.tables("a/c"), store.tables("none")) == (("a/b", "a/c/d"), ("a/c/d",), ())
 
     def test_conditions(self, opening: Opening) -> None:
         """All conditions hold at once."""

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mainspring.declare.app import App
@@ -342,10 +342,14 @@ TERMS = st.recursive(
         st.tuples(st.integers(-50, 50), st.one_of(st.none(), st.floats(-100, 100, width=32))), min_size=1, max_size=6
     ),
 )
+@example(terms=['i["n"] + (2 / (3 - 3))'], rows=[(1, None)])
+@example(
+    terms=['i["n"] + (2 / (i["n"] - i["n"]))', 'i["n"] + (i["price"] / i["n"])'], rows=[(0, 0.0), (1, -1.0), (-1, None)]
+)
 def test_arithmetic_in_polars_is_that_of_pandas(
     tmp_path_factory: pytest.TempPathFactory, terms: list[str], rows: list[tuple[int, float | None]]
 ) -> None:
-    """The oracle is the function itself, run by pandas."""
+    """The oracle is the function itself, run by pandas; what divides constants by zero raises as it does there."""
     fields = ", ".join(f'Field(name="o{number}", dtype=Float32)' for number in range(len(terms)))
     body = "".join(f'    df["o{number}"] = {term}\n' for number, term in enumerate(terms))
     function = f"def f(i):\n    df = pd.DataFrame()\n{body}    return df\n"
@@ -357,8 +361,16 @@ def test_arithmetic_in_polars_is_that_of_pandas(
     exec(f"def ours(rows):\n{lines}\n{function}", namespace)
     ours: Callable[[pl.DataFrame], pl.DataFrame] = namespace["ours"]
     given_rows = {"n": [n for n, _ in rows], "price": [price for _, price in rows]}
-    found = ours(pl.DataFrame(given_rows, schema={"n": pl.Int64, "price": pl.Float64}))
-    wanted = namespace["f"](pd.DataFrame({"n": given_rows["n"], "price": pd.Series(given_rows["price"], dtype=float)}))
+    asked = pl.DataFrame(given_rows, schema={"n": pl.Int64, "price": pl.Float64})
+    try:
+        wanted = namespace["f"](
+            pd.DataFrame({"n": given_rows["n"], "price": pd.Series(given_rows["price"], dtype=float)})
+        )
+    except ZeroDivisionError:
+        with pytest.raises(ZeroDivisionError):
+            ours(asked)
+        return
+    found = ours(asked)
     for name in wanted.columns:
         mine = [float("nan") if value is None else value for value in found[name].to_list()]
         assert mine == pytest.approx(wanted[name].tolist(), nan_ok=True), name

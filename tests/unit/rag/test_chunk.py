@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 from mainspring.ports.embedder import EMBEDDERS
 from mainspring.ports.parser import Parsed
 from mainspring.rag.chunk import Chunk, Chunker, ChunkSpec
-from mainspring.rag.ruler import Ruler
+from mainspring.rag.cut import halves
+from mainspring.rag.ruler import Ruler, _beginnings
 
 DOCS = sorted((Path(__file__).parents[3] / "docs").rglob("*.md"))
 SPELT = ["[CLS]", "[cls]", "[", "]", "UNK", "[UNK", "a", "Z9", "_", "\x7f", "\x00", "é", "e\u0301", "中", "don't", "."]
@@ -388,3 +389,24 @@ def test_pages_are_where_the_text_is():
         assert (chunk.page_first, chunk.page_last) == (on[0], on[-1])
     assert {chunk.page_first for chunk in chunks} == {1, 2, 3, 4, 5}
     assert [chunk.page_first for chunk in cut("No pages.")] == [None]
+
+
+@given(st.text(st.sampled_from("ab \n\t\u00a0."), min_size=2, max_size=1200), st.data())
+def test_halves_are_cut_at_the_nearest_white_space(text, data):
+    start = data.draw(st.integers(0, len(text) - 2))
+    end = data.draw(st.integers(start + 2, len(text)))
+    at = data.draw(st.integers(start, end))
+    ends = [match.end() for match in re.finditer(r"\s+", text[start + 1 : end])]
+    inside = [start + 1 + one for one in ends if start + 1 + one < end]
+    cut = min(inside, key=lambda one: abs(one - at)) if inside else min(max(at, start + 1), end - 1)
+    assert halves(text, start, end, at) == (start, cut, end)
+
+
+def test_halves_of_one_long_word_and_of_a_far_space():
+    assert halves("x" * 10_000, 0, 10_000, 5_000) == (0, 5_000, 10_000)
+    assert halves("x" * 4_000 + " " + "y" * 6_000, 0, 10_001, 5_000) == (0, 4_001, 10_001)
+
+
+@given(st.text(st.sampled_from("ab \n\t\r\u00a0\x0b\u4e2d\U0001f642\ud800"), max_size=60))
+def test_words_begin_where_they_do(text):
+    assert _beginnings(text) == [match.start() for match in re.finditer(r"[^ \t\n\r]+", text)]

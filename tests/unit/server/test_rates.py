@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
 from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +19,7 @@ from mainspring.protocols.http import Fault, Request
 from mainspring.server.http.callers import Callers, digest_of
 from mainspring.server.http.guard import guard
 from mainspring.server.http.rates import Rate, Rates
+from mainspring.server.workers.rates import SharedRates
 
 STEPS = st.lists(
     st.tuples(st.integers(0, 4), st.one_of(st.just(0), st.integers(0, 50), st.integers(0, 3000))), max_size=120
@@ -41,7 +48,23 @@ class Bucket:
 @given(STEPS, RATES, RATES)
 def test_who_may_ask_is_who_has_something_left_in_a_bucket(steps, usual: Rate, own: Rate) -> None:
     now = [0]
-    rates = Rates(usual, {"0": own}, clock=lambda: now[0])
+    hold_to_buckets(Rates(usual, {"0": own}, clock=lambda: now[0]), now, steps, usual, own)
+
+
+@given(STEPS, RATES, RATES)
+def test_so_it_is_for_workers_that_take_turns(
+    tmp_path_factory: pytest.TempPathFactory, steps, usual: Rate, own: Rate
+) -> None:
+    now, path = [1], tmp_path_factory.mktemp("rates") / "rates.bin"
+    workers = [SharedRates(usual, {"0": own}, path, sets=2, clock=lambda: now[0]) for _ in range(3)]
+    turns = itertools.cycle(workers)
+    either: Any = SimpleNamespace(take=lambda *asked: next(turns).take(*asked))
+    hold_to_buckets(either, now, steps, usual, own)
+    for worker in workers:
+        worker.close()
+
+
+def hold_to_buckets(rates: Rates, now: list[int], steps, usual: Rate, own: Rate) -> None:
     buckets: dict[int, Bucket] = {}
     for caller, pause in steps:
         now[0] += pause
@@ -118,3 +141,41 @@ def test_without_keys_each_address_is_a_caller() -> None:
         let_in(Request("GET", "/v2", b"", {}, b"", client=address))
     with pytest.raises(Fault, match="too often"):
         let_in(Request("GET", "/v2", b"", {}, b"", client="10.0.0.1"))
+
+
+TAKES = """
+import sys
+from pathlib import Path
+from mainspring.server.http.rates import Rate
+from mainspring.server.workers.rates import SharedRates
+rates = SharedRates(Rate(10**12, 1000), {}, Path(sys.argv[1]), patience=60)
+print("there", flush=True)
+sys.stdin.readline()
+print(sum(rates.take(number % 4) == 0 for number in range(4000)), flush=True)
+"""
+
+
+def test_workers_at_the_same_time_give_no_more_than_one_would(tmp_path: Path) -> None:
+    asked: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    workers = [subprocess.Popen([sys.executable, "-c", TAKES, str(tmp_path / "rates.bin")], **asked) for _ in range(3)]
+    for worker in workers:
+        assert worker.stdout.readline() == "there\n"
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    given = [int(worker.communicate(timeout=60)[0]) for worker in workers]
+    assert sum(given) == 4 * 1000
+
+
+def test_a_set_without_room_has_a_bucket_for_all_who_come_later(tmp_path: Path) -> None:
+    now = [1]
+    rates = SharedRates(Rate(100, 1), {}, tmp_path / "rates.bin", sets=1, clock=lambda: now[0])
+    assert [rates.take(name) for name in range(8)] == [0] * 8
+    assert (rates.take("ninth"), rates.take("tenth"), len(rates)) == (0, 100, 8)
+    now[0] += 100
+    assert [rates.take(name) for name in ("tenth", 0, "ninth")] == [0, 0, 0]
+    rates.close()
+    SharedRates.begin(tmp_path / "rates.bin")
+    fresh = SharedRates(Rate(100, 1), {}, tmp_path / "rates.bin", sets=1, clock=lambda: 1)
+    assert (len(fresh), fresh.take(0)) == (0, 0)
+    fresh.close()

@@ -23,7 +23,8 @@ from mainspring.ports.catalog import Block, Catalog, Entity
 from mainspring.server.rollouts.deciding import label_version, promote_whole, roll_back_model, try_version
 from mainspring.server.rollouts.drive import Rollouts, Seen, following, monitor_of, seen_of
 from mainspring.server.rollouts.judge import FIRST_LOOK, Losses, judged, lag
-from mainspring.serving.rollout.evidence import CELLS, Counted, Evidence, cell_of
+from mainspring.server.rollouts.ledger import Ledgers
+from mainspring.serving.rollout.evidence import CELLS, Counted, cell_of
 from mainspring.serving.rollout.shadow import Differences
 from mainspring.serving.rollout.split import Split
 from mainspring.serving.table import ModelTable
@@ -294,16 +295,18 @@ def driver(catalog: Any, now: Callable[[], int], state: Path) -> Rollouts:
     """A process with version 1 and 2 loaded, in which the canary has answered enough."""
     rollout, _ = current(catalog, "late")
     assert rollout is not None
-    seen = {"1": Evidence(), "2": Evidence()}
+    ledgers = Ledgers(state / "rollouts", "0")
+    ledger = ledgers.own(rollout.id)
+    seen = {"1": ledger.stable, "2": ledger.canary}
     for evidence in seen.values():
         for _ in range(FIRST_LOOK):
             evidence.answered(1000)
     table: Any = ModelTable()
     table.swap("late", ModelVersions("1", {}, {}, Split(rollout.id, "1", "2", 0.1, None, seen)))
-    loading: Any = SimpleNamespace(names=lambda: ["late"], evidence=lambda id: seen, shadow=lambda id: None)
+    loading: Any = SimpleNamespace(names=lambda: ["late"])
     services: Any = SimpleNamespace(catalog=catalog, state=state)
     metrics: Any = SimpleNamespace(set=lambda *args, **more: None)
-    return Rollouts(services, Plan("app", ()), loading, table, metrics, lambda line: None, now)
+    return Rollouts(services, Plan("app", ()), loading, table, metrics, lambda line: None, now, ledgers)
 
 
 @pytest.mark.parametrize("done", [False, True])

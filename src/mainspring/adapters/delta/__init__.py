@@ -1,8 +1,8 @@
-"""Delta Lake tables through delta-rs, on local disks and in S3."""
+"""Delta Lake tables through delta-rs, on local disks, in S3, Google Cloud Storage and Azure Blob Storage."""
 
 from mainspring.ports.adapter import Adapter
 
-__all__ = ["ADAPTER", "S3"]
+__all__ = ["ADAPTER", "AZURE", "GCS", "S3"]
 
 ADAPTER = Adapter(
     port="tables",
@@ -16,13 +16,20 @@ ADAPTER = Adapter(
     capabilities={"versions": True, "files": "local", "evolution": "add"},
 )
 
-S3 = Adapter(
-    port="tables",
-    name="delta-s3",
-    factory="mainspring.adapters.delta.remote:open_remote",
-    settings="mainspring.adapters.delta.settings:RemoteSettings",
-    schemes=("s3", "s3a"),
-    modules=("deltalake", "pyarrow", "obstore"),
-    extra="aws",
-    capabilities={"versions": True, "files": "cached", "evolution": "add", "writers": "one state folder"},
-)
+
+def _remote(name: str, extra: str, *schemes: str) -> Adapter:
+    return Adapter(
+        port="tables",
+        name=name,
+        factory="mainspring.adapters.delta.remote:open_remote",
+        settings="mainspring.adapters.delta.settings:RemoteSettings",
+        schemes=schemes,
+        modules=("deltalake", "pyarrow", "obstore"),
+        extra=extra,
+        capabilities={"versions": True, "files": "cached", "evolution": "add", "writers": "one state folder"},
+    )
+
+
+S3 = _remote("delta-s3", "aws", "s3", "s3a")
+GCS = _remote("delta-gcs", "gcp", "gs")
+AZURE = _remote("delta-azure", "azure", "az")

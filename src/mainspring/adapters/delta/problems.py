@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mainspring.errors import ConfigError, InternalError, MainspringError, ServiceError, StoreError
 from mainspring.lazy import lazy
+from mainspring.ports.tables import Owner
 
 if TYPE_CHECKING:
     from deltalake import exceptions as delta_errors
@@ -17,7 +18,11 @@ __all__ = [
     "busy",
     "forked",
     "no_bucket",
+    "no_owner",
     "no_such_table",
+    "not_that_owner",
+    "strange_home",
+    "taken_over",
     "turned",
     "unfit",
     "unreachable",
@@ -135,12 +140,58 @@ def unreachable(place: str, error: Exception) -> ServiceError:
     )
 
 
-def another_home(place: str, owner: str) -> StoreError:
+def another_home(place: str, owner: Owner) -> StoreError:
     """Another project folder writes to these tables, and has their write-ahead log."""
     return StoreError(
         f"the tables at {place} are written from another state folder",
         code="MS-4311",
-        why=f"{owner} has their write-ahead log and their locks; reading them is possible from anywhere",
+        why=f"{owner.place} has their write-ahead log and their locks; reading them is possible from anywhere",
         origin="tables.url",
-        fix="write from there, or use another path; if that folder is lost for good, delete _mainspring/home there",
+        fix=f"write from there, or use another path; if it is lost for good: mainspring tables take {owner.id[:12]}",
+    )
+
+
+def taken_over(place: str, table: str) -> StoreError:
+    """Another project folder has taken the writing over while this one was at it."""
+    return StoreError(
+        f"table {table!r} is written from another state folder by now",
+        code="MS-4274",
+        why=f"somebody took the tables at {place} over; nothing of this was committed",
+        origin="tables.url",
+        fix="stop what runs here; what was pushed here and is in no table has to be pushed there again",
+    )
+
+
+def not_that_owner(place: str, owner: Owner, *, own: bool) -> StoreError:
+    """Somebody meant to take over from one who does not write."""
+    return StoreError(
+        f"the tables at {place} are not written by that state folder",
+        code="MS-4271",
+        why="this state folder writes them already" if own else f"{owner.id[:12]} writes them: {owner.place}",
+        origin="tables.url",
+        fix="there is nothing to take over"
+        if own
+        else f"mainspring tables take {owner.id[:12]}, if it is lost for good",
+    )
+
+
+def strange_home(place: str, name: str) -> StoreError:
+    """The note of who writes is damaged, or of a newer version."""
+    return StoreError(
+        f"who writes the tables at {place} cannot be told",
+        code="MS-4272",
+        why=f"{name} was written by another version of Mainspring, or is damaged",
+        origin="tables.url",
+        fix="use the newer version; if the object is damaged, and nobody writes these tables, delete it",
+    )
+
+
+def no_owner(place: str) -> StoreError:
+    """There is nobody from whom the writing could be taken over."""
+    return StoreError(
+        f"nobody alone writes the tables at {place}",
+        code="MS-4273",
+        why="tables in a folder have no owner, and those in an object store have one from their first write on",
+        origin="tables.url",
+        fix="there is nothing to take over: write",
     )

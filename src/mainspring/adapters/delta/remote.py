@@ -3,7 +3,7 @@
 Commits are conditional puts, which the store carries out or refuses, so that two writers never make one version. The
 files of a table never change: those that are read are fetched once to the local disk, and DuckDB and pyarrow read them
 there. What writers share besides, locks and the write-ahead log of pushes, is in the local state folder; so a single
-such folder may write, and says so in the store. Any number may read.
+such folder may write at a time, and says so in the store (`home`). Any number may read.
 """
 
 from __future__ import annotations
@@ -11,45 +11,52 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import math
 import os
-import socket
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 
-from mainspring.adapters.delta.problems import another_home, no_bucket, no_such_table, unreachable
+from mainspring.adapters.delta.home import EPOCH, Homes
+from mainspring.adapters.delta.places import place_of
+from mainspring.adapters.delta.problems import no_such_table, taken_over, unreachable
 from mainspring.adapters.delta.settings import RemoteSettings
 from mainspring.adapters.delta.tables import DeltaTables, commit_in
 from mainspring.adapters.delta.vacuum import removed_since
 from mainspring.errors import MainspringError
 from mainspring.lazy import lazy
-from mainspring.ports.tables import Commit, RowStream, Txn
+from mainspring.ports.tables import Commit, Owner, RowStream, Txn
 
 if TYPE_CHECKING:
     import deltalake
     import pyarrow as pa
     from deltalake import exceptions as delta_errors
     from obstore import exceptions as obstore_errors
-    from obstore import store as obstore_stores
 else:
     deltalake, pa = lazy("deltalake"), lazy("pyarrow")
     delta_errors, obstore_errors = lazy("deltalake.exceptions"), lazy("obstore.exceptions")
-    obstore_stores = lazy("obstore.store")
 
 __all__ = ["RemoteDeltaTables", "open_remote"]
 
 _LOG = "_delta_log"
-_HOME = "_mainspring/home"
-"""The object that names the state folder that writes."""
-_DRIVER = {"endpoint": "AWS_ENDPOINT_URL"}
-"""What delta-rs calls some options of obstore's otherwise."""
-_REMOTE = ("error sending request", "generic s3 error", "error performing", "403 forbidden", "nosuchbucket")
+_REMOTE = (
+    "error sending request",
+    "generic s3 error",
+    "generic gcs error",
+    "generic microsoftazure error",
+    "error performing",
+    "403 forbidden",
+    "nosuchbucket",
+)
+_STAY = frozenset({"_files", "_writing", "_before"})
+"""Folders of a state folder that mean the same whoever writes."""
+_SURE_S = 5.0
+"""For how long a look at who writes is believed; every commit is sure of it anyway."""
 _UNUSED_S = 3600.0
 _AT_ONCE = 8
 _CHUNK = 8 << 20
@@ -71,39 +78,25 @@ class RemoteDeltaTables(DeltaTables):
         super().__init__(place, settings)
         self._url = (settings.url or "").rstrip("/")
         self._cache_bytes = settings.cache_bytes
-        parts = urlsplit(self._url)
-        if not parts.hostname or "@" in parts.netloc:
-            raise no_bucket(self._url)
-        given: Any = {name.lower().removeprefix("aws_"): value for name, value in settings.options.items()}
-        plain = given.pop("allow_http", "").lower() == "true" or given.get("endpoint", "").startswith("http://")
-        self._options = {
-            **{_DRIVER.get(name, f"AWS_{name.upper()}"): value for name, value in given.items()},
-            **({"AWS_ALLOW_HTTP": "true"} if plain else {}),
-        }
-        try:
-            self._store: Any = obstore_stores.S3Store(
-                parts.netloc,
-                prefix=unquote(self._url.partition("://")[2].partition("/")[2]) or None,
-                config=given,
-                client_options={"allow_http": plain},
-            )
-        except (obstore_errors.BaseError, ValueError) as error:
-            raise unreachable(self._url, error) from error
-        self._at_home = False
+        found = place_of(self._url, settings.options)
+        self._store, self._options = found.store, dict(found.options)
+        self._homes = Homes(self._store, self._url, place)
+        self._epoch: int | None = None
+        self._looked = 0.0
 
     # -- what others ask ----------------------------------------------------------------------------------------------
 
-    def tables(self) -> tuple[str, ...]:
-        """The names of all tables, sorted; folders are looked into, files of tables are not."""
-        found, waiting = [], [""]
+    def tables(self, below: str = "") -> tuple[str, ...]:
+        """The names of tables, all or below a name, sorted; folders are looked into, files of tables are not."""
+        found, waiting = [], [below]
         with self._turning(""):
             while waiting:
                 prefix = waiting.pop()
-                below = [str(one) for one in self._store.list_with_delimiter(prefix or None)["common_prefixes"]]
-                if f"{prefix}/{_LOG}".lstrip("/") in below:
+                inside = [str(one) for one in self._store.list_with_delimiter(prefix or None)["common_prefixes"]]
+                if f"{prefix}/{_LOG}" in inside and prefix != below:
                     found.append(prefix)
                 else:
-                    waiting += below
+                    waiting += inside
         return tuple(sorted(found))
 
     def has(self, table: str, version: int) -> bool:
@@ -126,7 +119,19 @@ class RemoteDeltaTables(DeltaTables):
     ) -> Commit:
         """As for local tables; this state folder becomes the only one that writes, or is refused."""
         self.claim()
-        return super().append(table, rows, txn, marks=marks, notes=notes)
+        return self._append_held(table, rows, txn, marks=marks, notes=notes)
+
+    def _append_held(
+        self,
+        table: str,
+        rows: pa.Table | RowStream,
+        txn: Txn,
+        *,
+        marks: Mapping[str, int] = MappingProxyType({}),
+        notes: Mapping[str, str] = MappingProxyType({}),
+    ) -> Commit:
+        epoch = self._epoch or 0
+        return super().append(table, rows, txn, marks={**marks, EPOCH: epoch}, notes=notes)
 
     def mark(self, table: str, app_id: str) -> int | None:
         """The greatest n saved under that name, or None."""
@@ -137,12 +142,12 @@ class RemoteDeltaTables(DeltaTables):
 
     def compact(self, table: str) -> Commit | None:
         """Rewrite small files as large ones."""
-        self.claim()
+        self._surely()
         return super().compact(table)
 
     def vacuum(self, table: str, *, keep: Collection[int], retention_hours: float = 168.0) -> int:
         """Delete files that only old versions use, save the kept ones."""
-        self.claim()
+        self._surely()
         with self._turning(table):
             kept = self._kept(table, keep)
             since = time.time() - retention_hours * 3600
@@ -154,23 +159,30 @@ class RemoteDeltaTables(DeltaTables):
                 and entry["path"].removeprefix(f"{table}/") not in spared
                 and entry["last_modified"].timestamp() <= since
             ]
-            if gone:
-                self._store.delete(gone)
+            self._delete(gone)
             for path in gone:
                 (self._files / path).unlink(missing_ok=True)
         return len(gone)
 
     def drop(self, table: str) -> None:
         """Delete a table and its history; its commits go last, so that what is left of it can be dropped again."""
-        self.claim()
+        self._surely()
         with self._turning(table):
             self._open.pop(table, None)
             self._heads.pop(table, None)
             paths = [entry["path"] for entry in self._listed(table)]
             for in_log in (False, True):
-                part = [path for path in paths if path.startswith(f"{table}/{_LOG}/") is in_log]
-                if part:
-                    self._store.delete(part)
+                self._delete([path for path in paths if path.startswith(f"{table}/{_LOG}/") is in_log])
+
+    def _delete(self, paths: Sequence[str]) -> None:
+        """Delete objects, whoever else does so too."""
+        try:
+            if paths:
+                self._store.delete(paths)
+        except FileNotFoundError:  # some stores mind, and leave the rest
+            for path in paths:
+                with contextlib.suppress(FileNotFoundError):
+                    self._store.delete(path)
 
     # -- how it differs from local tables -----------------------------------------------------------------------------
 
@@ -234,6 +246,10 @@ class RemoteDeltaTables(DeltaTables):
 
     # -- local copies -------------------------------------------------------------------------------------------------
 
+    def _create(self, table: str, schema: pa.Schema) -> deltalake.DeltaTable:
+        self._surely()  # there is no version that could say so
+        return super()._create(table, schema)
+
     @property
     def _files(self) -> Path:
         return self._root / "_files"
@@ -271,35 +287,61 @@ class RemoteDeltaTables(DeltaTables):
 
     # -- who writes ---------------------------------------------------------------------------------------------------
 
-    def claim(self) -> None:
-        """Become the state folder that writes these tables, or find that this is so."""
-        if self._at_home:
-            return
-        with self._turning(_HOME):
-            own = self._own_name()
-            try:
-                self._store.put(_HOME, own.encode(), mode="create")
-            except obstore_errors.AlreadyExistsError:
-                owner = bytes(self._store.get(_HOME).bytes()).decode()
-                if owner != own:
-                    raise another_home(self._url, owner.partition(" ")[2]) from None
-        self._at_home = True
+    def owner(self) -> Owner | None:
+        """The state folder that writes, or None before the first."""
+        with self._turning(EPOCH):
+            return self._homes.owner()
 
-    def _own_name(self) -> str:
-        """What this state folder is called, the same for ever: a number, and where it is for people to read."""
-        path = self._root / "home"
-        with contextlib.suppress(FileNotFoundError):
-            return path.read_text("utf-8")
-        self._root.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"home.{uuid.uuid4().hex}")
-        part.write_text(f"{uuid.uuid4().hex} {self._root} on {socket.gethostname()}", "utf-8")
-        try:
-            os.link(part, path)  # whoever is first has named it
-        except FileExistsError:
-            pass
-        finally:
-            part.unlink()
-        return path.read_text("utf-8")
+    def claim(self) -> None:
+        """Become the state folder that writes these tables, or find that this is so, now or a few seconds ago."""
+        with self._turning(EPOCH):
+            if self._epoch is not None:
+                if time.monotonic() - self._looked < _SURE_S:
+                    return
+                looked = time.monotonic()
+                if not self._homes.followed(self._epoch):
+                    self._looked = looked
+                    return
+                self._epoch = None
+            self._begin(self._homes.claim())
+
+    def take(self, owner: str) -> tuple[Owner, Path | None]:
+        """Write these tables from here in the place of another, who is refused from then on."""
+        with self._turning(EPOCH):
+            before = self._homes.replaced(owner)
+            aside = self._put_aside(before.epoch)  # first: what is there when this folder writes counts as true
+            taken = self._homes.take(before)
+            self._begin(taken)
+        return taken, aside
+
+    def _put_aside(self, epoch: int) -> Path | None:
+        old = self._root / "_before" / f"{epoch}-{uuid.uuid4().hex[:6]}"
+        found = [path for path in self._root.glob("*") if path.is_dir() and path.name not in _STAY]
+        for path in found:
+            old.mkdir(parents=True, exist_ok=True)
+            path.rename(old / path.name)
+        return old if found else None
+
+    def _begin(self, owner: Owner) -> None:
+        looked = time.monotonic()
+        self._epoch = owner.epoch
+        if self._homes.fenced() < owner.epoch:
+            for table in self.tables():
+                self._append_held(table, self.schema(table).empty_table(), Txn(EPOCH, owner.epoch))
+            self._homes.note_fenced(owner.epoch)
+        self._looked = looked
+
+    def _surely(self) -> None:
+        """As `claim`, as of this moment."""
+        self._looked = -math.inf
+        self.claim()
+
+    def _hold(self, table: str, handle: deltalake.DeltaTable) -> None:
+        """See that nobody has taken over a table, as of a version; who commits the next has seen this one."""
+        reached = self._reached(table, handle, EPOCH)
+        if reached is not None and reached > (self._epoch or 0):
+            self._epoch = None
+            raise taken_over(self._url, table)
 
     # -- faults -------------------------------------------------------------------------------------------------------
 

@@ -39,8 +39,10 @@ class RemoteSettings(DeltaSettings, frozen=True):
     """Tables in an object store: as `DeltaSettings`, and how it is reached.
 
     Attributes:
-        url: ``s3://bucket/path``; credentials belong into `options` or the environment.
-        options: the driver's options: ``region``, ``endpoint``, ``access_key_id``, ``secret_access_key``, ...
+        url: ``s3://bucket/path``, ``gs://bucket/path`` or ``az://container/path``; credentials belong into
+            `options` or the environment.
+        options: the driver's options: ``region``, ``endpoint``, ``access_key_id``, ``secret_access_key``,
+            ``service_account_key``, ``account_name``, ``account_key``, ...
         cache_bytes: bytes of the tables' files that are kept on the local disk; files that were read within the last
             hour stay beyond that.
     """

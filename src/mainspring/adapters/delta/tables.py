@@ -24,12 +24,12 @@ from urllib.parse import unquote
 
 from mainspring.adapters.delta.columns import evolution, is_text, storable
 from mainspring.adapters.delta.packs import covering, pack, reaches, texts, to_disk, unpacked
-from mainspring.adapters.delta.problems import busy, forked, no_such_table, turned, unfit, unspeakable
+from mainspring.adapters.delta.problems import busy, forked, no_owner, no_such_table, turned, unfit, unspeakable
 from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.vacuum import Kept, vacuum
 from mainspring.errors import MainspringError
 from mainspring.lazy import lazy
-from mainspring.ports.tables import Commit, Limits, RowStream, Txn, Where
+from mainspring.ports.tables import Commit, Limits, Owner, RowStream, Txn, Where
 
 if TYPE_CHECKING:
     import deltalake
@@ -137,9 +137,20 @@ class DeltaTables:
     def claim(self) -> None:
         """Nothing: who can write the folder, may."""
 
-    def tables(self) -> tuple[str, ...]:
-        """The names of all tables, sorted."""
-        logs = self._root.glob("**/_delta_log")
+    def owner(self) -> Owner | None:
+        """Nobody alone."""
+        return None
+
+    def take(self, owner: str) -> tuple[Owner, Path | None]:
+        """There is nobody whose place could be taken."""
+        raise no_owner(str(self._root))
+
+    def _hold(self, table: str, handle: deltalake.DeltaTable) -> None:
+        """See that the version that follows may be written from here: nothing stands in the way of a folder's."""
+
+    def tables(self, below: str = "") -> tuple[str, ...]:
+        """The names of all tables, or of those below a name, sorted."""
+        logs = (self._root / below).glob("*/**/_delta_log")
         return tuple(sorted(str(log.parent.relative_to(self._root)) for log in logs))
 
     @_guarded
@@ -177,6 +188,7 @@ class DeltaTables:
             reached = self._reached(table, handle, txn.app_id)
             if reached is not None and reached >= txn.n:
                 return self._earlier(table, txn)
+            self._hold(table, handle)
             try:
                 self._commit(table, handle, rows, txn, marks, notes)
             except delta_errors.CommitFailedError:

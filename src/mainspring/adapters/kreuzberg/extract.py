@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from mainspring.adapters.kreuzberg.formats import MEDIA_TYPES, Format, heading_title
+from mainspring.adapters.kreuzberg.headings import Bookmark, Line, by_bookmarks, by_size
 from mainspring.adapters.kreuzberg.html import body_of, decoded, head_of
 from mainspring.adapters.kreuzberg.office import restored, shielded
 from mainspring.adapters.kreuzberg.pages import page_starts
@@ -23,6 +26,9 @@ else:
 __all__ = ["extracted"]
 
 _BREAK = re.compile("[\x02\ufffe\u00ad]\r?\n?")
+_BEGINNING, _AHEAD = 16, 4_000
+"""Characters by which a line is found again, and how far ahead of the last one it may be."""
+_BOOKMARKS = 10_000
 _OLD_OFFICE = b"\xd0\xcf\x11\xe0"
 _KEPT = ("authors", "created_at", "modified_at", "created_by", "language", "subject", "keywords", "abstract_text")
 _NO_TEXT = {"pdf": "it holds no text; scanned pages need character recognition, which is not part of this parser"}
@@ -118,26 +124,82 @@ def _metadata(found: dict[str, Any]) -> dict[str, str]:
 def _fast_pdf(data: bytes) -> Parsed:
     document = pypdfium2.PdfDocument(data)
     try:
-        texts = [_page_text(document[number]) for number in range(len(document))]
         about = document.get_metadata_dict(skip_empty=True)
+        bookmarks = _bookmarks(document)
+        pages, lines = _pages(document, sized=not bookmarks)
+        headings = by_bookmarks(lines, bookmarks)
+        if bookmarks and not headings:
+            _, lines = _pages(document, sized=True)
+        headings = headings or tuple(by_size(lines))
     finally:
         document.close()
-    starts, at = [], 0
-    for text in texts:
-        starts.append(at)
-        at += len(text) + 2
     named = (("Author", "authors"), ("Subject", "subject"), ("Keywords", "keywords"), ("CreationDate", "created_at"))
     metadata = {ours: about[theirs] for theirs, ours in named if theirs in about}
-    return Parsed("\n\n".join(texts), about.get("Title", "").strip(), tuple(starts), metadata, plain=True)
+    starts = tuple(accumulate((len(page) + 2 for page in pages[:-1]), initial=0)) if pages else ()
+    title = about.get("Title", "").strip()
+    return Parsed("\n\n".join(pages), title, starts, metadata, plain=True, headings=headings)
 
 
-def _page_text(page: Any) -> str:
-    text_page = page.get_textpage()
-    try:
-        return _BREAK.sub("", text_page.get_text_bounded()).replace("\r\n", "\n")
-    finally:
-        text_page.close()
-        page.close()
+def _pages(document: Any, *, sized: bool) -> tuple[list[str], list[Line]]:
+    """The pages' texts, which are put together with a blank line between, and the lines that are not blank."""
+    pages: list[str] = []
+    lines: list[Line] = []
+    at = 0
+    for number in range(len(document)):
+        page = document[number]
+        text_page = page.get_textpage()
+        try:
+            text = _BREAK.sub("", text_page.get_text_bounded()).replace("\r\n", "\n")
+            size_of = _Sizes(text_page).of if sized else _unsized
+            for line in text.split("\n"):
+                if line and not line.isspace():
+                    lines.append(Line(number, at, line, size_of(line)))
+                at += len(line) + 1
+        finally:
+            text_page.close()
+            page.close()
+        pages.append(text)
+        at += 1
+    return pages, lines
+
+
+def _unsized(line: str) -> float:
+    return 0.0
+
+
+class _Sizes:
+    """The letters' sizes at the lines of a page, which are asked for in order.
+
+    The sizes are told by place among all characters, which is not quite the text that is taken: that has fewer breaks.
+    """
+
+    def __init__(self, text_page: Any) -> None:
+        self._page = text_page
+        self._text = text_page.get_text_range()
+        self._wide = len(self._text) * 2 != len(self._text.encode("utf-16-le", "replace"))
+        self._at = 0
+
+    def of(self, line: str) -> float:
+        """In points; 0 where the line is not found."""
+        begins = line.lstrip()[:_BEGINNING]
+        found = self._text.find(begins, self._at, self._at + _AHEAD)
+        if found < 0:
+            return 0.0
+        self._at = found + len(begins)
+        place = len(self._text[:found].encode("utf-16-le", "replace")) // 2 if self._wide else found
+        index = pypdfium2.raw.FPDFText_GetCharIndexFromTextIndex(self._page, place)
+        return float(pypdfium2.raw.FPDFText_GetFontSize(self._page, index)) if index >= 0 else 0.0
+
+
+def _bookmarks(document: Any) -> list[Bookmark]:
+    """The outline, as far as it leads to pages of this document."""
+    found = []
+    for item in itertools.islice(document.get_toc(), _BOOKMARKS):
+        target = item.get_dest()
+        page = None if target is None else target.get_index()
+        if page is not None:
+            found.append(Bookmark(item.level, item.get_title(), page))
+    return found
 
 
 _READERS: dict[str, Callable[[bytes], Parsed]] = {"html": _html, "docx": _docx, "pptx": _pptx, "pdf": _pdf, "csv": _csv}

@@ -15,10 +15,7 @@ from pathlib import Path
 
 import lmdb
 
-__all__ = ["NOBODY", "Shared", "acquire", "release"]
-
-NOBODY = -1
-"""No process has this number."""
+__all__ = ["Shared", "acquire", "release"]
 
 _READERS = 512
 
@@ -30,14 +27,15 @@ class Shared:
     Attributes:
         env: the environment.
         owner: the process that opened it.
-        usable_by: `owner`; `NOBODY` while new reads have to wait.
+        usable: whether reads may begin: not while the map changes, nor in a forked child. A read looks at this alone,
+            since to ask for the process's number is a system call.
         writing: held while one of this process writes or changes the size of the map.
         holders: stores that use it.
     """
 
     env: lmdb.Environment
     owner: int
-    usable_by: int
+    usable: bool = True
     writing: threading.RLock = field(default_factory=threading.RLock)
     holders: int = 0
 
@@ -48,11 +46,11 @@ class Shared:
         LMDB's binding changes the map and gives up a write only when no other call is under way, and busy readers
         would let that never be.
         """
-        self.usable_by = NOBODY
+        self.usable = False
         try:
             yield
         finally:
-            self.usable_by = self.owner
+            self.usable = True
 
     def resize(self, size: int) -> None:
         """Change the size of the map, 0 to what another process made it; hold `writing`."""
@@ -71,6 +69,16 @@ class _Opened:
 _BY_PROCESS: dict[int, _Opened] = {}
 
 
+def _forked() -> None:
+    """In a child: nothing that the parent opened may be read."""
+    for opened in list(_BY_PROCESS.values()):
+        for shared in list(opened.shared.values()):
+            shared.usable = False
+
+
+os.register_at_fork(after_in_child=_forked)
+
+
 def acquire(folder: Path, map_size: int) -> Shared:
     """The environment in a folder, opened if this process has not; `release` it."""
     here = _of_this_process()
@@ -81,7 +89,7 @@ def acquire(folder: Path, map_size: int) -> Shared:
             size = max(map_size, data.stat().st_size * 2 if data.exists() else 0)
             env = lmdb.open(str(folder), map_size=size, metasync=False, max_readers=_READERS, readahead=False)
             env.reader_check()
-            shared = here.shared[_identity(data)] = Shared(env, os.getpid(), os.getpid())
+            shared = here.shared[_identity(data)] = Shared(env, os.getpid())
         shared.holders += 1
         return shared
 

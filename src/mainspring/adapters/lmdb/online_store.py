@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import lmdb
 
-from mainspring.adapters.lmdb.environments import NOBODY, Shared, acquire, release
+from mainspring.adapters.lmdb.environments import Shared, acquire, release
 from mainspring.adapters.lmdb.problems import turned
 from mainspring.adapters.lmdb.settings import LmdbSettings
 
@@ -21,6 +21,8 @@ __all__ = ["LmdbStore", "open_store"]
 T = TypeVar("T")
 _ORDER = 24
 _PIECE = 1 << 20
+_NOBODY = -1
+"""No process has this number."""
 _PASSING = (lmdb.MapResizedError, lmdb.InvalidParameterError, lmdb.BadRslotError)
 """What a reader meets while a thread changes the map (or a plain `lmdb.Error`), or after a child of a fork began."""
 
@@ -63,14 +65,14 @@ class LmdbStore:
             raise turned(lmdb.Error("it was closed"), self._folder.name)
         if shared.owner != os.getpid():
             self._open()
-        elif shared.usable_by == NOBODY:
+        elif not shared.usable:
             with shared.writing:
                 pass
         return self._env
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """The rows of these keys, from one moment."""
-        env = self._env if self._shared.usable_by == os.getpid() else self._fresh()
+        env = self._env if self._shared.usable else self._fresh()
         try:
             with env.begin() as transaction:
                 if len(keys) == 1:  # the commonest read, without the list's own loop
@@ -163,7 +165,7 @@ class LmdbStore:
         """Close the environment."""
         if self._release.alive:
             self._release()
-            self._shared = Shared(self._env, NOBODY, NOBODY)
+            self._shared = Shared(self._env, _NOBODY, usable=False)
 
     def _write(self, change: Callable[[lmdb.Transaction], T]) -> T:
         env = self._fresh()

@@ -5,23 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import obstore
 from obstore import exceptions
-from obstore.store import AzureStore, GCSStore, S3Store
 
 from mainspring.adapters.obstore.problems import turned
-from mainspring.errors import ConfigError
+from mainspring.adapters.obstore.stores import bucket_of, opened
 from mainspring.ports.source import Remote, SourceSettings
 
 __all__ = ["ObstoreBucket", "open_source"]
 
 _CHUNK = 8 << 20
-_STORES: Mapping[str, Any] = {"s3": S3Store, "s3a": S3Store, "gs": GCSStore, "az": AzureStore}
 _FAULTS = (exceptions.BaseError, OSError, ValueError)
 
 
@@ -36,30 +33,12 @@ class ObstoreBucket:
     """
 
     def __init__(self, settings: SourceSettings) -> None:
-        parts = urlsplit(settings.url)
-        self.place = f"{parts.scheme}://{parts.hostname or ''}"
-        if not parts.hostname or "@" in parts.netloc:
-            raise ConfigError(
-                f"{self.place} names no bucket",
-                code="MS-3042",
-                why="it is scheme://bucket/path, without credentials",
-                origin="sources.NAME.url",
-                fix="correct it; credentials belong into sources.NAME.options or the environment",
-            )
+        self.place = bucket_of(settings.url, "sources.NAME")
         # urlsplit would take the rest of a path with a ? or a # for something else.
         self._path = unquote(settings.url.partition("://")[2].partition("/")[2]).strip("/")
-        options = dict(settings.options)
-        plain = options.pop("allow_http", "").lower() == "true" or options.get("endpoint", "").startswith("http://")
         with self._turning():
-            self._store = _STORES[parts.scheme](
-                parts.netloc,
-                config=options,
-                client_options={
-                    "allow_http": plain,
-                    "connect_timeout": timedelta(seconds=settings.connect_timeout),
-                    "timeout": timedelta(seconds=settings.timeout),
-                },
-                retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=3 * settings.connect_timeout)},
+            self._store = opened(
+                settings.url, settings.options, connect_seconds=settings.connect_timeout, seconds=settings.timeout
             )
 
     def files(self) -> Sequence[Remote]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -19,6 +20,10 @@ from mainspring.errors import MainspringError
 __all__ = ["RayCompute", "open_compute"]
 
 _cluster: Any = ray  # its functions have no types
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)
+"""How a client of HTTP/2 begins (RFC 9113, section 3.4): its preface and settings, which are none."""
+_SETTINGS, _FRAME = b"\x04", 9
+"""What a server answers first, by the type in the head of a frame, and the bytes of that head."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -88,10 +93,20 @@ class RayCompute:
         self._connected = True
 
     def _knock(self, address: str) -> None:
-        """See whether somebody is there: Ray itself asks for minutes."""
+        """See whether somebody is there who speaks HTTP/2, as a cluster does: Ray itself asks for minutes."""
         host, _, port = address.rpartition(":")
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=self._settings.connect_timeout):
-            pass
+        deadline = time.monotonic() + self._settings.connect_timeout
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=self._settings.connect_timeout) as knock:
+            knock.sendall(_GREETING)
+            heard = b""
+            while len(heard) < _FRAME:
+                knock.settimeout(max(deadline - time.monotonic(), 0.001))
+                part = knock.recv(_FRAME - len(heard))
+                if not part:
+                    break
+                heard += part
+        if heard[3:4] != _SETTINGS:
+            raise ConnectionError("what listens there is no cluster's address (ray status names it)")
 
     def _result(self, reference: Any) -> Any:
         try:

@@ -64,6 +64,7 @@ class ServedFeatures:
         self._converted = [(key, _KEYS[kind.kind]) for key, kind in self.keys.items() if kind.kind in _KEYS]
         self._known = {**self.keys, **self.request}
         self._plain = None if self._converted or self.request else self.keys.keys()
+        self._only = next(iter(self.keys)) if len(self.keys) == 1 else None
         read = None if self._plain is None else self._plan.read_column
         self._column = None if read is None else (next(iter(self.keys)), read)
 
@@ -100,8 +101,11 @@ class ServedFeatures:
         wanted = self._plain
         if wanted is None or not entities:
             return None
-        for entity in entities:
-            if type(entity) is not dict or entity.keys() != wanted:
+        only = self._only
+        for entity in entities:  # most have one key, which is asked for faster than the keys are compared
+            if type(entity) is not dict or (
+                len(entity) != 1 or only not in entity if only is not None else entity.keys() != wanted
+            ):
                 return None
         rows, statuses, events = self._plan.read_rows(entities, now_us)
         self._counted(statuses)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from mainspring.engine import context
 from mainspring.errors import ServiceError
+from mainspring.features.carry import carry_pushed, told
 from mainspring.features.ingest import Prepared
-from mainspring.features.log import SourceTable, TableVersion, newest
+from mainspring.features.log import PUSH_MARK, SourceTable, TableVersion, newest
 from mainspring.features.quality.gate import Gate
 from mainspring.features.quality.known import known_in
 from mainspring.features.quality.steps import (
@@ -43,6 +44,7 @@ else:
     pa = lazy("pyarrow")
 
 __all__ = [
+    "carried",
     "changes_in_words",
     "extract_files",
     "extract_messages",
@@ -89,8 +91,9 @@ def extract_new(
     """
     services, step = _services(), context.current()
     tables = services.tables
+    carried(tables, source)
     gate, judge = _gated(tables, source)
-    version, told = extract_increment(
+    version, found = extract_increment(
         tables,
         source,
         cast(Relations, services.source(source.name)),
@@ -103,8 +106,8 @@ def extract_new(
         judge=judge,
     )
     gate.passed()
-    step.note(f"{told.added:,} rows added" if told.added else "nothing new")
-    tell_aside(source, told)
+    step.note(f"{found.added:,} rows added" if found.added else "nothing new")
+    tell_aside(source, found)
     tidied(source.log)
     return version
 
@@ -137,6 +140,7 @@ def extract_whole(source: SourceTable, relation: Relation, truncate: bool, **ref
             step.progress(read := read + len(part), 0)
 
     tables = services.tables
+    carried(tables, source)
     with Staging(tables.beside(STAGED)) as staging:
         prepared = staging.prepare(source, parts(), truncate=truncate, known=known_in(tables))
         take_whole(tables, source, prepared, content_of_rows(prepared), referenced)
@@ -151,6 +155,7 @@ def extract_files(source: SourceTable, format: str | None, truncate: bool, **ref
     """
     services, step = _services(), context.current()
     tables, bucket = services.tables, cast(Bucket, services.source(source.name))
+    carried(tables, source)
     files = files_there(bucket, source.name, format)
     content = content_of(files)
     if holds_content(tables, source, content_with_checks(content, source.checks, referenced)):
@@ -173,15 +178,16 @@ def extract_messages(source: SourceTable, commit_rows: int, **referenced: object
     """
     services, step = _services(), context.current()
     topic = cast(Messages, services.source(source.name))
+    carried(services.tables, source)
     gate, judge = _gated(services.tables, source)
-    version, told, lost = extract_topic(
+    version, found, lost = extract_topic(
         services.tables, source, topic, now_us=_now_us, commit_rows=commit_rows, moved=step.progress, judge=judge
     )
     gate.passed()
-    step.note(f"{told.added:,} rows added" if told.added else "nothing new")
+    step.note(f"{found.added:,} rows added" if found.added else "nothing new")
     if lost:
         step.note(f"{lost:,} offsets of {topic.topic} were deleted there before they were read")
-    tell_aside(source, told)
+    tell_aside(source, found)
     tidied(source.log)
     return version
 
@@ -235,6 +241,14 @@ def take_whole(
     return done
 
 
+def carried(tables: TableStore, source: SourceTable) -> int:
+    """Bring what was pushed under the record before, and say so; the greatest `_seq` of it, or -1."""
+    found = carry_pushed(tables, source, _now_us())
+    for text in told(found):
+        context.current().note(text)
+    return (tables.mark(source.log, PUSH_MARK) or -1) if found else -1
+
+
 def tidied(table: str) -> None:
     """Keep a log quick to read; that it cannot be done now harms nothing."""
     services = _services()
@@ -256,11 +270,11 @@ def changes_in_words(changes: Changes) -> str:
     return ", ".join(f"{count:,} rows {what}" for what, count in parts.items() if count)
 
 
-def tell_aside(source: SourceTable, told: Told) -> None:
+def tell_aside(source: SourceTable, read: Told) -> None:
     """Say how many rows were set aside, and why."""
-    reasons: Mapping[str, int] = told.reasons
+    reasons: Mapping[str, int] = read.reasons
     for reason, count in reasons.items():
         sys.stderr.write(f"{source.name}: set aside {count} rows: {reason}\n")
     if reasons:
-        aside = f"{sum(reasons.values()):,} of {told.read:,} rows set aside"
+        aside = f"{sum(reasons.values()):,} of {read.read:,} rows set aside"
         context.current().note(f"{aside} ({', '.join(reasons)}): mainspring show source/{source.name}")

@@ -110,7 +110,7 @@ def _spans(
     What was there when a new log first read is history, in which no arrival is known; where that ends is marked.
     """
     known = {number: tables.mark(source.log, f"history/{writer}/{number}") for number in begin}
-    if not has_batches(tables, source, writer) and newest(tables, source.log) is None:
+    if not has_batches(tables, source, writer):
         own = {f"history/{writer}/{number}": offset for number, offset in high.items() if offset > 0}
         yield high, True, own
         return

@@ -132,6 +132,7 @@ class WriteAheadLog:
         self._requests: dict[str, Entry] = {}
         self._answers = Answers(folder)
         self._lock = -1
+        self._born: os.stat_result | None = None
         self._head: Head | None = None
         self._compared = False
         self._reached = (0, 0)
@@ -286,10 +287,7 @@ class WriteAheadLog:
     def _turn(self) -> Iterator[None]:
         """Hold the log's lock, knowing all that others wrote."""
         try:
-            if self._lock < 0:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._hold()
         except OSError as error:
             raise _unwritten(self._folder, error) from error
         try:
@@ -304,6 +302,18 @@ class WriteAheadLog:
             yield
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _hold(self) -> None:
+        while True:
+            if self._lock < 0:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._lock), os.stat(self._folder / "lock")):
+                    return
+            os.close(self._lock)  # the folder was put aside
+            self._lock = -1
 
     def _mend(self) -> None:
         """Cut off what a writer that died had begun; nobody else writes now."""
@@ -435,6 +445,7 @@ class WriteAheadLog:
     def _catch_up(self) -> None:
         """Read what was written since the last time."""
         try:
+            self._see_whose()
             while True:
                 if self._segments:
                     last = self._last
@@ -450,6 +461,22 @@ class WriteAheadLog:
                     self._open(*found[0])
         except OSError as error:
             raise _unwritten(self._folder, error) from error
+
+    def _see_whose(self) -> None:
+        """Forget a log whose folder was put aside, because the tables were written from elsewhere meanwhile."""
+        try:
+            found = os.stat(self._folder / "lock")
+        except FileNotFoundError:
+            found = None
+        before, self._born = self._born, found
+        if before is None or (found is not None and os.path.samestat(before, found)):
+            return
+        for segment in list(self._segments.values()):
+            self._forget(segment)
+        self._answers.close()
+        self._answers = Answers(self._folder)
+        self._head, self._compared, self._reached = None, False, (0, 0)
+        self._bytes = self._rows = self._n = self._counter = 0
 
     def _open(self, number: int, path: Path) -> _Segment:
         segment = _Segment(number, path, os.open(path, os.O_RDWR | os.O_CLOEXEC))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mainspring.declare.aggregate import Function
@@ -21,9 +22,26 @@ if TYPE_CHECKING:
 else:
     duckdb, np, pa, pc = lazy("duckdb"), lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
 
-__all__ = ["load_events", "load_moments", "rows_sql"]
+__all__ = ["Reach", "load_events", "load_moments", "rows_sql"]
 
 _BATCH = 1 << 17
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The rows that a piece of the questions looks at.
+
+    Attributes:
+        first: the number of the first entity.
+        end: one past the number of the last.
+        since_us: rows at this moment or before are in no window; None where all rows are looked at.
+        until_us: rows after this moment, or known only then, are in no window; None likewise.
+    """
+
+    first: int
+    end: int
+    since_us: int | None = None
+    until_us: int | None = None
 
 
 def load_moments(opened: duckdb.DuckDBPyConnection) -> Moments:
@@ -122,32 +140,55 @@ def _same(one: str, other: str) -> str:
 
 
 def load_events(
-    opened: duckdb.DuckDBPyConnection, view: View, columns: Sequence[str], rows: str, ends: Sequence[int]
+    opened: duckdb.DuckDBPyConnection, view: View, columns: Sequence[str], rows: str, reaches: Sequence[Reach]
 ) -> Iterator[Events]:
-    """The rows of a statement, as it gives them out, in pieces of whole entities.
+    """The rows of a statement, as it gives them out, piece by piece.
 
     Args:
         opened: the connection; nothing else may be asked of it until the last piece has come.
         view: whose log it is.
         columns: the value columns that the statement loads.
         rows: as `rows_sql` makes it.
-        ends: for each piece one past the number of its last entity, rising; no row is of an entity beyond the last.
+        reaches: of each piece; they rise, by entity and then in time.
     """
-    batches: list[pa.RecordBatch] = []
     reader = opened.sql(rows).to_arrow_reader(_BATCH)
-    rest = iter(reader)
-    for end in ends:
-        while not batches or batches[-1].column(0)[-1].as_py() < end:
+    rest = (batch for batch in reader if len(batch))
+    waiting: list[pa.RecordBatch] = []
+    for reach in reaches:
+        waiting = [batch for batch in (_from(batch, reach) for batch in waiting) if len(batch)]
+        while not waiting or not _is_behind(waiting[-1], reach):
             batch = next(rest, None)
             if batch is None:
                 break
-            batches += [batch] if len(batch) else []
-        kept, batches = batches, []
-        if kept and kept[-1].column(0)[-1].as_py() >= end:
-            place = int(np.searchsorted(kept[-1].column(0).to_numpy(), end))
-            batches = [kept[-1].slice(place)]
-            kept[-1] = kept[-1].slice(0, place)
-        yield _events(pa.Table.from_batches(kept, reader.schema), view, columns)
+            batch = _from(batch, reach)
+            waiting += [batch] if len(batch) else []
+        mine = [batch for batch in (_of(batch, reach) for batch in waiting) if len(batch)]
+        yield _events(pa.Table.from_batches(mine, reader.schema), view, columns)
+
+
+def _from(batch: pa.RecordBatch, reach: Reach) -> pa.RecordBatch:
+    """Without the rows in front of a piece, which no later one looks at either."""
+    entity = batch.column(0).to_numpy()
+    start, stop = np.searchsorted(entity, [reach.first, reach.first + 1])
+    if reach.since_us is not None:
+        start += np.searchsorted(batch.column(1).to_numpy()[start:stop], reach.since_us, "right")
+    return batch.slice(int(start)) if start else batch
+
+
+def _is_behind(batch: pa.RecordBatch, reach: Reach) -> bool:
+    """Whether a batch's last row is behind a piece."""
+    entity, event = batch.column(0)[-1].as_py(), batch.column(1)[-1].as_py()
+    return bool(entity >= reach.end or (reach.until_us is not None and event > reach.until_us))
+
+
+def _of(batch: pa.RecordBatch, reach: Reach) -> pa.RecordBatch:
+    """The rows of a piece, of those that are not in front of it."""
+    stop = int(np.searchsorted(batch.column(0).to_numpy(), reach.end))
+    mine = batch.slice(0, stop) if stop < len(batch) else batch
+    if reach.until_us is None:
+        return mine
+    late = np.maximum(mine.column(1).to_numpy(), mine.column(2).to_numpy()) > reach.until_us
+    return mine.filter(pa.array(~late)) if late.any() else mine
 
 
 def _events(found: pa.Table, view: View, columns: Sequence[str]) -> Events:

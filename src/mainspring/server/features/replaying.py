@@ -24,8 +24,8 @@ _SETTLED_US = 10_000_000
 _MARGIN_US = 1_000_000
 """An answer may have seen a push that came while it was given."""
 _BATCH = 500
-_IDLE = 20.0
-"""After a look that took a second of a core, the next waits twenty, a minute at most."""
+_IDLE = 60.0
+"""After a look that took a second of a core, the next waits sixty, a minute at most."""
 _LONGEST = 60.0
 _WINDOW = 1000
 _LASTS_US = 3_600_000_000

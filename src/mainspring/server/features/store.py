@@ -17,6 +17,7 @@ from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.frame import Frame
 from mainspring.declare.on_demand import FeatureInput, FeatureService, OnDemand
 from mainspring.errors import UsageError
+from mainspring.features.choosing import chooses_any
 from mainspring.features.duck import connection
 from mainspring.features.log import read_log, standing
 from mainspring.features.online.answered import Rows
@@ -100,10 +101,11 @@ class FeatureStore:
 
         Raises:
             DataError, StoreError, UserCodeError: as `mainspring.features.recall.recall` raises.
-            UsageError: MS-2602, nothing has that name; MS-2166, MS-2167, the spine cannot be made.
+            UsageError: MS-2602, nothing has that name; MS-2166, MS-2167, MS-2291, the spine cannot be made.
         """
         wanted = self._inputs(inputs)
         selection = selection_of(wanted, self._views)
+        self._settle()
         asked = self._spine(spine, selection, time)
         return recall(
             self._services,
@@ -192,17 +194,22 @@ class FeatureStore:
         name = view if isinstance(view, str) else name_of(view)
         if name not in self._views:
             raise _unknown("feature view", name, self._views)
-        if self._pushing is not None and self._pushing.pushing is not None:
-            self._pushing.pushing.commit_all()  # what was pushed here is in the log then
+        self._settle()
         tables, online = self._services.tables, self._services.online
         return materialise(self._views[name], tables, online, now_us=now_us(), full=full)
 
     def close(self) -> None:
-        """Let go of files and connections."""
+        """Bring what was pushed here into the tables, and let go of files and connections."""
+        self._settle()
         if self._pushing is not None:
             self._pushing.close()
         else:
             self._services.close()
+
+    def _settle(self) -> None:
+        """Bring what was pushed here into the tables; until then it is in the write-ahead log, and online."""
+        if self._pushing is not None and self._pushing.pushing is not None:
+            self._pushing.pushing.commit_all()
 
     def _serving(self, inputs: Asked | FeatureService | Sequence[Asked]) -> ServedFeatures:
         wanted = self._inputs(inputs)
@@ -272,6 +279,13 @@ class FeatureStore:
 
     def _queried(self, sql: str) -> Frame:
         with connection() as opened:
+            if words := chooses_any(opened, sql):
+                raise UsageError(
+                    "the SQL of a spine takes some rows and does not say which",
+                    code="MS-2291",
+                    why=f"it has {words}: asked again, it may be about other rows",
+                    fix="order by what tells the rows apart; to sample, compare hash(key) with a number",
+                )
             for name, source in sources_of(self.plan).items():
                 if self._services.tables.version(source.log) is not None:
                     rows = standing(read_log(self._services.tables, source.log))

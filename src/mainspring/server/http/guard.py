@@ -11,9 +11,17 @@ from mainspring.protocols.http import Fault, Request
 from mainspring.server.http.callers import Callers, digest_of, key_of
 from mainspring.server.http.rates import Rates
 
-__all__ = ["guard", "identify"]
+__all__ = ["authorized", "guard", "identify"]
 
-_OPEN = frozenset({"/v2/health/live", "/v2/health/ready", "/actuator/health"})
+_OPEN = frozenset(
+    {
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/actuator/health",
+        "/actuator/health/liveness",
+        "/actuator/health/readiness",
+    }
+)
 
 _UNKNOWN = 401
 
@@ -71,6 +79,14 @@ def guard(
             raise Fault(429, "you ask too often", retry_after=math.ceil(wait / 1e9))
 
     return let_in
+
+
+def authorized(callers: Callers, request: Request) -> bool:
+    """Whether a request brings a key that is known, as itself or as a password."""
+    try:
+        return callers.of(_given(request.headers, passwords=True)) is not None
+    except Fault:
+        return False
 
 
 def _caller(who: Identity, key: bytes, request: Request) -> Hashable:

@@ -112,14 +112,16 @@ def exposed_pages(settings: Settings) -> tuple[str, ...]:
         ConfigError: MS-3022, a page is none of the actuator's.
     """
     pages = settings.words("management.expose")
-    if unknown := [page for page in pages if page not in PAGES]:
+    hidden = settings.words("management.hide")
+    if unknown := [page for page in (*pages, *hidden) if page not in PAGES and page != "*"]:
         raise ConfigError(
             f"the actuator has no page {unknown[0]!r}",
             code="MS-3022",
-            origin=origin_of_setting(settings, "management.expose"),
-            fix=f"management.expose takes {', '.join(PAGES)}",
+            origin=origin_of_setting(settings, f"management.{'expose' if unknown[0] in pages else 'hide'}"),
+            fix=f"management.expose takes *, {', '.join(PAGES)}",
         )
-    return pages
+    every = PAGES if "*" in pages else pages
+    return tuple(page for page in every if page not in hidden and "*" not in hidden)
 
 
 def origin_of_setting(settings: Settings, key: str) -> str:

@@ -68,6 +68,10 @@ class Rates:
     def __len__(self) -> int:
         return len(self._full)
 
+    def rate(self, name: str) -> Rate | None:
+        """The rate of a caller by its name; None is no limit."""
+        return self._own.get(name, self._usual)
+
     def take(self, caller: Hashable, name: str = "") -> int:
         """Take one request of a caller's; the nanoseconds until the next may come when there is none, else 0.
 
@@ -75,7 +79,7 @@ class Rates:
             caller: by what it is told from others.
             name: under which it may have a rate of its own.
         """
-        rate = self._own.get(name, self._usual)
+        rate = self.rate(name)
         if rate is None:
             return 0
         now = self._clock()
@@ -102,8 +106,12 @@ class Rates:
         return True
 
 
-def rates_of(settings: Settings) -> Rates | None:
+def rates_of(settings: Settings, make: Callable[[Rate | None, Mapping[str, Rate]], Rates] = Rates) -> Rates | None:
     """The limits of ``server.rate`` and ``[callers.NAME]``; None where there are none.
+
+    Args:
+        settings: of the active profile.
+        make: keeps the buckets.
 
     Raises:
         ConfigError: MS-3119, a burst is set where no rate is.
@@ -111,7 +119,7 @@ def rates_of(settings: Settings) -> Rates | None:
     usual = _rate(settings, "server")
     names = dict.fromkeys(key.split(".")[1] for key in settings.values if key.startswith("callers."))
     own = {name: rate for name in names if (rate := _rate(settings, f"callers.{name}")) is not None}
-    return None if usual is None and not own else Rates(usual, own)
+    return None if usual is None and not own else make(usual, own)
 
 
 def _rate(settings: Settings, section: str) -> Rate | None:

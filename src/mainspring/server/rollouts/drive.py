@@ -6,7 +6,6 @@ Every move is a compare-and-swap, so that several processes may drive at once, a
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from mainspring.declare.record import Kind
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alias, Block, Catalog
 from mainspring.server.rollouts.judge import FIRST_LOOK, Verdict, judged
+from mainspring.server.rollouts.ledger import DIFFERENCES, Ledgers
 from mainspring.server.rollouts.loading import ModelLoading
 from mainspring.server.rollouts.quality import Quality
 from mainspring.server.rollouts.reading import shadow_log
@@ -36,7 +36,6 @@ from mainspring.training.versions import CHAMPION, KIND, move
 __all__ = ["Rollouts", "Seen", "described", "following", "seen_of"]
 
 _ACTOR = "rollout"
-_DIFFERENCES = "differences"
 _KEEP_SEGMENTS = 4
 
 
@@ -75,7 +74,7 @@ def seen_of(catalog: Catalog, rollout: Rollout) -> Seen:
     def of(version: int) -> Counted:
         return summed(msgspec.json.decode(state, type=Counted) for state in parts.get(str(version), ()))
 
-    shadows = [msgspec.json.decode(state, type=Differences) for state in parts.get(_DIFFERENCES, ())]
+    shadows = [msgspec.json.decode(state, type=Differences) for state in parts.get(DIFFERENCES, ())]
     return Seen(of(rollout.stable), of(rollout.canary), _together(shadows) if shadows else None)
 
 
@@ -137,6 +136,8 @@ class Rollouts:
         metrics: where shares and differences are shown.
         tell: told of every move.
         now: the clock, UTC microseconds.
+        ledgers: what all workers have counted.
+        lacking: called for the versions that some worker cannot load, with the reason, by model.
     """
 
     def __init__(
@@ -148,7 +149,11 @@ class Rollouts:
         metrics: Metrics,
         tell: Callable[[str], None],
         now: Callable[[], int],
+        ledgers: Ledgers,
+        lacking: Callable[[], Mapping[str, Mapping[str, str]]] = lambda: {},
     ) -> None:
+        self._ledgers = ledgers
+        self._lacking = lacking
         self._services = services
         self._plan = plan
         self._loading = loading
@@ -156,9 +161,9 @@ class Rollouts:
         self._metrics = metrics
         self._tell = tell
         self._now = now
-        self._writer = os.urandom(8).hex()
         self._qualities: dict[str, Quality] = {}
-        self._written: dict[str, bytes] = {}
+        self._written: dict[str, dict[tuple[str, str, str], bytes]] = {}
+        self._known: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def once(self) -> int:
@@ -167,9 +172,14 @@ class Rollouts:
         with self._lock:
             for name in self._loading.names():
                 rollout, alias = current(self._services.catalog, name)
+                if (before := self._known.get(name)) and (rollout is None or rollout.over or rollout.id != before):
+                    self._ledgers.forget(self._known.pop(name))
                 if rollout is None or rollout.over:
                     self._qualities.pop(name, None)
+                    if rollout is not None:
+                        self._ledgers.forget(rollout.id)
                     continue
+                self._known[name] = rollout.id
                 running += 1
                 if rollout.state == "promoting":
                     self._finish(rollout, alias)
@@ -183,12 +193,14 @@ class Rollouts:
         champion = catalog.alias(KIND, name, CHAMPION)
         versions = self._table.versions(name)
         live = versions.split is not None and versions.split.rollout == rollout.id
-        tried = [state for state in versions.waiting if state.version == str(rollout.canary)]
-        failed = (state.reason for state in tried if state.state is State.UNAVAILABLE)
+        canary = str(rollout.canary)
+        tried = [state for state in versions.waiting if state.version == canary]
+        failed = [state.reason for state in tried if state.state is State.UNAVAILABLE]
+        failed += [reason for version, reason in self._lacking().get(name, {}).items() if version == canary]
         seen = seen_of(catalog, rollout)
         verdict = self._verdict(name, rollout, seen)
         entity = "" if champion is None else champion.entity_id
-        changes = following(rollout, self._now(), entity, seen, verdict, live=live, broken=next(failed, ""))
+        changes = following(rollout, self._now(), entity, seen, verdict, live=live, broken=next(iter(failed), ""))
         self._show(rollout, seen)
         if not changes:
             return
@@ -252,20 +264,19 @@ class Rollouts:
         return True
 
     def _write(self, name: str, rollout: Rollout) -> None:
-        """Record what this process has seen; the whole of it each time, so that a repeated write adds nothing."""
-        parts = {
-            version: msgspec.json.encode(evidence.counted())
-            for version, evidence in self._loading.evidence(rollout.id).items()
-        }
-        shadow = self._loading.shadow(rollout.id)
-        if shadow is not None:
-            parts[_DIFFERENCES] = msgspec.json.encode(shadow.differences())
+        """Record what all workers have seen; the whole of it each time, so that a repeated write adds nothing."""
         now, monitor = self._now(), monitor_of(rollout.id)
-        fresh = {feature: state for feature, state in parts.items() if self._written.get(monitor + feature) != state}
-        blocks = [Block(monitor, feature, "", 0, self._writer, state, now) for feature, state in fresh.items()]
-        if blocks:
-            self._services.catalog.put_blocks(blocks)
-            self._written = {monitor + feature: state for feature, state in parts.items()}
+        parts = {
+            (monitor, feature, kept.writer): state
+            for kept in self._ledgers.all(rollout.id)
+            for feature, state in kept.parts(str(rollout.stable), str(rollout.canary)).items()
+        }
+        fresh = {key: state for key, state in parts.items() if self._written.get(name, {}).get(key) != state}
+        if fresh:
+            self._services.catalog.put_blocks(
+                [Block(monitor, feature, "", 0, writer, state, now) for (_, feature, writer), state in fresh.items()]
+            )
+            self._written[name] = parts
 
     def _show(self, rollout: Rollout, seen: Seen) -> None:
         labels = {"app": self._plan.app, "model": rollout.model}

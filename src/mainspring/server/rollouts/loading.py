@@ -1,14 +1,11 @@
 """The versions of models that a process has loaded: as the catalog's aliases, rollouts and the endpoints' policies say.
 
 A version is loaded and warmed before anything leads to it; then the model's versions are swapped whole, and what they
-leave out drains.
+leave out drains. Of several workers each proposes what it has warm, and all swap at one moment (`Agreement`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 import threading
 import time
 import weakref
@@ -17,21 +14,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+import msgspec
+
 from mainspring.catalog.rollouts import CURRENT, ROLLOUT, Rollout, of_entity
 from mainspring.choose.services import Services
-from mainspring.declare.artifact import File
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.model import Endpoint
 from mainspring.declare.rollout import Versions
-from mainspring.engine.driver import load
 from mainspring.errors import MainspringError
 from mainspring.features.online.computed import SelectionPlan
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alias, Entity
+from mainspring.server.rollouts.agreement import Agreement, Named, Refused
+from mainspring.server.rollouts.ledger import Ledger
+from mainspring.server.rollouts.unpacking import unpacked
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import ModelColumn
 from mainspring.serving.models import LiveModel
-from mainspring.serving.rollout.evidence import Evidence
 from mainspring.serving.rollout.shadow import Shadow
 from mainspring.serving.rollout.split import Split
 from mainspring.serving.table import ModelTable
@@ -51,21 +50,33 @@ Own = tuple[SelectionPlan, tuple[ModelColumn, ...], tuple[int, ...]]
 """What a version reads by other definitions than the app's: its read plan, its columns and which of them are dates."""
 
 
+_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
+"""Until what could not be loaded is tried again: twice as long each time."""
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """A model of which what is wanted cannot be loaded, and when it is tried again."""
+
+    token: int
+    refused: Refused
+    pause: float
+    due: float
+
+
 @dataclass(frozen=True, slots=True)
 class _Wanted:
     """What a model's versions should be.
 
     Attributes:
-        champion: where the champion's alias points.
-        labels: the aliases that are people's, by name: the id of the version.
+        named: what the aliases say.
         rollout: the rollout under way.
         policy: which others are loaded.
         registered: the versions there are, as far as the policy asks.
         extra: versions that somebody has asked this process to load.
     """
 
-    champion: str
-    labels: Mapping[str, str]
+    named: Named
     rollout: Rollout | None
     policy: Policy
     registered: tuple[int, ...]
@@ -84,6 +95,9 @@ class ModelLoading:
         reads: what a version reads by other definitions than the app's; called before it takes traffic.
         tell: told what a person should know.
         bring: loads a version from its folder and warms it, with a queue of its own.
+        agreement: with the other workers of the server; None is a process by itself.
+        ledger: makes what the calls of a rollout, by its id, are counted in.
+        clock: seconds that only grow.
 
     Attributes:
         loads: versions that were loaded since the start.
@@ -99,8 +113,14 @@ class ModelLoading:
         reads: Callable[[Node, Entity, LiveModel], Own | None],
         tell: Callable[[str], None],
         bring: Callable[[str, Entity, Path], LiveModel],
+        agreement: Agreement | None = None,
+        ledger: Callable[[str], Ledger] = lambda rollout: Ledger(),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._services = services
+        self._agreement = agreement
+        self._ledger = ledger
+        self._clock = clock
         self._bring = bring
         self._plan = plan
         self._table = table
@@ -115,8 +135,11 @@ class ModelLoading:
         self._applied: dict[str, _Wanted] = {}
         self._listed: dict[str, tuple[float, tuple[int, ...]]] = {}
         self._own: weakref.WeakKeyDictionary[LiveModel, Own] = weakref.WeakKeyDictionary()
-        self._evidence: dict[str, dict[str, Evidence]] = {}
+        self._ledgers: dict[str, Ledger] = {}
         self._shadows: dict[str, Shadow] = {}
+        self._seen: dict[str, tuple[str | None, Split | None]] = {}
+        self._warm: dict[str, int] = {}
+        self._troubles: dict[str, _Trouble] = {}
         self.loads = 0
 
     # -- what others ask -----------------------------------------------------------------------------------------
@@ -136,14 +159,6 @@ class ModelLoading:
     def unloaded(self) -> frozenset[str]:
         """The models that somebody has unloaded."""
         return self._unloaded
-
-    def evidence(self, rollout: str) -> Mapping[str, Evidence]:
-        """What this process has seen of a rollout, by version; empty when it serves none of it."""
-        return self._evidence.get(rollout, {})
-
-    def shadow(self, rollout: str) -> Shadow | None:
-        """The shadow of a rollout in this process."""
-        return self._shadows.get(rollout)
 
     def close(self) -> None:
         """End what runs beside."""
@@ -167,42 +182,45 @@ class ModelLoading:
         for node in self._served():
             if node.name in self._unloaded:
                 continue
-            wanted = self._wanted(node, aliases.get(node.name, ()), rollouts.get(node.name))
-            if wanted is None or wanted == self._applied.get(node.name):
-                continue
-            before = self._table.versions(node.name).default
+            named = self._named(node.name, aliases.get(node.name, ()), rollouts.get(node.name))
             try:
-                self._apply(node, wanted)
+                if named is not None:
+                    self._follow(node, self._wanted(node, named))
             except Exception as error:  # of one model; it is tried again, and the others go on
                 faults.append(error)
-                continue
-            self._applied[node.name] = wanted
-            if self._table.versions(node.name).default != before:
+            if self._moved(node.name):
                 changed.append(node.name)
         if faults:
             raise faults[0]
         return changed
 
-    def _wanted(self, node: Node, aliases: Sequence[Alias], moved: Alias | None) -> _Wanted | None:
+    def _named(self, model: str, aliases: Sequence[Alias], moved: Alias | None) -> Named | None:
+        """What is wanted of a model: of one that does not answer here yet what the other workers have agreed on."""
+        if self._agreement is not None and (not self._agreement.joined or self._table.get(model) is None):
+            agreed = self._agreement.agreed_text(model)
+            if agreed is not None:
+                return msgspec.json.decode(agreed, type=Named)
         champion = next((alias.entity_id for alias in aliases if alias.alias == CHAMPION), None)
         if champion is None:
             return None
         labels = {alias.alias: alias.entity_id for alias in aliases if alias.alias not in (CHAMPION, CHALLENGER)}
+        return Named(champion, labels, "" if moved is None else moved.entity_id)
+
+    def _wanted(self, node: Node, named: Named) -> _Wanted:
         policy = self._policies.get(node.name) or policy_of(self._plan, node)
+        known = self._applied.get(node.name)
+        same = known is not None and known.named.rollout == named.rollout
         return _Wanted(
-            champion,
-            labels,
-            self._rollout(node.name, moved),
+            named,
+            known.rollout if known is not None and same else self._rollout(named.rollout),
             policy,
             self._registered(node.name, policy),
             self._extra.get(node.name, frozenset()),
         )
 
-    def _rollout(self, model: str, moved: Alias | None) -> Rollout | None:
+    def _rollout(self, moved: str) -> Rollout | None:
         """The rollout under way: it is read only when its alias has moved."""
-        if moved is None:
-            return None
-        entity = self._services.catalog.entity_by_id(moved.entity_id)
+        entity = self._services.catalog.entity_by_id(moved) if moved else None
         found = None if entity is None else of_entity(entity)
         return None if found is None or found.over else found
 
@@ -215,34 +233,109 @@ class ModelLoading:
             self._listed[model] = (time.monotonic(), known)
         return known
 
+    def _follow(self, node: Node, wanted: _Wanted) -> None:
+        """Take over what is wanted, unless that was done, or failed just now."""
+        name, token = node.name, wanted.named.token()
+        trouble = self._troubles.get(name)
+        if wanted == self._applied.get(name):
+            self._troubles.pop(name, None)
+            return
+        if trouble is not None and trouble.token == token and self._clock() < trouble.due:
+            return
+        try:
+            self._apply(node, wanted)
+        except Exception as error:
+            told = trouble is not None and trouble.token == token
+            self._fail(name, wanted, error, trouble if told else None)
+            if told:
+                return  # it was said before
+            raise
+        self._troubles.pop(name, None)
+        self._applied[name] = wanted
+
+    def _fail(self, name: str, wanted: _Wanted, error: Exception, before: _Trouble | None) -> None:
+        entity = self._services.catalog.entity_by_id(wanted.named.champion)
+        what = error.what if isinstance(error, MainspringError) else type(error).__name__
+        code = error.code if isinstance(error, MainspringError) else ""
+        pause = _PAUSE_S if before is None else min(2 * before.pause, _LONGEST_PAUSE_S)
+        refused = Refused(0 if entity is None else entity.version, what, code)
+        self._troubles[name] = _Trouble(wanted.named.token(), refused, pause, self._clock() + pause)
+
+    def _moved(self, name: str) -> bool:
+        """Follow a swap up, whoever has made it; whether another version answers since."""
+        now = self._table.versions(name)
+        default, split = self._seen.get(name, (None, None))
+        self._seen[name] = now.default, now.split  # and no version: its memory is free when it answers no more
+        if split is not None and (now.split is None or now.split.shadow is not split.shadow):
+            self._end_shadow(split)
+        if split is not None and (now.split is None or now.split.rollout != split.rollout):
+            self._ledgers.pop(split.rollout, None)
+        if now.default is not None:
+            self._metrics.set("mainspring_model_version", float(now.default), app=self._plan.app, model=name)
+        return now.default is not None and now.default != default
+
     def _apply(self, node: Node, wanted: _Wanted) -> None:
-        catalog, name = self._services.catalog, node.name
-        champion = catalog.entity_by_id(wanted.champion)
+        catalog, name, named = self._services.catalog, node.name, wanted.named
+        champion = catalog.entity_by_id(named.champion)
         if champion is None:
             return
-        named = {label: catalog.entity_by_id(entity) for label, entity in wanted.labels.items()}
-        labels = {label: entity for label, entity in named.items() if entity is not None}
+        found = {label: catalog.entity_by_id(entity) for label, entity in named.labels.items()}
+        labels = {label: entity for label, entity in found.items() if entity is not None}
         rollout = wanted.rollout
         held = [champion.version, *(entity.version for entity in labels.values()), *wanted.extra]
         held += [rollout.canary] if rollout is not None else []
-        now = self._table.versions(name)
+        alone = self._agreement is None or not self._agreement.joined
         wished = wanted_versions(wanted.policy, wanted.registered, held)
-        ready = {number: live for number, live in now.ready.items() if int(number) in wished}
+        ready = {number: live for number, live in self._table.loaded(name).items() if int(number) in wished}
         default = str(champion.version)
         if default not in ready:
             ready[default] = self._loaded(node, champion)
-            if len(ready) < len(wished):  # it need not wait for those beside it
-                self._table.swap(name, ModelVersions(default, {**now.ready, **ready}))
+            if alone and len(ready) < len(wished):  # it need not wait for those beside it
+                early = dict(ready)
+                self._table.change(name, lambda now: ModelVersions(default, {**now.ready, **early}))
         waiting: list[VersionState] = []
         for version in sorted(wished, reverse=True):
             if str(version) not in ready and (live := self._beside(node, version, waiting)) is not None:
                 ready[str(version)] = live
         split = None if rollout is None else self._split(rollout, ready, default)
-        found = {label: str(entity.version) for label, entity in labels.items() if str(entity.version) in ready}
-        self._table.swap(name, ModelVersions(default, ready, found, split, tuple(waiting)))
-        if now.split is not None and (split is None or split.shadow is not now.split.shadow):
-            self._end_shadow(now.split)
-        self._metrics.set("mainspring_model_version", champion.version, app=self._plan.app, model=name)
+        numbers = {label: str(entity.version) for label, entity in labels.items() if str(entity.version) in ready}
+        self._offer(name, named, ModelVersions(default, ready, numbers, split, tuple(waiting)))
+        self._warm[name] = champion.version
+
+    def _offer(self, name: str, named: Named, versions: ModelVersions) -> None:
+        """Swap versions in that are warm: at once, or when all workers have them."""
+        agreement, token = self._agreement, named.token()
+        if agreement is None or not agreement.joined:
+            self._table.swap(name, versions)
+            return
+        self._table.prepare(name, token, versions, lambda: agreement.agreed(name))
+        if agreement.propose(name, token, named.text()) != token and self._table.get(name) is not None:
+            # Whoever asks for it by its number may have it already.
+            self._table.change(
+                name, lambda now: replace(now, ready={**versions.ready, **now.ready}, waiting=versions.waiting)
+            )
+        self._table.keep(name, token)
+
+    def votes(self) -> Mapping[str, tuple[int, bytes]]:
+        """What this process has warm of each of its models: the token, and the text that it is of; 0 for nothing."""
+        found = dict.fromkeys(self.names(), (0, b""))
+        return found | {name: (one.named.token(), one.named.text()) for name, one in self._applied.items()}
+
+    def warm(self) -> Mapping[str, int]:
+        """The champion's version that this process has warm, by model; it answers when all workers have it."""
+        return self._warm
+
+    def refused(self) -> Mapping[str, Refused]:
+        """The models of which what is wanted cannot be loaded here: their old versions go on."""
+        return {name: trouble.refused for name, trouble in self._troubles.items()}
+
+    def lacking(self) -> Mapping[str, Mapping[str, str]]:
+        """The versions beside that cannot be loaded here, with the reason, by model."""
+        return {
+            name: {state.version: state.reason for state in versions.waiting if state.state is State.UNAVAILABLE}
+            for name in self.names()
+            if (versions := self._table.versions(name)).waiting
+        }
 
     def _beside(self, node: Node, version: int, waiting: list[VersionState]) -> LiveModel | None:
         """A version that others do not depend on: what is wrong with it is told, and stops nothing."""
@@ -260,11 +353,15 @@ class ModelLoading:
     def _loaded(self, node: Node, entity: Entity) -> LiveModel:
         """A version, loaded and warm; it is shown as LOADING meanwhile."""
         name, number = node.name, str(entity.version)
-        versions = self._table.versions(name)
-        others = [state for state in versions.waiting if state.version != number]
-        if versions.default is not None:
-            self._table.swap(name, replace(versions, waiting=(*others, VersionState(number, State.LOADING))))
-        folder = self._unpacked(str(entity.spec["artifact"]))
+        if self._table.versions(name).default is not None:
+            loading = VersionState(number, State.LOADING)
+            self._table.change(
+                name,
+                lambda now: replace(
+                    now, waiting=(*(state for state in now.waiting if state.version != number), loading)
+                ),
+            )
+        folder = unpacked(self._services, str(entity.spec["artifact"]))
         live = self._bring(name, entity, folder)
         own = self._reads(node, entity, live)
         if own is not None:
@@ -277,30 +374,22 @@ class ModelLoading:
         stable, canary = str(rollout.stable), str(rollout.canary)
         if default != stable or canary not in ready or rollout.state != "running":
             return None
-        evidence = self._evidence.setdefault(rollout.id, {stable: Evidence(), canary: Evidence()})
+        ledger = self._ledgers.get(rollout.id)
+        if ledger is None:
+            ledger = self._ledgers[rollout.id] = self._ledger(rollout.id)
         shadow = None
         if rollout.now.shadow:
             shadow = self._shadows.get(rollout.id)
             if shadow is None:
-                shadow = self._shadows[rollout.id] = Shadow(binary=ready[stable].card.task == "binary")
+                binary = ready[stable].card.task == "binary"
+                shadow = self._shadows[rollout.id] = Shadow(binary=binary, tally=ledger.shadow)
         share = 0.0 if rollout.now.shadow else rollout.now.share
-        return Split(rollout.id, stable, canary, share, shadow, evidence)
+        return Split(rollout.id, stable, canary, share, shadow, {stable: ledger.stable, canary: ledger.canary})
 
     def _end_shadow(self, split: Split) -> None:
         if split.shadow is not None:
             self._shadows.pop(split.rollout, None)
             split.shadow.stop()
-
-    def _unpacked(self, artifact: str) -> Path:
-        """A model's folder on this machine; it appears whole or not at all."""
-        folder = self._services.state / "models" / artifact
-        if not folder.exists():
-            part = folder.with_name(f".{artifact}-{os.getpid()}")
-            stored = cast(File, load(self._services, artifact, File, part))
-            with contextlib.suppress(FileExistsError, OSError):  # another process may have been first
-                os.rename(stored.path, folder)
-            shutil.rmtree(part, ignore_errors=True)
-        return folder
 
     # -- what people ask -----------------------------------------------------------------------------------------
 
@@ -310,6 +399,7 @@ class ModelLoading:
         number = None if version is None else self._number(name, version)
         with self._lock:
             self._unloaded -= {name}
+            self._troubles.pop(name, None)
             if number is not None:
                 self._extra[name] = self._extra.get(name, frozenset()) | {number}
             self._applied.pop(node.name, None)
@@ -328,7 +418,11 @@ class ModelLoading:
                 self._unloaded |= {name}
                 self._applied.pop(name, None)
                 self._extra.pop(name, None)
+                self._troubles.pop(name, None)
                 self._table.remove(name)
+                self._seen.pop(name, None)
+                if self._agreement is not None:
+                    self._agreement.abstain(name)
                 return
             versions = self._table.versions(name)
             number = self._number(name, version)

@@ -12,8 +12,11 @@ from pathlib import Path
 from mainspring.choose.services import Services
 from mainspring.errors import ConfigError
 from mainspring.server.http.listening import origin_of_setting
-from mainspring.server.state import metrics_file
+from mainspring.server.management.levels import levels_file
+from mainspring.server.state import ending_of, metrics_file
+from mainspring.server.workers.board import Board, board_file
 from mainspring.server.workers.ports import check_platform, hold
+from mainspring.server.workers.rates import SharedRates, rates_file
 from mainspring.server.workers.supervisor import Supervisor
 from mainspring.serving.merging import MOMENTARY
 from mainspring.serving.telemetry import Metrics
@@ -69,11 +72,17 @@ def serve_workers(services: Services, only: Sequence[str], told: Callable[[str],
         whole = [*command, "--worker", str(number)]
         return subprocess.Popen(whole, stdin=link.fileno(), env=environment, start_new_session=True)
 
+    board = Board(board_file(kept, ending_of(only)), fresh=True)
+    levels_file(kept, ending_of(only)).unlink(missing_ok=True)
+    SharedRates.begin(rates_file(kept, ending_of(only)))
+
     def ended(number: int) -> None:
+        board.leave(number)
         Metrics(metrics_file(kept, number, only)).clear(MOMENTARY)
 
     try:
         return Supervisor(settings.whole("server.workers"), start, ended, told, settings.number("server.drain")).run()
     finally:
+        board.close()
         for each in held:
             each.close()

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable
 
 import msgspec
 
-__all__ = ["CELLS", "STEPS_A_DOUBLING", "Counted", "Evidence", "cell_of", "summed", "worst_of"]
+__all__ = ["CELLS", "STEPS_A_DOUBLING", "WORDS", "Counted", "Evidence", "cell_of", "summed", "worst_of"]
 
 STEPS_A_DOUBLING = 8
 """Cells of a histogram between a value and its double: each is 9 % wide."""
 
 CELLS = 40 * STEPS_A_DOUBLING
 """Cells of a histogram; the first ends at one unit (of time: a microsecond), the last is open."""
+
+
+WORDS = 2 + CELLS
+"""Whole numbers of eight bytes that a version's evidence takes: calls that failed, those under way, the histogram."""
+
+_ERRORS, _OPEN, _FIRST = 0, 1, 2
 
 
 def cell_of(value: float) -> int:
@@ -45,26 +52,48 @@ class Counted(msgspec.Struct, frozen=True):
 
 
 class Evidence:
-    """Counts the calls of one version in this process; every call counts, whatever wire it came by."""
+    """Counts the calls of one version in this process; every call counts, whatever wire it came by.
 
-    __slots__ = ("_cells", "_errors")
+    Args:
+        words: where they are counted, `WORDS` of them; a mapped file outlives the process.
+    """
 
-    def __init__(self) -> None:
-        self._errors = 0
-        self._cells = [0] * CELLS
+    __slots__ = ("_lock", "_words")
+
+    def __init__(self, words: memoryview | None = None) -> None:
+        self._words = memoryview(bytearray(8 * WORDS)).cast("q") if words is None else words
+        self._lock = threading.Lock()  # calls come from several threads, and none may be lost between them
+
+    def begun(self) -> None:
+        """A call is under way, until `ended`."""
+        with self._lock:
+            self._words[_OPEN] += 1
+
+    def ended(self) -> None:
+        """It is no more, whatever came of it."""
+        with self._lock:
+            self._words[_OPEN] -= 1
 
     def answered(self, ns: int) -> None:
         """A call was answered after so many nanoseconds."""
-        self._cells[cell_of(ns / 1e3)] += 1
+        with self._lock:
+            self._words[_FIRST + cell_of(ns / 1e3)] += 1
 
     def failed(self) -> None:
         """A call failed, and not by the caller's fault."""
-        self._errors += 1
+        with self._lock:
+            self._words[_ERRORS] += 1
+
+    def recover(self) -> None:
+        """The process that counted here has died: what it had under way has failed."""
+        with self._lock:
+            self._words[_ERRORS] += max(self._words[_OPEN], 0)
+            self._words[_OPEN] = 0
 
     def counted(self) -> Counted:
         """The counts so far."""
-        cells = list(self._cells)
-        errors = self._errors
+        words = self._words.tolist()
+        errors, cells = words[_ERRORS], words[_FIRST:]
         return Counted(sum(cells) + errors, errors, {cell: count for cell, count in enumerate(cells) if count})
 
 

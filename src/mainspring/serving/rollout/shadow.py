@@ -8,15 +8,12 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
-from mainspring.serving.rollout.evidence import Evidence
-
-__all__ = ["QUEUED", "Differences", "Shadow", "ShadowCall"]
+__all__ = ["QUEUED", "TALLIED", "Differences", "Shadow", "ShadowCall", "Tally"]
 
 QUEUED = 256
 """The most calls that wait for a shadow."""
@@ -46,6 +43,46 @@ class Differences(msgspec.Struct, frozen=True):
     total: float = 0.0
     greatest: float = 0.0
 
+    @property
+    def seen(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self.calls or self.dropped)
+
+
+_FIELDS = ("calls", "rows", "failed", "dropped", "flips", "total", "greatest")
+_UNDER_WAY = len(_FIELDS)
+TALLIED = _UNDER_WAY + 1
+"""Numbers of eight bytes that a shadow's differences take, and the call that is under way."""
+
+
+class Tally:
+    """Where a shadow keeps its differences.
+
+    Args:
+        numbers: `TALLIED` of them; a mapped file outlives the process.
+    """
+
+    def __init__(self, numbers: memoryview[float] | None = None) -> None:
+        own = memoryview(bytearray(8 * TALLIED)).cast("d")
+        self._numbers = own if numbers is None else numbers
+
+    def found(self) -> Differences:
+        """What is kept."""
+        values = self._numbers.tolist()
+        return Differences(*(int(value) for value in values[:5]), *values[5:_UNDER_WAY])
+
+    def keep(self, found: Differences, *, under_way: bool) -> None:
+        """Keep this, and whether a call is under way."""
+        for place, name in enumerate(_FIELDS):
+            self._numbers[place] = getattr(found, name)
+        self._numbers[_UNDER_WAY] = under_way
+
+    def recover(self) -> None:
+        """The process that kept this has died: what it had under way has failed."""
+        if self._numbers[_UNDER_WAY]:
+            found = self.found()
+            self.keep(msgspec.structs.replace(found, calls=found.calls + 1, failed=found.failed + 1), under_way=False)
+
 
 @dataclass(frozen=True, slots=True)
 class ShadowCall:
@@ -68,16 +105,17 @@ class Shadow:
     Args:
         binary: whether scores are probabilities, so that a label flips at a half.
         most: the most calls that wait.
+        tally: where the differences are kept; it goes on with those.
     """
 
-    def __init__(self, *, binary: bool, most: int = QUEUED) -> None:
+    def __init__(self, *, binary: bool, most: int = QUEUED, tally: Tally | None = None) -> None:
         self._binary = binary
         self._queue: queue.Queue[ShadowCall | None] = queue.Queue(most)
         self._waiting = 0
         self._lock = threading.Lock()
-        self._found = Differences()
-        self._dropped = 0
-        self.evidence = Evidence()
+        self._tally = tally or Tally()
+        self._found = self._tally.found()
+        self._dropped = self._found.dropped
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
         self._thread.start()
 
@@ -119,21 +157,24 @@ class Shadow:
             self._ask(call)
 
     def _ask(self, call: ShadowCall) -> None:
-        begun = time.perf_counter_ns()
+        self._keep(under_way=True)
         try:
             scores = [float(score) for score in call.score()]
         except Exception:
-            self.evidence.failed()
             with self._lock:
                 self._waiting -= len(call.given)
                 self._found = msgspec.structs.replace(
                     self._found, calls=self._found.calls + 1, failed=self._found.failed + 1
                 )
+            self._keep(under_way=False)
             return
-        self.evidence.answered(time.perf_counter_ns() - begun)
         with contextlib.suppress(Exception):  # a log that fails stops no comparison
             call.log(scores)
         self._compare(call.given, scores)
+        self._keep(under_way=False)
+
+    def _keep(self, *, under_way: bool) -> None:
+        self._tally.keep(self.differences(), under_way=under_way)
 
     def _compare(self, given: Sequence[float], scores: Sequence[float]) -> None:
         gaps = [abs(float(one) - other) for one, other in zip(given, scores, strict=True)]

@@ -84,6 +84,16 @@ class Split:
         """The version for a key."""
         return self.canary if self.share > 0 and place_of(self.rollout, key) < self.share else self.stable
 
+    def begun(self, version: str) -> None:
+        """A call is under way: one that dies with its process has failed."""
+        if (found := self.evidence.get(version)) is not None:
+            found.begun()
+
+    def ended(self, version: str) -> None:
+        """It is over, whatever came of it."""
+        if (found := self.evidence.get(version)) is not None:
+            found.ended()
+
     def answered(self, version: str, ns: int) -> None:
         """Count a call that was answered."""
         if (found := self.evidence.get(version)) is not None:

@@ -155,8 +155,8 @@ SQL_MUTANTS = {
 def test_a_broken_statement_is_found(folder, monkeypatch, name):
     right, wrong = SQL_MUTANTS[name]
 
-    def broken(shape, log):
-        sql = hits_sql(shape, log)
+    def broken(*given):
+        sql = hits_sql(*given)
         assert right in sql
         return sql.replace(right, wrong)
 

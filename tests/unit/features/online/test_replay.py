@@ -5,6 +5,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mainspring.adapters.sqlite.catalog import open_catalog
 from mainspring.adapters.sqlite.settings import SqliteSettings
@@ -52,6 +54,30 @@ def shop(request, tmp_path, monkeypatch):
     made = Shop(tmp_path, request.param)
     yield made
     made.store.close()
+
+
+_ANY = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 70), 1 << 70)
+    | st.floats()
+    | st.text()
+    | st.binary()
+    | st.dates()
+    | st.decimals(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner),
+    max_leaves=4,
+)
+
+
+@given(st.lists(_ANY, max_size=6), st.dictionaries(st.text(), _ANY, max_size=2))
+def test_a_sample_comes_back_as_it_was_answered(values, keys):
+    samples, at = Samples(1.0), clock()
+    samples.put((), keys, at, values, {"v": "PRESENT"})
+    (found,) = samples.take(at, 10)
+    assert (repr(found.values), found.keys, found.at_us) == (repr(tuple(values)), keys, at)
+    assert found.statuses == {"v": "PRESENT"}
+    assert samples.take(at, 10) == []
 
 
 @pytest.mark.parametrize("seed", range(3))

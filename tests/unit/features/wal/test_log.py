@@ -434,3 +434,24 @@ def test_waiting_threads_hear_of_a_fault_too(tables, opened, monkeypatch):
     log.append(draft(9.0))
     commit(tables, log)
     assert [row["heat"] for row in table(tables)] == [0.0, 9.0]
+
+
+def test_a_log_that_was_put_aside_is_begun_anew(tmp_path):
+    """Whoever has it open goes on in the new one, with the numbers that the tables have reached."""
+    tables = open_tables(DeltaSettings(), tmp_path)
+    with contextlib.closing(log_of(tables, PLAIN)) as log, contextlib.closing(log_of(tables, PLAIN)) as other:
+        log.append(draft(1.0, request="a"))
+        commit_waiting(tables, log)
+        log.append(draft(2.0, request="b"))
+        assert other.newest() is not None
+        place = tables.beside("_wal")
+        place.rename(place.with_name("_before"))
+        append_rows(SimpleNamespace(tables=tables), PLAIN, rows(3.0), START)
+        assert commit_waiting(tables, log) is None
+        entry, repeated = log.append(draft(4.0, 5.0, request="b"))
+        assert (repeated, other.newest()) == (False, entry.counter + 1)
+        commit_waiting(tables, other)
+        retire(tables, log)
+        assert sorted(tables.read(PLAIN.log).column("heat").to_pylist()) == [1.0, 3.0, 4.0, 5.0]
+        seq = tables.read(PLAIN.log).column("_seq").to_pylist()
+        assert len(set(seq)) == 4
