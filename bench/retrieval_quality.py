@@ -33,7 +33,7 @@ from mainspring.rag.ids import text_hash
 from mainspring.rag.ruler import Ruler
 
 BARS = {"cranfield": 0.404, "product-docs": 0.783}
-CANDIDATES, K = 100, 60
+CANDIDATES, K = 50, 60
 FOUND = 5
 
 

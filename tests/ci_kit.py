@@ -39,7 +39,7 @@ for begin, (status, out) in rules.items():
     if text.startswith(begin):
         print(out) if out else None
         sys.exit(status)
-if words[0] == "mainspring" and words[1:3] in (["ci", "verify"], ["check"]):
+if words[0] == "mainspring" and (words[1:3] in (["ci", "verify"], ["check"]) or text.startswith(tuple({real!r}))):
     sys.exit(subprocess.call([{python!r}, "-m", "mainspring.cli", *words[1:]]))
 """
 """A command that is recorded; its status and output are as the test says. What only reads is really done."""
@@ -52,6 +52,8 @@ class Bench:
     root: Path
     place: Path
     rules: dict[str, tuple[int, str]] = field(default_factory=dict)
+    real: list[str] = field(default_factory=list)
+    """The beginnings of commands that are really run, and not only recorded."""
 
     @property
     def log(self) -> Path:
@@ -68,6 +70,7 @@ class Bench:
     def afresh(self) -> None:
         """Forget what ran."""
         self.rules.clear()
+        self.real.clear()
         self.log.unlink(missing_ok=True)
 
     def path(self) -> str:
@@ -75,7 +78,9 @@ class Bench:
         (self.place / "rules.json").write_text(json.dumps(self.rules))
         bin_folder = self.place / "bin"
         bin_folder.mkdir(exist_ok=True)
-        text = COMMAND.format(python=sys.executable, log=str(self.log), rules=str(self.place / "rules.json"))
+        text = COMMAND.format(
+            python=sys.executable, log=str(self.log), rules=str(self.place / "rules.json"), real=self.real
+        )
         for name in ("mainspring", "cosign", "grype", "python", "python3"):
             script = bin_folder / name
             script.write_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -9,12 +10,14 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from registry import program
+from tool_env import KEPT
 
 ROOT = Path(__file__).parent.parent
 PROFILE = """
@@ -27,16 +30,21 @@ online.adapter = "lmdb"
 """A profile in which one container has all it needs."""
 
 
-def rootfs(place: Path) -> Path:
-    """A minimal Debian with Python, as a tar file; made once for a place."""
-    if not place.exists():
-        paths = ("locale", "doc", "man")
-        drop = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in paths]
-        part = place.with_suffix(".part.tar")
-        command = [program("mmdebstrap"), "--quiet", "--variant=minbase", "--include=python3,ca-certificates", *drop]
-        done = subprocess.run([*command, "bookworm", part], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        part.rename(place)
+def rootfs() -> Path:
+    """A minimal Debian with Python, as a tar file; made once a month and kept beside the tests' tools."""
+    paths = ("locale", "doc", "man")
+    drop = [f"--dpkgopt=path-exclude=/usr/share/{name}/*" for name in paths]
+    words = ["--quiet", "--variant=minbase", "--include=python3,ca-certificates", *drop, "bookworm"]
+    digest = hashlib.sha256("\n".join([*words, time.strftime("%Y-%m")]).encode()).hexdigest()[:12]
+    place = KEPT / f"rootfs-{digest}.tar"
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with open(KEPT / ".rootfs.lock", "w") as lock:  # several test processes may want it at once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            part = place.with_suffix(".part.tar")
+            done = subprocess.run([program("mmdebstrap"), *words, part], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            part.rename(place)
     return place
 
 

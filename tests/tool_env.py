@@ -35,3 +35,19 @@ def _make(place: Path, requirements: tuple[str, ...]) -> None:
     if done.returncode:
         pytest.skip(f"pip cannot install {' '.join(requirements)}: {done.stderr.strip().splitlines()[-1]}")
     (place / "ready").touch()
+
+
+def locked_site(lock: Path) -> Path:
+    """A folder with what a lock names, and nothing that these need besides: for the path before the tests' own."""
+    digest = hashlib.sha256(sys.version.encode() + lock.read_bytes()).hexdigest()[:12]
+    place = KEPT / f"{lock.parent.name}-site-{digest}"
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with open(KEPT / f".{place.name}.lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if not (place / "ready").exists():
+            shutil.rmtree(place, ignore_errors=True)
+            install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            words = [*install, "--require-hashes", "--target", str(place), "-r", str(lock)]
+            subprocess.run(words, check=True, capture_output=True, timeout=600)
+            (place / "ready").touch()
+    return place

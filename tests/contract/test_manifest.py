@@ -14,7 +14,7 @@ from mainspring.adapters.postgres.manifest import open_manifest as open_postgres
 from mainspring.adapters.postgres.settings import PostgresSettings
 from mainspring.adapters.sqlite.manifest import open_manifest
 from mainspring.adapters.sqlite.settings import SqliteSettings
-from mainspring.errors import ServiceError, StoreError
+from mainspring.errors import StoreError
 from mainspring.testing.atonce import fork, together
 from mainspring.testing.manifest import ManifestContract, document, member
 
@@ -72,14 +72,11 @@ class TestPostgres(ManifestContract):
         assert len(found.documents("library")) == 50
         assert found.chunks("library", 1) == {one.member.document_id: list(one.chunks) for one in members}
 
-    def test_a_connection_that_the_server_ends_is_replaced_or_told(self, reopen):
+    def test_a_connection_that_the_server_ends_is_replaced(self, reopen):
         store = reopen()
         store.put_documents("library", [document(1)])
         with reopen().database.connection() as other:
             other.execute("select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()")
-        with pytest.raises(ServiceError) as caught:
-            store.documents("library")
-        assert caught.value.code == "MS-4201"
         assert store.documents("library") == [document(1)]
 
 

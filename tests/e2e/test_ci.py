@@ -12,6 +12,7 @@ import pytest
 from ci_kit import LINTERS, Bench, act, bench, jenkins
 from e2e.conftest import mainspring
 from mainspring.deploy.ci.actions import ACTIONS
+from mainspring.deploy.ci.verdict import read_verdict
 from tool_env import tool_env
 
 IMAGE = "ghcr.io/team/shop@sha256:" + "a" * 64
@@ -277,13 +278,18 @@ def stages(done) -> dict[str, str]:
 
 
 def test_jenkins_goes_all_the_way_on_main(ready) -> None:
+    """The gate is the real one: it trains the model, judges it, and leaves the verdict that a report is made of."""
     really(ready)
+    ready.real.append("mainspring gate")
     done = jenkins(ready, "main")
     assert done.returncode == 0, done.stdout + done.stderr
     assert deployed(ready) == DEPLOYED
     assert f"cosign sign --yes {IMAGE}" in ready.ran()
     assert stages(done)["Due"] == "skipped"
     assert "mainspring gate returns --out verdicts/returns.json" in ready.ran()
+    verdict = read_verdict((ready.root / "verdicts/returns.json").read_bytes())
+    assert verdict.passed
+    assert (verdict.model, verdict.version, verdict.champion) == ("returns", 1, None)
 
 
 def test_jenkins_judges_a_branch_and_no_more(ready) -> None:

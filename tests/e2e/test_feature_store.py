@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from e2e.conftest import mainspring
@@ -67,7 +68,7 @@ def test_one_question_in_every_shape_has_one_answer(store: FeatureStore) -> None
         assert raised.value.code == ("MS-2120" if rows == [{"zone": 1}] else "MS-2310")
 
 
-def test_the_frames_are_what_libraries_want(store: FeatureStore) -> None:
+def test_the_frames_are_what_libraries_want(store: FeatureStore, tmp_path: Path) -> None:
     spine = {"zone": ["n", "nowhere"], "at": [AT] * 2, "seats": [1, 2]}
     frame = store.history(["fares:mean", "per_seat"], spine)
     matrix = frame[["mean", "per_seat"]].numpy()
@@ -77,11 +78,19 @@ def test_the_frames_are_what_libraries_want(store: FeatureStore) -> None:
     vector = frame["mean"].numpy()
     assert vector.flags.writeable
     assert np.isnan(vector).tolist() == [False, True]
+    file = frame.parquet(tmp_path / "set.parquet")
+    assert pq.read_table(file).equals(frame.arrow())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["set.parquet"]
+    with pytest.raises(OSError, match="nowhere"):
+        frame.parquet(tmp_path / "nowhere" / "set.parquet")
+    assert frame.pandas()["mean"].isna().tolist() == [False, True]
+    assert str(frame.pandas()["at"].dtype) == "datetime64[us, UTC]"
     assert frame.polars().columns == ["zone", "at", "seats", "mean", "per_seat"]
     assert frame.sql("select count(mean) as n from frame").arrow().to_pylist() == [{"n": 1}]
 
 
 def test_spines_of_what_was_observed(store: FeatureStore) -> None:
+    """Trap (Feast #1611): a scan without entities."""
     start = datetime(2025, 1, 1, tzinfo=UTC)
     pairs = store.history("fares", (start, start.replace(hour=8))).arrow()
     assert (len(pairs), pairs.column("zone").to_pylist()) == (8, ["e", "e", "n", "n", "s", "s", "w", "w"])

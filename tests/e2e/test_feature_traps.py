@@ -271,7 +271,7 @@ def test_a_limit_without_an_order_is_refused(store: FeatureStore) -> None:
     for sql in ('select key, "at" from seen limit 1', deep):
         with pytest.raises(MainspringError) as caught:
             store.history(["newest"], sql)
-        assert (caught.value.code, "order" in caught.value.fix) == ("MS-2167", True)
+        assert (caught.value.code, "order" in caught.value.fix) == ("MS-2291", True)
     push(store, "zzz", (AT, 1.0, 26))
     found = store.history(["newest"], 'select key, "at" from seen order by key desc, "at" desc limit 1', as_known=False)
     assert found.arrow().column("n").to_pylist() == [26]

@@ -35,6 +35,7 @@ from mainspring.protocols.grpc.health import schema as health_schema
 from mainspring.protocols.oip import messages as oip
 from mainspring.protocols.tfserving import messages as tf
 from mainspring.protocols.torchserve import messages as torch
+from tool_env import locked_site
 
 TOKEN, KEY = "a-token-of-thirty-two-characters-or-more", "a-key-of-thirty-two-characters-or-so"
 HEALTH = "grpc.health.v1.Health"
@@ -124,15 +125,12 @@ def test_tritons_client_knows_every_call(managed: Served, channel: grpc.Channel)
     ]
 
 
-def test_kserves_clients_are_answered_alike_on_every_wire(managed: Served, scores: list[float], tmp_path: Path) -> None:
+def test_kserves_clients_are_answered_alike_on_every_wire(managed: Served, scores: list[float]) -> None:
     """In a process of its own: its packages and its descriptors clash with the tests'."""
     folder = Path(__file__).parents[1] / "kserve"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    locked = ["--require-hashes", "--target", str(tmp_path / "site"), "-r", str(folder / "requirements.lock")]
-    subprocess.run([*install, *locked], check=True, capture_output=True, timeout=300)
     asked = [managed.url, address(managed), "returns", "3"]
     command = [sys.executable, "-W", "ignore", str(folder / "client.py"), *asked]
-    env = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
+    env = os.environ | {"PYTHONPATH": str(locked_site(folder / "requirements.lock"))}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)

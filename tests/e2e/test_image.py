@@ -46,9 +46,7 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     for name in ("mmdebstrap", "docker-registry", "skopeo", "umoci", "runc"):
         program(name)
     folder = tmp_path_factory.mktemp("cloud")
-    layout = image_kit.layout_of(
-        image_kit.rootfs(Path(os.environ.get("ROOTFS", folder / "rootfs.tar"))), folder / "layout"
-    )
+    layout = image_kit.layout_of(image_kit.rootfs(), folder / "layout")
     (folder / "wheels").mkdir()
     with registry(folder / "registry") as host:
         base = f"{host}/base/python:1"

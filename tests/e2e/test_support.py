@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import openai
@@ -47,6 +49,12 @@ def test_the_terminal_answers_with_sources(support: Path) -> None:
     assert told["text"] == "Turn the red valve [1]."
     assert told["citations"][0]["citation"]["uri"] == "pump.md"
     assert "no assistant is called" in mainspring("ask", "nobody", "x", cwd=support, status=2).stderr
+    with closing(sqlite3.connect(support / ".mainspring" / "log" / "runs.db")) as log:
+        asked = log.execute("select count(*) from assistant_run where assistant = 'help_desk'").fetchone()
+    with closing(sqlite3.connect(support / ".mainspring" / "log" / "calls.db")) as log:
+        called = log.execute("select count(*) from llm_call where api = 'inside'").fetchone()
+    assert asked == (2,), "what is asked in a terminal is on record as what is asked of a server"
+    assert called >= asked
 
 
 def test_a_model_that_cannot_start_ends_the_question_and_says_why(support: Path) -> None:

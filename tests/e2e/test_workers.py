@@ -67,6 +67,25 @@ def steady(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
         assert found.stop() == 0, found.log.read_text()
 
 
+@pytest.fixture(scope="module")
+def moving(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server for the tests that move versions, one after the other; each begins with what the last one has left."""
+    project = tmp_path_factory.mktemp("moving") / "shop"
+    shutil.copytree(shop, project)
+    found = serve(project, "serve")
+    try:
+        wait_for(lambda: "2 answer" in found.log.read_text())
+        yield found
+    finally:
+        assert found.stop() == 0, found.log.read_text()
+
+
+def since(served: Served) -> Callable[[str], bool]:
+    """Whether the server has told something from now on."""
+    mark = len(served.log.read_text())
+    return lambda line: line in served.log.read_text()[mark:]
+
+
 def wait_for(found: Callable[[], Any], seconds: float = 60.0) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -237,93 +256,6 @@ def test_sigterm_drains_all_workers(server: Served) -> None:
     assert load.ids() <= set(logged(server.project))
 
 
-def test_all_workers_flip_at_one_moment(server: Served) -> None:
-    with Load(port_of(server)) as load:
-        wait_for(lambda: all(answers_of(server, number) > 5 for number in (0, 1)))
-        for version in ("2", "1", "2"):
-            had = len(load.answered)
-            mainspring("promote", "returns", version, "--force", cwd=server.project)
-            wait_for(lambda version=version: load.answered[-1].version == version)
-            wait_for(lambda version=version: f"version {version} answers in all workers" in server.log.read_text())
-            part = Load(0, answered=load.answered[had:])
-            assert part.came_back(version) == [], "once anybody was answered by it, nobody is by another"
-            assert {one.version for one in part.answered} == {"1", "2"}
-    assert load.failed == []
-    assert load.statuses() == {200}
-    assert server.stop() == 0, server.log.read_text()
-
-
-def test_no_worker_flips_before_all_are_ready_and_one_that_dies_takes_what_is_agreed(server: Served) -> None:
-    """Worker 1 is stopped in the middle of a flip, and then killed; worker 0 waits for it just so long."""
-    before = workers_of(server)
-    with Load(port_of(server)) as load:
-        wait_for(lambda: all(answers_of(server, number) > 5 for number in (0, 1)))
-        os.kill(before[1], signal.SIGSTOP)
-        mainspring("promote", "returns", "2", "--force", cwd=server.project)
-        waiting = "version 2 waits until all workers have it; READY in: 0"
-        wait_for(lambda: waiting in mainspring("show", "model/returns", cwd=server.project).stdout)
-        assert wait_for(lambda: version_now(server)) == "1", "worker 1 might still answer with it"
-        assert {one.version for one in load.answered} == {"1"}
-        had = len(load.answered)
-        os.kill(before[1], signal.SIGKILL)
-        wait_for(lambda: "worker 1 is replaced" in server.log.read_text())
-        wait_for(lambda: "version 2 answers in all workers" in server.log.read_text())
-        wait_for(lambda: answers_of(server, 1) > 0 and len(load.answered) > had + 200)
-    assert load.came_back("2") == [], "the replacement begins with what the others have agreed on"
-    assert {one.version for one in load.answered} == {"1", "2"}
-    assert load.statuses() == {200}
-    assert server.stop() == 0, server.log.read_text()
-
-
-def test_a_version_that_cannot_be_loaded_flips_nobody(server: Served) -> None:
-    shutil.rmtree(server.project / ".mainspring" / "models")
-    for path in (server.project / ".mainspring" / "objects").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"damaged")
-    mainspring("promote", "returns", "2", "--force", cwd=server.project)
-    wait_for(lambda: "error MS-5132" in server.log.read_text())
-    both = ("READY in: none", "worker 0: ", "worker 1: ")
-    wait_for(lambda: all(part in call(f"{server.console}/actuator/health")[1].decode() for part in both))
-    status, body, _ = call(f"{server.console}/actuator/health")
-    assert (status, json.loads(body)["components"]["versions"]["status"]) == (503, "DOWN")
-    shown = mainspring("show", "model/returns", cwd=server.project).stdout
-    assert all(part in shown for part in both)
-    assert call(f"{server.console}/actuator/health/readiness")[0] == 200
-    assert {json.loads(call(f"{server.url}/endpoint/returns", KEYS.encode())[1])["version"] for _ in range(9)} == {"1"}
-    mainspring("rollback", "returns", cwd=server.project)
-    wait_for(lambda: "versions" not in json.loads(call(f"{server.console}/actuator/health")[1])["components"])
-    assert server.log.read_text().count("error MS-5132") == 1
-    assert server.stop() == 0, server.log.read_text()
-
-
-def test_a_rollout_is_judged_by_what_all_workers_have_seen_in_all_their_lives(server: Served) -> None:
-    mainspring("promote", "returns", "2", "--canary", "50%", "--force", cwd=server.project)
-
-    def found() -> dict[str, Any]:
-        shown: dict[str, Any] = json.loads(call(f"{server.console}/actuator/rollouts")[1])["rollouts"]["returns"]
-        return shown
-
-    wait_for(lambda: found()["since"])
-    before = workers_of(server)
-    with Load(port_of(server), key=lambda number: {"customer": f"c{number % 40:02}", "amount": 20.0}) as load:
-        wait_for(lambda: {one.version for one in load.answered} == {"1", "2"})
-        wait_for(lambda: all(answers_of(server, number) > 50 for number in (0, 1)))
-        os.kill(before[1], signal.SIGKILL)
-        wait_for(lambda: "worker 1 is replaced" in server.log.read_text())
-        had = answers_of(server, 1)
-        wait_for(lambda: answers_of(server, 1) > had + 50)
-    assert load.statuses() == {200}
-    by_keys: dict[str, set[str]] = {}
-    for one in load.answered:
-        by_keys.setdefault(one.asked, set()).add(one.version)
-    assert {len(versions) for versions in by_keys.values()} == {1}, "a caller stays with a version in all workers"
-    done, failed = len(load.answered), len(load.failed)
-    wait_for(lambda: done <= sum(found()["calls"].values()) <= done + failed)
-    assert sum(found()["errors"].values()) <= failed, "what was under way in the worker that was killed"
-    assert found()["state"] == "running"
-    assert server.stop() == 0, server.log.read_text()
-
-
 def test_workers_end_with_their_parent(server: Served) -> None:
     pids = workers_of(server).values()
     server.process.kill()
@@ -355,3 +287,113 @@ def test_the_worker_that_manages_is_replaced_too(steady: Served) -> None:
     assert counted(steady) == asked, "counts go on where the dead worker's stopped"
     for name in ("liveness", "readiness"):
         assert call(f"{steady.console}/actuator/health/{name}")[0] == 200
+
+
+def test_what_is_asked_of_one_worker_is_done_by_all(steady: Served) -> None:
+    def asked(what: str) -> None:
+        assert call(f"{steady.console}/v2/repository/models/returns/{what}", b"{}")[0] == 200
+
+    def statuses() -> set[int]:
+        return {call(f"{steady.url}/endpoint/returns", KEYS.encode())[0] for _ in range(24)}  # each on a new connection
+
+    before = workers_of(steady)[1]
+    asked("unload")
+    gone = statuses()
+    assert 200 not in gone
+    assert len(gone) == 1
+    os.kill(before, signal.SIGKILL)
+    wait_for(lambda: "worker 1 is replaced" in steady.log.read_text())
+    assert statuses() == gone, "its replacement knows of it"
+    asked("load")
+    assert statuses() == {200}
+
+
+def test_all_workers_flip_at_one_moment(moving: Served) -> None:
+    with Load(port_of(moving)) as load:
+        wait_for(lambda: all(answers_of(moving, number) > 5 for number in (0, 1)))
+        for version in ("2", "1", "2"):
+            had, told = len(load.answered), since(moving)
+            mainspring("promote", "returns", version, "--force", cwd=moving.project)
+            wait_for(lambda version=version: load.answered[-1].version == version)
+            wait_for(lambda version=version, told=told: told(f"version {version} answers in all workers"))
+            part = Load(0, answered=load.answered[had:])
+            assert part.came_back(version) == [], "once anybody was answered by it, nobody is by another"
+            assert {one.version for one in part.answered} == {"1", "2"}
+    assert load.failed == []
+    assert load.statuses() == {200}
+
+
+def test_no_worker_flips_before_all_are_ready_and_one_that_dies_takes_what_is_agreed(moving: Served) -> None:
+    """Worker 1 is stopped in the middle of a flip, and then killed; worker 0 waits for it just so long."""
+    before, told = workers_of(moving), since(moving)
+    with Load(port_of(moving)) as load:
+        wait_for(lambda: load.answered)
+        os.kill(before[1], signal.SIGSTOP)
+        mainspring("promote", "returns", "1", "--force", cwd=moving.project)
+        waiting = "version 1 waits until all workers have it; READY in: 0"
+        wait_for(lambda: waiting in mainspring("show", "model/returns", cwd=moving.project).stdout)
+        assert wait_for(lambda: version_now(moving)) == "2", "worker 1 might still answer with it"
+        assert {one.version for one in load.answered} == {"2"}
+        had = len(load.answered)
+        os.kill(before[1], signal.SIGKILL)
+        wait_for(lambda: told("worker 1 is replaced"))
+        wait_for(lambda: told("version 1 answers in all workers"))
+        wait_for(lambda: len(load.answered) > had + 200)
+    assert load.came_back("1") == [], "the replacement begins with what the others have agreed on"
+    assert {one.version for one in load.answered} == {"1", "2"}
+    assert load.statuses() == {200}
+
+
+def test_a_rollout_is_judged_by_what_all_workers_have_seen_in_all_their_lives(moving: Served) -> None:
+    mainspring("promote", "returns", "2", "--canary", "50%", "--force", cwd=moving.project)
+
+    def found() -> dict[str, Any]:
+        shown: dict[str, Any] = json.loads(call(f"{moving.console}/actuator/rollouts")[1])["rollouts"]["returns"]
+        return shown
+
+    wait_for(lambda: found()["since"])
+    before = workers_of(moving)
+    with Load(port_of(moving), key=lambda number: {"customer": f"c{number % 40:02}", "amount": 20.0}) as load:
+        wait_for(lambda: {one.version for one in load.answered} == {"1", "2"})
+        had = [answers_of(moving, number) for number in (0, 1)]
+        wait_for(lambda: all(answers_of(moving, number) > had[number] + 50 for number in (0, 1)))
+        told = since(moving)
+        os.kill(before[1], signal.SIGKILL)
+        wait_for(lambda: told("worker 1 is replaced"))
+        had[1] = answers_of(moving, 1)
+        wait_for(lambda: answers_of(moving, 1) > had[1] + 50)
+    assert load.statuses() == {200}
+    by_keys: dict[str, set[str]] = {}
+    for one in load.answered:
+        by_keys.setdefault(one.asked, set()).add(one.version)
+    assert {len(versions) for versions in by_keys.values()} == {1}, "a caller stays with a version in all workers"
+    done, failed = len(load.answered), len(load.failed)
+    wait_for(lambda: done <= sum(found()["calls"].values()) <= done + failed)
+    assert sum(found()["errors"].values()) <= failed, "what was under way in the worker that was killed"
+    assert found()["state"] == "running"
+    mainspring("rollback", "returns", cwd=moving.project)
+    wait_for(lambda: found()["state"] == "stopped")
+
+
+def test_a_version_that_cannot_be_loaded_flips_nobody(moving: Served) -> None:
+    for pid in workers_of(moving).values():  # what they have loaded they need not load
+        told = since(moving)
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda told=told: told("is replaced"))
+    shutil.rmtree(moving.project / ".mainspring" / "models")
+    for path in (moving.project / ".mainspring" / "objects").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"damaged")
+    mainspring("promote", "returns", "2", "--force", cwd=moving.project)
+    wait_for(lambda: "error MS-5132" in moving.log.read_text())
+    both = ("READY in: none", "worker 0: ", "worker 1: ")
+    wait_for(lambda: all(part in call(f"{moving.console}/actuator/health")[1].decode() for part in both))
+    status, body, _ = call(f"{moving.console}/actuator/health")
+    assert (status, json.loads(body)["components"]["versions"]["status"]) == (503, "DOWN")
+    shown = mainspring("show", "model/returns", cwd=moving.project).stdout
+    assert all(part in shown for part in both)
+    assert call(f"{moving.console}/actuator/health/readiness")[0] == 200
+    assert {json.loads(call(f"{moving.url}/endpoint/returns", KEYS.encode())[1])["version"] for _ in range(9)} == {"1"}
+    mainspring("rollback", "returns", cwd=moving.project)
+    wait_for(lambda: "versions" not in json.loads(call(f"{moving.console}/actuator/health")[1])["components"])
+    assert moving.log.read_text().count("error MS-5132") == 1

@@ -53,7 +53,7 @@ def command(
     talk = _Talk(as_json, caller)
 
     async def go() -> None:
-        async with answering(services, plan, tell) as assistants:
+        async with answering(services, plan, tell, recorded=True) as assistants:
             await talk.with_(assistants[name], text)
 
     asyncio.run(go())

@@ -16,13 +16,15 @@ from mainspring.catalog.ids import now_us
 from mainspring.cli.options import json_option, open_app, open_services, project_options
 from mainspring.cli.output import emit, lines, tell
 from mainspring.declare.duration import microseconds
-from mainspring.deploy.ci.canary import Counts, Judgement, counts_of, judge
+from mainspring.deploy.ci.canary import Counts, counts_of, spread
 from mainspring.deploy.ci.due import due
 from mainspring.deploy.ci.generate import flavours_in, made
 from mainspring.deploy.ci.integration import integration_of, repository_of
 from mainspring.deploy.ci.lint import absent, findings
 from mainspring.errors import RefusedError, ServiceError, UsageError
 from mainspring.server.planning import plan_of
+from mainspring.server.rollouts.judge import Verdict, judged
+from mainspring.serving.rollout.evidence import CELLS, STEPS_A_DOUBLING, Counted
 from mainspring.training.versions import told
 
 __all__ = ["command"]
@@ -109,26 +111,39 @@ def is_due(project: Path | None, profile: str | None, as_json: bool, models: tup
 def canary(as_json: bool, champion: str, canary: str, watch: str, every: str, least: int) -> int:
     """Watch the Prometheus pages at the addresses CHAMPION and CANARY: errors, and slow answers.
 
-    It ends at once when the canary is worse, with 5. The level of 5 % holds over all looks together.
+    It is the rule of the server's own rollouts. It ends at once when the canary is worse, with 5. The level of 5 %
+    holds over all looks together.
     """
     pages = (champion, canary)
     lasts, pause = microseconds(watch, what="--watch") / 1e6, microseconds(every, what="--every") / 1e6
-    began, before, look = time.monotonic(), _counts(pages), 0
-    found = Judgement(False, "nothing was seen")
-    now = before
-    while time.monotonic() - began < lasts and not found.worse:
+    began, before, looks = time.monotonic(), _counts(pages), 0
+    found, seen = Verdict(()), 0
+    while time.monotonic() - began < lasts and not found.why:
         time.sleep(min(pause, max(0.0, lasts - (time.monotonic() - began))))
-        look += 1
-        now = _counts(pages)
-        found = judge(now[0].since(before[0]), now[1].since(before[1]), look)
-    seen = now[1].since(before[1]).answered
-    if not found.worse and seen < least:
-        found = Judgement(True, f"the canary answered {seen:,.0f} requests; {least} are needed to judge it")
+        looks += 1
+        sides = [_evidence(now.since(first)) for now, first in zip(_counts(pages), before, strict=True)]
+        seen = sides[1].calls
+        found = judged(sides[0], sides[1])
+    why = f"the canary is worse in {found.why}" if found.why else ""
+    if not why and seen < least:
+        why = f"the canary answered {seen:,} requests; {least} are needed to judge it"
     if as_json:
-        emit({"worse": found.worse, "why": found.why, "looks": look})
+        emit({"worse": bool(why), "why": why or _well(found), "looks": looks})
     else:
-        lines([found.why])
-    return RefusedError.exit_status if found.worse else 0
+        lines([why or _well(found)])
+    return RefusedError.exit_status if why else 0
+
+
+def _evidence(found: Counts) -> Counted:
+    """What a page counted, as a rollout's rule takes it; the times are those of all requests, failed ones too."""
+    return Counted(round(found.answered), round(found.failed), spread(found.within, STEPS_A_DOUBLING, CELLS))
+
+
+def _well(found: Verdict) -> str:
+    said = [
+        f"{look.measure} {look.worse:+.4f}, bound {look.bound:.4f}" for look in found.looks if look.bound is not None
+    ]
+    return f"the canary is no worse: {'; '.join(said) or 'too few requests for a look'}"
 
 
 def _counts(pages: Sequence[str]) -> list[Counts]:

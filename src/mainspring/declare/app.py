@@ -240,7 +240,7 @@ class App(Featuring, Computing, Answering):
         model: ModelDeclaration | Composition | Served,
         *,
         latency: Duration | None = None,
-        log: float = 1.0,
+        log: float | None = None,
         batching: Batching | bool = True,
         versions: Versions = 1,
         called: str | None = None,
@@ -254,7 +254,8 @@ class App(Featuring, Computing, Answering):
             model: what answers: a model, a composition, an assistant, an index or a language model.
             latency: what is promised for 99 requests in 100; the console and the metrics show it beside what is. Of
                 what answers in words it is the time to the first token.
-            log: the share of answers kept in the prediction log, or in the trace store.
+            log: the share of answers kept in the prediction log, or in the trace store; all when left out, but none of
+                a language model's: what people say to it is kept, redacted, only where that is declared.
             batching: how calls that wait for a model are scored together; False scores each alone.
             versions: which versions of a model are loaded and can be asked for by number: so many (the one that
                 answers and the newest others), ``"all"``, or these. Those with a label are loaded anyway.
@@ -265,6 +266,8 @@ class App(Featuring, Computing, Answering):
         """
         kinds = (ModelDeclaration, Composition, Assistant, Index, LLM, Route)
         is_a("what app.endpoint takes", model, kinds, "app.endpoint(MODEL), with the decorated function")
+        if log is None:
+            log = 0.0 if isinstance(model, (LLM, Route)) else 1.0
         share("log", log, closed=True)
         latency_us = None if latency is None else microseconds(latency, what="latency")
         name = default_name(called, model)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mainspring.lazy import lazy
@@ -13,8 +15,10 @@ if TYPE_CHECKING:
     import pandas as pd
     import polars as pl
     import pyarrow as pa
+    from pyarrow import parquet
 else:
     duckdb, np, pd, pl, pa = lazy("duckdb"), lazy("numpy"), lazy("pandas"), lazy("polars"), lazy("pyarrow")
+    parquet = lazy("pyarrow.parquet")
 
 __all__ = ["Frame"]
 
@@ -82,13 +86,32 @@ class Frame:
         """The frame as a `pandas.DataFrame`; needs pandas, which Mainspring does not install."""
         return self._table.to_pandas()
 
+    def parquet(self, path: Path | str) -> Path:
+        """Write the frame to a Parquet file, whole or not at all: it is there at once, or what was there stays.
+
+        Returns:
+            The file.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        file = Path(path)
+        beside = file.with_name(f".{file.name}.{os.getpid()}.part")
+        try:
+            parquet.write_table(self._table, beside)
+            beside.replace(file)
+        finally:
+            beside.unlink(missing_ok=True)
+        return file
+
     def numpy(self) -> np.ndarray[Any, np.dtype[Any]]:
         """The frame as a matrix (rows, columns) float64; of one column by its name, a vector (rows,) float64.
 
         A trainer's inputs are a matrix, however few they are, and its label is a vector: ``frame[["distance"]]`` and
         ``frame["late"]``.
 
-        Nulls become NaN, booleans 0 and 1, timestamps and dates microseconds and days since 1970. Text becomes
+        Nulls become NaN, booleans 0 and 1, timestamps and dates microseconds and days since 1970. A vector of k
+        numbers becomes k columns, and alone a matrix (rows, k). Text becomes
         the position of the value among the sorted distinct ones only through an encoder of the model's own, so
         it is refused here.
 
@@ -120,6 +143,13 @@ def _numbers(name: str, column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[Any
         column = column.cast(pa.int32())
     elif pa.types.is_null(kind):
         column = column.cast(pa.float64())
+    elif pa.types.is_fixed_size_list(kind) and any(is_number(kind.value_type) for is_number in _number_tests()):
+        found = np.full((len(column), kind.list_size), np.nan)
+        there = column.drop_null().combine_chunks()
+        found[column.is_valid().to_numpy()] = _numbers(name, pa.chunked_array([there.flatten()])).reshape(
+            -1, kind.list_size
+        )
+        return found
     elif not any(is_number(kind) for is_number in _number_tests()):
         raise TypeError(f"column {name!r} is {kind}, not a number; encode it first (.polars() or .arrow())")
     return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)

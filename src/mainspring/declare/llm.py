@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -87,6 +87,8 @@ class LLM(Declaration[LLMSpec]):
     def route(
         self,
         *fallback: LLM,
+        beside: Sequence[LLM] = (),
+        hedge: Duration | None = None,
         split: Mapping[LLM, float] | None = None,
         cache: Duration | None = None,
         called: str | None = None,
@@ -95,14 +97,20 @@ class LLM(Declaration[LLMSpec]):
 
         Args:
             fallback: asked in this order when one before does not answer, before the first byte is sent.
+            beside: models that answer as well as this one, at other places; each request goes to the one with the
+                fewest tokens under way.
+            hedge: after so long without a token another one of them is asked too, and the faster one answers.
             split: other models with the share of users, by a hash of the user's id, that each of them answers.
             cache: how long the answer to an equal request of temperature 0 may be given again.
             called: its name, when no variable holds it.
 
         Raises:
-            DeclarationError: MS-1033, something is no declared LLM; MS-1035; MS-1044, the shares exceed 1.
+            DeclarationError: MS-1033, something is no declared LLM; MS-1035; MS-1044, the shares exceed 1; MS-3130, a
+                model stands beside itself; MS-3131, a hedge with nobody beside.
         """
         are("fallback", fallback, LLM, 'strong = app.llm("strong"), then chat.route(strong)')
+        are("beside", beside, LLM, 'twin = app.llm("twin"), then chat.route(beside=[twin])')
+        _check_places((self, *beside), hedge)
         shares = tuple((split or {}).items())
         for model, share in shares:
             is_a("a key of split", model, LLM, 'app.llm("...") makes one')
@@ -116,7 +124,28 @@ class LLM(Declaration[LLMSpec]):
                 fix="split={canary: 0.1}",
             )
         cache_us = None if cache is None else microseconds(cache, what="cache")
-        return self._add(Route(RouteSpec(self, fallback, shares, cache_us), here(), called))
+        hedge_us = None if hedge is None else microseconds(hedge, what="hedge")
+        spec = RouteSpec(self, tuple(beside), hedge_us, fallback, shares, cache_us)
+        return self._add(Route(spec, here(), called))
+
+
+def _check_places(models: Sequence[LLM], hedge: Duration | None) -> None:
+    if len(set(models)) < len(models):
+        raise DeclarationError(
+            "a model stands beside itself",
+            code="MS-3130",
+            why="each place where requests go is a model of its own, whose section of the settings says where it is",
+            origin=str(here()),
+            fix='chat.route(beside=[app.llm("twin")])',
+        )
+    if hedge is not None and len(models) == 1:
+        raise DeclarationError(
+            "a hedge needs somebody to ask",
+            code="MS-3131",
+            why="a second model is asked when the first gives no token, and there is none beside it",
+            origin=str(here()),
+            fix='chat.route(beside=[app.llm("twin")], hedge="2s")',
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +154,16 @@ class RouteSpec:
 
     Attributes:
         first: the model that answers.
+        beside: models that answer as well as the first.
+        hedge_us: after how long without a token another one of these is asked too, in microseconds, or None.
         fallback: the models that are asked when it does not, in order.
         split: models that answer a share of the users instead.
         cache_us: how long an equal request's answer may be given again, in microseconds, or None.
     """
 
     first: LLM
+    beside: tuple[LLM, ...]
+    hedge_us: int | None
     fallback: tuple[LLM, ...]
     split: tuple[tuple[LLM, float], ...]
     cache_us: int | None
@@ -138,7 +171,7 @@ class RouteSpec:
     @property
     def models(self) -> tuple[LLM, ...]:
         """Every model that may answer, each once."""
-        return tuple(dict.fromkeys((self.first, *(model for model, _ in self.split), *self.fallback)))
+        return tuple(dict.fromkeys((self.first, *self.beside, *(model for model, _ in self.split), *self.fallback)))
 
 
 class Route(Declaration[RouteSpec]):

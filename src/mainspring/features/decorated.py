@@ -13,7 +13,8 @@ from mainspring.declare.origin import Origin, of_function
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError, MainspringError, UserCodeError
 from mainspring.features.cast import Reading, UnfitError, cast_column, misfit
-from mainspring.features.duck import by_chance, connection
+from mainspring.features.choosing import chooses_any
+from mainspring.features.duck import connection
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
@@ -35,14 +36,15 @@ def call(function: Callable[..., object], frames: Mapping[str, pa.Table], view: 
         view: the view's name, for errors.
 
     Raises:
-        UserCodeError: MS-2118, the function raised, its SQL failed or reads a file, or it returned something else.
+        UserCodeError: MS-2118, the function raised, its SQL failed or reads a file, or it returned something else;
+            MS-2290, its SQL takes some rows and does not say which.
     """
     try:
         taken = len(inspect.signature(function).parameters)
         given = [pl.LazyFrame(pl.from_arrow(table)) for table in frames.values()] if taken else []
         found = function(*given)
         if isinstance(found, str):
-            return _query(found, frames)
+            return _query(found, frames, view, function)
         if isinstance(found, pl.LazyFrame):
             found = found.collect()
         if not hasattr(found, "__arrow_c_stream__"):
@@ -67,13 +69,19 @@ def _line_of(error: Exception, function: Callable[..., object]) -> Origin:
     return Origin(begin.file, own[-1]) if own else begin
 
 
-def _query(sql: str, frames: Mapping[str, pa.Table]) -> pa.Table:
+def _query(sql: str, frames: Mapping[str, pa.Table], view: str, function: Callable[..., object]) -> pa.Table:
     with connection() as opened:
+        if words := chooses_any(opened, sql):
+            raise UserCodeError(
+                f"the SQL of feature view {view!r} takes some rows and does not say which",
+                code="MS-2290",
+                why=f"it has {words}: other rows tomorrow, and no training set can be made again",
+                origin=str(of_function(function)),
+                fix="order by what tells the rows apart, or leave it out; to sample, compare hash(key) with a number",
+            )
         for name, table in frames.items():
             opened.register(name, table)
         opened.execute("set enable_external_access = false")  # a file would be an input that no key knows of
-        if by_chance(opened, sql):
-            raise ValueError("its SQL has a limit without an order, or a sample: its rows would be a matter of chance")
         return opened.sql(sql).to_arrow_table()
 
 

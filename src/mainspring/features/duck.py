@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from mainspring.errors import StoreError
 from mainspring.lazy import lazy
 from mainspring.ports.tables import Limits
@@ -18,26 +16,9 @@ if TYPE_CHECKING:
 else:
     duckdb, pa = lazy("duckdb"), lazy("pyarrow")
 
-__all__ = ["by_chance", "connection", "literal", "quoted", "scan"]
+__all__ = ["connection", "literal", "quoted", "scan"]
 
 _NONE = Limits()
-
-
-def by_chance(opened: duckdb.DuckDBPyConnection, sql: str) -> bool:
-    """Whether a query has a limit without an order, or a sample: which rows it returns is then a matter of chance."""
-    ((tree,),) = opened.execute("select json_serialize_sql(?::varchar)", [sql]).fetchall()
-    return _by_chance(msgspec.json.decode(tree))
-
-
-def _by_chance(part: object) -> bool:
-    """As `by_chance`, of a part of a query's tree; DuckDB has each select's order and limit in its ``modifiers``."""
-    if isinstance(part, list):
-        return any(map(_by_chance, part))
-    if not isinstance(part, dict):
-        return False
-    kinds = {modifier["type"] for modifier in part.get("modifiers") or ()}
-    unordered = kinds & {"LIMIT_MODIFIER", "LIMIT_PERCENT_MODIFIER"} and "ORDER_MODIFIER" not in kinds
-    return bool(unordered or part.get("sample")) or any(map(_by_chance, part.values()))
 
 
 @contextmanager

@@ -188,12 +188,14 @@ class Admission:
         """The most that a request can cost at any of its targets, in micro-units; 0 where nobody counts money."""
         if not self._money:
             return 0
-        now, find, most, before = self._kit.clock_ns(), self._kit.prices.find, 0, None
+        now, most, before = self._kit.clock_ns(), 0, ("", "")
         for _, upstreams in legs:
             for upstream in upstreams:
-                price = find(upstream.target.provider, upstream.target.model, now)
-                if price is not None and price is not before:
-                    most, before = max(most, most_micro(price, prompt, answer)), price
+                if upstream.priced != before:
+                    before = upstream.priced
+                    price = self._kit.prices.find(*before, now)
+                    if price is not None:
+                        most = max(most, most_micro(price, prompt, answer))
         return most
 
 

@@ -10,7 +10,7 @@ import msgspec
 from mainspring.llm.lanes import Lane, prefix_of
 from mainspring.llm.upstreams import Upstream, choose
 from mainspring.llm.values import Timeouts
-from mainspring.llm.waiting import Silence, Sweep
+from mainspring.llm.waiting import NEVER, Silence, Sweep
 from mainspring.ports.llm import End, Error, Event, Generation, Start
 
 __all__ = ["Attempt", "Attempts", "may_retry"]
@@ -47,17 +47,18 @@ class Attempt:
         upstream.begin(tokens)
         self.iterator: AsyncIterator[Event] = upstream.target.engine.generate(request)
 
-    async def open(self, silence: Silence, timeouts: Timeouts, *, token: bool) -> Error | None:
+    async def open(self, silence: Silence, timeouts: Timeouts, *, token: bool = False) -> Attempt | Error:
         """Wait until it is accepted (and, with `token`, until the first event after that); the fault if it is not."""
+        head = self.head
         try:
             silence.begin(timeouts.accept)
-            while not self.head or (token and len(self.head) == 1):
+            while not head or (token and len(head) == 1):
                 event = await self.iterator.__anext__()
-                if isinstance(event, Error):
+                if type(event) is Error:
                     return self._failed(event)
-                if not self.head and not isinstance(event, Start):
-                    self.head.append(Start())
-                self.head.append(event)
+                if not head and type(event) is not Start:
+                    head.append(Start())
+                head.append(event)
         except StopAsyncIteration:
             return self._failed(Error("upstream", "the model ended without an answer", retryable=True))
         except asyncio.CancelledError:
@@ -67,7 +68,9 @@ class Attempt:
             raise
         except Exception as error:
             return self._failed(Error("crashed", f"the engine failed: {type(error).__name__}", retryable=True))
-        return None
+        finally:
+            silence.deadline = NEVER
+        return self
 
     def _failed(self, error: Error) -> Error:
         self.over(error)
@@ -140,7 +143,7 @@ class Attempts:
             elif leg.lane.route.hedge_s is not None and len(leg.upstreams) > 1:
                 found = await self._hedged(leg, upstream, leg.lane.route.hedge_s)
             else:
-                found = await self._open(leg, upstream, silence)
+                found = await self._sent(leg, upstream).open(silence, leg.lane.route.timeouts)
             if isinstance(found, Attempt) or not await self.again(found):
                 return found
 
@@ -180,25 +183,23 @@ class Attempts:
             return Error("rate", "the model has asked for a pause", retryable=True, retry_after=wait)
         return Error("overloaded", "the model does not answer now", retryable=True, retry_after=wait)
 
-    async def _open(self, leg: _Leg, upstream: Upstream, silence: Silence, *, token: bool = False) -> Attempt | Error:
+    def _sent(self, leg: _Leg, upstream: Upstream) -> Attempt:
+        """A try, begun: under the upstream's own name of the model, and an id of its own."""
         leg.tried.add(upstream)
         self.number += 1
-        model = upstream.target.model
-        request = self._request
-        sent = request if request.model == model else msgspec.structs.replace(request, model=model)
+        model, request = upstream.target.model, self._request
+        if request.model != model:
+            request = msgspec.structs.replace(request, model=model)
         if self.number > 1:
-            sent = msgspec.structs.replace(sent, id=f"{request.id}-{self.number}")
-        attempt = Attempt(upstream, sent, self._tokens)
-        error = await attempt.open(silence, leg.lane.route.timeouts, token=token)
-        silence.end()
-        return attempt if error is None else error
+            request = msgspec.structs.replace(request, id=f"{request.id}-{self.number}")
+        return Attempt(upstream, request, self._tokens)
 
     async def _alone(self, leg: _Leg, upstream: Upstream) -> Attempt | Error:
         """A try in a task of its own, up to its first token."""
         silence = Silence(leg.lane.route.timeouts.accept, self._sweep)
         silence.here()
         try:
-            return await self._open(leg, upstream, silence, token=True)
+            return await self._sent(leg, upstream).open(silence, leg.lane.route.timeouts, token=True)
         finally:
             silence.stop()
 

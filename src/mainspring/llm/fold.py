@@ -94,17 +94,15 @@ class Answer(msgspec.Struct, gc=False):
 
     def add(self, event: Event) -> Item | None:
         """Take the next event; the item that it added to, if any."""
-        kind = type(event)
-        if kind is Text:
-            assert isinstance(event, Text)
+        if type(event) is Text:
             item = self._last(event.choice, "text")
             item.parts.append(event.text)
             if event.logprobs:
                 item.logprobs.extend(event.logprobs)
             return item
-        if isinstance(event, ToolDelta):
+        if type(event) is ToolDelta:
             return self._call(event)
-        if isinstance(event, Reasoning):
+        if type(event) is Reasoning:
             item = self._last(event.choice, "reasoning")
             item.parts.append(event.text)
             return item

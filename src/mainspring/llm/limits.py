@@ -71,7 +71,6 @@ class Account:
     """
 
     __slots__ = (
-        "_now",
         "limits",
         "money",
         "most_money",
@@ -79,6 +78,7 @@ class Account:
         "most_tokens",
         "most_under_way",
         "name",
+        "now",
         "period",
         "requests",
         "tokens",
@@ -90,7 +90,7 @@ class Account:
     def __init__(self, name: str, limits: Limits, now: Callable[[], float], spent: int = 0) -> None:
         self.name = name
         self.limits = limits
-        self._now = now
+        self.now = now
         self.most_under_way = _most(limits.concurrent)
         self.most_requests = _most(limits.requests)
         self.most_tokens = _most(limits.tokens)
@@ -133,13 +133,13 @@ class Account:
     @property
     def used_tokens(self) -> int:
         """Tokens taken in the window that runs."""
-        self.turn(self._now())
+        self.turn(self.now())
         return self.tokens
 
     @property
     def used_micro(self) -> int:
         """Money taken in the period that runs, in micro-units."""
-        self.turn(self._now())
+        self.turn(self.now())
         return self.money
 
 
@@ -152,13 +152,20 @@ def _begin(now: float, length: float) -> float:
 
 
 class Reservation:
-    """What a request holds at every account that it counts at, until it is settled; once."""
+    """What a request holds at every account that it counts at, until it is settled; once.
 
-    __slots__ = ("_now", "_taken", "money", "open", "tokens")
+    Args:
+        accounts: where it counts; their windows and periods are those of `at`.
+        tokens: what it may take.
+        money: what it may cost, in micro-units.
+        at: the moment, in seconds since 1970.
+    """
 
-    def __init__(self, accounts: Sequence[Account], tokens: int, money: int, now: Callable[[], float]) -> None:
-        self._now = now
-        self._taken = [(account, account.window, account.period) for account in accounts]
+    __slots__ = ("_accounts", "_at", "money", "open", "tokens")
+
+    def __init__(self, accounts: Sequence[Account], tokens: int, money: int, at: float) -> None:
+        self._accounts = accounts
+        self._at = at
         self.tokens = tokens
         self.money = money
         self.open = True
@@ -170,23 +177,18 @@ class Reservation:
 
     def left(self) -> Left:
         """What the tightest of its accounts have left now."""
-        fewest: Account | None = None
-        least: Account | None = None
-        requests = tokens = 0
-        for account, _, _ in self._taken:
-            limits = account.limits
-            if limits.requests is not None:
-                left = limits.requests - account.requests
-                if fewest is None or left < requests:
-                    fewest, requests = account, left
-            if limits.tokens is not None:
-                left = limits.tokens - account.tokens
-                if least is None or left < tokens:
-                    least, tokens = account, left
-        now = self._now()
+        first = self._accounts[0]
+        now = first.now()
+        fewest, requests = first, first.most_requests - first.requests
+        least, tokens = first, first.most_tokens - first.tokens
+        for account in self._accounts:
+            if account.most_requests - account.requests < requests:
+                fewest, requests = account, account.most_requests - account.requests
+            if account.most_tokens - account.tokens < tokens:
+                least, tokens = account, account.most_tokens - account.tokens
         return Left(
-            None if fewest is None else (fewest.limits.requests or 0, requests, fewest.reset(now)),
-            None if least is None else (least.limits.tokens or 0, max(tokens, 0), least.reset(now)),
+            None if requests == math.inf else (int(fewest.most_requests), int(requests), fewest.reset(now)),
+            None if tokens == math.inf else (int(least.most_tokens), max(int(tokens), 0), least.reset(now)),
         )
 
     def settle(self, tokens: int, money: int) -> None:
@@ -194,13 +196,14 @@ class Reservation:
         if not self.open:
             return
         self.open = False
-        more, dearer = tokens - self.tokens, money - self.money
-        for account, window, period in self._taken:
+        at, more, dearer = self._at, tokens - self.tokens, money - self.money
+        for account in self._accounts:
             account.under_way -= 1
-            if account.window == window:
-                account.tokens += more
-            if account.period == period:
-                account.money += dearer
+            if at < account.until:
+                if account.window <= at:
+                    account.tokens += more
+                if account.period <= at:
+                    account.money += dearer
 
 
 class Accounts:
@@ -250,4 +253,4 @@ class Accounts:
                 and account.money + money <= account.most_money
             ):
                 return account.denies(now, tokens, money)
-        return Reservation(accounts, tokens, money, self._now)
+        return Reservation(accounts, tokens, money, now)

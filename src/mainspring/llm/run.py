@@ -31,7 +31,7 @@ class Kit(msgspec.Struct, frozen=True):
     """What all runs of a gateway share."""
 
     prices: PriceTable
-    recorder: Recorder | None
+    recorder: Recorder[CallRecord] | None
     schemas: SchemaBook
     clock_ns: Callable[[], int]
     sweep: Sweep
@@ -131,7 +131,7 @@ class Run:
         self._attempt = found
         self._error = None
         first = found.head.pop(0)
-        assert isinstance(first, Start)
+        assert type(first) is Start
         self.answer.start = first
         stops, guards = self.request.sampling.stop, self.lane.route.output_guards
         self._filters = Filters(stops, guards, self.request.sampling.n) if stops or guards else None
@@ -149,7 +149,7 @@ class Run:
         self._silence.here()
         while True:
             event = self._pending.pop(0) if self._pending else await self._next()
-            if isinstance(event, (End, Error)):
+            if type(event) is End or type(event) is Error:
                 yield await self._last(event)
                 return
             self.answer.add(event)
@@ -183,15 +183,17 @@ class Run:
 
     def _counts(self, event: Event) -> bool:
         """Take note of a piece; False for one of a choice that was not asked for."""
-        kind = type(event)
-        if kind is Text or kind is Reasoning or kind is ToolDelta:
-            assert isinstance(event, (Text, Reasoning, ToolDelta))
-            if event.choice >= self.request.sampling.n:
-                return False
-            if not isinstance(event, ToolDelta):
-                self._told += event.tokens
-            if not self._first_us:
-                self._first_us = int((time.perf_counter() - self._began) * 1e6)
+        if type(event) is Text or type(event) is Reasoning:
+            tokens = event.tokens
+        elif type(event) is ToolDelta:
+            tokens = 0
+        else:
+            return True
+        if event.choice >= self.request.sampling.n:
+            return False
+        self._told += tokens
+        if not self._first_us:
+            self._first_us = int((time.perf_counter() - self._began) * 1e6)
         return True
 
     def _broken(self, error: BaseException) -> Error:
@@ -284,7 +286,7 @@ class Run:
             return self.answer
         while True:
             event = self._pending.pop(0) if self._pending else await self._next()
-            if not isinstance(event, (End, Error)):
+            if type(event) is not End and type(event) is not Error:
                 self.answer.add(event)
                 if self.cache_key is not None:
                     self._kept.append(event)

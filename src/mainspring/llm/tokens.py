@@ -28,7 +28,10 @@ def most_prompt_tokens(request: Generation) -> int:
     for message in request.messages:
         total += _MESSAGE
         for part in message.content:
-            total += len(part.encode()) if isinstance(part, str) else _IMAGE
+            if isinstance(part, str):
+                total += len(part) if part.isascii() else len(part.encode())
+            else:
+                total += _IMAGE
         for call in message.calls:
             total += _MESSAGE + len(call.name.encode()) + len(call.arguments.encode())
     if request.tools:

@@ -37,6 +37,8 @@ class Upstream:
     Attributes:
         outstanding: tokens of the requests that are under way at it, as reserved.
         requests: how many they are.
+        weight: its share of the load beside its neighbours.
+        priced: whose price applies, and the engine's own name of the model.
         seed: what tells it apart from its neighbours, the same in every process.
     """
 
@@ -50,13 +52,17 @@ class Upstream:
         "_trial",
         "_wait_until",
         "outstanding",
+        "priced",
         "requests",
         "seed",
         "target",
+        "weight",
     )
 
     def __init__(self, target: Target, now: Callable[[], float]) -> None:
         self.target = target
+        self.weight = target.weight
+        self.priced = (target.provider, target.model)
         self.seed = int.from_bytes(hashlib.blake2b(target.name.encode(), digest_size=8).digest(), "big")
         self.outstanding = 0
         self.requests = 0
@@ -73,11 +79,6 @@ class Upstream:
     def well(self) -> bool:
         """Whether nothing at all speaks against it."""
         return not (self._faults or self._wait_until or self._ejected_until)
-
-    @property
-    def load(self) -> float:
-        """Outstanding tokens by weight."""
-        return self.outstanding / self.target.weight
 
     def closed_for(self) -> float:
         """Seconds until a request may be sent; 0 is now. An open breaker lets one trial through after its time."""
@@ -153,15 +154,14 @@ def choose(upstreams: Sequence[Upstream], prefix: bytes = b"", tried: Collection
 
 
 def _least(able: Sequence[Upstream], prefix: bytes) -> Upstream:
-    loads = [upstream.outstanding / upstream.target.weight for upstream in able]
-    most = min(loads) * (1 + _ALIKE)
+    most = min([upstream.outstanding / upstream.weight for upstream in able]) * (1 + _ALIKE)
     point = zlib.crc32(prefix)
     best, highest = able[0], -math.inf
-    for place, load in enumerate(loads):
-        if load <= most:
-            score = hash((point, able[place].seed))  # of numbers: the same in every process
+    for upstream in able:
+        if upstream.outstanding / upstream.weight <= most:
+            score = hash((point, upstream.seed))  # of numbers: the same in every process
             if score > highest:
-                best, highest = able[place], score
+                best, highest = upstream, score
     return best
 
 
@@ -190,7 +190,8 @@ class RetryBudget:
 
     def earn(self) -> None:
         """A request has come."""
-        self._balance = min(self._balance + self._share, self._most)
+        balance = self._balance + self._share
+        self._balance = balance if balance < self._most else self._most
 
     def spend(self) -> bool:
         """Take one retry, if there is one."""

@@ -53,11 +53,12 @@ class Silence:
         expired: whether the wait was cancelled from here; whoever catches the cancellation asks for it.
     """
 
-    __slots__ = ("_loop", "_sweep", "_task", "_until", "deadline", "expired")
+    __slots__ = ("_loop", "_now", "_sweep", "_task", "_until", "deadline", "expired")
 
     def __init__(self, total_s: float, sweep: Sweep) -> None:
         self._loop = loop = asyncio.get_running_loop()
-        self._until = loop.time() + total_s
+        self._now = loop.time
+        self._until = self._now() + total_s
         self._task: asyncio.Task[object] | None = None
         self._sweep = sweep
         self.deadline = NEVER
@@ -71,12 +72,8 @@ class Silence:
 
     def begin(self, seconds: float) -> None:
         """The wait begins; it may take so long, and no longer than is left in all."""
-        deadline = self._loop.time() + seconds
+        deadline = self._now() + seconds
         self.deadline = deadline if deadline < self._until else self._until
-
-    def end(self) -> None:
-        """The event is there."""
-        self.deadline = NEVER
 
     def expire(self) -> None:
         """The wait is too long: cancel it."""

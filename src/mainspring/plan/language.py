@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 
 from mainspring.declare.assistant import (
     AssistantEndpointSpec,
@@ -76,13 +77,20 @@ def describe_language(spec: object) -> Mapping[str, object]:
 
 @describe_language.register
 def _(spec: LLMSpec) -> Mapping[str, object]:
-    return {"max_tokens": spec.max_tokens, "temperature": spec.temperature, "needs": list(spec.needs)}
+    return {
+        "max_tokens": spec.max_tokens,
+        "temperature": spec.temperature,
+        "needs": list(spec.needs),
+        "guards": [asdict(guard) for guard in spec.guards],
+    }
 
 
 @describe_language.register
 def _(spec: RouteSpec) -> Mapping[str, object]:
     return {
         "first": name_of(spec.first),
+        "beside": [name_of(model) for model in spec.beside],
+        "hedge": None if spec.hedge_us is None else spell(spec.hedge_us),
         "fallback": [name_of(model) for model in spec.fallback],
         "split": {name_of(model): share for model, share in spec.split},
         "cache": None if spec.cache_us is None else spell(spec.cache_us),

@@ -19,6 +19,9 @@ from mainspring.serving.inference import ServedModel
 __all__ = ["array_of", "as_declared", "finite", "flattened", "inputs_of_columns", "inputs_of_rows", "read_nested"]
 
 _DEEPEST = 16
+_FEW = 64
+"""Values that are looked at one by one: for so few, NumPy's own means cost more than the values."""
+_FLOAT32_MOST = (2 - 2**-23) * 2.0**127
 _TAKEN: Mapping[str, frozenset[type]] = {
     "b": frozenset({bool}),
     "i": frozenset({int}),
@@ -62,6 +65,8 @@ def array_of(name: str, datatype: str, flat: list[Any]) -> Array:
         texts = np.empty(len(flat), object)
         texts[:] = [_bytes(name, value) for value in flat]
         return texts
+    if datatype == "FP32" and type(None) not in types and _plainly_fit(flat):
+        return np.array(flat, dtype=kind)
     if type(None) in types:
         flat = [math.nan if value is None else value for value in flat]
     with np.errstate(over="ignore"), contextlib.suppress(OverflowError):
@@ -70,6 +75,11 @@ def array_of(name: str, datatype: str, flat: list[Any]) -> Array:
         if not grown or bool((np.isinf(found) == np.isinf(np.array(flat, dtype="f8"))).all()):
             return found
     raise Fault(400, f"input {name!r} holds a value outside {datatype}")
+
+
+def _plainly_fit(flat: list[Any]) -> bool:
+    """Whether a few numbers surely fit float32; one that is NaN may hide nothing: it is the extreme, or passed over."""
+    return 0 < len(flat) <= _FEW and min(flat) >= -_FLOAT32_MOST and max(flat) <= _FLOAT32_MOST
 
 
 def _bytes(name: str, value: Any) -> bytes:
@@ -158,4 +168,8 @@ def _named(value: Mapping[str, Any], served: ServedModel) -> Sequence[Tensor]:
 
 def finite(values: Array) -> bool:
     """Whether no value is NaN or infinite."""
-    return values.dtype.kind != "f" or bool(np.isfinite(values).all())
+    if values.dtype.kind != "f":
+        return True
+    if values.size <= _FEW:
+        return all(map(math.isfinite, values.ravel().tolist()))
+    return bool(np.isfinite(values).all())

@@ -32,6 +32,8 @@ MOST = 1000
 _ALIAS_SECONDS = 0.25
 _TEXTS = 64
 _RERANKED = 50
+_CANDIDATES = 50
+"""Of each leg at least; twice as many cost half as much again and find nothing better for the first ten hits."""
 _Payload: TypeAlias = Mapping[str, Anything]
 _CODES: frozenset[str] = frozenset(("fewer_than_k", "exact_fallback", "rerank_skipped"))
 
@@ -80,7 +82,7 @@ class IndexSearcher:
             text=None if mode == "dense" else request.query,
             filter=_allowed(request.filter, caller),
             k=wanted,
-            candidates=max(100, wanted),
+            candidates=min(max(_CANDIDATES, 2 * wanted), MOST),
         )
         found = self.store.search(collection(version.index, version.version), query)
         hits = [_hit(point) for point in _newest(found.hits)]

@@ -41,6 +41,7 @@ from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
 from mainspring.server.answering.assistants import Assistants
 from mainspring.server.answering.language import Language, bearers_of, keys_of
+from mainspring.server.answering.records import calls_of, spent_of
 from mainspring.server.answering.talking import Talking
 from mainspring.server.counting import RequestCounts
 from mainspring.server.features.feast import FeastVectors
@@ -71,6 +72,7 @@ from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.state import WorkerState
 from mainspring.server.tls import context_of
 from mainspring.serving.inference import ServedModels
+from mainspring.serving.tracing import Tracing
 
 __all__ = ["Ask", "Listeners", "MakeConsole", "Served"]
 
@@ -99,6 +101,7 @@ class Served:
         calls: the file of the language models' calls.
         startup: the steps of the start.
         upkeep: what is done again and again, with its pause in seconds.
+        tracing: makes spans of requests; None makes none.
     """
 
     state: WorkerState
@@ -111,6 +114,7 @@ class Served:
     calls: Path
     startup: Startup
     upkeep: Callable[[], Sequence[tuple[str, float]]]
+    tracing: Tracing | None = None
 
     def talking(self) -> Talking:
         """What the console asks assistants with."""
@@ -270,6 +274,7 @@ class Listeners:
             limits,
             guard=let_in,
             cors=cors_of(settings),
+            tracing=self._served.tracing,
             watch=self._count if self._leads and "httpexchanges" in exposed_pages(settings) else self._counts.count,
             on_error=self._fault,
         )
@@ -319,6 +324,7 @@ class Listeners:
             native,
             rates=self._rates,
             refused=self._counts.refused,
+            tracing=self._served.tracing,
         )
         return wires
 
@@ -364,7 +370,9 @@ class Listeners:
         if not language:
             return
         kept = StoredResponses(self._state.services.state / "log" / "responses.db", time.time)
-        gateway, models = language.outer(keys_of(settings), others=bearers_of(self._callers)), Router()
+        keys, models = keys_of(settings), Router()
+        spent = spent_of(calls_of(self._state.services), keys)
+        gateway = language.outer(keys, others=bearers_of(self._callers), spent=spent)
         self._gateway = gateway
         add_llm_routes(models, gateway, kept)
         if "oip" in served_protocols(settings):

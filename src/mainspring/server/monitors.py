@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, cast
 from mainspring.choose.services import Services
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import Monitor
+from mainspring.deploy.ci.dispatch import Dispatcher, dispatch_of
+from mainspring.errors import MainspringError
 from mainspring.monitoring.feeds import Arrivals
 from mainspring.monitoring.stats.decide import Finding
 from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Plan
-from mainspring.ports.catalog import Alert
+from mainspring.ports.catalog import Alert, Event
 from mainspring.serving.endpoint import EndpointService
 from mainspring.serving.predlog.reader import LogReader, compact
 from mainspring.serving.telemetry import Metrics
@@ -72,6 +75,8 @@ class ModelMonitors:
         self._watched: dict[str, _Watched] = {}
         self._judging = threading.Lock()
         self._retraining: subprocess.Popen[bytes] | None = None
+        ask = dispatch_of(services.settings)
+        self._dispatcher = None if ask is None else Dispatcher(ask, self._dispatched)
 
     def open(self, models: Sequence[str]) -> None:
         """Follow the predictions of models whose version has changed, from the baseline of that version."""
@@ -140,13 +145,19 @@ class ModelMonitors:
         )
 
     def _retrain(self, alert: Alert) -> None:
-        """Start a training in a process of its own; when its model is promoted, the server takes it over."""
+        """Start a training in CI, else in a process of its own; a model that is promoted is taken over."""
         if self._retraining is not None and self._retraining.poll() is None:
             return
         model = alert.monitor
         node = self._plan.node(f"/monitor/{alert.monitor}")
         if node is not None:
             model = node.inputs[0].rpartition("/")[2]
+        if self._dispatcher is not None:
+            facts = {"app": self._plan.app, "model": model, "monitor": alert.monitor, "alert": alert.id}
+            facts |= {"kind": alert.kind, "features": ", ".join(alert.features[:3])}
+            if not self._dispatcher.offer(facts):
+                self._dispatched(facts, "too many alarms wait to be told")
+            return
         command = [sys.executable, "-m", "mainspring.cli", "run", f"model/{model}", "--reason"]
         reason = f"alarm of {alert.monitor}: {alert.kind} of {', '.join(alert.features[:3])}"
         log = self._services.state / "retrain.log"
@@ -161,8 +172,18 @@ class ModelMonitors:
                 env=dict(os.environ),
             )
 
+    def _dispatched(self, facts: Mapping[str, str], why: str) -> None:
+        """Note what became of an alarm that CI was told of."""
+        what = "monitor.dispatch_failed" if why else "monitor.dispatched"
+        data: dict[str, object] = {**facts, **({"why": why} if why else {})}
+        with contextlib.suppress(MainspringError):  # the event is lost with the catalog, the alarm stays
+            at = f"/monitor/{facts['monitor']}"
+            self._services.catalog.add_event(Event(time.time_ns() // 1000, "monitor", what, at, data))
+
     def close(self) -> None:
-        """Stop a training that is under way."""
+        """Stop a training that is under way, and telling CI."""
+        if self._dispatcher is not None:
+            self._dispatcher.close()
         if self._retraining is not None and self._retraining.poll() is None:
             self._retraining.terminate()
             self._retraining.wait(timeout=30)

@@ -42,6 +42,7 @@ from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
 from mainspring.server.management.levels import Levels, levels_file
 from mainspring.server.monitors import ModelMonitors
+from mainspring.server.rollouts.asked import AskedFile, asked_file
 from mainspring.server.rollouts.composing import (
     Compositions,
     composed_inputs,
@@ -58,6 +59,7 @@ from mainspring.server.workers.rates import rates_file
 from mainspring.server.workers.status import Flip, StatusFile, flips, read_statuses, status_of
 from mainspring.server.workers.waiting import FlipWatch
 from mainspring.serving.calls import Reason, Rejected
+from mainspring.serving.counts import ModelCounts
 from mainspring.serving.endpoint import EndpointService, ModelColumn, dates_among
 from mainspring.serving.merging import MOMENTARY, WorkerMetrics
 from mainspring.serving.models import LiveModel
@@ -106,6 +108,7 @@ class WorkerState:
         path = metrics_file(self._kept, worker, only)
         self.metrics = _metrics(path)
         self.together = WorkerMetrics(self.metrics, path, workers) if workers > 1 else None
+        self._counts = ModelCounts(self.metrics, plan.app)
         self.board = Board(board_file(self._kept, ending_of(only)), worker) if workers > 1 else None
         self.rates_file = rates_file(self._kept, ending_of(only)) if workers > 1 else None
         self.ledgers = Ledgers(self._kept / "rollouts", f"{worker}{ending_of(only)}")
@@ -148,6 +151,7 @@ class WorkerState:
             self.loader.load,
             self.board,
             self.ledgers.own,
+            AskedFile(asked_file(self._kept, self._ending), self._everywhere) if workers > 1 else None,
         )
         self.compositions = Compositions(
             services, plan, self.models, self.loading, self.metrics, lambda: self._views, _tell
@@ -276,6 +280,7 @@ class WorkerState:
             waits=self.waits,
             routes=EndpointRoutes(self.models, self.loading, model_name, lambda: self._plans[node.name], columns),
             shadows=lambda: self._shadow_log(node.name) if share else None,
+            counts=self._counts,
         )
 
     def _shadow_log(self, endpoint: str) -> PredictionLog:
@@ -320,6 +325,11 @@ class WorkerState:
     def flips(self) -> Sequence[Flip]:
         """The versions that the workers of this server do not answer with yet."""
         return flips(read_statuses(self._kept, self._ending))
+
+    def _everywhere(self, model: str, holds: Callable[[str, tuple[str, ...]], bool]) -> bool:
+        """Whether something holds of a model in all workers that answer."""
+        said = [status.models.get(model) for status in read_statuses(self._kept, self._ending).values()]
+        return all(one is None or holds(one.answers, one.ready) for one in said)
 
     def lacking(self) -> Mapping[str, Mapping[str, str]]:
         """The versions beside that some worker of this server cannot load, with the reason, by model."""

@@ -53,7 +53,7 @@ def find(query: Query, asked: Legs) -> Hits:
     if "dense" in legs and len(rows["dense"]) < k and (matching := asked.matching()) > len(rows["dense"]):
         rows["dense"] = asked.rows(("dense",), limit, exact=True)["dense"]
         notes.append(Note("exact_fallback", f"the index found too few of {matching} rows, so each was looked at"))
-    hits = _fused(rows)[:k] if len(legs) > 1 else _ranked(legs[0], rows[legs[0]][:k])
+    hits = _fused(rows, k) if len(legs) > 1 else _ranked(legs[0], rows[legs[0]][:k])
     answered = _with_payloads(hits, rows, asked)
     if len(answered) < k:
         notes.append(Note("fewer_than_k", _why_fewer(len(answered), legs)))
@@ -64,8 +64,8 @@ def _ranked(leg: str, rows: Sequence[Row]) -> list[tuple[Id, float, dict[str, in
     return [(id, score, {leg: rank}) for rank, (id, score, _) in enumerate(rows, 1)]
 
 
-def _fused(rows: Mapping[str, Sequence[Row]]) -> list[tuple[Id, float, dict[str, int]]]:
-    return fuse({leg: [row[0] for row in found] for leg, found in rows.items()})
+def _fused(rows: Mapping[str, Sequence[Row]], most: int) -> list[tuple[Id, float, dict[str, int]]]:
+    return fuse({leg: [row[0] for row in found] for leg, found in rows.items()}, most=most)
 
 
 def _with_payloads(

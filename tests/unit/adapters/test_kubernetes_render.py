@@ -18,14 +18,22 @@ from mainspring.adapters.kubernetes.files import chart, kustomization, spelled
 from mainspring.adapters.kubernetes.objects import named, release_name
 from mainspring.adapters.kubernetes.pods import doubled
 from mainspring.adapters.kubernetes.render import render
-from mainspring.adapters.kubernetes.settings import EngineSettings, KubernetesSettings, RaySettings
+from mainspring.adapters.kubernetes.settings import (
+    EngineSettings,
+    ExternalSettings,
+    KedaSettings,
+    KubernetesSettings,
+    RaySettings,
+)
 from mainspring.adapters.kubernetes.target import KubernetesTarget
 from mainspring.errors import UsageError
 from mainspring.ports.target import App, Job, LanguageModel, Release, Revision, Secret, Split, World
 
 IMAGE = "registry.example.com/team/shop@sha256:" + "a" * 64
 VLLM = "registry.example.com/vllm@sha256:" + "b" * 64
-OWN = ("HTTPRoute", "InferenceService", "RayJob", "ServiceMonitor", "PrometheusRule")
+OWN = (
+    "ExternalSecret", "HTTPRoute", "InferenceService", "RayJob", "ScaledObject", "ServiceMonitor", "PrometheusRule",
+)  # fmt: skip
 APP = App(
     "shop",
     endpoints=("late",),
@@ -50,6 +58,12 @@ FULL = KubernetesSettings(
     engines={"chat": EngineSettings(VLLM, "org/model", "weights", revision="0" * 40, selector="gpu=h100")},
     ray=RaySettings("2.50.0", ("pipeline/nightly",)),
 )
+OPERATED = msgspec.structs.replace(
+    FULL,
+    external=ExternalSettings("vault", "apps/shop"),
+    keda=KedaSettings("http://prometheus.monitoring:9090", wake='sum(rate(gateway_requests{host="shop"}[1m]))'),
+)
+"""With the operators that do what plain Kubernetes does not."""
 VERSIONS = [f"1.{minor}" for minor in range(29, 38)]
 
 
@@ -281,6 +295,42 @@ def test_a_ray_job_lives_as_long_as_its_run() -> None:
     assert job["metadata"]["name"].endswith(REVISION.id[:8])
     policy = of(objects(), "NetworkPolicy", "shop-app")["spec"]["ingress"]
     assert any("ports" not in rule for rule in policy)
+
+
+def test_secrets_come_from_a_store_outside_and_no_value_is_written() -> None:
+    found = of(objects(OPERATED), "ExternalSecret", "shop")["spec"]
+    assert found["target"]["name"] == "shop"
+    assert found["secretStoreRef"] == {"name": "vault", "kind": "SecretStore"}
+    names = ["KEY_A", "KEY_B", "REDIS", "management-token"]
+    assert [one["secretKey"] for one in found["data"]] == names
+    assert [one["remoteRef"] for one in found["data"]] == [{"key": "apps/shop", "property": name} for name in names]
+    own = msgspec.structs.replace(OPERATED, external=ExternalSettings("v", "shop/{name}", cluster=True), secret="own")
+    found = of(objects(own), "ExternalSecret", "shop")["spec"]
+    assert found["target"]["name"] == "own"
+    assert found["secretStoreRef"]["kind"] == "ClusterSecretStore"
+    assert [one["remoteRef"] for one in found["data"]] == [{"key": f"shop/{name}"} for name in names]
+    bare = msgspec.structs.replace(APP, secrets=())
+    settings_ = msgspec.structs.replace(OPERATED, metrics=False)
+    rendered = render(Revision(bare, RELEASE), None, settings_, "team", World((1, 29))).objects
+    assert "ExternalSecret" not in {item["kind"] for item in rendered}
+
+
+def test_keda_scales_in_the_place_of_the_autoscaler_and_down_to_none_only_when_something_wakes_it() -> None:
+    found = objects(OPERATED, split=Split(OTHER, 10))
+    scaled = {item["metadata"]["name"]: item["spec"] for item in found if item["kind"] == "ScaledObject"}
+    assert scaled.keys() == {"shop-server", "shop-canary"}
+    scalers = {item["metadata"]["name"] for item in found if item["kind"] == "HorizontalPodAutoscaler"}
+    assert not scalers & scaled.keys(), "two would pull at one Deployment"
+    assert scalers == {"shop-llm-chat"}
+    spec = scaled["shop-server"]
+    assert spec["scaleTargetRef"]["name"] == "shop-server"
+    assert (spec["idleReplicaCount"], spec["minReplicaCount"], spec["maxReplicaCount"]) == (0, 2, 10)
+    assert [one["type"] for one in spec["triggers"]] == ["prometheus", "prometheus", "cpu"]
+    assert 'service="shop-server"' in spec["triggers"][1]["metadata"]["query"]
+    asleep = msgspec.structs.replace(OPERATED, keda=KedaSettings("http://p:9090"), inflight=0)
+    spec = of(objects(asleep), "ScaledObject")["spec"]
+    assert "idleReplicaCount" not in spec
+    assert [one["type"] for one in spec["triggers"]] == ["cpu"]
 
 
 def test_two_things_of_one_name_are_refused() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 import pytest
 
-from mainspring import App, Entity, Field, Identity, Record, last
+from mainspring import App, Entity, Field, Guard, Identity, Record, last
 from mainspring.declare.declaration import kind_of, name_of, spec_of
 from mainspring.declare.signature import signature_of
 from mainspring.errors import DeclarationError
@@ -204,6 +204,31 @@ def test_a_route_names_every_model_once() -> None:
     assert node is not None
     assert node.spec["split"] == {"canary": 0.1}
     assert node.inputs == ("/llm/chat", "/llm/canary", "/llm/backup")
+
+
+def test_a_route_over_several_models_at_once() -> None:
+    app = App("a")
+    chat, twin, backup = app.llm("chat"), app.llm("twin"), app.llm("backup")
+    route = chat.route(backup, beside=[twin], hedge="2s", called="support")
+    assert spec_of(route).models == (chat, twin, backup)
+    node = build_plan(app).node("/route/support")
+    assert node is not None
+    assert (node.spec["beside"], node.spec["hedge"]) == (["twin"], "2s")
+    assert code_of(lambda: chat.route(beside=["twin"])) == "MS-1033"
+    assert code_of(lambda: chat.route(beside=[twin, chat])) == "MS-3130"
+    assert code_of(lambda: chat.route(beside=[twin, twin])) == "MS-3130"
+    assert code_of(lambda: chat.route(backup, hedge="2s")) == "MS-3131"
+
+
+def test_a_guard_is_part_of_what_a_model_is() -> None:
+    def spec(*guards: Guard) -> object:
+        app = App("a")
+        app.llm("chat", guards=guards)
+        node = build_plan(app).node("/llm/chat")
+        assert node is not None
+        return node.spec
+
+    assert spec() != spec(Guard("cards", "[0-9]{16}")) != spec(Guard("cards", "[0-9]{15}"))
 
 
 def test_a_prompt_knows_its_variables() -> None:

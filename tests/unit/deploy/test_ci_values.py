@@ -2,60 +2,36 @@
 
 from __future__ import annotations
 
-import random
+import itertools
 import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import fisher_exact
 
 from mainspring.deploy.ci.blocks import is_touched, merged, sealed, settled
-from mainspring.deploy.ci.canary import Counts, chance, counts_of, judge
+from mainspring.deploy.ci.canary import Counts, counts_of, spread
 from mainspring.deploy.ci.due import due
 from mainspring.deploy.ci.report import MARK, markdown
 from mainspring.deploy.ci.verdict import Check, Row, Verdict, read_verdict
-
-small = st.integers(0, 60)
-
-
-@given(small, small, small, small)
-def test_the_exact_test_is_scipy_s(failed, fine, failed_too, fine_too) -> None:
-    found = chance(failed, failed + fine, failed_too, failed_too + fine_too)
-    expected = 1.0
-    if failed + failed_too and failed + fine and failed_too + fine_too:
-        expected = fisher_exact([[failed_too, fine_too], [failed, fine]], alternative="greater").pvalue
-    assert found == pytest.approx(expected, rel=1e-9)
+from mainspring.serving.rollout.evidence import CELLS, STEPS_A_DOUBLING, cell_of
 
 
-def test_looking_often_does_not_condemn_a_good_canary() -> None:
-    """Both fail alike; a fixed level of 5 % at each of 60 looks would stop far more than a twentieth of them."""
-    draws, stopped, naive, rounds = random.Random(1), 0, 0, 200
-    for _ in range(rounds):
-        one = two = answered = 0
-        seen = seen_naive = False
-        for look in range(1, 61):
-            answered += 50
-            one += sum(draws.random() < 0.02 for _ in range(50))
-            two += sum(draws.random() < 0.02 for _ in range(50))
-            sides = Counts(answered, one, {}), Counts(answered, two, {})
-            seen = seen or judge(*sides, look).worse
-            seen_naive = seen_naive or ((two - one) / answered > 0.005 and chance(one, answered, two, answered) < 0.05)
-        stopped += seen
-        naive += seen_naive
-    assert stopped <= 0.05 * rounds
-    assert naive > 0.1 * rounds
-
-
-def test_a_canary_that_fails_or_drags_is_seen() -> None:
-    within = {0.01: 900.0, 0.1: 990.0, float("inf"): 1000.0}
-    champion = Counts(1000, 1, within)
-    assert not judge(champion, champion, 1).worse
-    assert "fails" in judge(champion, Counts(1000, 40, within), 1).why
-    slow = judge(champion, Counts(1000, 1, {0.01: 500.0, 0.1: 800.0, float("inf"): 1000.0}), 1)
-    assert slow.worse
-    assert "slow" in slow.why
-    assert not judge(champion, Counts(0, 0, {}), 1).worse
+@given(st.lists(st.integers(0, 400), min_size=1, max_size=16), st.integers(0, 50))
+def test_buckets_are_spread_evenly_and_nothing_is_lost(counts, beyond) -> None:
+    edges = [0.0005 * 2**power for power in range(len(counts))]
+    within = dict(zip(edges, itertools.accumulate(counts), strict=True)) | {float("inf"): sum(counts) + beyond}
+    found = spread(within, STEPS_A_DOUBLING, CELLS)
+    assert sum(found.values()) == sum(counts) + beyond
+    assert found.get(CELLS - 1, 0) == beyond
+    for edge, total in within.items():
+        if edge != float("inf"):
+            last = cell_of(edge * 1e6)
+            assert sum(count for cell, count in found.items() if cell <= last) == total
+    for one, other in itertools.pairwise(edges):
+        inside = [found.get(cell, 0) for cell in range(cell_of(one * 1e6) + 1, cell_of(other * 1e6) + 1)]
+        assert len(inside) == STEPS_A_DOUBLING
+        assert max(inside) - min(inside) <= 1
 
 
 def test_a_page_is_read_over_all_routes() -> None:

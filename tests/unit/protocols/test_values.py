@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mainspring.protocols.arrays import flattened, inputs_of_columns, inputs_of_rows
+from mainspring.protocols.arrays import array_of, finite, flattened, inputs_of_columns, inputs_of_rows
 from mainspring.protocols.http import Fault, Router
 from mainspring.protocols.oip.infer import read_call, read_raw_call, write_answer
 from mainspring.protocols.oip.tensors import read_bytes, write_bytes
@@ -176,3 +176,27 @@ def test_a_routers_words_may_be_capitals_where_they_are_asked_to() -> None:
     assert router.find("GET", b"/V1/Models/A/METADATA")[2] == ("A",)
     with pytest.raises(Fault):
         router.find("GET", b"/V2/models/a")
+
+
+MOST = float(np.finfo("f4").max)
+EDGES = st.sampled_from(
+    [MOST, -MOST, MOST * (1 + 2**-25), MOST * (1 + 2**-24), 1e39, -1e39, 2**127, 10**38, 10**39, 2**70]
+)
+
+
+@given(st.lists(st.floats() | st.integers(-(2**130), 2**130) | EDGES, max_size=80))
+def test_few_numbers_become_float32_as_many_do(flat: list[Any]) -> None:
+    """Each by itself: what stays finite, or was infinite, fits; the fewer are looked at another way than the many."""
+
+    def fits(value: Any) -> bool:
+        with np.errstate(over="ignore"):
+            return bool(np.isinf(np.float32(value)) == np.isinf(np.float64(value)))
+
+    if all(map(fits, flat)):
+        found = array_of("x", "FP32", flat)
+        wanted = np.array([np.float32(value) for value in flat], "f4")
+        assert found.tobytes() == wanted.tobytes()
+        assert finite(found) == bool(np.isfinite(wanted).all())
+    else:
+        with pytest.raises(Fault, match="outside FP32"):
+            array_of("x", "FP32", flat)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import random
 import signal
+import threading
+import time
 import traceback
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from mainspring.adapters.localfs.objects import open_objects
@@ -268,6 +272,118 @@ def test_another_shape_is_another_version_and_the_old_one_stays(library: Library
     assert [move.version for move in library.ports.manifest.moves("library")] == [2, 1, 2, 1]
 
 
+class Turned:
+    """Another model: the same vectors with their numbers turned round, which fit no question of the first."""
+
+    def __init__(self, inner) -> None:
+        self._inner = inner
+        self.id = "turned"
+        self.texts = 0
+
+    def __getattr__(self, name: str):
+        return getattr(self._inner, name)
+
+    def embed_documents(self, texts):
+        return np.ascontiguousarray(self._inner.embed_documents(texts)[:, ::-1])
+
+    def embed_query(self, text):
+        return np.ascontiguousarray(self._inner.embed_query(text)[::-1])
+
+
+def test_another_embedder_under_traffic_fails_no_question_and_mixes_no_models(library: Library, minilm) -> None:
+    library.write(**{animal: about(animal) for animal in ANIMALS})
+    library.sync()
+    embedders = {one.id: one for one in (library.embedder, Turned(minilm))}
+    ports = library.ports
+    searcher = IndexSearcher(
+        IndexShape("library"),
+        ports.manifest,
+        ports.objects,
+        ports.store,
+        lambda version: embedders[version.embedder_id],
+    )
+    seen: list[tuple[int, str, str]] = []
+    faults: list[BaseException] = []
+    done = threading.Event()
+
+    def ask(animals: list[str]) -> None:
+        try:
+            for animal in itertools.cycle(animals):
+                if done.is_set():
+                    return
+                answer = searcher.search(SearchRequest(animal, k=1, mode="dense"), ANYONE)
+                seen.append((answer.version, animal, answer.hits[0].uri.removesuffix(".md")))
+        except BaseException as error:
+            faults.append(error)
+
+    def until(version: int) -> None:
+        known = len(seen)
+        deadline = time.monotonic() + 60
+        while not any(one[0] == version for one in seen[known:]) and not faults:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    threads = [threading.Thread(target=ask, args=(random.Random(n).sample(ANIMALS, 8),)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        until(1)
+        library.embedder = embedders["turned"]
+        library.ports = dataclasses.replace(ports, embedder=library.embedder)
+        assert library.sync().version == 2
+        until(2)
+        assert roll_back("library", ports.manifest, "qdrant_edge", by="ada", at_us=library.now()) == 1
+        until(1)
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert not faults
+    assert [one for one in seen if one[1] != one[2]] == [], "the vectors of one model were asked for those of the other"
+    assert {version for version, _, _ in seen} == {1, 2}
+
+
+class Sorting:
+    """A reranker that likes long texts and remembers what it was shown; or one that is late."""
+
+    def __init__(self, late: bool = False) -> None:
+        self.shown: list[str] = []
+        self.deadlines: list[float | None] = []
+        self._late = late
+
+    def rerank(self, query, texts, deadline=None):
+        self.shown += texts
+        self.deadlines.append(deadline)
+        return None if self._late else [float(len(text)) for text in texts]
+
+
+def test_a_reranker_sorts_and_is_shown_nothing_that_the_caller_may_not_see(library: Library) -> None:
+    owners = {animal: [("user:ada", "user:bob")[number % 2]] for number, animal in enumerate(ANIMALS)}
+    library.access = lambda path, metadata: owners[path.removesuffix(".md")]
+    library.write(**{animal: about(animal, "More. " * number) for number, animal in enumerate(ANIMALS)})
+    library.sync()
+    searcher = library.searcher()
+    searcher.reranker = reranker = Sorting()
+    answer = searcher.search(SearchRequest("lives near the river", k=2, rerank=True, deadline_ms=250), Identity("ada"))
+    mine = {animal for animal in ANIMALS if owners[animal] == ["user:ada"]}
+    assert [hit.uri for hit in answer.hits] == ["osprey.md", "adder.md"], "the longest of ada's own"
+    assert len(reranker.shown) == len(mine)
+    assert all(any(animal in text for animal in mine) for text in reranker.shown)
+    assert reranker.deadlines == [0.25]
+
+
+@pytest.mark.parametrize("reranker", [Sorting(late=True), None])
+def test_a_reranker_that_is_late_or_not_there_leaves_the_order_and_a_note(library: Library, reranker) -> None:
+    library.write(**{animal: about(animal) for animal in ANIMALS})
+    library.sync()
+    searcher = library.searcher()
+    searcher.reranker = reranker
+    plain = searcher.search(SearchRequest("otter", k=3, rerank=False), ANYONE)
+    answer = searcher.search(SearchRequest("otter", k=3, rerank=True, deadline_ms=5), ANYONE)
+    assert [hit.uri for hit in answer.hits] == [hit.uri for hit in plain.hits]
+    assert [note.code for note in answer.notes] == ["rerank_skipped"]
+
+
 def test_another_store_is_another_version_and_those_who_share_the_manifest_are_told(library: Library, tmp_path) -> None:
     library.write(otter=about("otter"))
     assert library.sync().notes == []
@@ -378,3 +494,26 @@ def test_a_second_process_asks_the_owner(library: Library) -> None:
     library.open()
     library.sync()
     library.consistent()
+
+
+def test_a_version_knows_how_long_its_chunks_are(library):
+    texts = {f"page{number}": f"# Page {number}\n\n" + "word and more of it. " * 3 * number for number in range(12)}
+    texts["long"] = "# Long\n\n" + "a sentence of words, " * 900  # only its beginning is looked at
+    library.write(**texts)
+    library.sync()
+    manifest = library.ports.manifest
+    (version,) = manifest.versions("library")
+    page = library.store.scroll(collection("library", version.version), limit=5_000)
+    words = [len(point.payload["text"].split()) for point in page.points]
+    assert version.spec["words"] == pytest.approx(sum(words) / len(words), rel=0.1)
+
+
+@pytest.mark.parametrize(("k", "looked_at"), [(1, 50), (10, 50), (80, 160), (1000, 1000)])
+def test_each_leg_brings_more_than_is_wanted(library, monkeypatch, k, looked_at):
+    library.write(one="# One\n\nA pump and a valve.")
+    library.sync()
+    asked = []
+    search = library.store.search
+    monkeypatch.setattr(library.store, "search", lambda index, query: (asked.append(query), search(index, query))[1])
+    library.found("pump", k=k)
+    assert (asked[0].k, asked[0].candidates) == (k, looked_at)

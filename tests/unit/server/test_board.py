@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mainspring.errors import ServiceError
-from mainspring.server.rollouts.agreement import Refused
-from mainspring.server.workers.board import ABSTAINS, Board
+from mainspring.server.rollouts.agreement import ABSTAINS, Refused
+from mainspring.server.rollouts.asked import Asked, AskedFile
+from mainspring.server.workers.board import Board
 from mainspring.server.workers.status import ModelStatus, StatusFile, WorkerStatus, flips, read_statuses
 from mainspring.server.workers.waiting import FlipWatch
 from mainspring.serving.table import ModelTable
@@ -175,3 +176,28 @@ def test_what_waits_is_told_once_with_who_has_it(tmp_path: Path) -> None:
     assert read_statuses(tmp_path, "-late") == {3: WorkerStatus(1)}
     said[0].remove()
     assert set(read_statuses(tmp_path, "")) == {1}
+
+
+def test_what_is_asked_of_one_worker_is_read_by_all(tmp_path: Path) -> None:
+    held: list[str] = []
+    one, two = (AskedFile(tmp_path / "asked.json", lambda model, holds: bool(held.append(model)) or True) for _ in "ab")
+    assert one.news() is two.news() is None
+    one.say("late", Asked(unloaded=True))
+    assert two.news() == {"late": Asked(unloaded=True)}
+    assert two.news() is None, "once"
+    two.say("churn", Asked(extra=(3,), policy=(2, False, (1, 3))))
+    assert one.news() == {"late": Asked(unloaded=True), "churn": Asked(extra=(3,), policy=(2, False, (1, 3)))}
+    one.wait("late", lambda answers, ready: True)
+    assert held == ["late"]
+    (tmp_path / "asked.json").write_text("{")
+    assert one.news() is None
+
+
+def test_a_worker_whose_model_is_unloaded_joins_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "board.bin"
+    one, two = Board(path, 0, fresh=True), Board(path, 1)
+    assert one.join({"late": (7, b"seven")})
+    assert two.join({"late": (ABSTAINS, b"")})
+    assert one.propose("late", 8, b"eight") == 8, "it stands in nobody's way"
+    for board in (one, two):
+        board.close()

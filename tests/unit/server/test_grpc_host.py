@@ -45,6 +45,7 @@ class Answers:
         self.deadlines: list[float | None] = []
         self.produced = 0
         self.release = asyncio.Event()
+        self.port = 0
 
     async def once(self, asked: Any, call: GrpcCall) -> Any:
         self.deadlines.append(call.deadline)
@@ -104,7 +105,7 @@ def run(
             (told if told is not None else []).append,
             addressed=addressed,
         )
-        port = await host.start("127.0.0.1", 0)
+        answers.port = port = await host.start("127.0.0.1", 0)
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 await test(answers, host, channel)
@@ -264,6 +265,27 @@ def test_streams_end_when_the_host_stops() -> None:
         assert (await waiting).number == 1
 
     assert run(test) == [("Both", "UNAVAILABLE"), ("Once", "OK")]
+
+
+def test_a_client_that_pings_too_often_is_cut_off_and_others_are_not() -> None:
+    """By frames of HTTP/2 (RFC 9113, 6.7 and 6.8): GOAWAY, ENHANCE_YOUR_CALM."""
+    settings, ping = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]), bytes([0, 0, 8, 6, 0, 0, 0, 0, 0]) + b"too many"
+
+    async def goodbye(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+        while True:
+            head = await reader.readexactly(9)
+            body = await reader.readexactly(int.from_bytes(head[:3], "big"))
+            if head[3] == 7:
+                return int.from_bytes(body[4:8], "big"), body[8:]
+
+    async def test(answers: Answers, host: GrpcHost, channel: grpc.aio.Channel) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", answers.port)
+        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + ping * 10)
+        assert await asyncio.wait_for(goodbye(reader), 60) == (11, b"too_many_pings")
+        writer.close()
+        assert (await once(channel)(ASKED(number=7))).number == 7
+
+    run(test)
 
 
 def test_a_half_closed_stream_is_answered_to_its_end() -> None:

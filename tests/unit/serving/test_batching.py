@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import random
 import threading
+import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -383,3 +385,68 @@ def test_an_idle_thread_ends_and_begins_again() -> None:
     done.clear()
     thread.give(done.set)
     assert done.wait(60)
+
+
+class Counting(asyncio.SelectorEventLoop):
+    """A loop that counts what it is asked to call: by itself, by other threads, and later."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: dict[str, int] = {"soon": 0, "threads": 0, "later": 0}
+
+    def call_soon(self, *args: Any, **more: Any) -> Any:
+        self.asked["soon"] += 1
+        return super().call_soon(*args, **more)
+
+    def call_soon_threadsafe(self, *args: Any, **more: Any) -> Any:
+        self.asked["threads"] += 1
+        return super().call_soon_threadsafe(*args, **more)
+
+    def call_at(self, *args: Any, **more: Any) -> Any:
+        self.asked["later"] += 1
+        return super().call_at(*args, **more)
+
+
+class OneThread(concurrent.futures.ThreadPoolExecutor):
+    """A thread that counts what it is given."""
+
+    given = 0
+
+    def submit(self, *args: Any, **more: Any) -> Any:
+        self.given += 1
+        return super().submit(*args, **more)
+
+    def give(self, task: Callable[[], None]) -> None:
+        self.submit(task)
+
+
+def test_a_lone_call_goes_to_the_thread_and_back_and_nowhere_else() -> None:
+    """The hops of a call that meets nobody, beside those of a thread without a batcher: there are none besides."""
+    calls = 50
+
+    def counted(asked: Callable[[Counting, OneThread], Callable[[], Any]]) -> tuple[int, dict[str, int]]:
+        with OneThread(1) as thread:
+            loop = Counting()
+
+            async def main() -> tuple[int, dict[str, int]]:
+                one = asked(loop, thread)
+                before, given = dict(loop.asked), thread.given
+                for _ in range(calls):
+                    await one()
+                return thread.given - given, {name: loop.asked[name] - before[name] for name in before}
+
+            try:
+                return loop.run_until_complete(main())
+            finally:
+                loop.close()
+
+    def batched(loop: Counting, thread: OneThread, **more: Any) -> Callable[[], Any]:
+        batcher = Batcher(Model(), Batching(), thread)
+        return lambda: batcher.submit(ones(), **more)
+
+    handed, bare = counted(lambda loop, thread: lambda: loop.run_in_executor(thread, Model(), ones(), None))
+    assert (handed, bare["threads"], bare["later"]) == (calls, calls, 0)
+    assert counted(batched) == (calls, {"soon": calls, "threads": calls, "later": 0})
+    assert bare["soon"] >= calls
+    late = counted(lambda loop, thread: batched(loop, thread, deadline=time.monotonic() + 60))
+    assert late == (calls, {"soon": calls, "threads": calls, "later": calls}), "a deadline is one timer"

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import betainc, betaln
 
 from mainspring.adapters.sqlite.catalog import SqliteCatalog
 from mainspring.catalog.rollouts import Rollout, begin, change, current, stop
 from mainspring.declare.rollout import RolloutStep, read_rollout, read_share, read_versions, spell_step
 from mainspring.errors import DeclarationError, RefusedError
+from mainspring.monitoring.stats.canary import too_many
 from mainspring.plan.graph import Plan
 from mainspring.ports.catalog import Block, Catalog, Entity
 from mainspring.server.rollouts.deciding import label_version, promote_whole, roll_back_model, try_version
@@ -119,6 +121,46 @@ def test_a_version_that_is_no_worse_is_not_stopped_in_all_looks_of_all_rollouts(
                 stopped += 1
                 break
     assert stopped <= 21
+
+
+@given(st.integers(1, 300), st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([0.05, 0.05 / 3, 0.3]))
+def test_the_least_number_of_failures_that_is_too_many(failed: int, calls: int, others: int, q: float) -> None:
+    """By the integral itself: half of it is taken where the whole would do, which stops later, never sooner."""
+    found, share = too_many(failed, calls, others, q=q), calls / (calls + others)
+
+    def over(own: int, part: float) -> float:
+        """How far the logarithm of the ratio lies over its limit, with that part of the integral."""
+        log = betaln(own + 1, failed - own + 1) - own * np.log(share) - (failed - own) * np.log1p(-share)
+        return float(log + np.log(part) - np.log1p(-share) + np.log(q))
+
+    numbers = range(math.ceil(share * (failed + 1)), failed + 1)
+    passing = [own for own in numbers if over(own, 0.5) >= -1e-9]
+    assert found in (passing[0] if passing else None, passing[0] + 1 if passing else None)
+    if found is not None:
+        assert found == passing[0] or over(passing[0], 0.5) == pytest.approx(0, abs=1e-8)
+        whole = betainc(failed - found + 1, found + 1, 1 - share)  # the integral beyond the share
+        assert whole >= 0.5
+        assert over(found, float(whole)) >= -1e-8
+
+
+def test_failures_that_are_rare_are_seen_long_before_the_whole_distribution_would_tell() -> None:
+    """0.1 % beside 3 %: after a thousand calls of each, where the bound for distributions allows 18 points."""
+    good, bad = Counted(1000, 1, {60: 999}), Counted(1000, 30, {60: 970})
+    assert judged(good, bad).why.startswith("errors: 3.0% of its calls fail, 0.1% beside it")
+    assert not judged(bad, good).why
+    assert not judged(good, Counted(1000, 4, {60: 996})).why
+
+
+def test_looking_at_every_failure_stops_few_that_fail_alike() -> None:
+    rng, stopped = np.random.default_rng(5), 0
+    for _ in range(400):
+        share = rng.uniform(0.05, 0.5)
+        own = np.cumsum(rng.random(500) < share)
+        calls = int(100_000 * share)
+        stopped += any(
+            own[failed - 1] >= (too_many(failed, calls, 100_000 - calls) or failed + 1) for failed in range(1, 501, 7)
+        )
+    assert stopped <= 32, "of 400 one in twenty at most, and what chance adds to that once in ten thousand times"
 
 
 def test_what_is_worse_is_stopped_and_says_why() -> None:

@@ -35,8 +35,9 @@ RECORD = "mainspring.dev/release"
 """The annotation of a release's ConfigMap that holds its record."""
 SERVER, CANARY = "server", "canary"
 ORDER = (
-    "ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment", "HorizontalPodAutoscaler",
-    "InferenceService", "CronJob", "RayJob", "HTTPRoute", "ServiceMonitor", "PrometheusRule",
+    "ExternalSecret", "ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment",
+    "HorizontalPodAutoscaler", "ScaledObject", "InferenceService", "CronJob", "RayJob", "HTTPRoute", "ServiceMonitor",
+    "PrometheusRule",
 )  # fmt: skip
 """The kinds in the order in which they are written; they are deleted the other way round."""
 _LONGEST = 63

@@ -21,7 +21,8 @@ VERSIONS = {
     "Deployment": "apps/v1", "HorizontalPodAutoscaler": "autoscaling/v2", "CronJob": "batch/v1",
     "InferenceService": "serving.kserve.io/v1beta1", "RayJob": "ray.io/v1",
     "HTTPRoute": "gateway.networking.k8s.io/v1", "ServiceMonitor": "monitoring.coreos.com/v1",
-    "PrometheusRule": "monitoring.coreos.com/v1",
+    "PrometheusRule": "monitoring.coreos.com/v1", "ExternalSecret": "external-secrets.io/v1",
+    "ScaledObject": "keda.sh/v1alpha1",
 }  # fmt: skip
 """The kinds that are written, and looked through for what is no longer wanted."""
 

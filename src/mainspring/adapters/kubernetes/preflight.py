@@ -13,7 +13,9 @@ __all__ = ["OPTIONAL", "TESTED", "look", "preflight"]
 
 TESTED = ((1, 29), (1, 37))
 """The versions whose schemas the tests hold everything against."""
-OPTIONAL = ("HTTPRoute", "InferenceService", "PrometheusRule", "RayJob", "ServiceMonitor")
+OPTIONAL = (
+    "ExternalSecret", "HTTPRoute", "InferenceService", "PrometheusRule", "RayJob", "ScaledObject", "ServiceMonitor",
+)  # fmt: skip
 _VERBS = ("get", "list", "patch", "create", "delete")
 
 
@@ -66,6 +68,8 @@ def _kinds(settings: KubernetesSettings, world: World, kserve: bool) -> list[Fin
         "HTTPRoute": (bool(settings.gateway) and not kserve, "the Gateway API"),
         "InferenceService": (kserve, "KServe"),
         "RayJob": (settings.ray is not None, "KubeRay"),
+        "ExternalSecret": (settings.external is not None, "the External Secrets operator"),
+        "ScaledObject": (settings.keda is not None and not kserve, "KEDA"),
     }
     return [
         Finding("error", f"the cluster knows no {kind}", f"install {what}, or leave out what asks for it")
@@ -104,6 +108,8 @@ def _secrets(app: App, settings: KubernetesSettings, cluster: Cluster) -> list[F
         there = cluster.get(Kind("v1", "Secret", "secrets"), secret)
     except MainspringError:
         return [Finding("warning", f"Secret {secret!r} may not be read: whether it has {', '.join(sorted(names))}")]
+    if settings.external is not None and there is None:
+        return []  # it is made from the store, once the ExternalSecret is there
     if there is None:
         return [Finding("error", f"Secret {secret!r} is not there", make)]
     missing = sorted(names - set(there.get("data") or {}))
@@ -115,7 +121,7 @@ def _metrics(settings: KubernetesSettings, cluster: Cluster) -> list[Finding]:
     found = []
     if "metrics.k8s.io" not in groups:
         found.append(Finding("warning", "no metrics server: nothing is scaled by CPU", "install metrics-server"))
-    if settings.inflight and settings.metrics and "custom.metrics.k8s.io" not in groups:
+    if settings.inflight and settings.metrics and settings.keda is None and "custom.metrics.k8s.io" not in groups:
         what = "no adapter for custom metrics: nothing is scaled by mainspring_inflight_requests"
         found.append(Finding("warning", what, "install prometheus-adapter, or set targets.NAME.inflight = 0"))
     return found

@@ -6,6 +6,7 @@ from mainspring.adapters.kubernetes.engines import engine_objects
 from mainspring.adapters.kubernetes.jobs import cron_job, ray_job
 from mainspring.adapters.kubernetes.kserve import inference_service
 from mainspring.adapters.kubernetes.objects import CANARY, ORDER, SERVER, key_of, url_of
+from mainspring.adapters.kubernetes.operators import external_secret, scaled_object
 from mainspring.adapters.kubernetes.serving import (
     budget,
     canary_replicas,
@@ -22,8 +23,6 @@ from mainspring.ports.target import LanguageModel, Rendered, Revision, Split, Wo
 
 __all__ = ["jobs_rendered", "render"]
 
-_OPTIONAL = ("HTTPRoute", "InferenceService", "PrometheusRule", "RayJob", "ServiceMonitor")
-"""Kinds that a cluster may not know; what only watches is then left out."""
 _WATCHING = ("PrometheusRule", "ServiceMonitor")
 
 
@@ -45,6 +44,8 @@ def render(
     app = revision.app
     found = _release(revision, settings, namespace)
     found += network_policy(app.name, settings, namespace, bool(settings.engines))
+    if settings.external is not None:
+        found += external_secret(app, settings.external, settings, namespace)
     if kserve:
         found += [inference_service(revision, settings, namespace, world), budget(app.name, SERVER, namespace, world)]
     else:
@@ -93,6 +94,10 @@ def _served(
             found += _release(split.revision, settings, namespace)
         least = canary_replicas(settings, split.percent)
         found += component_objects(split.revision, CANARY, least, settings, namespace, world)
+    if (keda := settings.keda) is not None:
+        found.append(scaled_object(app, SERVER, replicas, keda, settings, namespace))
+        if split is not None:
+            found.append(scaled_object(app, CANARY, least, keda, settings, namespace))
     if settings.metrics:
         components = [SERVER] + ([] if split is None else [CANARY])
         found += [monitor(app, component, settings, namespace) for component in components]

@@ -24,13 +24,13 @@ from mainspring.ports.cluster import Object
 from mainspring.ports.target import Revision, Split, World
 
 __all__ = [
-    "autoscaler", "budget", "canary_replicas", "component_objects", "monitor", "network_policy", "pods_metric",
-    "release_map", "route",
+    "BEHAVIOR", "INFLIGHT", "autoscaler", "budget", "canary_replicas", "component_objects", "monitor",
+    "network_policy", "pods_metric", "release_map", "route",
 ]  # fmt: skip
 
-_PODS_METRIC = "mainspring_inflight_requests"
+INFLIGHT = "mainspring_inflight_requests"
 _UNHEALTHY_POLICY = (1, 27)
-_BEHAVIOR = {
+BEHAVIOR = {
     "scaleUp": {"stabilizationWindowSeconds": 0, "policies": [{"type": "Percent", "value": 100, "periodSeconds": 15}]},
     "scaleDown": {
         "stabilizationWindowSeconds": 300,
@@ -77,7 +77,7 @@ def component_objects(
     namespace: str,
     world: World,
 ) -> list[Object]:
-    """What runs a revision of the server: Deployment, Service, autoscaler, budget.
+    """What runs a revision of the server: Deployment, Service, budget, and its autoscaler unless KEDA is to scale.
 
     Args:
         revision: what it runs.
@@ -107,15 +107,17 @@ def component_objects(
     service = object_of(
         "v1", "Service", name, namespace, labels, spec={"type": "ClusterIP", "selector": selector, "ports": ports}
     )
-    scaler = autoscaler(app, component, "Deployment", replicas, _metrics(settings), namespace)
-    return [deployment, service, scaler, budget(app, component, namespace, world)]
+    found = [deployment, service, budget(app, component, namespace, world)]
+    if settings.keda is None:
+        found.append(autoscaler(app, component, "Deployment", replicas, _metrics(settings), namespace))
+    return found
 
 
 def _metrics(settings: KubernetesSettings) -> list[Object]:
     cpu = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": settings.cpu_target}}
     found: list[Object] = [{"type": "Resource", "resource": cpu}]
     if settings.inflight and settings.metrics:
-        found.insert(0, pods_metric(_PODS_METRIC, str(settings.inflight)))
+        found.insert(0, pods_metric(INFLIGHT, str(settings.inflight)))
     return found
 
 
@@ -139,7 +141,7 @@ def autoscaler(
             "minReplicas": replicas[0],
             "maxReplicas": max(replicas),
             "metrics": metrics,
-            "behavior": _BEHAVIOR,
+            "behavior": BEHAVIOR,
         },
     )  # fmt: skip
 

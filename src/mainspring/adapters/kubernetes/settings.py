@@ -4,7 +4,7 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["EngineSettings", "KubernetesSettings", "RaySettings"]
+__all__ = ["EngineSettings", "ExternalSettings", "KedaSettings", "KubernetesSettings", "RaySettings"]
 
 _Quantity = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
@@ -74,6 +74,40 @@ class RaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     memory: _Quantity = "16Gi"
 
 
+class ExternalSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An ExternalSecret that fills the app's Secret from a store outside: ``[targets.NAME.external]``.
+
+    Attributes:
+        store: the SecretStore, or ClusterSecretStore, that reads from there.
+        cluster: whether it is a ClusterSecretStore.
+        key: what the secrets are properties of there; ``{name}`` is a secret's name, where each has a key of its own.
+        refresh_s: seconds between two looks.
+    """
+
+    store: _Name
+    key: str
+    cluster: bool = False
+    refresh_s: Annotated[int, msgspec.Meta(ge=1, le=2_592_000)] = 3600
+
+
+class KedaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A ScaledObject of KEDA in the place of the server's autoscaler: ``[targets.NAME.keda]``.
+
+    Attributes:
+        prometheus: the address of the Prometheus that it asks for the requests under way.
+        wake: what Prometheus is asked for to know that somebody asks while none runs, such as the Gateway's requests;
+            with it none runs when it and the requests under way were 0 for `cooldown_s` seconds. What asks meanwhile
+            must be held back by whatever stands before: a Service alone refuses it.
+        cooldown_s: seconds.
+        poll_s: seconds between two looks.
+    """
+
+    prometheus: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s]+$")]
+    wake: str = ""
+    cooldown_s: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 300
+    poll_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 15
+
+
 class KubernetesSettings(msgspec.Struct, frozen=True):
     """Where and how large.
 
@@ -108,6 +142,8 @@ class KubernetesSettings(msgspec.Struct, frozen=True):
         lease_s: seconds after which an apply that was killed makes way for the next.
         engines: a vLLM for each of these declared language models.
         ray: jobs that run on a Ray cluster of their own.
+        external: where the app's Secret is filled from by the External Secrets operator.
+        keda: KEDA scales the server, by its requests under way, down to none where that is wanted.
     """
 
     namespace: _Name | None = None
@@ -138,3 +174,5 @@ class KubernetesSettings(msgspec.Struct, frozen=True):
     lease_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 30
     engines: dict[str, EngineSettings] = {}
     ray: RaySettings | None = None
+    external: ExternalSettings | None = None
+    keda: KedaSettings | None = None

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mainspring.adapters.kubernetes import applying, looking, observing, preflight
 from mainspring.adapters.kubernetes.files import chart, kustomization, manifests
-from mainspring.adapters.kubernetes.objects import APP
+from mainspring.adapters.kubernetes.objects import APP, url_of
+from mainspring.adapters.kubernetes.quota import refuse_beyond
 from mainspring.adapters.kubernetes.render import render
 from mainspring.adapters.kubernetes.settings import KubernetesSettings
 from mainspring.errors import UsageError
@@ -92,14 +93,18 @@ class KubernetesTarget:
         """Carry out the plan of that hash; how many objects were written.
 
         Raises:
-            RefusedError: MS-5080 to MS-5084, the world has moved, somebody else applies, something is not ours.
+            RefusedError: MS-5080 to MS-5085, the world has moved, somebody else applies, something is not ours, a quota
+                has no room.
         """
-        changes, found = self.plan(rendered, self.observe(rendered, client))
+        sight = self.observe(rendered, client)
+        changes, found = self.plan(rendered, sight)
         if found != expected:
             raise applying.moved(expected, found)
         if not changes:
             return 0
         applying.check(changes, force=force, adopt=adopt)
+        there = {url_of(one.wanted): one.there for one in sight.seen if one.there is not None}
+        refuse_beyond(rendered.objects, there, changes, client)
         with applying.lease(rendered.app, client, self._settings.lease_s) as renew:
             sight = self.observe(rendered, client)
             changes, found = self.plan(rendered, sight)

@@ -105,7 +105,8 @@ class BucketObjects:
         self._cache = cache
         self._tmp = cache / "tmp"
         self._fault = fault
-        with self._turning():
+        self._refuse_fork()
+        with self._faults():
             self._store = opened(
                 settings.url,
                 settings.options,
@@ -203,7 +204,6 @@ class BucketObjects:
     def has(self, digests: Iterable[str]) -> frozenset[str]:
         """Those that are there with some content."""
         wanted = list(dict.fromkeys(digests))
-        self._begin()
         if len(wanted) == 1:
             sizes: Iterable[int] = map(self._size, wanted)
         else:
@@ -319,15 +319,20 @@ class BucketObjects:
         finally:
             stream.drop()
 
-    def _begin(self) -> None:
-        """Refuse to go on in a fork of a process that has used the driver."""
+    def _refuse_fork(self) -> None:
         if BucketObjects._user not in (0, os.getpid()):
             raise elsewhere()
-        BucketObjects._user = os.getpid()
 
     @contextmanager
     def _turning(self) -> Iterator[None]:
-        self._begin()
+        """Use the driver, and turn its errors into ours."""
+        self._refuse_fork()
+        BucketObjects._user = os.getpid()
+        with self._faults():
+            yield
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
         try:
             yield
         except _FAULTS as error:

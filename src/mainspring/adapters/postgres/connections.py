@@ -7,18 +7,20 @@ import os
 import select
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, LiteralString, TypeVar
 from urllib.parse import urlsplit
 
 import psycopg
 
 from mainspring.adapters.postgres.problems import busy, turned
 from mainspring.adapters.postgres.settings import PostgresSettings
+from mainspring.errors import ServiceError
 
 __all__ = ["Connections"]
 
+T = TypeVar("T")
 Connection = psycopg.Connection[Any]
 
 
@@ -28,13 +30,13 @@ class Connections:
     Args:
         settings: where the server is.
         port: the section of the settings, which errors name.
-        schema: where names are looked up.
+        schema: where names are looked up; empty is where the user's are.
 
     Attributes:
         place: what errors call the server; no user and no password is in it.
     """
 
-    def __init__(self, settings: PostgresSettings, port: str, schema: str) -> None:
+    def __init__(self, settings: PostgresSettings, port: str, schema: str = "") -> None:
         parts = urlsplit(settings.url)
         self.place = f"{parts.hostname or 'localhost'}:{parts.port or 5432}{parts.path}"
         self._settings = settings
@@ -73,6 +75,22 @@ class Connections:
         finally:
             self._free.release()
 
+    def asked(self, work: Callable[[Connection], T]) -> T:
+        """What something that may be done twice finds; it is, if the server ended the connection at that moment.
+
+        Raises:
+            ServiceError: MS-4201 to MS-4203.
+        """
+        connection: Connection | None = None
+        try:
+            with self.connection() as connection:
+                return work(connection)
+        except ServiceError:
+            if connection is None or not connection.closed:
+                raise
+        with self.connection() as connection:
+            return work(connection)
+
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Cursor[Any]]:
         """A cursor in one transaction, which is committed at the end of the block.
@@ -82,6 +100,17 @@ class Connections:
         """
         with self.connection() as connection, connection.transaction(), connection.cursor() as cursor:
             yield cursor
+
+    def make(self, lock: int, tables: Sequence[LiteralString]) -> None:
+        """Make tables that are not there, one process at a time.
+
+        Raises:
+            ServiceError: MS-4201, it does not answer; MS-4202, it does not allow that.
+        """
+        with self.transaction() as cursor:
+            cursor.execute("select pg_advisory_xact_lock(%s)", (lock,))
+            for statement in tables:
+                cursor.execute(statement)
 
     def close(self) -> None:
         """Close this process's idle connections; the next use opens one again."""
@@ -96,7 +125,9 @@ class Connections:
                     return connection
                 connection.close()
         settings = self._settings
-        options = f"-c statement_timeout={round(settings.statement_seconds * 1000)} -c search_path={self._schema}"
+        options = f"-c statement_timeout={round(settings.statement_seconds * 1000)}"
+        if self._schema:
+            options += f" -c search_path={self._schema}"
         return psycopg.connect(
             settings.url,
             autocommit=True,

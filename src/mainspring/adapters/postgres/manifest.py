@@ -9,9 +9,8 @@ from typing import Any, LiteralString, cast
 
 import msgspec
 import psycopg
-from psycopg.rows import tuple_row
 
-from mainspring.adapters.postgres.database import Database
+from mainspring.adapters.postgres.connections import Connections
 from mainspring.adapters.postgres.settings import PostgresSettings
 from mainspring.ports.manifest import (
     AliasMove,
@@ -101,7 +100,7 @@ class PostgresManifest:
     """
 
     def __init__(self, settings: PostgresSettings) -> None:
-        self.database = Database(settings, "manifest", tuple_row)
+        self.database = Connections(settings, "manifest")
         self.database.make(_LOCK, _TABLES)
 
     def documents(self, index: str) -> list[DocumentRow]:
@@ -257,8 +256,7 @@ class PostgresManifest:
             yield cursor
 
     def _read(self, sql: LiteralString, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        with self.database.connection() as connection:
-            return connection.execute(sql, values).fetchall()
+        return self.database.asked(lambda connection: connection.execute(sql, values).fetchall())
 
     def _write(self, sql: LiteralString, values: Sequence[object]) -> int:
         with self.database.connection() as connection:

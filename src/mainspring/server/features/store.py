@@ -17,7 +17,8 @@ from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.frame import Frame
 from mainspring.declare.on_demand import FeatureInput, FeatureService, OnDemand
 from mainspring.errors import UsageError
-from mainspring.features.duck import by_chance, connection
+from mainspring.features.choosing import chooses_any
+from mainspring.features.duck import connection
 from mainspring.features.log import read_log, standing
 from mainspring.features.online.answered import Rows
 from mainspring.features.online.materialise import Materialised, materialise
@@ -100,7 +101,7 @@ class FeatureStore:
 
         Raises:
             DataError, StoreError, UserCodeError: as `mainspring.features.recall.recall` raises.
-            UsageError: MS-2602, nothing has that name; MS-2166, MS-2167, the spine cannot be made.
+            UsageError: MS-2602, nothing has that name; MS-2166, MS-2167, MS-2291, the spine cannot be made.
         """
         wanted = self._inputs(inputs)
         selection = selection_of(wanted, self._views)
@@ -278,19 +279,19 @@ class FeatureStore:
 
     def _queried(self, sql: str) -> Frame:
         with connection() as opened:
+            if words := chooses_any(opened, sql):
+                raise UsageError(
+                    "the SQL of a spine takes some rows and does not say which",
+                    code="MS-2291",
+                    why=f"it has {words}: asked again, it may be about other rows",
+                    fix="order by what tells the rows apart; to sample, compare hash(key) with a number",
+                )
             for name, source in sources_of(self.plan).items():
                 if self._services.tables.version(source.log) is not None:
                     rows = standing(read_log(self._services.tables, source.log))
                     kept = rows.filter(pa.compute.invert(rows.column(DELETED)))
                     opened.register(name, kept.select([c for c in kept.column_names if not c.startswith("_")]))
             opened.execute("set enable_external_access = false")
-            if by_chance(opened, sql):
-                raise UsageError(
-                    "the SQL of a spine leaves its rows to chance",
-                    code="MS-2167",
-                    why="it has a limit without an order, or a sample; the same question would have other rows",
-                    fix="order by what tells the rows apart; to sample, compare hash(key) with a number",
-                )
             try:
                 return Frame(opened.sql(sql).to_arrow_table())
             except duckdb.Error as error:

@@ -359,8 +359,10 @@ def _start(status: int, content_type: bytes) -> bytes:
 
 def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """Headers as they are written, each one on a line of its own."""
-    written = [b"%s: %s\r\n" % header for header in headers]
-    found = b"".join(written)
-    if found.count(b"\n") != len(written) or found.count(b"\r") != len(written) or b"\0" in found:
+    written = [b": ".join(header) for header in headers]
+    lines = len(written)
+    written.append(b"")
+    found = b"\r\n".join(written)
+    if found.count(b"\n") != lines or found.count(b"\r") != lines or b"\0" in found:
         raise RuntimeError("a header would end its line")
     return found

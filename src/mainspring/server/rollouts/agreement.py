@@ -7,7 +7,10 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["Agreement", "Named", "Refused"]
+__all__ = ["ABSTAINS", "Agreement", "Named", "Refused"]
+
+ABSTAINS = (1 << 64) - 1
+"""The vote of a worker in which a model is unloaded: it stands in nobody's way."""
 
 
 class Agreement(Protocol):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from mainspring.monitoring.stats.canary import canary_bound
+from mainspring.monitoring.stats.canary import canary_bound, too_many
 from mainspring.serving.rollout.evidence import CELLS, STEPS_A_DOUBLING, Counted, worst_of
 
 __all__ = ["FIRST_LOOK", "Look", "Losses", "Verdict", "judged", "lag"]
@@ -76,9 +76,9 @@ def judged(
 ) -> Verdict:
     """Compare what became of two versions' calls.
 
-    Each measure may stop the rollout with a third of `FALSE_STOPS`; the bound of Howard and Ramdas holds over all
-    looks together (`canary_bound`), for the share of errors as for a whole distribution, and integrated over [0, 1]
-    for the mean of a loss.
+    Each measure may stop the rollout with a third of `FALSE_STOPS`, over all looks together: errors by how many of all
+    are the canary's (`too_many`), distributions by the bound of Howard and Ramdas (`canary_bound`), which integrated
+    over [0, 1] is one for the mean of a loss.
 
     Args:
         stable: of the version that answers the rest.
@@ -122,7 +122,14 @@ def lag(stable: Sequence[int], canary: Sequence[int], shift: int) -> float:
 def _errors(stable: Counted, canary: Counted) -> Look:
     shares = [part.errors / part.calls if part.calls else None for part in (stable, canary)]
     worse = (shares[1] or 0.0) - (shares[0] or 0.0)
-    return Look("errors", shares[0], shares[1], worse, _bound(canary.calls, stable.calls))
+    if min(stable.calls, canary.calls) < FIRST_LOOK:
+        return Look("errors", shares[0], shares[1], worse, None)
+    failed = stable.errors + canary.errors
+    most = too_many(failed, canary.calls, stable.calls, q=FALSE_STOPS / _MEASURES)
+    # As a difference of shares: that of the greatest number that is not too many.
+    allowed = failed if most is None else most - 1
+    bound = allowed / canary.calls - (failed - allowed) / stable.calls
+    return Look("errors", shares[0], shares[1], worse, bound)
 
 
 def _latency(stable: Counted, canary: Counted) -> Look:

@@ -6,9 +6,6 @@ leave out drains. Of several workers each proposes what it has warm, and all swa
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 import threading
 import time
 import weakref
@@ -21,17 +18,17 @@ import msgspec
 
 from mainspring.catalog.rollouts import CURRENT, ROLLOUT, Rollout, of_entity
 from mainspring.choose.services import Services
-from mainspring.declare.artifact import File
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.model import Endpoint
 from mainspring.declare.rollout import Versions
-from mainspring.engine.driver import load
 from mainspring.errors import MainspringError
 from mainspring.features.online.computed import SelectionPlan
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alias, Entity
-from mainspring.server.rollouts.agreement import Agreement, Named, Refused
+from mainspring.server.rollouts.agreement import ABSTAINS, Agreement, Named, Refused
+from mainspring.server.rollouts.asked import Asked, AskedFile
 from mainspring.server.rollouts.ledger import Ledger
+from mainspring.server.rollouts.unpacking import unpacked
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import ModelColumn
 from mainspring.serving.models import LiveModel
@@ -101,6 +98,7 @@ class ModelLoading:
         bring: loads a version from its folder and warms it, with a queue of its own.
         agreement: with the other workers of the server; None is a process by itself.
         ledger: makes what the calls of a rollout, by its id, are counted in.
+        asked: what clients have asked of other workers; None is a process by itself.
         clock: seconds that only grow.
 
     Attributes:
@@ -119,11 +117,13 @@ class ModelLoading:
         bring: Callable[[str, Entity, Path], LiveModel],
         agreement: Agreement | None = None,
         ledger: Callable[[str], Ledger] = lambda rollout: Ledger(),
+        asked: AskedFile | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._services = services
         self._agreement = agreement
         self._ledger = ledger
+        self._asked = asked
         self._clock = clock
         self._bring = bring
         self._plan = plan
@@ -176,7 +176,54 @@ class ModelLoading:
         with self._lock:
             return self._refresh()
 
+    def _take_over(self) -> None:
+        """Do what clients have asked of other workers."""
+        for name, asked in (self._asked.news() or {} if self._asked is not None else {}).items():
+            if asked == self._said(name) or name not in self.names():
+                continue
+            policy = None if asked.policy is None else Policy(*asked.policy)
+            self._extra[name] = frozenset(asked.extra)
+            self._policies.pop(name, None)
+            if policy is not None:
+                self._policies[name] = policy
+            for known in (self._listed, self._applied, self._troubles):
+                known.pop(name, None)
+            if asked.unloaded:
+                self._forget(name)
+            else:
+                self._unloaded -= {name}
+
+    def _said(self, name: str) -> Asked:
+        """What this worker does of a model because somebody has asked for it."""
+        policy = self._policies.get(name)
+        return Asked(
+            name in self._unloaded,
+            tuple(sorted(self._extra.get(name, ()))),
+            None if policy is None else (policy.latest, policy.every, policy.specific),
+        )
+
+    def _share(self, name: str) -> None:
+        """Let the other workers do the same."""
+        if self._asked is not None:
+            self._asked.say(name, self._said(name))
+            self._take_over()
+
+    def _forget(self, name: str) -> None:
+        self._unloaded |= {name}
+        self._applied.pop(name, None)
+        self._extra.pop(name, None)
+        self._troubles.pop(name, None)
+        self._table.remove(name)
+        self._seen.pop(name, None)
+        if self._agreement is not None:
+            self._agreement.abstain(name)
+
+    def _wait(self, name: str, holds: Callable[[str, tuple[str, ...]], bool]) -> None:
+        if self._asked is not None:
+            self._asked.wait(name, holds)
+
     def _refresh(self) -> list[str]:
+        self._take_over()
         catalog = self._services.catalog
         aliases: dict[str, list[Alias]] = {}
         for alias in catalog.aliases(KIND):
@@ -322,7 +369,7 @@ class ModelLoading:
 
     def votes(self) -> Mapping[str, tuple[int, bytes]]:
         """What this process has warm of each of its models: the token, and the text that it is of; 0 for nothing."""
-        found = dict.fromkeys(self.names(), (0, b""))
+        found = {name: (ABSTAINS if name in self._unloaded else 0, b"") for name in self.names()}
         return found | {name: (one.named.token(), one.named.text()) for name, one in self._applied.items()}
 
     def warm(self) -> Mapping[str, int]:
@@ -365,7 +412,7 @@ class ModelLoading:
                     now, waiting=(*(state for state in now.waiting if state.version != number), loading)
                 ),
             )
-        folder = self._unpacked(str(entity.spec["artifact"]))
+        folder = unpacked(self._services, str(entity.spec["artifact"]))
         live = self._bring(name, entity, folder)
         own = self._reads(node, entity, live)
         if own is not None:
@@ -395,17 +442,6 @@ class ModelLoading:
             self._shadows.pop(split.rollout, None)
             split.shadow.stop()
 
-    def _unpacked(self, artifact: str) -> Path:
-        """A model's folder on this machine; it appears whole or not at all."""
-        folder = self._services.state / "models" / artifact
-        if not folder.exists():
-            part = folder.with_name(f".{artifact}-{os.getpid()}")
-            stored = cast(File, load(self._services, artifact, File, part))
-            with contextlib.suppress(FileExistsError, OSError):  # another process may have been first
-                os.rename(stored.path, folder)
-            shutil.rmtree(part, ignore_errors=True)
-        return folder
-
     # -- what people ask -----------------------------------------------------------------------------------------
 
     def load(self, name: str, version: str | None = None) -> None:
@@ -417,28 +453,28 @@ class ModelLoading:
             self._troubles.pop(name, None)
             if number is not None:
                 self._extra[name] = self._extra.get(name, frozenset()) | {number}
+            self._share(name)
             self._applied.pop(node.name, None)
             self._refresh()
             if number is not None and str(number) not in self._table.versions(name).ready:
                 self._extra[name] -= {number}
+                self._share(name)
                 raise Rejected(Reason.NOT_READY, f"version {number} of model {name!r} cannot be loaded")
         if self._table.get(name) is None:
             raise Rejected(Reason.NOT_READY, f"model {name!r} has no champion yet")
+        self._wait(name, lambda answers, ready: bool(answers) and (number is None or str(number) in ready))
 
     def unload(self, name: str, version: str | None = None) -> None:
         """Let a model answer no more until it is loaded again, or one of its versions; see `Registry.unload`."""
         self._known(name)
         with self._lock:
             if version is None:
-                self._unloaded |= {name}
-                self._applied.pop(name, None)
-                self._extra.pop(name, None)
-                self._troubles.pop(name, None)
-                self._table.remove(name)
-                self._seen.pop(name, None)
-                if self._agreement is not None:
-                    self._agreement.abstain(name)
-                return
+                self._forget(name)
+                self._share(name)
+        if version is None:
+            self._wait(name, lambda answers, ready: not answers)
+            return
+        with self._lock:
             versions = self._table.versions(name)
             number = self._number(name, version)
             if version not in versions.ready:
@@ -452,7 +488,9 @@ class ModelLoading:
             if policy != Policy():  # what the policy would load again: from here on it is these, and no others
                 self._policies[name] = Policy(latest=1, specific=tuple(sorted(keep)))
             self._listed.pop(name, None)
+            self._share(name)
             self._refresh()
+        self._wait(name, lambda answers, ready: version not in ready)
 
     def keep(self, name: str, policy: Policy) -> None:
         """Load the versions of a policy, and no others; see `Registry.keep`."""
@@ -465,6 +503,7 @@ class ModelLoading:
             self._extra.pop(name, None)
             self._listed.pop(name, None)
             self._applied.pop(name, None)
+            self._share(name)
             self._refresh()
 
     def label(self, name: str, label: str, version: str) -> None:

@@ -17,12 +17,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mainspring.errors import ServiceError
+from mainspring.server.rollouts.agreement import ABSTAINS
 
-__all__ = ["ABSTAINS", "MOST_WORKERS", "Board", "board_file"]
+__all__ = ["MOST_WORKERS", "Board", "board_file"]
 
 MOST_WORKERS = 256
-ABSTAINS = (1 << 64) - 1
-"""The vote of a worker in which a model is unloaded: it stands in nobody's way."""
 _MODELS = 1024
 """The most models of a server."""
 _JOINED = 0
@@ -131,13 +130,13 @@ class Board:
             Whether it takes part; if not, they have agreed on something else meanwhile.
         """
         for token, text in votes.values():
-            if token:
+            if token and token != ABSTAINS:
                 self._write(token, text)
         slots = {self._slot(model): token for model, (token, _) in votes.items()}
         with self._held():
             for slot, token in slots.items():
                 agreed = self._words[_AGREED + slot]
-                if agreed and token != agreed:
+                if agreed and token not in (agreed, ABSTAINS):
                     return False
             for slot, token in slots.items():
                 self._words[_VOTES + slot * MOST_WORKERS + self._worker] = token

@@ -13,6 +13,7 @@ from mainspring.choose.services import Services
 from mainspring.errors import ConfigError
 from mainspring.server.http.listening import origin_of_setting
 from mainspring.server.management.levels import levels_file
+from mainspring.server.rollouts.asked import asked_file
 from mainspring.server.state import ending_of, metrics_file
 from mainspring.server.workers.board import Board, board_file
 from mainspring.server.workers.ports import check_platform, hold
@@ -73,6 +74,7 @@ def serve_workers(services: Services, only: Sequence[str], told: Callable[[str],
         return subprocess.Popen(whole, stdin=link.fileno(), env=environment, start_new_session=True)
 
     board = Board(board_file(kept, ending_of(only)), fresh=True)
+    asked_file(kept, ending_of(only)).unlink(missing_ok=True)
     levels_file(kept, ending_of(only)).unlink(missing_ok=True)
     SharedRates.begin(rates_file(kept, ending_of(only)))
 

@@ -24,12 +24,14 @@ class ModelStatus(msgspec.Struct, frozen=True):
         wanted: the champion's version that this worker has warm.
         refused: why it cannot have it.
         lacking: the versions beside that cannot be loaded, with the reason.
+        ready: the versions that are loaded and warm.
     """
 
     answers: str = ""
     wanted: str = ""
     refused: Refused | None = None
     lacking: dict[str, str] = {}
+    ready: tuple[str, ...] = ()
 
 
 class WorkerStatus(msgspec.Struct, frozen=True):
@@ -88,6 +90,7 @@ def status_of(loading: ModelLoading, table: ModelTable) -> dict[str, ModelStatus
             str(warm.get(name, "")),
             refused.get(name),
             dict(lacking.get(name, {})),
+            tuple(sorted(table.versions(name).ready, key=int)),
         )
         for name in loading.names()
     }

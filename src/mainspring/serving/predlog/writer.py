@@ -236,11 +236,15 @@ class _Fields:
         self._none = (0,) * self._words
         self._kinds = schema.kinds_of()
         self._plain = NUMERIC.issuperset(self._kinds)
+        self._whole = tuple(place for place, kind in enumerate(self._kinds) if kind == "i8")
         self._categories = categories
 
     def __call__(self, values: Sequence[object]) -> tuple[int, tuple[int, ...], Sequence[object]]:
         """The fields, as the values are."""
         if self._plain and None not in values:
+            for place in self._whole:
+                if type(values[place]) is float:  # of a matrix: no packing would take it
+                    return self.fitted(values)
             return 0, self._none, values
         return self.fitted(values)
 

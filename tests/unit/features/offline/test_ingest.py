@@ -117,6 +117,7 @@ def test_a_missing_column_says_which_are_there(tmp_path):
 
 
 def test_a_column_that_one_file_lacks(tmp_path, read_source):
+    """Trap: schema changed between files."""
     pq.write_table(table(), tmp_path / "a.parquet")
     pq.write_table(table().drop_columns(["code"]), tmp_path / "b.parquet")
     files = find_files(".", tmp_path, source="weather")
@@ -165,6 +166,7 @@ def test_a_column_of_another_type_names_rows_and_file(tmp_path, read_source):
 
 
 def test_one_file_may_not_hold_another_type_than_the_next(tmp_path, read_source):
+    """Trap: schema changed between files."""
     pq.write_table(table(), tmp_path / "a.parquet")
     pq.write_table(table(code=["1"]), tmp_path / "b.parquet")
     with pytest.raises(DataError, match="'code'"):

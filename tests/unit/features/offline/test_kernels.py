@@ -177,6 +177,7 @@ def test_the_kernel_is_chosen_by_the_number_of_pairs():
 
 
 def test_a_million_equal_keys_and_moments_take_no_million_squared(monkeypatch):
+    """Trap: a million equal keys."""
     rows = 200_000
     event = np.zeros(rows, np.int64)
     values = Values(np.ones(rows), np.ones(rows, bool))

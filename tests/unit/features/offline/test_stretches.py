@@ -1,4 +1,4 @@
-"""Trap: a million equal keys. An entity that asks more than its share is cut in time; every answer stays what it is."""
+"""Trap: a million equal keys. Who asks more than a share is cut in time, and every answer stays what it is."""
 
 import dataclasses
 import random
@@ -132,18 +132,18 @@ def test_a_stretch_that_carries_the_wrong_row_is_found(folder, monkeypatch, here
 
 
 def test_what_a_stretch_reads_does_not_grow_with_the_entity(folder, monkeypatch):
-    sizes = {}
+    sizes, held = {}, 0
     original = load._events
 
     def counted(found, *rest):
-        sizes.setdefault(events, []).append(len(found))
+        sizes.setdefault(held, []).append(len(found))
         return original(found, *rest)
 
     monkeypatch.setattr(load, "_events", counted)
     monkeypatch.setattr(pieces, "PIECE", 2_000)
-    for events in (4_000, 16_000):
-        rows = [oracle.Row("b", n * GRID, n * GRID, n, {"x": 1.0, "n": n % 7}) for n in range(events)]
-        answered(folder, rows, [("b", n * GRID) for n in range(0, events, 2)])
+    for held in (4_000, 16_000):
+        rows = [oracle.Row("b", n * GRID, n * GRID, n, {"x": 1.0, "n": n % 7}) for n in range(held)]
+        answered(folder, rows, [("b", n * GRID) for n in range(0, held, 2)])
     assert max(sizes[16_000]) <= 1.1 * max(sizes[4_000])
 
 

@@ -307,6 +307,7 @@ def test_rows_that_follow_one_under_way_do_not_hide_what_is_left(project, tmp_pa
 
 
 def test_who_comes_while_another_is_at_it_waits_and_finds_it_done(project, batches):
+    """Trap: two materialisations."""
     tables, store = project
     read_files(tables, drawn(7, 300), 1)
     found = []

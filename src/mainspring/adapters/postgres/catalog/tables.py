@@ -24,8 +24,7 @@ class Tables:
 
     def read(self, sql: LiteralString, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query."""
-        with self.database.connection() as connection:
-            return connection.execute(sql, values).fetchall()
+        return self.database.asked(lambda connection: connection.execute(sql, values).fetchall())
 
     @contextmanager
     def write(self) -> Iterator[Cursor]:
