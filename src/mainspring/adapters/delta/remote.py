@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
-import math
 import os
 import threading
 import time
@@ -55,8 +54,6 @@ _REMOTE = (
 )
 _STAY = frozenset({"_files", "_writing", "_before"})
 """Folders of a state folder that mean the same whoever writes."""
-_SURE_S = 5.0
-"""For how long a look at who writes is believed; every commit is sure of it anyway."""
 _UNUSED_S = 3600.0
 _AT_ONCE = 8
 _CHUNK = 8 << 20
@@ -82,7 +79,6 @@ class RemoteDeltaTables(DeltaTables):
         self._store, self._options = found.store, dict(found.options)
         self._homes = Homes(self._store, self._url, place)
         self._epoch: int | None = None
-        self._looked = 0.0
 
     # -- what others ask ----------------------------------------------------------------------------------------------
 
@@ -293,17 +289,13 @@ class RemoteDeltaTables(DeltaTables):
             return self._homes.owner()
 
     def claim(self) -> None:
-        """Become the state folder that writes these tables, or find that this is so, now or a few seconds ago."""
-        with self._turning(EPOCH):
-            if self._epoch is not None:
-                if time.monotonic() - self._looked < _SURE_S:
-                    return
-                looked = time.monotonic()
-                if not self._homes.followed(self._epoch):
-                    self._looked = looked
-                    return
-                self._epoch = None
-            self._begin(self._homes.claim())
+        """Become the state folder that writes these tables, or find that this is so or was when this was first asked.
+
+        Whoever has taken over since is met by the next commit; nobody waits for the store here, which may be away.
+        """
+        if self._epoch is None:
+            with self._turning(EPOCH):
+                self._begin(self._homes.claim())
 
     def take(self, owner: str) -> tuple[Owner, Path | None]:
         """Write these tables from here in the place of another, who is refused from then on."""
@@ -323,17 +315,17 @@ class RemoteDeltaTables(DeltaTables):
         return old if found else None
 
     def _begin(self, owner: Owner) -> None:
-        looked = time.monotonic()
         self._epoch = owner.epoch
         if self._homes.fenced() < owner.epoch:
             for table in self.tables():
                 self._append_held(table, self.schema(table).empty_table(), Txn(EPOCH, owner.epoch))
             self._homes.note_fenced(owner.epoch)
-        self._looked = looked
 
     def _surely(self) -> None:
         """As `claim`, as of this moment."""
-        self._looked = -math.inf
+        with self._turning(EPOCH):
+            if self._epoch is not None and self._homes.followed(self._epoch):
+                self._epoch = None
         self.claim()
 
     def _hold(self, table: str, handle: deltalake.DeltaTable) -> None:
