@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from mainspring.engine.context import current
     from mainspring.errors import MainspringError
     from mainspring.server.features.store import FeatureStore, feature_store
+    from mainspring.server.scoring.score import score
 
 _HOMES = {
     "App": "declare.app",
@@ -78,6 +79,7 @@ _HOMES = {
     "one_of": "declare.checking",
     "references": "declare.checking",
     "rows": "declare.checking",
+    "score": "server.scoring.score",
     "stddev": "declare.aggregate",
     "total": "declare.aggregate",
     "unique": "declare.checking",
@@ -119,6 +121,7 @@ __all__ = [
     "quantile",
     "references",
     "rows",
+    "score",
     "stddev",
     "total",
     "unique",

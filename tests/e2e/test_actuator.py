@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
+import grpc
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.conftest import Served, call, serve
 from mainspring.protocols.actuator.rest import PAGES
@@ -26,18 +28,26 @@ KEYS = json.dumps({"customer": "c01", "amount": 20.0}).encode()
 
 
 class Admin(ThreadingHTTPServer):
-    """What a Spring Boot Admin does with its clients: takes them under an id, and asks for a login."""
+    """What a Spring Boot Admin does with its clients: takes them under an id, and asks for a login.
 
-    asked: list[tuple[str, str, dict[str, Any]]]
+    And what an OpenTelemetry collector does: takes spans.
+    """
 
     def __init__(self) -> None:
-        asked = self.asked = []
+        asked: list[tuple[str, str, dict[str, Any]]] = []
+        spans: list[dict[str, Any]] = []
+        self.asked, self.spans = asked, spans
 
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
-                login = base64.b64decode(self.headers["authorization"].removeprefix("Basic ")).decode()
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                asked.append((f"{self.command} {self.path}", login, json.loads(body or b"{}")))
+                scheme, _, word = self.headers["authorization"].partition(" ")
+                body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
+                if self.path == "/v1/traces":
+                    assert (scheme, word) == ("Bearer", "swordfish")
+                    parts = [part for one in body["resourceSpans"] for part in one["scopeSpans"]]
+                    spans.extend(span for part in parts for span in part["spans"])
+                else:
+                    asked.append((f"{self.command} {self.path}", base64.b64decode(word).decode(), body))
                 created = self.command == "POST"
                 said = json.dumps({"id": "a1b2c3d4e5f6"}).encode() if created else b""
                 self.send_response(201 if created else 204)
@@ -85,6 +95,11 @@ url = "http://127.0.0.1:{admin.server_port}"
 user = "client"
 password = "file:words"
 share_token = true
+
+[telemetry]
+otlp = "http://127.0.0.1:{admin.server_port}"
+otlp_token = "file:words"
+sample = 0.0
 """)
     found = serve(project, "serve")
     try:
@@ -287,6 +302,40 @@ def test_the_log_is_served_in_parts(served: Served) -> None:
         assert headers["content-range"].endswith("/14")
     for asked in ("bytes=14-", "bytes=-", "lines=1-2", "bytes=x-y"):
         assert ask(served, "/logfile", range=asked)[0] == 416
+
+
+def test_requests_of_a_kept_trace_are_spans_on_rest_and_grpc(served: Served, admin: Admin) -> None:
+    trace, caller = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    headers = {"traceparent": f"00-{trace}-{caller}-01"}
+    status, _, answer = call(f"{served.url}/endpoint/returns", KEYS, headers)
+    assert status == 200
+    assert answer["traceresponse"].startswith(f"00-{trace}-")
+    assert call(f"{served.url}/endpoint/returns", KEYS)[2]["traceresponse"].endswith("-00"), "not in the sample"
+    (taken,) = json.loads(call(f"{served.url}/v2/models/returns")[1])["inputs"]
+    width = taken["shape"][1]
+    body = {"inputs": [{**taken, "shape": [1, width], "data": [1.0] * width}]}
+    assert call(f"{served.url}/v2/models/returns/infer", body, headers)[0] == 200
+    line = next(line for line in served.log.read_text().splitlines() if line.startswith("grpc "))
+    with grpc.insecure_channel(line.split()[1]) as channel:
+        asked = channel.unary_unary("/inference.GRPCInferenceService/ModelMetadata")
+        asked(b"\n\x07returns", timeout=60, metadata=[("traceparent", headers["traceparent"])])
+    wait_for(lambda: len([one for one in admin.spans if one["kind"] == 2]) == 3)
+    assert {one["traceId"] for one in admin.spans} == {trace}
+    whole = {one["name"]: one for one in admin.spans if one["kind"] == 2}
+    assert whole.keys() == {"POST endpoint", "POST infer", "inference.GRPCInferenceService/ModelMetadata"}
+    assert {one["parentSpanId"] for one in whole.values()} == {caller}
+    assert whole["POST endpoint"]["spanId"] == answer["traceresponse"].split("-")[2]
+    for name, protocol in (("POST endpoint", "native"), ("POST infer", "oip")):
+        facts = {one["key"]: one["value"] for one in whole[name]["attributes"]}
+        assert facts["mainspring.protocol"] == {"stringValue": protocol}
+        assert facts["http.response.status_code"] == {"intValue": "200"}
+        parts = [one["name"] for one in admin.spans if one.get("parentSpanId") == whole[name]["spanId"]]
+        assert "compute" in parts
+    page = ask(served, "/prometheus")[1].decode()
+    samples = [one for family in text_string_to_metric_families(page) for one in family.samples]
+    for name in ("inferences_total", "predictions_total", "inference_seconds_count", "inference_bytes_total"):
+        found = {one.labels["protocol"] for one in samples if one.name == f"mainspring_{name}" and one.value}
+        assert found == {"native", "oip"}, name
 
 
 def test_our_own_pages(served: Served) -> None:

@@ -72,11 +72,10 @@ def statistics(served: Served) -> Any:
 
 
 def shown(served: Served, name: str) -> float:
-    """A number of the metrics page of the model."""
+    """A number of the metrics page of the model, by whatever wires."""
     page = call(f"{served.console}/actuator/prometheus")[1].decode()
-    found = re.search(rf'^{name}\{{app="shop",model="returns",version="1"\}} (\S+)', page, re.MULTILINE)
-    assert found is not None
-    return float(found[1])
+    model = r'app="shop",model="returns",(?:protocol="\w*",)?version="1"'
+    return sum(float(value) for value in re.findall(rf"^{name}\{{{model}\}} (\S+)", page, re.MULTILINE))
 
 
 def wait_for(holds: Callable[[], bool]) -> None:

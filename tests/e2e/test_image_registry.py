@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.metadata
 import json
+import os
+import struct
 import subprocess
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import image_kit
+from e2e.conftest import mainspring
 from mainspring.deploy.image.blobs import BlobStore
 from mainspring.deploy.image.entries import entry_of_bytes
 from mainspring.deploy.image.layer import Layer
@@ -294,3 +301,153 @@ def test_a_damaged_blob_is_noticed(served: tuple[str, Path], tmp_path: Path) -> 
     assert caught.value.code == "MS-4084"
     assert base.layers
     assert Sent().uploaded == 0
+
+
+# -- images for several platforms -------------------------------------------------------------------------------------
+
+MACHINES = {"amd64": 62, "arm64": 183}
+"""What ELF calls them."""
+
+
+def small_project(folder: Path, base: str) -> Path:
+    """A project whose lock has one distribution of machine code, and a mainspring that has nothing in it."""
+    mainspring("new", "shop", cwd=folder)
+    project, version = folder / "shop", importlib.metadata.version("mainspring")
+    wheel = folder / "wheels" / f"mainspring-{version}-py3-none-any.whl"
+    wheel.parent.mkdir()
+    about = f"mainspring-{version}.dist-info"
+    with zipfile.ZipFile(wheel, "w") as made:
+        made.writestr("mainspring/__init__.py", "")
+        made.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: mainspring\nVersion: {version}\n")
+        made.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        made.writestr(f"{about}/RECORD", "")
+    image_kit.ship(project, wheel, base)
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    own = f"mainspring=={version} --hash=sha256:{digest}\n"
+    (project / "requirements.lock").write_text(image_kit.lock_of("msgspec") + own)
+    return project
+
+
+def machine_of(host: str, name: str, architecture: str, folder: Path) -> set[int]:
+    """The machines that the shared objects of an image's dependencies are for, as skopeo takes the image for one."""
+    words = ["copy", "--override-arch", architecture, "--src-tls-verify=false", f"docker://{host}/{name}"]
+    done = subprocess.run([program("skopeo"), *words, f"dir:{folder}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert json.loads((folder / manifest["config"]["digest"][7:]).read_text())["architecture"] == architecture
+    found = set()
+    for layer in manifest["layers"]:
+        with tarfile.open(folder / layer["digest"][7:]) as opened:
+            for member in opened:
+                if member.name.endswith(".so"):
+                    head = opened.extractfile(member).read(20)
+                    assert head[:4] == b"\x7fELF"
+                    found.add(struct.unpack_from("<H", head, 18)[0])
+    return found
+
+
+def test_one_index_holds_the_image_of_each_platform(served: tuple[str, Path], tmp_path: Path) -> None:
+    """The wheels of each are those of its machine; none of them is run, and the app's layers are the same ones."""
+    host, folder = served
+    project = small_project(tmp_path, a_base(host, BlobStore(tmp_path / "s"), "base/both", index=True))
+    env = {"MAINSPRING_IMAGE_REPOSITORY": f"{host}/team/both"}
+    words = ("build", "--image", "--json", "--tag", "v1")
+    both = ("--platform", "linux/amd64", "--platform", "linux/arm64")
+    told = json.loads(mainspring(*words, *both, cwd=project, env=env).stdout)
+    raw = subprocess.run(
+        [program("skopeo"), "inspect", "--raw", "--tls-verify=false", f"docker://{host}/team/both:v1"],
+        capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    assert f"sha256:{hashlib.sha256(raw).hexdigest()}" == told["digest"]
+    index = json.loads(raw)
+    assert index["mediaType"] == "application/vnd.oci.image.index.v1+json"
+    assert [one["platform"] for one in index["manifests"]] == [
+        {"architecture": one, "os": "linux"} for one in ("amd64", "arm64")
+    ]
+    for one, machine in MACHINES.items():
+        assert machine_of(host, "team/both:v1", one, tmp_path / one) == {machine}
+    apart = [{one["digest"] for one in json.loads((tmp_path / one / "manifest.json").read_text())["layers"]}
+             for one in MACHINES]  # fmt: skip
+    assert len(apart[0] ^ apart[1]) == 2, "only the dependencies differ"
+    assert set(told["sbom"]) == {one["digest"] for one in index["manifests"]}
+    before = uploads(folder)
+    assert json.loads(mainspring(*words, *both, cwd=project, env=env).stdout)["digest"] == told["digest"]
+    assert uploads(folder) == before
+    alone = json.loads(mainspring(*words[:3], *both[2:], cwd=project, env=env).stdout)
+    assert alone["digest"] == index["manifests"][1]["digest"], "one platform alone needs no index"
+
+
+# -- credential helpers -----------------------------------------------------------------------------------------------
+
+HELPER = """#!/bin/sh
+read host
+echo "$1 $host" >> {log}
+{does}
+"""
+
+
+def helper(folder: Path, monkeypatch: pytest.MonkeyPatch, does: str) -> Path:
+    """A credential helper on the PATH; the log of what it was asked."""
+    place = folder / "bin"
+    place.mkdir(exist_ok=True)
+    program_ = place / "docker-credential-fake"
+    program_.write_text(HELPER.format(log=folder / "asked", does=does))
+    program_.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+    return folder / "asked"
+
+
+@pytest.mark.parametrize("how", ["credHelpers", "credsStore"])
+def test_a_credential_helper_is_asked(
+    served: tuple[str, Path], tmp_path: Path, no_docker_config: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    host, _ = served
+    reference = a_base(host, BlobStore(tmp_path / "s"), "base/helped")
+    with TokenRegistry(host) as guarded:
+        config = {"credHelpers": {guarded.host: "fake"}} if how == "credHelpers" else {"credsStore": "fake"}
+        (no_docker_config / "config.json").write_text(json.dumps(config))
+        answer = json.dumps({"ServerURL": guarded.host, "Username": "ada", "Secret": PASSWORD})
+        asked = helper(tmp_path, monkeypatch, f"echo '{answer}'")
+        assert opened(guarded.host, "base/helped").manifest("v1").digest == opened(host, "base/helped").digest_of("v1")
+        assert asked.read_text().splitlines()[0] == f"get {guarded.host}"
+        login(no_docker_config, guarded.host, "wrong")
+        config |= json.loads((no_docker_config / "config.json").read_text())
+        (no_docker_config / "config.json").write_text(json.dumps(config))
+        if how == "credHelpers":
+            assert opened(guarded.host, "base/helped").digest_of("v1"), "it goes before what a file says"
+    assert reference
+
+
+@pytest.mark.parametrize(
+    ("does", "why"),
+    [
+        ("echo 'boom: keychain is locked' >&2; exit 1", "keychain is locked"),
+        ("echo hunter2", "has no Username"),
+        ('echo \'{"Username":"ada"}\'', "has no Username"),
+        ('echo \'{"Username":"<token>","Secret":"hunter2"}\'', "identity token"),
+        (None, "not on the PATH"),
+    ],
+)
+def test_a_helper_that_gives_nothing_is_named(
+    tmp_path: Path, no_docker_config: Path, monkeypatch: pytest.MonkeyPatch, does: str | None, why: str
+) -> None:
+    host = "127.0.0.1:5"
+    (no_docker_config / "config.json").write_text(json.dumps({"credHelpers": {host: "fake"}}))
+    if does is not None:
+        helper(tmp_path, monkeypatch, does)
+    with pytest.raises(MainspringError) as caught:
+        opened(host, "x")
+    assert caught.value.code == "MS-2751"
+    assert why in caught.value.why
+    assert "hunter2" not in "\n".join(caught.value.lines())
+
+
+def test_a_store_without_the_registry_or_without_a_program_is_passed_over(
+    served: tuple[str, Path], tmp_path: Path, no_docker_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, _ = served
+    (no_docker_config / "config.json").write_text(json.dumps({"credsStore": "fake"}))
+    assert opened(host, "nobody/x").digest_of("v1") == ""
+    asked = helper(tmp_path, monkeypatch, "echo 'credentials not found in native keychain'; exit 1")
+    assert opened(host, "nobody/x").digest_of("v1") == ""
+    assert asked.read_text() == f"get {host}\n"

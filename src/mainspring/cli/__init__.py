@@ -26,6 +26,7 @@ VERBS = {
     "build": "what ships the app: an image, objects for a cluster, pipelines, files for CI",
     "deploy": "bring the app to where it runs, and look after it there",
     "ask": "talk to an assistant in the terminal",
+    "score": "a whole table scored with a model, into a file",
     "show": "list or describe anything",
     "tables": "who writes the tables of an object store; taking that over",
     "why": "why a step ran again, or did not",

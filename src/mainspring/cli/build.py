@@ -29,6 +29,7 @@ FORMS = ("manifests", "helm", "kustomize")
 @click.option("--image", "image", is_flag=True, help="an OCI image: pushed to image.repository, without a daemon")
 @click.option("--layout", type=click.Path(file_okay=False, path_type=Path), help="write it as an OCI layout into DIR")
 @click.option("--bill", type=click.Path(file_okay=False, path_type=Path), help="its bill of materials into DIR, too")
+@click.option("--platform", "platforms", multiple=True, metavar="OS/ARCH", help="linux/amd64, linux/arm64, or both")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="a name for it; the first 16 digits of its digest")
 @click.option(
     "--for", "variant", type=click.Choice(sorted(VARIANTS)), default="kubernetes", show_default=True, help="the target"
@@ -52,6 +53,7 @@ def command(
     image: bool,
     layout: Path | None,
     bill: Path | None,
+    platforms: tuple[str, ...],
     tags: tuple[str, ...],
     variant: str,
     ejected: bool,
@@ -85,4 +87,4 @@ def command(
     if objects:
         name = target or ("kserve" if kserve else "kubernetes")
         return rendering.render_target(project, profile, as_json, name, form or FORMS[0], use, to)
-    return imaging.build_image(project, profile, as_json, layout, tags, variant, ejected, bill)
+    return imaging.build_image(project, profile, as_json, layout, tags, variant, ejected, bill, platforms)

@@ -30,12 +30,14 @@ def build_image(
     variant: str,
     ejected: bool,
     to_folder: Path | None = None,
+    platforms: tuple[str, ...] = (),
 ) -> int:
     """Make an image and send it where it belongs; or, `ejected`, write what another builder takes.
 
-    `to_folder` gets the bills of materials, too: ``image.cdx.json``.
+    `to_folder` gets the bills of materials, too: ``image.cdx.json``. `platforms` are those of this image,
+    instead of those of the settings.
     """
-    services = open_services(project, profile)
+    services = open_services(project, profile, {"image.platforms": list(platforms) or None})
     settings, started = services.settings, time.monotonic()
     try:
         told = (lambda text: None) if as_json else tell

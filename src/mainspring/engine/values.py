@@ -273,7 +273,8 @@ def load(result: StoredResult, objects: Objects, wanted: object = None, place: P
     Args:
         result: what was stored.
         objects: where it is.
-        wanted: the annotation of the parameter that receives it; None leaves it as its producer returned it.
+        wanted: the annotation of the parameter that receives it; None leaves it as its producer returned it, and
+            `StoredResult` leaves it in the store, for a step that reads of it what it needs.
         place: a folder to put a file or folder into under its own name; without it a file is read in place and
             must not be written to.
 
@@ -281,6 +282,8 @@ def load(result: StoredResult, objects: Objects, wanted: object = None, place: P
         UserCodeError: MS-2023, the result does not fit the annotation.
         StoreError: as the object store raises.
     """
+    if wanted is StoredResult:
+        return result
     if result.kind == MANIFEST:
         item = _item_type(wanted)
         items = read_manifest(result, objects)

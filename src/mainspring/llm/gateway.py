@@ -17,7 +17,7 @@ from mainspring.llm.keys import KeyRing
 from mainspring.llm.lanes import Lane
 from mainspring.llm.limits import Account, Accounts
 from mainspring.llm.prompts import PromptRegistry
-from mainspring.llm.record import Recorder
+from mainspring.llm.record import CallRecord, Recorder
 from mainspring.llm.refused import Refused
 from mainspring.llm.run import Kit, Run
 from mainspring.llm.schemas import SchemaBook
@@ -55,7 +55,7 @@ class Gateway:
         tenants: Mapping[str, Limits] | None = None,
         prices: PriceTable | None = None,
         prompts: PromptRegistry | None = None,
-        recorder: Recorder | None = None,
+        recorder: Recorder[CallRecord] | None = None,
         spent: Mapping[str, int] | None = None,
         others: Callable[[bytes], Key | None] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,

@@ -1,18 +1,19 @@
-"""GenAI spans for an OpenTelemetry collector: OTLP over HTTP in JSON, from the recorder's thread, never on the way."""
+"""Spans for an OpenTelemetry collector: OTLP over HTTP in JSON, from the recorder's thread, never on the way."""
 
 from __future__ import annotations
 
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, TypeVar
 
 import orjson
 
 from mainspring.errors import ServiceError
 from mainspring.llm.record import CallRecord
 
-__all__ = ["NAMES", "OtlpSpans", "span_of"]
+__all__ = ["NAMES", "OtlpSpans", "otlp_value", "span_of"]
 
 NAMES: Mapping[str, str] = {
     "operation": "gen_ai.operation.name",
@@ -30,6 +31,8 @@ NAMES: Mapping[str, str] = {
     "error": "error.type",
 }
 """What the attributes are called in the version of the GenAI conventions that is emitted."""
+
+Record = TypeVar("Record")
 
 _OPERATIONS = {"embeddings": "embeddings", "completions": "text_completion"}
 _SECONDS = 10.0
@@ -61,7 +64,7 @@ def span_of(record: CallRecord) -> dict[str, object]:
         "kind": 3,
         "startTimeUnixNano": str(record.at_ns),
         "endTimeUnixNano": str(record.at_ns + record.total_us * 1000),
-        "attributes": [{"key": NAMES[key], "value": _value(value)} for key, value in values.items() if value != ""],
+        "attributes": [{"key": NAMES[key], "value": otlp_value(value)} for key, value in values.items() if value != ""],
         "status": {"code": 2, "message": record.error_kind} if record.status == "error" else {},
     }
     if record.trace[1]:
@@ -69,7 +72,8 @@ def span_of(record: CallRecord) -> dict[str, object]:
     return found
 
 
-def _value(value: object) -> dict[str, object]:
+def otlp_value(value: object) -> dict[str, object]:
+    """A value as OTLP's JSON writes it."""
     if isinstance(value, bool):
         return {"boolValue": value}
     if isinstance(value, int):
@@ -77,31 +81,43 @@ def _value(value: object) -> dict[str, object]:
     if isinstance(value, float):
         return {"doubleValue": value}
     if isinstance(value, list):
-        return {"arrayValue": {"values": [_value(part) for part in value]}}
+        return {"arrayValue": {"values": [otlp_value(part) for part in value]}}
     return {"stringValue": str(value)}
 
 
-class OtlpSpans:
+class OtlpSpans(Generic[Record]):
     """A sink that posts spans to ``{endpoint}/v1/traces``.
 
     Args:
         endpoint: the collector's address, as in ``OTEL_EXPORTER_OTLP_ENDPOINT``.
         service: ``service.name`` of the resource.
         headers: further headers, as in ``OTEL_EXPORTER_OTLP_HEADERS``.
+        spans: makes the spans of a record.
+        scope: what has made them.
     """
 
-    def __init__(self, endpoint: str, service: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        service: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        spans: Callable[[Record], Sequence[Mapping[str, object]]],
+        scope: str,
+    ) -> None:
+        self._spans = spans
+        self._scope = {"name": scope}
         self._url = endpoint.rstrip("/") + "/v1/traces"
         self._headers = {"content-type": "application/json", **(headers or {})}
-        self._resource = {"attributes": [{"key": "service.name", "value": _value(service)}]}
+        self._resource = {"attributes": [{"key": "service.name", "value": otlp_value(service)}]}
 
-    def write(self, records: Sequence[CallRecord]) -> None:
+    def write(self, records: Sequence[Record]) -> None:
         """Post a batch.
 
         Raises:
             ServiceError: MS-4060, the collector does not take it.
         """
-        scope = {"scope": {"name": "mainspring.llm"}, "spans": [span_of(record) for record in records]}
+        scope = {"scope": self._scope, "spans": [span for record in records for span in self._spans(record)]}
         body = orjson.dumps({"resourceSpans": [{"resource": self._resource, "scopeSpans": [scope]}]})
         request = urllib.request.Request(self._url, body, self._headers, method="POST")
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -78,36 +78,58 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False):
     texts: tuple[Generation, Answer] | None = None
 
 
-class Sink(Protocol):
+Record = TypeVar("Record")
+Written = TypeVar("Written", contravariant=True)
+
+
+class Sink(Protocol[Written]):
     """Where records go; called in the recorder's thread alone."""
 
-    def write(self, records: Sequence[CallRecord]) -> None:
+    def write(self, records: Sequence[Written]) -> None:
         """Write a batch down; a fault costs these records, never a request."""
 
     def close(self) -> None:
         """No more comes."""
 
 
-class Recorder:
+class Recorder(Generic[Record]):
     """A bounded ring, and the thread that empties it into sinks.
 
     Args:
         sinks: where the records go.
         told: told of a sink's fault, once for each that begins.
         ring: records that may wait; when it is full the newest are dropped and counted.
+        what: the records are called, where a fault is told.
 
     Attributes:
         dropped: how many were.
     """
 
-    __slots__ = ("_faulty", "_most", "_ring", "_sinks", "_stop", "_thread", "_told", "_wake", "_written", "dropped")
+    __slots__ = (
+        "_faulty",
+        "_most",
+        "_ring",
+        "_sinks",
+        "_stop",
+        "_thread",
+        "_told",
+        "_wake",
+        "_what",
+        "_written",
+        "dropped",
+    )
 
     def __init__(
-        self, sinks: Sequence[Sink], told: Callable[[str], None] = lambda line: None, ring: int = _RING
+        self,
+        sinks: Sequence[Sink[Record]],
+        told: Callable[[str], None] = lambda line: None,
+        ring: int = _RING,
+        what: str = "LLM records",
     ) -> None:
+        self._what = what
         self._sinks = tuple(sinks)
         self._told = told
-        self._ring: deque[CallRecord] = deque()
+        self._ring: deque[Record] = deque()
         self._most = ring
         self._faulty: set[int] = set()
         self._wake = threading.Event()
@@ -118,10 +140,10 @@ class Recorder:
 
     def start(self) -> None:
         """Begin to write."""
-        self._thread = threading.Thread(target=self._loop, name="mainspring-llm-records", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="mainspring-records", daemon=True)
         self._thread.start()
 
-    def add(self, record: CallRecord) -> None:
+    def add(self, record: Record) -> None:
         """Take a record; never waits."""
         if len(self._ring) >= self._most:
             self.dropped += 1
@@ -158,7 +180,7 @@ class Recorder:
         for sink in self._sinks:
             sink.close()
 
-    def _write(self, batch: Sequence[CallRecord]) -> None:
+    def _write(self, batch: Sequence[Record]) -> None:
         for place, sink in enumerate(self._sinks):
             try:
                 sink.write(batch)
@@ -166,4 +188,4 @@ class Recorder:
             except Exception as error:
                 if place not in self._faulty:
                     self._faulty.add(place)
-                    self._told(f"LLM records are not written: {type(error).__name__}: {error}")
+                    self._told(f"{self._what} are not written: {type(error).__name__}: {error}")

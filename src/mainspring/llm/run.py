@@ -31,7 +31,7 @@ class Kit(msgspec.Struct, frozen=True):
     """What all runs of a gateway share."""
 
     prices: PriceTable
-    recorder: Recorder | None
+    recorder: Recorder[CallRecord] | None
     schemas: SchemaBook
     clock_ns: Callable[[], int]
     sweep: Sweep

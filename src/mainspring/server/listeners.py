@@ -71,6 +71,7 @@ from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.state import WorkerState
 from mainspring.server.tls import context_of
 from mainspring.serving.inference import ServedModels
+from mainspring.serving.tracing import Tracing
 
 __all__ = ["Ask", "Listeners", "MakeConsole", "Served"]
 
@@ -99,6 +100,7 @@ class Served:
         calls: the file of the language models' calls.
         startup: the steps of the start.
         upkeep: what is done again and again, with its pause in seconds.
+        tracing: makes spans of requests; None makes none.
     """
 
     state: WorkerState
@@ -111,6 +113,7 @@ class Served:
     calls: Path
     startup: Startup
     upkeep: Callable[[], Sequence[tuple[str, float]]]
+    tracing: Tracing | None = None
 
     def talking(self) -> Talking:
         """What the console asks assistants with."""
@@ -270,6 +273,7 @@ class Listeners:
             limits,
             guard=let_in,
             cors=cors_of(settings),
+            tracing=self._served.tracing,
             watch=self._count if self._leads and "httpexchanges" in exposed_pages(settings) else self._counts.count,
             on_error=self._fault,
         )
@@ -319,6 +323,7 @@ class Listeners:
             native,
             rates=self._rates,
             refused=self._counts.refused,
+            tracing=self._served.tracing,
         )
         return wires
 

@@ -40,7 +40,17 @@ from mainspring.training.steps import tasks_of_model
 
 Mode = Literal["pool", "inline"]
 
-__all__ = ["Done", "apply", "graph_for", "named_node", "online_views", "resolver", "run_named", "segments_of"]
+__all__ = [
+    "Done",
+    "apply",
+    "graph_for",
+    "named_node",
+    "online_views",
+    "resolver",
+    "run_named",
+    "segments_of",
+    "workers_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,7 @@ def apply(
     """
     graph = graph_for(services, plan, f"app/{app.name}", None)
     mode: Mode = "inline" if inline else "pool"
-    workers = _workers(services)
+    workers = workers_of(services)
     report = run_graph(graph, services, watch=watch, mode=mode, workers=workers, reason=reason, keep_going=True)
     if report.status == "ok":
         if prompts := prompts_of(plan):
@@ -132,14 +142,14 @@ def run_named(
         services,
         watch=watch,
         mode="inline" if inline else "pool",
-        workers=_workers(services),
+        workers=workers_of(services),
         reason=reason or "run",
         force=frozenset(wanted) if force else frozenset(),
     )
     return Done(report, _small_result(services, report, wanted))
 
 
-def _workers(services: Services) -> int | None:
+def workers_of(services: Services) -> int | None:
     """How many steps run at once; None is one a core."""
     return services.settings.whole("engine.workers") or None
 

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import uvloop
 
@@ -17,13 +17,14 @@ from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.declare.assistant import AssistantEndpoint
 from mainspring.declare.declaration import spec_of
+from mainspring.llm.record import Recorder
 from mainspring.monitoring.stats.decide import Finding
 from mainspring.plan.graph import Plan
 from mainspring.ports.llm import Usage
 from mainspring.server.answering.assistants import Assistants, assistants_of
 from mainspring.server.answering.language import Language
 from mainspring.server.answering.outside import close_all, outside_of
-from mainspring.server.answering.records import recorder_of
+from mainspring.server.answering.records import recorder_of, request_recorder
 from mainspring.server.answering.watching import AnswerMonitors, run_log_path
 from mainspring.server.http.callers import callers_of
 from mainspring.server.http.host import run_listeners
@@ -36,6 +37,7 @@ from mainspring.server.state import WorkerState
 from mainspring.server.upkeep import Upkeep
 from mainspring.server.workers.link import WorkerPlace
 from mainspring.server.workers.rates import SharedRates
+from mainspring.serving.tracing import Tracing
 
 __all__ = ["ServerProcess"]
 
@@ -87,6 +89,7 @@ class ServerProcess:
         self._only = frozenset(only)
         self._calls = services.state / "log" / "calls.db"
         self._recorder = recorder_of(services, self._calls, plan.app, told)
+        self._spans = request_recorder(services, plan.app, told)
         self.language = Language(services, plan, told, self._recorder)
         self.assistants: Assistants = {}
         self._outside = outside_of(plan, self._settings, told)
@@ -138,6 +141,7 @@ class ServerProcess:
             self._calls,
             self._startup,
             lambda: [] if self._upkeep is None else self._upkeep.described(),
+            self._tracing(),
         )
         shared = self._place is not None
         listeners = Listeners(
@@ -173,6 +177,23 @@ class ServerProcess:
             if not self._only or node.name in self._only
         }
 
+    def _start_outside(self) -> None:
+        for outside in self._outside.values():
+            outside.start()
+
+    async def _close_assistants(self) -> None:
+        for assistant in self.assistants.values():
+            await assistant.close()
+
+    def _recorders(self) -> list[Recorder[Any]]:
+        return [self._recorder] if self._spans is None else [self._recorder, self._spans]
+
+    def _tracing(self) -> Tracing | None:
+        if self._spans is None:
+            return None
+        share = self._settings.number("telemetry.sample")
+        return Tracing(self._spans.add, share, self._settings.number("telemetry.slow_ms") / 1e3)
+
     def _rates(self) -> Rates | None:
         """How often each caller may ask: all workers together."""
         place = self.state.rates_file
@@ -202,9 +223,9 @@ class ServerProcess:
                 self._told(f"{bound.name:<11} {bound.url}")
             if not self.state.ready():
                 self._told("not ready: an endpoint's model has no champion yet")
-            self._recorder.start()
-            for outside in self._outside.values():
-                outside.start()
+            for recorder in self._recorders():
+                recorder.start()
+            self._start_outside()
             upkeep.start()
             listeners.register()
             if self._place is not None:
@@ -215,11 +236,11 @@ class ServerProcess:
             self.state.vector_indexes.stop()
             await upkeep.stop()
             await listeners.stop_grpc()
-            for assistant in self.assistants.values():
-                await assistant.close()
+            await self._close_assistants()
             await close_all(self._outside.values())
             await self.language.stop(self._settings.number("server.drain"))
-            await asyncio.to_thread(self._recorder.stop)
+            for recorder in self._recorders():
+                await asyncio.to_thread(recorder.stop)
 
         def asked(number: int) -> None:
             self.interrupted = self.interrupted or (number == signal.SIGINT and not self.state.ready())

@@ -58,6 +58,7 @@ from mainspring.server.workers.rates import rates_file
 from mainspring.server.workers.status import Flip, StatusFile, flips, read_statuses, status_of
 from mainspring.server.workers.waiting import FlipWatch
 from mainspring.serving.calls import Reason, Rejected
+from mainspring.serving.counts import ModelCounts
 from mainspring.serving.endpoint import EndpointService, ModelColumn, dates_among
 from mainspring.serving.merging import MOMENTARY, WorkerMetrics
 from mainspring.serving.models import LiveModel
@@ -106,6 +107,7 @@ class WorkerState:
         path = metrics_file(self._kept, worker, only)
         self.metrics = _metrics(path)
         self.together = WorkerMetrics(self.metrics, path, workers) if workers > 1 else None
+        self._counts = ModelCounts(self.metrics, plan.app)
         self.board = Board(board_file(self._kept, ending_of(only)), worker) if workers > 1 else None
         self.rates_file = rates_file(self._kept, ending_of(only)) if workers > 1 else None
         self.ledgers = Ledgers(self._kept / "rollouts", f"{worker}{ending_of(only)}")
@@ -276,6 +278,7 @@ class WorkerState:
             waits=self.waits,
             routes=EndpointRoutes(self.models, self.loading, model_name, lambda: self._plans[node.name], columns),
             shadows=lambda: self._shadow_log(node.name) if share else None,
+            counts=self._counts,
         )
 
     def _shadow_log(self, endpoint: str) -> PredictionLog:

@@ -63,8 +63,8 @@ class Meter:
     def executed(self, rows: int, calls: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
         """A batch was computed: its rows and calls, and how long bringing together, computing and parting took."""
 
-    def waited(self, seconds: float) -> None:
-        """A call waited that long."""
+    def waited(self, seconds: float, protocol: str) -> None:
+        """A call that came by a wire waited that long."""
 
     def refused(self) -> None:
         """A call was refused: the queue is full."""
@@ -79,11 +79,12 @@ class Meter:
 class _Work:
     """A call that waits."""
 
-    __slots__ = ("arrived", "future", "group", "level", "matrix", "rows", "size", "taken", "timer")
+    __slots__ = ("arrived", "future", "group", "level", "matrix", "protocol", "rows", "size", "taken", "timer")
 
     def __init__(
-        self, matrix: Array, group: Hashable, level: int, future: asyncio.Future[Scored], arrived: float
+        self, matrix: Array, group: Hashable, level: int, future: asyncio.Future[Scored], arrived: float, protocol: str
     ) -> None:
+        self.protocol = protocol
         self.matrix: Array | None = matrix
         self.rows = len(matrix)
         self.size = matrix.nbytes
@@ -139,7 +140,13 @@ class Batcher:
         return self._busy
 
     async def submit(
-        self, matrix: Array, *, group: Hashable = None, deadline: float | None = None, priority: int = 0
+        self,
+        matrix: Array,
+        *,
+        group: Hashable = None,
+        deadline: float | None = None,
+        priority: int = 0,
+        protocol: str = "",
     ) -> Scored:
         """Score a matrix, with others that wait.
 
@@ -150,6 +157,7 @@ class Batcher:
             group: what else must be equal for that: the parameters of the call.
             deadline: the clock's moment after which nobody waits.
             priority: 1 is the highest, 0 the default, which is between 1 and 3.
+            protocol: the wire that it came by, for its counts.
 
         Raises:
             Rejected: BUSY, the queue is full; EXPIRED, the deadline is over.
@@ -162,7 +170,7 @@ class Batcher:
         self._admit(matrix)
         loop = asyncio.get_running_loop()
         key = (group, matrix.dtype.str, matrix.shape[1:])
-        work = _Work(matrix, key, level_of(priority), loop.create_future(), now)
+        work = _Work(matrix, key, level_of(priority), loop.create_future(), now, protocol)
         self._enter(work)
         if deadline is not None:
             work.timer = loop.call_later(deadline - now, self._over, work)
@@ -250,7 +258,7 @@ class Batcher:
         self._busy = True
         now = self._clock()
         for work in works:
-            self._meter.waited(now - work.arrived)
+            self._meter.waited(now - work.arrived, work.protocol)
         self._executor.give(_Batch(self._compute, works, loop, now, self._done).carry_out)
 
     def _head(self) -> _Work | None:

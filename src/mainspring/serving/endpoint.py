@@ -11,6 +11,7 @@ from typing import Any
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import DataError
 from mainspring.serving.calls import Reason, Rejected
+from mainspring.serving.counts import CallCounts, ModelCounts
 from mainspring.serving.reading import (
     ANY,
     Answer,
@@ -117,38 +118,42 @@ def _put(
     return sink.put(values, score, version, now_us)
 
 
-def _watched(split: Split, scorer: Scorer, rows: Sequence[Sequence[object]]) -> Sequence[float]:
-    """The scores of a call, counted for the rollout: how long it took, or that the model has failed."""
-    begun = time.perf_counter_ns()
-    split.begun(scorer.version)
-    try:
-        scores = scorer.score(rows)
-    except DataError:  # what the caller has sent
-        raise
-    except Exception:
-        split.failed(scorer.version)
-        raise
-    finally:
-        split.ended(scorer.version)
-    split.answered(scorer.version, time.perf_counter_ns() - begun)
-    return scores
+class _Watched:
+    """A call of a version: how long it took, or that the model has failed, for the rollout and the counts."""
 
+    __slots__ = ("_begun", "_counts", "_looked", "_vectors", "queue_ns")
 
-async def _watched_soon(split: Split, scorer: Scorer, rows: Sequence[Sequence[object]]) -> Sequence[float]:
-    """The same on an event loop, which goes on meanwhile; what waits too long is not the version's failure."""
-    begun = time.perf_counter_ns()
-    split.begun(scorer.version)
-    try:
-        scores = await scorer.score_soon(rows)
-    except (DataError, Rejected):
-        raise
-    except Exception:
-        split.failed(scorer.version)
-        raise
-    finally:
-        split.ended(scorer.version)
-    split.answered(scorer.version, time.perf_counter_ns() - begun)
-    return scores
+    def __init__(self, counts: CallCounts, looked: LookedUp, vectors: Sequence[Sequence[object]]) -> None:
+        self._counts = counts
+        self._looked = looked
+        self._vectors = vectors
+        self.queue_ns = 0
+
+    def __enter__(self) -> _Watched:
+        self._begun = time.perf_counter_ns()
+        if (split := self._looked.split) is not None:
+            split.begun(self._looked.reading.scorer.version)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        took, split, version = (
+            time.perf_counter_ns() - self._begun,
+            self._looked.split,
+            self._looked.reading.scorer.version,
+        )
+        if split is not None:
+            split.ended(version)
+        if error is None:
+            rows = len(self._vectors)
+            columns = len(self._looked.reading.columns)
+            self._counts.answered(rows, self.queue_ns, took - self.queue_ns, 8 * rows * columns, 8 * rows)
+            if split is not None:
+                split.answered(version, took)
+            return
+        self._counts.failed()
+        # What the caller has sent, and what waits too long, is not the version's failure.
+        if split is not None and isinstance(error, Exception) and not isinstance(error, (DataError, Rejected)):
+            split.failed(version)
 
 
 class EndpointService:
@@ -170,6 +175,7 @@ class EndpointService:
         waits: whether looking features up waits for another machine, so that an event loop should not do it.
         routes: the model's versions; without them the one of `scorer` answers everything.
         shadows: called for where a shadow's answers are logged; gives None where they are not.
+        counts: where calls are counted; nowhere when left out.
     """
 
     def __init__(
@@ -189,7 +195,9 @@ class EndpointService:
         waits: bool = False,
         routes: Routes | None = None,
         shadows: Callable[[], ShadowSink | None] = lambda: None,
+        counts: ModelCounts | None = None,
     ) -> None:
+        self._counts = counts or ModelCounts(None, "")
         self.name = name
         self.waits = waits
         self.model = model
@@ -316,8 +324,9 @@ class EndpointService:
                 answers = self.concluded(mine, [moments[place] for place in places], part)
                 found |= dict(zip(places, answers, strict=True))
             return [found[place] for place in range(len(rows))]
-        vectors, split, scorer = self._vectors(rows, looked), looked.split, looked.reading.scorer
-        scores = scorer.score(vectors) if split is None else _watched(split, scorer, vectors)
+        vectors = self._vectors(rows, looked)
+        with self._watched(looked, vectors):
+            scores = looked.reading.scorer.score(vectors)
         return self._scored(rows, moments, looked, vectors, scores)
 
     async def concluded_soon(
@@ -336,9 +345,15 @@ class EndpointService:
                 answers = await self.concluded_soon(mine, [moments[place] for place in places], part)
                 found |= dict(zip(places, answers, strict=True))
             return [found[place] for place in range(len(rows))]
-        vectors, split, scorer = self._vectors(rows, looked), looked.split, looked.reading.scorer
-        soon = scorer.score_soon(vectors) if split is None else _watched_soon(split, scorer, vectors)
-        return self._scored(rows, moments, looked, vectors, await soon)
+        vectors = self._vectors(rows, looked)
+        with self._watched(looked, vectors) as watched:
+            scores, watched.queue_ns = await looked.reading.scorer.score_soon(vectors)
+        return self._scored(rows, moments, looked, vectors, scores)
+
+    def _watched(self, looked: LookedUp, vectors: Sequence[Sequence[object]]) -> _Watched:
+        split, version = looked.split, looked.reading.scorer.version
+        role = Role.CANARY if split is not None and version == split.canary else Role.STABLE
+        return _Watched(self._counts.of(self.model, version, "native", role), looked, vectors)
 
     def _vectors(self, rows: Sequence[Mapping[str, Any]], looked: LookedUp) -> list[tuple[object, ...]]:
         """The model's columns of each row."""

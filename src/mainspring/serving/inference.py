@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from mainspring.errors import DataError
 from mainspring.lazy import lazy
 from mainspring.serving.calls import Array, Call, Inference, Reason, Rejected, Tensor
+from mainspring.serving.counts import ModelCounts
 from mainspring.serving.endpoint import EndpointService
 from mainspring.serving.models import LiveModel
 from mainspring.serving.rollout.shadow import ShadowCall
@@ -202,13 +203,11 @@ class ServedModels:
         self.created_s = now() // 1_000_000
         self._table = table
         self._endpoints = endpoints
-        self._metrics = metrics
-        self._app = app
         self._now = now
         self._default = default
         self._timeout_s = timeout_s
         self._served: dict[tuple[str, str], ServedModel] = {}
-        self._counters: dict[tuple[str, str, str, str], _Counters] = {}
+        self._counts = ModelCounts(metrics, app)
         table.follow(self._forget)
 
     def names(self) -> Sequence[str]:
@@ -340,9 +339,7 @@ class ServedModels:
         """
         served = served or self.find(call.model, call.version, call.label)
         split = self._table.versions(served.name).split
-        counters = self._counters.get((served.name, served.version, call.protocol, served.role))
-        if counters is None:
-            counters = self._counted(served, call.protocol)
+        counts = self._counts.of(served.name, served.version, call.protocol, served.role)
         begun = time.perf_counter_ns()
         if split is not None:
             split.begun(served.version)
@@ -356,11 +353,11 @@ class ServedModels:
                 scores = live.scores(matrix)
             else:
                 deadline = self._deadline(call)
-                scored = await live.scores_soon(matrix, deadline, call.priority, call.parameters)
+                scored = await live.scores_soon(matrix, deadline, call.priority, call.parameters, call.protocol)
                 scores, queue_ns, alone = scored.scores, scored.queue_ns, False
         except Exception as error:
             served.statistics.fail.add(call.decode_ns + time.perf_counter_ns() - begun)
-            counters.failed(1.0)
+            counts.failed()
             if split is not None and not isinstance(error, (Rejected, DataError)):
                 split.failed(served.version)
             raise
@@ -375,9 +372,7 @@ class ServedModels:
         done = time.perf_counter_ns()
         infer_ns = found - begun - queue_ns
         served.statistics.answered(len(matrix), call.decode_ns, infer_ns, done - found, queue_ns=queue_ns, alone=alone)
-        counters.answered(1.0)
-        counters.rows(float(len(matrix)))
-        counters.seconds(infer_ns / 1e9)
+        counts.answered(len(matrix), queue_ns, infer_ns, matrix.nbytes, scores.nbytes)
         outputs = [(tensor, scores) for tensor in wanted]
         return Inference(served.name, served.version, outputs, ids)
 
@@ -415,31 +410,3 @@ class ServedModels:
                 endpoint.record_shadow(rows, found, version, now, ids)
 
         split.shadow.offer(ShadowCall(lambda: live.scores(kept).tolist(), scores.tolist(), log))
-
-    def _counted(self, served: ServedModel, protocol: str) -> _Counters:
-        labels = {"model": served.name, "version": served.version, "protocol": protocol, "role": served.role}
-        found = _Counters(self._metrics, app=self._app, **labels)
-        self._counters[served.name, served.version, protocol, served.role] = found
-        return found
-
-
-class _Counters:
-    """What is counted of a model, a version and a wire."""
-
-    __slots__ = ("answered", "failed", "rows", "seconds")
-
-    def __init__(self, metrics: Metrics | None, **labels: str) -> None:
-        self.answered: Callable[[float], None] = _nothing
-        self.failed: Callable[[float], None] = _nothing
-        self.rows: Callable[[float], None] = _nothing
-        self.seconds: Callable[[float], None] = _nothing
-        if metrics is None:
-            return
-        self.answered = metrics.counter("mainspring_inferences_total", outcome="answered", **labels)
-        self.failed = metrics.counter("mainspring_inferences_total", outcome="failed", **labels)
-        self.rows = metrics.counter("mainspring_predictions_total", **labels)
-        self.seconds = metrics.histogram("mainspring_inference_seconds", **labels)
-
-
-def _nothing(amount: float) -> None:
-    return

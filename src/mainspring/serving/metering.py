@@ -23,14 +23,15 @@ class ModelMeter(Meter):
     def __init__(self, statistics: Statistics, metrics: Metrics | None = None, **labels: str) -> None:
         self._statistics = statistics
         self._rows: Callable[[float], None] = _nothing
-        self._seconds: Callable[[float], None] = _nothing
+        self._metrics = metrics
+        self._labels = labels
+        self._seconds: dict[str, Callable[[float], None]] = {}
         self._refused: Callable[[float], None] = _nothing
         self._expired: Callable[[float], None] = _nothing
         self._left: Callable[[float], None] = _nothing
         if metrics is None:
             return
         self._rows = metrics.row_histogram("mainspring_batch_rows", **labels)
-        self._seconds = metrics.histogram("mainspring_queue_seconds", **labels)
         self._refused = metrics.counter("mainspring_queue_refused_total", **labels)
         self._expired = metrics.counter("mainspring_queue_expired_total", **labels)
         self._left = metrics.counter("mainspring_queue_left_total", **labels)
@@ -44,9 +45,15 @@ class ModelMeter(Meter):
         """A call was computed without a queue; its times are counted with its answer."""
         self._rows(rows)
 
-    def waited(self, seconds: float) -> None:
-        """A call waited that long."""
-        self._seconds(seconds)
+    def waited(self, seconds: float, protocol: str) -> None:
+        """A call that came by a wire waited that long."""
+        if self._metrics is None:
+            return
+        observe = self._seconds.get(protocol)
+        if observe is None:
+            labels = self._labels | {"protocol": protocol}
+            observe = self._seconds[protocol] = self._metrics.histogram("mainspring_queue_seconds", **labels)
+        observe(seconds)
 
     def refused(self) -> None:
         """A call was refused: the queue is full."""

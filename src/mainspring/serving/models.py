@@ -65,17 +65,20 @@ class LiveModel:
         scores: list[float] = self.scores(_matrix(rows)).tolist()
         return scores
 
-    async def score_soon(self, rows: Sequence[Sequence[object]], deadline: float | None = None) -> Sequence[float]:
-        """The same on an event loop, which goes on meanwhile when it takes long.
+    async def score_soon(
+        self, rows: Sequence[Sequence[object]], deadline: float | None = None
+    ) -> tuple[Sequence[float], int]:
+        """The same on an event loop, which goes on meanwhile when it takes long, and the nanoseconds that it waited.
 
         Raises:
             DataError: MS-2306, as `score`.
             Rejected: BUSY, EXPIRED, as `scores_soon`.
         """
         if self.is_quick(len(rows)):
-            return self.score(rows)
-        scores: list[float] = (await self.scores_soon(_matrix(rows), deadline)).scores.tolist()
-        return scores
+            return self.score(rows), 0
+        scored = await self.scores_soon(_matrix(rows), deadline, protocol="native")
+        scores: list[float] = scored.scores.tolist()
+        return scores, scored.queue_ns
 
     def scores(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
         """Scores of a matrix (rows, columns); a number beyond what the model's dtype holds counts as its greatest.
@@ -97,6 +100,7 @@ class LiveModel:
         deadline: float | None = None,
         priority: int = 0,
         parameters: Mapping[str, Any] | None = None,
+        protocol: str = "",
     ) -> Scored:
         """Scores of a matrix that waits for the model, and is scored with others that do.
 
@@ -105,6 +109,7 @@ class LiveModel:
             deadline: the moment of `time.monotonic` after which nobody waits.
             priority: 1 is the highest, 0 the default.
             parameters: what the caller sets beside, for models that take parameters.
+            protocol: the wire that it came by, for its counts.
 
         Raises:
             DataError: MS-2306, the model takes no missing or infinite value, and there is one.
@@ -116,7 +121,7 @@ class LiveModel:
         else:
             fitted = _fitted(matrix, self.card.dtype)
         group = _group(parameters) if parameters and takes_parameters(self.predictor) else ()
-        return await self.batches.submit(fitted, group=group, deadline=deadline, priority=priority)
+        return await self.batches.submit(fitted, group=group, deadline=deadline, priority=priority, protocol=protocol)
 
 
 def takes_parameters(predictor: Predictor) -> bool:

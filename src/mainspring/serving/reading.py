@@ -50,8 +50,8 @@ class Scorer(Protocol):
     def score(self, rows: Sequence[Sequence[object]]) -> Sequence[float]:
         """One score a row; a row holds the model's columns in order, None for what is missing."""
 
-    async def score_soon(self, rows: Sequence[Sequence[object]]) -> Sequence[float]:
-        """The same on an event loop, which goes on meanwhile when it takes long."""
+    async def score_soon(self, rows: Sequence[Sequence[object]]) -> tuple[Sequence[float], int]:
+        """The same on an event loop, which goes on meanwhile when it takes long, and the nanoseconds that it waited."""
 
 
 class PredictionSink(Protocol):

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from mainspring.lazy import lazy
 from mainspring.ports.llm import Error
+from mainspring.ports.trace import CURRENT
 from mainspring.upstream.faults import BrokenError, crashed, late
 from mainspring.upstream.reply import PlainReply
 
@@ -241,7 +242,9 @@ class Client:
     def request(self, method: str, path: str, body: bytes | None = None) -> PlainReply:
         """Send a request; its `PlainReply` comes at once and fills as the answer comes."""
         length = "" if body is None else f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        data = f"{method} {self.place.target(path)} HTTP/1.1\r\n{self._fixed}{length}\r\n".encode("latin-1")
+        trace = CURRENT.get()
+        traced = "" if trace is None else f"traceparent: {trace.traceparent()}\r\n"
+        data = f"{method} {self.place.target(path)} HTTP/1.1\r\n{self._fixed}{traced}{length}\r\n".encode("latin-1")
         data += body or b""
         reply = PlainReply()
         connection = self._parked()

@@ -20,7 +20,7 @@ from mainspring.errors import ServiceError
 from mainspring.llm.cost import Price, PriceTable
 from mainspring.llm.gateway import Gateway
 from mainspring.llm.keys import digest_of
-from mainspring.llm.otlp import OtlpSpans
+from mainspring.llm.otlp import OtlpSpans, span_of
 from mainspring.llm.record import CallRecord, Recorder
 from mainspring.llm.store import CALL_COLUMNS, CallStore, redacted
 from mainspring.llm.values import Call, Caller, Key, Limits
@@ -253,7 +253,9 @@ def collector() -> Iterator[tuple[str, list[Any]]]:
 
 def test_requests_are_spans_for_a_collector(collector: tuple[str, list[Any]]) -> None:
     url, seen = collector
-    recorder = Recorder([OtlpSpans(url, "shop", {"x-team": "ml"})])
+    recorder = Recorder(
+        [OtlpSpans(url, "shop", {"x-team": "ml"}, spans=lambda record: [span_of(record)], scope="mainspring.llm")]
+    )
     recorder.start()
 
     async def scenario() -> None:
@@ -278,7 +280,7 @@ def test_requests_are_spans_for_a_collector(collector: tuple[str, list[Any]]) ->
 
 def test_a_collector_that_is_not_there_is_said_with_its_remedy() -> None:
     with pytest.raises(ServiceError) as error:
-        OtlpSpans("http://127.0.0.1:9", "shop").write([])
+        OtlpSpans("http://127.0.0.1:9", "shop", spans=lambda record: [span_of(record)], scope="s").write([])
     assert error.value.code == "MS-4060"
     assert error.value.fix
 

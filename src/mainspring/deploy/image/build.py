@@ -19,7 +19,7 @@ from mainspring.deploy.image.lock import Lock, Platform, read_lock
 from mainspring.deploy.image.manifest import Base, Manifest, Spec, Variant, index_of, manifest_of, spelled
 from mainspring.deploy.image.reference import reference_of
 from mainspring.deploy.image.registry import Registry
-from mainspring.deploy.image.sbom import bill_of
+from mainspring.deploy.image.sbom import bill_of, distributions
 from mainspring.deploy.image.transport import Built, Told, base_of
 from mainspring.deploy.image.wheels import DEPS, Wheel, bytecode_note, compiled, deps_entries, wheels_of
 from mainspring.deploy.release import FILE, Release, model_folder, release_of
@@ -116,13 +116,14 @@ def build(services: Services, variant: Variant, *, epoch: int, told: Told) -> Im
         manifest = manifest_of(base, own, _spec(architecture, runs, lock, release, epoch), variant)
         digests = {name: layer.diff_id for name, layer in models.items()}
         digest = manifest.described.digest
-        bills[digest] = bill_of(project.name, digest, base, wheels, digests, importlib.metadata.version("mainspring"))
+        parts = distributions(wheels, store)
+        bills[digest] = bill_of(project.name, digest, base, parts, digests, importlib.metadata.version("mainspring"))
         manifests.append(manifest)
         bases.append(base)
         layers = layers or own
     top = manifests[0].described if len(manifests) == 1 else index_of(manifests)
     if source.at.digest == "":
-        notes.append(f"the base moves: image.base = {source.at}@{source.digest_of(source.at.tag)} would hold it")
+        notes.append(f"the base moves: image.base = {source.at}@{bases[0].asked} would hold it")
     below = frozenset(one.digest for base in bases for one in base.layers)
     built = Built(tuple(manifests), top, source.at, below)
     return Image(built, tuple(layers), bases[0], bills, release, tuple(notes))

@@ -63,12 +63,14 @@ class Base:
         digest: of its manifest for the platform.
         layers: the descriptors of its layers.
         config: its config.
+        asked: the digest that its tag stood for: of the index, where there is one.
     """
 
     reference: str
     digest: str
     layers: tuple[Described, ...] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+    asked: str = ""
 
 
 @dataclass(frozen=True, slots=True)

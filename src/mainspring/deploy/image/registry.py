@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import http.cookiejar
 import os
 import random
 import time
@@ -27,9 +28,9 @@ from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
     import requests
-    from oras import container, provider
-else:
-    requests, provider, container = lazy("requests"), lazy("oras.provider"), lazy("oras.container")
+    from oras import auth, container
+else:  # not oras.provider: its schemas of manifests, which are not used here, take longer than a whole build
+    requests, auth, container = lazy("requests"), lazy("oras.auth"), lazy("oras.container")
 
 __all__ = ["Registry"]
 
@@ -61,7 +62,8 @@ class Registry:
         self.at = at
         self._sleep = sleep
         try:
-            found = provider.Registry(at.host, insecure=at.scheme == "http")
+            session: Any = requests.Session()
+            self._auth: Any = auth.get_auth_backend("token", session, insecure=at.scheme == "http")
         except ModuleNotFoundError as error:
             raise ConfigError(
                 f"{error.name} is not installed",
@@ -69,8 +71,9 @@ class Registry:
                 why="registries are spoken to by oras",
                 fix="pip install 'mainspring[image]'",
             ) from error
-        self._auth: Any = found.auth
-        self._session: Any = found.session
+        self._session = session
+        # A registry that sets cookies takes whoever sends them back for a browser.
+        self._session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         self._session.request = functools.partial(self._session.request, timeout=_TIMEOUTS)
         self._token = ""
         self._auth._auth_config = credentials(at.host, os.environ)

@@ -2,32 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.parser
+import hashlib
+import os
 import uuid
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
+from mainspring.deploy.image.blobs import BlobStore
 from mainspring.deploy.image.manifest import Base, spelled
 from mainspring.deploy.image.wheels import Wheel, metadata_of
 
-__all__ = ["MEDIA_TYPE", "bill_of"]
+__all__ = ["MEDIA_TYPE", "bill_of", "distributions"]
 
 MEDIA_TYPE = "application/vnd.cyclonedx+json"
+_FORMAT = 1
 _LONGEST = 200
 """A licence in more characters is a licence's text, not its name."""
 
 
-def bill_of(name: str, digest: str, base: Base, wheels: Sequence[Wheel], models: Mapping[str, str], own: str) -> bytes:
+def distributions(wheels: Sequence[Wheel], store: BlobStore) -> list[dict[str, object]]:
+    """A component for each wheel, read from the wheels once and kept by their digests."""
+    spelling = msgspec.json.encode([_FORMAT, *([wheel.pin.name, wheel.sha256] for wheel in wheels)])
+    path = store.folder("bills") / f"{hashlib.sha256(spelling).hexdigest()}.json"
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        return msgspec.json.decode(path.read_bytes(), type=list[dict[str, object]])
+    found = [_distribution(wheel) for wheel in wheels]
+    part = path.with_suffix(f".{os.getpid()}")
+    part.write_bytes(msgspec.json.encode(found))
+    os.replace(part, path)
+    return found
+
+
+def bill_of(
+    name: str,
+    digest: str,
+    base: Base,
+    wheels: Sequence[dict[str, object]],
+    models: Mapping[str, str],
+    own: str,
+) -> bytes:
     """The bill of an image: its base, each distribution with its hash and licence, and each model.
 
     Args:
         name: the app's name.
         digest: of the image's manifest.
         base: what it stands on.
-        wheels: the distributions in it.
+        wheels: the distributions in it, as `distributions` gives them.
         models: the digest of each model's layer, by the model's name.
         own: the version of mainspring that built it.
     """
-    components = [_distribution(wheel) for wheel in wheels]
+    components = list(wheels)
     components += [
         {
             "type": "machine-learning-model",

@@ -96,7 +96,7 @@ def base_of(registry: Registry, architecture: str, blobs: BlobStore) -> Base:
             fix="name a base for that platform, or set image.platforms",
         )
     layers = tuple(Described(str(one["mediaType"]), one["digest"], one["size"]) for one in document["layers"])
-    return Base(str(Reference(at.host, at.name, at.tag)), found.digest, layers, config)
+    return Base(str(Reference(at.host, at.name, at.tag)), found.digest, layers, config, digest)
 
 
 def push(

@@ -11,6 +11,7 @@ from mainspring.llm.gateway import Gateway
 from mainspring.llm.run import Run
 from mainspring.llm.values import Api, Call, Caller
 from mainspring.ports.llm import Generation
+from mainspring.ports.trace import CURRENT, read_traceparent
 from mainspring.protocols.http import Request, Response
 from mainspring.protocols.llm.faults import LLMFault, bad, limit_headers, turned
 
@@ -85,14 +86,11 @@ def _from_prompt(gateway: Gateway, generation: Generation, use: PromptUse, calle
 
 
 def _trace(headers: Mapping[bytes, bytes]) -> tuple[str, str]:
-    """Trace id and span id of ``traceparent`` (W3C Trace Context), or empty ones."""
-    given = headers.get(b"traceparent")
-    if given is None:
-        return "", ""
-    parts = given.split(b"-")
-    if len(parts) < 4 or len(parts[1]) != 32 or len(parts[2]) != 16:
-        return "", ""
-    return parts[1].decode("ascii", "replace"), parts[2].decode("ascii", "replace")
+    """The trace that a request belongs to and the span above it, or empty ones: ours, else the caller's."""
+    if (trace := CURRENT.get()) is not None:
+        return trace.trace, trace.span
+    found = read_traceparent(headers.get(b"traceparent", b""))
+    return ("", "") if found is None else found[:2]
 
 
 def request_headers(request_id: str, run: Run | None = None) -> tuple[tuple[bytes, bytes], ...]:

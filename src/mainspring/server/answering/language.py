@@ -20,7 +20,7 @@ from mainspring.llm.cost import Price, PriceTable, cost_micro
 from mainspring.llm.gateway import Gateway
 from mainspring.llm.guards import AskedPatterns, Patterns
 from mainspring.llm.keys import digest_of
-from mainspring.llm.record import Recorder
+from mainspring.llm.record import CallRecord, Recorder
 from mainspring.llm.values import Key, Limits, Route, Target
 from mainspring.plan.graph import Plan
 from mainspring.ports.llm import Capabilities, Engine, Failed, Ready, Usage
@@ -82,7 +82,7 @@ class Language:
     """
 
     def __init__(
-        self, services: Services, plan: Plan, told: Callable[[str], None], recorder: Recorder | None = None
+        self, services: Services, plan: Plan, told: Callable[[str], None], recorder: Recorder[CallRecord] | None = None
     ) -> None:
         self._settings = services.settings
         self._plan = plan

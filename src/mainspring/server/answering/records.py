@@ -1,20 +1,26 @@
-"""Where the records of requests to language models go."""
+"""Where the records of requests go: those to language models, and spans of all."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mainspring.choose.services import Services
-from mainspring.llm.otlp import OtlpSpans
-from mainspring.llm.record import Recorder, Sink
+from mainspring.llm.otlp import OtlpSpans, otlp_value, span_of
+from mainspring.llm.record import CallRecord, Recorder, Sink
 from mainspring.llm.store import CallStore
+from mainspring.serving.tracing import RequestSpan
 
-__all__ = ["recorder_of"]
+__all__ = ["recorder_of", "request_recorder", "request_spans"]
+
+_INTERNAL, _SERVER = 1, 2
+"""OTLP's kinds of span."""
+_ERROR = 2
+"""Its status of a failed one."""
 
 
-def recorder_of(services: Services, calls: Path, app: str, told: Callable[[str], None]) -> Recorder:
+def recorder_of(services: Services, calls: Path, app: str, told: Callable[[str], None]) -> Recorder[CallRecord]:
     """A recorder into a file, and to an OpenTelemetry collector where one is configured.
 
     Args:
@@ -26,8 +32,66 @@ def recorder_of(services: Services, calls: Path, app: str, told: Callable[[str],
     Raises:
         ConfigError: MS-3007, the collector's token is not there.
     """
-    sinks: list[Sink] = [CallStore(calls, random.random)]
-    if endpoint := services.settings.secret("telemetry.otlp"):
-        token = services.settings.secret("telemetry.otlp_token")
-        sinks.append(OtlpSpans(endpoint, app, {"authorization": f"Bearer {token}"} if token else {}))
+    sinks: list[Sink[CallRecord]] = [CallStore(calls, random.random)]
+    if (collector := _collector_of(services)) is not None:
+        sinks.append(OtlpSpans(collector[0], app, collector[1], spans=_one, scope="mainspring.llm"))
     return Recorder(sinks, told)
+
+
+def _one(record: CallRecord) -> list[dict[str, object]]:
+    return [span_of(record)]
+
+
+def request_recorder(services: Services, app: str, told: Callable[[str], None]) -> Recorder[RequestSpan] | None:
+    """A recorder of the spans of all requests, where a collector is configured.
+
+    Args:
+        services: the project's ports.
+        app: the app's name, which spans call their service.
+        told: told of faults.
+
+    Raises:
+        ConfigError: MS-3007, the collector's token is not there.
+    """
+    collector = _collector_of(services)
+    if collector is None:
+        return None
+    sink = OtlpSpans(collector[0], app, collector[1], spans=request_spans, scope="mainspring.server")
+    return Recorder([sink], told, what="spans")
+
+
+def request_spans(record: RequestSpan) -> list[dict[str, object]]:
+    """A request, and what it spent its time on, as spans in OTLP's JSON."""
+    whole = _span(record.trace, record.span, record.parent, record.name, (record.begun, record.ended), record.facts)
+    whole["kind"] = _SERVER
+    if record.fault:
+        whole["status"] = {"code": _ERROR, "message": record.fault}
+    found = [whole]
+    for number, (name, begun, ended, facts) in enumerate(record.parts, 1):
+        own = f"{(int(record.span, 16) + number) % (1 << 64) or 1:016x}"
+        found.append(_span(record.trace, own, record.span, name, (begun, ended), facts) | {"kind": _INTERNAL})
+    return found
+
+
+def _span(
+    trace: str, span: str, parent: str, name: str, times: tuple[int, int], facts: Mapping[str, object]
+) -> dict[str, object]:
+    return {
+        "traceId": trace,
+        "spanId": span,
+        **({"parentSpanId": parent} if parent else {}),
+        "name": name,
+        "startTimeUnixNano": str(times[0]),
+        "endTimeUnixNano": str(times[1]),
+        "attributes": [{"key": key, "value": otlp_value(value)} for key, value in facts.items()],
+    }
+
+
+def _collector_of(services: Services) -> tuple[str, Mapping[str, str]] | None:
+    """The collector's address and the headers that it wants; None where none is configured."""
+    settings = services.settings
+    endpoint = settings.secret("telemetry.otlp")
+    if not endpoint:
+        return None
+    token = settings.secret("telemetry.otlp_token")
+    return endpoint, {"authorization": f"Bearer {token}"} if token else {}

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.errors import ConfigError
 from mainspring.lazy import lazy
+from mainspring.ports.trace import Trace
 from mainspring.protocols.grpc.faults import is_ours, status_of
 from mainspring.protocols.grpc.service import GrpcCall, GrpcService, read_message
 from mainspring.protocols.http import Fault, Request
+from mainspring.serving.tracing import Tracing
 
 if TYPE_CHECKING:
     import grpc
@@ -36,6 +38,16 @@ _IDLE_MS = 900_000
 _PING_MS, _PONG_MS = 60_000, 20_000
 _TICK_S = 0.05
 """How long a call may be late before it is ended."""
+_OURS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
+"""The statuses of a server's faults (OpenTelemetry's conventions for gRPC)."""
+_PROBES = frozenset(
+    {
+        "/grpc.health.v1.Health/Check",
+        "/inference.GRPCInferenceService/ServerLive",
+        "/inference.GRPCInferenceService/ServerReady",
+    }
+)
+"""Calls that platforms make every few seconds: they become no spans."""
 _LEAST_PING_MS = 10_000
 """Clients that ping more often are cut off."""
 
@@ -65,6 +77,7 @@ class GrpcHost:
         watch: told of every finished call: the method's path, the status, seconds.
         on_error: told of unexpected exceptions.
         addressed: whether the guard asks for clients' addresses.
+        tracing: makes spans of calls; None makes none.
 
     Attributes:
         open: calls under way.
@@ -80,7 +93,9 @@ class GrpcHost:
         on_error: Callable[[Exception], object],
         *,
         addressed: bool = False,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._services = services
         self._addressed = addressed
         self._limits = limits
@@ -173,10 +188,11 @@ class GrpcHost:
             self._limits.timeout, self._guard, self._watch, self._overdue, time.monotonic, self.stopping,
         )  # fmt: skip
 
-        addressed = self._addressed
+        addressed, tracing = self._addressed, self._tracing
 
         async def handle(data: bytes, context: Any) -> bytes:
             begun, code = clock(), "OK"
+            trace = _begin(tracing, path, context)
             trailing: _Trailing = ()
             self.open += 1
             left = context.time_remaining()
@@ -205,6 +221,7 @@ class GrpcHost:
                 overdue.forget(task)
                 self.open -= 1
                 watch(path, code, clock() - begun)
+                _end(tracing, trace, path, code)
             # Not in the clause above: the fault would be kept, with every frame that it has passed and what they hold.
             await context.abort(getattr(grpc.StatusCode, code), text, trailing)
             raise AssertionError  # it never comes here
@@ -214,6 +231,7 @@ class GrpcHost:
     def _streamed(self, path: str, kind: Any, answer: _Stream, *, both: bool) -> Any:
         async def handle(asked: Any, context: Any) -> AsyncIterator[bytes]:
             begun, code, failed = time.monotonic(), "OK", None
+            trace = _begin(self._tracing, path, context)
             incoming = _Incoming(context, kind) if both else None
             self.open += 1
             try:
@@ -248,6 +266,7 @@ class GrpcHost:
                 if incoming is not None:
                     self._streams.discard(incoming)
                 self._watch(path, code, time.monotonic() - begun)
+                _end(self._tracing, trace, path, code)
             if failed is not None:
                 await context.abort(getattr(grpc.StatusCode, code), *failed)
 
@@ -259,6 +278,28 @@ class GrpcHost:
             self._told(error)
         code, text, later = status_of(error)
         return code, text, () if later is None else (("grpc-retry-pushback-ms", str(later * 1000)),)
+
+
+def _begin(tracing: Tracing | None, path: str, context: Any) -> Trace | None:
+    """The trace of a call, from its metadata."""
+    if tracing is None or path in _PROBES:
+        return None
+    found = next((value for key, value in context.invocation_metadata() or () if key == "traceparent"), None)
+    return tracing.begin(found.encode() if isinstance(found, str) else found)
+
+
+def _end(tracing: Tracing | None, trace: Trace | None, path: str, code: str) -> None:
+    """A call that is over becomes a span."""
+    if tracing is None or trace is None:
+        return
+    _, service, method = path.split("/")
+    facts: dict[str, object] = {
+        "rpc.system": "grpc",
+        "rpc.service": service,
+        "rpc.method": method,
+        "rpc.grpc.status_code": getattr(grpc.StatusCode, code).value[0],
+    }
+    tracing.end(trace, path[1:], facts, code if code in _OURS else "")
 
 
 def _unbindable(host: str, port: int) -> str:

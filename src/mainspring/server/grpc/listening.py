@@ -28,6 +28,7 @@ from mainspring.server.http.rates import Rates
 from mainspring.server.http.wires import ModelWires
 from mainspring.serving.inference import ServedModels
 from mainspring.serving.telemetry import Metrics
+from mainspring.serving.tracing import Tracing
 
 __all__ = ["GrpcListening"]
 
@@ -53,6 +54,7 @@ class GrpcListening:
         native: Mainspring's own services.
         rates: how often each caller may ask, over HTTP and gRPC together; None is no limit.
         refused: told why a call was refused by the guard.
+        tracing: makes spans of calls; None makes none.
 
     Raises:
         ConfigError: MS-3101, a protocol of the settings is none; MS-4333, grpcio is not installed, and the settings
@@ -76,6 +78,7 @@ class GrpcListening:
         *,
         rates: Rates | None = None,
         refused: Callable[[str], None] = lambda why: None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._settings = settings
         self._told = told
@@ -113,6 +116,7 @@ class GrpcListening:
             self._count,
             on_error,
             addressed=rates is not None and not callers,
+            tracing=tracing,
         )
 
     def _installed(self) -> bool:

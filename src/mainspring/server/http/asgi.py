@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from mainspring.ports.trace import Trace
 from mainspring.protocols.http import Errors, Fault, Request, Response, Route, Router, error_response
 from mainspring.server.http.cors import Cors
 from mainspring.server.http.deadlines import Deadline, Deadlines
@@ -15,6 +18,7 @@ from mainspring.server.http.exchange import Exchange
 from mainspring.server.http.messages import Messages, Receive, Send
 from mainspring.server.http.streams import Leaving, Leavings, leaving_of, send_stream
 from mainspring.serving.calls import Rejected
+from mainspring.serving.tracing import Tracing
 
 __all__ = ["AsgiApp", "Limits", "Listener"]
 
@@ -26,6 +30,10 @@ _TEXT = b"content-type"
 _LENGTH = b"content-length"
 _BODILESS = frozenset({204, 304})
 _PREFLIGHT = "preflight"
+_PROBES = frozenset({"live", "server_ready", "ping", "alive"})
+"""Routes that platforms ask every few seconds: they become no spans."""
+_FAILED = 500
+"""The least status of a request that has failed by our fault."""
 _LEFT = 499
 """The status under which a request is counted whose client left before its answer was whole."""
 
@@ -57,6 +65,7 @@ class Listener:
         cors: which pages of other sites may ask; None is none.
         watch: told of every finished request: the request, its route's name, the status, seconds.
         on_error: told of unexpected exceptions.
+        tracing: makes spans of requests; None makes none.
     """
 
     def __init__(
@@ -71,7 +80,9 @@ class Listener:
         cors: Cors | None = None,
         watch: Watch | None = None,
         on_error: Callable[[Exception], None] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
+        self._tracing = tracing
         self._router = router
         self._limits = limits
         self._mounts = sorted(mounts, key=lambda mount: -len(mount[0]))
@@ -114,8 +125,8 @@ class Listener:
                 response = await route.handler(self._begun(exchange, asked, route, body))
             except BaseException as error:
                 response = self._failed(asked, error)
-            if self._cors is not None and asked.name != _PREFLIGHT:
-                response = self._cors.marked(asked.headers, response)
+            if asked.trace is not None or self._cors is not None:
+                response = self._marked(asked, response)
             if response.stream is not None or not exchange.answer(response, close=self.draining):
                 await self._write(response, exchange)
             status = response.status
@@ -126,8 +137,7 @@ class Listener:
         finally:
             self.open -= 1
             asked.end()
-        if self._watch is not None:
-            self._watch(asked.request, asked.name, status, time.perf_counter() - asked.started)
+        self._told(asked, exchange.method, status)
 
     def _found(self, exchange: Exchange | Messages, asked: _Asked) -> Route:
         """Who answers."""
@@ -139,8 +149,34 @@ class Listener:
         route, asked.path, asked.stars = self._router.route(exchange.method, exchange.raw_path)
         asked.name, asked.errors = route.name, route.errors
         asked.headers = dict(exchange.headers)
+        if self._tracing is not None and route.name not in _PROBES:
+            asked.trace = self._tracing.begin(asked.headers.get(b"traceparent"))
         exchange.taken, exchange.patient = True, not route.long
         return route
+
+    def _marked(self, asked: _Asked, response: Response) -> Response:
+        """An answer with what says which trace it belongs to, and which pages may read it."""
+        if asked.trace is not None:
+            passed_on = (b"traceresponse", asked.trace.traceparent().encode())
+            response = msgspec.structs.replace(response, headers=(*response.headers, passed_on))
+        if self._cors is not None and asked.name != _PREFLIGHT:
+            response = self._cors.marked(asked.headers, response)
+        return response
+
+    def _told(self, asked: _Asked, method: str, status: int) -> None:
+        """A request is over: it is counted, and becomes a span, of no more names than there are routes."""
+        if self._watch is not None:
+            self._watch(asked.request, asked.name, status, time.perf_counter() - asked.started)
+        trace, tracing = asked.trace, self._tracing
+        if trace is None or tracing is None:
+            return
+        facts: dict[str, object] = {
+            "http.request.method": method,
+            "http.route": asked.name,
+            "http.response.status_code": status,
+            "url.path": asked.path,
+        }
+        tracing.end(trace, f"{method} {asked.name}", facts, str(status) if status >= _FAILED else "")
 
     def _begun(self, exchange: Exchange | Messages, asked: _Asked, route: Route, body: bytes) -> Request:
         """The request, let in, and its time begun."""
@@ -249,7 +285,7 @@ class _Answered(Exception):  # noqa: N818 - it is an answer
 class _Asked:
     """What is known of a request so far."""
 
-    __slots__ = ("deadline", "errors", "headers", "leaving", "name", "path", "request", "stars", "started")
+    __slots__ = ("deadline", "errors", "headers", "leaving", "name", "path", "request", "stars", "started", "trace")
 
     headers: dict[bytes, bytes]
     path: str
@@ -263,6 +299,7 @@ class _Asked:
         self.errors: Errors = error_response
         self.deadline: Deadline | None = None
         self.leaving: Leaving | None = None
+        self.trace: Trace | None = None
 
     def left(self) -> bool:
         """Whether the client has, and the task was cancelled for it."""

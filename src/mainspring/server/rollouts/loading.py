@@ -6,9 +6,6 @@ leave out drains. Of several workers each proposes what it has warm, and all swa
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 import threading
 import time
 import weakref
@@ -21,17 +18,16 @@ import msgspec
 
 from mainspring.catalog.rollouts import CURRENT, ROLLOUT, Rollout, of_entity
 from mainspring.choose.services import Services
-from mainspring.declare.artifact import File
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.model import Endpoint
 from mainspring.declare.rollout import Versions
-from mainspring.engine.driver import load
 from mainspring.errors import MainspringError
 from mainspring.features.online.computed import SelectionPlan
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alias, Entity
 from mainspring.server.rollouts.agreement import Agreement, Named, Refused
 from mainspring.server.rollouts.ledger import Ledger
+from mainspring.server.rollouts.unpacking import unpacked
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.endpoint import ModelColumn
 from mainspring.serving.models import LiveModel
@@ -365,7 +361,7 @@ class ModelLoading:
                     now, waiting=(*(state for state in now.waiting if state.version != number), loading)
                 ),
             )
-        folder = self._unpacked(str(entity.spec["artifact"]))
+        folder = unpacked(self._services, str(entity.spec["artifact"]))
         live = self._bring(name, entity, folder)
         own = self._reads(node, entity, live)
         if own is not None:
@@ -394,17 +390,6 @@ class ModelLoading:
         if split.shadow is not None:
             self._shadows.pop(split.rollout, None)
             split.shadow.stop()
-
-    def _unpacked(self, artifact: str) -> Path:
-        """A model's folder on this machine; it appears whole or not at all."""
-        folder = self._services.state / "models" / artifact
-        if not folder.exists():
-            part = folder.with_name(f".{artifact}-{os.getpid()}")
-            stored = cast(File, load(self._services, artifact, File, part))
-            with contextlib.suppress(FileExistsError, OSError):  # another process may have been first
-                os.rename(stored.path, folder)
-            shutil.rmtree(part, ignore_errors=True)
-        return folder
 
     # -- what people ask -----------------------------------------------------------------------------------------
 

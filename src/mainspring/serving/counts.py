@@ -1,0 +1,97 @@
+"""What is counted of the calls of a model, a version and a wire; of a call that is traced it becomes a part of that."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from mainspring.ports.trace import CURRENT
+from mainspring.serving.telemetry import Metrics
+
+__all__ = ["CallCounts", "ModelCounts"]
+
+
+class CallCounts:
+    """Counts the calls of one model, version, wire and role.
+
+    Args:
+        metrics: where, or None.
+        labels: these.
+    """
+
+    __slots__ = ("_answered", "_failed", "_labels", "_received", "_rows", "_seconds", "_sent")
+
+    def __init__(self, metrics: Metrics | None, labels: dict[str, str]) -> None:
+        self._labels = labels
+        nothing: Callable[[float], None] = _nothing
+        self._answered = self._failed = self._rows = self._seconds = self._received = self._sent = nothing
+        if metrics is None:
+            return
+        self._answered = metrics.counter("mainspring_inferences_total", outcome="answered", **labels)
+        self._failed = metrics.counter("mainspring_inferences_total", outcome="failed", **labels)
+        self._rows = metrics.counter("mainspring_predictions_total", **labels)
+        self._seconds = metrics.histogram("mainspring_inference_seconds", **labels)
+        self._received = metrics.counter("mainspring_inference_bytes_total", direction="in", **labels)
+        self._sent = metrics.counter("mainspring_inference_bytes_total", direction="out", **labels)
+
+    def answered(self, rows: int, queue_ns: int, compute_ns: int, received: int, sent: int) -> None:
+        """A call was answered just now.
+
+        Args:
+            rows: its rows.
+            queue_ns: how long it waited for the model, in nanoseconds.
+            compute_ns: how long the model computed for it.
+            received: bytes of the numbers that it brought.
+            sent: bytes of the scores.
+        """
+        self._answered(1.0)
+        self._rows(float(rows))
+        self._seconds(compute_ns / 1e9)
+        self._received(float(received))
+        self._sent(float(sent))
+        if (trace := CURRENT.get()) is not None:
+            now, labels = time.time_ns(), self._labels
+            facts: dict[str, object] = {
+                "mainspring.model": labels["model"],
+                "mainspring.version": labels["version"],
+                "mainspring.protocol": labels["protocol"],
+                "mainspring.role": labels["role"],
+                "mainspring.rows": rows,
+            }
+            trace.facts.update(facts)
+            if queue_ns:
+                trace.parts.append(("queue", now - compute_ns - queue_ns, now - compute_ns, {}))
+            trace.parts.append(("compute", now - compute_ns, now, facts))
+
+    def failed(self) -> None:
+        """A call was not."""
+        self._failed(1.0)
+        if (trace := CURRENT.get()) is not None:
+            trace.facts["mainspring.model"] = self._labels["model"]
+            trace.facts["mainspring.version"] = self._labels["version"]
+
+
+class ModelCounts:
+    """The counts of all models of a process.
+
+    Args:
+        metrics: where they are counted, or None.
+        app: the app's name.
+    """
+
+    def __init__(self, metrics: Metrics | None, app: str) -> None:
+        self._metrics = metrics
+        self._app = app
+        self._known: dict[tuple[str, str, str, str], CallCounts] = {}
+
+    def of(self, model: str, version: str, protocol: str, role: str) -> CallCounts:
+        """Those of a model, a version, a wire and what the version is to a rollout."""
+        found = self._known.get((model, version, protocol, role))
+        if found is None:
+            labels = {"app": self._app, "model": model, "version": version, "protocol": protocol, "role": role}
+            found = self._known[model, version, protocol, role] = CallCounts(self._metrics, labels)
+        return found
+
+
+def _nothing(amount: float) -> None:
+    return
