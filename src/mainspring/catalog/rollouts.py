@@ -41,6 +41,7 @@ class Rollout(msgspec.Struct, frozen=True):
         started: when, UTC microseconds.
         since: when the step began to be served, UTC microseconds; 0 before.
         moved: counts its records.
+        before: the counts of calls when the step began, which the step is not judged by; empty in the first one.
         found: the measures at its end or at the beginning of the step, as its judge has seen them.
     """
 
@@ -58,6 +59,7 @@ class Rollout(msgspec.Struct, frozen=True):
     started: int = 0
     since: int = 0
     moved: int = 0
+    before: dict[str, object] = {}
     found: dict[str, object] = {}
 
     @property

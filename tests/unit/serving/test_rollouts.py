@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -23,10 +24,10 @@ from mainspring.monitoring.stats.canary import too_many
 from mainspring.plan.graph import Plan
 from mainspring.ports.catalog import Block, Catalog, Entity
 from mainspring.server.rollouts.deciding import label_version, promote_whole, roll_back_model, try_version
-from mainspring.server.rollouts.drive import Rollouts, Seen, following, monitor_of, seen_of
-from mainspring.server.rollouts.judge import FIRST_LOOK, Losses, judged, lag
+from mainspring.server.rollouts.drive import Before, Rollouts, Seen, following, monitor_of, seen_of
+from mainspring.server.rollouts.judge import FIRST_LOOK, Losses, Verdict, judged, lag
 from mainspring.server.rollouts.ledger import Ledgers
-from mainspring.serving.rollout.evidence import CELLS, Counted, cell_of
+from mainspring.serving.rollout.evidence import CELLS, Counted, cell_of, summed
 from mainspring.serving.rollout.shadow import Differences
 from mainspring.serving.rollout.split import Split
 from mainspring.serving.table import ModelTable
@@ -191,6 +192,20 @@ def test_nobody_looks_before_there_is_anything_to_see() -> None:
     assert not judged(Counted(), Counted()).why
 
 
+def test_an_outage_of_both_while_the_canary_has_more_callers_is_none_of_its_fault() -> None:
+    """Trap: over all steps together the canary, which had few callers before it, fails more often than the other."""
+    stable, canary = Counted(9_500, 0, {60: 9_500}), Counted(500, 0, {60: 500})
+    outage = Counted(1_000, 50, {75: 950})  # half the callers each now, and slow besides
+    since = msgspec.to_builtins(Before(stable, canary), str_keys=True)
+    rollout = rollout_of(step=1, before=since)
+    seen = Seen(summed([stable, outage]), summed([canary, outage]))
+    assert judged(seen.stable, seen.tried()).why, "the two steps together would stop it"
+    assert seen.of_step(rollout) == (outage, outage)
+    assert not judged(*seen.of_step(rollout), steps=2).why
+    assert following(rollout, 500, "a", seen, judged(*seen.of_step(rollout), steps=2), live=True)
+    assert following(rollout, 500, "a", Seen(stable, canary), Verdict(()), live=True) == {}, "no call of this step yet"
+
+
 # -- what comes next ----------------------------------------------------------------------------------------------
 
 
@@ -209,7 +224,9 @@ def test_the_next_move() -> None:
         return dict(following(rollout, now, champion, seen, verdict, **{"live": True} | more))
 
     assert after(rollout_of(), 109) == {}
-    assert after(rollout_of(), 110) == {"step": 1, "since": 110, "found": {"looks": []}}
+    moved = after(rollout_of(), 110)
+    assert (moved["step"], moved["since"], moved["found"]) == (1, 110, {"looks": []})
+    assert msgspec.convert(moved["before"], Before, strict=False) == Before(enough.stable, enough.canary)
     assert after(rollout_of(), 500, few) == {}, "it waits for calls"
     assert after(rollout_of(step=1), 110)["state"] == "promoting"
     assert after(rollout_of(since=0), 500) == {"since": 500}, "its step begins when it is served"
@@ -334,21 +351,25 @@ class Dying:
 
 
 def driver(catalog: Any, now: Callable[[], int], state: Path) -> Rollouts:
-    """A process with version 1 and 2 loaded, in which the canary has answered enough."""
+    """A process with version 1 and 2 loaded, which both answer as time goes by."""
     rollout, _ = current(catalog, "late")
     assert rollout is not None
     ledgers = Ledgers(state / "rollouts", "0")
     ledger = ledgers.own(rollout.id)
     seen = {"1": ledger.stable, "2": ledger.canary}
-    for evidence in seen.values():
-        for _ in range(FIRST_LOOK):
-            evidence.answered(1000)
+
+    def busy() -> int:
+        for evidence in seen.values():
+            for _ in range(FIRST_LOOK):
+                evidence.answered(1000)
+        return now()
+
     table: Any = ModelTable()
     table.swap("late", ModelVersions("1", {}, {}, Split(rollout.id, "1", "2", 0.1, None, seen)))
     loading: Any = SimpleNamespace(names=lambda: ["late"])
     services: Any = SimpleNamespace(catalog=catalog, state=state)
     metrics: Any = SimpleNamespace(set=lambda *args, **more: None)
-    return Rollouts(services, Plan("app", ()), loading, table, metrics, lambda line: None, now, ledgers)
+    return Rollouts(services, Plan("app", ()), loading, table, metrics, lambda line: None, busy, ledgers)
 
 
 @pytest.mark.parametrize("done", [False, True])

@@ -33,10 +33,21 @@ from mainspring.serving.telemetry import Metrics
 from mainspring.serving.versions import State
 from mainspring.training.versions import CHAMPION, KIND, move
 
-__all__ = ["Rollouts", "Seen", "described", "following", "seen_of"]
+__all__ = ["Before", "Rollouts", "Seen", "described", "following", "seen_of"]
 
 _ACTOR = "rollout"
 _KEEP_SEGMENTS = 4
+
+
+class Before(msgspec.Struct, frozen=True):
+    """What had been seen of a rollout when its step began.
+
+    A step is judged by its own calls. With those of other steps, when the versions had other shares, an outage of both
+    would be blamed on the version whose share was greater meanwhile.
+    """
+
+    stable: Counted = Counted()
+    tried: Counted = Counted()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +69,11 @@ class Seen:
         if self.differences is None:
             return self.canary
         return summed((self.canary, Counted(self.differences.calls, self.differences.failed)))
+
+    def of_step(self, rollout: Rollout) -> tuple[Counted, Counted]:
+        """The calls of both versions since the step under way began."""
+        before = msgspec.convert(rollout.before, Before, strict=False)
+        return self.stable.since(before.stable), self.tried().since(before.tried)
 
 
 def monitor_of(rollout: str) -> str:
@@ -115,13 +131,13 @@ def following(
         return {"state": "stopped", "why": verdict.why, "found": {"looks": found}}
     if not rollout.since:
         return {"since": now} if live else {}
-    step = rollout.now
-    asked = Differences() if seen.differences is None else seen.differences
-    calls = asked.calls if step.shadow else seen.canary.calls
+    step, (_, tried) = rollout.now, seen.of_step(rollout)
+    calls = tried.calls if not step.shadow else 0 if seen.differences is None else seen.differences.calls
     if not step.for_us or now - rollout.since < step.for_us or calls < FIRST_LOOK:
         return {}
     if rollout.step + 1 < len(rollout.steps):
-        return {"step": rollout.step + 1, "since": now, "found": {"looks": found}}
+        before = msgspec.to_builtins(Before(seen.stable, seen.tried()), str_keys=True)
+        return {"step": rollout.step + 1, "since": now, "before": before, "found": {"looks": found}}
     return {"state": "promoting", "found": {"looks": found}}
 
 
@@ -230,10 +246,10 @@ class Rollouts:
             self._tell(f"model {rollout.model}: {moved.told()}")
 
     def _verdict(self, name: str, rollout: Rollout, seen: Seen) -> Verdict:
-        quality = self._quality(name, rollout)
+        quality, steps = self._quality(name, rollout), len(rollout.steps)
         if quality is None:
-            return judged(seen.stable, seen.tried())
-        return judged(seen.stable, seen.tried(), quality.once(), binary=quality.binary)
+            return judged(*seen.of_step(rollout), steps=steps)
+        return judged(*seen.of_step(rollout), quality.once(), binary=quality.binary, steps=steps)
 
     def _quality(self, name: str, rollout: Rollout) -> Quality | None:
         known = self._qualities.get(name)
@@ -306,7 +322,7 @@ def described(catalog: Catalog, model: str) -> dict[str, object] | None:
     if rollout is None:
         return None
     seen = seen_of(catalog, rollout)
-    verdict = judged(seen.stable, seen.tried())
+    verdict = judged(*seen.of_step(rollout), steps=len(rollout.steps))
     return {
         **msgspec.to_builtins(rollout),
         "told": rollout.told(),

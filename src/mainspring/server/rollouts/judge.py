@@ -72,23 +72,30 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def judged(
-    stable: Counted, canary: Counted, losses: tuple[Losses, Losses] | None = None, *, binary: bool = True
+    stable: Counted,
+    canary: Counted,
+    losses: tuple[Losses, Losses] | None = None,
+    *,
+    binary: bool = True,
+    steps: int = 1,
 ) -> Verdict:
-    """Compare what became of two versions' calls.
+    """Compare what became of two versions' calls, while each had the same share of them.
 
-    Each measure may stop the rollout with a third of `FALSE_STOPS`, over all looks together: errors by how many of all
-    are the canary's (`too_many`), distributions by the bound of Howard and Ramdas (`canary_bound`), which integrated
-    over [0, 1] is one for the mean of a loss.
+    Each measure of each step may stop the rollout with its part of `FALSE_STOPS`, over all looks together: errors by
+    how many of all are the canary's (`too_many`), distributions by the bound of Howard and Ramdas (`canary_bound`),
+    which integrated over [0, 1] is one for the mean of a loss.
 
     Args:
         stable: of the version that answers the rest.
         canary: of the one that is tried.
         losses: of both, where labels have come.
         binary: whether the losses are squared differences in [0, 1].
+        steps: how many the rollout has.
     """
-    looks = [_errors(stable, canary), _latency(stable, canary)]
+    chance = FALSE_STOPS / _MEASURES / steps
+    looks = [_errors(stable, canary, chance), _latency(stable, canary, chance)]
     if losses is not None:
-        looks.append(_quality(*losses, binary=binary))
+        looks.append(_quality(*losses, chance, binary=binary))
     bad = next((look for look in looks if look.stops), None)
     return Verdict(tuple(looks), "" if bad is None else _said(bad))
 
@@ -119,28 +126,28 @@ def lag(stable: Sequence[int], canary: Sequence[int], shift: int) -> float:
     return most
 
 
-def _errors(stable: Counted, canary: Counted) -> Look:
+def _errors(stable: Counted, canary: Counted, chance: float) -> Look:
     shares = [part.errors / part.calls if part.calls else None for part in (stable, canary)]
     worse = (shares[1] or 0.0) - (shares[0] or 0.0)
     if min(stable.calls, canary.calls) < FIRST_LOOK:
         return Look("errors", shares[0], shares[1], worse, None)
     failed = stable.errors + canary.errors
-    most = too_many(failed, canary.calls, stable.calls, q=FALSE_STOPS / _MEASURES)
+    most = too_many(failed, canary.calls, stable.calls, q=chance)
     # As a difference of shares: that of the greatest number that is not too many.
     allowed = failed if most is None else most - 1
     bound = allowed / canary.calls - (failed - allowed) / stable.calls
     return Look("errors", shares[0], shares[1], worse, bound)
 
 
-def _latency(stable: Counted, canary: Counted) -> Look:
+def _latency(stable: Counted, canary: Counted, chance: float) -> Look:
     calls = [sum(part.latency.values()) for part in (stable, canary)]
     worse = lag(stable.cells(), canary.cells(), _shift(SLOWER))
     p99 = [worst_of(part, 0.99) for part in (stable, canary)]
-    return Look("latency", p99[0], p99[1], worse, _bound(calls[1], calls[0]))
+    return Look("latency", p99[0], p99[1], worse, _bound(calls[1], calls[0], chance))
 
 
-def _quality(stable: Losses, canary: Losses, *, binary: bool) -> Look:
-    bound = _bound(canary.labels, stable.labels)
+def _quality(stable: Losses, canary: Losses, chance: float, *, binary: bool) -> Look:
+    bound = _bound(canary.labels, stable.labels, chance)
     if binary:
         means = [part.total / part.labels if part.labels else None for part in (stable, canary)]
         return Look("quality", means[0], means[1], (means[1] or 0.0) - (means[0] or 0.0), bound)
@@ -161,8 +168,8 @@ def _shift(tolerance: float) -> int:
     return math.ceil(math.log2(1.0 + tolerance) * STEPS_A_DOUBLING)
 
 
-def _bound(canary: int, stable: int) -> float | None:
-    found = canary_bound(canary, stable, q=FALSE_STOPS / _MEASURES, first=FIRST_LOOK, growing=True)
+def _bound(canary: int, stable: int, chance: float) -> float | None:
+    found = canary_bound(canary, stable, q=chance, first=FIRST_LOOK, growing=True)
     return None if math.isinf(found) else found
 
 

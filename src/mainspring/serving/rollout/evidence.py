@@ -43,6 +43,16 @@ class Counted(msgspec.Struct, frozen=True):
     errors: int = 0
     latency: dict[int, int] = {}
 
+    def since(self, before: Counted) -> Counted:
+        """What has come since an earlier moment of the same counts."""
+        gone = before.latency
+        latency = {cell: count - gone.get(cell, 0) for cell, count in self.latency.items()}
+        return Counted(
+            max(self.calls - before.calls, 0),
+            max(self.errors - before.errors, 0),
+            {cell: count for cell, count in latency.items() if count > 0},
+        )
+
     def cells(self) -> list[int]:
         """The histogram, cell by cell."""
         found = [0] * CELLS
