@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 else:
     pa, pq = lazy("pyarrow"), lazy("pyarrow.parquet")
 
-__all__ = ["STATUS", "Replayed", "replay"]
+__all__ = ["STATUS", "Answer", "Replayed", "replay", "same_value"]
 
 STATUS = "(status)"
 """Stands for the status of a view where a feature's name is expected."""
@@ -51,10 +51,10 @@ Answer = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """One view's part of an answer, computed again.
+    """One view's part of an answer, or one on-demand function's, computed again.
 
     Attributes:
-        view: the view's name.
+        view: the view's name, or the function's.
         keys: the entity keys.
         at_us: the moment of the question, UTC microseconds.
         verdict: ``same``; ``late`` when a row that came about then explains it; ``mismatch``.
@@ -62,6 +62,7 @@ class Replayed:
         differing: those of them that differ, and `STATUS` when that does.
         online: what was answered.
         offline: what is computed offline.
+        kind: of what was asked for: a feature view, or an on-demand function.
     """
 
     view: str
@@ -72,6 +73,7 @@ class Replayed:
     differing: tuple[str, ...] = ()
     online: Answer | None = None
     offline: Answer | None = None
+    kind: Literal["feature_view", "on_demand"] = "feature_view"
 
 
 def replay(tables: TableStore, samples: Sequence[Sample], *, grace_us: int = _GRACE_US) -> list[Replayed]:
@@ -167,18 +169,19 @@ def _answers(
 
 
 def _differing(features: Iterable[FeatureDef], online: Answer, offline: Answer) -> tuple[str, ...]:
-    wrong = [f.name for f in features if not _same(online[f.name], offline[f.name], f.type)]
+    wrong = [f.name for f in features if not same_value(online[f.name], offline[f.name], f.type)]
     return tuple(wrong + ([STATUS] if online[STATUS] != offline[STATUS] else []))
 
 
-def _same(online: object, offline: object, type_: ColumnType) -> bool:
+def same_value(online: object, offline: object, type_: ColumnType) -> bool:
     """Whether two values are one: exact, but for the last digits of floating-point sums in another order."""
     kind = type_.kind
     if online is None or offline is None:
         return online is offline
     if kind is Kind.LIST:
         mine, theirs = cast("Sequence[object]", online), cast("Sequence[object]", offline)
-        return len(mine) == len(theirs) and all(_same(*pair, type_.element) for pair in zip(mine, theirs, strict=True))
+        alike = len(mine) == len(theirs)
+        return alike and all(map(same_value, mine, theirs, [type_.element] * len(mine)))
     if kind is Kind.FLOAT:
         a, b = float(cast(float, online)), float(cast(float, offline))
         return (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=_CLOSE, abs_tol=_CLOSE)

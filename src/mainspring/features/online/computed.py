@@ -14,7 +14,7 @@ from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError
 from mainspring.features.calculate import kept, native, runner_of
 from mainspring.features.online.plan import ReadPlan, compile_plan
-from mainspring.features.online.sampled import SampledPlan, Samples
+from mainspring.features.online.sampled import Calculations, SampledPlan, Samples
 from mainspring.features.selection import Calculation, Selection
 from mainspring.ports.online import OnlineStore
 
@@ -40,9 +40,17 @@ class ComputedPlan:
     read_column = None
 
     def __init__(
-        self, plan: ReadPlan | SampledPlan, selection: Selection, functions: Mapping[str, Callable[..., object]]
+        self,
+        plan: ReadPlan | SampledPlan,
+        selection: Selection,
+        functions: Mapping[str, Callable[..., object]],
+        samples: Samples | None = None,
     ) -> None:
         self._plan = plan
+        self._samples = samples
+        looked_up = sum(len(pick.features) for pick in selection.picks)
+        self._calculations = Calculations(selection.calculations, functions, looked_up + len(selection.request))
+        self._keys = tuple(selection.keys)
         self._request = request_reader(selection.request)
         self._steps = [_step(one, functions[one.name]) for one in selection.calculations]
         self._places = [output.place for output in selection.outputs]
@@ -57,19 +65,19 @@ class ComputedPlan:
             UserCodeError: MS-2161, an on-demand function failed.
         """
         values, statuses = self._plan.read_one(keys, now_us)
-        (found,) = self._computed([keys], [values])
+        (found,) = self._computed([keys], [values], [now_us])
         return found, statuses
 
     def read_many(self, entities: Sequence[Mapping[str, object]], moments: Sequence[int]) -> list[Looked]:
         """The features of many rows, each at its moment, with one round trip to the store; raises as `read_one`."""
         looked = self._plan.read_many(entities, moments)
-        found = self._computed(entities, [values for values, _ in looked])
+        found = self._computed(entities, [values for values, _ in looked], moments)
         return [(values, statuses) for values, (_, statuses) in zip(found, looked, strict=True)]
 
     def read_dated(self, entities: Sequence[Mapping[str, object]], now_us: int) -> list[Dated]:
         """As `ReadPlan.read_dated`; raises as `read_one`."""
         looked = self._plan.read_dated(entities, now_us)
-        found = self._computed(entities, [values for values, _, _ in looked])
+        found = self._computed(entities, [values for values, _, _ in looked], [now_us] * len(looked))
         return [(values, *rest) for values, (_, *rest) in zip(found, looked, strict=True)]
 
     def read_rows(
@@ -77,13 +85,19 @@ class ComputedPlan:
     ) -> tuple[list[list[object]], dict[str, list[str]], dict[str, list[int | None]]]:
         """As `ReadPlan.read_rows`; raises as `read_one`."""
         rows, statuses, events = self._plan.read_rows(entities, now_us)
-        return self._computed(entities, rows), statuses, events
+        return self._computed(entities, rows, [now_us] * len(rows)), statuses, events
 
-    def _computed(self, entities: Sequence[Mapping[str, object]], rows: Sequence[list[object]]) -> list[list[object]]:
+    def _computed(
+        self, entities: Sequence[Mapping[str, object]], rows: Sequence[list[object]], moments: Sequence[int]
+    ) -> list[list[object]]:
         whole = [[*values, *self._request(entity)] for values, entity in zip(rows, entities, strict=True)]
         if whole:
             for step in self._steps:
                 step(whole)
+        if self._samples is not None and self._calculations.each:
+            for place in self._samples.due_among(len(whole)):
+                asked = {name: entities[place].get(name) for name in self._keys}
+                self._samples.put_calculated(self._calculations, asked, moments[place], whole[place])
         return [[row[place] for place in self._places] for row in whole]
 
 
@@ -103,7 +117,7 @@ def compile_selection(
     """
     bare = compile_plan(store, selection.picks)
     plan = bare if samples is None else SampledPlan(bare, selection.picks, samples)
-    return plan if selection.plain else ComputedPlan(plan, selection, functions)
+    return plan if selection.plain else ComputedPlan(plan, selection, functions, samples)
 
 
 def _step(calculation: Calculation, function: Callable[..., object]) -> _Step:

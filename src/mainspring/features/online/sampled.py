@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 
 from mainspring.features.online.plan import ColumnReader, Found, ReadPlan
+from mainspring.features.selection import Calculation
 from mainspring.features.view import Pick
 
-__all__ = ["Sample", "SampledPlan", "Samples"]
+__all__ = ["Calculated", "Calculations", "Sample", "SampledPlan", "Samples"]
 
 _MOST = 4096
 _NEAR_US = 60_000_000
@@ -43,6 +44,38 @@ class Sample:
     statuses: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Calculations:
+    """What a read plan calculates; one for all of its answers.
+
+    Attributes:
+        each: in the order they are carried out.
+        functions: by name.
+        first: where in a row the first calculated value is.
+    """
+
+    each: tuple[Calculation, ...]
+    functions: Mapping[str, Callable[..., object]]
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Calculated:
+    """A row of an answer that was given.
+
+    Attributes:
+        calculations: what was calculated of it.
+        keys: the entity keys.
+        at_us: the moment of the question, UTC microseconds.
+        values: what was looked up, the request's fields, and what was calculated, as online rows hold them.
+    """
+
+    calculations: Calculations
+    keys: Mapping[str, object]
+    at_us: int
+    values: tuple[object, ...]
+
+
 class Samples:
     """Answers that wait to be computed again; when there are too many, the oldest go.
 
@@ -64,7 +97,7 @@ class Samples:
     ) -> None:
         # Values are held as bytes: thousands of live numbers among those of the answers that are gone would leave
         # holes all over the memory that answers are made in, and cost an answer of 100 x 50 a tenth of its time.
-        self._held: deque[tuple[int, Sample, bytes | None]] = deque(maxlen=_MOST)
+        self._held: deque[tuple[int, Sample | Calculated, bytes | None]] = deque(maxlen=_MOST)
         self._share = share
         self._draw = draw
         self._clock = clock
@@ -108,20 +141,28 @@ class Samples:
         """Keep an answer."""
         if abs(self._clock() - at_us) > _NEAR_US:
             return
+        self._hold(Sample(picks, dict(keys), at_us, (), dict(statuses)), values)
+
+    def put_calculated(
+        self, calculations: Calculations, keys: Mapping[str, object], at_us: int, values: Sequence[object]
+    ) -> None:
+        """Keep what was calculated for an answer, of what."""
+        self._hold(Calculated(calculations, dict(keys), at_us, ()), values)
+
+    def _hold(self, sample: Sample | Calculated, values: Sequence[object]) -> None:
         if len(self._held) == _MOST:
             self.dropped += 1
         packed = _packed(values)
-        kept = tuple(values) if packed is None else ()
-        self._held.append((at_us, Sample(picks, dict(keys), at_us, kept, dict(statuses)), packed))
+        self._held.append((sample.at_us, sample if packed else replace(sample, values=tuple(values)), packed))
 
-    def take(self, until_us: int, most: int) -> list[Sample]:
+    def take(self, until_us: int, most: int) -> list[Sample | Calculated]:
         """Take out the oldest answers that were given up to a moment.
 
         Args:
             until_us: the moment, UTC microseconds.
             most: how many at most.
         """
-        found: list[Sample] = []
+        found: list[Sample | Calculated] = []
         while self._held and len(found) < most and self._held[0][0] <= until_us:
             _, sample, packed = self._held.popleft()
             found.append(sample if packed is None else replace(sample, values=tuple(_unpack(packed))))

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from mainspring.catalog.ids import new_id
 from mainspring.catalog.ids import now_us as present
 from mainspring.choose.services import Services
-from mainspring.features.online.sampled import Samples
+from mainspring.features.online.sampled import Calculated, Sample, Samples
 from mainspring.features.quality.gate import REPLAYED
+from mainspring.features.recalculate import recalculate
 from mainspring.features.replay import Replayed, replay
 from mainspring.monitoring.alerts import Alerts, fingerprint
 from mainspring.ports.catalog import Alert, Event
@@ -36,7 +37,7 @@ _TOLD_US = 60_000_000
 
 @dataclass(slots=True)
 class _Recent:
-    """The last answers of a view: when each was asked and whether it is a mismatch."""
+    """The last answers of a view or an on-demand function: when each was asked and whether it is a mismatch."""
 
     answers: deque[tuple[int, bool]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     told_us: int = 0
@@ -85,17 +86,22 @@ class ReplayWatch:
             return 0
         until, waiting = self._clock() - self._settled, self._waits_since()
         samples = self._samples.take(until if waiting is None else min(until, waiting - _MARGIN_US), _BATCH)
-        found = replay(self._services.tables, samples) if samples else []
-        for view in dict.fromkeys([*(one.view for one in found), *self._recent]):
-            self._judge(view, [one for one in found if one.view == view])
+        looked_up = [one for one in samples if isinstance(one, Sample)]
+        found = replay(self._services.tables, looked_up) if looked_up else []
+        found += recalculate([one for one in samples if isinstance(one, Calculated)])
+        by_url: dict[str, list[Replayed]] = {url: [] for url in self._recent}
+        for one in found:
+            by_url.setdefault(f"{one.kind}/{one.view}", []).append(one)
+        for url, again in by_url.items():
+            self._judge(url, again)
         dropped = self._samples.dropped
         self._metrics.counter("mainspring_feature_replay_dropped_total", app=self._app)(dropped - self._dropped)
         self._dropped = dropped
         self._rest_until = time.monotonic() + min((time.thread_time() - started) * _IDLE, _LONGEST)
         return len(samples)
 
-    def _judge(self, view: str, found: Sequence[Replayed]) -> None:
-        recent, now = self._recent.get(view) or self._begun(view), self._clock()
+    def _judge(self, url: str, found: Sequence[Replayed]) -> None:
+        recent, now = self._recent.get(url) or self._begun(url), self._clock()
         for one in found:
             self._count(one)
             recent.answers.append((now, one.verdict == "mismatch"))
@@ -106,14 +112,14 @@ class ReplayWatch:
             recent.told_us = now
             shown = [_plain(one) for one in wrong[:_SHOWN]]
             self._services.catalog.add_event(
-                Event(now, "replay", REPLAYED, f"/feature_view/{view}", {"mismatches": len(wrong), "answers": shown})
+                Event(now, "replay", REPLAYED, f"/{url}", {"mismatches": len(wrong), "answers": shown})
             )
-        self._alarm(view, recent, wrong, now)
+        self._alarm(url, recent, wrong, now)
 
-    def _begun(self, view: str) -> _Recent:
-        """A view's window, with the alarm that an earlier process may have left open."""
-        alerts = Alerts(self._services.catalog, f"feature_view/{view}", self._clock)
-        found = self._recent[view] = _Recent(open=any(alert.kind == "replay" for alert in alerts.open()))
+    def _begun(self, url: str) -> _Recent:
+        """A view's or function's window, with the alarm that an earlier process may have left open."""
+        alerts = Alerts(self._services.catalog, url, self._clock)
+        found = self._recent[url] = _Recent(open=any(alert.kind == "replay" for alert in alerts.open()))
         return found
 
     def _count(self, one: Replayed) -> None:
@@ -125,7 +131,7 @@ class ReplayWatch:
         for feature in one.differing if one.verdict == "mismatch" else ():
             self._metrics.counter("mainspring_feature_replay_mismatch_total", **labels, feature=feature)(1.0)
 
-    def _alarm(self, view: str, recent: _Recent, wrong: Sequence[Replayed], now: int) -> None:
+    def _alarm(self, url: str, recent: _Recent, wrong: Sequence[Replayed], now: int) -> None:
         """One mismatch is a fault: those that late rows explain are none. It ends when the window has no more of them.
 
         The window is the last 1,000 answers of the last hour; fewer than 20 end no alarm.
@@ -133,7 +139,6 @@ class ReplayWatch:
         mismatches = sum(mismatch for _, mismatch in recent.answers)
         if not wrong and not recent.open:
             return
-        url = f"feature_view/{view}"
         alerts = Alerts(self._services.catalog, url, self._clock)
         if wrong:
             rate = mismatches / len(recent.answers)

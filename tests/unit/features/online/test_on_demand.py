@@ -16,6 +16,8 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.adapters.lmdb.online_store import open_store
 from mainspring.adapters.lmdb.settings import LmdbSettings
+from mainspring.adapters.sqlite.catalog import open_catalog
+from mainspring.adapters.sqlite.settings import SqliteSettings
 from mainspring.declare.aggregate import avg, count, last
 from mainspring.declare.app import App
 from mainspring.declare.data import Entity
@@ -27,10 +29,14 @@ from mainspring.features.log import source_of
 from mainspring.features.online.computed import compile_selection
 from mainspring.features.online.materialise import materialise
 from mainspring.features.online.plan import ReadPlan
+from mainspring.features.online.sampled import Calculated, Samples
+from mainspring.features.recalculate import recalculate
 from mainspring.features.recall import recall
 from mainspring.features.selection import functions_of, selection_of
 from mainspring.features.view import view_of
 from mainspring.features.write import append_rows
+from mainspring.server.features.replaying import ReplayWatch
+from mainspring.serving.telemetry import Metrics
 
 MINUTE = 60_000_000
 START = 1_700_000_000_000_000
@@ -57,6 +63,10 @@ class Answer(Record):
     day: date | None
     money: Decimal | None = Field(precision=14, scale=2)
     big: bool
+
+
+class Ranked(Record):
+    place: float
 
 
 class Doubled(Record):
@@ -221,6 +231,66 @@ def test_online_answers_are_history_s(worlds, world, inputs, asked):
             online = found[row][0][place]
             assert _equal(online, expected), (output, asked[row], online, expected)
             assert _equal(plan.read_one(entities[row], now)[0][place], expected)
+
+
+# -- what was answered, calculated again -----------------------------------------------------------------------------
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(world=st.integers(0, 2), asked=st.lists(question, min_size=1, max_size=6))
+def test_answers_that_are_calculated_again_are_the_same(worlds, world, asked):
+    """Whatever their types: all of a plan's in one table."""
+    _, store, views = worlds[world]
+    samples = Samples(1.0)
+    plan = compile_selection(store, selection_of(PROGRAM, views), functions_of(PROGRAM), samples)
+    entities = [{"key": name, "seats": seats, "since": since} for name, seats, since in asked]
+    plan.read_many(entities, [NOW] * len(entities))
+    plan.read_one(entities[0], NOW)
+    kept_rows = [one for one in samples.take(1 << 62, 1000) if isinstance(one, Calculated)]
+    found = recalculate(kept_rows)
+    assert {one.view for one in found} == {"ratio", "record", "doubled", "queried"}
+    assert len(found) == 4 * (len(asked) + 1)
+    assert [one for one in found if one.verdict != "same"] == []
+    assert {(one.keys["key"], one.kind) for one in found} == {(name, "on_demand") for name, _, _ in asked}
+
+
+def test_a_function_that_keeps_its_promise_online_alone_is_found(worlds, tmp_path):
+    """One that remembers, one that looks at other rows; the function that is given its answer is not blamed."""
+    calls = []
+    own = App("own")
+    seats = own.request(int)
+
+    @own.on_demand(number=facts.number, seats=seats)
+    def remembers(number: float | None, seats: int) -> float:
+        calls.append(number)
+        return float(len(calls))
+
+    @own.on_demand(before=remembers, seats=seats)
+    def adds(before: float | None, seats: int) -> float | None:
+        return None if before is None else before + seats
+
+    @own.on_demand(number=facts.number, seats=seats, returns=Ranked)
+    def ranks(rows: pl.DataFrame) -> pl.DataFrame:
+        return rows.select(place=pl.col("seats").rank())
+
+    services, store, views = worlds[2]
+    samples, inputs = Samples(1.0), [remembers, adds, ranks]
+    plan = compile_selection(store, selection_of(inputs, views), functions_of(inputs), samples)
+    for number in (3, 1, 2):
+        plan.read_one({"key": "a", "seats": number}, NOW)
+    taken = [one for one in samples.take(1 << 62, 1000) if isinstance(one, Calculated)]
+    found = {(one.view, one.verdict) for one in recalculate(taken)}
+    assert {view for view, verdict in found if verdict == "mismatch"} == {"remembers", "ranks"}
+    assert ("adds", "same") in found
+    catalog, metrics = open_catalog(SqliteSettings(), tmp_path), Metrics(tmp_path / "metrics.bin")
+    plan.read_one({"key": "a", "seats": 1}, NOW)
+    watched = SimpleNamespace(catalog=catalog, tables=services.tables)
+    ReplayWatch("own", watched, samples, metrics, settled_us=0).once()
+    (alarm,) = catalog.alerts(open_only=True)
+    assert (alarm.monitor, alarm.kind) == ("on_demand/remembers", "replay")
+    assert alarm.features == ("on_demand/remembers", "remembers")
+    assert [event.subject for event in catalog.last_events(what="replay.mismatch")] == ["/on_demand/remembers"]
+    catalog.close()
 
 
 def _read_with(inputs, tmp_path, row):
