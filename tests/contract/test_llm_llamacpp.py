@@ -162,6 +162,30 @@ def test_a_killed_engine_tells_its_streams_and_comes_back(opening):
     assert health(llm.engine)["starts"] == 2
 
 
+def test_when_one_engine_is_killed_others_go_on(opening, tmp_path):
+    """In the midst of their answers, which come to their ends; each engine is a process of its own."""
+    killed = opening()
+
+    async def play():
+        other = open_engine(SMALL, tmp_path / "other")
+        assert isinstance(await other.start(), Ready)
+        try:
+            streams = [one.generate(chat("Tell a story.", sampling=LONG)) for one in (killed.engine, other)]
+            for stream in streams:
+                while not isinstance(await anext(stream), Text):
+                    pass
+            os.kill(killed.engine.pid, signal.SIGKILL)
+            return [(await all_of(stream))[-1] for stream in streams], other.starts
+        finally:
+            await other.drain(0.0)
+
+    (crashed, whole), starts = killed.run(play())
+    assert (crashed.kind, crashed.retryable) == ("crashed", True)
+    assert isinstance(whole, End)
+    assert whole.usage.completion > 1
+    assert starts == 1
+
+
 APP = """
 import asyncio, pathlib, sys, os
 from mainspring.adapters.llamacpp.engine import open_engine
