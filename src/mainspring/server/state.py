@@ -42,6 +42,7 @@ from mainspring.server.lock import unwritable
 from mainspring.server.loop import online_views, segments_of
 from mainspring.server.management.levels import Levels, levels_file
 from mainspring.server.monitors import ModelMonitors
+from mainspring.server.reporting import LogCounts, endpoint_rows
 from mainspring.server.rollouts.asked import AskedFile, asked_file
 from mainspring.server.rollouts.composing import (
     Compositions,
@@ -75,7 +76,6 @@ __all__ = ["WorkerState", "ending_of", "metrics_file"]
 
 _KEEP_SEGMENTS = 4
 _CHAMPION = "champion"
-_SECONDS = "mainspring_request_seconds"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LOGGED_AS: Mapping[Kind, ColumnKind] = {Kind.INTEGER: "i8", Kind.BOOLEAN: "bool", Kind.STRING: "category"}
 
@@ -123,6 +123,7 @@ class WorkerState:
         self.endpoints: dict[str, EndpointService] = {}
         self.feature_services: dict[str, ServedFeatures] = {}
         self.logs: dict[str, PredictionLog] = {}
+        self._logged = LogCounts(self.metrics, plan.app, self.logs)
         self.knowledge = Knowledge(services, plan)
         self.vector_indexes = VectorIndexes(services, Plan(plan.app, ()), {}, {}, self.metrics, _tell)
         self.started = now_us()
@@ -137,7 +138,7 @@ class WorkerState:
         self._checked: dict[str, View] = {}
         self._sources: dict[str, SourceTable] = {}
         self._plans: dict[str, SelectionPlan] = {}
-        self._counting = threading.Lock()
+        self._opening = threading.Lock()
         self._schemas: dict[str, LogSchema] = {}
         self._shadow_logs: dict[str, PredictionLog] = {}
         self.loading = ModelLoading(
@@ -157,7 +158,6 @@ class WorkerState:
             services, plan, self.models, self.loading, self.metrics, lambda: self._views, _tell
         )
         self._promised: dict[str, float] = {}
-        self._counted: dict[tuple[str, str], int] = {}
 
     # -- starting -----------------------------------------------------------------------------------------------
 
@@ -285,7 +285,7 @@ class WorkerState:
 
     def _shadow_log(self, endpoint: str) -> PredictionLog:
         """Where a shadow's answers are logged: beside the endpoint's log, in one that no monitor follows."""
-        with self._counting:
+        with self._opening:
             found = self._shadow_logs.get(endpoint)
             if found is None:
                 schema = self._schemas[endpoint]
@@ -472,7 +472,7 @@ class WorkerState:
 
     def monitor_once(self) -> int:
         """Follow the prediction logs, judge closed blocks, compact old segments; how many blocks were judged."""
-        self.count_logged()
+        self._logged.count()
         if self.pushing is not None:
             self.quality.once()
         return self.monitors.once()
@@ -487,65 +487,33 @@ class WorkerState:
         self.loading.close()
         for log in (*self.logs.values(), *self._shadow_logs.values()):
             log.close()
-        self.count_logged()
+        self._logged.count()
         if self.pushing is not None:
             self.pushing.close()
         self.services.close()
 
     def metrics_page(self, accept: bytes) -> tuple[bytes, bytes]:
         """The metrics page for an Accept header, content type and text, with what the prediction logs have counted."""
-        self.count_logged()
+        self._logged.count()
         if self.pushing is not None:
             self.pushing.measure()
         return self.metrics.render(accept) if self.together is None else page(self.together.merged(), accept)
 
     def numbers(self) -> Mapping[Series, float]:
         """Every number that is counted, of all workers."""
-        self.count_logged()
+        self._logged.count()
         return self.metrics.numbers() if self.together is None else self.together.merged()
 
     def publish_metrics(self) -> None:
         """Bring what other workers read of this one up to date."""
-        self.count_logged()
+        self._logged.count()
         if self.pushing is not None:
             self.pushing.measure()
         self.metrics.publish()
 
-    def count_logged(self) -> None:
-        """Add to the metrics what the prediction logs have written and dropped since the last time."""
-        with self._counting:
-            for endpoint, log in self.logs.items():
-                for part, count in (("rows", log.rows), ("dropped", log.dropped)):
-                    add = self.metrics.counter(f"mainspring_predlog_{part}_total", app=self.plan.app, endpoint=endpoint)
-                    add(count - self._counted.get((endpoint, part), 0))
-                    self._counted[endpoint, part] = count
-
     def report(self) -> list[dict[str, object]]:
         """A row for each endpoint, as the console shows it."""
-        rows: list[dict[str, object]] = []
-        for service in self.endpoints.values():
-            live = self.models.get(service.model)
-            labels = {"app": self.plan.app, "endpoint": service.name}
-            seconds = (self.metrics.quantile(_SECONDS, share, route="endpoint", **labels) for share in (0.5, 0.99))
-            p50, p99 = (None if found is None else found * 1e3 for found in seconds)
-            answered = self.metrics.total("mainspring_requests_total", **labels)
-            done = sum(count for series, count in answered.items() if ("code", "200") in series)
-            promised = self._promised.get(service.name)
-            rows.append(
-                {
-                    "name": service.name,
-                    "model": service.model,
-                    "version": "" if live is None else live.version,
-                    "state": "ok" if live is not None else "pending",
-                    "requests": int(done),
-                    "errors": int(sum(answered.values()) - done),
-                    "p50": p50,
-                    "p99": p99,
-                    "promised": promised,
-                    "late": promised is not None and p99 is not None and p99 > promised,
-                }
-            )
-        return rows
+        return endpoint_rows(self.plan.app, self.endpoints, self.models, self.metrics, self._promised)
 
 
 def _model_columns(reads: Reads) -> list[ModelColumn]:
