@@ -239,7 +239,8 @@ def test_requests_are_spans_where_a_collector_is_configured(talk: Path, clients,
         thread = threading.Thread(target=collector.serve_forever)
         thread.start()
         monkeypatch.setenv("OTLP_TOKEN", "for-the-collector")
-        otlp = f'[telemetry]\notlp = "http://127.0.0.1:{collector.server_port}"\notlp_token = "env:OTLP_TOKEN"\n'
+        otlp = f'[telemetry]\notlp = "http://127.0.0.1:{collector.server_port}"\nsample = 1.0\n'
+        otlp += 'otlp_token = "env:OTLP_TOKEN"\n'
         (talk / "mainspring.toml").write_text(TOML + otlp)
         served = serve(talk)
         try:
@@ -249,11 +250,14 @@ def test_requests_are_spans_where_a_collector_is_configured(talk: Path, clients,
             assert served.stop() == 0, served.log.read_text()
             collector.shutdown()
             thread.join()
-    path, token, body = seen[0]
-    assert (path, token) == ("/v1/traces", "Bearer for-the-collector")
-    (resource,) = body["resourceSpans"]
-    assert resource["resource"]["attributes"] == [{"key": "service.name", "value": {"stringValue": "talk"}}]
-    assert resource["scopeSpans"][0]["spans"][0]["name"] == "chat chat"
+    spans = []
+    for path, token, body in seen:
+        assert (path, token) == ("/v1/traces", "Bearer for-the-collector")
+        (resource,) = body["resourceSpans"]
+        assert resource["resource"]["attributes"] == [{"key": "service.name", "value": {"stringValue": "talk"}}]
+        spans += resource["scopeSpans"][0]["spans"]
+    assert {span["name"] for span in spans} == {"chat chat", "POST chat_completions"}
+    assert len({span["traceId"] for span in spans}) == 1, "the model's call is part of the request"
     assert "for-the-collector" not in served.log.read_text()
 
 

@@ -48,8 +48,9 @@ def load_app(settings: Settings) -> App:
 
 def _import(name: str, project: Path, origin: str) -> object:
     folder = str(project)
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    if sys.path[:1] != [folder]:
+        sys.path[:] = [folder, *(place for place in sys.path if place != folder)]
+    _forget_namesake(name.partition(".")[0], project)
     try:
         return importlib.import_module(name)
     except MainspringError:
@@ -62,6 +63,20 @@ def _import(name: str, project: Path, origin: str) -> object:
         ) from error
     except Exception as error:
         raise _failed(name, error, project) from error
+
+
+def _forget_namesake(top: str, project: Path) -> None:
+    """Let go of a module of that name which another project has brought into this process, where this one has its own.
+
+    A notebook may open two checkouts of one app, whose modules are called alike.
+    """
+    known = getattr(sys.modules.get(top), "__file__", None)
+    if known is None or Path(known).is_relative_to(project):
+        return
+    if (project / f"{top}.py").exists() or (project / top / "__init__.py").exists():
+        for name in [name for name in sys.modules if name == top or name.startswith(f"{top}.")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
 
 
 def _failed(name: str, error: Exception, project: Path) -> DeclarationError:

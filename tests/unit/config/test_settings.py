@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -282,3 +283,23 @@ def test_declaration_errors_pass_through_with_their_line(tmp_path: Path) -> None
     with pytest.raises(DeclarationError) as caught:
         load_app(app_module(tmp_path, "app_bad", body))
     assert (caught.value.code, caught.value.origin) == ("MS-1007", "app_bad.py:5")
+
+
+def test_two_projects_whose_modules_are_called_alike_are_two_apps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one process, as a notebook opens two checkouts: each has its own, again and again, with what it imports."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        (folder / "namesake").mkdir(parents=True)
+        (folder / "mainspring.toml").write_text('app = "namesake.app:app"\n')
+        (folder / "namesake" / "__init__.py").write_text("")
+        (folder / "namesake" / "own.py").write_text(f"NAME = {name!r}\n")
+        (folder / "namesake" / "app.py").write_text(
+            "from mainspring import App\nfrom namesake.own import NAME\n\napp = App(NAME)\n"
+        )
+    for name in ("first", "second", "first", "first"):
+        assert load_app(load_settings(tmp_path / name)).name == name
+    for name in [name for name in sys.modules if name.partition(".")[0] == "namesake"]:
+        del sys.modules[name]

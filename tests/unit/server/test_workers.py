@@ -55,12 +55,13 @@ def test_pauses_double_up_to_half_a_minute() -> None:
 
 def test_a_worker_that_ends_is_replaced() -> None:
     told: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
     stopping = stop_when(told, "is replaced")
     assert supervised([STAYS, ANSWERS + "time.sleep(0.5); sys.exit(7)", STAYS], told).run() == 0
     stopping.join()
     assert "workers     2 answer" in told
     assert "worker 1 has ended with status 7: another takes its place in 0.25 s" in told
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_second_signal_reaches_workers_that_still_drain() -> None:
