@@ -20,28 +20,19 @@ _object = msgspec.json.Decoder(dict[str, object]).decode
 
 # Paths are followed breadth first; `union` drops repeated rows, so a diamond or a cycle ends. One text for each way, so
 # that each step finds its edges in an index.
-_UP: LiteralString = """
+_LINEAGE: LiteralString = """
 with recursive walk (subject, depth) as (
     select %(subject)s::text collate "C", 0
     union
-    select edge.dst, walk.depth + 1 from walk join edge on edge.src = walk.subject where walk.depth < %(depth)s
+    select edge.THERE, walk.depth + 1 from walk join edge on edge.HERE = walk.subject where walk.depth < %(depth)s
 )
 select distinct edge.src, edge.rel, edge.dst
-from (select subject, min(depth) as depth from walk group by subject) as seen join edge on edge.src = seen.subject
+from (select subject, min(depth) as depth from walk group by subject) as seen join edge on edge.HERE = seen.subject
 where seen.depth < %(depth)s
 order by 1, 2, 3
 """
-_DOWN: LiteralString = """
-with recursive walk (subject, depth) as (
-    select %(subject)s::text collate "C", 0
-    union
-    select edge.src, walk.depth + 1 from walk join edge on edge.dst = walk.subject where walk.depth < %(depth)s
-)
-select distinct edge.src, edge.rel, edge.dst
-from (select subject, min(depth) as depth from walk group by subject) as seen join edge on edge.dst = seen.subject
-where seen.depth < %(depth)s
-order by 1, 2, 3
-"""
+_UP: LiteralString = _LINEAGE.replace("THERE", "dst").replace("HERE", "src")
+_DOWN: LiteralString = _LINEAGE.replace("THERE", "src").replace("HERE", "dst")
 
 
 def insert_edges(cursor: Cursor, edges: Sequence[Edge]) -> None:
