@@ -202,12 +202,17 @@ class SharedStore:
                 if line is None and time.monotonic() > end:
                     raise refused from None
                 time.sleep(_PAUSE)
+            except MainspringError as error:  # the owner is opening it at this moment
+                if error.code != _OWNED or time.monotonic() > end:
+                    raise
+                time.sleep(_PAUSE)
 
     def _offer(self, index: str) -> None:
-        if index in self._offers:
+        known = self._offers.get(index)
+        if known is not None and not known.ended:
             return
         with self._lock, contextlib.suppress(OSError):  # who owned it before has not let go of its name yet
-            if index not in self._offers:
+            if self._offers.get(index) is known:
                 self._offers[index] = _Offer(self._local, self._address(index))
 
     def _address(self, index: str) -> bytes:
@@ -244,7 +249,7 @@ class _Offer:
     def __init__(self, store: VectorStore, address: bytes) -> None:
         self._store = store
         self._lines: set[socket.socket] = set()
-        self._ended = False
+        self.ended = False
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._listening.bind(address)
@@ -256,14 +261,14 @@ class _Offer:
 
     def end(self) -> None:
         """Answer nobody any more; calls that are under way are cut."""
-        self._ended = True
+        self.ended = True
         for line in [self._listening, *self._lines]:
             with contextlib.suppress(OSError):
                 line.shutdown(socket.SHUT_RDWR)
             line.close()
 
     def _accept(self) -> None:
-        while not self._ended:
+        while not self.ended:
             try:
                 line, _ = self._listening.accept()
             except OSError:
@@ -276,8 +281,11 @@ class _Offer:
 
     def _answer(self, line: socket.socket) -> None:
         try:
-            while not self._ended:
+            while not self.ended:
                 reply = answer(self._store, decode_call(_receive(line)))
+                if reply.fault is not None and reply.fault.code == _OWNED:
+                    self.end()  # the index is another's by now, who cannot offer it as long as this one does
+                    return
                 _send(line, encode(reply))
         except (OSError, ValueError):
             pass
