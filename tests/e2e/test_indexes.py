@@ -68,6 +68,10 @@ def test_an_app_of_documents_alone(shelf: Path, monkeypatch: pytest.MonkeyPatch)
         for wrong in ({"query": ""}, {"query": "x", "k": 0}, {"query": "x", "filter": {"eq": ["none", 1]}}, {"q": 1}):
             assert call(f"{served.url}/v1/indexes/library/search", wrong, ADA)[0] == 400
         assert call(f"{served.url}/v1/indexes/library/search", b"{", ADA)[0] == 400
+        deadline = time.monotonic() + 60
+        while "end in" not in served.log.read_text():  # the first build, which may read an edit by chance
+            assert time.monotonic() < deadline, served.log.read_text()[-3000:]
+            time.sleep(0.1)
         # an edit and a delete reach the answers, although the server owns the index and another process syncs
         (shelf / "manuals" / "pump.md").write_text("# The pump\n\nPress the green lever to start the pump.\n")
         os.remove(shelf / "manuals" / "fan.html")
@@ -77,6 +81,12 @@ def test_an_app_of_documents_alone(shelf: Path, monkeypatch: pytest.MonkeyPatch)
             time.sleep(0.2)
         deadline = time.monotonic() + 30
         while "fan.html" in uris(search(served, "blue switch of the fan", ADA)):
+            assert time.monotonic() < deadline, served.log.read_text()[-3000:]
+            time.sleep(0.2)
+        # one below a folder too, whose own entry does not change by it
+        (shelf / "manuals" / "inner" / "salaries.md").write_text("# Salaries\n\nShe earns 7,000 a month.\n")
+        deadline = time.monotonic() + 60
+        while "7,000" not in json.dumps(search(served, "how much does she earn", ADA)):
             assert time.monotonic() < deadline, served.log.read_text()[-3000:]
             time.sleep(0.2)
     finally:

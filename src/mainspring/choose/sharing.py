@@ -94,10 +94,7 @@ class SharedStore:
     def drop(self, index: str) -> None:
         """Remove an index."""
         self._at(index, lambda: self._local.drop(index), lambda: call_of("drop", index))
-        with self._lock:
-            offer = self._offers.pop(index, None)
-        if offer is not None:
-            offer.end()
+        self._withdraw(index)
 
     def upsert(self, index: str, points: Sequence[Point], version: int | None = None) -> int:
         """Write points whole."""
@@ -194,6 +191,7 @@ class SharedStore:
             except MainspringError as error:
                 if error.code != _OWNED:
                     raise
+                self._withdraw(index)  # it was ours before, and is another's by now
                 refused = error
             try:
                 return cast(T, result_of(self._ask(index, there())))
@@ -211,9 +209,15 @@ class SharedStore:
         known = self._offers.get(index)
         if known is not None and not known.ended:
             return
-        with self._lock, contextlib.suppress(OSError):  # who owned it before has not let go of its name yet
+        with self._lock:
             if self._offers.get(index) is known:
                 self._offers[index] = _Offer(self._local, self._address(index))
+
+    def _withdraw(self, index: str) -> None:
+        with self._lock:
+            offer = self._offers.pop(index, None)
+        if offer is not None:
+            offer.end()
 
     def _address(self, index: str) -> bytes:
         name = hashlib.blake2b(f"{self._place}\0{index}".encode("utf-8", "surrogateescape"), digest_size=16)
@@ -244,20 +248,27 @@ class SharedStore:
 
 
 class _Offer:
-    """An index that this process owns, offered to the others."""
+    """An index that this process owns, offered to the others.
+
+    Who owned it before may hold the name for a moment longer; the offer stands as soon as that one has let go.
+    """
 
     def __init__(self, store: VectorStore, address: bytes) -> None:
         self._store = store
+        self._address = address
         self._lines: set[socket.socket] = set()
         self.ended = False
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._bound = self._bind()
+        threading.Thread(target=self._accept, name="index-owner", daemon=True).start()
+
+    def _bind(self) -> bool:
         try:
-            self._listening.bind(address)
+            self._listening.bind(self._address)
             self._listening.listen(64)
         except OSError:
-            self._listening.close()
-            raise
-        threading.Thread(target=self._accept, name="index-owner", daemon=True).start()
+            return False
+        return True
 
     def end(self) -> None:
         """Answer nobody any more; calls that are under way are cut."""
@@ -268,6 +279,9 @@ class _Offer:
             line.close()
 
     def _accept(self) -> None:
+        while not self._bound and not self.ended:
+            time.sleep(_PAUSE)
+            self._bound = self._bind()
         while not self.ended:
             try:
                 line, _ = self._listening.accept()

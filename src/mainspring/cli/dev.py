@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -18,14 +20,22 @@ from mainspring.choose.services import Services
 from mainspring.cli.console import console_of
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import tell
+from mainspring.errors import MainspringError
+from mainspring.features.steps import files_of
 from mainspring.plan.graph import Plan
+from mainspring.rag.listing import list_folder
+from mainspring.rag.steps import folder_of
 from mainspring.server.lock import ProjectLock
 from mainspring.server.planning import plan_of, sources_have_places
 from mainspring.server.process import ServerProcess
 
+if TYPE_CHECKING:
+    from mainspring.declare.documents import Documents
+
 __all__ = ["command"]
 
 _WATCH_SECONDS = 1.0
+_REST = 20  # times as long as a look at all files took: a large folder is looked at less often
 _POLL_SECONDS = 0.1
 
 
@@ -109,8 +119,11 @@ class _Builder:
 
     def _follow(self) -> None:
         self._build()
-        while self._watch and not self._stop.wait(_WATCH_SECONDS):
+        rest = _WATCH_SECONDS
+        while self._watch and not self._stop.wait(rest):
+            began = time.monotonic()
             seen = (_code(self._services), _data(self._services, self._plan))
+            rest = max(_WATCH_SECONDS, (time.monotonic() - began) * _REST)
             if seen == self._seen:
                 continue
             changed, self._seen = seen[0] != self._seen[0], seen
@@ -139,12 +152,23 @@ def _code(services: Services) -> object:
 
 
 def _data(services: Services, plan: Plan) -> object:
-    """Size and time of the sources' files and the documents."""
-    paths: list[Path] = []
-    for key, setting in services.settings.values.items():
-        if key.startswith("sources.") and key.endswith(".path") and setting.value:
-            paths += map(Path, glob.glob(str(services.project / str(setting.value))))
-    return _stamps(paths)
+    """Size and time of the sources' files and of the documents, wherever code and profile say that they are.
+
+    What cannot be listed is told by the build; here it differs from what can.
+    """
+    settings, found = services.settings, []
+    for node in plan.of_kind("source"):
+        try:
+            found.append(_stamps(files_of(node.name, settings)))
+        except MainspringError as error:
+            found.append(error.code)
+    for node in plan.of_kind("documents"):
+        try:
+            folder = folder_of(cast("Documents", node.declaration), settings)
+            found.append(list_folder(folder.folder, folder.include, folder.exclude, name=node.name, known=0))
+        except MainspringError as error:
+            found.append(error.code)
+    return found
 
 
 def _stamps(paths: Iterable[Path]) -> object:
