@@ -496,6 +496,29 @@ def test_a_second_process_asks_the_owner(library: Library) -> None:
     library.consistent()
 
 
+def test_an_owner_whose_name_is_not_free_yet_is_asked_as_soon_as_it_is(library: Library) -> None:
+    library.write(**{animal: about(animal) for animal in ANIMALS})
+    library.sync()
+    place = collection("library", 1)
+    before = SharedStore(library.store, library.state)
+    assert before.count(place) == 8
+    library.store.close()  # lets go of the index, while its name is still held
+    owner = SharedStore(open_store(QdrantEdgeSettings(), library.state), library.state)
+    assert owner.count(place) == 8
+    before.close()
+    child = fork()
+    if child == 0:
+        try:  # the owner itself does nothing meanwhile
+            other = SharedStore(open_store(QdrantEdgeSettings(), library.state), library.state)
+            assert other.count(place) == 8
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    owner.close()
+
+
 def test_a_version_knows_how_long_its_chunks_are(library):
     texts = {f"page{number}": f"# Page {number}\n\n" + "word and more of it. " * 3 * number for number in range(12)}
     texts["long"] = "# Long\n\n" + "a sentence of words, " * 900  # only its beginning is looked at
