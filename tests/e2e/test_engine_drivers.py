@@ -16,9 +16,9 @@ import engine_steps as steps
 from engine_bench import BenchServices, times
 from mainspring.adapters.sqlite.connection import Connections
 from mainspring.engine.driver import load, run_graph
-from mainspring.engine.ledger import LEASE_US, Ledger, new_id, now_us, recover
-from mainspring.engine.processes import Owner, children, this_process
+from mainspring.engine.runs.ledger import LEASE_US, Ledger, new_id, now_us, recover
 from mainspring.engine.task import Output, Task, TaskGraph
+from mainspring.engine.workers.processes import Owner, children, this_process
 from mainspring.errors import ServiceError, StoreError
 
 HERE = Path(__file__).resolve().parent.parent

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from engine_bench import BenchServices
-from mainspring.engine.processes import children
+from mainspring.engine.workers.processes import children
 
 HERE = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("MAINSPRING_TEST_KILLS", "30"))

@@ -23,7 +23,7 @@ import polars as pl
 import pytest
 
 from mainspring.choose.services import Services
-from mainspring.engine.processes import children
+from mainspring.engine.workers.processes import children
 
 FLIGHTS = Path(__file__).resolve().parents[2] / "examples" / "flights"
 KILLS = int(os.environ.get("MAINSPRING_TEST_KILLS", "10"))

@@ -23,7 +23,7 @@ import pytest
 from e2e.conftest import Served, call, mainspring
 from mainspring import feature_store, score
 from mainspring.choose.services import Services
-from mainspring.engine.processes import children
+from mainspring.engine.workers.processes import children
 from mainspring.errors import DataError, RefusedError, UsageError
 from mainspring.server.rollouts.unpacking import unpacked
 from mainspring.serving.models import LiveModel, load_live

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from mainspring.engine.progress import Progress, Watch, line
-from mainspring.engine.report import RunReport
+from mainspring.engine.runs.progress import Progress, Watch, line
+from mainspring.engine.runs.report import RunReport
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from mainspring.declare.declaration import name_of, origin_of, spec_of
 from mainspring.declare.step import Pipeline, Unknown, trace
 from mainspring.deploy.portable.step import RESULT, ROWS
 from mainspring.engine.arguments import value_of
-from mainspring.engine.maps import gather
 from mainspring.engine.pipeline import Resolve, graph_of
 from mainspring.engine.reference import annotations_of
+from mainspring.engine.runs.maps import gather
 from mainspring.engine.task import Task
 from mainspring.errors import DeclarationError, UsageError
 

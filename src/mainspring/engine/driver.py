@@ -15,18 +15,18 @@ from typing import Literal
 from mainspring.engine.context import EngineServices
 from mainspring.engine.environment import GitState, capacity_of, environment_of
 from mainspring.engine.files import FileDigests
-from mainspring.engine.keys import Keys
-from mainspring.engine.ledger import Ledger, new_id, now_us, recover
 from mainspring.engine.order import Capacity, laid_out
-from mainspring.engine.pool import Executor, Inline, Pool
-from mainspring.engine.processes import this_process
-from mainspring.engine.progress import Progress, Watch, silent
-from mainspring.engine.report import RunReport, StepReport
-from mainspring.engine.run import GraphRun, Wiring
+from mainspring.engine.runs.keys import Keys
+from mainspring.engine.runs.ledger import Ledger, new_id, now_us, recover
+from mainspring.engine.runs.progress import Progress, Watch, silent
+from mainspring.engine.runs.report import RunReport, StepReport
+from mainspring.engine.runs.run import GraphRun, Wiring
 from mainspring.engine.secrets import refuse_secrets
 from mainspring.engine.task import TaskGraph
 from mainspring.engine.values import load as load_value
 from mainspring.engine.wire import StoredResult
+from mainspring.engine.workers.pool import Executor, Inline, Pool
+from mainspring.engine.workers.processes import this_process
 from mainspring.errors import StoreError, UsageError
 
 __all__ = ["RunReport", "StepReport", "load", "run_graph"]

@@ -9,10 +9,10 @@ from typing import Literal
 from mainspring.engine.context import EngineServices
 from mainspring.engine.explain import Difference, since
 from mainspring.engine.files import FileDigests
-from mainspring.engine.kept import KeptResults
-from mainspring.engine.keys import Keys
-from mainspring.engine.maps import gather
 from mainspring.engine.order import laid_out
+from mainspring.engine.runs.kept import KeptResults
+from mainspring.engine.runs.keys import Keys
+from mainspring.engine.runs.maps import gather
 from mainspring.engine.task import Task, TaskGraph
 from mainspring.engine.values import load as load_value
 from mainspring.engine.wire import StoredResult

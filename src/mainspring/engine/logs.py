@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mainspring.engine.attempts import folder_name
+from mainspring.engine.runs.attempts import folder_name
 
 __all__ = ["LogLine", "follow_logs", "read_logs"]
 

@@ -12,8 +12,8 @@ from mainspring.declare.declaration import name_of, origin_of, spec_of
 from mainspring.declare.origin import Origin
 from mainspring.declare.step import Call, Pipeline, Ref, Step, Unknown, trace
 from mainspring.engine.fitting import feeds, fits, spell_type
-from mainspring.engine.maps import gather
 from mainspring.engine.reference import annotations_of
+from mainspring.engine.runs.maps import gather
 from mainspring.engine.task import Output, Task, TaskGraph
 from mainspring.engine.wire import StoredResult
 from mainspring.errors import DeclarationError

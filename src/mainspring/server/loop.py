@@ -20,8 +20,8 @@ from mainspring.declare.step import Pipeline, Step
 from mainspring.engine.context import current
 from mainspring.engine.driver import load, run_graph
 from mainspring.engine.pipeline import Resolve, graph_of
-from mainspring.engine.progress import Watch, silent
-from mainspring.engine.report import RunReport
+from mainspring.engine.runs.progress import Watch, silent
+from mainspring.engine.runs.report import RunReport
 from mainspring.engine.task import Output, Task, TaskGraph
 from mainspring.errors import ServiceError, UsageError
 from mainspring.features.log import SourceTable, TableVersion, read_log, standing

@@ -22,7 +22,7 @@ from mainspring.config.project import load_app
 from mainspring.declare.data import did_you_mean
 from mainspring.declare.documents import Index
 from mainspring.declare.identity import Identity
-from mainspring.engine.report import RunReport
+from mainspring.engine.runs.report import RunReport
 from mainspring.errors import UsageError
 from mainspring.features.steps import sources_of
 from mainspring.features.vector_index.search import NearestAnswer, NearestRequest, VectorIndexSearcher

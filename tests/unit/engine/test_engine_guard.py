@@ -15,7 +15,7 @@ import pytest
 
 from mainspring.declare.artifact import File
 from mainspring.declare.frame import Frame
-from mainspring.engine.guard import Guard, watching
+from mainspring.engine.workers.guard import Guard, watching
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_what_is_declared_is_no_undeclared_read(look, tmp_path):
 NATIVE = """
 import sys
 sys.path[:0] = {path!r}
-from mainspring.engine.guard import Guard, watching
+from mainspring.engine.workers.guard import Guard, watching
 guard = Guard([], [], [])
 with watching(guard, stays=True):
     exec(compile({act!r}, "step.py", "exec"))

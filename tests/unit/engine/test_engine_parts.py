@@ -17,15 +17,15 @@ from mainspring.declare.step import StepOptions
 from mainspring.engine.context import current
 from mainspring.engine.files import FileDigests
 from mainspring.engine.fitting import feeds, fits
-from mainspring.engine.keys import Keys
-from mainspring.engine.ledger import new_id
 from mainspring.engine.order import Capacity, laid_out
-from mainspring.engine.processes import Owner, this_process
-from mainspring.engine.progress import Progress, line
 from mainspring.engine.reference import dereference, reference
+from mainspring.engine.runs.keys import Keys
+from mainspring.engine.runs.ledger import new_id
+from mainspring.engine.runs.progress import Progress, line
 from mainspring.engine.secrets import Redactor
 from mainspring.engine.task import Output, Task, TaskGraph
 from mainspring.engine.wire import Frames, StoredResult, frame
+from mainspring.engine.workers.processes import Owner, this_process
 from mainspring.errors import DeclarationError, UserCodeError
 from mainspring.plan.encoding import Unencodable
 

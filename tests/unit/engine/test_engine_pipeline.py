@@ -4,8 +4,8 @@ import pytest
 
 from mainspring import App, Frame, Record
 from mainspring.engine.driver import load, run_graph
-from mainspring.engine.maps import gather
 from mainspring.engine.pipeline import graph_of
+from mainspring.engine.runs.maps import gather
 from mainspring.engine.task import Output, Task
 from mainspring.errors import DeclarationError
 

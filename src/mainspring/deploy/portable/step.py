@@ -18,9 +18,9 @@ from mainspring.deploy.portable.artifact import Producer, is_artifact, take_in, 
 from mainspring.engine.arguments import converted
 from mainspring.engine.driver import run_graph
 from mainspring.engine.pipeline import Given, Resolve, graph_of
-from mainspring.engine.progress import Watch, silent
 from mainspring.engine.reference import annotations_of
-from mainspring.engine.report import StepReport
+from mainspring.engine.runs.progress import Watch, silent
+from mainspring.engine.runs.report import StepReport
 from mainspring.engine.task import Task, TaskGraph
 from mainspring.errors import UsageError
 from mainspring.plan.graph import Plan

@@ -20,8 +20,8 @@ from mainspring.declare.model import ModelDeclaration, Promotion, PromotionSpec
 from mainspring.deploy.ci.verdict import Check, Row, Verdict
 from mainspring.engine.driver import load, run_graph
 from mainspring.engine.environment import commit_of
-from mainspring.engine.progress import Watch, silent
-from mainspring.engine.report import RunReport
+from mainspring.engine.runs.progress import Watch, silent
+from mainspring.engine.runs.report import RunReport
 from mainspring.engine.task import TaskGraph
 from mainspring.errors import UsageError
 from mainspring.features.log import TableVersion

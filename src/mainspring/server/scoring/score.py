@@ -21,7 +21,7 @@ from mainspring.declare.frame import Frame
 from mainspring.declare.model import ModelDeclaration, ModelSpec
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.engine.driver import load, run_graph
-from mainspring.engine.progress import Watch, silent
+from mainspring.engine.runs.progress import Watch, silent
 from mainspring.engine.task import Output, Task, TaskGraph
 from mainspring.engine.values import read_manifest
 from mainspring.errors import RefusedError, UsageError

@@ -17,15 +17,6 @@ from collections.abc import Callable, Iterable
 from typing import TextIO
 
 from mainspring.engine.context import EngineServices
-from mainspring.engine.guard import prepare
-from mainspring.engine.processes import (
-    adopt_orphans,
-    children,
-    die_with_parent,
-    end_children,
-    kill_tree,
-    native_threads,
-)
 from mainspring.engine.reference import annotations_of
 from mainspring.engine.task import Task
 from mainspring.engine.wire import (
@@ -40,7 +31,16 @@ from mainspring.engine.wire import (
     encode,
     frame,
 )
-from mainspring.engine.worker import carry_out
+from mainspring.engine.workers.guard import prepare
+from mainspring.engine.workers.processes import (
+    adopt_orphans,
+    children,
+    die_with_parent,
+    end_children,
+    kill_tree,
+    native_threads,
+)
+from mainspring.engine.workers.worker import carry_out
 from mainspring.ports.objects import Objects
 
 __all__ = ["serve", "warmed", "work"]

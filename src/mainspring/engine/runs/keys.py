@@ -16,10 +16,10 @@ import msgspec
 
 from mainspring.declare.artifact import File
 from mainspring.engine.files import FileDigests, files_in
-from mainspring.engine.natives import names_file
 from mainspring.engine.reference import reference
 from mainspring.engine.task import Task
 from mainspring.engine.wire import StoredResult
+from mainspring.engine.workers.natives import names_file
 from mainspring.plan.closure import Closure, KeyParts, closure_of, is_code, key_parts, step_key
 from mainspring.plan.encoding import Unencodable, digest, encode
 from mainspring.plan.remarks import Remark

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mainspring.engine.attempts import Log
-from mainspring.engine.keys import Keyed
-from mainspring.engine.report import StepReport, StepResult
+from mainspring.engine.runs.attempts import Log
+from mainspring.engine.runs.keys import Keyed
+from mainspring.engine.runs.report import StepReport, StepResult
 from mainspring.engine.task import Task
 from mainspring.engine.wire import Fault, Order, StoredResult
 from mainspring.errors import MainspringError

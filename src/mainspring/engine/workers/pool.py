@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mainspring.engine.context import EngineServices
-from mainspring.engine.fresh import packed, start_zygote
-from mainspring.engine.processes import fork_hazard, native_threads
 from mainspring.engine.task import Task
 from mainspring.engine.wire import (
     Exited,
@@ -31,8 +29,10 @@ from mainspring.engine.wire import (
     encode,
     frame,
 )
-from mainspring.engine.worker import carry_out
-from mainspring.engine.zygote import serve, warmed, work
+from mainspring.engine.workers.fresh import packed, start_zygote
+from mainspring.engine.workers.processes import fork_hazard, native_threads
+from mainspring.engine.workers.worker import carry_out
+from mainspring.engine.workers.zygote import serve, warmed, work
 
 __all__ = ["Executor", "Happening", "Inline", "Pool"]
 

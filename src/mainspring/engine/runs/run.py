@@ -8,23 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mainspring.engine.attempts import Death, backoff_seconds, death, error_of, oom_kills
 from mainspring.engine.context import EngineServices
-from mainspring.engine.kept import KeptResults
-from mainspring.engine.keys import Keys, suspects
-from mainspring.engine.launch import Launcher
-from mainspring.engine.ledger import Ledger
-from mainspring.engine.maps import MapSteps, gather
-from mainspring.engine.nodes import Job, Node, Queue
 from mainspring.engine.order import Capacity, Layout
-from mainspring.engine.pool import Executor
-from mainspring.engine.progress import Happened, Progress, Watch
-from mainspring.engine.report import StepResult
-from mainspring.engine.rows import detail_of, event_of, row_of, unknown, winner
+from mainspring.engine.runs.attempts import Death, backoff_seconds, death, error_of, oom_kills
+from mainspring.engine.runs.kept import KeptResults
+from mainspring.engine.runs.keys import Keys, suspects
+from mainspring.engine.runs.launch import Launcher
+from mainspring.engine.runs.ledger import Ledger
+from mainspring.engine.runs.maps import MapSteps, gather
+from mainspring.engine.runs.nodes import Job, Node, Queue
+from mainspring.engine.runs.progress import Happened, Progress, Watch
+from mainspring.engine.runs.report import StepResult
+from mainspring.engine.runs.rows import detail_of, event_of, row_of, unknown, winner
 from mainspring.engine.task import Task
 from mainspring.engine.values import load as load_value
 from mainspring.engine.wire import Computed, Done, Exited, Failed, Fault, Measured, Noted, Reply, StoredResult
-from mainspring.engine.worker import fault_of
+from mainspring.engine.workers.pool import Executor
+from mainspring.engine.workers.worker import fault_of
 from mainspring.errors import ConfigError, DataError, DeclarationError, MainspringError, RefusedError, UserCodeError
 from mainspring.ports.catalog import Metric, StepStatus
 

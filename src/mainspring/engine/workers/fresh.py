@@ -15,17 +15,19 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, cast
 
 from mainspring.engine.context import EngineServices
-from mainspring.engine.processes import fork_hazard, native_threads
 from mainspring.engine.reference import callable_named, dereference, reference
 from mainspring.engine.task import Task
 from mainspring.engine.wire import Fault, Hello, encode
-from mainspring.engine.worker import fault_of
-from mainspring.engine.zygote import serve, warmed, work
+from mainspring.engine.workers.processes import fork_hazard, native_threads
+from mainspring.engine.workers.worker import fault_of
+from mainspring.engine.workers.zygote import serve, warmed, work
 from mainspring.errors import MainspringError, UserCodeError
 
 __all__ = ["main", "packed", "start_zygote"]
 
-_CODE = "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from mainspring.engine.fresh import main; main()"
+_CODE = (
+    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from mainspring.engine.workers.fresh import main; main()"
+)
 
 
 @dataclass(frozen=True, slots=True)

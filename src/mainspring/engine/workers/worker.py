@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, cast
 
 from mainspring.engine.context import EngineServices, StepContext, entered
 from mainspring.engine.fitting import fits, spell_type
-from mainspring.engine.guard import Guard, watching
 from mainspring.engine.reference import annotations_of, is_users, place_of
 from mainspring.engine.secrets import Screened, revealed
 from mainspring.engine.task import Task
 from mainspring.engine.values import load, save
 from mainspring.engine.wire import Computed, Done, Failed, Fault, Measured, Moved, Noted, Order, Reply
+from mainspring.engine.workers.guard import Guard, watching
 from mainspring.errors import MainspringError, UserCodeError
 from mainspring.lazy import lazy
 from mainspring.ports.objects import Objects

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mainspring.engine.ledger import result_of
-from mainspring.engine.nodes import Job
-from mainspring.engine.progress import Happened, Progress
+from mainspring.engine.runs.ledger import result_of
+from mainspring.engine.runs.nodes import Job
+from mainspring.engine.runs.progress import Happened, Progress
 from mainspring.engine.wire import StoredResult
 from mainspring.errors import RefusedError
 from mainspring.ports.catalog import CacheRow, StepRow, StepStatus

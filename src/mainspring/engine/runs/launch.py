@@ -8,16 +8,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mainspring.engine.attempts import Log, log_path
 from mainspring.engine.context import EngineServices
-from mainspring.engine.kept import KeptResults
-from mainspring.engine.keys import Keys
-from mainspring.engine.ledger import Ledger
-from mainspring.engine.nodes import Job
-from mainspring.engine.pool import Executor
-from mainspring.engine.rows import detail_of, row_of
+from mainspring.engine.runs.attempts import Log, log_path
+from mainspring.engine.runs.kept import KeptResults
+from mainspring.engine.runs.keys import Keys
+from mainspring.engine.runs.ledger import Ledger
+from mainspring.engine.runs.nodes import Job
+from mainspring.engine.runs.rows import detail_of, row_of
 from mainspring.engine.secrets import revealed
 from mainspring.engine.wire import Order
+from mainspring.engine.workers.pool import Executor
 
 __all__ = ["Launcher"]
 

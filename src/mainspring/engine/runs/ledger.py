@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mainspring.engine.processes import Owner
 from mainspring.engine.wire import StoredResult
+from mainspring.engine.workers.processes import Owner
 from mainspring.errors import ServiceError
 from mainspring.ports.catalog import (
     Artifact,

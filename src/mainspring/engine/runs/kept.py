@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mainspring.engine.ledger import result_of
+from mainspring.engine.runs.ledger import result_of
 from mainspring.engine.values import FILE, FOLDER, MANIFEST, read_folder, read_manifest
 from mainspring.engine.wire import StoredResult
 from mainspring.ports.catalog import CacheRow, Catalog

@@ -1,9 +1,9 @@
 """What a step reads without saying so: files, environment variables, the network, programs.
 
 Python announces what it opens to audit hooks, and `os.environ` is watched; native readers announce nothing, so those
-that are known are wrapped (`mainspring.engine.natives`), and for the others a file counts as read when the step's code
-names it. An undeclared read does no harm to the result, but nobody can know when it
-changes, so the result is not kept for another run.
+that are known are wrapped (`mainspring.engine.workers.natives`), and for the others a file counts as read when the
+step's code names it. An undeclared read does no harm to the result, but nobody can know when it changes, so the result
+is not kept for another run.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from contextlib import contextmanager
 from types import FrameType, ModuleType
 from typing import Any
 
-from mainspring.engine.natives import Natives, probing
+from mainspring.engine.workers.natives import Natives, probing
 
 __all__ = ["Guard", "libraries", "prepare", "watching"]
 
-_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_ROOM = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(_ROOM))) + os.sep
 # A `File` reads on behalf of who calls it; the rest of the package answers for itself.
 _ON_BEHALF = (_PACKAGE + "declare" + os.sep, _PACKAGE + "lazy.py")
-_SELF = tuple(_PACKAGE + "engine" + os.sep + name for name in ("guard.py", "natives.py"))
+_SELF = (_ROOM + "guard.py", _ROOM + "natives.py")
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib/", "/lib64/", "/bin/", "/run/")
 _CODE = (".py", ".pyc", ".pyi", ".so", ".pth")
 _ENVIRONMENT = ("environ", "environb", "getenv", "getenvb", "expandvars", "expanduser", "home")

@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from mainspring.engine.kept import KeptResults
-from mainspring.engine.keys import Keys
-from mainspring.engine.ledger import Ledger
-from mainspring.engine.nodes import Job, Mapped, Node, Queue
-from mainspring.engine.progress import Happened
-from mainspring.engine.report import StepResult
-from mainspring.engine.rows import row_of, winner
+from mainspring.engine.runs.kept import KeptResults
+from mainspring.engine.runs.keys import Keys
+from mainspring.engine.runs.ledger import Ledger
+from mainspring.engine.runs.nodes import Job, Mapped, Node, Queue
+from mainspring.engine.runs.progress import Happened
+from mainspring.engine.runs.report import StepResult
+from mainspring.engine.runs.rows import row_of, winner
 from mainspring.engine.task import Task
 from mainspring.engine.values import MANIFEST, load, read_manifest, save_manifest
 from mainspring.engine.wire import StoredResult
