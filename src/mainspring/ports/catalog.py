@@ -351,8 +351,11 @@ class Catalog(Protocol):
     def labels(self, prediction_ids: Iterable[str]) -> list[Label]:
         """The labels of these predictions."""
 
-    def labels_after(self, received: int, limit: int = 100_000) -> list[Label]:
-        """Labels received after a moment, in order."""
+    def labels_after(self, received: int, limit: int = 100_000, *, behind: Label | None = None) -> list[Label]:
+        """Labels received after a moment, by the moment, prediction and name; behind the last one of the page before.
+
+        Many labels may have been received at one moment: a page may end among them.
+        """
 
     def open_alert(self, alert: Alert) -> Alert:
         """Open an alert; the one that is open already for the fingerprint when there is one."""

@@ -62,6 +62,12 @@ class MonitoringContract:
         assert after[-1] == Label("p0", "late", -1.0, 6, 2000)
         assert len(catalog.labels_after(0, limit=5)) == 5
         assert {label.received for label in catalog.labels_after(0, limit=5)} == {1000}
+        pages, behind = list[Label](), None
+        while page := catalog.labels_after(1001, limit=50, behind=behind):  # 120 were received at each moment
+            pages += page
+            behind = page[-1]
+        assert pages == catalog.labels_after(1001)
+        assert len(pages) == 8 * 120 + 1
         assert catalog.labels_after(2000) == []
         assert catalog.labels([]) == []
 

@@ -22,7 +22,8 @@ from mainspring.declare.rollout import RolloutStep, read_rollout, read_share, re
 from mainspring.errors import DeclarationError, RefusedError
 from mainspring.monitoring.stats.canary import too_many
 from mainspring.plan.graph import Plan
-from mainspring.ports.catalog import Block, Catalog, Entity
+from mainspring.ports.catalog import Block, Catalog, Entity, Label
+from mainspring.server.rollouts import quality
 from mainspring.server.rollouts.deciding import label_version, promote_whole, roll_back_model, try_version
 from mainspring.server.rollouts.drive import Before, Rollouts, Seen, following, monitor_of, seen_of
 from mainspring.server.rollouts.judge import FIRST_LOOK, Losses, Verdict, judged, lag
@@ -453,3 +454,14 @@ def test_a_stop_comes_too_late_while_the_champion_moves(catalog: Catalog) -> Non
     assert stop(catalog, "late", "ada", "stop") is None
     assert current(catalog, "late")[0].state == "promoting"  # type: ignore[union-attr]
     assert math.isfinite(current(catalog, "late")[1].rev)  # type: ignore[union-attr]
+
+
+def test_labels_received_at_one_moment_are_taken_page_by_page(catalog: Catalog, monkeypatch: Any) -> None:
+    monkeypatch.setattr(quality, "_PAGE", 3)  # a file of labels may have more than a page
+    rollout = Rollout("r", "late", 1, "a" * 32, 2, "b" * 32, STEPS, started=1_000_000)
+    followed = quality.Quality(rollout, catalog, [], True, "late")
+    ids = [f"{2_000:012x}{number:020x}" for number in range(10)]
+    followed._take([{"prediction_id": one, "version": 1 + n % 2, "score": 0.0} for n, one in enumerate(ids)])
+    assert catalog.add_labels([Label(one, "late", 1.0, 5, 2_000_000) for one in ids]) == 10
+    assert followed.once() == (Losses(5, 5.0, {}), Losses(5, 5.0, {}))
+    assert followed.once() == (Losses(5, 5.0, {}), Losses(5, 5.0, {}))  # each is counted once

@@ -77,10 +77,14 @@ class MonitoringTables:
             found += [Label(*row) for row in rows]
         return found
 
-    def labels_after(self, received: int, limit: int = 100_000) -> list[Label]:
+    def labels_after(self, received: int, limit: int = 100_000, *, behind: Label | None = None) -> list[Label]:
         """Labels received after a moment, in order."""
-        sql = f"select {_LABEL} from prediction_label where received_at > ? order by received_at limit ?"
-        return [Label(*row) for row in self._db.read(sql, (received, limit))]
+        sql = (
+            f"select {_LABEL} from prediction_label where (received_at, prediction_id, name) > (?, ?, ?) "
+            "order by received_at, prediction_id, name limit ?"
+        )
+        start = (received + 1, "", "") if behind is None else (behind.received, behind.prediction_id, behind.name)
+        return [Label(*row) for row in self._db.read(sql, (*start, limit))]
 
     def open_alert(self, alert: Alert) -> Alert:
         """Open an alert, or find the one that is open for the fingerprint."""

@@ -71,14 +71,16 @@ class Quality:
 
     def _labels(self) -> None:
         self._received = self._received or self.rollout.started
-        while labels := self.catalog.labels_after(self._received - _OVERLAP_US, _PAGE):
+        since, behind = self._received - _OVERLAP_US, None
+        while labels := self.catalog.labels_after(since, _PAGE, behind=behind):
             for label in labels:
                 if label.name not in ("", self.label):
                     continue
                 for version, score in self._scores.pop(label.prediction_id, {}).items():
                     self._count(version, score, label.value)
                 self._early[label.prediction_id] = label.value  # a shadow may answer later than the label came
-            self._received = labels[-1].received
+            behind = labels[-1]
+            self._received = behind.received
             while len(self._early) > _KEPT:
                 self._early.pop(next(iter(self._early)))
             if len(labels) < _PAGE:

@@ -71,10 +71,14 @@ class MonitoringTables(Tables):
         sql = "select " + _LABEL + " from prediction_label where prediction_id = any(%s)"
         return [Label(*row) for row in self.read(sql, (wanted,))] if wanted else []
 
-    def labels_after(self, received: int, limit: int = 100_000) -> list[Label]:
+    def labels_after(self, received: int, limit: int = 100_000, *, behind: Label | None = None) -> list[Label]:
         """Labels received after a moment, in order."""
-        sql = "select " + _LABEL + " from prediction_label where received_at > %s order by received_at limit %s"
-        return [Label(*row) for row in self.read(sql, (received, limit))]
+        sql = (
+            "select " + _LABEL + " from prediction_label where (received_at, prediction_id, name) > (%s, %s, %s) "
+            "order by received_at, prediction_id, name limit %s"
+        )
+        start = (received + 1, "", "") if behind is None else (behind.received, behind.prediction_id, behind.name)
+        return [Label(*row) for row in self.read(sql, (*start, limit))]
 
     def open_alert(self, alert: Alert) -> Alert:
         """Open an alert, or find the one that is open for the fingerprint."""
