@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -296,7 +296,7 @@ def _moments(asked: Asked, table: _Table, spine: SourceTable) -> tuple[str, int 
             raise UsageError(
                 f"{asked.moment!r} is no moment", code="MS-5126", fix="write 2025-06-01T00:00:00Z, with its zone"
             )
-        return "", int(moment.astimezone(UTC).timestamp()) * 1_000_000 + moment.microsecond
+        return "", (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     usual = (table.source or spine).time
     return asked.time or (usual if usual in table.schema.names else "at"), None
 
