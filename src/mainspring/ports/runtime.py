@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
+from mainspring.errors import MainspringError, RefusedError, StoreError
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ __all__ = [
     "Predictor",
     "file_digest",
     "forms",
-    "is_vouched",
+    "loading",
     "read_card",
 ]
 
@@ -120,7 +123,42 @@ def file_digest(path: Path) -> str:
     return whole.hexdigest()
 
 
-def is_vouched(path: Path, card: Card) -> str:
+@contextmanager
+def loading(folder: Path, card: Card) -> Iterator[Path]:
+    """The file of a form, while a runtime loads it in the block.
+
+    Args:
+        folder: the model's folder.
+        card: the form.
+
+    Raises:
+        RefusedError: MS-4341, it runs code, and its digest is not the one that the catalog has recorded; the block is
+            not entered.
+        StoreError: MS-4150, the block has failed: the libraries' errors share no base but Exception.
+    """
+    path = folder / card.file
+    try:
+        if card.format in RUNS_CODE and (why := _unvouched(path, card)):
+            raise RefusedError(
+                f"model file {card.file!r} runs code when it is loaded, and nobody vouches for it",
+                code="MS-4341",
+                why=why,
+                fix="train the model with this project: its catalog then records what it has made",
+            )
+        yield path
+    except MainspringError:
+        raise
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        raise StoreError(
+            f"model file {card.file!r} cannot be loaded",
+            code="MS-4150",
+            why=f"{type(error).__name__}: {first}"[:200] if first else type(error).__name__,
+            fix="install what the model was made with, or train it again: mainspring run NAME --force",
+        ) from error
+
+
+def _unvouched(path: Path, card: Card) -> str:
     """Why a file that runs code must not be loaded; empty when the digest that the catalog has recorded is its own."""
     if not card.digest:
         return "it comes from no catalog of ours"

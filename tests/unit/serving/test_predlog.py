@@ -412,7 +412,9 @@ def test_a_full_disk_drops_and_counts_and_logging_recovers(tmp_path: Path, monke
     assert not list(tmp_path.glob("*.tmp")), "half a file takes the room that is waited for"
     disk.full = False
     wait_for(lambda: log.fault == "")
-    later = [log.put((n, n, n), 0.5, "1", AT + n) for n in range(CAPACITY + 5)]
+    later = [log.put((n, n, n), 0.5, "1", AT + CAPACITY) for n in range(5)]
+    wait_for(lambda: len(list(tmp_path.glob("wal-*"))) == 3)  # the spares are there again
+    later += [log.put((n, n, n), 0.5, "1", AT + n) for n in range(CAPACITY)]
     log.close()
     kept = [str(row["prediction_id"]) for row in rows(tmp_path)]
     assert sorted(kept) == sorted(ids[: 3 * CAPACITY] + later)

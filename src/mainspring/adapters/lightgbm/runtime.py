@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.adapters.lightgbm.problems import damaged
 from mainspring.adapters.lightgbm.settings import LightgbmSettings
 from mainspring.lazy import lazy
-from mainspring.ports.runtime import Card
+from mainspring.ports.runtime import Card, loading
 
 if TYPE_CHECKING:
     import lightgbm
@@ -44,10 +43,8 @@ class LightgbmRuntime:
         Raises:
             StoreError: MS-4150, it is no booster.
         """
-        try:
-            booster = lightgbm.Booster(model_str=(folder / card.file).read_text("utf-8"))
-        except (lightgbm.basic.LightGBMError, OSError, UnicodeDecodeError) as error:
-            raise damaged(card.file, error) from error
+        with loading(folder, card) as path:
+            booster = lightgbm.Booster(model_str=path.read_text("utf-8"))
         return BoosterPredictor(booster, self._threads)
 
 

@@ -7,11 +7,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.adapters.mlflow.problems import damaged, untrusted
 from mainspring.adapters.mlflow.settings import MlflowSettings
-from mainspring.errors import MainspringError
 from mainspring.lazy import lazy
-from mainspring.ports.runtime import Card, is_vouched
+from mainspring.ports.runtime import Card, loading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,16 +60,9 @@ class MlflowRuntime:
             RefusedError: MS-4341, its digest is not the recorded one.
             StoreError: MS-4150, it is no model, or what it was made with is not installed.
         """
-        path = folder / card.file
-        try:
-            if why := is_vouched(path, card):
-                raise untrusted(card.file, why)
+        with loading(folder, card) as path:
             os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # nobody is told what is served here
             return PyfuncPredictor(pyfunc.load_model(str(path)), card.columns)
-        except MainspringError:
-            raise
-        except Exception as error:  # flavours raise whatever their libraries do
-            raise damaged(card.file, error) from error
 
 
 def open_runtime(settings: MlflowSettings, place: Path) -> MlflowRuntime:

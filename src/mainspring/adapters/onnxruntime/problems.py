@@ -6,17 +6,7 @@ from collections.abc import Sequence
 
 from mainspring.errors import ConfigError, StoreError
 
-__all__ = ["broken_embedder", "damaged", "unknown_embedder"]
-
-
-def damaged(file: str, error: Exception) -> StoreError:
-    """A file that is no model."""
-    return StoreError(
-        f"model file {file!r} cannot be loaded",
-        code="MS-4150",
-        why=str(error).splitlines()[0][:200],
-        fix="train the model again: mainspring run NAME --force",
-    )
+__all__ = ["broken_embedder", "unknown_embedder"]
 
 
 def broken_embedder(name: str, error: Exception) -> StoreError:

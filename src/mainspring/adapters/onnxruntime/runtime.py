@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.adapters.onnxruntime.problems import damaged
 from mainspring.adapters.onnxruntime.settings import OnnxSettings
 from mainspring.lazy import lazy
-from mainspring.ports.runtime import Card
+from mainspring.ports.runtime import Card, loading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,12 +49,8 @@ class OnnxRuntime:
         options.intra_op_num_threads = self._threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        try:
-            session = ort.InferenceSession(
-                (folder / card.file).read_bytes(), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # the library's errors share no base but Exception
-            raise damaged(card.file, error) from error
+        with loading(folder, card) as path:
+            session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
         return OnnxPredictor(session, card.output or session.get_outputs()[-1].name)
 
 

@@ -9,11 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.adapters.python.problems import damaged, untrusted
 from mainspring.adapters.python.settings import PythonSettings
-from mainspring.errors import MainspringError
 from mainspring.lazy import lazy
-from mainspring.ports.runtime import Card, is_vouched
+from mainspring.ports.runtime import Card, loading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,15 +59,8 @@ class PythonRuntime:
             RefusedError: MS-4341, its digest is not the recorded one; nothing of it was read as a pickle.
             StoreError: MS-4150, it is no object, or its class is gone.
         """
-        path = folder / card.file
-        try:
-            if why := is_vouched(path, card):
-                raise untrusted(card.file, why)
+        with loading(folder, card) as path:
             model = pickle.loads(path.read_bytes())
-        except MainspringError:
-            raise
-        except Exception as error:  # an object's own code may raise anything
-            raise damaged(card.file, error) from error
         return ObjectPredictor(model, card.task == "binary")
 
 

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-from mainspring.errors import RefusedError, StoreError
+from mainspring.errors import RefusedError
 
-__all__ = ["damaged", "untrusted"]
-
-
-def damaged(file: str, error: Exception) -> StoreError:
-    """A file that is no estimator."""
-    return StoreError(
-        f"model file {file!r} cannot be loaded",
-        code="MS-4150",
-        why=str(error).splitlines()[0][:200],
-        fix="train the model again: mainspring run NAME --force",
-    )
+__all__ = ["untrusted"]
 
 
 def untrusted(file: str, types: list[str]) -> RefusedError:

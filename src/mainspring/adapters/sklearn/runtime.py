@@ -6,10 +6,10 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.adapters.sklearn.problems import damaged, untrusted
+from mainspring.adapters.sklearn.problems import untrusted
 from mainspring.adapters.sklearn.settings import SklearnSettings
 from mainspring.lazy import lazy
-from mainspring.ports.runtime import Card
+from mainspring.ports.runtime import Card, loading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,15 +66,13 @@ class SklearnRuntime:
             StoreError: MS-4150, it is no skops file.
             RefusedError: MS-5030, it holds types that are not trusted.
         """
-        data = (folder / card.file).read_bytes()
-        try:
+        with loading(folder, card) as path:
+            data = path.read_bytes()
             types = skops_io.get_untrusted_types(data=data)
             strange = [name for name in types if not name.startswith(self._trusted)]
             if strange:
                 raise untrusted(card.file, strange)
             estimator = skops_io.loads(data, trusted=types)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise damaged(card.file, error) from error
         return EstimatorPredictor(estimator, card.task == "binary", self._threads)
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.adapters.tensorflow.problems import damaged, untrusted
 from mainspring.adapters.tensorflow.settings import TensorflowSettings
-from mainspring.errors import MainspringError
 from mainspring.lazy import lazy
-from mainspring.ports.runtime import Card, is_vouched
+from mainspring.ports.runtime import Card, loading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,15 +51,8 @@ class TensorflowRuntime:
             RefusedError: MS-4341, its digest is not the recorded one.
             StoreError: MS-4150, it is no SavedModel with such a signature.
         """
-        path = folder / card.file
-        try:
-            if why := is_vouched(path, card):
-                raise untrusted(card.file, why)
+        with loading(folder, card) as path:
             return SavedModelPredictor(tensorflow.saved_model.load(str(path)))
-        except MainspringError:
-            raise
-        except Exception as error:  # the library's errors share no base but Exception
-            raise damaged(card.file, error) from error
 
 
 def open_runtime(settings: TensorflowSettings, place: Path) -> TensorflowRuntime:

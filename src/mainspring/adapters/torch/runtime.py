@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.adapters.torch.problems import damaged, untrusted
 from mainspring.adapters.torch.settings import TorchSettings
-from mainspring.errors import MainspringError
 from mainspring.lazy import lazy
-from mainspring.ports.runtime import Card, is_vouched
+from mainspring.ports.runtime import Card, loading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,18 +46,11 @@ class TorchRuntime:
             RefusedError: MS-4341, its digest is not the recorded one.
             StoreError: MS-4150, it is no such archive.
         """
-        path = folder / card.file
-        try:
-            if why := is_vouched(path, card):
-                raise untrusted(card.file, why)
+        with loading(folder, card) as path:
             torch.set_num_threads(self._threads)
             if card.format == "exported":
                 return ModulePredictor(torch.export.load(str(path)).module())
             return ModulePredictor(torch.jit.load(str(path), map_location="cpu").eval())
-        except MainspringError:
-            raise
-        except Exception as error:  # the library's errors share no base but Exception
-            raise damaged(card.file, error) from error
 
 
 def open_runtime(settings: TorchSettings, place: Path) -> TorchRuntime:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mainspring.adapters.xgboost.problems import damaged
 from mainspring.adapters.xgboost.settings import XgboostSettings
 from mainspring.lazy import lazy
-from mainspring.ports.runtime import Card
+from mainspring.ports.runtime import Card, loading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,12 +42,10 @@ class XgboostRuntime:
         Raises:
             StoreError: MS-4150, it is no booster.
         """
-        try:
+        with loading(folder, card) as path:
             booster = xgboost.Booster({"nthread": self._threads})
-            booster.load_model(bytearray((folder / card.file).read_bytes()))
+            booster.load_model(bytearray(path.read_bytes()))
             booster.set_param({"nthread": self._threads})
-        except (xgboost.core.XGBoostError, OSError, ValueError) as error:
-            raise damaged(card.file, error) from error
         return BoosterPredictor(booster)
 
 
