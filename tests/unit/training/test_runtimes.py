@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import warnings
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -21,7 +22,7 @@ from mainspring.adapters.torch.runtime import TorchRuntime
 from mainspring.adapters.torch.settings import TorchSettings
 from mainspring.declare.artifact import File, Model
 from mainspring.errors import RefusedError, StoreError, UserCodeError
-from mainspring.ports.runtime import Card, Form, forms, read_card
+from mainspring.ports.runtime import RUNS_CODE, Card, Form, file_digest, forms, loading, read_card
 from mainspring.training.fit import fit
 from mainspring.training.folder import FitReport, Fitted, Workshop, write_model
 from mainspring.training.native import native_scores
@@ -270,3 +271,29 @@ def test_nothing_that_runs_code_is_loaded_unless_the_catalog_knows_it(tmp_path, 
     with pytest.raises(RefusedError) as caught:
         runtime.get(form, TorchRuntime(TorchSettings())).load(tmp_path, card)
     assert caught.value.code == "MS-4341"
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [(ValueError("not one\nof ours"), "ValueError: not one"), (KeyError(), "KeyError"), (EOFError("  "), "EOFError")],
+)
+def test_whatever_a_library_raises_is_told_with_a_remedy(tmp_path: Path, error: Exception, why: str) -> None:
+    (tmp_path / "model").write_bytes(b"x")
+    with (
+        pytest.raises(StoreError) as caught,
+        loading(tmp_path, Card("late", "onnx", "model", ("a",), "float32", "binary")),
+    ):
+        raise error
+    assert (caught.value.code, caught.value.why) == ("MS-4150", why)
+
+
+def test_what_runs_code_is_not_handed_out_unless_the_catalog_knows_it(tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(b"x")
+    for format in RUNS_CODE:
+        card = Card("late", format, "model", ("a",), "float32", "binary")
+        for digest in ("", file_digest(tmp_path)):
+            with pytest.raises(RefusedError) as caught, loading(tmp_path, msgspec.structs.replace(card, digest=digest)):
+                pytest.fail("the block was entered")
+            assert caught.value.code == "MS-4341"
+        with loading(tmp_path, msgspec.structs.replace(card, digest=file_digest(tmp_path / "model"))) as path:
+            assert path.read_bytes() == b"x"
