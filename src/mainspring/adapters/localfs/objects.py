@@ -11,10 +11,10 @@ import secrets
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
-from mainspring.adapters.localfs.problems import corrupt, elsewhere, missing, turned
+from mainspring.adapters.localfs.problems import corrupt, missing, turned
 from mainspring.adapters.localfs.settings import LocalSettings
+from mainspring.ports.blob_file import BlobFile
 from mainspring.ports.objects import Blob, Fault
 
 __all__ = ["LocalObjects", "open_objects"]
@@ -23,45 +23,6 @@ _CHUNK = 1 << 20
 _STALE_SECONDS = 86_400.0
 _EMPTY = hashlib.blake2b(digest_size=20).hexdigest()
 _DIGEST = re.compile(r"[0-9a-f]{40}")
-
-
-class _Writer:
-    """A blob under ``tmp/`` that is hashed as it is written.
-
-    The file has no buffer: one that a fork copies would be written twice.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.file: BinaryIO = open(path, "xb", buffering=0)  # noqa: SIM115 - `drop` closes it
-        self.blob: Blob | None = None
-        self.hash = hashlib.blake2b(digest_size=20)
-        self.size = 0
-        self.path = path
-        self.owner = os.getpid()
-
-    def write(self, data: bytes | memoryview) -> int:
-        """Append bytes; the number of them."""
-        if self.owner != os.getpid():
-            raise elsewhere()
-        view = memoryview(data)
-        size = view.nbytes
-        if not size:
-            return 0
-        view = view.cast("B")
-        self.hash.update(view)
-        self.size += size
-        with _turning():
-            while view:
-                view = view[self.file.write(view) :]
-        return size
-
-    def drop(self) -> None:
-        """Close the file, and remove it unless it has become a blob or is another process's."""
-        with contextlib.suppress(OSError):
-            self.file.close()
-        if self.blob is None and self.owner == os.getpid():
-            with contextlib.suppress(OSError):
-                self.path.unlink()
 
 
 class LocalObjects:
@@ -85,14 +46,13 @@ class LocalObjects:
             self._sweep()
 
     @contextlib.contextmanager
-    def writer(self) -> Iterator[_Writer]:
+    def writer(self) -> Iterator[BlobFile]:
         """A stream to write a blob to."""
         with _turning():
             stream = self._started()
         try:
             yield stream
-            if stream.owner != os.getpid():
-                raise elsewhere()
+            stream.refuse_fork()
             with _turning():
                 self._commit(stream)
         finally:
@@ -221,16 +181,16 @@ class LocalObjects:
             self._renew(digest)
             return self._size(digest) == size
 
-    def _started(self) -> _Writer:
+    def _started(self) -> BlobFile:
         path = self._tmp / f"{os.getpid()}-{secrets.token_hex(8)}"
         try:
-            return _Writer(path)
+            return BlobFile(path, turned)
         except FileNotFoundError:  # someone has removed the folder under us
             _make(self._root)
             self._tmp.mkdir(exist_ok=True)
-            return _Writer(path)
+            return BlobFile(path, turned)
 
-    def _commit(self, stream: _Writer) -> None:
+    def _commit(self, stream: BlobFile) -> None:
         self._fault("blob.written")
         os.fsync(stream.file.fileno())
         stream.file.close()

@@ -6,7 +6,7 @@ import errno
 
 from mainspring.errors import StoreError
 
-__all__ = ["corrupt", "elsewhere", "missing", "turned"]
+__all__ = ["corrupt", "missing", "turned"]
 
 
 def turned(error: OSError) -> StoreError:
@@ -27,16 +27,6 @@ def missing(digest: str) -> StoreError:
     """A blob that should be here is not."""
     return StoreError(
         f"blob {digest[:12]} is not in the object store", code="MS-4103", fix="run again: what made it is run anew"
-    )
-
-
-def elsewhere() -> StoreError:
-    """A blob is to be stored by a process other than the one that began to write it."""
-    return StoreError(
-        "the object store cannot be written or read",
-        code="MS-4102",
-        why="the process has forked while a blob was being written, and the other one writes it",
-        fix="begin a writer of its own in the child",
     )
 
 

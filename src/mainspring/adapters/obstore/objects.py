@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, ClassVar
+from typing import ClassVar
 from urllib.parse import unquote
 
 import obstore
@@ -26,6 +26,7 @@ from obstore import exceptions
 from mainspring.adapters.obstore.problems import corrupt, elsewhere, missing, objects_turned, unwritable
 from mainspring.adapters.obstore.settings import BucketSettings
 from mainspring.adapters.obstore.stores import bucket_of, opened
+from mainspring.ports.blob_file import BlobFile
 from mainspring.ports.objects import Blob, Fault
 
 __all__ = ["BucketObjects", "open_objects"]
@@ -42,45 +43,6 @@ _PAUSE = 0.05
 _EMPTY = hashlib.blake2b(digest_size=20).hexdigest()
 _DIGEST = re.compile(r"[0-9a-f]{40}")
 _FAULTS = (exceptions.BaseError, OSError, ValueError)
-
-
-class _Writer:
-    """A blob in a local file that is hashed as it is written.
-
-    The file has no buffer: one that a fork copies would be written twice.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.file: BinaryIO = open(path, "xb", buffering=0)  # noqa: SIM115 - `drop` closes it
-        self.blob: Blob | None = None
-        self.hash = hashlib.blake2b(digest_size=20)
-        self.size = 0
-        self.path = path
-        self.owner = os.getpid()
-
-    def write(self, data: bytes | memoryview) -> int:
-        """Append bytes; the number of them."""
-        if self.owner != os.getpid():
-            raise elsewhere()
-        view = memoryview(data)
-        size = view.nbytes
-        if not size:
-            return 0
-        view = view.cast("B")
-        self.hash.update(view)
-        self.size += size
-        with _local():
-            while view:
-                view = view[self.file.write(view) :]
-        return size
-
-    def drop(self) -> None:
-        """Close the file and remove it, unless it is another process's."""
-        with contextlib.suppress(OSError):
-            self.file.close()
-        if self.owner == os.getpid():
-            with contextlib.suppress(OSError):
-                self.path.unlink()
 
 
 class BucketObjects:
@@ -121,15 +83,14 @@ class BucketObjects:
     # -- writing ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def writer(self) -> Iterator[_Writer]:
+    def writer(self) -> Iterator[BlobFile]:
         """A stream to write a blob to."""
         with _local():
             self._tmp.mkdir(parents=True, exist_ok=True)
-            stream = _Writer(self._tmp / f"{os.getpid()}-{secrets.token_hex(8)}")
+            stream = BlobFile(self._tmp / f"{os.getpid()}-{secrets.token_hex(8)}", unwritable)
         try:
             yield stream
-            if stream.owner != os.getpid():
-                raise elsewhere()
+            stream.refuse_fork()
             self._commit(stream)
         finally:
             stream.drop()
@@ -159,7 +120,7 @@ class BucketObjects:
         assert stream.blob is not None
         return stream.blob
 
-    def _commit(self, stream: _Writer) -> None:
+    def _commit(self, stream: BlobFile) -> None:
         with _local():
             self._fault("blob.written")
             stream.file.close()
@@ -305,7 +266,7 @@ class BucketObjects:
             except FileNotFoundError:
                 raise missing(digest, self._place) from None
         with _local():
-            stream = _Writer(self._tmp / f"{os.getpid()}-{secrets.token_hex(8)}")
+            stream = BlobFile(self._tmp / f"{os.getpid()}-{secrets.token_hex(8)}", unwritable)
         try:
             with self._turning():
                 for chunk in chunks:
