@@ -439,8 +439,8 @@ class Listeners:
             if lane.cache is not None
         }
 
-    def _count(self, request: Request | None, name: str, status: int, seconds: float) -> None:
-        self._counts.count(request, name, status, seconds)
+    def _count(self, request: Request | None, name: str, status: int, seconds: float, sent: int) -> None:
+        self._counts.count(request, name, status, seconds, sent)
         self._exchanges.add(request, name, status, seconds)
 
     def _fault(self, error: Exception) -> None:

@@ -31,6 +31,11 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_inferences_total": ("counter", "calls of a model by a protocol, answered and failed"),
     "mainspring_inference_seconds": ("histogram", "time that a model computed for a call"),
     "mainspring_inference_bytes_total": ("counter", "bytes of the numbers that calls brought, and of their scores"),
+    "mainspring_wire_bytes_total": (
+        "counter",
+        "bytes of the bodies and messages of a model's calls",
+    ),
+    "mainspring_calls_total": ("counter", "requests of a model that are over, by their status on the wire"),
     "mainspring_predictions_total": ("counter", "rows scored"),
     "mainspring_batch_rows": ("histogram", "rows that a model was asked for at once"),
     "mainspring_queue_seconds": ("histogram", "time that a call waited for its model"),

@@ -55,7 +55,7 @@ def add_sagemaker_routes(router: Router, models: ServedModels, protocol: str, ma
 
     async def invocations(request: Request) -> Response:
         name = dict(query_pairs(request)).get("model_name")
-        return await _answered(models, models.chosen(name, request), request, protocol)
+        return await _answered(models, models.chosen(name, request, protocol), request, protocol)
 
     router.add("POST", "/invocations", coded(invocations, max_body), asks=True)
 
@@ -133,7 +133,9 @@ class _MultiModel:
         return json_response({"status": f"model {name} is unloaded"})
 
     async def invoke(self, request: Request) -> Response:
-        return await _answered(self._models, self._models.find(self._known(request)), request, "sagemaker")
+        return await _answered(
+            self._models, self._models.find(self._known(request), protocol="sagemaker"), request, "sagemaker"
+        )
 
     def _known(self, request: Request) -> str:
         (name,) = request.parameters

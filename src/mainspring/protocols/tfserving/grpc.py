@@ -71,7 +71,7 @@ def _version(spec: Any) -> str | None:
     return str(spec.version.value) if spec.WhichOneof("version_choice") == "version" else None
 
 
-def _found(models: ServedModels, spec: Any, asking: GrpcAsking | None = None) -> ServedModel:
+def _found(models: ServedModels, spec: Any, asking: GrpcAsking | None = None, protocol: str = "") -> ServedModel:
     """The model that a spec names, by the version, the label, or the caller's key.
 
     Raises:
@@ -80,7 +80,7 @@ def _found(models: ServedModels, spec: Any, asking: GrpcAsking | None = None) ->
     """
     if not spec.name:
         raise Fault(400, "model_spec names no model")
-    return models.find(spec.name, _version(spec), spec.version_label or None, asking)
+    return models.find(spec.name, _version(spec), spec.version_label or None, asking, protocol)
 
 
 def _number(version: str) -> int:
@@ -163,7 +163,7 @@ class _Predictions:
         return found
 
     def _asked(self, spec: Any, asking: GrpcAsking | None = None) -> ServedModel:
-        served = _found(self._models, spec, asking)
+        served = _found(self._models, spec, asking, PROTOCOL)
         if spec.signature_name not in ("", SIGNATURE):
             raise Fault(400, f"the model has the signature {SIGNATURE}, not {spec.signature_name[:80]!r}")
         return served

@@ -97,10 +97,10 @@ class _Named:
         self._models = models
         self._named = named
 
-    def _find(self, name: str, asked: str | None, asking: Request | None = None) -> ServedModel:
+    def _find(self, name: str, asked: str | None, asking: Request | None = None, protocol: str = "") -> ServedModel:
         if self._named == "version":
-            return self._models.find(name, asked)
-        return self._models.find(name, label=asked if self._named else None, asking=asking)
+            return self._models.find(name, asked, protocol=protocol)
+        return self._models.find(name, label=asked if self._named else None, asking=asking, protocol=protocol)
 
 
 class _Predict(_Named):
@@ -119,7 +119,8 @@ class _Predict(_Named):
         answer = self._verbs.get(verb.lower())
         if not colon:
             raise Fault(405, f"POST {request.path} is not served; name a verb: {request.path}:predict")
-        served = self._find(before[0], last) if before else self._find(last, None, request)
+        name, asked = (before[0], last) if before else (last, None)
+        served = self._find(name, asked, request, self._protocol)
         if answer is None:
             raise Rejected(Reason.NOT_SERVED, f"models have no verb {verb[:40]!r}; they have {', '.join(self._verbs)}")
         size, shape = len(request.body), '{"instances": [..]} or {"inputs": ..}'
