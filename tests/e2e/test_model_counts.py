@@ -24,6 +24,7 @@ from mainspring.protocols.torchserve import messages as torch
 TOKEN = "a-token-of-thirty-two-characters-or-more"
 ROWS = [[1.0, 2.0, 3.0]] * 60
 """So many that an answer is worth compressing."""
+TENSOR = {"name": "input", "datatype": "FP32", "shape": [60, 3], "data": ROWS}
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +71,14 @@ def differences(served: Served, protocol: str, do: Callable[[], object]) -> dict
 @pytest.mark.parametrize(
     ("protocol", "path", "body"),
     [
-        ("oip", "/v2/models/returns/infer", {"inputs": [{"name": "input", "datatype": "FP32", "shape": [60, 3], "data": ROWS}]}),
+        ("oip", "/v2/models/returns/infer", {"inputs": [TENSOR]}),
         ("tfserving", "/v1/models/returns/versions/1:predict", {"instances": ROWS}),
         ("sagemaker", "/invocations", {"instances": ROWS}),
         ("azureml", "/score", {"data": ROWS}),
         ("torchserve", "/predictions/returns", ROWS),
         ("native", "/endpoint/returns", {"rows": [{"customer": "c1", "amount": 2.0}] * 60}),
     ],
-)  # fmt: skip
+)
 def test_bytes_are_counted_as_they_were_sent(counting: Served, protocol: str, path: str, body: object) -> None:
     answers: list[bytes] = []
     written, packed = json.dumps(body).encode(), gzip.compress(json.dumps(body).encode())

@@ -60,6 +60,7 @@ from mainspring.declare.options import (
     flag,
     is_a,
     number,
+    served_name,
     texts,
     yearly_budget,
 )
@@ -116,7 +117,7 @@ class App(Featuring, Computing, Answering):
             called: its name, when not the function's.
 
         Raises:
-            DeclarationError: MS-1017, MS-1018, MS-1019, MS-1024, MS-1025, MS-1029, MS-1030, MS-1033, MS-1035.
+            DeclarationError: MS-1017, MS-1018, MS-1019, MS-1024, MS-1025, MS-1029, MS-1030, MS-1033, MS-1035, MS-4251.
         """
         label_fits(inputs, label, known_at, metric, slices)
         share("holdout", holdout)
@@ -146,7 +147,7 @@ class App(Featuring, Computing, Answering):
                 seed,
                 options,
             )
-            return self._add(ModelDeclaration(spec, of_function(function), called or function.__name__))
+            return self._add(ModelDeclaration(spec, of_function(function), served_name(called or function.__name__)))
 
         return declare
 
@@ -167,7 +168,7 @@ class App(Featuring, Computing, Answering):
             called: its name, when not the function's.
 
         Raises:
-            DeclarationError: MS-1001, MS-1029, MS-1034.
+            DeclarationError: MS-1001, MS-1029, MS-1034, MS-4251.
         """
         are("what app.compose takes", models, (ModelDeclaration,), "write @app.compose(MODEL, ..) above the function")
         is_a("what app.compose takes first", next(iter(models), None), ModelDeclaration, "@app.compose(MODEL, ..)")
@@ -177,7 +178,7 @@ class App(Featuring, Computing, Answering):
         def declare(function: Callable[..., object]) -> Composition:
             takes_inputs(function, 1 + len(models), others=False)
             spec = CompositionSpec(function, models, gives)
-            return self._add(Composition(spec, of_function(function), called or function.__name__))
+            return self._add(Composition(spec, of_function(function), served_name(called or function.__name__)))
 
         return declare
 

@@ -64,6 +64,7 @@ from mainspring.server.http.listening import (
     served_protocols,
 )
 from mainspring.server.http.rates import Rates
+from mainspring.server.http.shared_pages import pages_or_answers
 from mainspring.server.http.wires import CHANGED, MANAGED, ModelWires
 from mainspring.server.management.pages import Managed, actuator_pages
 from mainspring.server.management.registering import Instance, Registration
@@ -387,10 +388,9 @@ class Listeners:
     def _manager(self, limits: Limits, wires: ModelWires) -> Listener:
         router, settings, state = Router(), self._settings, self._state
         token = Callers([(digest_of(key), ANYONE) for key in management_keys(settings)])
-        pages = actuator_pages(self._managed(router, token))
         add_actuator_routes(
             router,
-            pages,
+            actuator_pages(self._managed(router, token)),
             exposed_pages(settings),
             settings.text("management.access") or "",
             lambda: self._management.url if self._management is not None else "",
@@ -398,7 +398,9 @@ class Listeners:
         wires.add_management_routes(router)
         mounts: tuple[tuple[str, AsgiApp], ...] = ()
         if self._console is not None and settings.flag("console.enabled"):
-            mounts = (("/", self._console(state, self._ask, self._served.talking())),)
+            pages = self._console(state, self._ask, self._served.talking())
+            answers = Listener(router, limits, on_error=self._fault)
+            mounts = (("/", pages_or_answers(pages, answers, router, *CHANGED)),)
         listener = Listener(
             router,
             limits,
