@@ -23,6 +23,7 @@ __all__ = [
     "known_options",
     "not_a",
     "number",
+    "samples",
     "served_name",
     "texts",
     "yearly_budget",
@@ -46,6 +47,31 @@ def known_options(function: Callable[..., object], features: Mapping[str, object
                 origin=str(here()),
                 fix=did_you_mean(name, options),
             )
+
+
+def samples(rows: object) -> tuple[tuple[tuple[str, float | bool | None], ...], ...]:
+    """Rows of numbers by the names of a model's columns (MS-4252)."""
+    fix = 'write warm=[{"distance": 1089.0}]'
+    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+        raise _no_sample(rows, fix)
+    found = tuple(rows)
+    for row in found:
+        if not isinstance(row, Mapping) or not row:
+            raise _no_sample(row, fix)
+        for name, value in row.items():
+            if not isinstance(name, str) or not (value is None or isinstance(value, int | float)):
+                raise _no_sample({name: value}, fix)
+    return tuple(tuple(row.items()) for row in found)
+
+
+def _no_sample(what: object, fix: str) -> DeclarationError:
+    return DeclarationError(
+        f"{what!r} is no row to warm a model with",
+        code="MS-4252",
+        why="a row has numbers, or None, by the names of the model's columns",
+        origin=str(here()),
+        fix=fix,
+    )
 
 
 def served_name(name: str) -> str:

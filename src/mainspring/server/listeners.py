@@ -35,6 +35,7 @@ from mainspring.protocols.mcp.tools import Offer
 from mainspring.protocols.native.features import add_feature_routes
 from mainspring.protocols.native.grpc import native_services
 from mainspring.protocols.native.rest import add_native_routes
+from mainspring.protocols.native.scorings import add_scoring_routes
 from mainspring.protocols.oip.generate import add_generate_routes
 from mainspring.protocols.openapi.rest import add_openapi_route
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
@@ -396,6 +397,7 @@ class Listeners:
             lambda: self._management.url if self._management is not None else "",
         )
         wires.add_management_routes(router)
+        add_scoring_routes(router, state.scorings, limits.body, asyncio.to_thread)
         mounts: tuple[tuple[str, AsgiApp], ...] = ()
         if self._console is not None and settings.flag("console.enabled"):
             pages = self._console(state, self._ask, self._served.talking())
@@ -405,7 +407,7 @@ class Listeners:
             router,
             limits,
             mounts=mounts,
-            owned=("/actuator", *MANAGED),
+            owned=("/actuator", "/scorings", *MANAGED),
             changed=CHANGED,
             guard=guard(token, _MANAGED, lambda: listener.open, passwords=True),
             on_error=self._fault,

@@ -55,6 +55,7 @@ from mainspring.server.rollouts.ledger import Ledgers
 from mainspring.server.rollouts.live import LiveLoader, waiting_rows
 from mainspring.server.rollouts.loading import ModelLoading, Own
 from mainspring.server.rollouts.reading import EndpointRoutes, shadow_log
+from mainspring.server.scoring.jobs import Scorings
 from mainspring.server.workers.board import Board, board_file
 from mainspring.server.workers.rates import rates_file
 from mainspring.server.workers.status import Flip, StatusFile, flips, read_statuses, status_of
@@ -113,6 +114,8 @@ class WorkerState:
         self.rates_file = rates_file(self._kept, ending_of(only)) if workers > 1 else None
         self.ledgers = Ledgers(self._kept / "rollouts", f"{worker}{ending_of(only)}")
         self.levels = Levels(levels_file(self._kept, ending_of(only)) if workers > 1 else None)
+        words = ("--profile", services.settings.profile, "--project", str(services.project))
+        self.scorings = Scorings(self._kept / "scorings", self.names, words, _tell)
         self.said = StatusFile(self._kept, worker, ending_of(only))
         self.watch = FlipWatch(self.flips, services.settings.number("serving.flip"), _tell, time.monotonic)
         self.metrics.clear(MOMENTARY)
@@ -157,6 +160,7 @@ class WorkerState:
         self.compositions = Compositions(
             services, plan, self.models, self.loading, self.metrics, lambda: self._views, _tell
         )
+        self.loading.before_flip = self.compositions.prepare
         self._promised: dict[str, float] = {}
 
     # -- starting -----------------------------------------------------------------------------------------------
@@ -482,6 +486,7 @@ class WorkerState:
     def close(self) -> None:
         """Seal the logs and let go of the services."""
         self.vector_indexes.stop()
+        self.scorings.close()
         self.said.remove()
         self.monitors.close()
         self.loading.close()

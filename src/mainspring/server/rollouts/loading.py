@@ -103,6 +103,7 @@ class ModelLoading:
 
     Attributes:
         loads: versions that were loaded since the start.
+        before_flip: called with a model whose versions are warm, before the other workers are told.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class ModelLoading:
         self._warm: dict[str, int] = {}
         self._troubles: dict[str, _Trouble] = {}
         self.loads = 0
+        self.before_flip: Callable[[str], None] = lambda model: None
 
     # -- what others ask -----------------------------------------------------------------------------------------
 
@@ -360,6 +362,7 @@ class ModelLoading:
             self._table.swap(name, versions)
             return
         self._table.prepare(name, token, versions, lambda: agreement.agreed(name))
+        self.before_flip(name)
         if agreement.propose(name, token, named.text()) != token and self._table.get(name) is not None:
             # Whoever asks for it by its number may have it already.
             self._table.change(
