@@ -63,6 +63,7 @@ from mainspring.server.workers.waiting import FlipWatch
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.counts import ModelCounts
 from mainspring.serving.endpoint import EndpointService, ModelColumn, dates_among
+from mainspring.serving.exposition import protobuf_page, wants_protobuf
 from mainspring.serving.merging import MOMENTARY, WorkerMetrics
 from mainspring.serving.models import LiveModel
 from mainspring.serving.predlog.schema import ColumnKind, LogSchema
@@ -109,6 +110,8 @@ class WorkerState:
         path = metrics_file(self._kept, worker, only)
         self.metrics = _metrics(path)
         self.together = WorkerMetrics(self.metrics, path, workers) if workers > 1 else None
+        fine, finely = fine_file(path), self.metrics.fine
+        self._finely = WorkerMetrics(finely, fine, workers) if workers > 1 and finely is not None else None
         self._counts = ModelCounts(self.metrics, plan.app)
         self.board = Board(board_file(self._kept, ending_of(only)), worker) if workers > 1 else None
         self.rates_file = rates_file(self._kept, ending_of(only)) if workers > 1 else None
@@ -502,7 +505,10 @@ class WorkerState:
         self._logged.count()
         if self.pushing is not None:
             self.pushing.measure()
-        return self.metrics.render(accept) if self.together is None else page(self.together.merged(), accept)
+        numbers = self.metrics.numbers() if self.together is None else self.together.merged()
+        if not wants_protobuf(accept) or self.metrics.fine is None:
+            return page(numbers, accept)
+        return protobuf_page(numbers, self.metrics.fine.numbers() if self._finely is None else self._finely.merged())
 
     def numbers(self) -> Mapping[Series, float]:
         """Every number that is counted, of all workers."""
@@ -547,9 +553,14 @@ def ending_of(only: Sequence[str]) -> str:
     return "".join(f"-{name}" for name in sorted(only))
 
 
+def fine_file(path: Path) -> Path:
+    """Where a worker counts the fine buckets of its histograms."""
+    return path.with_suffix(".fine.bin")
+
+
 def _metrics(path: Path) -> Metrics:
     try:
-        return Metrics(path)
+        return Metrics(path, Metrics(fine_file(path)))
     except OSError as error:
         raise unwritable(path.parent.parent, error) from error
 

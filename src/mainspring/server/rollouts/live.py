@@ -146,15 +146,14 @@ class LiveLoader:
         )
 
     def _warm(self, name: str, version: int, entity: str, folder: Path, predictor: Predictor) -> LiveModel:
-        """A version that has answered.
+        """A version that has answered zeros of its schema, and what its endpoint declares.
 
         Raises:
-            UserCodeError: MS-4254, it does not answer what its endpoint declares.
-            Exception: as its runtime raises for zeros of its schema.
+            UserCodeError: MS-4254, it does not.
         """
         samples = self._wanted.get(name, Wanted()).samples
-        plain = load_live(version, entity, folder, lambda _: predictor)
         try:
+            plain = load_live(version, entity, folder, lambda _: predictor)
             return warmed(plain, samples) if samples else plain
         except Exception as error:
             told = error.what if isinstance(error, MainspringError) else f"{type(error).__name__}: {error}"
