@@ -21,7 +21,7 @@ from mainspring.choose.services import Services
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.model import Endpoint
 from mainspring.declare.rollout import Versions
-from mainspring.errors import MainspringError
+from mainspring.errors import MainspringError, UserCodeError
 from mainspring.features.online.computed import SelectionPlan
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alias, Entity
@@ -458,7 +458,10 @@ class ModelLoading:
                 self._extra[name] = self._extra.get(name, frozenset()) | {number}
             self._share(name)
             self._applied.pop(node.name, None)
-            self._refresh()
+            try:
+                self._refresh()
+            except UserCodeError as error:  # it does not warm up
+                raise Rejected(Reason.NOT_READY, error.what) from error
             if number is not None and str(number) not in self._table.versions(name).ready:
                 self._extra[name] -= {number}
                 self._share(name)
