@@ -81,7 +81,9 @@ def main(server: str, model: str, columns: int, token: str) -> None:
     found["statistics"] = client.get_inference_statistics(model, as_json=True)
     found["unknown"] = refused(lambda: client.infer("nobody", [tensor]))
     found["no version"] = refused(lambda: client.get_model_metadata(model, "9"))
-    found["compressed"] = refused(lambda: client.infer(model, [tensor], compression_algorithm="gzip"))
+    for coding in ("gzip", "deflate"):
+        compressed = client.infer(model, [tensor], compression_algorithm=coding)
+        found[coding] = [float(value).hex() for value in compressed.as_numpy("score")]
     found["memory"] = refused(lambda: client.get_system_shared_memory_status())
     found["not managed"] = refused(lambda: client.unload_model(model))
     headers = {"authorization": f"Bearer {token}"}

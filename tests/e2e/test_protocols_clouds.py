@@ -359,7 +359,17 @@ def test_torchserve_is_managed_by_names(served: Served) -> None:
     assert manage("PUT", "/models/returns?min_worker=1")[0] == 202
     post(served, "/predictions/returns", ROWS)
     assert b"mainspring_predictions_total" in call(f"{served.console}/metrics")[1]
-    assert call(f"{served.console}/models")[1].startswith(b"<!doctype html>")
+    page = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    assert call(f"{served.console}/models", headers=page)[1].startswith(b"<!doctype html>")
+    assert call(f"{served.console}/models.json")[2]["content-type"].startswith("application/json")
+    for accept in ({}, {"accept": "*/*"}, {"accept": "application/json"}):  # TorchServe's clients
+        status, listed, _ = call(f"{served.console}/models", headers=accept)
+        assert (status, json.loads(listed)["models"][0]["modelName"]) == (200, "returns")
+        (described,) = json.loads(call(f"{served.console}/models/returns", headers=accept)[1])
+        queue = described["jobQueueStatus"]
+        assert (described["modelVersion"], described["batchSize"], queue) == (
+            "1", 1024, {"remainingCapacity": 16_384, "pendingRequests": 0}
+        )  # fmt: skip
 
 
 def test_vertex_asks_where_its_environment_says(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,3 +434,50 @@ def test_sagemaker_loads_many_models_from_its_folder_alone(
         post(found, "/invocations", ROWS)
     finally:
         assert found.stop() == 0, found.log.read_text()
+
+
+def test_a_method_that_is_not_served_is_refused_in_the_wires_own_shape(served: Served) -> None:
+    """With what is served there (RFC 9110, section 15.5.6)."""
+    status, answer, headers = raw(served.url, "GET", "/predictions/returns", b"", {})
+    assert (status, headers["allow"]) == (405, "POST, PUT")
+    assert json.loads(answer)["type"] == "MethodNotAllowedException"
+    status, answer, headers = raw(served.url, "PUT", "/score", b"{}", {})
+    assert (status, headers["allow"], list(json.loads(answer))) == (405, "GET, OPTIONS, POST", ["message"])
+    status, answer, headers = raw(served.url, "DELETE", "/v2/models/returns/infer", b"", {})
+    assert (status, headers["allow"], list(json.loads(answer))) == (405, "POST", ["error"])
+
+
+def test_ping_bears_the_name_of_its_request(served: Served) -> None:
+    assert raw(served.url, "GET", "/ping", b"", {"x-request-id": "mine"})[2]["x-request-id"] == "mine"
+    assert uuid.UUID(raw(served.url, "GET", "/ping", b"", {})[2]["x-request-id"])
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v2/models/returns/infer", {"inputs": [tensor([[1, 2, 3]], data=[1, 2, 3])]}),
+        ("/v1/models/returns:predict", {"instances": [[1, 2, 3]]}),
+        ("/predictions/returns", [[1, 2, 3]]),
+        ("/invocations", {"instances": [[1, 2, 3]]}),
+        ("/score", {"data": [[1, 2, 3]]}),
+        ("/endpoint/returns", {"customer": "c1", "amount": 2.0}),
+    ],
+)
+def test_what_is_not_loaded_is_503_with_when_to_come_again(unloaded: Served, path: str, body: object) -> None:
+    headers = post(unloaded, path, body, 503)[1]
+    assert headers["retry-after"] == "1"
+
+
+def test_tensorflows_status_of_what_is_not_loaded(unloaded: Served) -> None:
+    status, answer, _ = raw(unloaded.url, "GET", "/v1/models/returns", b"", {})
+    assert (status, json.loads(answer)["ready"]) == (503, False)
+    assert raw(unloaded.url, "GET", "/v1/models/nobody", b"", {})[0] == 404
+
+
+@pytest.fixture(scope="module")
+def unloaded(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server whose model was unloaded."""
+    found = serve(copy(built, tmp_path_factory.mktemp("unloaded")))
+    assert raw(found.console, "POST", "/v2/repository/models/returns/unload", b"", {})[0] == 200
+    yield found
+    assert found.stop() == 0, found.log.read_text()

@@ -16,14 +16,16 @@ import pytest
 
 from e2e.conftest import Served, call, mainspring, serve
 from e2e.test_protocols import raw
-from grpc_kit import address, called
+from grpc_kit import address, called, stub
 from mainspring.catalog.ids import now_us
 from mainspring.catalog.rollouts import current
 from mainspring.choose.services import Services
 from mainspring.config.project import load_app
 from mainspring.declare.rollout import RolloutStep
 from mainspring.protocols.oip import messages
+from mainspring.protocols.tfserving import messages as tf
 from mainspring.protocols.tfserving.reload import ModelConfig, reload_config
+from mainspring.protocols.torchserve import messages as torch
 from mainspring.server.planning import plan_of
 from mainspring.server.rollouts.deciding import promote_whole, try_version
 from mainspring.server.rollouts.drive import Rollouts
@@ -95,6 +97,22 @@ def over_grpc(served: Served, keys: list[str]) -> list[str]:
     with grpc.insecure_channel(address(served)) as channel:
         ask = called(channel, messages.schema(), messages.INFERENCE)
         return [ask("ModelInfer", (("x-mainspring-key", key),), **asked).model_version for key in keys]
+
+
+def over_other_grpc(served: Served, keys: list[str]) -> list[tuple[str, float]]:
+    """Which version answers each key by TensorFlow Serving's calls; and the score by TorchServe's, which name none."""
+    proto = {"dtype": 2, "tensor_shape": {"dim": [{"size": 1}, {"size": 3}]}, "tensor_content": np.array(ROW).tobytes()}
+    found = []
+    with grpc.insecure_channel(address(served)) as channel:
+        predict = called(channel, tf.schema(), tf.PREDICTION)
+        predictions, kind = stub(channel, torch.schema(), torch.INFERENCE, "Predictions")
+        message = kind(model_name="returns", input={"data": json.dumps(ROW).encode()})
+        for key in keys:
+            metadata = (("x-mainspring-key", key),)
+            answer = predict("Predict", metadata, model_spec={"name": "returns"}, inputs={"input": proto})
+            score = json.loads(predictions(message, timeout=60, metadata=metadata).prediction)[0]
+            found.append((str(answer.model_spec.version.value), score))
+    return found
 
 
 def native(url: str, path: str = "", body: object = None, headers: dict[str, str] | None = None) -> Any:
@@ -199,6 +217,9 @@ def test_a_canary_is_sticky_and_ends_by_a_rollback(server: Served) -> None:
     assert set(keyed.values()) == {"1", "2"}
     assert all(oip(server.url, "", {"x-mainspring-key": key})[1]["model_version"] == v for key, v in keyed.items())
     assert over_grpc(server, list(keyed)) == list(keyed.values()), "and the same keys over gRPC"
+    scores = {number: oip(server.url, f"/versions/{number}")[1]["outputs"][0]["data"][0] for number in ("1", "2")}
+    assert scores["1"] != scores["2"]
+    assert over_other_grpc(server, list(keyed)[:12]) == [(v, scores[v]) for v in list(keyed.values())[:12]]
     assert len({oip(server.url)[1]["model_version"] for _ in range(5)}) == 1, "the same question goes the same way"
     assert oip(server.url, "/versions/1", {"x-mainspring-key": "u1"})[1]["model_version"] == "1"
     mine = next(one for one in answers if one["version"] == "2")["id"]

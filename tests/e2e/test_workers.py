@@ -125,6 +125,8 @@ class Load:
     clients: int = 6
     reconnect: bool = True
     key: Callable[[int], object] = lambda number: json.loads(KEYS)
+    path: str = "/endpoint/returns"
+    version: Callable[[Any], str] = lambda body: body.get("version", "")
     answered: list[Answered] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
@@ -148,7 +150,7 @@ class Load:
             try:
                 begun = time.monotonic()
                 keys = json.dumps(self.key(number + asked))
-                client.request("POST", "/endpoint/returns", keys)
+                client.request("POST", self.path, keys)
                 answer = client.getresponse()
                 body = json.loads(answer.read())
             except (OSError, http.client.HTTPException) as error:
@@ -158,7 +160,7 @@ class Load:
                     return
                 time.sleep(0.2)  # the kernel closes the sockets of a dead process one after the other
                 continue
-            found = answer.status, body.get("id", ""), body.get("version", "")
+            found = answer.status, body.get("id", ""), self.version(body)
             self.answered.append(Answered(begun, *found, time.monotonic(), keys))
             asked += 1
             if answer.getheader("connection") == "close":

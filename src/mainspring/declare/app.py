@@ -60,6 +60,8 @@ from mainspring.declare.options import (
     flag,
     is_a,
     number,
+    samples,
+    served_name,
     texts,
     yearly_budget,
 )
@@ -116,7 +118,7 @@ class App(Featuring, Computing, Answering):
             called: its name, when not the function's.
 
         Raises:
-            DeclarationError: MS-1017, MS-1018, MS-1019, MS-1024, MS-1025, MS-1029, MS-1030, MS-1033, MS-1035.
+            DeclarationError: MS-1017, MS-1018, MS-1019, MS-1024, MS-1025, MS-1029, MS-1030, MS-1033, MS-1035, MS-4251.
         """
         label_fits(inputs, label, known_at, metric, slices)
         share("holdout", holdout)
@@ -146,7 +148,7 @@ class App(Featuring, Computing, Answering):
                 seed,
                 options,
             )
-            return self._add(ModelDeclaration(spec, of_function(function), called or function.__name__))
+            return self._add(ModelDeclaration(spec, of_function(function), served_name(called or function.__name__)))
 
         return declare
 
@@ -167,7 +169,7 @@ class App(Featuring, Computing, Answering):
             called: its name, when not the function's.
 
         Raises:
-            DeclarationError: MS-1001, MS-1029, MS-1034.
+            DeclarationError: MS-1001, MS-1029, MS-1034, MS-4251.
         """
         are("what app.compose takes", models, (ModelDeclaration,), "write @app.compose(MODEL, ..) above the function")
         is_a("what app.compose takes first", next(iter(models), None), ModelDeclaration, "@app.compose(MODEL, ..)")
@@ -177,7 +179,7 @@ class App(Featuring, Computing, Answering):
         def declare(function: Callable[..., object]) -> Composition:
             takes_inputs(function, 1 + len(models), others=False)
             spec = CompositionSpec(function, models, gives)
-            return self._add(Composition(spec, of_function(function), called or function.__name__))
+            return self._add(Composition(spec, of_function(function), served_name(called or function.__name__)))
 
         return declare
 
@@ -225,6 +227,7 @@ class App(Featuring, Computing, Answering):
         log: float = ...,
         batching: Batching | bool = ...,
         versions: Versions = ...,
+        warm: Sequence[Mapping[str, object]] = ...,
         called: str | None = ...,
     ) -> Endpoint: ...
     @overload
@@ -243,6 +246,7 @@ class App(Featuring, Computing, Answering):
         log: float | None = None,
         batching: Batching | bool = True,
         versions: Versions = 1,
+        warm: Sequence[Mapping[str, object]] = (),
         called: str | None = None,
     ) -> Endpoint | CompositionEndpoint | AssistantEndpoint:
         """A model behind HTTP; features are looked up by the keys in the request.
@@ -259,10 +263,12 @@ class App(Featuring, Computing, Answering):
             batching: how calls that wait for a model are scored together; False scores each alone.
             versions: which versions of a model are loaded and can be asked for by number: so many (the one that
                 answers and the newest others), ``"all"``, or these. Those with a label are loaded anyway.
+            warm: rows of a model's columns, ``{"distance": 1089.0}``; what is left out is missing. A version answers
+                them, one by one and together, before it takes traffic; one that fails does not become ready.
             called: its name; the model's when left out.
 
         Raises:
-            DeclarationError: MS-1001, MS-1030, MS-1033, MS-2721.
+            DeclarationError: MS-1001, MS-1030, MS-1033, MS-2721, MS-4252.
         """
         kinds = (ModelDeclaration, Composition, Assistant, Index, LLM, Route)
         is_a("what app.endpoint takes", model, kinds, "app.endpoint(MODEL), with the decorated function")
@@ -274,7 +280,7 @@ class App(Featuring, Computing, Answering):
         if isinstance(model, ModelDeclaration):
             together = Batching(1 if batching is False else 1024) if isinstance(batching, bool) else batching
             is_a("batching", together, Batching, "batching=Batching(rows=256), or False")
-            spec = EndpointSpec(model, latency_us, log, together, read_versions(versions))
+            spec = EndpointSpec(model, latency_us, log, together, read_versions(versions), samples(warm))
             return self._add(Endpoint(spec, here(), name))
         if isinstance(model, Composition):
             return self._add(CompositionEndpoint(CompositionEndpointSpec(model, latency_us, log), here(), name))

@@ -133,6 +133,10 @@ class Promotion(Declaration[PromotionSpec]):
         super().__init__(DeclaredKind.PROMOTION, spec, origin, name)
 
 
+Sample = tuple[tuple[str, float | bool | None], ...]
+"""A row by the names of a model's columns; what is left out is missing."""
+
+
 @dataclass(frozen=True, slots=True)
 class EndpointSpec:
     """A model behind a URL.
@@ -143,6 +147,7 @@ class EndpointSpec:
         log: the share of answers that the prediction log keeps, in [0, 1].
         batching: how calls that wait for the model are scored together.
         versions: which versions are loaded: so many of the newest, ``all``, or these numbers.
+        warm: rows of the model's columns that a version answers before it is ready, each as pairs of names and values.
     """
 
     model: ModelDeclaration
@@ -150,6 +155,7 @@ class EndpointSpec:
     log: float
     batching: Batching = USUAL
     versions: Versions = 1
+    warm: tuple[Sample, ...] = ()
 
 
 class Endpoint(Declaration[EndpointSpec]):

@@ -14,9 +14,23 @@ from mainspring.declare.data import did_you_mean
 from mainspring.declare.origin import here
 from mainspring.errors import DeclarationError
 
-__all__ = ["amounts", "are", "choice", "flag", "is_a", "known_options", "not_a", "number", "texts", "yearly_budget"]
+__all__ = [
+    "amounts",
+    "are",
+    "choice",
+    "flag",
+    "is_a",
+    "known_options",
+    "not_a",
+    "number",
+    "samples",
+    "served_name",
+    "texts",
+    "yearly_budget",
+]
 
 _BUDGET = re.compile(r"\s*(\d+(?:\.\d+)?)\s+(?:per|a|an)\s+(day|week|month|quarter|year)\s*")
+_STATISTICS = "stats"
 _PER_YEAR = {"day": 365.25, "week": 365.25 / 7, "month": 12.0, "quarter": 4.0, "year": 1.0}
 
 
@@ -33,6 +47,44 @@ def known_options(function: Callable[..., object], features: Mapping[str, object
                 origin=str(here()),
                 fix=did_you_mean(name, options),
             )
+
+
+def samples(rows: object) -> tuple[tuple[tuple[str, float | bool | None], ...], ...]:
+    """Rows of numbers by the names of a model's columns (MS-4252)."""
+    fix = 'write warm=[{"distance": 1089.0}]'
+    if isinstance(rows, str | Mapping) or not isinstance(rows, Iterable):
+        raise _no_sample(rows, fix)
+    found = tuple(rows)
+    for row in found:
+        if not isinstance(row, Mapping) or not row:
+            raise _no_sample(row, fix)
+        for name, value in row.items():
+            if not isinstance(name, str) or not (value is None or isinstance(value, int | float)):
+                raise _no_sample({name: value}, fix)
+    return tuple(tuple(row.items()) for row in found)
+
+
+def _no_sample(what: object, fix: str) -> DeclarationError:
+    return DeclarationError(
+        f"{what!r} is no row to warm a model with",
+        code="MS-4252",
+        why="a row has numbers, or None, by the names of the model's columns",
+        origin=str(here()),
+        fix=fix,
+    )
+
+
+def served_name(name: str) -> str:
+    """The name of something that is served as a model (MS-4251)."""
+    if name.lower() != _STATISTICS:
+        return name
+    raise DeclarationError(
+        f"no model can be called {name!r}",
+        code="MS-4251",
+        why="/v2/models/stats are the statistics of all models in the Open Inference Protocol",
+        origin=str(here()),
+        fix='give it another name: called="stats_model"',
+    )
 
 
 def is_a(role: str, value: object, kinds: type | tuple[type, ...], fix: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -100,12 +100,16 @@ class PromptRegistry:
 
     Args:
         prompts: as declared; the last one of a name is its alias ``latest``.
+
+    Attributes:
+        follow: called before every look at an alias, so that it stands for what holds at that moment.
     """
 
     def __init__(self, prompts: Iterable[Prompt] = ()) -> None:
         self._by_id: dict[str, Prompt] = {}
         self._aliases: dict[tuple[str, str], tuple[Alias, ...]] = {}
         self._environment: Any = None
+        self.follow: Callable[[], None] = _nothing
         for prompt in prompts:
             self.add(prompt)
 
@@ -181,6 +185,7 @@ class PromptRegistry:
         by_id = self._by_id.get(version)
         if by_id is not None and by_id.name == name:
             return by_id
+        self.follow()
         aliases = (version,) if version else ("prod", "latest")
         shares = next((self._aliases[name, alias] for alias in aliases if (name, alias) in self._aliases), None)
         if shares is None:
@@ -282,3 +287,7 @@ def _bad_variable(prompt: Prompt, name: str, why: str) -> UsageError:
         why=why,
         fix="give each declared variable a value of its type, and no others",
     )
+
+
+def _nothing() -> None:
+    return

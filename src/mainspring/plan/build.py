@@ -285,7 +285,8 @@ def _(spec: EndpointSpec, declaration: Declaration[object], *_: object) -> _Desc
     batching = {"rows": together.rows, "queue_rows": together.queue_rows, "queue_bytes": together.queue_bytes}
     delay = spell(together.delay_us) if together.delay_us else None
     versions = {} if spec.versions == 1 else {"versions": spec.versions}
-    return {"latency": latency, "log": spec.log, "batching": batching | {"delay": delay}, **versions}, ()
+    warm = {"warm": [dict(row) for row in spec.warm]} if spec.warm else {}
+    return {"latency": latency, "log": spec.log, "batching": batching | {"delay": delay}, **versions, **warm}, ()
 
 
 @_describe.register

@@ -24,6 +24,7 @@ __all__ = [
     "decoded",
     "encode_json",
     "id_headers",
+    "inflated",
     "query_pairs",
     "refuse_other_sites",
 ]
@@ -121,7 +122,7 @@ def coded(handler: Handler, most: int) -> Handler:
     async def answer(request: Request) -> Response:
         coding = request.headers.get(b"content-encoding")
         if coding is not None:
-            request = msgspec.structs.replace(request, body=_inflated(request.body, coding, most))
+            request = msgspec.structs.replace(request, body=inflated(request.body, coding, most))
         response = await handler(request)
         accepted = request.headers.get(b"accept-encoding")
         if accepted is None or len(response.body) < _LEAST or response.stream is not None:
@@ -131,7 +132,7 @@ def coded(handler: Handler, most: int) -> Handler:
     return answer
 
 
-def _inflated(body: bytes, coding: bytes, most: int) -> bytes:
+def inflated(body: bytes, coding: bytes, most: int) -> bytes:
     """A body without its coding, at most `most` bytes of it.
 
     Raises:

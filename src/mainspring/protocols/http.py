@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
@@ -24,6 +24,7 @@ __all__ = [
     "Fault",
     "Handler",
     "Long",
+    "NotAllowed",
     "Request",
     "Response",
     "Route",
@@ -103,6 +104,27 @@ class Fault(Exception):  # noqa: N818 - it becomes a response, not a traceback
         self.challenge = challenge
 
 
+class NotAllowed(Fault):
+    """A path that is served, and not by this method.
+
+    Args:
+        message: for the client.
+        allowed: the methods that it is served by.
+        errors: the shape of its failed requests.
+    """
+
+    def __init__(self, message: str, allowed: Sequence[str], errors: Errors) -> None:
+        super().__init__(405, message)
+        self.allowed = tuple(allowed)
+        self.errors = errors
+
+    def response(self) -> Response:
+        """In the shape of the path's wire, with what it is served by (RFC 9110, section 15.5.6)."""
+        found = self.errors(Fault(self.status, self.message))
+        allow = (b"allow", ", ".join(self.allowed).encode())
+        return msgspec.structs.replace(found, headers=(*found.headers, allow))
+
+
 def json_response(
     value: object, status: int = 200, *, content_type: bytes = JSON, headers: tuple[tuple[bytes, bytes], ...] = ()
 ) -> Response:
@@ -122,6 +144,9 @@ _STATUS: tuple[tuple[type[MainspringError], int], ...] = (
 
 _LATER = {"MS-5046": 1}
 """Codes of what is refused for now: 429, with the seconds after which another try makes sense."""
+
+_SOON = 1
+"""Seconds after which another try makes sense, where a model is not ready or a service does not answer."""
 
 _CONFLICTS = ("MS-2121",)
 """Codes of requests that are at odds with an earlier one: 409."""
@@ -150,15 +175,19 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, Fault):
         return error
     if isinstance(error, Rejected):
-        return Fault(_REASONS[error.reason], error.message, retry_after=error.retry_after)
+        later = _SOON if error.reason is Reason.NOT_READY else None
+        return Fault(_REASONS[error.reason], error.message, retry_after=error.retry_after or later)
     response = error_response(error)
-    return Fault(response.status, orjson.loads(response.body)["error"])
+    later = _SOON if response.status == 503 else None
+    return Fault(response.status, orjson.loads(response.body)["error"], retry_after=later)
 
 
 def error_response(error: Exception) -> Response:
     """The response of a failed request: ``{"error": text}``; faults of ours say only that they are ours."""
     if isinstance(error, Rejected):
         error = fault_of(error)
+    if isinstance(error, NotAllowed):
+        return error.response()
     if isinstance(error, Fault):
         headers = [] if error.retry_after is None else [(b"retry-after", str(error.retry_after).encode())]
         if error.challenge:
@@ -173,7 +202,8 @@ def error_response(error: Exception) -> Response:
             later = ((b"retry-after", str(_LATER[error.code]).encode()),) if status == 429 else ()
             answer = {"error": error.what, "code": error.code, **told, "fix": error.fix}
             return json_response(answer, status, headers=later)
-        return json_response({"error": "the server cannot answer now", "code": error.code}, status)
+        later = ((b"retry-after", b"%d" % _SOON),) if status == 503 else ()
+        return json_response({"error": "the server cannot answer now", "code": error.code}, status, headers=later)
     return json_response({"error": "internal error"}, 500)
 
 
@@ -317,6 +347,9 @@ class Router:
                 raise Fault(404, f"no such path: {path}")
             branch = following
         route = branch.routes.get(method) or (branch.routes.get("GET") if method == "HEAD" else None)
+        if route is None and branch.routes:
+            errors = next(iter(branch.routes.values())).errors
+            raise NotAllowed(f"{method} {path} is not served", sorted(branch.routes), errors)
         if route is None:
-            raise Fault(405 if branch.routes else 404, f"{method} {path} is not served")
+            raise Fault(404, f"{method} {path} is not served")
         return route, path, tuple(stars)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mainspring.protocols.http import Request
 from mainspring.server.state import WorkerState
+from mainspring.serving.counts import ANSWERING
 
 __all__ = ["RequestCounts"]
 
@@ -27,7 +28,7 @@ class RequestCounts:
         self._app = state.plan.app
         self._kept: dict[tuple[str, tuple[str, ...], int], tuple[_Add, _Add]] = {}
 
-    def count(self, request: Request | None, name: str, status: int, seconds: float) -> None:
+    def count(self, request: Request | None, name: str, status: int, seconds: float, sent: int = 0) -> None:
         """Count one answer.
 
         Args:
@@ -35,7 +36,11 @@ class RequestCounts:
             name: of the route.
             status: of HTTP.
             seconds: it took.
+            sent: bytes of the answer's body.
         """
+        if request is not None and (counts := ANSWERING.get()) is not None:
+            counts.carried(len(request.body), sent)
+            counts.ended(status)
         asked = request.parameters[:1] if request is not None else ()
         found = self._kept.get((name, asked, status))
         if found is None:

@@ -35,6 +35,7 @@ from mainspring.protocols.mcp.tools import Offer
 from mainspring.protocols.native.features import add_feature_routes
 from mainspring.protocols.native.grpc import native_services
 from mainspring.protocols.native.rest import add_native_routes
+from mainspring.protocols.native.scorings import add_scoring_routes
 from mainspring.protocols.oip.generate import add_generate_routes
 from mainspring.protocols.openapi.rest import add_openapi_route
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
@@ -64,6 +65,7 @@ from mainspring.server.http.listening import (
     served_protocols,
 )
 from mainspring.server.http.rates import Rates
+from mainspring.server.http.shared_pages import pages_or_answers
 from mainspring.server.http.wires import CHANGED, MANAGED, ModelWires
 from mainspring.server.management.pages import Managed, actuator_pages
 from mainspring.server.management.registering import Instance, Registration
@@ -387,23 +389,25 @@ class Listeners:
     def _manager(self, limits: Limits, wires: ModelWires) -> Listener:
         router, settings, state = Router(), self._settings, self._state
         token = Callers([(digest_of(key), ANYONE) for key in management_keys(settings)])
-        pages = actuator_pages(self._managed(router, token))
         add_actuator_routes(
             router,
-            pages,
+            actuator_pages(self._managed(router, token)),
             exposed_pages(settings),
             settings.text("management.access") or "",
             lambda: self._management.url if self._management is not None else "",
         )
         wires.add_management_routes(router)
+        add_scoring_routes(router, state.scorings, limits.body, asyncio.to_thread)
         mounts: tuple[tuple[str, AsgiApp], ...] = ()
         if self._console is not None and settings.flag("console.enabled"):
-            mounts = (("/", self._console(state, self._ask, self._served.talking())),)
+            pages = self._console(state, self._ask, self._served.talking())
+            answers = Listener(router, limits, on_error=self._fault)
+            mounts = (("/", pages_or_answers(pages, answers, router, *CHANGED)),)
         listener = Listener(
             router,
             limits,
             mounts=mounts,
-            owned=("/actuator", *MANAGED),
+            owned=("/actuator", "/scorings", *MANAGED),
             changed=CHANGED,
             guard=guard(token, _MANAGED, lambda: listener.open, passwords=True),
             on_error=self._fault,
@@ -439,8 +443,8 @@ class Listeners:
             if lane.cache is not None
         }
 
-    def _count(self, request: Request | None, name: str, status: int, seconds: float) -> None:
-        self._counts.count(request, name, status, seconds)
+    def _count(self, request: Request | None, name: str, status: int, seconds: float, sent: int) -> None:
+        self._counts.count(request, name, status, seconds, sent)
         self._exchanges.add(request, name, status, seconds)
 
     def _fault(self, error: Exception) -> None:

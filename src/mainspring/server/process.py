@@ -87,6 +87,7 @@ class ServerProcess:
         self._recorder = recorder_of(services, self._calls, plan.app, told)
         self._spans = request_recorder(services, plan.app, told)
         self.language = Language(services, plan, told, self._recorder)
+        self.language.prompts.agree(self.state.board)
         self.assistants: Assistants = {}
         self._outside = outside_of(plan, self._settings, told)
         self.runs = run_log_of(services, plan, self.language, told)

@@ -55,6 +55,7 @@ from mainspring.server.rollouts.ledger import Ledgers
 from mainspring.server.rollouts.live import LiveLoader, waiting_rows
 from mainspring.server.rollouts.loading import ModelLoading, Own
 from mainspring.server.rollouts.reading import EndpointRoutes, shadow_log
+from mainspring.server.scoring.jobs import Scorings
 from mainspring.server.workers.board import Board, board_file
 from mainspring.server.workers.rates import rates_file
 from mainspring.server.workers.status import Flip, StatusFile, flips, read_statuses, status_of
@@ -62,6 +63,7 @@ from mainspring.server.workers.waiting import FlipWatch
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.counts import ModelCounts
 from mainspring.serving.endpoint import EndpointService, ModelColumn, dates_among
+from mainspring.serving.exposition import protobuf_page, wants_protobuf
 from mainspring.serving.merging import MOMENTARY, WorkerMetrics
 from mainspring.serving.models import LiveModel
 from mainspring.serving.predlog.schema import ColumnKind, LogSchema
@@ -108,11 +110,15 @@ class WorkerState:
         path = metrics_file(self._kept, worker, only)
         self.metrics = _metrics(path)
         self.together = WorkerMetrics(self.metrics, path, workers) if workers > 1 else None
+        fine, finely = fine_file(path), self.metrics.fine
+        self._finely = WorkerMetrics(finely, fine, workers) if workers > 1 and finely is not None else None
         self._counts = ModelCounts(self.metrics, plan.app)
         self.board = Board(board_file(self._kept, ending_of(only)), worker) if workers > 1 else None
         self.rates_file = rates_file(self._kept, ending_of(only)) if workers > 1 else None
         self.ledgers = Ledgers(self._kept / "rollouts", f"{worker}{ending_of(only)}")
         self.levels = Levels(levels_file(self._kept, ending_of(only)) if workers > 1 else None)
+        words = ("--profile", services.settings.profile, "--project", str(services.project))
+        self.scorings = Scorings(self._kept / "scorings", self.names, words, _tell)
         self.said = StatusFile(self._kept, worker, ending_of(only))
         self.watch = FlipWatch(self.flips, services.settings.number("serving.flip"), _tell, time.monotonic)
         self.metrics.clear(MOMENTARY)
@@ -157,6 +163,7 @@ class WorkerState:
         self.compositions = Compositions(
             services, plan, self.models, self.loading, self.metrics, lambda: self._views, _tell
         )
+        self.loading.before_flip = self.compositions.prepare
         self._promised: dict[str, float] = {}
 
     # -- starting -----------------------------------------------------------------------------------------------
@@ -482,6 +489,7 @@ class WorkerState:
     def close(self) -> None:
         """Seal the logs and let go of the services."""
         self.vector_indexes.stop()
+        self.scorings.close()
         self.said.remove()
         self.monitors.close()
         self.loading.close()
@@ -497,7 +505,10 @@ class WorkerState:
         self._logged.count()
         if self.pushing is not None:
             self.pushing.measure()
-        return self.metrics.render(accept) if self.together is None else page(self.together.merged(), accept)
+        numbers = self.metrics.numbers() if self.together is None else self.together.merged()
+        if not wants_protobuf(accept) or self.metrics.fine is None:
+            return page(numbers, accept)
+        return protobuf_page(numbers, self.metrics.fine.numbers() if self._finely is None else self._finely.merged())
 
     def numbers(self) -> Mapping[Series, float]:
         """Every number that is counted, of all workers."""
@@ -542,9 +553,14 @@ def ending_of(only: Sequence[str]) -> str:
     return "".join(f"-{name}" for name in sorted(only))
 
 
+def fine_file(path: Path) -> Path:
+    """Where a worker counts the fine buckets of its histograms."""
+    return path.with_suffix(".fine.bin")
+
+
 def _metrics(path: Path) -> Metrics:
     try:
-        return Metrics(path)
+        return Metrics(path, Metrics(fine_file(path)))
     except OSError as error:
         raise unwritable(path.parent.parent, error) from error
 

@@ -95,6 +95,7 @@ class Upkeep:
         if not state.tried:
             actions += [
                 (1.0, Schedules(state.services, state.plan).fire),
+                (1.0, state.scorings.once),
                 (_UNUSED_SECONDS, state.sweep_once),
                 (_ROLLOUT_SECONDS, self._rollouts.once),
                 (_ROLLOUT_SECONDS, state.watch.once),

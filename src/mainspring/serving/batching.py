@@ -135,6 +135,11 @@ class Batcher:
         self.waiting_bytes = 0
 
     @property
+    def limits(self) -> Batching:
+        """How much is scored together, and how much may wait."""
+        return self._limits
+
+    @property
     def busy(self) -> bool:
         """Whether a batch is being computed."""
         return self._busy

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 
 from mainspring.ports.trace import CURRENT
 from mainspring.serving.telemetry import Metrics
 
-__all__ = ["CallCounts", "ModelCounts"]
+__all__ = ["ANSWERING", "CallCounts", "ModelCounts"]
 
 
 class CallCounts:
@@ -19,12 +20,27 @@ class CallCounts:
         labels: these.
     """
 
-    __slots__ = ("_answered", "_failed", "_labels", "_received", "_rows", "_seconds", "_sent")
+    __slots__ = (
+        "_answered",
+        "_came",
+        "_codes",
+        "_failed",
+        "_labels",
+        "_metrics",
+        "_received",
+        "_rows",
+        "_seconds",
+        "_sent",
+        "_went",
+    )
 
     def __init__(self, metrics: Metrics | None, labels: dict[str, str]) -> None:
         self._labels = labels
+        self._metrics = metrics
+        self._codes: dict[int | str, Callable[[float], None]] = {}
         nothing: Callable[[float], None] = _nothing
         self._answered = self._failed = self._rows = self._seconds = self._received = self._sent = nothing
+        self._came = self._went = nothing
         if metrics is None:
             return
         self._answered = metrics.counter("mainspring_inferences_total", outcome="answered", **labels)
@@ -33,6 +49,22 @@ class CallCounts:
         self._seconds = metrics.histogram("mainspring_inference_seconds", **labels)
         self._received = metrics.counter("mainspring_inference_bytes_total", direction="in", **labels)
         self._sent = metrics.counter("mainspring_inference_bytes_total", direction="out", **labels)
+        self._came = metrics.counter("mainspring_wire_bytes_total", direction="in", **labels)
+        self._went = metrics.counter("mainspring_wire_bytes_total", direction="out", **labels)
+
+    def carried(self, received: int, sent: int) -> None:
+        """A body or a message was answered by another: the bytes of both, as they were sent."""
+        self._came(received)
+        self._went(sent)
+
+    def ended(self, code: int | str) -> None:
+        """A request is over, with a status of its wire."""
+        found = self._codes.get(code)
+        if found is None:
+            metrics, name = self._metrics, "mainspring_calls_total"
+            found = _nothing if metrics is None else metrics.counter(name, code=str(code), **self._labels)
+            self._codes[code] = found
+        found(1.0)
 
     def answered(self, rows: int, queue_ns: int, compute_ns: int, received: int, sent: int) -> None:
         """A call was answered just now.
@@ -91,6 +123,10 @@ class ModelCounts:
             labels = {"app": self._app, "model": model, "version": version, "protocol": protocol, "role": role}
             found = self._known[model, version, protocol, role] = CallCounts(self._metrics, labels)
         return found
+
+
+ANSWERING: ContextVar[CallCounts | None] = ContextVar("answering", default=None)
+"""The counts of the version that answers the request here; None where it has not come to one."""
 
 
 def _nothing(amount: float) -> None:

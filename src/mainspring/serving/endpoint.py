@@ -11,7 +11,7 @@ from typing import Any
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import DataError
 from mainspring.serving.calls import Reason, Rejected
-from mainspring.serving.counts import CallCounts, ModelCounts
+from mainspring.serving.counts import ANSWERING, CallCounts, ModelCounts
 from mainspring.serving.reading import (
     ANY,
     Answer,
@@ -353,7 +353,9 @@ class EndpointService:
     def _watched(self, looked: LookedUp, vectors: Sequence[Sequence[object]]) -> _Watched:
         split, version = looked.split, looked.reading.scorer.version
         role = Role.CANARY if split is not None and version == split.canary else Role.STABLE
-        return _Watched(self._counts.of(self.model, version, "native", role), looked, vectors)
+        counts = self._counts.of(self.model, version, "native", role)
+        ANSWERING.set(counts)
+        return _Watched(counts, looked, vectors)
 
     def _vectors(self, rows: Sequence[Mapping[str, Any]], looked: LookedUp) -> list[tuple[object, ...]]:
         """The model's columns of each row."""

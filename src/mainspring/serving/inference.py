@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from mainspring.errors import DataError
 from mainspring.lazy import lazy
 from mainspring.serving.calls import Array, Call, Inference, Reason, Rejected, Tensor
-from mainspring.serving.counts import ModelCounts
+from mainspring.serving.counts import ANSWERING, ModelCounts
 from mainspring.serving.endpoint import EndpointService
 from mainspring.serving.models import LiveModel
 from mainspring.serving.rollout.shadow import ShadowCall
@@ -245,7 +245,12 @@ class ServedModels:
         return self._table.draining(name)
 
     def find(
-        self, name: str, version: str | None = None, label: str | None = None, asking: Asking | None = None
+        self,
+        name: str,
+        version: str | None = None,
+        label: str | None = None,
+        asking: Asking | None = None,
+        protocol: str = "",
     ) -> ServedModel:
         """The version that is asked for; of a call that names none, the one that its key leads to.
 
@@ -254,6 +259,7 @@ class ServedModels:
             version: the number that is asked for.
             label: the label that is asked for.
             asking: the request, for its key; without one a canary has no part in it.
+            protocol: the wire that the request came by, whose end is counted; empty where nothing will be computed.
 
         Raises:
             Rejected: NO_MODEL, NO_VERSION, NOT_READY.
@@ -267,6 +273,8 @@ class ServedModels:
                 raise Rejected(Reason.NOT_READY, f"version {number} of model {name!r} is {waiting.state.value}")
             there = ", ".join(found.version for found in self.ready(name))
             raise Rejected(Reason.NO_VERSION, f"model {name!r} has version {there} ready, not {number}")
+        if protocol:
+            ANSWERING.set(self._counts.of(name, number, protocol, served.role))
         return served
 
     def _numbered(
@@ -309,7 +317,7 @@ class ServedModels:
             served = self._served[key] = ServedModel(name, live, live.statistics, role)
         return served
 
-    def chosen(self, name: str | None, asking: Asking | None = None) -> ServedModel:
+    def chosen(self, name: str | None, asking: Asking | None = None, protocol: str = "") -> ServedModel:
         """The model of a route that may name one: that one, else the one of the settings, else the only one.
 
         Raises:
@@ -323,7 +331,7 @@ class ServedModels:
                 there = ", ".join(known) or "none"
                 raise Rejected(Reason.INVALID, f"this route answers for one model, and there are: {there}")
             (name,) = known
-        return self.find(name, asking=asking)
+        return self.find(name, asking=asking, protocol=protocol)
 
     async def infer(self, call: Call, served: ServedModel | None = None) -> Inference:
         """Answer a call: scored, logged when the model is behind an endpoint, and counted.

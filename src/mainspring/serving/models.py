@@ -175,10 +175,21 @@ def load_live(version: int, entity: str, folder: Path, load: Callable[[Path], Pr
     return warmed(LiveModel(str(version), entity, read_card(folder), load(folder)))
 
 
-def warmed(model: LiveModel) -> LiveModel:
-    """The model when it has answered: zeros of its schema."""
+def warmed(model: LiveModel, samples: Sequence[Mapping[str, float | None]] = ()) -> LiveModel:
+    """The model when it has answered: zeros of its schema, and what is declared.
+
+    Args:
+        model: it.
+        samples: rows by the names of its columns; those that it has not are passed over, those that are not there are
+            missing. They are scored one by one and together.
+    """
     for rows in _WARM_ROWS:
         model.scores(np.zeros((rows, len(model.card.columns)), model.card.dtype))
+    if samples:
+        matrix = _matrix([[row.get(name) for name in model.card.columns] for row in samples])
+        for place in range(len(matrix)):
+            model.scores(matrix[place : place + 1])
+        model.scores(matrix)
     return model
 
 

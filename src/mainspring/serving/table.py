@@ -34,16 +34,26 @@ class ModelTable:
         self._prepared: dict[str, _Prepared] = {}
         self._draining = Draining()
         self._followers: list[Callable[[str], None]] = []
+        self._derived: dict[str, Callable[[], None]] = {}
         self._lock = threading.RLock()
 
     def follow(self, told: Callable[[str], None]) -> None:
         """Tell somebody of each model whose versions have changed, from the thread that has changed them."""
         self._followers.append(told)
 
+    def derive(self, name: str, follow: Callable[[], None]) -> None:
+        """Have a model that is made of others: `follow` lets it be what the others are, before every look at it."""
+        self._derived = {**self._derived, name: follow}
+
+    def prepared(self, name: str) -> Sequence[LiveModel]:
+        """What may come to answer the calls of a model that name no version."""
+        known = self._prepared.get(name)
+        found = [] if known is None else [value.answering() for value in known.values.values()]
+        return [live for live in found if live is not None]
+
     def versions(self, name: str) -> ModelVersions:
         """A model's versions now; none for a model that is not here."""
-        if self._prepared:
-            self._settle(name)
+        self._catch_up(name)
         return self._models.get(name, _NONE)
 
     def loaded(self, name: str) -> Mapping[str, LiveModel]:
@@ -81,6 +91,13 @@ class ModelTable:
     def _put_prepared(self, name: str, prepared: _Prepared) -> None:
         others = {known: value for known, value in self._prepared.items() if known != name}
         self._prepared = {**others, name: prepared} if prepared.values else others
+
+    def _catch_up(self, name: str) -> None:
+        """Let a model be what holds at this moment."""
+        if self._prepared:
+            self._settle(name)
+        if self._derived and (follow := self._derived.get(name)) is not None:
+            follow()
 
     def _settle(self, name: str) -> None:
         """Let take over what all workers have agreed on."""
@@ -133,13 +150,12 @@ class ModelTable:
 
     def get(self, name: str) -> LiveModel | None:
         """The version that answers calls that name none, or None while there is none."""
-        if self._prepared:
-            self._settle(name)
+        self._catch_up(name)
         found = self._models.get(name)
         return None if found is None else found.answering()
 
     def all(self) -> Mapping[str, LiveModel]:
         """All models with the version that answers calls that name none."""
-        for name in self._prepared:
-            self._settle(name)
+        for name in (*self._prepared, *self._derived):
+            self._catch_up(name)
         return {name: live for name, found in self._models.items() if (live := found.answering()) is not None}

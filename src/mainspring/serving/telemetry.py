@@ -11,14 +11,22 @@ import mmap
 import os
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
+from math import ceil, log2
 from pathlib import Path
 
-__all__ = ["BUCKETS", "Labels", "Metrics", "Series", "described", "is_gauge", "page"]
+__all__ = ["BUCKETS", "NOT_FINE", "PER_DOUBLING", "Labels", "Metrics", "Series", "described", "is_gauge", "page"]
 
 BUCKETS: tuple[float, ...] = tuple(0.0005 * 2**power for power in range(16))
 """Upper bounds of the histograms, in seconds."""
 ROW_BUCKETS: tuple[float, ...] = tuple(2.0**power for power in range(17))
 """Upper bounds of the histograms of rows."""
+
+PER_DOUBLING = 8
+"""Fine buckets in a doubling: each is 9 % wide, as Prometheus's native histograms of schema 3 have them."""
+NOT_FINE = "lost"
+"""The index under which is counted what is in no fine bucket, because there was no room, or it is of older times."""
+_TORN = 16
+"""How many observations a killed process may have counted in one place and not in the other."""
 
 _SLOTS = 65_536
 _MOST = 1000
@@ -31,6 +39,11 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_inferences_total": ("counter", "calls of a model by a protocol, answered and failed"),
     "mainspring_inference_seconds": ("histogram", "time that a model computed for a call"),
     "mainspring_inference_bytes_total": ("counter", "bytes of the numbers that calls brought, and of their scores"),
+    "mainspring_wire_bytes_total": (
+        "counter",
+        "bytes of the bodies and messages of a model's calls",
+    ),
+    "mainspring_calls_total": ("counter", "requests of a model that are over, by their status on the wire"),
     "mainspring_predictions_total": ("counter", "rows scored"),
     "mainspring_batch_rows": ("histogram", "rows that a model was asked for at once"),
     "mainspring_queue_seconds": ("histogram", "time that a call waited for its model"),
@@ -87,9 +100,11 @@ class Metrics:
 
     Args:
         path: the mapped file; its names are in a file beside it.
+        fine: where histograms count in fine buckets besides; None does not.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, fine: Metrics | None = None) -> None:
+        self.fine = fine
         path.parent.mkdir(parents=True, exist_ok=True)
         self._slots: dict[tuple[str, Labels], int] = {}
         self._values: dict[str, set[str]] = {}
@@ -143,13 +158,50 @@ class Metrics:
         slots = [self._slot(f"{name}_bucket", (*key, ("le", _bound(bound)))) for bound in (*bounds, float("inf"))]
         total, count = self._slot(f"{name}_sum", key), self._slot(f"{name}_count", key)
         numbers = self._map
+        if self.fine is None:
 
-        def observe(value: float) -> None:
+            def observe(value: float) -> None:
+                numbers[slots[bisect_left(bounds, value)]] += 1.0
+                numbers[total] += value
+                numbers[count] += 1.0
+
+            return observe
+
+        known, add = self.fine.fine_buckets(name, key, numbers[count]), self.fine.add_fine_bucket
+        fine = self.fine._map
+
+        def observe_finely(value: float) -> None:
             numbers[slots[bisect_left(bounds, value)]] += 1.0
             numbers[total] += value
             numbers[count] += 1.0
+            index = ceil(log2(value) * PER_DOUBLING) if value > 0.0 else None
+            slot = known.get(index)
+            fine[add(name, key, index, known) if slot is None else slot] += 1.0
 
-        return observe
+        return observe_finely
+
+    def fine_buckets(self, name: str, labels: Labels, count: float) -> dict[int | None, int]:
+        """The slots of a histogram's fine buckets by their index; of what is not above 0 it is None.
+
+        Args:
+            name: the histogram's.
+            labels: its own.
+            count: what it has observed so far: what is in no fine bucket is of older times.
+        """
+        lost, found = self._slot(name, (*labels, ("index", NOT_FINE))), {}
+        for (known, series), slot in self._slots.items():
+            if known == name and series[:-1] == labels and series[-1][1] != NOT_FINE:
+                found[int(series[-1][1]) if series[-1][1] else None] = slot
+        if count - sum(self._map[slot] for slot in found.values()) > _TORN:
+            self._map[lost] += 1.0
+        return found
+
+    def add_fine_bucket(self, name: str, labels: Labels, index: int | None, known: dict[int | None, int]) -> int:
+        """The slot of a bucket that something falls into for the first time."""
+        full = len(self._slots) >= _SLOTS
+        text = NOT_FINE if full else "" if index is None else str(index)
+        slot = known[index] = self._slot(name, (*labels, ("index", text)))
+        return slot
 
     def read(self, name: str, **labels: str) -> float:
         """The number under a name."""

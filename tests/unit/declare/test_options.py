@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,3 +178,21 @@ def test_a_pipeline_that_raises_names_its_own_line() -> None:
     assert "ZeroDivisionError" in error.why
     line = spec_of(nightly).function.__code__.co_firstlineno
     assert error.origin.endswith(f":{line + 3}")
+
+
+def test_no_model_is_called_like_the_statistics_of_all_models() -> None:
+    app, flights, late = made()
+    table: Any = flights
+
+    def train() -> None:
+        @app.model(inputs=[table.distance], label=table.late)
+        def stats(x: object, y: object) -> object:
+            """Never called."""
+
+    def compose() -> None:
+        @app.compose(late, called="STATS")  # type: ignore[arg-type]
+        def both(x: object, one: object) -> object:
+            """Never called."""
+
+    assert "statistics" in refused("MS-4251", train).why
+    refused("MS-4251", compose)

@@ -170,6 +170,12 @@ class Owner:
         return f"{self.host}/{self.boot}/{self.pid}/{self.started}/{self.serial}"
 
     @classmethod
+    def of(cls, pid: int) -> Owner:
+        """A process of this machine that runs, a child of this one."""
+        here = this_process()
+        return cls(here.host, here.boot, pid, _started(pid))
+
+    @classmethod
     def parse(cls, text: str) -> Owner | None:
         """The owner that `str` wrote, or None."""
         parts = text.rsplit("/", 4)

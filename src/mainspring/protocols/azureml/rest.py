@@ -93,7 +93,9 @@ class _Routes:
 
     async def _scored(self, request: Request) -> Response:
         if self._script is None:
-            return await answer_payload(self._models, self._models.chosen(None, request), request, "azureml", _bare)
+            return await answer_payload(
+                self._models, self._models.chosen(None, request, "azureml"), request, "azureml", _bare
+            )
         try:
             text = request.body.decode()
         except UnicodeDecodeError:

@@ -146,7 +146,7 @@ class _Service:
     async def infer(self, asked: Any, call: GrpcCall) -> Any:
         begun = time.perf_counter_ns()
         version = asked.model_version
-        served = _named(self._models, asked.model_name, version, GrpcAsking(call, asked))
+        served = _named(self._models, asked.model_name, version, GrpcAsking(call, asked), PROTOCOL)
         number = served.version if version else None
         question = read_infer(asked, served, number, PROTOCOL, self._models.max_rows, call.deadline, begun)
         return write_infer(await self._models.infer(question, served), asked.id, raw=bool(asked.raw_input_contents))
@@ -200,11 +200,15 @@ class _Repository:
         return schema().message("inference.model_repository.RepositoryModelUnloadResponse")()
 
 
-def _named(models: ServedModels, name: str, version: str, asking: GrpcAsking | None = None) -> ServedModel:
+def _named(
+    models: ServedModels, name: str, version: str, asking: GrpcAsking | None = None, protocol: str = ""
+) -> ServedModel:
     """Who answers: a version by its number or its label; without one whom the caller's key leads to."""
     if not version:
-        return models.find(name, asking=asking)
-    return models.find(name, version) if version.isdigit() else models.find(name, label=version)
+        return models.find(name, asking=asking, protocol=protocol)
+    if version.isdigit():
+        return models.find(name, version, protocol=protocol)
+    return models.find(name, label=version, protocol=protocol)
 
 
 def _message(name: str) -> Any:

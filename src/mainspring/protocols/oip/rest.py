@@ -143,21 +143,23 @@ class _Routes:
         return json_response({"model_stats": [counted(model) for model in found]})
 
     async def infer(self, request: Request) -> Response:
-        served, version = self._find(request, request)
+        served, version = self._find(request, request, "oip")
         length = binary_length(request.headers.get(HEADER_LENGTH))
         body, head = await answer_infer(self._models, served, version, request.body, length, "oip")
         if head is None:
             return Response(200, body)
         return Response(200, body, _BINARY, ((HEADER_LENGTH, b"%d" % head),))
 
-    def _find(self, request: Request, asking: Request | None = None) -> tuple[ServedModel, str | None]:
+    def _find(
+        self, request: Request, asking: Request | None = None, protocol: str = ""
+    ) -> tuple[ServedModel, str | None]:
         """Who answers a path, whose version may be a number or a label, and the version."""
         name, *version = request.parameters
         if not version:
-            return self._models.find(name, asking=asking), None
+            return self._models.find(name, asking=asking, protocol=protocol), None
         if version[0].isdigit():
-            return self._models.find(name, version[0]), version[0]
-        served = self._models.find(name, label=version[0])
+            return self._models.find(name, version[0], protocol=protocol), version[0]
+        served = self._models.find(name, label=version[0], protocol=protocol)
         return served, served.version
 
 

@@ -11,6 +11,7 @@ import msgspec
 from mainspring.protocols.bodies import coded, decode_object, query_pairs
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 from mainspring.protocols.payloads.answer import answer_payload
+from mainspring.protocols.torchserve.inference import identified
 from mainspring.serving.inference import ServedModel, ServedModels
 
 __all__ = ["FolderLoader", "add_multi_model_routes", "add_ping_route", "add_sagemaker_routes"]
@@ -36,9 +37,12 @@ class FolderLoader(Protocol):
 def add_ping_route(router: Router, ready: Callable[[], bool]) -> None:
     """Serve ``/ping``, which is SageMaker's and TorchServe's."""
 
+    async def healthy(request: Request) -> Response:
+        able = ready()
+        return json_response({"status": "Healthy" if able else "Unhealthy"}, 200 if able else 500)
+
     async def ping(request: Request) -> Response:
-        healthy = ready()
-        return json_response({"status": "Healthy" if healthy else "Unhealthy"}, 200 if healthy else 500)
+        return await identified(healthy, request)
 
     router.add("GET", "/ping", ping)
 
@@ -55,7 +59,7 @@ def add_sagemaker_routes(router: Router, models: ServedModels, protocol: str, ma
 
     async def invocations(request: Request) -> Response:
         name = dict(query_pairs(request)).get("model_name")
-        return await _answered(models, models.chosen(name, request), request, protocol)
+        return await _answered(models, models.chosen(name, request, protocol), request, protocol)
 
     router.add("POST", "/invocations", coded(invocations, max_body), asks=True)
 
@@ -133,7 +137,9 @@ class _MultiModel:
         return json_response({"status": f"model {name} is unloaded"})
 
     async def invoke(self, request: Request) -> Response:
-        return await _answered(self._models, self._models.find(self._known(request)), request, "sagemaker")
+        return await _answered(
+            self._models, self._models.find(self._known(request), protocol="sagemaker"), request, "sagemaker"
+        )
 
     def _known(self, request: Request) -> str:
         (name,) = request.parameters

@@ -12,9 +12,10 @@ from mainspring.protocols.grpc.service import GrpcAsking, GrpcCall, GrpcService
 from mainspring.protocols.http import Fault, Request
 from mainspring.protocols.tfserving.messages import MODEL, PREDICTION, schema
 from mainspring.protocols.tfserving.reload import ModelConfig, reload_config
+from mainspring.protocols.tfserving.rest import known_states
 from mainspring.protocols.tfserving.tensors import TYPES, read_proto, write_proto
 from mainspring.protocols.tfserving.values import SIGNATURE, classes_of, numbers_of
-from mainspring.serving.calls import Array, Call, Inference, Reason, Rejected, Tensor
+from mainspring.serving.calls import Array, Call, Inference, Tensor
 from mainspring.serving.inference import ServedModel, ServedModels
 from mainspring.serving.versions import State, VersionState
 
@@ -71,7 +72,7 @@ def _version(spec: Any) -> str | None:
     return str(spec.version.value) if spec.WhichOneof("version_choice") == "version" else None
 
 
-def _found(models: ServedModels, spec: Any, asking: GrpcAsking | None = None) -> ServedModel:
+def _found(models: ServedModels, spec: Any, asking: GrpcAsking | None = None, protocol: str = "") -> ServedModel:
     """The model that a spec names, by the version, the label, or the caller's key.
 
     Raises:
@@ -80,7 +81,7 @@ def _found(models: ServedModels, spec: Any, asking: GrpcAsking | None = None) ->
     """
     if not spec.name:
         raise Fault(400, "model_spec names no model")
-    return models.find(spec.name, _version(spec), spec.version_label or None, asking)
+    return models.find(spec.name, _version(spec), spec.version_label or None, asking, protocol)
 
 
 def _number(version: str) -> int:
@@ -163,7 +164,7 @@ class _Predictions:
         return found
 
     def _asked(self, spec: Any, asking: GrpcAsking | None = None) -> ServedModel:
-        served = _found(self._models, spec, asking)
+        served = _found(self._models, spec, asking, PROTOCOL)
         if spec.signature_name not in ("", SIGNATURE):
             raise Fault(400, f"the model has the signature {SIGNATURE}, not {spec.signature_name[:80]!r}")
         return served
@@ -225,14 +226,9 @@ class _Models:
     async def status(self, asked: Any, call: GrpcCall) -> Any:
         """Every version that is known here, or the one that is named."""
         spec = asked.model_spec
-        states = self._models.states(spec.name)
-        if spec.version_label or all(state.state is State.UNLOADING for state in states):
-            number = _found(self._models, spec).version
-            states = [state for state in states if state.version == number]
-        elif (version := _version(spec)) is not None:
-            states = [state for state in states if state.version == version]
-            if not states:
-                raise Rejected(Reason.NO_VERSION, f"model {spec.name!r} has no version {version}")
+        if not spec.name:
+            raise Fault(400, "model_spec names no model")
+        states = known_states(self._models, spec.name, _version(spec), spec.version_label or None)
         return _message("GetModelStatusResponse")(model_version_status=[_status(state) for state in states])
 
     async def reload(self, asked: Any, call: GrpcCall) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mainspring.protocols.arrays import finite
@@ -90,6 +90,24 @@ def version_status(state: VersionState) -> dict[str, object]:
     return {"version": state.version, "state": _STATES[state.state], "status": status}
 
 
+def known_states(models: ServedModels, name: str, version: str | None, label: str | None) -> Sequence[VersionState]:
+    """Every version of a model that is known here, loaded or not, or the one that is named.
+
+    Raises:
+        Rejected: NO_MODEL, NO_VERSION; NOT_READY, none is known, and the model could be loaded.
+    """
+    states = models.states(name)
+    if label is not None or all(state.state is State.UNLOADING for state in states):
+        number = models.find(name, version, label).version
+        return [state for state in states if state.version == number]
+    if version is None:
+        return states
+    found = [state for state in states if state.version == version]
+    if not found:
+        raise Rejected(Reason.NO_VERSION, f"model {name!r} has no version {version[:40]}")
+    return found
+
+
 class _Named:
     """Finds models by paths that name a version or a label."""
 
@@ -97,10 +115,10 @@ class _Named:
         self._models = models
         self._named = named
 
-    def _find(self, name: str, asked: str | None, asking: Request | None = None) -> ServedModel:
+    def _find(self, name: str, asked: str | None, asking: Request | None = None, protocol: str = "") -> ServedModel:
         if self._named == "version":
-            return self._models.find(name, asked)
-        return self._models.find(name, label=asked if self._named else None, asking=asking)
+            return self._models.find(name, asked, protocol=protocol)
+        return self._models.find(name, label=asked if self._named else None, asking=asking, protocol=protocol)
 
 
 class _Predict(_Named):
@@ -119,7 +137,8 @@ class _Predict(_Named):
         answer = self._verbs.get(verb.lower())
         if not colon:
             raise Fault(405, f"POST {request.path} is not served; name a verb: {request.path}:predict")
-        served = self._find(before[0], last) if before else self._find(last, None, request)
+        name, asked = (before[0], last) if before else (last, None)
+        served = self._find(name, asked, request, self._protocol)
         if answer is None:
             raise Rejected(Reason.NOT_SERVED, f"models have no verb {verb[:40]!r}; they have {', '.join(self._verbs)}")
         size, shape = len(request.body), '{"instances": [..]} or {"inputs": ..}'
@@ -157,8 +176,8 @@ class _Predict(_Named):
 class _Described(_Named):
     async def model_status(self, request: Request) -> Response:
         name, *asked = request.parameters
-        served = self._find(name, asked[0] if asked else None)
-        states = [state for state in self._models.states(served.name) if state.version == served.version]
+        version = asked[0] if asked and self._named == "version" else None
+        states = known_states(self._models, name, version, asked[0] if asked and version is None else None)
         return json_response({"model_version_status": [version_status(state) for state in states]})
 
     async def metadata(self, request: Request) -> Response:

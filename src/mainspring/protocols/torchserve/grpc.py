@@ -95,9 +95,11 @@ class _Inference:
         begun = time.perf_counter_ns()
         version = asked.model_version
         if version and not version.isdigit():
-            served = self._models.find(asked.model_name, label=version)
+            served = self._models.find(asked.model_name, label=version, protocol=PROTOCOL)
         else:
-            served = self._models.find(asked.model_name, version or None, asking=GrpcAsking(call, asked))
+            served = self._models.find(
+                asked.model_name, version or None, asking=GrpcAsking(call, asked), protocol=PROTOCOL
+            )
         parts = [(data, JSON) for name, data in sorted(asked.input.items()) if name.startswith(DATA)]
         inputs = read_parts(parts, served, self._models.max_rows)
         decode_ns = time.perf_counter_ns() - begun

@@ -101,7 +101,7 @@ class _Routes:
         raise Rejected(Reason.NOT_SERVED, "models have no explanations")
 
     async def _predicted(self, request: Request) -> Response:
-        served = self._find(request)
+        served = self._find(request, "torchserve")
         boundary = boundary_of(request.headers.get(b"content-type", b""))
         if boundary is None:
             return await answer_payload(self._models, served, request, "torchserve", lambda scores: scores)
@@ -122,8 +122,8 @@ class _Routes:
         ]
         return read_parts(parts, served, self._models.max_rows)
 
-    def _find(self, request: Request) -> ServedModel:
+    def _find(self, request: Request, protocol: str = "") -> ServedModel:
         name, *version = request.parameters
         if version and not version[0].isdigit():
-            return self._models.find(name, label=version[0])
-        return self._models.find(name, version[0] if version else None, asking=request)
+            return self._models.find(name, label=version[0], protocol=protocol)
+        return self._models.find(name, version[0] if version else None, asking=request, protocol=protocol)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from mainspring.declare.batching import USUAL
 from mainspring.protocols.bodies import decode_object, query_pairs
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 from mainspring.protocols.torchserve.errors import torchserve_error
@@ -108,6 +109,9 @@ class TorchServeDescriptions:
 
     def _description(self, served: ServedModel) -> Mapping[str, Any]:
         begun = datetime.fromtimestamp(self._models.created_s, UTC).isoformat(timespec="milliseconds")
+        queue = served.live.batches
+        limits = USUAL if queue is None else queue.limits
+        waiting = 0 if queue is None else queue.waiting_rows
         worker = {"id": "9000", "startTime": begun.replace("+00:00", "Z"), "status": "READY", "memoryUsage": 0}
         return {
             "modelName": served.name,
@@ -116,12 +120,12 @@ class TorchServeDescriptions:
             "runtime": served.backend,
             "minWorkers": _WORKERS,
             "maxWorkers": _WORKERS,
-            "batchSize": 1,
-            "maxBatchDelay": 0,
+            "batchSize": limits.rows,
+            "maxBatchDelay": limits.delay_us // 1000,
             "responseTimeout": 120,
             "loadedAtStartup": True,
             "workers": [worker | {"pid": self._process, "gpu": False}],
-            "jobQueueStatus": {"remainingCapacity": 0, "pendingRequests": 0},
+            "jobQueueStatus": {"remainingCapacity": limits.queue_rows - waiting, "pendingRequests": waiting},
         }
 
 

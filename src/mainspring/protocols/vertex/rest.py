@@ -50,7 +50,7 @@ def add_vertex_routes(
         return json_response({"status": "healthy" if healthy else "unhealthy"}, 200 if healthy else 503)
 
     async def vertex_predict(request: Request) -> Response:
-        return await answer_payload(models, models.chosen(None, request), request, "vertex")
+        return await answer_payload(models, models.chosen(None, request, "vertex"), request, "vertex")
 
     router.add("GET", routes.health, vertex_health)
     router.add("POST", routes.predict, coded(vertex_predict, max_body), asks=True)

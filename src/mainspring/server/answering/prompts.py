@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -18,11 +19,14 @@ from mainspring.plan.encoding import digest, encode
 from mainspring.plan.graph import Plan
 from mainspring.ports import catalog as records
 from mainspring.ports.catalog import Catalog, Entity, Event
+from mainspring.server.rollouts.agreement import Agreement, token_of
 
 __all__ = ["PROD", "Prompts", "promote_prompt", "prompts_of", "roll_back_prompt", "shares_of"]
 
 _KIND, _SPLIT, PROD = "prompt", "prompt_split", "prod"
 _MOST = 10_000
+_AGREED = "prompts of the app"
+"""What workers are at one on them under: no model can be called so."""
 
 
 class Prompts:
@@ -40,25 +44,65 @@ class Prompts:
         self._services = services
         found = prompts_of(plan)
         self._names = [prompt.name for prompt in found]
-        self._seen: tuple[records.Alias, ...] = ()
+        self._agreement: Agreement | None = None
+        self._lock = threading.Lock()
+        self._held: dict[str, str] = {}
+        self._token = 0
+        self._moved: list[str] = []
         kept = keep_prompts(services.catalog, found) if found else []
         self.registry = PromptRegistry([*kept, *found])
         self.refresh()
 
+    def agree(self, agreement: Agreement | None) -> None:
+        """Take part in what the workers of a server agree on, and begin with what they have."""
+        if agreement is None or not self._names:
+            return
+        self._agreement = agreement
+        self._follow()
+        self.registry.follow = self._follow
+
     def refresh(self) -> list[str]:
-        """Take over aliases that have moved since; a line for each."""
+        """Take over aliases that have moved since, when all workers have seen it; a line for each."""
         if not self._names:
             return []
-        catalog = self._services.catalog
-        now = tuple(alias for alias in catalog.aliases(_SPLIT) if alias.name in self._names)
-        moved = [alias for alias in now if alias not in self._seen]
-        for alias in moved:
-            entity = catalog.entity_by_id(alias.entity_id)
-            if entity is not None:
-                shares = _shares(entity).items()
-                self.registry.take([Alias(alias.name, alias.alias, prompt, share) for prompt, share in shares])
-        self._seen = now
-        return [f"prompt {alias.name}: {alias.alias} is set" for alias in moved]
+        wanted = {
+            f"{alias.name}@{alias.alias}": alias.entity_id
+            for alias in self._services.catalog.aliases(_SPLIT)
+            if alias.name in self._names
+        }
+        agreement = self._agreement
+        if agreement is None or not agreement.joined:
+            self._take(wanted)
+        else:
+            text = msgspec.json.encode(wanted, order="deterministic")
+            agreement.propose(_AGREED, token_of(text), text)
+            self._follow()
+        with self._lock:
+            moved, self._moved = self._moved, []
+        return moved
+
+    def _follow(self) -> None:
+        """Let the aliases stand for what all workers have agreed on."""
+        agreement = self._agreement
+        if agreement is None or agreement.agreed(_AGREED) in (0, self._token):
+            return
+        text = agreement.agreed_text(_AGREED)
+        if text is not None:
+            self._take(msgspec.json.decode(text, type=dict[str, str]))
+            self._token = token_of(text)
+
+    def _take(self, wanted: Mapping[str, str]) -> None:
+        with self._lock:
+            for at, entity_id in wanted.items():
+                if self._held.get(at) == entity_id:
+                    continue
+                name, _, alias = at.rpartition("@")
+                entity = self._services.catalog.entity_by_id(entity_id)
+                if entity is not None:
+                    shares = _shares(entity).items()
+                    self.registry.take([Alias(name, alias, prompt, share) for prompt, share in shares])
+                self._held[at] = entity_id
+                self._moved.append(f"prompt {name}: {alias} is set")
 
 
 def prompts_of(plan: Plan) -> list[Prompt]:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from mainspring.errors import ConfigError
 from mainspring.lazy import lazy
 from mainspring.ports.trace import Trace
+from mainspring.protocols.grpc.compression import LEAST, plain
 from mainspring.protocols.grpc.faults import is_ours, status_of
 from mainspring.protocols.grpc.service import GrpcCall, GrpcService, read_message
 from mainspring.protocols.http import Fault, Request
+from mainspring.serving.counts import ANSWERING
 from mainspring.serving.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -31,8 +33,10 @@ _Trailing = tuple[tuple[str, str], ...]
 Guard = Callable[[Request], None]
 Watch = Callable[[str, str, float], None]
 
-_IDENTITY = 1
-"""The bit set of the compressions that are taken: none. grpcio inflates a message whole before its size is judged."""
+_CODINGS = 0b111
+"""The bit set of the compressions that are taken: none, deflate and gzip."""
+_LOW = 1
+"""The level that answers are compressed at, by a coding that the client reads; with none where it reads none."""
 _MOST_METADATA = 16_384
 _IDLE_MS = 900_000
 _PING_MS, _PONG_MS = 60_000, 20_000
@@ -166,7 +170,9 @@ class GrpcHost:
             ("grpc.max_concurrent_streams", self._limits.calls),
             ("grpc.max_metadata_size", _MOST_METADATA),
             ("grpc.absolute_max_metadata_size", _MOST_METADATA),
-            ("grpc.compression_enabled_algorithms_bitset", _IDENTITY),
+            ("grpc.compression_enabled_algorithms_bitset", _CODINGS),
+            ("grpc.per_message_decompression", 0),
+            ("grpc.default_compression_level", _LOW),
             ("grpc.max_connection_idle_ms", _IDLE_MS),
             ("grpc.keepalive_time_ms", _PING_MS),
             ("grpc.keepalive_timeout_ms", _PONG_MS),
@@ -188,10 +194,10 @@ class GrpcHost:
             self._limits.timeout, self._guard, self._watch, self._overdue, time.monotonic, self.stopping,
         )  # fmt: skip
 
-        addressed, tracing = self._addressed, self._tracing
+        addressed, tracing, most = self._addressed, self._tracing, self._limits.message
 
         async def handle(data: bytes, context: Any) -> bytes:
-            begun, code = clock(), "OK"
+            begun, code, sent = clock(), "OK", 0
             trace = _begin(tracing, path, context)
             trailing: _Trailing = ()
             self.open += 1
@@ -208,8 +214,10 @@ class GrpcHost:
                     context.peer if addressed else None,
                 )
                 guard(call.request)
-                found = await answer(read_message(kind, data), call)
-                return found if type(found) is bytes else found.SerializeToString()
+                message, compressed = plain(data, most)
+                found = _sent(await answer(read_message(kind, message), call), compressed, context)
+                sent = len(found)
+                return found
             except asyncio.CancelledError:
                 if not overdue.forgive(task):
                     code = "CANCELLED"
@@ -220,6 +228,7 @@ class GrpcHost:
             finally:
                 overdue.forget(task)
                 self.open -= 1
+                _carried(len(data), sent)
                 watch(path, code, clock() - begun)
                 _end(tracing, trace, path, code)
             # Not in the clause above: the fault would be kept, with every frame that it has passed and what they hold.
@@ -232,7 +241,8 @@ class GrpcHost:
         async def handle(asked: Any, context: Any) -> AsyncIterator[bytes]:
             begun, code, failed = time.monotonic(), "OK", None
             trace = _begin(self._tracing, path, context)
-            incoming = _Incoming(context, kind) if both else None
+            incoming = _Incoming(context, kind, self._limits.message) if both else None
+            compressed, received = False, 0 if both else len(asked)
             self.open += 1
             try:
                 left = context.time_remaining()
@@ -250,10 +260,15 @@ class GrpcHost:
                     self._streams.add(incoming)
                     if self.stopping.is_set():
                         incoming.end()
-                stream = answer(read_message(kind, asked) if incoming is None else incoming, call)
-                async with contextlib.aclosing(stream) as answers:
+                else:
+                    data, compressed = plain(asked, self._limits.message)
+                    asked = read_message(kind, data)
+                async with contextlib.aclosing(answer(incoming or asked, call)) as answers:
                     async for found in answers:
-                        yield found if type(found) is bytes else found.SerializeToString()
+                        written = _sent(found, incoming.compressed if incoming else compressed, context)
+                        _carried(received if incoming is None else incoming.taken(), len(written))
+                        received = 0
+                        yield written
                 if incoming is not None and incoming.ended:
                     raise Fault(503, "the server is stopping")
             except (asyncio.CancelledError, GeneratorExit):
@@ -300,6 +315,20 @@ def _end(tracing: Tracing | None, trace: Trace | None, path: str, code: str) -> 
         "rpc.grpc.status_code": getattr(grpc.StatusCode, code).value[0],
     }
     tracing.end(trace, path[1:], facts, code if code in _OURS else "")
+
+
+def _sent(found: Any, compressed: bool, context: Any) -> bytes:
+    """The bytes of an answer; who has asked without compression is answered without."""
+    data: bytes = found if type(found) is bytes else found.SerializeToString()
+    if not compressed or len(data) < LEAST:
+        context.disable_next_message_compression()
+    return data
+
+
+def _carried(received: int, sent: int) -> None:
+    """Count the bytes of messages, of the model that answers here."""
+    if (counts := ANSWERING.get()) is not None:
+        counts.carried(received, sent)
 
 
 def _unbindable(host: str, port: int) -> str:
@@ -370,16 +399,21 @@ class _Incoming:
     Args:
         context: grpcio's.
         kind: the messages' class.
+        most: greatest message in bytes.
 
     Attributes:
         ended: whether no more is taken, though the client may have more.
+        compressed: whether the last one was.
     """
 
-    __slots__ = ("_context", "_kind", "_reading", "ended")
+    __slots__ = ("_context", "_kind", "_most", "_reading", "_received", "compressed", "ended")
 
-    def __init__(self, context: Any, kind: Any) -> None:
+    def __init__(self, context: Any, kind: Any, most: int) -> None:
         self._context = context
         self._kind = kind
+        self._most = most
+        self._received = 0
+        self.compressed = False
         self._reading: asyncio.Future[Any] | None = None
         self.ended = False
 
@@ -389,6 +423,11 @@ class _Incoming:
         if self._reading is not None:
             self._reading.cancel()
 
+    def taken(self) -> int:
+        """The bytes that have come since this was asked last."""
+        received, self._received = self._received, 0
+        return received
+
     def __aiter__(self) -> _Incoming:
         return self
 
@@ -396,7 +435,7 @@ class _Incoming:
         """The next message.
 
         Raises:
-            Fault: 400, it is none.
+            Fault: 400, it is none; 413, it is too large when it is inflated.
         """
         if self.ended:
             raise StopAsyncIteration
@@ -412,4 +451,6 @@ class _Incoming:
             self._reading = None
         if not isinstance(data, bytes):  # grpcio's mark of the end
             raise StopAsyncIteration
+        self._received += len(data)
+        data, self.compressed = plain(data, self._most)
         return read_message(self._kind, data)

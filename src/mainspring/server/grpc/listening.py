@@ -26,6 +26,7 @@ from mainspring.server.http.guard import guard
 from mainspring.server.http.listening import served_protocols
 from mainspring.server.http.rates import Rates
 from mainspring.server.http.wires import ModelWires
+from mainspring.serving.counts import ANSWERING
 from mainspring.serving.inference import ServedModels
 from mainspring.serving.telemetry import Metrics
 from mainspring.serving.tracing import Tracing
@@ -179,6 +180,8 @@ class GrpcListening:
             found = self._counts[path, code] = (add, observe)
         found[0](1.0)
         found[1](seconds)
+        if (counts := ANSWERING.get()) is not None:
+            counts.ended(code)
 
 
 def _of_models(

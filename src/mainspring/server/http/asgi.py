@@ -24,7 +24,7 @@ __all__ = ["AsgiApp", "Limits", "Listener"]
 
 Scope = MutableMapping[str, Any]
 AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-Watch = Callable[[Request | None, str, int, float], None]
+Watch = Callable[[Request | None, str, int, float, int], None]
 
 _TEXT = b"content-type"
 _LENGTH = b"content-length"
@@ -129,15 +129,15 @@ class Listener:
                 response = self._marked(asked, response)
             if response.stream is not None or not exchange.answer(response, close=self.draining):
                 await self._write(response, exchange)
-            status = response.status
+            status, sent = response.status, len(response.body)
         except asyncio.CancelledError:
             if not asked.left():
                 raise
-            status = _LEFT
+            status, sent = _LEFT, 0
         finally:
             self.open -= 1
             asked.end()
-        self._told(asked, exchange.method, status)
+        self._told(asked, exchange.method, status, sent)
 
     def _found(self, exchange: Exchange | Messages, asked: _Asked) -> Route:
         """Who answers."""
@@ -163,10 +163,10 @@ class Listener:
             response = self._cors.marked(asked.headers, response)
         return response
 
-    def _told(self, asked: _Asked, method: str, status: int) -> None:
+    def _told(self, asked: _Asked, method: str, status: int, sent: int) -> None:
         """A request is over: it is counted, and becomes a span, of no more names than there are routes."""
         if self._watch is not None:
-            self._watch(asked.request, asked.name, status, time.perf_counter() - asked.started)
+            self._watch(asked.request, asked.name, status, time.perf_counter() - asked.started, sent)
         trace, tracing = asked.trace, self._tracing
         if trace is None or tracing is None:
             return

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-__all__ = ["ABSTAINS", "Agreement", "Named", "Refused"]
+__all__ = ["ABSTAINS", "Agreement", "Named", "Refused", "token_of"]
 
 ABSTAINS = (1 << 64) - 1
 """The vote of a worker in which a model is unloaded: it stands in nobody's way."""
@@ -31,6 +31,11 @@ class Agreement(Protocol):
         """Stand in nobody's way."""
 
 
+def token_of(text: bytes) -> int:
+    """A number for a text, never 0 and never the greatest."""
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little") >> 1 | 1
+
+
 class Named(msgspec.Struct, frozen=True):
     """What the catalog's aliases say of a model: on this all workers are at one.
 
@@ -50,7 +55,7 @@ class Named(msgspec.Struct, frozen=True):
 
     def token(self) -> int:
         """A number for it, never 0 and never the greatest."""
-        return int.from_bytes(hashlib.blake2b(self.text(), digest_size=8).digest(), "little") >> 1 | 1
+        return token_of(self.text())
 
 
 class Refused(msgspec.Struct, frozen=True):

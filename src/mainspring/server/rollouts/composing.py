@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from mainspring.catalog.ids import new_id, now_us
@@ -13,7 +15,7 @@ from mainspring.declare.declaration import DeclaredKind, name_of, spec_of
 from mainspring.declare.model import Input
 from mainspring.declare.origin import of_function
 from mainspring.declare.record import Kind
-from mainspring.errors import DataError, StoreError, UserCodeError
+from mainspring.errors import DataError, MainspringError, StoreError, UserCodeError
 from mainspring.features.definitions import ReadColumn, Reads, reads_of
 from mainspring.features.view import View
 from mainspring.lazy import lazy
@@ -38,6 +40,8 @@ else:
 __all__ = ["Compositions", "composed_inputs", "composed_reads", "spec_of_endpoint", "version_column"]
 
 _KIND = DeclaredKind.COMPOSITION.value
+_MOST_READY = 8
+"""The most compositions of one name that wait for their models to take over."""
 
 
 def spec_of_endpoint(node: Node) -> CompositionEndpointSpec:
@@ -62,6 +66,9 @@ def composed_reads(spec: CompositionSpec, views: Mapping[str, View]) -> Reads:
 def version_column(model: str) -> str:
     """The column of the prediction log with the version of a composition's model that scored."""
     return f"{model}__version"
+
+
+_Parts = tuple[LiveModel, ...]
 
 
 class Compositions:
@@ -95,32 +102,76 @@ class Compositions:
         self._loading = loading
         self._views = views
         self._tell = tell
-        self._parts: dict[str, tuple[LiveModel, ...]] = {}
+        self._lock = threading.RLock()
+        self._made_of: dict[str, tuple[str, ...]] = {}
+        self._seen: dict[str, _Parts] = {}
+        self._ready: dict[str, list[tuple[_Parts, LiveModel]]] = {}
+        self._changed: list[str] = []
         self._versions: dict[str, int] = {}
         self._told: dict[str, str] = {}
 
     def refresh(self, wanted: Sequence[str]) -> list[str]:
-        """Put the wanted compositions together anew whose models' versions have moved; their names."""
-        changed = []
+        """Serve the wanted compositions; the names of those whose models' versions have moved since the last time.
+
+        From here on each is put together of the versions that answer at the moment it is looked at: where several
+        workers are at one on these, they are at one on it.
+        """
         for node in self._nodes:
             if node.url not in wanted:
                 continue
-            spec = spec_of(cast(Composition, node.declaration))
-            parts = tuple(live for model in spec.models if (live := self._table.get(name_of(model))) is not None)
-            if len(parts) < len(spec.models):
-                if self._parts.pop(node.name, None):
-                    self._table.remove(node.name)
-                continue
-            known = self._parts.get(node.name, ())
-            if len(known) == len(parts) and all(one is other for one, other in zip(known, parts, strict=True)):
-                continue
-            if (behind := next((live for live in parts if self._loading.own(live) is not None), None)) is not None:
-                self._say(node.name, f"its model {behind.card.model} version {behind.version} reads other definitions")
-                continue
-            self._table.put(node.name, self._put_together(node, spec, parts))
-            self._parts[node.name] = parts
-            changed.append(node.name)
+            if node.name not in self._made_of:
+                spec = spec_of(cast(Composition, node.declaration))
+                self._made_of[node.name] = tuple(name_of(model) for model in spec.models)
+                self._table.derive(node.name, partial(self._follow, node))
+            self._follow(node)
+        with self._lock:
+            changed, self._changed = list(dict.fromkeys(self._changed)), []
         return changed
+
+    def prepare(self, model: str) -> None:
+        """Put together what may come to answer when other versions of a model take over, before they do."""
+        for node in self._nodes:
+            if model not in (names := self._made_of.get(node.name, ())):
+                continue
+            for live in self._table.prepared(model):
+                parts = self._parts(names, {model: live})
+                if parts and (made := self._made(node, parts)) is not None:
+                    with self._lock:
+                        self._ready[node.name] = [*self._ready.get(node.name, ()), (parts, made)][-_MOST_READY:]
+
+    def _parts(self, names: Sequence[str], instead: Mapping[str, LiveModel]) -> _Parts:
+        """The versions of models that answer now; none while one of them has none."""
+        found = tuple(live for name in names if (live := instead.get(name) or self._table.get(name)) is not None)
+        return found if len(found) == len(names) else ()
+
+    def _follow(self, node: Node) -> None:
+        """Let a composition be of the versions that answer now."""
+        parts = self._parts(self._made_of[node.name], {})
+        if _alike(parts, self._seen.get(node.name)):
+            return
+        with self._lock:
+            if _alike(parts, self._seen.get(node.name)):
+                return
+            self._seen[node.name] = parts
+            ready = self._ready.pop(node.name, [])
+            if not parts:
+                self._table.remove(node.name)
+                return
+            made = next((made for known, made in ready if _alike(known, parts)), None) or self._made(node, parts)
+            if made is not None:
+                self._table.put(node.name, made)
+                self._changed.append(node.name)
+
+    def _made(self, node: Node, parts: _Parts) -> LiveModel | None:
+        """A composition of these versions, warm; None where it stays as it is, which is told."""
+        if (behind := next((live for live in parts if self._loading.own(live) is not None), None)) is not None:
+            self._say(node.name, f"its model {behind.card.model} version {behind.version} reads other definitions")
+            return None
+        try:
+            return self._put_together(node, spec_of(cast(Composition, node.declaration)), parts)
+        except Exception as error:  # its function fails on zeros: the versions before go on
+            self._say(node.name, error.what if isinstance(error, MainspringError) else type(error).__name__)
+            return None
 
     def _say(self, name: str, why: str) -> None:
         if self._told.get(name) != why:
@@ -150,6 +201,13 @@ class Compositions:
             except StoreError:
                 self._versions[node.name] = 1
         return self._versions[node.name]
+
+
+def _alike(parts: _Parts, known: _Parts | None) -> bool:
+    """Whether they are the very same versions."""
+    if known is None or len(parts) != len(known):
+        return False
+    return all(one is other for one, other in zip(parts, known, strict=True))
 
 
 class _Part:

@@ -13,14 +13,17 @@ from mainspring.choose.backends import Measured, load_measured, recall, record, 
 from mainspring.choose.services import Services
 from mainspring.config.settings import Settings
 from mainspring.declare.batching import USUAL, Batching
-from mainspring.declare.declaration import name_of, spec_of
-from mainspring.declare.model import Endpoint
-from mainspring.errors import ConfigError, MainspringError
-from mainspring.plan.graph import Plan
+from mainspring.declare.data import did_you_mean
+from mainspring.declare.declaration import name_of, origin_of, spec_of
+from mainspring.declare.model import Endpoint, EndpointSpec
+from mainspring.errors import ConfigError, MainspringError, UserCodeError
+from mainspring.features.definitions import reads_of
+from mainspring.features.steps import views_of
+from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Entity
 from mainspring.ports.runtime import Card, Predictor, read_card
 from mainspring.serving.metering import ModelMeter
-from mainspring.serving.models import LiveModel, load_live, queue_of
+from mainspring.serving.models import LiveModel, load_live, queue_of, warmed
 from mainspring.serving.residency import Brought, Residency, Resident
 from mainspring.serving.statistics import Statistics
 from mainspring.serving.table import ModelTable
@@ -36,15 +39,17 @@ _LEAST_ROWS = 32
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How a model's calls are to be scored together.
+    """How a model is to be warmed, and its calls scored together.
 
     Attributes:
         batching: as it was declared and set.
         latency_us: what its endpoint promises, or None.
+        samples: the rows that its endpoint declares to warm it with.
     """
 
     batching: Batching = USUAL
     latency_us: int | None = None
+    samples: tuple[Mapping[str, float | None], ...] = ()
 
 
 class LiveLoader:
@@ -105,7 +110,7 @@ class LiveLoader:
 
         def bring() -> Brought:
             predictor, measured = self._brought(name, version, folder)
-            load_live(version.version, version.id, folder, lambda _: predictor)
+            self._warm(name, version.version, version.id, folder, predictor)
             return Brought(predictor, _at_once(card, measured, self._quick_us))
 
         files = sum(path.stat().st_size for path in folder.iterdir())
@@ -129,7 +134,7 @@ class LiveLoader:
     def _live(
         self, name: str, version: int, entity: str, folder: Path, predictor: Predictor, measured: Measured
     ) -> LiveModel:
-        plain = load_live(version, entity, folder, lambda _: predictor)
+        plain = self._warm(name, version, entity, folder, predictor)
         wanted = self._wanted.get(name, Wanted())
         statistics = Statistics()
         meter = ModelMeter(statistics, self._metrics, app=self._app, model=name, version=str(version))
@@ -139,6 +144,25 @@ class LiveLoader:
             at_once=_at_once(plain.card, measured, self._quick_us),
             statistics=statistics,
         )
+
+    def _warm(self, name: str, version: int, entity: str, folder: Path, predictor: Predictor) -> LiveModel:
+        """A version that has answered zeros of its schema, and what its endpoint declares.
+
+        Raises:
+            UserCodeError: MS-4254, it does not.
+        """
+        samples = self._wanted.get(name, Wanted()).samples
+        try:
+            plain = load_live(version, entity, folder, lambda _: predictor)
+            return warmed(plain, samples) if samples else plain
+        except Exception as error:
+            told = error.what if isinstance(error, MainspringError) else f"{type(error).__name__}: {error}"
+            raise UserCodeError(
+                f"version {version} of model {name!r} does not answer the rows that it is warmed with",
+                code="MS-4254",
+                why=told,
+                fix="mend the model, or warm= of its endpoint; the version before goes on",
+            ) from error
 
 
 def waiting_rows(table: ModelTable, app: str) -> Mapping[Labels, float]:
@@ -192,8 +216,31 @@ def _wanted(plan: Plan, settings: Settings) -> Mapping[str, Wanted]:
     found: dict[str, Wanted] = {}
     for node in plan.of_kind("endpoint", over="model"):
         spec = spec_of(cast(Endpoint, node.declaration))
-        found.setdefault(name_of(spec.model), Wanted(batching_of(node.name, spec.batching, settings), spec.latency_us))
+        together = batching_of(node.name, spec.batching, settings)
+        found.setdefault(name_of(spec.model), Wanted(together, spec.latency_us, _samples(plan, spec, node)))
     return found
+
+
+def _samples(plan: Plan, spec: EndpointSpec, endpoint: Node) -> tuple[Mapping[str, float | None], ...]:
+    """The rows that a version is warmed with.
+
+    Raises:
+        ConfigError: MS-4253, one has a column that the model does not read.
+    """
+    if not spec.warm:
+        return ()
+    names = [column.name for column in reads_of(spec_of(spec.model).inputs, views_of(plan)).columns]
+    for row in spec.warm:
+        for name, _ in row:
+            if name not in names:
+                raise ConfigError(
+                    f"endpoint {endpoint.name!r} is warmed with a column {name!r} that its model does not read",
+                    code="MS-4253",
+                    why=f"it reads {', '.join(names)}",
+                    origin=str(origin_of(cast(Endpoint, endpoint.declaration))),
+                    fix=did_you_mean(name, names),
+                )
+    return tuple(dict(row) for row in spec.warm)
 
 
 def batching_of(endpoint: str, declared: Batching, settings: Settings) -> Batching:

@@ -21,7 +21,7 @@ from mainspring.choose.services import Services
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.model import Endpoint
 from mainspring.declare.rollout import Versions
-from mainspring.errors import MainspringError
+from mainspring.errors import MainspringError, UserCodeError
 from mainspring.features.online.computed import SelectionPlan
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alias, Entity
@@ -103,6 +103,7 @@ class ModelLoading:
 
     Attributes:
         loads: versions that were loaded since the start.
+        before_flip: called with a model whose versions are warm, before the other workers are told.
     """
 
     def __init__(
@@ -145,6 +146,7 @@ class ModelLoading:
         self._warm: dict[str, int] = {}
         self._troubles: dict[str, _Trouble] = {}
         self.loads = 0
+        self.before_flip: Callable[[str], None] = lambda model: None
 
     # -- what others ask -----------------------------------------------------------------------------------------
 
@@ -360,6 +362,7 @@ class ModelLoading:
             self._table.swap(name, versions)
             return
         self._table.prepare(name, token, versions, lambda: agreement.agreed(name))
+        self.before_flip(name)
         if agreement.propose(name, token, named.text()) != token and self._table.get(name) is not None:
             # Whoever asks for it by its number may have it already.
             self._table.change(
@@ -455,7 +458,10 @@ class ModelLoading:
                 self._extra[name] = self._extra.get(name, frozenset()) | {number}
             self._share(name)
             self._applied.pop(node.name, None)
-            self._refresh()
+            try:
+                self._refresh()
+            except UserCodeError as error:  # it does not warm up
+                raise Rejected(Reason.NOT_READY, error.what) from error
             if number is not None and str(number) not in self._table.versions(name).ready:
                 self._extra[name] -= {number}
                 self._share(name)
