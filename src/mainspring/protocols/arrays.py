@@ -16,11 +16,23 @@ from mainspring.protocols.http import Fault
 from mainspring.serving.calls import DATATYPES, Array, Tensor, check_shape
 from mainspring.serving.inference import ServedModel
 
-__all__ = ["array_of", "as_declared", "finite", "flattened", "inputs_of_columns", "inputs_of_rows", "read_nested"]
+__all__ = [
+    "FLOATS",
+    "array_of",
+    "as_declared",
+    "finite",
+    "flattened",
+    "floats",
+    "inputs_of_columns",
+    "inputs_of_rows",
+    "read_nested",
+]
 
 _DEEPEST = 16
 _FEW = 64
 """Values that are looked at one by one: for so few, NumPy's own means cost more than the values."""
+FLOATS: Mapping[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
+"""The datatypes of nearly all models."""
 _FLOAT32_MOST = (2 - 2**-23) * 2.0**127
 _TAKEN: Mapping[str, frozenset[type]] = {
     "b": frozenset({bool}),
@@ -75,6 +87,15 @@ def array_of(name: str, datatype: str, flat: list[Any]) -> Array:
         if not grown or bool((np.isinf(found) == np.isinf(np.array(flat, dtype="f8"))).all()):
             return found
     raise Fault(400, f"input {name!r} holds a value outside {datatype}")
+
+
+def floats(datatype: str, flat: list[float]) -> Array | None:
+    """Finite numbers as an array of FP32 or FP64; None where one is outside of it."""
+    if datatype == "FP64" or _plainly_fit(flat):
+        return np.array(flat, FLOATS[datatype])
+    with np.errstate(over="ignore"):
+        found = np.array(flat, FLOATS[datatype])
+    return None if np.isinf(found).any() else found
 
 
 def _plainly_fit(flat: list[Any]) -> bool:
@@ -171,5 +192,6 @@ def finite(values: Array) -> bool:
     if values.dtype.kind != "f":
         return True
     if values.size <= _FEW:
-        return all(map(math.isfinite, values.ravel().tolist()))
+        few = values.ravel().tolist()
+        return math.isfinite(sum(few)) or all(map(math.isfinite, few))  # great ones may have a sum that is not
     return bool(np.isfinite(values).all())

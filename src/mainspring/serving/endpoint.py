@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from mainspring.declare.record import ColumnType, Kind
@@ -108,14 +109,6 @@ _READ: Mapping[Kind, tuple[Callable[[object], float], str]] = {
 def dates_among(columns: Sequence[ModelColumn]) -> tuple[int, ...]:
     """The places of features that are dates: online they are days since the year 1, for models those since 1970."""
     return tuple(place for place, one in enumerate(columns) if one.feature is not None and one.type.kind is Kind.DATE)
-
-
-def _put(
-    sink: PredictionSink, values: Sequence[object], score: float, version: str, now_us: int, *, canary: bool
-) -> str:
-    if canary:
-        return sink.put(values, score, version, now_us, role=Role.CANARY)
-    return sink.put(values, score, version, now_us)
 
 
 class _Watched:
@@ -463,11 +456,11 @@ class EndpointService:
         """
         if (sink := self._sink) is None:
             return []
-        beside = (*(None,) * len(self.beside), *map(int, parts.values()))
-        return [
-            _put(sink, (*row, *beside), score, version, now_us, canary=canary)
-            for row, score in zip(rows, scores, strict=True)
-        ]
+        if self.beside or parts:
+            beside = (*(None,) * len(self.beside), *map(int, parts.values()))
+            rows = [(*row, *beside) for row in rows]
+        put = partial(sink.put, role=Role.CANARY) if canary else sink.put
+        return [put(row, score, version, now_us) for row, score in zip(rows, scores, strict=True)]
 
     def _log(
         self,
@@ -484,7 +477,10 @@ class EndpointService:
         logged = vector if columns is self.columns else self._by_name(vector, columns)
         logged = (*logged, *map(row.get, self.beside)) if self.beside else logged
         logged = (*logged, *map(int, parts.values())) if parts else logged
-        prediction_id = "" if self._sink is None else _put(self._sink, logged, score, version, now_us, canary=canary)
+        sink, prediction_id = self._sink, ""
+        if sink is not None:
+            put = partial(sink.put, role=Role.CANARY) if canary else sink.put
+            prediction_id = put(logged, score, version, now_us)
         return Answer(
             prediction_id, version, score, score >= 0.5 if self._boolean else score, vector, statuses, columns, parts
         )

@@ -43,6 +43,10 @@ _RUNTIMES: Mapping[str, tuple[str, str]] = {
 """The platform and the backend of each format that a model is stored in."""
 
 
+_NUMBERS = frozenset("fiub")
+"""The kinds of NumPy's dtypes that a model takes."""
+
+
 class Registry(Protocol):
     """The models that this process may serve, by their names in the catalog: never by an address or a path."""
 
@@ -141,16 +145,9 @@ class ServedModel:
         Raises:
             Rejected: INVALID, they are not what the model takes; TOO_LARGE, there are too many rows.
         """
-        declared = self.taken(tuple(inputs))
-        names = [tensor.name for tensor in declared]
-        if strange := next((name for name in inputs if name not in names), None):
-            raise Rejected(Reason.INVALID, f"model {self.name!r} has no input {strange!r}; it takes {', '.join(names)}")
-        if missing := [name for name in names if name not in inputs]:
-            raise Rejected(Reason.INVALID, f"inputs are missing: {', '.join(missing)}")
-        arrays = [inputs[name] for name in names]
-        if any(array.dtype.kind not in "fiub" for array in arrays):
-            raise Rejected(Reason.INVALID, f"model {self.name!r} takes numbers")
-        matrix = arrays[0] if declared is self.inputs else _side_by_side(names, arrays)
+        matrix = inputs.get(self.inputs[0].name)
+        if matrix is None or len(inputs) > 1 or matrix.dtype.kind not in _NUMBERS:
+            matrix = self._brought_together(inputs)
         if matrix.ndim != 2 or matrix.shape[1] != len(self.columns):
             taken = list(self.inputs[0].shape)
             raise Rejected(Reason.INVALID, f"the input has shape {list(matrix.shape)}; the model takes {taken}")
@@ -159,6 +156,19 @@ class ServedModel:
         if matrix.shape[0] > max_rows:
             raise Rejected(Reason.TOO_LARGE, f"{matrix.shape[0]} rows; at most {max_rows} are served at once")
         return matrix
+
+    def _brought_together(self, inputs: Mapping[str, Array]) -> Array:
+        """The only input, or the columns side by side."""
+        declared = self.taken(tuple(inputs))
+        names = [tensor.name for tensor in declared]
+        if strange := next((name for name in inputs if name not in names), None):
+            raise Rejected(Reason.INVALID, f"model {self.name!r} has no input {strange!r}; it takes {', '.join(names)}")
+        if missing := [name for name in names if name not in inputs]:
+            raise Rejected(Reason.INVALID, f"inputs are missing: {', '.join(missing)}")
+        arrays = [inputs[name] for name in names]
+        if any(array.dtype.kind not in _NUMBERS for array in arrays):
+            raise Rejected(Reason.INVALID, f"model {self.name!r} takes numbers")
+        return arrays[0] if declared is self.inputs else _side_by_side(names, arrays)
 
 
 def _side_by_side(names: Sequence[str], arrays: Sequence[Array]) -> Array:
@@ -169,6 +179,15 @@ def _side_by_side(names: Sequence[str], arrays: Sequence[Array]) -> Array:
     if len({array.shape[0] for array in flat}) > 1:
         raise Rejected(Reason.INVALID, "the inputs have different numbers of rows")
     return np.stack(flat, axis=1)
+
+
+def _as_logged(matrix: Array) -> Sequence[Sequence[object]]:
+    """The rows of a matrix; a value that is no number is missing to the model, and None as questions by keys log it."""
+    rows: list[list[float]] = matrix.tolist()
+    total = sum(map(sum, rows))
+    if total == total:  # the usual: were there a NaN, it would be one
+        return rows
+    return [[None if value != value else value for value in row] for row in rows]
 
 
 class ServedModels:
@@ -364,7 +383,7 @@ class ServedModels:
                 scored = await live.scores_soon(matrix, deadline, call.priority, call.parameters, call.protocol)
                 scores, queue_ns, alone = scored.scores, scored.queue_ns, False
         except Exception as error:
-            served.statistics.fail.add(call.decode_ns + time.perf_counter_ns() - begun)
+            served.statistics.failed(call.decode_ns + time.perf_counter_ns() - begun)
             counts.failed()
             if split is not None and not isinstance(error, (Rejected, DataError)):
                 split.failed(served.version)
@@ -392,15 +411,20 @@ class ServedModels:
         return latest if call.deadline is None else min(call.deadline, latest)
 
     def _logged(self, served: ServedModel, matrix: Array, scores: Array) -> Sequence[str]:
-        endpoint = next((found for found in self._endpoints().values() if found.model == served.name), None)
+        endpoint = self._endpoint_of(served.name)
         if endpoint is None:
             return ()
-        # A value that is no number is missing to the model, and is logged as entity-keyed questions log it.
-        rows = [[None if value != value else value for value in row] for row in matrix.tolist()]
-        canary = served.role == Role.CANARY
+        rows, canary = _as_logged(matrix), served.role == Role.CANARY
         return endpoint.record(
             rows, scores.tolist(), served.version, self._now(), canary=canary, parts=served.live.parts
         )
+
+    def _endpoint_of(self, model: str) -> EndpointService | None:
+        """The first endpoint of a model."""
+        for endpoint in self._endpoints().values():
+            if endpoint.model == model:
+                return endpoint
+        return None
 
     def _shadowed(self, split: Split, served: ServedModel, matrix: Array, scores: Array, ids: Sequence[str]) -> None:
         """Let a shadow be asked the same, later; one that reads other columns is asked by keys alone."""
@@ -409,12 +433,11 @@ class ServedModels:
             return
         if live.card.columns != served.live.card.columns:
             return
-        endpoint = next((found for found in self._endpoints().values() if found.model == served.name), None)
+        endpoint = self._endpoint_of(served.name)
         version, now, kept = live.version, self._now(), np.array(matrix)
 
         def log(found: Sequence[float]) -> None:
             if endpoint is not None:
-                rows = [[None if value != value else value for value in row] for row in kept.tolist()]
-                endpoint.record_shadow(rows, found, version, now, ids)
+                endpoint.record_shadow(_as_logged(kept), found, version, now, ids)
 
         split.shadow.offer(ShadowCall(lambda: live.scores(kept).tolist(), scores.tolist(), log))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,9 +155,14 @@ def _scored(predictor: Predictor, fitted: NDArray[Any], group: Any = ()) -> NDAr
         ) from error
 
 
+@functools.cache
+def _kind(dtype: str) -> np.dtype[Any]:
+    return np.dtype(dtype)
+
+
 def _fitted(matrix: NDArray[Any], dtype: str) -> NDArray[Any]:
     """A matrix in a dtype, rows together in memory; what was finite stays finite."""
-    if matrix.dtype == dtype and matrix.flags.c_contiguous:
+    if matrix.dtype == _kind(dtype) and matrix.flags.c_contiguous:
         return matrix
     with np.errstate(over="ignore"):
         found = np.ascontiguousarray(matrix, dtype=dtype)

@@ -11,26 +11,54 @@ _SIZES = 256
 """The most batch sizes that are told apart; a client that sends ever new ones makes no more."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Spent:
     """How often something was done, and how long it took altogether in nanoseconds."""
 
-    count: int = 0
-    ns: int = 0
+    count: int
+    ns: int
 
-    def add(self, ns: int) -> None:
-        """Once more."""
-        self.count += 1
-        self.ns += ns
+
+_NOTHING = Spent(0, 0)
 
 
 @dataclass(slots=True)
 class BatchTimes:
-    """Of batches of one size: decoding, computing, and logging with encoding."""
+    """How often calls or batches were computed, and how long each part of that took altogether, in nanoseconds.
 
-    compute_input: Spent = field(default_factory=Spent)
-    compute_infer: Spent = field(default_factory=Spent)
-    compute_output: Spent = field(default_factory=Spent)
+    Attributes:
+        count: how often.
+        input_ns: decoding; of a batch, bringing its calls together.
+        infer_ns: computing.
+        output_ns: logging; of a batch, parting it.
+    """
+
+    count: int = 0
+    input_ns: int = 0
+    infer_ns: int = 0
+    output_ns: int = 0
+
+    def add(self, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """Once more."""
+        self.count += 1
+        self.input_ns += input_ns
+        self.infer_ns += infer_ns
+        self.output_ns += output_ns
+
+    @property
+    def compute_input(self) -> Spent:
+        """Decoding."""
+        return Spent(self.count, self.input_ns)
+
+    @property
+    def compute_infer(self) -> Spent:
+        """Computing."""
+        return Spent(self.count, self.infer_ns)
+
+    @property
+    def compute_output(self) -> Spent:
+        """Logging and encoding."""
+        return Spent(self.count, self.output_ns)
 
 
 @dataclass(slots=True)
@@ -41,20 +69,34 @@ class Statistics:
         rows: rows that were scored.
         batches: what the model's runtime was asked at once, by one caller or by several.
         last_ms: when it answered last, in milliseconds since 1970; 0 is never.
-        success: calls with an answer, from their decoding on.
-        fail: calls without.
-        queue: how long calls with an answer waited for the model.
+        fail: calls without an answer.
+        queue_ns: how long calls with an answer waited for the model.
+        times: the times of calls with an answer.
         sizes: the times of batches by their number of rows.
     """
 
     rows: int = 0
     batches: int = 0
     last_ms: int = 0
-    success: Spent = field(default_factory=Spent)
-    fail: Spent = field(default_factory=Spent)
-    queue: Spent = field(default_factory=Spent)
+    fail: Spent = _NOTHING
+    queue_ns: int = 0
     times: BatchTimes = field(default_factory=BatchTimes)
     sizes: dict[int, BatchTimes] = field(default_factory=dict)
+
+    @property
+    def success(self) -> Spent:
+        """Calls with an answer, from their decoding on."""
+        times = self.times
+        return Spent(times.count, times.input_ns + self.queue_ns + times.infer_ns + times.output_ns)
+
+    @property
+    def queue(self) -> Spent:
+        """How long calls with an answer waited for the model."""
+        return Spent(self.times.count, self.queue_ns)
+
+    def failed(self, ns: int) -> None:
+        """Count a call without an answer, and how long it took in nanoseconds."""
+        self.fail = Spent(self.fail.count + 1, self.fail.ns + ns)
 
     def answered(
         self, rows: int, decode_ns: int, infer_ns: int, output_ns: int, *, queue_ns: int = 0, alone: bool = True
@@ -71,11 +113,8 @@ class Statistics:
         """
         self.rows += rows
         self.last_ms = time.time_ns() // 1_000_000
-        self.success.add(decode_ns + queue_ns + infer_ns + output_ns)
-        self.queue.add(queue_ns)
-        self.times.compute_input.add(decode_ns)
-        self.times.compute_infer.add(infer_ns)
-        self.times.compute_output.add(output_ns)
+        self.queue_ns += queue_ns
+        self.times.add(decode_ns, infer_ns, output_ns)
         if alone:
             self.executed(rows, decode_ns, infer_ns, output_ns)
 
@@ -94,6 +133,4 @@ class Statistics:
             if len(self.sizes) >= _SIZES:
                 return
             times = self.sizes[rows] = BatchTimes()
-        times.compute_input.add(input_ns)
-        times.compute_infer.add(infer_ns)
-        times.compute_output.add(output_ns)
+        times.add(input_ns, infer_ns, output_ns)

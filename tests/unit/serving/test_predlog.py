@@ -228,6 +228,16 @@ def test_a_value_that_does_not_fit_flags_its_record(tmp_path: Path) -> None:
     assert flags == [UNFIT, 0]
 
 
+def test_whole_numbers_of_a_matrix_are_logged_as_integers(tmp_path: Path) -> None:
+    log = PredictionLog(tmp_path, LogSchema("shop", "returns", ("n", "x"), ("i8", "f4")))
+    sent = [(3.0, 0.5), [-0.0, 2.0], (2.0**53, 1.0), (float("inf"), 1.0), (1e300, 1.0), (0.5, 1.0), (None, 1.0)]
+    for row in sent:
+        log.put(row, 0.5, "1", AT)
+    log.close()
+    assert [row["n"] for row in rows(tmp_path)] == [3, 0, 2**53, None, None, None, None]
+    assert sent[1] == [-0.0, 2.0]
+
+
 def test_more_columns_than_a_word_has_bits(tmp_path: Path) -> None:
     names = tuple(f"c{n}" for n in range(130))
     log = PredictionLog(tmp_path, LogSchema("shop", "returns", names))

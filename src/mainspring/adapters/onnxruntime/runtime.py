@@ -23,14 +23,19 @@ class OnnxPredictor:
     """A session with one float32 input and one output of scores: (rows,), (rows, 1) or (rows, 2) probabilities."""
 
     def __init__(self, session: Any, output: str) -> None:
-        self._run = session.run
+        # What Python does in `InferenceSession.run` looks at each call for missing inputs and for graphs on a GPU, of
+        # which there are none here; of a call of one row it is a quarter.
+        self._run = getattr(session, "_sess", session).run
+        self._session = session
         self._outputs = [output]
         self._input = session.get_inputs()[0].name
+        self._wide = np.dtype(np.float64)
 
     def scores(self, matrix: NDArray[Any]) -> NDArray[np.float64]:
         """One score a row."""
-        (found,) = self._run(self._outputs, {self._input: matrix})
-        return np.asarray(found[:, -1] if found.ndim == 2 else found, dtype=np.float64)
+        (found,) = self._run(self._outputs, {self._input: matrix}, None)
+        scores: NDArray[np.float64] = (found[:, -1] if found.ndim == 2 else found).astype(self._wide)
+        return scores
 
 
 class OnnxRuntime:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mainspring.protocols.arrays import as_declared
+from mainspring.protocols.arrays import FLOATS, as_declared
 from mainspring.protocols.http import Fault
 from mainspring.protocols.oip.infer import PREDICTION_IDS, deadline_of, priority_of
 from mainspring.protocols.oip.messages import schema
@@ -34,7 +34,6 @@ _TYPED: Mapping[str, str] = {
     "BYTES": "bytes_contents",
 }
 """The field of a tensor's contents; FP16 and BF16 have none, and are raw."""
-_PLAIN: Mapping[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "FP64": np.dtype("<f8")}
 _SHARED_MEMORY = "shared_memory_region"
 
 
@@ -105,7 +104,7 @@ def _usual(asked: Any, served: ServedModel, max_rows: int) -> dict[str, Array] |
     if len(items) != 1 or len(raw) != 1:
         return None
     (item,), (data,), declared = items, raw, served.inputs[0]
-    kind = _PLAIN.get(item.datatype)
+    kind = FLOATS.get(item.datatype)
     if kind is None or item.name != declared.name or item.datatype != declared.datatype or len(served.inputs) != 1:
         return None
     shape, wanted = item.shape, declared.shape

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from mainspring.protocols.arrays import FLOATS, floats
 from mainspring.protocols.bodies import decode_json, encode_json
 from mainspring.protocols.http import Fault
 from mainspring.protocols.oip.tensors import SIZES, read_bytes, read_tensor, write_bytes, write_tensor
@@ -22,8 +24,26 @@ _MOST_US = 86_400_000_000
 """The longest time limit that a request may set: a day, in microseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class _Matrix(msgspec.Struct, forbid_unknown_fields=True):
+    """The JSON of a matrix of numbers, listed row by row."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, int]
+    data: list[float]
+
+
+class _Usual(msgspec.Struct, forbid_unknown_fields=True):
+    """The JSON of what most clients ask."""
+
+    inputs: tuple[_Matrix]
+    id: str | msgspec.UnsetType = msgspec.UNSET
+
+
+_USUAL = msgspec.json.Decoder(_Usual)
+
+
+class Asked(msgspec.Struct, frozen=True):
     """A call, and how its answer is written.
 
     Attributes:
@@ -56,7 +76,13 @@ def read_call(
         Fault: 400, the body is no inference request.
         Rejected: as `read_tensor` raises.
     """
-    begun, arrived = time.perf_counter_ns(), time.monotonic()
+    begun = time.perf_counter_ns()
+    if length is None and (usual := _usual(body, served, max_rows)) is not None:
+        inputs, identity = usual
+        took = time.perf_counter_ns() - begun
+        call = Call(served.name, inputs, protocol, version, id="" if identity is None else identity, decode_ns=took)
+        return Asked(call, named=identity is not None)
+    arrived = time.monotonic()
     if length is not None and length > len(body):
         raise Fault(400, f"the body has {len(body)} bytes, and its JSON would have {length}")
     asked = decode_json(body if length is None else body[:length])
@@ -83,6 +109,27 @@ def read_call(
         decode_ns=time.perf_counter_ns() - begun,
     )
     return Asked(call, "id" in asked, binary, rest)
+
+
+def _usual(body: bytes, served: ServedModel, max_rows: int) -> tuple[dict[str, Array], str | None] | None:
+    """The matrix and the id of what most clients ask: the model's only input, flat, and no parameters; else None.
+
+    The general way finds the same and says what is wrong. But the JSON is checked as it is read here, which makes of
+    two parts of a small request's processor time one.
+    """
+    try:
+        asked = _USUAL.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    (matrix,), declared = asked.inputs, served.inputs[0]
+    (rows, columns), wanted = matrix.shape, declared.shape
+    if matrix.name != declared.name or matrix.datatype != declared.datatype or len(served.inputs) != 1:
+        return None
+    if matrix.datatype not in FLOATS or len(wanted) != 2 or columns != wanted[1] or not 0 < rows <= max_rows:
+        return None
+    if len(matrix.data) != rows * columns or (found := floats(matrix.datatype, matrix.data)) is None:
+        return None
+    return {declared.name: found.reshape(rows, columns)}, None if asked.id is msgspec.UNSET else asked.id
 
 
 def read_raw_call(body: bytes, served: ServedModel, version: str | None, protocol: str) -> Asked:

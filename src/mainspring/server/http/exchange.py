@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import urllib.parse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import httptools
@@ -357,8 +357,10 @@ def _start(status: int, content_type: bytes) -> bytes:
     return found
 
 
-def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+def _lines(headers: Sequence[tuple[bytes, bytes]]) -> bytes:
     """Headers as they are written, each one on a line of its own."""
+    if not headers:
+        return b""
     written = [b": ".join(header) for header in headers]
     lines = len(written)
     written.append(b"")

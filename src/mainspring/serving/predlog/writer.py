@@ -240,13 +240,19 @@ class _Fields:
         self._categories = categories
 
     def __call__(self, values: Sequence[object]) -> tuple[int, tuple[int, ...], Sequence[object]]:
-        """The fields, as the values are."""
-        if self._plain and None not in values:
-            for place in self._whole:
-                if type(values[place]) is float:  # of a matrix: no packing would take it
-                    return self.fitted(values)
+        """The fields, as the values are; whole numbers that are floats, as those of a matrix are, as integers."""
+        if not self._plain or None in values:
+            return self.fitted(values)
+        if not self._whole:
             return 0, self._none, values
-        return self.fitted(values)
+        fields = list(values)
+        for place in self._whole:
+            value = fields[place]
+            if type(value) is float:
+                if not value.is_integer():  # neither is one that is infinite
+                    return self.fitted(values)
+                fields[place] = int(value)
+        return 0, self._none, fields
 
     def fitted(self, values: Sequence[object]) -> tuple[int, tuple[int, ...], Sequence[object]]:
         """The fields, with null for each value that is missing or does not fit."""
