@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from mainspring.catalog.ids import new_id, now_us
-from mainspring.engine.processes import Owner, this_process
+from mainspring.engine.workers.processes import Owner, this_process
 from mainspring.protocols.http import Fault
 from mainspring.protocols.native.scorings import Result, ScoringAsked
 
