@@ -426,3 +426,11 @@ def test_any_other_broken_pipe_is_a_failure(monkeypatch: pytest.MonkeyPatch, cap
         importlib.import_module("mainspring.cli").main(["conditions"])
     assert ended.value.code == 70
     assert "a worker is gone" in capfd.readouterr().err
+
+
+def test_a_misspelt_source_of_the_settings_is_named(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    file = project / "mainspring.toml"
+    file.write_text(file.read_text().replace("[sources.visits]", "[sources.visit]"))
+    told = mainspring("check", cwd=project, status=3).stderr
+    assert "fix    write [sources.visits] for [sources.visit] at mainspring.toml:4" in told
