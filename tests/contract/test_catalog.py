@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import resource
+import shutil
 import sqlite3
 import threading
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from mainspring.adapters.sqlite.catalog import SqliteCatalog, open_catalog
 from mainspring.adapters.sqlite.connection import untrusted_disk
 from mainspring.adapters.sqlite.entities import _WAYS
+from mainspring.adapters.sqlite.problems import turned
 from mainspring.adapters.sqlite.schema import VERSION
 from mainspring.adapters.sqlite.settings import SqliteSettings
 from mainspring.errors import StoreError
@@ -103,6 +105,15 @@ def test_a_folder_that_may_not_be_written(tmp_path):
 
 def test_a_folder_that_is_missing_under_the_file(tmp_path):
     assert fault(lambda: SqliteCatalog(tmp_path / "none" / "catalog.db")) == "MS-4111"
+
+
+def test_a_disk_without_room_for_the_index_of_the_log_is_full(tmp_path, monkeypatch):
+    """SQLite says "disk I/O error" then; so it does of a disk that fails."""
+    error = sqlite3.OperationalError("disk I/O error")
+    assert turned(error, tmp_path / "catalog.db").code == "MS-4111"
+    nothing = shutil._ntuple_diskusage(4096, 4096, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: nothing)
+    assert turned(error, tmp_path / "catalog.db").code == "MS-4101"
 
 
 def test_a_disk_that_takes_no_more(tmp_path, opening):

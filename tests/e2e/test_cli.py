@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -383,3 +384,53 @@ def test_ctrl_c_of_dev_is_130_until_it_serves_and_0_afterwards(built: Path, tmp_
                 break
         building.send_signal(signal.SIGINT)
         assert building.wait(timeout=60) == 130
+
+
+def left_by_its_reader(project: Path, *words: str) -> tuple[int, str]:
+    """Exit status and stderr of a command whose output goes to a pipe that nobody reads any more."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "mainspring.cli", *words],
+            cwd=project,
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("conditions",), ("show", "source/visits"), ("show", "--json"), ("logs", "source/visits")]
+)
+def test_a_reader_that_goes_is_no_failure(built: Path, words: tuple[str, ...]) -> None:
+    assert left_by_its_reader(built, *words) == (0, "")
+
+
+def test_a_failure_whose_reader_has_gone_is_one(built: Path) -> None:
+    status, told = left_by_its_reader(built, "show", "model/none", "--json")
+    assert (status, told[:8]) == (2, "error MS")
+
+
+def test_any_other_broken_pipe_is_a_failure(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    def broken(*_: object, **__: object) -> int:
+        raise BrokenPipeError(32, "a worker is gone")
+
+    monkeypatch.setattr(importlib.import_module("mainspring.cli.conditions").command, "callback", broken)
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module("mainspring.cli").main(["conditions"])
+    assert ended.value.code == 70
+    assert "a worker is gone" in capfd.readouterr().err
+
+
+def test_a_misspelt_source_of_the_settings_is_named(built: Path, tmp_path: Path) -> None:
+    project = copy(built, tmp_path)
+    file = project / "mainspring.toml"
+    file.write_text(file.read_text().replace("[sources.visits]", "[sources.visit]"))
+    told = mainspring("check", cwd=project, status=3).stderr
+    assert "fix    write [sources.visits] for [sources.visit] at mainspring.toml:4" in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -66,6 +67,15 @@ class _Verbs(click.Group):
             raise importlib.import_module("mainspring.cli.fault").unknown_verb(args[0])
         return super().resolve_command(ctx, args)
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Tells a reader that has gone from any other broken pipe, both of which click would take for a failure."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            if _reader_is_gone():
+                raise _NobodyReads from error
+            raise importlib.import_module("mainspring.cli.fault").unexpected(error) from error
+
     def get_help(self, ctx: click.Context) -> str:
         """Plain text, laid out here: click's formatter costs twenty modules that no other verb needs."""
         width = max(len(verb) for verb in VERBS)
@@ -114,17 +124,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     3 configuration, 4 a service could not be reached, 5 refused by a gate or quota, 70 our bug, 130 stopped.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    status = _run(words)
+    if _reader_is_gone():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left in the buffer
+    sys.exit(status)
+
+
+class _NobodyReads(Exception):  # noqa: N818 - no error
+    """Whoever read our output has gone, as ``head`` does; click would make it a failure."""
+
+
+def _reader_is_gone() -> bool:
+    """Whether it is our output that has no reader: a pipe to a worker that died breaks, too."""
+    if sys.stdout is None:
+        return False
     try:
-        sys.exit(_run(words))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        watched = select.poll()
+        watched.register(sys.stdout.fileno(), 0)
+        return any(found & select.POLLERR for _, found in watched.poll(0))
+    except (OSError, ValueError):
+        return False  # no file: a test's, or closed
 
 
 def _run(words: list[str]) -> int:
     verbose, as_json = "-v" in words or "--verbose" in words, "--json" in words
     try:
         status = cli.main(args=words, prog_name="mainspring", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except MainspringError as error:
         if verbose:
@@ -135,8 +162,8 @@ def _run(words: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         print("stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        raise
+    except (_NobodyReads, BrokenPipeError):
+        return 0
     except Exception as error:
         if verbose:
             raise
@@ -144,7 +171,7 @@ def _run(words: list[str]) -> int:
 
 
 def _failed(error: MainspringError, as_json: bool) -> int:
-    if as_json:
+    if as_json and not _reader_is_gone():
         importlib.import_module("mainspring.cli.output").emit({"error": error.as_dict()})
     print(error.lines(), file=sys.stderr)
     return error.exit_status

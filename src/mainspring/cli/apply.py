@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from mainspring.cli.edits import notice
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import emit, lines, tell
 from mainspring.cli.plan import spelled
@@ -18,11 +19,14 @@ __all__ = ["command"]
 
 @click.command(short_help="carry the plan out")
 @click.option("--inline", is_flag=True, help="in this process, for a debugger")
+@click.option("--noticed", type=click.Path(path_type=Path), hidden=True, help="leave there what dev has to look at")
 @project_options
-def command(project: Path | None, profile: str | None, as_json: bool, inline: bool) -> int:
+def command(project: Path | None, profile: str | None, as_json: bool, inline: bool, noticed: Path | None) -> int:
     """Build everything that the app declares and that is not built yet, and remember the plan."""
     services, app = open_app(project, profile)
     plan = plan_of(app)
+    if noticed is not None:
+        notice(services, plan).write(noticed)
     sources_have_places(plan, services.settings)
     for text in spelled(changes_of(services, plan)):
         tell(text)

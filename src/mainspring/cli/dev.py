@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import NoReturn
 
 import click
 
 from mainspring.choose.services import Services
 from mainspring.cli.console import console_of
+from mainspring.cli.edits import code_stamp, notice, read_noticed
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import tell
+from mainspring.config.settings import find_project
 from mainspring.errors import MainspringError
-from mainspring.features.steps import files_of
 from mainspring.plan.graph import Plan
-from mainspring.rag.listing import list_folder
-from mainspring.rag.steps import folder_of
 from mainspring.server.lock import ProjectLock
 from mainspring.server.planning import plan_of, sources_have_places
 from mainspring.server.process import ServerProcess
-
-if TYPE_CHECKING:
-    from mainspring.declare.documents import Documents
 
 __all__ = ["command"]
 
@@ -46,6 +41,7 @@ _POLL_SECONDS = 0.1
 @click.option(
     "--watch/--no-watch", default=True, help="build again when the app or its data changes, and serve the new app"
 )
+@click.option("--again", is_flag=True, hidden=True, help="it has served before: an app that is broken may be mended")
 @project_options
 def command(
     project: Path | None,
@@ -55,30 +51,58 @@ def command(
     port: int | None,
     console_port: int | None,
     watch: bool,
+    again: bool,
 ) -> int:
     """Build what is stale, serve the endpoints, show the console, and build again when a file changes.
 
     Stopped while it serves it drains and exits 0; interrupted before all endpoints have a model it exits 130.
     """
+    folder = find_project(Path.cwd()) if project is None else project.resolve()
+    code = code_stamp(folder)  # before the app is loaded: what is edited after that is an edit
     flags = {"server.host": host, "server.port": port, "management.port": console_port}
-    services, app = open_app(project, profile, flags)
-    plan = plan_of(app)
-    sources_have_places(plan, services.settings)
+    try:
+        services, plan = _loaded(folder, profile, flags)
+    except MainspringError as error:
+        if not again:
+            raise
+        _start_when_mended(error, folder, code)
     with ProjectLock(services.state):
         process = ServerProcess(services, plan, console=console_of(services), told=tell)
-        builder = _Builder(services, plan, watch, process.serving)
+        builder = _Builder(services, plan, code, watch, process.serving)
         with builder.at_work():
             process.run()
-    if builder.restart:
+    if builder.restart and not process.interrupted:
         tell("the app has changed: starting it anew")
-        ports = process.ports()
-        again = ["--port", str(ports["server"])]
-        if "management" in ports:
-            again += ["--console-port", str(ports["management"])]
-        os.execv(sys.executable, [sys.executable, "-m", "mainspring.cli", *sys.argv[1:], *again])
+        _start_anew(process.ports())
     if process.interrupted:
         raise KeyboardInterrupt
     return 0
+
+
+def _loaded(folder: Path, profile: str | None, flags: Mapping[str, object]) -> tuple[Services, Plan]:
+    services, app = open_app(folder, profile, flags)
+    plan = plan_of(app)
+    sources_have_places(plan, services.settings)
+    return services, plan
+
+
+def _start_when_mended(error: MainspringError, folder: Path, code: str) -> NoReturn:
+    """Wait for an edit of an app that was broken between its build and its start, and try again."""
+    tell(error.lines())
+    tell("nothing is served until that is mended")
+    while code_stamp(folder) == code:
+        time.sleep(_WATCH_SECONDS)
+    _start_anew({})
+
+
+def _start_anew(ports: Mapping[str, int]) -> NoReturn:
+    """Become a process that loads the app as it is now, at the same ports."""
+    words = sys.argv[1:]
+    end = words.index("--again") if "--again" in words else len(words)
+    options = {"--port": ports.get("server"), "--console-port": ports.get("management")}
+    same = [word for option, port in options.items() if port is not None for word in (option, str(port))]
+    again = [*words[:end], "--again", *(same or words[end + 1 :])]
+    os.execv(sys.executable, [sys.executable, "-m", "mainspring.cli", *again])
 
 
 class _Builder:
@@ -90,6 +114,7 @@ class _Builder:
     Args:
         services: the project's ports.
         plan: the app's graph.
+        code: the stamp of the app's files before they were loaded.
         watch: whether to go on after the first time.
         serving: set when the server takes signals.
 
@@ -97,13 +122,15 @@ class _Builder:
         restart: whether the app that is served is not the newest one that was built.
     """
 
-    def __init__(self, services: Services, plan: Plan, watch: bool, serving: threading.Event) -> None:
+    def __init__(self, services: Services, plan: Plan, code: str, watch: bool, serving: threading.Event) -> None:
         self._services = services
-        self._plan = plan
         self._serving = serving
         self._watch = watch
         self._stop = threading.Event()
-        self._seen = (_code(services), _data(services, plan))
+        self._served = code
+        noticed = notice(services, plan)
+        self._places = noticed.places
+        self._seen = (code, noticed.stamp)
         self.restart = False
 
     @contextmanager
@@ -122,59 +149,39 @@ class _Builder:
         rest = _WATCH_SECONDS
         while self._watch and not self._stop.wait(rest):
             began = time.monotonic()
-            seen = (_code(self._services), _data(self._services, self._plan))
+            seen = (self._code(), self._places.stamp())
             rest = max(_WATCH_SECONDS, (time.monotonic() - began) * _REST)
             if seen == self._seen:
                 continue
-            changed, self._seen = seen[0] != self._seen[0], seen
-            if self._build() and changed:
+            self._seen = seen
+            if self._build() and self._is_newer():
                 self._serving.wait()
                 self.restart = True
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
 
+    def _is_newer(self) -> bool:
+        """Whether what was built is another app than the one that is served, and has not been edited since."""
+        return self._served != self._seen[0] == self._code()
+
+    def _code(self) -> str:
+        return code_stamp(self._services.project)
+
     def _build(self) -> bool:
+        """Apply the app as it is now; what that reads is looked at from then on, also if it fails."""
+        left = self._services.state / "dev.noticed"
+        built = self._applied(left)
+        noticed = read_noticed(left)
+        if noticed is not None:
+            self._places, self._seen = noticed.places, (self._seen[0], noticed.stamp)
+        return built
+
+    def _applied(self, left: Path) -> bool:
         where = ["--profile", self._services.settings.profile, "--project", str(self._services.project)]
-        command = [sys.executable, "-m", "mainspring.cli", "apply", *where]
+        command = [sys.executable, "-m", "mainspring.cli", "apply", *where, "--noticed", str(left)]
         with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, env=dict(os.environ)) as building:
             while building.poll() is None:
                 if self._stop.wait(_POLL_SECONDS):
                     building.terminate()
                     return False
         return building.returncode == 0
-
-
-def _code(services: Services) -> object:
-    """Size and time of the app's files."""
-    modules = glob.glob("**/*.py", root_dir=services.project, recursive=True)  # nothing below .venv, .mainspring, ..
-    own = [services.project / name for name in modules if not name.startswith("tests/")]
-    return _stamps([services.project / "mainspring.toml", *own])
-
-
-def _data(services: Services, plan: Plan) -> object:
-    """Size and time of the sources' files and of the documents, wherever code and profile say that they are.
-
-    What cannot be listed is told by the build; here it differs from what can.
-    """
-    settings, found = services.settings, []
-    for node in plan.of_kind("source"):
-        try:
-            found.append(_stamps(files_of(node.name, settings)))
-        except MainspringError as error:
-            found.append(error.code)
-    for node in plan.of_kind("documents"):
-        try:
-            folder = folder_of(cast("Documents", node.declaration), settings)
-            found.append(list_folder(folder.folder, folder.include, folder.exclude, name=node.name, known=0))
-        except MainspringError as error:
-            found.append(error.code)
-    return found
-
-
-def _stamps(paths: Iterable[Path]) -> object:
-    found = []
-    for path in sorted(paths):
-        with suppress(OSError):
-            stat = path.stat()
-            found.append((str(path), stat.st_size, stat.st_mtime_ns))
-    return found

@@ -195,14 +195,7 @@ def load_settings(
     Raises:
         ConfigError: MS-3001 to MS-3006: no TOML, unknown profile, unknown setting, wrong type, out of range.
     """
-    path = project / FILE
-    try:
-        text = path.read_text("utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{FILE} cannot be read", code="MS-3002", why=str(error.strerror), fix="mainspring new NAME makes a project"
-        ) from error
-    written = read_toml(text, FILE)
+    written = read_toml(_text_of(project / FILE), FILE)
     active = profile or environment.get("MAINSPRING_PROFILE") or "dev"
     profiles = sorted({item.path[1] for item in written if item.path[0] == "profiles" and len(item.path) > 1})
     if active != "dev" and active not in profiles:
@@ -221,6 +214,27 @@ def load_settings(
     values |= {item.key: item for item in _from_environment(environment, values)}
     values |= {key: _checked(Setting(key, value, _flag(key))) for key, value in flags.items() if value is not None}
     return Settings(active, project, MappingProxyType(values), tuple(profiles))
+
+
+def _text_of(path: Path) -> str:
+    """The file's text; editors on Windows begin it with a mark of its encoding."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{FILE} cannot be read", code="MS-3002", why=str(error.strerror), fix="mainspring new NAME makes a project"
+        ) from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{FILE} is not valid TOML",
+            code="MS-3001",
+            why=f"byte {content[error.start]:#04x} of line {line} is no UTF-8",
+            origin=f"{FILE}:{line}",
+            fix="save the file as UTF-8",
+        ) from error
 
 
 def _flag(key: str) -> str:
@@ -308,7 +322,7 @@ def _nearest(key: str) -> str:
     known = [spec.key.replace("*", name) for spec in SETTINGS]
     known += [f"{port}.{part}" for port in PORTS for part in ("adapter", "url")]
     known += [f"{section}.{name}.{part}" for section in NAMED for part in ("adapter", "url")]
-    sections = list(dict.fromkeys(one.partition(".")[0] for one in known))
+    sections = list(dict.fromkeys([*(one.partition(".")[0] for one in known), "profiles"]))
     if head in sections:
         return did_you_mean(key, [one for one in known if one.partition(".")[0] == head])
     near = difflib.get_close_matches(head, sections, n=1, cutoff=0.75)

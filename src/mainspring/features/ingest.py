@@ -204,8 +204,15 @@ def _missing(source: SourceTable, field: FieldSpec, files: Sequence[str], held: 
         code="MS-2111",
         why=f"{', '.join(files[:3])} {'has' if len(files) == 1 else 'have'} {', '.join(held) or 'no column'}",
         origin=source.origin,
-        fix=did_you_mean(field.name, held) if held else "correct the file, or its path",
+        fix=_remedy(field.name, held),
     )
+
+
+def _remedy(missing: str, held: Sequence[str]) -> str:
+    other = next((mark for mark in ";|\t" if len(held) == 1 and mark in held[0]), None)
+    if other is not None:
+        return f"separate the columns by commas instead of {other!r}; a file with tabs ends in .tsv"
+    return did_you_mean(missing, held) if held else "correct the file, or its path"
 
 
 def _misfit(

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from mainspring.choose.services import Services
@@ -25,6 +21,7 @@ from mainspring.monitoring.steps import baseline_file
 from mainspring.monitoring.watch import Judged, MonitorWatch, Predictions
 from mainspring.plan.graph import Plan
 from mainspring.ports.catalog import Alert, Event
+from mainspring.server.trainings import Trainings
 from mainspring.serving.endpoint import EndpointService
 from mainspring.serving.predlog.reader import LogReader, compact
 from mainspring.serving.telemetry import Metrics
@@ -57,6 +54,7 @@ class ModelMonitors:
         endpoints: those that answer, by name; their prediction logs are followed.
         metrics: where findings are shown.
         came: the event times of a source's rows in a span.
+        told: told what a person should know, a line at a time.
     """
 
     def __init__(
@@ -66,6 +64,7 @@ class ModelMonitors:
         endpoints: Mapping[str, EndpointService],
         metrics: Metrics,
         came: Arrivals,
+        told: Callable[[str], None],
     ) -> None:
         self._services = services
         self._plan = plan
@@ -74,7 +73,7 @@ class ModelMonitors:
         self._came = came
         self._watched: dict[str, _Watched] = {}
         self._judging = threading.Lock()
-        self._retraining: subprocess.Popen[bytes] | None = None
+        self._trainings = Trainings(services, told)
         ask = dispatch_of(services.settings)
         self._dispatcher = None if ask is None else Dispatcher(ask, self._dispatched)
 
@@ -124,6 +123,8 @@ class ModelMonitors:
                     self.show(name, judgement.segment, judgement.findings)
             for folder, endpoint in {(watched.reader.folder, watched.endpoint) for watched in self._watched.values()}:
                 compact(folder, self._services.tables, endpoint, keep=_KEEP_SEGMENTS)  # when all have read them
+        if self._watched:
+            self._trainings.once()
         return judged
 
     def show(self, monitor: str, segment: str, findings: Sequence[Finding]) -> None:
@@ -145,9 +146,7 @@ class ModelMonitors:
         )
 
     def _retrain(self, alert: Alert) -> None:
-        """Start a training in CI, else in a process of its own; a model that is promoted is taken over."""
-        if self._retraining is not None and self._retraining.poll() is None:
-            return
+        """Have a model trained by CI, else in a process of its own; one that is promoted is taken over."""
         model = alert.monitor
         node = self._plan.node(f"/monitor/{alert.monitor}")
         if node is not None:
@@ -158,19 +157,7 @@ class ModelMonitors:
             if not self._dispatcher.offer(facts):
                 self._dispatched(facts, "too many alarms wait to be told")
             return
-        command = [sys.executable, "-m", "mainspring.cli", "run", f"model/{model}", "--reason"]
-        reason = f"alarm of {alert.monitor}: {alert.kind} of {', '.join(alert.features[:3])}"
-        log = self._services.state / "retrain.log"
-        profile = ["--profile", self._services.settings.profile, "--project", str(self._services.project)]
-        with open(log, "ab") as output:
-            self._retraining = subprocess.Popen(
-                [*command, reason, *profile],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=Path.cwd(),
-                env=dict(os.environ),
-            )
+        self._trainings.ask(model, f"alarm of {alert.monitor}: {alert.kind} of {', '.join(alert.features[:3])}")
 
     def _dispatched(self, facts: Mapping[str, str], why: str) -> None:
         """Note what became of an alarm that CI was told of."""
@@ -184,9 +171,7 @@ class ModelMonitors:
         """Stop a training that is under way, and telling CI."""
         if self._dispatcher is not None:
             self._dispatcher.close()
-        if self._retraining is not None and self._retraining.poll() is None:
-            self._retraining.terminate()
-            self._retraining.wait(timeout=30)
+        self._trainings.close()
 
 
 def _spans_of(reader: LogReader) -> Predictions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 
 import msgspec
@@ -64,8 +65,19 @@ def sources_have_places(plan: Plan, settings: Settings) -> None:
                 code="MS-3015",
                 why="neither a path nor a url is set for it",
                 origin=str(node.origin),
-                fix=f'add [sources.{node.name}] with path = "data/{node.name}.parquet" to mainspring.toml',
+                fix=_misspelt(node.name, plan, settings)
+                or f'add [sources.{node.name}] with path = "data/{node.name}.parquet" to mainspring.toml',
             )
+
+
+def _misspelt(source: str, plan: Plan, settings: Settings) -> str:
+    """The remedy where the settings have a place for a source that the app has not, and that is called nearly so."""
+    named = {key.partition(".")[0] for key in settings.section("sources")}
+    near = difflib.get_close_matches(source, named - {node.name for node in plan.of_kind("source")}, n=1)
+    if not near:
+        return ""
+    found = settings.section(f"sources.{near[0]}")
+    return f"write [sources.{source}] for [sources.{near[0]}] at {next(iter(found.values())).origin}"
 
 
 def changes_of(services: Services, plan: Plan) -> tuple[Change, ...]:

@@ -7,9 +7,7 @@ views of the source are.
 from __future__ import annotations
 
 import functools
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -25,8 +23,11 @@ from mainspring.declare.documents import Documents
 from mainspring.declare.model import Schedule
 from mainspring.engine.schedule import due_times, every_times, take_due
 from mainspring.plan.graph import Plan
+from mainspring.server.errands import ended, started
 
 __all__ = ["Schedules", "Timetable", "cron_of", "timetables"]
+
+_LOG = "schedules.log"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +113,22 @@ class Schedules:
     Attributes:
         services: the project's ports.
         plan: the app's graph.
+        told: told of a run that failed.
         since: the moment from which a schedule that never fired counts.
         running: the processes that were started, each with the name of its timetable.
     """
 
     services: Services
     plan: Plan
+    told: Callable[[str], None]
     since: int = field(default_factory=now_us)
     running: list[tuple[str, subprocess.Popen[bytes]]] = field(default_factory=list)
 
     def fire(self) -> int:
         """Start what is due, unless it still runs since the last time; how many runs were started."""
-        self.running = [(name, process) for name, process in self.running if process.poll() is None]
+        self._look_after()
         busy = {name for name, _ in self.running}
-        started = 0
+        count = 0
         kept = self.services.settings.words("server.schedules")
         for table in timetables(self.plan):
             if "*" not in kept and table.name not in kept:
@@ -143,18 +146,18 @@ class Schedules:
             )
             for moment in due:
                 self.running.append((table.name, self._start(table, moment.at)))
-                started += 1
-        return started
+                count += 1
+        return count
 
     def _start(self, table: Timetable, due: int) -> subprocess.Popen[bytes]:
-        where = ["--profile", self.services.settings.profile, "--project", str(self.services.project)]
-        command = [sys.executable, "-m", "mainspring.cli", "run", table.target, *table.arguments, *where]
         moment = datetime.fromtimestamp(due / 1e6, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        with open(self.services.state / "schedules.log", "ab") as output:
-            return subprocess.Popen(
-                [*command, "--reason", f"schedule {table.name} due {moment}"],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=dict(os.environ),
-            )
+        reason = f"schedule {table.name} due {moment}"
+        return started(self.services, [table.target, *table.arguments], reason, _LOG)
+
+    def _look_after(self) -> None:
+        """Let go of runs that are over, and tell of those that failed."""
+        for name, process in self.running:
+            failed = ended(process, f"schedule {name}: the run", _LOG)
+            if failed is not None:
+                self.told(failed)
+        self.running = [(name, process) for name, process in self.running if process.returncode is None]

@@ -137,7 +137,7 @@ class WorkerState:
         share = 0.0 if self.tried or worker else services.settings.number("features.replay")
         self.samples = Samples(share) if share else None
         self.pushing: Pushing | None = None
-        self.monitors = ModelMonitors(services, plan, self.endpoints, self.metrics, self._came)
+        self.monitors = ModelMonitors(services, plan, self.endpoints, self.metrics, self._came, _tell)
         self._replaying: ReplayWatch | None = None
         self._worker = worker
         self._views: dict[str, View] = {}

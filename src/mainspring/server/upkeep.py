@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 
 from mainspring.errors import MainspringError
@@ -14,7 +15,7 @@ from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.schedules import Schedules
 from mainspring.server.state import WorkerState
 
-__all__ = ["Upkeep"]
+__all__ = ["Faults", "Upkeep"]
 
 _ALIAS_SECONDS = 0.25
 _THREADS_SECONDS = 60.0
@@ -25,6 +26,8 @@ _FOLLOW_SECONDS = 0.5
 """How often vector indexes look for rows that came: pushes that come between are taken together."""
 _PUBLISH_SECONDS = 0.5
 """How often a worker writes down what others show of it, and cannot count when it happens."""
+_AGAIN_SECONDS = 60.0
+"""How long a fault that lasts is not told again: what is done four times a second would fill the disk with it."""
 
 
 class Upkeep:
@@ -94,7 +97,7 @@ class Upkeep:
         actions += [(seconds, state.monitor_once), (seconds, self._answers.once), (seconds, state.replay_once)]
         if not state.tried:
             actions += [
-                (1.0, Schedules(state.services, state.plan).fire),
+                (1.0, Schedules(state.services, state.plan, self._told).fire),
                 (1.0, state.scorings.once),
                 (_UNUSED_SECONDS, state.sweep_once),
                 (_ROLLOUT_SECONDS, self._rollouts.once),
@@ -130,14 +133,50 @@ class Upkeep:
 
     async def _every(self, seconds: float, action: Callable[[], object]) -> None:
         """Call something in a thread again and again; a fault is told, and the next call tries again."""
+        name = getattr(action, "__name__", "task").strip("_")
+        faults = Faults(self._told, name)
         while True:
             try:
                 await asyncio.to_thread(action)
             except MainspringError as error:
-                self._told(error.lines())
+                faults.came(error.lines())
             except Exception as error:
-                self._told(f"{getattr(action, '__name__', 'task')}: {type(error).__name__}: {error}")
+                faults.came(f"{name}: {type(error).__name__}: {error}")
+            else:
+                faults.over()
             await asyncio.sleep(seconds)
+
+
+class Faults:
+    """Tells of the faults of something that is done again and again: one that lasts once a minute, and its end.
+
+    Args:
+        told: told a line at a time.
+        what: what is done.
+        clock: seconds.
+    """
+
+    def __init__(self, told: Callable[[str], None], what: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._told = told
+        self._what = what
+        self._clock = clock
+        self._last: dict[str, float] = {}
+        self._since: float | None = None
+
+    def came(self, text: str) -> None:
+        """It has failed, as the text tells."""
+        now = self._clock()
+        since, self._since = self._since, now if self._since is None else self._since
+        if now - self._last.get(text, -_AGAIN_SECONDS) < _AGAIN_SECONDS:
+            return
+        self._last = {known: at for known, at in self._last.items() if now - at < _AGAIN_SECONDS} | {text: now}
+        self._told(text if since is None or now == since else f"{self._what}, for {now - since:.0f} s now: {text}")
+
+    def over(self) -> None:
+        """It has been done."""
+        since, self._since = self._since, None
+        if since is not None and self._clock() - since >= _AGAIN_SECONDS:
+            self._told(f"{self._what}: done again, after {self._clock() - since:.0f} s")
 
 
 def _named(action: Callable[[], object]) -> str:

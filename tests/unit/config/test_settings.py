@@ -303,3 +303,22 @@ def test_two_projects_whose_modules_are_called_alike_are_two_apps(
         assert load_app(load_settings(tmp_path / name)).name == name
     for name in [name for name in sys.modules if name.partition(".")[0] == "namesake"]:
         del sys.modules[name]
+
+
+def test_a_file_of_another_editor(tmp_path: Path) -> None:
+    """A mark of the encoding is passed over; what is no UTF-8 is told with its line."""
+    folder = project(tmp_path)
+    file = folder / "mainspring.toml"
+    file.write_bytes(b"\xef\xbb\xbf" + TOML.replace("\n", "\r\n").encode())
+    assert load_settings(folder).whole("server.port") == 9000
+    file.write_bytes(TOML.replace("orders.parquet", "auftr\xe4ge.parquet").encode("latin-1"))
+    with pytest.raises(ConfigError) as caught:
+        load_settings(folder)
+    assert (caught.value.code, caught.value.origin) == ("MS-3001", "mainspring.toml:4")
+    assert "UTF-8" in caught.value.fix
+
+
+def test_a_misspelt_section_of_profiles_names_it(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(project(tmp_path, TOML.replace("profiles.prod", "profile.prod")))
+    assert caught.value.fix == "did you mean 'profiles'?"

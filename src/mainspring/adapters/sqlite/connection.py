@@ -61,7 +61,7 @@ class Connections:
         try:
             yield
         except sqlite3.Error as error:
-            raise turned(error, self.path.name) from error
+            raise turned(error, self.path) from error
 
     def read(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """The rows of a query."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+from pathlib import Path
 
 from mainspring.errors import StoreError
 
 __all__ = ["foreign_file", "network_disk", "newer_schema", "turned"]
 
+_ROOM_BYTES = 65_536
+"""Less than SQLite needs at once."""
 _CAUSES: tuple[tuple[str, str, str, str], ...] = (
     ("database or disk is full", "the disk is full", "MS-4101", "free some space and run it again"),
     ("readonly", "the catalog cannot be written", "MS-4111", "make the state folder writable"),
@@ -19,13 +23,26 @@ _CAUSES: tuple[tuple[str, str, str, str], ...] = (
 )
 
 
-def turned(error: sqlite3.Error, place: str) -> StoreError | sqlite3.Error:
-    """The error as people should see it; programming errors stay what they are."""
+def turned(error: sqlite3.Error, path: Path) -> StoreError | sqlite3.Error:
+    """The error as people should see it; programming errors stay what they are.
+
+    SQLite takes a disk without room for the index of its log for a fault of the disk.
+    """
     text = str(error)
+    if "disk I/O error" in text and _is_full(path.parent):
+        _, what, code, fix = _CAUSES[0]
+        return StoreError(what, code=code, why=f"{text}, with no room left", origin=path.name, fix=fix)
     for word, what, code, fix in _CAUSES:
         if word in text:
-            return StoreError(what, code=code, why=text, origin=place, fix=fix)
+            return StoreError(what, code=code, why=text, origin=path.name, fix=fix)
     return error
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < _ROOM_BYTES
+    except OSError:
+        return False
 
 
 def foreign_file(place: str) -> StoreError:

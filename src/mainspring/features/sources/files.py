@@ -25,6 +25,7 @@ else:
 
 __all__ = ["FORMATS", "RawFile", "find_files", "gathered", "read_files"]
 
+_HEADER_BYTES = 65_536
 FORMATS: Mapping[str, str] = {
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -134,7 +135,7 @@ def _read(path: Path, fields: Sequence[FieldSpec], source: str, format: str | No
             code="MS-2114",
             why=f"{path.name} as {kind}: {str(error).splitlines()[0]}",
             origin=f"sources.{source}.path",
-            fix="mend the file, or say what it is: sources.NAME.format",
+            fix=f"mend the file, or say what it is: sources.{source}.format",
         ) from error
 
 
@@ -163,7 +164,7 @@ def _csv(path: Path, fields: Sequence[FieldSpec]) -> _Read:
     parsing = csv.ParseOptions(delimiter="\t" if path.name.lower().endswith(".tsv") else ",", newlines_in_values=True)
     if path.stat().st_size == 0:
         raise ValueError("the file is empty: it has no header")
-    with csv.open_csv(path, parse_options=parsing) as head:
+    with csv.open_csv(_ended(path), parse_options=parsing) as head:
         names = head.schema.names
     if len(set(names)) < len(names):
         raise ValueError(f"two columns are called {next(name for name in names if names.count(name) > 1)!r}")
@@ -175,9 +176,16 @@ def _csv(path: Path, fields: Sequence[FieldSpec]) -> _Read:
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
     )
-    with csv.open_csv(path, parse_options=parsing, convert_options=converting) as reader:
+    with csv.open_csv(_ended(path), parse_options=parsing, convert_options=converting) as reader:
         for part in gathered(reader, reader.schema):
             yield part, names
+
+
+def _ended(path: Path) -> pa.NativeFile | Path:
+    """The file; a header without an end of its line, as exports without rows are, gets the one that Arrow asks for."""
+    with pa.input_stream(path, compression="detect") as stream:
+        head = stream.read(_HEADER_BYTES)
+    return pa.BufferReader(head + b"\n") if len(head) < _HEADER_BYTES and not {10, 13} & set(head) else path
 
 
 def gathered(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:

@@ -1,6 +1,7 @@
 """Files and pushed rows into a record's types: rows that break its rules are set aside, faults say why."""
 
 import contextlib
+import gzip
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -66,6 +67,26 @@ def test_csv(tmp_path, read_source):
     assert prepared.rows.to_pylist() == ROWS
     assert len(prepared.set_aside) == 0
     assert prepared.rows.schema.field("origin").type == pa.string()
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_csv_of_a_header_alone_has_no_rows(tmp_path, read_source, end):
+    """As programs export a table without rows, with an end of the line or without."""
+    (tmp_path / "w.csv").write_bytes(b"\xef\xbb\xbfwind,origin,observed,code" + end.encode())
+    with gzip.open(tmp_path / "w.csv.gz", "wb") as packed:
+        packed.write((tmp_path / "w.csv").read_bytes())
+    for name in ("w.csv", "w.csv.gz"):
+        prepared = read_source(SOURCE, [tmp_path / name])
+        assert prepared.rows.to_pylist() == []
+        assert prepared.rows.schema.field("origin").type == pa.string()
+
+
+def test_a_csv_with_other_separators_says_so(tmp_path, read_source):
+    (tmp_path / "w.csv").write_text(CSV.replace(",", ";"))
+    with pytest.raises(DataError) as caught:
+        read_source(SOURCE, [tmp_path / "w.csv"])
+    assert caught.value.code == "MS-2111"
+    assert "by commas instead of ';'" in caught.value.fix
 
 
 def test_json_lines_and_arrays(tmp_path, read_source):
