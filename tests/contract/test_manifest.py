@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,26 @@ def test_a_foreign_file_is_left_alone(tmp_path):
     with pytest.raises(StoreError) as caught:
         open_manifest(SqliteSettings(), tmp_path)
     assert caught.value.fix
+
+
+def test_vectors_of_a_file_of_the_first_schema_are_kept(tmp_path):
+    path = tmp_path / "indexes" / "manifest.db"
+    open_manifest(SqliteSettings(), tmp_path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript("""
+            drop table rag_vector;
+            create table rag_vector (embedder_id text not null, text_hash text not null, vector blob not null,
+                used_us integer not null, primary key (embedder_id, text_hash)) without rowid;
+            create index rag_vector_used on rag_vector (used_us);
+            insert into rag_vector values ('e', 'one', x'01', 1), ('e', 'two', x'02', 2), ('f', 'one', x'03', 3);
+            pragma user_version = 1;
+        """)
+    found = open_manifest(SqliteSettings(), tmp_path)
+    assert found.vectors("e", ["one", "two", "three"]) == {"one": b"\1", "two": b"\2"}
+    found.put_vectors("e", {"one": b"\4"}, 4)
+    assert found.trim_vectors(2) == 1
+    assert (found.vectors("e", ["one", "two"]), found.vectors("f", ["one"])) == ({"one": b"\4"}, {"one": b"\3"})
+    found.close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("pragma user_version").fetchone() == (2,)
+        assert db.execute("select name from sqlite_master where name = 'rag_vector_1'").fetchall() == []

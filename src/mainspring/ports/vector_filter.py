@@ -337,6 +337,8 @@ def _no_string(value: object) -> str:
 
 
 def _half(value: str) -> str:
+    if value.isascii():
+        return ""
     try:
         value.encode()
     except UnicodeEncodeError:

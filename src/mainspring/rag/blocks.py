@@ -32,6 +32,8 @@ _LEAVES: Mapping[str, Kind] = {
 _CONTAINERS = frozenset(("List", "Item", "BlockQuote"))
 _DEPTH = 20
 """Containers in containers whose parts are told apart; what is deeper is one part."""
+_BLOCKS = _CONTAINERS.union(_LEAVES)
+_TEXTS = frozenset(("Text", "Code"))
 _BREAKS = frozenset(("SoftBreak", "HardBreak"))
 _LINE = re.compile(r"\r\n?|\n")
 _Tag: TypeAlias = str | Mapping[str, object]
@@ -115,21 +117,23 @@ class _Reading:
     def take(self, event: _Tag, place: Span) -> None:
         """The next event and the bytes that it is about."""
         if isinstance(event, str):
-            if event in _BREAKS:
-                self._words.append(" ")
-            elif event == "Rule":
+            if event == "Rule":
                 self._leaf("prose", place)
+            elif self._heading is not None and event in _BREAKS:
+                self._words.append(" ")
             return
-        for happens, tag in event.items():  # there is one
-            if happens == "Start":
-                self._start(tag, place)
-            elif happens == "End":
-                self._end(tag)
-            elif self._heading is not None and happens in ("Text", "Code"):
-                self._words.append(str(tag))
+        ((happens, tag),) = event.items()
+        if happens == "Start":
+            self._start(tag, place)
+        elif happens == "End":
+            self._end(tag)
+        elif self._heading is not None and happens in _TEXTS:
+            self._words.append(str(tag))
 
     def _start(self, tag: object, place: Span) -> None:
         name = tag if isinstance(tag, str) else next(iter(tag))  # type: ignore[call-overload]
+        if name not in _BLOCKS:
+            return
         if name in _CONTAINERS:
             if len(self._open) == _DEPTH:
                 self._leaf("prose", place)
@@ -140,7 +144,7 @@ class _Reading:
             level = int(tag["Heading"]["level"][1:])  # type: ignore[index]
             self._heading = (*self._span(place), level)
             self._words = []
-        elif name in _LEAVES:
+        else:
             fenced = name == "CodeBlock" and not isinstance(tag["CodeBlock"], str)  # type: ignore[index]
             self._leaf("fence" if fenced else _LEAVES[name], place)
 

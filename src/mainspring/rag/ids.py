@@ -22,12 +22,10 @@ def chunk_id(document_id: str, path: Sequence[str], embedded: str, occurrence: i
 
     Each part goes in with its length, so that no two lists of parts read alike.
     """
-    digest = hashlib.blake2b(digest_size=16)
-    for part in (document_id, str(len(path)), *path, embedded, str(occurrence)):
-        data = part.encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.hexdigest()
+    parts = (document_id, str(len(path)), *path, embedded, str(occurrence))
+    data = [part.encode("utf-8", "surrogatepass") for part in parts]
+    framed = b"".join([piece for part in data for piece in (len(part).to_bytes(8, "little"), part)])
+    return hashlib.blake2b(framed, digest_size=16).hexdigest()
 
 
 def chunk_ids(document_id: str, chunks: Iterable[tuple[Sequence[str], str]]) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, repeat
 from typing import TYPE_CHECKING, cast
 
 from mainspring.lazy import lazy
@@ -113,23 +113,27 @@ class Ruler:
         if len(self._words) > _KEPT:
             self._words, self._parts = {}, {}
         known = self._words
+        missing = set(words).difference(known)
+        plain = self._plain(missing)
+        found = _PART.findall(" ".join(plain))  # over all at once, a space between two words
         parts = self._parts
-        missing = self._apart(set(words).difference(known))
-        self._encode(list({part for found in missing.values() for part in found if part not in parts}), parts)
-        known.update((word, sum([parts[part] for part in found])) for word, found in missing.items())
+        whole = missing.difference(plain)
+        self._encode(list(whole.union(found).difference(parts, " ")), parts)
+        known.update(zip(plain, _sums(found, parts), strict=True))
+        known.update((word, parts[word]) for word in whole)
         return known
 
-    def _apart(self, words: Iterable[str]) -> dict[str, list[str]]:
-        """The runs of letters and digits, and the single marks, that BERT's tokenizers look at one by one anyway.
+    def _plain(self, words: Iterable[str]) -> list[str]:
+        """The words whose runs of letters and digits, and single marks, BERT's tokenizers look at one by one anyway.
 
-        There are far fewer of them than of words with their brackets and dots. Beyond ASCII, and where one of the
+        There are far fewer of those than of words with their brackets and dots. Beyond ASCII, and where one of the
         tokenizer's own tokens is spelt out, the word is given to it as it stands.
         """
         plain = [word for word in words if word.isascii()]
         written = " ".join(plain)
         if not written.isprintable() or self._single.search(written):
             plain = [word for word in plain if word.isprintable() and not self._single.search(word)]
-        return {word: [word] for word in words} | {word: _PART.findall(word) for word in plain}
+        return plain
 
     def _encode(self, texts: list[str], known: dict[str, int]) -> None:
         if texts:
@@ -140,11 +144,17 @@ class Ruler:
         """Long words, such as sentences of a script without spaces, with a place for each of their tokens."""
         spread: list[int] = []
         each: list[int] = []
-        for word, place, count in zip(words, places, counts, strict=True):
-            starts = self._starts(word) if count > _LONG else []
-            spread += [place + start for start in starts] if starts else [place]
-            each += [1] * len(starts) if starts else [count]
-        return spread, each
+        inside: dict[str, list[int]] = {}  # a table's rules are all alike
+        done = 0
+        for number in [number for number, count in enumerate(counts) if count > _LONG]:
+            word, place = words[number], places[number]
+            if word not in inside:
+                inside[word] = self._starts(word)
+            if starts := inside[word]:
+                spread += [*places[done:number], *(place + start for start in starts)]
+                each += [*counts[done:number], *repeat(1, len(starts))]
+                done = number + 1
+        return spread + places[done:], each + counts[done:]
 
     def _starts(self, text: str) -> list[int]:
         """The character at which each token begins, rising."""
@@ -156,6 +166,19 @@ class Ruler:
         pieces = [text[start:end] for start, end in pairwise(edges)]
         encoded = self._tokenizer.encode_batch(pieces, add_special_tokens=False)
         return _rising(edge + start for edge, one in zip(edges, encoded, strict=False) for start, _ in one.offsets)
+
+
+def _sums(parts: Sequence[str], counts: Mapping[str, int]) -> Iterator[int]:
+    """The counts of each word's parts together; words are parted by a space, and no word is none."""
+    total = 0
+    for part in parts:
+        if part == " ":
+            yield total
+            total = 0
+        else:
+            total += counts[part]
+    if parts:
+        yield total
 
 
 def _beginnings(text: str) -> list[int]:

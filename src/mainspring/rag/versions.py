@@ -14,18 +14,18 @@ from mainspring.ports.manifest import DocumentRow, IndexVersion, Manifest
 from mainspring.ports.objects import Objects
 from mainspring.ports.parser import Parsed, Parser
 from mainspring.ports.vector_store import VectorStore
-from mainspring.rag.chunk import Chunker, ChunkSpec
+from mainspring.rag.chunk import Chunk, Chunker, ChunkSpec
 from mainspring.rag.ruler import Ruler
 from mainspring.rag.shape import IndexShape, VersionShape, collection
 from mainspring.rag.sync import Folder, Progress, SyncCounts, sync_documents
 from mainspring.rag.write import VersionWriter, WriteCounts
 
-__all__ = ["IndexPorts", "IndexReport", "Judgement", "bring_up", "roll_back"]
+__all__ = ["UNINDEXED", "IndexPorts", "IndexReport", "Judgement", "bring_up", "roll_back"]
 
 _SAMPLE, _BEGINNING = 64, 16_000
 """Documents, and characters of each, that say how long chunks are: a few hundred chunks tell it within some percent."""
 _VECTORS = 2_000_000
-_UNINDEXED = 4_000
+UNINDEXED = 4_000
 """Points without a graph: looking at each takes a third of a millisecond at most, and misses none."""
 _SPARE = 1
 """How many retired versions are kept for a rollback."""
@@ -120,13 +120,13 @@ def bring_up(
         shape.name, folders, ports.manifest, ports.objects, ports.parser, now=ports.now, progress=progress
     )
     rows = ports.manifest.documents(shape.name)
-    target, chunker = _target(shape, rows, ports)
+    target, chunker, cut = _target(shape, rows, ports)
     live = ports.manifest.live(shape.name)
     notes: list[str] = []
     for other in ports.manifest.versions(shape.name):
         if other.version != target.version and other.state in ("live", "retired"):
             _follow(other, rows, ports, notes)
-    writer = _writer(target, chunker, ports, progress)
+    writer = _writer(target, chunker, ports, progress, cut)
     written = writer.bring_up(rows)
     target = writer.version
     _tidy(target, ports, progress)
@@ -177,8 +177,10 @@ def chunker_of(version: IndexVersion, embedder: Embedder) -> Chunker:
     return Chunker(Ruler.of(embedder), shape.chunks, embedder.max_tokens)
 
 
-def _target(shape: IndexShape, rows: Sequence[DocumentRow], ports: IndexPorts) -> tuple[IndexVersion, Chunker]:
-    """The version of this shape, begun, with its place in the store, when there is none; and what cuts for it."""
+def _target(
+    shape: IndexShape, rows: Sequence[DocumentRow], ports: IndexPorts
+) -> tuple[IndexVersion, Chunker, dict[str, list[Chunk]]]:
+    """The version of this shape, begun where there is none, with its place in the store; its chunker; what is cut."""
     embedder = ports.embedder
     tokens = embedder.max_tokens if shape.tokens is None else min(shape.tokens, embedder.max_tokens)
     wanted = VersionShape(
@@ -189,10 +191,11 @@ def _target(shape: IndexShape, rows: Sequence[DocumentRow], ports: IndexPorts) -
         if version.spec_hash == wanted.hash and version.state != "failed":
             made = msgspec.convert(version.spec, VersionShape)
             ports.store.create(collection(shape.name, version.version), made.schema())
-            return version, chunker_of(version, embedder)
+            return version, chunker_of(version, embedder), {}
     number = versions[0].version + 1 if versions else 1
     chunker = Chunker(Ruler.of(embedder), wanted.chunks, embedder.max_tokens)
-    measured = msgspec.structs.replace(wanted, words=_mean_words(rows, ports.objects, chunker))
+    words, cut = _mean_words(rows, ports.objects, chunker)
+    measured = msgspec.structs.replace(wanted, words=words)
     spec = cast("dict[str, object]", msgspec.to_builtins(measured))
     version = IndexVersion(
         shape.name, number, "building", wanted.hash, spec, embedder.id, embedder.dims, 0, {}, ports.now()
@@ -200,25 +203,39 @@ def _target(shape: IndexShape, rows: Sequence[DocumentRow], ports: IndexPorts) -
     if not ports.manifest.add_version(version):
         raise _moved_meanwhile(shape.name)
     ports.store.create(collection(shape.name, number), measured.schema())
-    return version, chunker
+    return version, chunker, cut
 
 
-def _mean_words(rows: Sequence[DocumentRow], objects: Objects, chunker: Chunker) -> float:
-    """Words of a chunk on average, over a sample that is the same every time: beginnings of some of the documents."""
+def _mean_words(
+    rows: Sequence[DocumentRow], objects: Objects, chunker: Chunker
+) -> tuple[float, dict[str, list[Chunk]]]:
+    """Words of a chunk on average, over a sample that is the same every time: beginnings of some of the documents.
+
+    Those that are no longer than that are cut by then; their chunks come along, by the digest of their text.
+    """
+    cut: dict[str, list[Chunk]] = {}
     readable = sorted((row for row in rows if row.parsed), key=lambda row: row.document_id)
     words: list[int] = []
     for row in readable[:: -(-len(readable) // _SAMPLE) or 1]:
         parsed = msgspec.json.decode(objects.get(row.parsed), type=Parsed)
         chunks = chunker.chunks(msgspec.structs.replace(parsed, text=parsed.text[:_BEGINNING]))
-        if len(parsed.text) > _BEGINNING and len(chunks) > 1:
+        if len(parsed.text) <= _BEGINNING:
+            cut[row.parsed] = chunks
+        elif len(chunks) > 1:
             del chunks[-1]  # it is cut off
         words += [len(chunk.text.split()) for chunk in chunks]
-    return sum(words) / len(words) if words else 0.0
+    return (sum(words) / len(words) if words else 0.0), cut
 
 
-def _writer(version: IndexVersion, chunker: Chunker, ports: IndexPorts, progress: Progress) -> VersionWriter:
+def _writer(
+    version: IndexVersion,
+    chunker: Chunker,
+    ports: IndexPorts,
+    progress: Progress = lambda what, done, of: None,
+    cut: dict[str, list[Chunk]] | None = None,
+) -> VersionWriter:
     return VersionWriter(
-        version, ports.manifest, ports.objects, ports.store, ports.embedder, chunker, ports.now, progress
+        version, ports.manifest, ports.objects, ports.store, ports.embedder, chunker, ports.now, progress, cut or {}
     )
 
 
@@ -231,7 +248,7 @@ def _follow(version: IndexVersion, rows: Sequence[DocumentRow], ports: IndexPort
     if version.embedder_id != ports.embedder.id:
         notes.append(f"version {version.version} stays as it is: its embedder {version.embedder_id} is not configured")
         return
-    _writer(version, chunker_of(version, ports.embedder), ports, lambda what, done, of: None).bring_up(rows)
+    _writer(version, chunker_of(version, ports.embedder), ports).bring_up(rows)
 
 
 def _note_other_store(index: str, live: int | None, ports: IndexPorts, notes: list[str]) -> None:
@@ -248,7 +265,7 @@ def _note_other_store(index: str, live: int | None, ports: IndexPorts, notes: li
 def _tidy(version: IndexVersion, ports: IndexPorts, progress: Progress) -> None:
     place = collection(version.index, version.version)
     stats = ports.store.stats(place)
-    if stats.unindexed > max(_UNINDEXED, stats.rows // 10):
+    if stats.unindexed > max(UNINDEXED, stats.rows // 10):
         progress("optimize", 0, stats.rows)
         ports.store.optimize(place)
 

@@ -33,6 +33,8 @@ __all__ = ["VersionWriter", "WriteCounts"]
 
 T = TypeVar("T")
 _CHUNKS = 512
+_COMMITTED = 2_048
+"""Chunks of a batch: what is written and flushed together. Their vectors are kept before, `_CHUNKS` at a time."""
 _PAGE = 10_000
 
 
@@ -75,6 +77,7 @@ class VersionWriter:
         chunker: cuts its documents.
         now: microseconds since 1970.
         progress: told how far it is.
+        cut: chunks of documents that were cut before, by the digest of their text; they are used once.
     """
 
     version: IndexVersion
@@ -85,6 +88,7 @@ class VersionWriter:
     chunker: Chunker
     now: Callable[[], int]
     progress: Progress = lambda what, done, of: None
+    cut: dict[str, list[Chunk]] = field(default_factory=dict)
     counts: WriteCounts = field(default_factory=WriteCounts)
 
     def bring_up(self, rows: Sequence[DocumentRow]) -> WriteCounts:
@@ -189,15 +193,16 @@ class VersionWriter:
         waiting: list[_Prepared] = []
         for row in todo:
             waiting.append(self._prepared(row))
-            if sum(len(one.chunks) for one in waiting) >= _CHUNKS:
+            if sum(len(one.chunks) for one in waiting) >= _COMMITTED:
                 self._commit(waiting, len(todo))
                 waiting = []
         if waiting:
             self._commit(waiting, len(todo))
 
     def _prepared(self, row: DocumentRow) -> _Prepared:
-        parsed = msgspec.json.decode(self.objects.get(row.parsed), type=Parsed)
-        chunks = self.chunker.chunks(parsed)
+        chunks = self.cut.pop(row.parsed, None)
+        if chunks is None:
+            chunks = self.chunker.chunks(msgspec.json.decode(self.objects.get(row.parsed), type=Parsed))
         hashes = [text_hash(chunk.text) for chunk in chunks]
         ids = chunk_ids(row.document_id, [(chunk.path, made) for chunk, made in zip(chunks, hashes, strict=True)])
         return _Prepared(row, chunks, ids, hashes)

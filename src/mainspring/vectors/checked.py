@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import uuid
@@ -92,10 +93,16 @@ def keys_of(keys: Iterable[object]) -> None:
         UsageError: MS-2655.
     """
     for key in keys:
-        if not isinstance(key, str) or not _KEY.fullmatch(key):
+        if not isinstance(key, str) or not _is_key(key):
             raise _cannot(
                 f"{key!r:.60} is no key of a payload", "a letter, then letters, digits, _ . and -, at most 128"
             )
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_key(key: str) -> bool:
+    """Whether it may be a payload's key; points have the same few over and over."""
+    return _KEY.fullmatch(key) is not None
 
 
 def payload_of(payload: Mapping[str, object], types: Mapping[str, FieldType]) -> dict[str, object]:

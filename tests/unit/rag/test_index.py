@@ -28,6 +28,7 @@ from mainspring.choose.sharing import SharedStore
 from mainspring.declare.identity import ANYONE, Identity
 from mainspring.errors import MainspringError, RefusedError, UsageError
 from mainspring.ports.parser import Parsed, Refused
+from mainspring.rag.chunk import Chunker
 from mainspring.rag.ids import point_id
 from mainspring.rag.retrieve import IndexSearcher
 from mainspring.rag.search import SearchRequest
@@ -529,6 +530,16 @@ def test_a_version_knows_how_long_its_chunks_are(library):
     page = library.store.scroll(collection("library", version.version), limit=5_000)
     words = [len(point.payload["text"].split()) for point in page.points]
     assert version.spec["words"] == pytest.approx(sum(words) / len(words), rel=0.1)
+
+
+def test_a_short_document_is_cut_once(library, monkeypatch):
+    cut = []
+    inner = Chunker.chunks
+    monkeypatch.setattr(Chunker, "chunks", lambda self, parsed: cut.append(parsed.text) or inner(self, parsed))
+    library.write(**{animal: about(animal) for animal in ANIMALS})
+    library.sync()
+    assert len(cut) == len(set(cut)) == len(ANIMALS)
+    library.consistent()
 
 
 @pytest.mark.parametrize(("k", "looked_at"), [(1, 50), (10, 50), (80, 160), (1000, 1000)])

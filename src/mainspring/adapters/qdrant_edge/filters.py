@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
 from mainspring.lazy import lazy
@@ -40,8 +40,8 @@ def having(ids: Sequence[str]) -> edge.Filter:
 def native(filter: Filter) -> edge.Filter:
     """The filter in Qdrant's terms; a missing field makes a leaf false there too."""
     match filter:
-        case And(parts):
-            return edge.Filter(must=[native(part) for part in parts])
+        case And():
+            return edge.Filter(must=list(_conditions(filter)))
         case Or(()):
             return having(())
         case Or(parts):
@@ -54,6 +54,17 @@ def native(filter: Filter) -> edge.Filter:
             return edge.Filter(must=[_condition(filter)])
 
 
+def _conditions(filter: Filter) -> Iterator[edge.FieldCondition | edge.Filter]:
+    """What all must hold, side by side: the engine asks a filter in a filter about each candidate anew."""
+    if isinstance(filter, And):
+        for part in filter.filters:
+            yield from _conditions(part)
+    elif isinstance(filter, (Eq, In, Any, Range)):
+        yield _condition(filter)
+    else:
+        yield native(filter)
+
+
 def _condition(leaf: Eq | In | Any | Range) -> edge.FieldCondition | edge.Filter:
     if isinstance(leaf, Range):
         return edge.FieldCondition(key_of(leaf.field), range=edge.RangeFloat(**dict(leaf.bounds)))
@@ -64,7 +75,8 @@ def _condition(leaf: Eq | In | Any | Range) -> edge.FieldCondition | edge.Filter
         return edge.Filter(should=[_equal(leaf.field, value) for value in values])
     if isinstance(values[0], bool):
         return edge.FieldCondition(key_of(shadow_of(leaf.field)), match=edge.MatchAny([str(value) for value in values]))
-    return edge.FieldCondition(key_of(leaf.field), match=edge.MatchAny(cast("list[str]", list(values))))
+    match = edge.MatchAny(cast("list[str]", list(values))) if len(values) > 1 else edge.MatchValue(cast(str, values[0]))
+    return edge.FieldCondition(key_of(leaf.field), match=match)
 
 
 def _equal(field: str, value: object) -> edge.FieldCondition:

@@ -25,8 +25,15 @@ from mainspring.ports.manifest import (
 
 __all__ = ["MANIFEST", "SqliteManifest", "open_manifest"]
 
+_VECTORS = (
+    """create table rag_vector (embedder_id text not null, text_hash text not null, vector blob not null,
+    used_us integer not null, primary key (embedder_id, text_hash))""",
+    "create index rag_vector_used on rag_vector (used_us)",
+)
+"""With row ids: in the primary key's own tree each vector would spill to a page of its own, at thrice the cost."""
+
 MANIFEST = Schema(
-    1,
+    2,
     """
 create table rag_document (idx text not null, document_id text not null, source text not null, uri text not null,
     size integer not null, mtime_ns integer not null, etag text not null, content_hash text not null,
@@ -42,9 +49,6 @@ create table rag_chunk (idx text not null, version integer not null, document_id
     ordinal integer not null, chunk_id text not null, path text not null, start integer not null,
     "end" integer not null, page_first integer, page_last integer, text_hash text not null, tokens integer not null,
     primary key (idx, version, document_id, ordinal)) without rowid;
-create table rag_vector (embedder_id text not null, text_hash text not null, vector blob not null,
-    used_us integer not null, primary key (embedder_id, text_hash)) without rowid;
-create index rag_vector_used on rag_vector (used_us);
 create table rag_version (idx text not null, version integer not null, state text not null
         check (state in ('building', 'evaluating', 'live', 'retired', 'failed')),
     spec_hash text not null, spec text not null, embedder_id text not null, dims integer not null,
@@ -55,7 +59,18 @@ create table rag_alias (seq integer primary key, idx text not null, version inte
 create index rag_alias_index on rag_alias (idx, seq);
 create trigger rag_alias_no_update before update on rag_alias
     begin select raise(abort, 'rag_alias rows are immutable'); end;
-""",
+"""
+    + ";\n".join(_VECTORS)
+    + ";",
+    {
+        1: (
+            "alter table rag_vector rename to rag_vector_1",
+            "drop index rag_vector_used",
+            *_VECTORS,
+            "insert into rag_vector select embedder_id, text_hash, vector, used_us from rag_vector_1",
+            "drop table rag_vector_1",
+        )
+    },
 )
 """The manifest's tables."""
 
