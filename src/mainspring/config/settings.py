@@ -26,7 +26,8 @@ DEV_DEFAULT = "default of profile dev"
 _SECRET = re.compile(r"^(env|file):(.+)$")
 _HIDDEN = "******"
 _INLINE = re.compile(r"\$\{(env|file):([^}]+)\}")
-_OF_NAMES = ("sources", "documents", "endpoints", "callers", "limits", "prices", "capacity", "mcp")
+_LIMITED = ("limits", "tenant_limits", "model_limits")
+_OF_NAMES = ("sources", "documents", "endpoints", "callers", *_LIMITED, "prices", "capacity", "mcp")
 """Sections with a part for each of the app's names."""
 _DEV = {
     "management.enabled": True,

@@ -40,8 +40,7 @@ from mainspring.protocols.openapi.rest import add_openapi_route
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
 from mainspring.server.answering.assistants import Assistants
-from mainspring.server.answering.language import Language, bearers_of, keys_of
-from mainspring.server.answering.records import calls_of, spent_of
+from mainspring.server.answering.language import Language, bearers_of
 from mainspring.server.answering.talking import Talking
 from mainspring.server.counting import RequestCounts
 from mainspring.server.features.feast import FeastVectors
@@ -370,9 +369,8 @@ class Listeners:
         if not language:
             return
         kept = StoredResponses(self._state.services.state / "log" / "responses.db", time.time)
-        keys, models = keys_of(settings), Router()
-        spent = spent_of(calls_of(self._state.services), keys)
-        gateway = language.outer(keys, others=bearers_of(self._callers), spent=spent)
+        models = Router()
+        gateway = language.outer(others=bearers_of(self._callers))
         self._gateway = gateway
         add_llm_routes(models, gateway, kept)
         if "oip" in served_protocols(settings):

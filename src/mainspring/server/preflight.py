@@ -25,6 +25,7 @@ from mainspring.features.sources.place import outside_of
 from mainspring.features.steps import files_of
 from mainspring.llm.sizing import sizings
 from mainspring.plan.graph import Node, Plan
+from mainspring.server.answering.budgets import budgets_of
 from mainspring.server.answering.outside import outside_servers
 from mainspring.server.http.cors import cors_of
 from mainspring.server.http.listening import api_keys, exposed_pages, management_keys, served_protocols
@@ -48,7 +49,7 @@ def preflight(services: Services, plan: Plan) -> Mapping[str, tuple[str, ...]]:
 
     Raises:
         ConfigError: MS-3007, MS-3010 to MS-3015, MS-3020 to MS-3022, MS-3040, MS-3041, MS-3065 to MS-3067,
-            MS-3085 to MS-3088.
+            MS-3085 to MS-3088, MS-3170.
         DataError: MS-2112, a source's path leads to no file.
     """
     settings = services.settings
@@ -68,6 +69,7 @@ def preflight(services: Services, plan: Plan) -> Mapping[str, tuple[str, ...]]:
         for secret in spec_of(cast("Step[..., object]", node.declaration)).options.secrets:
             declared_secret(secret, services, str(node.origin))
     _listeners_can_open(settings)
+    budgets_of(settings, plan)
     return chosen
 
 
