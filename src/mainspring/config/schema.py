@@ -190,6 +190,12 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec(
         "server.oidc.issuer", str, None, "an OpenID Connect issuer, as its tokens name it; its tokens let in then"
     ),
+    SettingSpec(
+        "server.oidc.resource",
+        str,
+        None,
+        "this server's address as clients of MCP see it; as each request names it when left out",
+    ),
     SettingSpec("server.oidc.audience", list, [], "what a token must be for: one of these"),
     SettingSpec(
         "server.oidc.algorithms",

@@ -63,6 +63,7 @@ from mainspring.server.http.listening import (
     served_protocols,
 )
 from mainspring.server.http.rates import Rates
+from mainspring.server.http.resource import resource_of
 from mainspring.server.http.wires import CHANGED, MANAGED, ModelWires
 from mainspring.server.management.pages import Managed, actuator_pages
 from mainspring.server.management.registering import Instance, Registration
@@ -268,6 +269,8 @@ class Listeners:
             rates=self._rates,
             refused=self._counts.refused,
         )
+        if (resource := resource_of(settings)) is not None:
+            let_in = resource.guarding(let_in)
         listener = Listener(
             self._router,
             limits,
@@ -366,6 +369,8 @@ class Listeners:
         if shown or searchers:
             offer = Offer(lambda: searchers, lambda: shown)
             add_mcp_routes(router, McpServer(offer, self._app, _version(), self._fault), who)
+            if (resource := resource_of(settings)) is not None:
+                resource.add_routes(router)
         if not language:
             return
         kept = StoredResponses(self._state.services.state / "log" / "responses.db", time.time)
