@@ -303,3 +303,18 @@ def test_two_projects_whose_modules_are_called_alike_are_two_apps(
         assert load_app(load_settings(tmp_path / name)).name == name
     for name in [name for name in sys.modules if name.partition(".")[0] == "namesake"]:
         del sys.modules[name]
+
+
+def test_variables_reach_settings_of_several_words(tmp_path: Path) -> None:
+    (tmp_path / "mainspring.toml").write_text("")
+    environment = {
+        "MAINSPRING_LIMITS_WEB_WINDOW_S": "5",
+        "MAINSPRING_TENANT_LIMITS_BIG_CO_MONEY_MICRO": "7",
+        "MAINSPRING_MODEL_LIMITS_CHAT_TOKENS": "9",
+        "MAINSPRING_LIMITS_WEB_NOTHING": "1",
+    }
+    settings = load_settings(tmp_path, profile="dev", environment=environment)
+    assert settings.number("limits.web.window_s") == 5
+    assert settings.whole("tenant_limits.big_co.money_micro") == 7
+    assert settings.whole("model_limits.chat.tokens") == 9
+    assert not any("nothing" in key for key in settings.values)
