@@ -102,7 +102,8 @@ class Language:
         )
         self.prompts = Prompts(services, plan)
         self._budgets = budgets or Budgets()
-        self._keys = [] if budgets is None else keys_of(self._settings, budgets.callers)
+        known = budgets is not None and bool(self._engines)
+        self._keys = keys_of(self._settings, self._budgets.callers) if known else []
         self.inner = self._gateway(self._routes(), self._keys)
 
     def __bool__(self) -> bool:
