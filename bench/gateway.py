@@ -2,11 +2,12 @@
 
     python bench/gateway.py                 ours alone
     python bench/gateway.py --peers         and LiteLLM and Portkey, each put under bench/.peers by this script
+    python bench/gateway.py --peer portkey  Portkey alone, in turns with ours before the same upstream
 
 On are: keys (hashed), limits on requests, tokens and concurrency, a budget of money, routing over two targets, prices,
 and a record of every request in SQLite. Ours and LiteLLM answer from memory (LiteLLM's ``mock_response``), so that no
-upstream's client counts; Portkey, which cannot, proxies to a small upstream in a process of its own, and so does ours
-in its line when the ``openai`` adapter is there.
+upstream's client counts; Portkey, which cannot, proxies to a small upstream in a process of its own, and in its lines
+ours proxies there too, by the ``openai`` adapter.
 
 Bars: <= 200 us a request, <= 15 us a chunk, >= 50x LiteLLM's and >= 5x Portkey's requests a CPU second.
 Also printed, without a bar here: how long after its client has left a stream's engine is cancelled.
@@ -138,8 +139,10 @@ def wait_for(port: int, request: bytes, process: subprocess.Popen[bytes], second
 # -- the sides ---------------------------------------------------------------------------------------------------------
 
 
-def serve_ours(port: int, folder: Path) -> None:
-    """Our server, in this process, until SIGTERM."""
+def serve_ours(port: int, folder: Path, behind: int = 0) -> None:
+    """Our server, in this process, until SIGTERM; it answers from memory, or by the upstream at the port `behind`."""
+    from mainspring.adapters.openai.engine import open_engine
+    from mainspring.adapters.openai.settings import OpenAISettings
     from mainspring.llm.cost import Price, PriceTable
     from mainspring.llm.gateway import Gateway
     from mainspring.llm.keys import digest_of
@@ -194,7 +197,8 @@ def serve_ours(port: int, folder: Path) -> None:
     async def left(request: Request) -> Response:
         return Response(200, json.dumps(Memory.left).encode())
 
-    engines = [Memory(), Memory()]
+    upstream = OpenAISettings(url=f"http://127.0.0.1:{behind}/v1", model="m")
+    engines = [open_engine(upstream, folder) if behind else Memory() for _ in range(2)]
     targets = tuple(
         Target(name=f"u{n}", engine=engine, model="m", provider="p")  # type: ignore[arg-type]
         for n, engine in enumerate(engines)
@@ -380,42 +384,61 @@ def peers(folder: Path) -> dict[str, float]:
         print(f"LiteLLM: {found['LiteLLM']:,.0f} us CPU a request", flush=True)
     finally:
         stop(process)
+    return found
+
+
+def beside_portkey(folder: Path) -> tuple[float, float] | None:
+    """Portkey's and our CPU a request, in microseconds, in turns before one upstream; the best round of each."""
     if shutil.which("npm") is None:
         print("Portkey is left out: apt-get install nodejs npm", file=sys.stderr)
-        return found
-    behind, port = free_port(), free_port()
+        return None
+    behind, port, our_port = free_port(), free_port(), free_port()
     upstream, process = start("--serve", "upstream", str(behind), ""), portkey(port)
+    own = start("--serve", "ours", str(our_port), str(folder), str(behind))
+    best = [float("inf"), float("inf")]
     headers = (
         "authorization: Bearer x",
         "x-portkey-provider: openai",
         f"x-portkey-custom-host: http://127.0.0.1:{behind}/v1",
     )
     try:
-        ask = post("/v1/chat/completions", BODY, headers)
-        wait_for(port, ask, process)
-        measured(process.pid, port, ask, 640)
-        found["Portkey"] = min(measured(process.pid, port, ask, 3200)[0] for _ in range(ROUNDS))
+        asks = post("/v1/chat/completions", BODY, headers), post("/v1/chat/completions", BODY, KEY)
+        sides = tuple(zip((process, own), (port, our_port), asks, strict=True))
+        for side, its_port, ask in sides:
+            wait_for(its_port, ask, side)
+            answers = measured(side.pid, its_port, ask, 640)[2]
+            assert all(ANSWER.encode() in answer for answer in answers), "an answer is not the upstream's"
+        for number in range(ROUNDS):
+            costs = [measured(side.pid, its_port, ask, 3200)[0] for side, its_port, ask in sides]
+            best = [min(pair) for pair in zip(best, costs, strict=True)]
+            print(
+                f"round {number + 1}: Portkey {costs[0]:,.0f} us CPU a proxied request, ours {costs[1]:,.1f}: "
+                f"{costs[0] / costs[1]:.1f}x",
+                flush=True,
+            )
     finally:
-        stop(process, upstream)
-    return found
+        stop(process, upstream, own)
+    return best[0], best[1]
 
 
 def main(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["--serve"]:
         if arguments[1] == "ours":
-            serve_ours(int(arguments[2]), Path(arguments[3]))
+            serve_ours(int(arguments[2]), Path(arguments[3]), *map(int, arguments[4:]))
         else:
             serve_upstream(int(arguments[2]))
         return 0
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        request, chunk = ours(folder, 16_000)
-        met = [("200 us a request", request <= 200), ("15 us a chunk", chunk <= 15)]
-        if "--peers" in arguments:
-            for name, cost in peers(folder).items():
-                bar = {"LiteLLM": 50, "Portkey": 5}[name]
+        folder, met = Path(temporary), list[tuple[str, bool]]()
+        if "--peer" not in arguments:
+            request, chunk = ours(folder, 16_000)
+            met += [("200 us a request", request <= 200), ("15 us a chunk", chunk <= 15)]
+            for name, cost in (peers(folder) if "--peers" in arguments else {}).items():
                 print(f"{name}: {cost:,.0f} us CPU a request, {cost / request:.1f}x ours")
-                met.append((f"{bar}x {name}", cost / request >= bar))
+                met.append((f"50x {name}", cost / request >= 50))
+        if ("--peers" in arguments or "--peer" in arguments) and (both := beside_portkey(folder)) is not None:
+            print(f"Portkey: {both[0]:,.0f} us CPU a proxied request, ours {both[1]:,.1f}: {both[0] / both[1]:.1f}x")
+            met.append(("5x Portkey", both[0] / both[1] >= 5))
     for bar, well in met:
         print(f"bar {bar}: {'met' if well else 'missed'}")
     return int(not all(well for _, well in met))

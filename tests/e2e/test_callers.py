@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import sqlite3
@@ -12,7 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import httpx
 import pytest
+from mcp import ClientSession
+from mcp.client.auth.utils import extract_resource_metadata_from_www_auth
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.auth import ProtectedResourceMetadata
+from mcp.shared.auth_utils import check_resource_allowed
 
 from e2e.conftest import Served, call, mainspring, serve
 from e2e.test_indexes import APP, search, uris
@@ -161,11 +168,45 @@ def test_the_groups_of_a_token_decide_what_is_found(tmp_path: Path, issued: Issu
         for groups in (None, [], ["others"], {"staff": True}, "group:staff"):
             assert uris(search(served, earns, bearer(issued.token(groups=groups)))) == {"pump.md"}
         assert call(f"{served.url}/v1/indexes")[0] == 401
+        asyncio.run(ask_by_mcp(served, earns, issued))
         assert "securitySchemes" in json.loads(
             call(f"{served.url}/openapi.json", headers=bearer(issued.token()))[1]
         ).get("components", {})
     finally:
         assert served.stop() == 0, served.log.read_text()
+
+
+async def ask_by_mcp(served: Served, question: str, issued: Issued) -> None:
+    """As a client of MCP does that knows the address alone, with the protocol's own package."""
+    url = f"{served.url}/mcp"
+    async with httpx.AsyncClient() as web:
+        refused = await web.post(url, json={"jsonrpc": "2.0", "id": 1, "method": "ping"})
+        assert refused.status_code == 401
+        pointer = extract_resource_metadata_from_www_auth(refused)
+        assert pointer == f"{served.url}/.well-known/oauth-protected-resource/mcp"
+        stale = await web.post(url, json={}, headers=bearer(issued.token(exp=1)))
+        assert stale.headers["www-authenticate"].startswith('Bearer error="invalid_token", ')
+        assert extract_resource_metadata_from_www_auth(stale) == pointer
+        for page in (pointer, f"{served.url}/.well-known/oauth-protected-resource"):
+            found = await web.get(page)
+            assert found.status_code == 200
+            described = ProtectedResourceMetadata.model_validate_json(found.content)
+            assert check_resource_allowed(url, str(described.resource))
+            assert [str(one) for one in described.authorization_servers] == [issued.url]
+        elsewhere = await web.get(f"{served.url}/v1/indexes")
+        assert elsewhere.headers["www-authenticate"] == "Bearer", "other wires know nothing of it"
+        hostile = await web.get(pointer, headers={"host": 'a"b'})
+        assert hostile.status_code == 400
+    for groups, known in ((["staff"], True), ([], False)):
+        async with (
+            httpx.AsyncClient(headers=bearer(issued.token(groups=groups))) as web,
+            streamable_http_client(url, http_client=web) as (reader, writer, _),
+            ClientSession(reader, writer) as session,
+        ):
+            await session.initialize()
+            (tool,) = (await session.list_tools()).tools
+            answer = await session.call_tool(tool.name, {"query": question})
+            assert ("5,000" in str(answer.content)) is known
 
 
 def test_a_language_model_knows_who_brings_a_token(tmp_path: Path, issued: Issued) -> None:
@@ -198,6 +239,7 @@ def test_a_language_model_knows_who_brings_a_token(tmp_path: Path, issued: Issue
         ('oidc.issuer = "http://login.example.org"', "MS-3116"),
         ('oidc.issuer = "https://login.example.org"', "MS-3117"),
         ('oidc.issuer = "https://a.b"\noidc.audience = ["x"]\noidc.algorithms = ["HS256"]', "MS-3118"),
+        ('oidc.issuer = "https://a.b"\noidc.audience = ["x"]\noidc.resource = "http://ml.example.org"', "MS-3171"),
         ("burst = 3", "MS-3119"),
         ('cors.origins = ["*"]', "MS-3120"),
         ("cors.credentials = true", "MS-3121"),

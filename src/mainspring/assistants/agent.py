@@ -193,6 +193,7 @@ class AgentService:
             ledger=ledger,
             addition=addition,
             grounded=self.settings.grounded,
+            generate=None if self._parts.billed is None else self._parts.billed(caller),
         )
         config: dict[str, Any] = {
             "metadata": {"run_id": run, "assistant": self.settings.name},

@@ -163,7 +163,7 @@ class ChatMainspring(BaseChatModel):
         request = self._request(messages, stop, asked)
         seconds = asked.get("timeout", self.timeout)
         deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
-        events = self.generate_events(request)
+        events = asked.get("generate", self.generate_events)(request)
         try:
             async for event in _until(events, deadline, request.model):
                 if isinstance(event, Error):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from mainspring.assistants.events import Spent
 from mainspring.assistants.sources import Sources
 from mainspring.assistants.trace import Trace
 from mainspring.declare.identity import Identity
+from mainspring.ports.llm import Event, Generation
 from mainspring.ports.threads import CallState
 
 __all__ = ["Ledger", "Pace", "RunContext", "Spending"]
@@ -93,6 +94,7 @@ class RunContext:
         spending: what it costs.
         searched: whether the question has been searched for, and the calls of the search tool that have been.
         pace: holds the model back.
+        generate: answers generations at the caller's expense; None is the model's own way.
         finish_reason: why the last answer of the model ended.
     """
 
@@ -106,6 +108,7 @@ class RunContext:
     searched: set[str] = field(default_factory=set)
     pace: Pace = field(default_factory=Pace)
     finish_reason: str = "stop"
+    generate: Callable[[Generation], AsyncIterator[Event]] | None = None
 
     def must_stand(self) -> bool:
         """Whether the answer has to stand on a source: so it was declared, and no tool gave it another ground."""

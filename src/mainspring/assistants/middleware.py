@@ -62,6 +62,8 @@ class Answering(AgentMiddleware[State, RunContext, Any]):
         turn = this_turn(request.messages)
         tools = self._offered(request.tools, ctx, turn)
         base = request.override(messages=prepared(request.messages), tools=tools, system_message=_system(request, ctx))
+        if ctx.generate is not None:
+            base = base.override(model_settings={**base.model_settings, "generate": ctx.generate})
         if not self._always:
             await self._search_again(ctx, turn)
         else:

@@ -78,6 +78,7 @@ class Parts:
         threads: where conversations are kept, or None for runs without threads only.
         record: told of each run that is over, for a trace store.
         forget: told of threads that are deleted, for the same.
+        billed: `generate` at the expense of somebody; None counts at nobody's.
         on_error: told of what no run should raise, for the log; the client is told nothing of it.
         now: the clock, microseconds since 1970.
     """
@@ -90,6 +91,7 @@ class Parts:
     threads: ThreadStore | None = None
     record: Callable[[RunRecord], None] | None = None
     forget: Callable[[Sequence[str]], None] = lambda threads: None
+    billed: Callable[[Identity], Callable[[Generation], AsyncIterator[ModelEvent]]] | None = None
     on_error: Callable[[BaseException], None] = lambda error: None
 
 

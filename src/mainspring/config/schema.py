@@ -190,6 +190,12 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec(
         "server.oidc.issuer", str, None, "an OpenID Connect issuer, as its tokens name it; its tokens let in then"
     ),
+    SettingSpec(
+        "server.oidc.resource",
+        str,
+        None,
+        "this server's address as clients of MCP see it; as each request names it when left out",
+    ),
     SettingSpec("server.oidc.audience", list, [], "what a token must be for: one of these"),
     SettingSpec(
         "server.oidc.algorithms",
@@ -211,11 +217,22 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("callers.*.tenant", str, None, "the tenant whose data the caller sees, besides what is no tenant's"),
     SettingSpec("callers.*.rate", float, None, "the caller's own `server.rate`", 0.001, 1_000_000),
     SettingSpec("callers.*.burst", int, None, "the caller's own `server.burst`", 1),
-    SettingSpec("limits.*.requests", int, None, "requests of a caller to language models in a window", 0),
-    SettingSpec("limits.*.tokens", int, None, "tokens of a caller's prompts and answers in a window", 0),
-    SettingSpec("limits.*.window_s", float, None, "the window's length in seconds; 60 when left out", 0.001),
-    SettingSpec("limits.*.concurrent", int, None, "requests of a caller to language models at once", 0),
-    SettingSpec("limits.*.money_micro", int, None, "what a caller may spend in 30 days, in micro-units of money", 0),
+    *(
+        SettingSpec(f"{section}.*.{key}", type_, None, said.format(whose), least)
+        for section, whose in (
+            ("limits", "a caller"),
+            ("tenant_limits", "a tenant's callers together"),
+            ("model_limits", "all who use a model or route"),
+        )
+        for key, type_, said, least in (
+            ("requests", int, "requests of {} to language models in a window", 0),
+            ("tokens", int, "tokens of the prompts and answers of {} in a window", 0),
+            ("window_s", float, "the window's length in seconds; 60 when left out", 0.001),
+            ("concurrent", int, "requests of {} to language models at once", 0),
+            ("money_micro", int, "what {} may spend in a period, in micro-units of money", 0),
+            ("period_s", float, "the period's length in seconds; 30 days when left out", 1),
+        )
+    ),
     SettingSpec("prices.*.input", int, None, "micro-units of money for a million prompt tokens of a model", 0),
     SettingSpec("prices.*.cached_read", int, None, "the same for those that were read from a cache", 0),
     SettingSpec("prices.*.cache_write", int, None, "the same for those that were written to a cache", 0),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -26,7 +26,8 @@ DEV_DEFAULT = "default of profile dev"
 _SECRET = re.compile(r"^(env|file):(.+)$")
 _HIDDEN = "******"
 _INLINE = re.compile(r"\$\{(env|file):([^}]+)\}")
-_OF_NAMES = ("sources", "documents", "endpoints", "callers", "limits", "prices", "capacity", "mcp")
+_LIMITED = ("limits", "tenant_limits", "model_limits")
+_OF_NAMES = ("sources", "documents", "endpoints", "callers", *_LIMITED, "prices", "capacity", "mcp")
 """Sections with a part for each of the app's names."""
 _DEV = {
     "management.enabled": True,
@@ -285,8 +286,16 @@ def _key_of(words: str, known: Mapping[str, Setting]) -> str | None:
     name, _, last = rest.rpartition("_")
     if head in NAMED and name:  # a key of two words cannot be told from a name of two
         return f"{head}.{name}.{last}"
-    if head in _OF_NAMES:
-        return f"{head}.{name}.{last}" if name and _spec(f"{head}.{name}.{last}") else None
+    section = next((one for one in _OF_NAMES if words.startswith(f"{one}_")), None)
+    return None if section is None else _of_a_name(section, words[len(section) + 1 :].split("_"))
+
+
+def _of_a_name(section: str, words: Sequence[str]) -> str | None:
+    """The setting of a section with names; a name ends where a setting begins."""
+    for cut in range(1, len(words)):
+        key = f"{section}.{'_'.join(words[:cut])}.{'_'.join(words[cut:])}"
+        if _spec(key):
+            return key
     return None
 
 

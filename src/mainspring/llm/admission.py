@@ -79,8 +79,9 @@ class Admission:
         return self._accounts.reserve(accounts, tokens, money) if accounts else None
 
     def _counting(self, caller: Caller, lane: Lane) -> tuple[Account, ...]:
+        """Where a request counts. Who comes without a key is inside the process, and has been told by it before."""
         key = caller.key
-        found = None if key is None else self._by_key.get(key.id)
+        found = self._by_key.get(caller.user if key is None else key.id)
         if found is None:
             found = self._by_tenant.get(caller.tenant, ())
         return found if lane.account is None else (*found, lane.account)

@@ -38,7 +38,7 @@ class Gateway:
         prices: what tokens cost.
         prompts: declared prompts.
         recorder: takes a record of every request; started and stopped by whoever made it.
-        spent: micro-units that accounts have spent in their period before, by name (``key:web``).
+        accounts: where use is counted; gateways that have one in common have its budgets in common.
         others: finds who brings what is none of the keys; None where nobody else is let in.
         clock_ns: UTC nanoseconds since 1970.
         monotonic: a clock in seconds that only goes forward.
@@ -56,7 +56,7 @@ class Gateway:
         prices: PriceTable | None = None,
         prompts: PromptRegistry | None = None,
         recorder: Recorder[CallRecord] | None = None,
-        spent: Mapping[str, int] | None = None,
+        accounts: Accounts | None = None,
         others: Callable[[bytes], Key | None] | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
@@ -67,7 +67,7 @@ class Gateway:
         self._others = others
         self._clock_ns = clock_ns
         self._kit = Kit(prices or PriceTable(), recorder, SchemaBook(), clock_ns, Sweep())
-        self._accounts = Accounts(lambda: clock_ns() / 1e9, spent)
+        self._accounts = Accounts(lambda: clock_ns() / 1e9) if accounts is None else accounts
         self.lanes = _lanes(tuple(routes), self._accounts, monotonic)
         self._admission = Admission(self.lanes, known, tenants or {}, self._accounts, self._kit)
         self._random = random.Random(random.SystemRandom().getrandbits(128))
@@ -152,7 +152,10 @@ class Gateway:
 
 
 def _lanes(routes: Sequence[Route], accounts: Accounts, now: Callable[[], float]) -> dict[str, Lane]:
-    lanes = {route.name: Lane(route, accounts.add(f"model:{route.name}", route.limits), now) for route in routes}
+    lanes = {
+        route.name: Lane(route, accounts.add(f"model:{route.account or route.name}", route.limits), now)
+        for route in routes
+    }
     if len(lanes) != len(routes):
         raise _bad_routes("two routes have one name", "each name is answered in one way")
     for lane in lanes.values():

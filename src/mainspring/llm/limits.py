@@ -1,4 +1,4 @@
-"""Budgets and rates: reserved before a request is sent, settled when it ends; exact within one process."""
+"""Budgets and rates: reserved before a request is sent, settled when it ends; never exceeded."""
 
 from __future__ import annotations
 
@@ -253,4 +253,7 @@ class Accounts:
                 and account.money + money <= account.most_money
             ):
                 return account.denies(now, tokens, money)
+        return self._reservation(accounts, tokens, money, now)
+
+    def _reservation(self, accounts: Sequence[Account], tokens: int, money: int, now: float) -> Reservation:
         return Reservation(accounts, tokens, money, now)

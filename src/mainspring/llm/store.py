@@ -236,20 +236,23 @@ class CallStore:
 
     # -- read at the start ---------------------------------------------------------------------------------------------
 
-    def spent(self, periods: Mapping[str, float]) -> dict[str, int]:
+    def spent(self, periods: Mapping[str, float], shown: Mapping[str, Sequence[str]] | None = None) -> dict[str, int]:
         """Micro-units that accounts have spent in the period that runs.
 
         Args:
             periods: the length of each account's period in seconds, by its name: ``key:web``, ``tenant:acme``,
                 ``model:chat``.
+            shown: the names under which clients use an account's model besides its own, by the account's name.
         """
         found = {}
         columns = {"key": "key_id", "tenant": "tenant", "model": "endpoint"}
         for name, seconds in periods.items():
             kind, _, value = name.partition(":")
             begin = int(self._clock_ns() / 1e9 // seconds * seconds * 1e9)
-            sql = f"select coalesce(sum(cost_micro), 0) from llm_call where {columns[kind]} = ? and at_ns >= ?"
-            found[name] = int(self._database.execute(sql, (value, begin)).fetchone()[0])
+            values = {value, *(shown or {}).get(name, ())}
+            among = f"{columns[kind]} in ({', '.join('?' * len(values))})"
+            sql = f"select coalesce(sum(cost_micro), 0) from llm_call where {among} and at_ns >= ?"
+            found[name] = int(self._database.execute(sql, (*values, begin)).fetchone()[0])
         return found
 
 

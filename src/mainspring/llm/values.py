@@ -119,6 +119,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         fallback: routes that are tried, in order, when no target of this one answers.
         split: other routes with the share of users that each answers instead.
         limits: of all who use it together.
+        account: whose limits these are, where several routes share them; empty is this route alone.
         timeouts: of its targets.
         retry: of its targets.
         hedge_s: after so many seconds without a token a second target is asked too, and the faster one answers.
@@ -141,6 +142,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     fallback: tuple[str, ...] = ()
     split: tuple[tuple[str, float], ...] = ()
     limits: Limits = Limits()
+    account: str = ""
     timeouts: Timeouts = Timeouts()
     retry: Retry = Retry()
     hedge_s: float | None = None

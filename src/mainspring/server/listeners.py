@@ -41,8 +41,7 @@ from mainspring.protocols.openapi.rest import add_openapi_route
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
 from mainspring.server.answering.assistants import Assistants
-from mainspring.server.answering.language import Language, bearers_of, keys_of
-from mainspring.server.answering.records import calls_of, spent_of
+from mainspring.server.answering.language import Language, bearers_of
 from mainspring.server.answering.talking import Talking
 from mainspring.server.counting import RequestCounts
 from mainspring.server.features.feast import FeastVectors
@@ -65,6 +64,7 @@ from mainspring.server.http.listening import (
     served_protocols,
 )
 from mainspring.server.http.rates import Rates
+from mainspring.server.http.resource import resource_of
 from mainspring.server.http.shared_pages import pages_or_answers
 from mainspring.server.http.wires import CHANGED, MANAGED, ModelWires
 from mainspring.server.management.pages import Managed, actuator_pages
@@ -271,6 +271,8 @@ class Listeners:
             rates=self._rates,
             refused=self._counts.refused,
         )
+        if (resource := resource_of(settings)) is not None:
+            let_in = resource.guarding(let_in)
         listener = Listener(
             self._router,
             limits,
@@ -369,12 +371,13 @@ class Listeners:
         if shown or searchers:
             offer = Offer(lambda: searchers, lambda: shown)
             add_mcp_routes(router, McpServer(offer, self._app, _version(), self._fault), who)
+            if (resource := resource_of(settings)) is not None:
+                resource.add_routes(router)
         if not language:
             return
         kept = StoredResponses(self._state.services.state / "log" / "responses.db", time.time)
-        keys, models = keys_of(settings), Router()
-        spent = spent_of(calls_of(self._state.services), keys)
-        gateway = language.outer(keys, others=bearers_of(self._callers), spent=spent)
+        models = Router()
+        gateway = language.outer(others=bearers_of(self._callers))
         self._gateway = gateway
         add_llm_routes(models, gateway, kept)
         if "oip" in served_protocols(settings):

@@ -25,10 +25,12 @@ from mainspring.features.sources.place import outside_of
 from mainspring.features.steps import files_of
 from mainspring.llm.sizing import sizings
 from mainspring.plan.graph import Node, Plan
+from mainspring.server.answering.budgets import budgets_of
 from mainspring.server.answering.outside import outside_servers
 from mainspring.server.http.cors import cors_of
 from mainspring.server.http.listening import api_keys, exposed_pages, management_keys, served_protocols
 from mainspring.server.http.rates import rates_of
+from mainspring.server.http.resource import resource_of
 from mainspring.server.http.tokens import tokens_of
 from mainspring.server.loop import rows_of
 from mainspring.server.planning import needed_ports, sources_have_places
@@ -48,7 +50,7 @@ def preflight(services: Services, plan: Plan) -> Mapping[str, tuple[str, ...]]:
 
     Raises:
         ConfigError: MS-3007, MS-3010 to MS-3015, MS-3020 to MS-3022, MS-3040, MS-3041, MS-3065 to MS-3067,
-            MS-3085 to MS-3088.
+            MS-3085 to MS-3088, MS-3170, MS-3171.
         DataError: MS-2112, a source's path leads to no file.
     """
     settings = services.settings
@@ -68,6 +70,7 @@ def preflight(services: Services, plan: Plan) -> Mapping[str, tuple[str, ...]]:
         for secret in spec_of(cast("Step[..., object]", node.declaration)).options.secrets:
             declared_secret(secret, services, str(node.origin))
     _listeners_can_open(settings)
+    budgets_of(settings, plan)
     return chosen
 
 
@@ -80,6 +83,7 @@ def _secrets_are_there(settings: Settings) -> None:
 def _listeners_can_open(settings: Settings) -> None:
     api_keys(settings)
     tokens_of(settings)
+    resource_of(settings)
     rates_of(settings)
     cors_of(settings)
     served_protocols(settings)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,13 +15,15 @@ import uvloop
 
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
+from mainspring.llm.limits import Accounts
 from mainspring.llm.record import Recorder
 from mainspring.monitoring.stats.decide import Finding
 from mainspring.plan.graph import Plan
 from mainspring.server.answering.assistants import Assistants, assistants_of
-from mainspring.server.answering.language import Language
+from mainspring.server.answering.budgets import Budgets, budgets_of
+from mainspring.server.answering.language import Language, shown_models
 from mainspring.server.answering.outside import close_all, outside_of
-from mainspring.server.answering.records import calls_of, recorder_of, request_recorder
+from mainspring.server.answering.records import calls_of, recorder_of, request_recorder, spent_of
 from mainspring.server.answering.runs import run_log_of
 from mainspring.server.answering.watching import AnswerMonitors
 from mainspring.server.http.callers import callers_of
@@ -31,6 +35,7 @@ from mainspring.server.management.starting import Startup
 from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.state import WorkerState
 from mainspring.server.upkeep import Upkeep
+from mainspring.server.workers.budgets import SharedAccounts
 from mainspring.server.workers.link import WorkerPlace
 from mainspring.server.workers.rates import SharedRates
 from mainspring.serving.tracing import Tracing
@@ -86,7 +91,7 @@ class ServerProcess:
         self._calls = calls_of(services)
         self._recorder = recorder_of(services, self._calls, plan.app, told)
         self._spans = request_recorder(services, plan.app, told)
-        self.language = Language(services, plan, told, self._recorder)
+        self.language = Language(services, plan, told, self._recorder, self._budgets(number, workers))
         self.language.prompts.agree(self.state.board)
         self.assistants: Assistants = {}
         self._outside = outside_of(plan, self._settings, told)
@@ -183,6 +188,19 @@ class ServerProcess:
             return None
         share = self._settings.number("telemetry.sample")
         return Tracing(self._spans.add, share, self._settings.number("telemetry.slow_ms") / 1e3)
+
+    def _budgets(self, worker: int, workers: int) -> Budgets:
+        """What callers, tenants and models may use: of all workers together."""
+        found = budgets_of(self._settings, self.plan)
+        shown: dict[str, list[str]] = {}
+        for name, of, _ in shown_models(self.plan):
+            shown.setdefault(f"model:{of}", []).append(name)
+        spent = spent_of(self._calls, found.periods(), shown)
+        place = self.state.budgets_file
+        accounts = Accounts(time.time, spent)
+        if place is not None:
+            accounts = SharedAccounts(time.time, place, workers, worker, spent)
+        return replace(found, accounts=accounts)
 
     def _rates(self) -> Rates | None:
         """How often each caller may ask: all workers together."""

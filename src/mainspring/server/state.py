@@ -57,6 +57,7 @@ from mainspring.server.rollouts.loading import ModelLoading, Own
 from mainspring.server.rollouts.reading import EndpointRoutes, shadow_log
 from mainspring.server.scoring.jobs import Scorings
 from mainspring.server.workers.board import Board, board_file
+from mainspring.server.workers.budgets import budgets_file
 from mainspring.server.workers.rates import rates_file
 from mainspring.server.workers.status import Flip, StatusFile, flips, read_statuses, status_of
 from mainspring.server.workers.waiting import FlipWatch
@@ -114,6 +115,7 @@ class WorkerState:
         self._finely = WorkerMetrics(finely, fine, workers) if workers > 1 and finely is not None else None
         self._counts = ModelCounts(self.metrics, plan.app)
         self.board = Board(board_file(self._kept, ending_of(only)), worker) if workers > 1 else None
+        self.budgets_file = budgets_file(self._kept, ending_of(only)) if workers > 1 else None
         self.rates_file = rates_file(self._kept, ending_of(only)) if workers > 1 else None
         self.ledgers = Ledgers(self._kept / "rollouts", f"{worker}{ending_of(only)}")
         self.levels = Levels(levels_file(self._kept, ending_of(only)) if workers > 1 else None)

@@ -322,3 +322,18 @@ def test_a_misspelt_section_of_profiles_names_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load_settings(project(tmp_path, TOML.replace("profiles.prod", "profile.prod")))
     assert caught.value.fix == "did you mean 'profiles'?"
+
+
+def test_variables_reach_settings_of_several_words(tmp_path: Path) -> None:
+    (tmp_path / "mainspring.toml").write_text("")
+    environment = {
+        "MAINSPRING_LIMITS_WEB_WINDOW_S": "5",
+        "MAINSPRING_TENANT_LIMITS_BIG_CO_MONEY_MICRO": "7",
+        "MAINSPRING_MODEL_LIMITS_CHAT_TOKENS": "9",
+        "MAINSPRING_LIMITS_WEB_NOTHING": "1",
+    }
+    settings = load_settings(tmp_path, profile="dev", environment=environment)
+    assert settings.number("limits.web.window_s") == 5
+    assert settings.whole("tenant_limits.big_co.money_micro") == 7
+    assert settings.whole("model_limits.chat.tokens") == 9
+    assert not any("nothing" in key for key in settings.values)

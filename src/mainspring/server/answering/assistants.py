@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from typing import cast
 
 from mainspring.assistants import service, usable
@@ -15,12 +16,15 @@ from mainspring.choose.services import Services
 from mainspring.declare.assistant import Assistant, McpServer
 from mainspring.declare.data import FeatureView
 from mainspring.declare.declaration import name_of, spec_of
+from mainspring.declare.identity import Identity
 from mainspring.declare.llm import Prompt
 from mainspring.declare.model import Endpoint
 from mainspring.features.online.plan import compile_plan
 from mainspring.features.view import View, pick
 from mainspring.llm.gateway import Gateway
+from mainspring.llm.values import Caller
 from mainspring.plan.graph import Plan
+from mainspring.ports.llm import Event, Generation
 from mainspring.ports.threads import ThreadStore
 from mainspring.rag.search import Searcher
 from mainspring.server.answering.outside import names_are_apart
@@ -67,12 +71,16 @@ class _Maker:
             {name_of(index): self._searchers[name_of(index)] for index in spec.knows},
             usables,
             outside,
+            billed=self._billed,
             threads=cast(ThreadStore, self._services.get("threads")),
             record=None if log is None else log.put,
             forget=(lambda threads: None) if log is None else log.forget,
         )
         settings = settings_of(assistant, self._rendered)
         return service.open_assistant(settings, parts)
+
+    def _billed(self, caller: Identity) -> Callable[[Generation], AsyncIterator[Event]]:
+        return partial(self._gateway.generate, caller=Caller(tenant=caller.tenant, user=caller.user))
 
     def _rendered(self, prompt: Prompt) -> str:
         prompts = self._gateway.prompts

@@ -24,10 +24,11 @@ from mainspring.llm.record import CallRecord, Recorder
 from mainspring.llm.values import Key, Limits, Route, Target
 from mainspring.plan.graph import Plan
 from mainspring.ports.llm import Capabilities, Engine, Failed, Ready, Usage
+from mainspring.server.answering.budgets import Budgets, names_of
 from mainspring.server.answering.prompts import Prompts
 from mainspring.server.http.callers import Callers, named_keys
 
-__all__ = ["Language", "ModelRow", "bearers_of", "keys_of", "limits_of", "prices_of"]
+__all__ = ["Language", "ModelRow", "bearers_of", "keys_of", "prices_of", "shown_models"]
 
 _AGAIN_SECONDS = 5.0
 _START_SECONDS = 300.0
@@ -76,13 +77,20 @@ class Language:
         plan: the app's graph.
         told: told what a person should know.
         recorder: takes a record of every request, or None.
+        budgets: what callers, tenants and models may use, of a server; a command is not limited.
 
     Attributes:
-        inner: every model and route, for what runs inside the process: no key is asked for.
+        inner: every model and route, for what runs inside the process: no key is asked for, and who has one counts by
+            its name.
     """
 
     def __init__(
-        self, services: Services, plan: Plan, told: Callable[[str], None], recorder: Recorder[CallRecord] | None = None
+        self,
+        services: Services,
+        plan: Plan,
+        told: Callable[[str], None],
+        recorder: Recorder[CallRecord] | None = None,
+        budgets: Budgets | None = None,
     ) -> None:
         self._settings = services.settings
         self._plan = plan
@@ -93,7 +101,10 @@ class Language:
             self._settings, {name: (one.provider, one.model) for name, one in self._engines.items()}
         )
         self.prompts = Prompts(services, plan)
-        self.inner = Gateway(self._routes(), prices=self.prices, prompts=self.prompts.registry, recorder=recorder)
+        self._budgets = budgets or Budgets()
+        known = budgets is not None and bool(self._engines)
+        self._keys = keys_of(self._settings, self._budgets.callers) if known else []
+        self.inner = self._gateway(self._routes(), self._keys)
 
     def __bool__(self) -> bool:
         return bool(self._engines)
@@ -186,51 +197,43 @@ class Language:
         """Let what runs end, then stop every engine."""
         await asyncio.gather(*(one.engine.drain(seconds) for one in self._engines.values()))
 
-    def outer(
-        self,
-        keys: Iterable[Key],
-        further: Sequence[Route] = (),
-        others: Callable[[bytes], Key | None] | None = None,
-        spent: Mapping[str, int] | None = None,
-    ) -> Gateway:
+    def outer(self, further: Sequence[Route] = (), others: Callable[[bytes], Key | None] | None = None) -> Gateway:
         """What clients are answered by: the models and routes that the app has endpoints of, and `further` ones.
 
         The models that a route falls back to have names too; a client with a key may use what has an endpoint.
 
         Args:
-            keys: of clients.
             further: routes besides.
             others: finds who brings what is none of the keys: see `bearers_of`.
-            spent: micro-units that accounts have spent in their period before: see `spent_of`.
         """
         inner = {route.name: route for route in self._routes()}
-        routes = [msgspec.structs.replace(inner[of], name=name, bodies=log) for name, of, log in self._shown()]
+        shown = shown_models(self._plan)
+        routes = [msgspec.structs.replace(inner[of], name=name, bodies=log) for name, of, log in shown]
         names = {route.name for route in routes}
         behind = {name for route in routes for name in (*route.fallback, *(other for other, _ in route.split))}
         routes += [inner[name] for name in sorted(behind - names)]
         allowed = frozenset(names | {route.name for route in further})
-        own = [msgspec.structs.replace(key, models=allowed) for key in keys]
+        own = [msgspec.structs.replace(key, models=allowed) for key in self._keys]
 
         def other(secret: bytes) -> Key | None:
             key = None if others is None else others(secret)
             return None if key is None else msgspec.structs.replace(key, models=allowed)
 
+        return self._gateway([*routes, *further], own, None if others is None else other)
+
+    def _gateway(
+        self, routes: Iterable[Route], keys: Sequence[Key], others: Callable[[bytes], Key | None] | None = None
+    ) -> Gateway:
         return Gateway(
-            [*routes, *further],
-            keys=own,
+            routes,
+            keys=keys,
+            tenants=self._budgets.tenants,
             prices=self.prices,
             prompts=self.prompts.registry,
             recorder=self._recorder,
-            spent=spent,
-            others=None if others is None else other,
+            accounts=self._budgets.accounts,
+            others=others,
         )
-
-    def _shown(self) -> Iterator[tuple[str, str, float]]:
-        """The names that clients use, the models or routes behind them, and the share of texts that is kept."""
-        for node in self._plan.of_kind("endpoint"):
-            kind, _, name = node.inputs[0].strip("/").partition("/")
-            if isinstance(node.declaration, AssistantEndpoint) and kind in ("llm", "route"):
-                yield node.name, name, spec_of(node.declaration).log
 
     def _routes(self) -> Iterator[Route]:
         for node in self._plan.of_kind("llm"):
@@ -254,6 +257,8 @@ class Language:
         answered = [one for one in guards if one.on != "input"]
         return Route(
             name=name,
+            limits=self._budgets.models.get(name, Limits()),
+            account=name,
             targets=tuple(self._target_of(name_of(model)) for model in models),
             max_tokens=spec.max_tokens,
             temperature=spec.temperature,
@@ -264,6 +269,14 @@ class Language:
     def _target_of(self, model: str) -> Target:
         one = self._engines[model]
         return Target(name=one.name, engine=one.engine, model=one.model, provider=one.provider)
+
+
+def shown_models(plan: Plan) -> Iterator[tuple[str, str, float]]:
+    """The names that clients use, the models or routes behind them, and the share of texts that is kept."""
+    for node in plan.of_kind("endpoint"):
+        kind, _, name = node.inputs[0].strip("/").partition("/")
+        if isinstance(node.declaration, AssistantEndpoint) and kind in ("llm", "route"):
+            yield node.name, name, spec_of(node.declaration).log
 
 
 def _served(services: Services, name: str) -> _Served:
@@ -282,16 +295,20 @@ def _row(one: _Served) -> ModelRow:
     return ModelRow(one.name, one.provider, one.model, "starting", "", "", None, can)
 
 
-def keys_of(settings: Settings) -> list[Key]:
+def keys_of(settings: Settings, limits: Mapping[str, Limits]) -> list[Key]:
     """The gateway's keys: those of the callers, with their limits, and those of ``server.keys``.
+
+    Args:
+        settings: of the active profile.
+        limits: of callers, by their names.
 
     Raises:
         ConfigError: MS-3007, MS-3023, MS-3027, as the server's own.
     """
     found = []
     for name, secret, identity in named_keys(settings):
-        limits = limits_of(settings, name) if name in _named(settings, "limits") else Limits()
-        found.append(Key(id=name, digest=digest_of(secret), tenant=identity.tenant, limits=limits))
+        own = limits.get(name, Limits())
+        found.append(Key(id=name, digest=digest_of(secret), tenant=identity.tenant, limits=own))
     return found
 
 
@@ -312,19 +329,6 @@ def bearers_of(callers: Callers) -> Callable[[bytes], Key | None] | None:
     return find
 
 
-def limits_of(settings: Settings, name: str) -> Limits:
-    """The limits of ``[limits.NAME]``."""
-    section = {key: item.value for key, item in settings.section(f"limits.{name}").items()}
-    window = section.get("window_s", 60.0)
-    return Limits(
-        requests=_whole(section.get("requests")),
-        tokens=_whole(section.get("tokens")),
-        window_s=float(cast(float, window)),
-        concurrent=_whole(section.get("concurrent")),
-        money_micro=_whole(section.get("money_micro")),
-    )
-
-
 def prices_of(settings: Settings, models: Mapping[str, tuple[str, str]]) -> PriceTable:
     """The prices of ``[prices.NAME]``, where NAME is a declared model's; each has a version by its numbers.
 
@@ -336,7 +340,7 @@ def prices_of(settings: Settings, models: Mapping[str, tuple[str, str]]) -> Pric
         ConfigError: MS-3028, a price is for no declared model.
     """
     found = []
-    for name in _named(settings, "prices"):
+    for name in names_of(settings, "prices"):
         section = settings.section(f"prices.{name}")
         if name not in models:
             raise ConfigError(
@@ -350,11 +354,3 @@ def prices_of(settings: Settings, models: Mapping[str, tuple[str, str]]) -> Pric
         provider, model = models[name]
         found.append(msgspec.convert({**numbers, "provider": provider, "model": model, "version": version}, Price))
     return PriceTable(found)
-
-
-def _named(settings: Settings, section: str) -> list[str]:
-    return list(dict.fromkeys(key.split(".")[1] for key in settings.values if key.startswith(f"{section}.")))
-
-
-def _whole(value: object) -> int | None:
-    return None if value is None else int(cast(int, value))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from mainspring.choose.services import Services
 from mainspring.llm.otlp import OtlpSpans, otlp_value, span_of
 from mainspring.llm.record import CallRecord, Recorder, Sink
 from mainspring.llm.store import CallStore
-from mainspring.llm.values import Key
 from mainspring.serving.tracing import RequestSpan
 
 __all__ = ["calls_of", "recorder_of", "request_recorder", "request_spans", "spent_of"]
@@ -27,21 +26,21 @@ def calls_of(services: Services) -> Path:
     return services.state / "log" / "calls.db"
 
 
-def spent_of(calls: Path, keys: Iterable[Key]) -> dict[str, int]:
-    """Micro-units that keys with a budget have spent in the period that runs, by account: what a restart must know.
+def spent_of(calls: Path, periods: Mapping[str, float], shown: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Micro-units that accounts have spent in the period that runs, by account: what a restart must know.
 
     Args:
         calls: the file of the records.
-        keys: of the gateway.
+        periods: the length of each account's period in seconds.
+        shown: as `CallStore.spent` takes it.
 
     Raises:
         StoreError: MS-4175, the file cannot be opened.
     """
-    periods = {f"key:{key.id}": key.limits.period_s for key in keys if key.limits.money_micro is not None}
     if not periods:
         return {}
     with closing(CallStore(calls, random.random)) as store:
-        return store.spent(periods)
+        return store.spent(periods, shown)
 
 
 def recorder_of(services: Services, calls: Path, app: str, told: Callable[[str], None]) -> Recorder[CallRecord]:

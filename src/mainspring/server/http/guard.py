@@ -10,6 +10,7 @@ from mainspring.declare.identity import ANYONE, Identity
 from mainspring.protocols.http import Fault, Request
 from mainspring.server.http.callers import Callers, digest_of, key_of
 from mainspring.server.http.rates import Rates
+from mainspring.server.http.resource import METADATA_PATHS
 
 __all__ = ["authorized", "guard", "identify"]
 
@@ -20,6 +21,7 @@ _OPEN = frozenset(
         "/actuator/health",
         "/actuator/health/liveness",
         "/actuator/health/readiness",
+        *METADATA_PATHS,
     }
 )
 

@@ -16,6 +16,7 @@ from mainspring.server.management.levels import levels_file
 from mainspring.server.rollouts.asked import asked_file
 from mainspring.server.state import ending_of, metrics_file
 from mainspring.server.workers.board import Board, board_file
+from mainspring.server.workers.budgets import budgets_file, leave
 from mainspring.server.workers.ports import check_platform, hold
 from mainspring.server.workers.rates import SharedRates, rates_file
 from mainspring.server.workers.supervisor import Supervisor
@@ -77,9 +78,12 @@ def serve_workers(services: Services, only: Sequence[str], told: Callable[[str],
     asked_file(kept, ending_of(only)).unlink(missing_ok=True)
     levels_file(kept, ending_of(only)).unlink(missing_ok=True)
     SharedRates.begin(rates_file(kept, ending_of(only)))
+    budgets = budgets_file(kept, ending_of(only))
+    budgets.unlink(missing_ok=True)
 
     def ended(number: int) -> None:
         board.leave(number)
+        leave(budgets, number)
         Metrics(metrics_file(kept, number, only)).clear(MOMENTARY)
 
     try:
