@@ -2,30 +2,32 @@
 
 Steps are files that say something new, correct or take away; pushes, late ones and such of the future; tables put in
 order; the store lost and filled again; deaths between the table and the store, and in the midst of a write to the
-store, after which another process opens it.
+store, after which another process opens it; and kill -9 of a serving process that is pushed to and commits, after which
+what it had acknowledged is there once, and what it had not, whole or not at all.
 
 MAINSPRING_TEST_STEPS makes the programs longer, MAINSPRING_TEST_SEED makes others.
 """
 
 import contextlib
+import json
 import os
 import random
+import subprocess
+import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from mainspring.adapters.lmdb.online_store import open_store as open_lmdb
-from mainspring.adapters.lmdb.settings import LmdbSettings
-from mainspring.adapters.postgres.online_store import open_store as open_postgres
-from mainspring.adapters.postgres.settings import PostgresSettings
-from mainspring.adapters.redis.online_store import open_store as open_redis
-from mainspring.adapters.redis.settings import RedisSettings
+import program_pusher
 from mainspring.features.tidy import tidy
+from mainspring.features.wal.commit import drain
 from unit.features.online.test_corrections import LOOSE, NAMED, NOW, SECOND, Project
 
 CUSTOMERS = ("a", "b", "e\u0301", None)
-STEPS = int(os.environ.get("MAINSPRING_TEST_STEPS", "11"))
-"""Each of the nine kinds once, and the rest by chance."""
+STEPS = int(os.environ.get("MAINSPRING_TEST_STEPS", "12"))
+"""Each of the ten kinds once, and the rest by chance."""
 
 
 class Died(Exception):  # noqa: N818 - it is no error of the store's
@@ -61,25 +63,31 @@ class Mortal:
 
 
 @pytest.fixture(params=["lmdb", "redis", "postgres"])
-def opening(request, tmp_path):
-    opened = []
+def place(request, tmp_path):
+    """The store's kind and place, for any process."""
     if request.param == "lmdb":
-        one = lambda: open_lmdb(LmdbSettings(map_size=1 << 26), tmp_path / "kept")  # noqa: E731
-    elif request.param == "redis":
-        url = request.getfixturevalue("redis_url")
-        one = lambda: open_redis(RedisSettings(url, prefix=f"{tmp_path.name}:"), Path("/nowhere"))  # noqa: E731
-    else:
-        url = request.getfixturevalue("postgres_url")
-        one = lambda: open_postgres(PostgresSettings(url), Path("/nowhere"))  # noqa: E731
+        return "lmdb", str(tmp_path / "kept")
+    url = request.getfixturevalue(f"{request.param}_url")
+    return request.param, f"{url} {tmp_path.name}:" if request.param == "redis" else url
+
+
+@pytest.fixture
+def opening(place):
+    opened = []
 
     def open_one():
-        opened.append(one())
+        opened.append(program_pusher.store_at(*place))
         return opened[-1]
 
+    def close():
+        for store in opened:
+            store.close()
+        opened.clear()
+
     open_one().drop(b"")
+    open_one.close, open_one.place = close, place
     yield open_one
-    for store in opened:
-        store.close()
+    close()
 
 
 class Program:
@@ -89,7 +97,8 @@ class Program:
         self.chance = random.Random(seed)
         self.project = Project(place, source)
         self.project.store.close()
-        self.opening = opening
+        self.opening, self.place = opening, place
+        self.kills = self.acknowledged = 0
         self.restart()
         self.now = NOW
         self.filed = []
@@ -147,6 +156,44 @@ class Program:
         self.restart()
         self.project.publish(self.now)
 
+    def kill(self):
+        """Kill -9 of a process that is pushed to, at some moment of its work; another one goes on where it was."""
+        self.opening.close()
+        self.kills += 1
+        acknowledged = self.killed()
+        self.restart()
+        tables, source = self.project.tables, self.project.source
+        drain(tables)
+        self.project.publish(self.now)
+        names = tables.read(source.log, columns=["number"]).column("number").to_pylist()
+        rows = Counter(name for name in names if name.startswith(f"k{self.kills}-"))
+        assert {name: count for name, count in rows.items() if count > 1} == {}, "doubled"
+        held = Counter(name.rpartition("-")[0] for name in rows)
+        assert {request: held[request] for request in acknowledged} == acknowledged, "lost or torn"
+        assert len(held) <= len(acknowledged) + 1, "one request at most was under way"
+        self.acknowledged += len(acknowledged)
+
+    def killed(self):
+        """What a process had acknowledged when it was killed: how many rows, by request."""
+        given = {
+            "tables": str(self.place / "tables"),
+            "store": self.opening.place,
+            "source": self.project.source.name,
+            "now": self.now,
+            "seed": self.chance.randrange(1 << 30),
+            "run": f"k{self.kills}",
+        }
+        command, env = [sys.executable, program_pusher.__file__, json.dumps(given)], dict(os.environ)
+        env["PYTHONPATH"] = str(Path(program_pusher.__file__).parent)
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env) as process:
+            first = process.stdout.readline()
+            time.sleep(self.chance.uniform(0, 0.3))
+            process.kill()
+            lines = [first, *process.stdout.read().splitlines(keepends=True)]
+            assert first, process.stderr.read().decode()
+        told = [line.decode().split() for line in lines if line.endswith(b"\n")]
+        return {request: int(count) for request, count in told}
+
     def agrees(self):
         for name in CUSTOMERS:
             self.project.both(name, self.now)
@@ -166,6 +213,7 @@ def test_after_each_step_online_is_offline(opening, tmp_path, request):
         program.put_in_order,
         program.lose_the_store,
         program.die,
+        program.kill,
         program.restart,
     ]
     plan = [*steps, *(program.chance.choice(steps) for _ in range(STEPS - len(steps)))]
@@ -174,3 +222,5 @@ def test_after_each_step_online_is_offline(opening, tmp_path, request):
         program.now += program.chance.choice([1, 1, 20]) * SECOND
         step()
         program.agrees()
+    assert program.kills > 0
+    assert program.acknowledged >= program.kills

@@ -1,12 +1,6 @@
-"""Every trap of the specification of features by its name, each with its stated answer or a clear refusal.
+"""Traps of the specification of features that a project meets as a whole, each offline and online.
 
-What random programs find is tested elsewhere (`test_mutants`, `test_history_oracle`, `test_corrections`); here each
-trap is told apart, offline and online, in one project. Elsewhere, as they need more than that: an empty view
-(`test_an_empty_log_and_an_empty_spine`), a million equal keys (`test_stretches`), a schema that changes between
-files (`test_one_file_may_not_hold_another_type_than_the_next`, `test_a_column_that_one_file_lacks`), two
-materialisations at once (`test_who_comes_while_another_is_at_it_waits_and_finds_it_done`), a stale plan and a feature
-that is removed while its rows are alive (`test_migrating`), memory and what a read costs (`bench/memory.py`,
-`bench/beside_feast.py`).
+The others are in `unit/features/test_traps.py`, which sees that each has a test, or in the file of what they are about.
 """
 
 from __future__ import annotations
@@ -15,8 +9,8 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import polars as pl
@@ -26,9 +20,7 @@ import pytest
 
 from e2e.conftest import mainspring
 from mainspring import FeatureStore, feature_store
-from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import MainspringError
-from mainspring.features.cast import Reading, UnfitError, cast_column
 
 AT = datetime(2025, 3, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -132,21 +124,8 @@ def both_ways(store: FeatureStore, inputs: Sequence[str], at: datetime, **keys: 
 # -- time -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "column",
-    [pa.array([date(2025, 3, 1)]), pa.array([datetime(2025, 3, 1)], pa.timestamp("us"))],
-    ids=["date", "timestamp"],
-)
-def test_date_and_timestamp_of_which_zone(column: pa.Array) -> None:
-    """Neither is a moment without a zone; with one, a date is its midnight there."""
-    moment = ColumnType(Kind.TIMESTAMP)
-    with pytest.raises(UnfitError, match="no zone"):
-        cast_column(pa.chunked_array([column]), moment, Reading())
-    found = cast_column(pa.chunked_array([column]), moment, Reading(zone="America/New_York")).to_pylist()
-    assert found == [datetime(2025, 3, 1, 5, tzinfo=UTC)]
-
-
-def test_the_zone_of_the_session_changes_nothing(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_session_zone(store: FeatureStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trap: session zone: where the process lives moves no answer."""
     inputs = ["newest", "windows"]
     base = both_ways(store, inputs, AT + HOUR, key="unit")
     try:
@@ -162,8 +141,8 @@ def test_the_zone_of_the_session_changes_nothing(store: FeatureStore, monkeypatc
 @pytest.mark.parametrize(
     "kind", [pa.timestamp("ms", "UTC"), pa.timestamp("s", "UTC"), pa.timestamp("us", "Asia/Tokyo")]
 )
-def test_mixed_units_and_zones_are_one_moment(store: FeatureStore, kind: pa.DataType) -> None:
-    """One file has milliseconds of Tokyo, the other microseconds of UTC; a spine comes back as it was."""
+def test_mixed_units(store: FeatureStore, kind: pa.DataType) -> None:
+    """Trap: mixed units: a file of milliseconds of Tokyo, one of microseconds of UTC; a spine is untouched."""
     spine = pa.table({"key": ["unit", "unit"], "at": pa.array([AT, AT + HOUR], pa.timestamp("us", "UTC")).cast(kind)})
     found = store.history(["newest"], spine).arrow()
     assert found.column("n").to_pylist() == [1, 2]
@@ -171,6 +150,7 @@ def test_mixed_units_and_zones_are_one_moment(store: FeatureStore, kind: pa.Data
 
 
 def test_nanoseconds_and_naive_moments_of_a_spine_are_refused(store: FeatureStore) -> None:
+    """What a moment of microseconds cannot hold is refused, with what to do."""
     for kind in (pa.timestamp("ns", "UTC"), pa.timestamp("us")):
         spine = pa.table({"key": ["unit"], "at": pa.array([0], kind)})
         with pytest.raises(MainspringError) as caught:
@@ -178,16 +158,11 @@ def test_nanoseconds_and_naive_moments_of_a_spine_are_refused(store: FeatureStor
         assert caught.value.fix
 
 
-def test_a_skewed_clock_knows_nothing_before_it_happened(store: FeatureStore) -> None:
-    """Files are known from their events on, so what arrived by a slow clock before it happened answers from then on."""
-    found = store.history(["newest"], {"key": ["unit"] * 2, "at": [AT - timedelta(microseconds=1), AT]}, status=True)
-    assert found.arrow().column("newest__status").to_pylist() == ["MISSING", "PRESENT"]
-
-
 # -- values -----------------------------------------------------------------------------------------------------------
 
 
-def test_whole_numbers_over_2_to_the_53_survive_a_missed_match(store: FeatureStore) -> None:
+def test_int64_over_2_to_the_53_through_a_missed_match(store: FeatureStore) -> None:
+    """Trap: int64 over 2^53 through a missed match: a null beside it makes no float of it."""
     key, great = fresh(), 2**53 + 1
     push(store, key, (AT, None, great))
     spine = {"key": [key, "nobody", None], "at": [AT] * 3}
@@ -196,13 +171,15 @@ def test_whole_numbers_over_2_to_the_53_survive_a_missed_match(store: FeatureSto
     assert store.online(["ever"], [{"key": key}, {"key": "nobody"}], now=AT).columns()["whole"] == [great, None]
 
 
-def test_minus_zero_stays_minus_zero(store: FeatureStore) -> None:
+def test_minus_zero(store: FeatureStore) -> None:
+    """Trap: -0.0: it comes back as it went in."""
     key = fresh()
     push(store, key, (AT, -0.0, None))
     assert math.copysign(1, both_ways(store, ["newest"], AT, key=key)["x"]) == -1
 
 
-def test_nan_before_the_window_spoils_nothing(store: FeatureStore) -> None:
+def test_nan_before_the_window(store: FeatureStore) -> None:
+    """Trap: NaN before the window: it spoils totals only while it is inside."""
     key = fresh()
     push(store, key, (AT, math.nan, 1), (AT + HOUR, 2.0, 2))
     assert math.isnan(both_ways(store, ["windows"], AT, key=key)["sum"])
@@ -216,21 +193,8 @@ def test_an_empty_window_counts_0_and_lists_nothing(store: FeatureStore) -> None
     assert (found["seen_1h"], found["sum"], found["lasts"]) == (0, None, None)
 
 
-@pytest.mark.parametrize(
-    "encode",
-    [lambda a: a.dictionary_encode(), lambda a: a.cast(pa.large_string()), lambda a: a.cast(pa.string_view())],
-    ids=["dictionary", "large", "view"],
-)
-def test_dictionary_large_and_view_strings_are_keys(
-    store: FeatureStore, encode: Callable[[pa.Array], pa.Array]
-) -> None:
-    spine = pa.table({"key": encode(pa.array(["unit", None])), "at": pa.array([AT] * 2, pa.timestamp("us", "UTC"))})
-    found = store.history(["newest"], spine).arrow()
-    assert found.column("n").to_pylist() == [1, None]
-    assert found.column("key").type == spine.column("key").type, "untouched"
-
-
-def test_ab_c_is_not_a_bc(store: FeatureStore) -> None:
+def test_ab_c_against_a_bc(store: FeatureStore) -> None:
+    """Trap: ("ab", "c") against ("a", "bc"): two keys."""
     rows = [{"left": "ab", "right": "c", "n": 1, "at": AT}, {"left": "a", "right": "bc", "n": 2, "at": AT}]
     store.push("pairs", rows)
     assert both_ways(store, ["both"], AT, left="ab", right="c")["pn"] == 1
@@ -238,24 +202,11 @@ def test_ab_c_is_not_a_bc(store: FeatureStore) -> None:
     assert both_ways(store, ["both"], AT, left="abc", right="")["both__status"] == "MISSING"
 
 
-def test_a_key_of_600_bytes(store: FeatureStore) -> None:
-    push(store, LONG, (AT, 1.0, 7))
-    assert both_ways(store, ["newest"], AT, key=LONG)["n"] == 7
-    assert both_ways(store, ["newest"], AT, key=LONG + "k")["newest__status"] == "MISSING"
-
-
 # -- shapes -----------------------------------------------------------------------------------------------------------
 
 
-def test_an_empty_spine_has_its_columns(store: FeatureStore) -> None:
-    spine = pa.table({"key": pa.array([], pa.string()), "at": pa.array([], pa.timestamp("us", "UTC"))})
-    found = store.history(["newest", "windows"], spine).arrow()
-    assert (len(found), found.schema.field("n").type, found.schema.field("seen_1h").type) == (0, pa.int64(), pa.int64())
-    assert store.online(["newest"], {"key": []}, now=AT).dicts() == []
-
-
-def test_of_two_views_one_is_all_expired(store: FeatureStore) -> None:
-    """Its values are null, the other's are there, and no row is dropped."""
+def test_one_of_two_views_all_expired(store: FeatureStore) -> None:
+    """Trap: one of two views all expired: its values are null, the other's are there, and no row is dropped."""
     found = both_ways(store, ["newest", "ever"], AT + 5 * HOUR, key="unit")
     assert (found["newest__status"], found["n"], found["ever__status"], found["whole"]) == (
         "EXPIRED",
@@ -265,8 +216,8 @@ def test_of_two_views_one_is_all_expired(store: FeatureStore) -> None:
     )
 
 
-def test_a_limit_without_an_order_is_refused(store: FeatureStore) -> None:
-    """Also where it is deep inside; the same question would have other rows."""
+def test_limit_without_order_by_in_a_spine(store: FeatureStore) -> None:
+    """As in the SQL of a view, also where it is deep inside; the same question would have other rows."""
     deep = 'select * from (select key, "at" from seen limit 1) order by key'
     for sql in ('select key, "at" from seen limit 1', deep):
         with pytest.raises(MainspringError) as caught:
@@ -284,8 +235,8 @@ def test_materialising_twice_changes_nothing(store: FeatureStore) -> None:
         assert both_ways(store, ["newest"], AT + HOUR, key="unit") == base
 
 
-def test_a_key_twice_in_a_batch_answers_with_the_newest(store: FeatureStore) -> None:
-    """Wherever it stands in the batch, and of equal moments the later one."""
+def test_a_key_twice_in_a_batch(store: FeatureStore) -> None:
+    """Trap: a key twice in a batch: the newest answers wherever it stands, of equal moments the later one."""
     key, other = fresh(), fresh()
     store.push("seen", [{"key": key, "x": None, "n": n, "at": AT + n * HOUR} for n in (2, 0, 1)])
     store.push("seen", [{"key": other, "x": None, "n": n, "at": AT} for n in (1, 2)])
@@ -296,7 +247,8 @@ def test_a_key_twice_in_a_batch_answers_with_the_newest(store: FeatureStore) -> 
 # -- what Feast's users complain of -----------------------------------------------------------------------------------
 
 
-def test_ttl_holds_online(store: FeatureStore) -> None:
+def test_ttl_ignored_online(store: FeatureStore) -> None:
+    """Trap (Feast #6821): ttl ignored online: what is too old is EXPIRED and null, to the microsecond as offline."""
     key = fresh()
     push(store, key, (AT, 1.0, 1))
     assert both_ways(store, ["newest"], AT + 3 * HOUR, key=key)["newest__status"] == "PRESENT"
@@ -304,14 +256,16 @@ def test_ttl_holds_online(store: FeatureStore) -> None:
     assert (expired["newest__status"], expired["n"]) == ("EXPIRED", None)
 
 
-def test_an_older_push_does_not_win(store: FeatureStore) -> None:
+def test_older_push_wins(store: FeatureStore) -> None:
+    """Trap (Feast): older push wins: here the newest event answers, whenever it came."""
     key = fresh()
     push(store, key, (AT + HOUR, 2.0, 2))
     push(store, key, (AT, 1.0, 1))
     assert both_ways(store, ["newest"], AT + HOUR, key=key)["n"] == 2
 
 
-def test_no_label_row_is_dropped_or_doubled_or_moved(store: FeatureStore) -> None:
+def test_label_rows_dropped(store: FeatureStore) -> None:
+    """Trap (Feast): label rows dropped: each comes back once, in order, known or not, twice or not."""
     keys = ["nobody", "unit", None, "unit", "unit", "nobody"]
     spine = pl.DataFrame({"key": keys, "at": [AT + HOUR] * 6, "label": [1, 0, 1, 1, 0, 0]})
     found = store.history(["newest", "windows"], spine).polars()
@@ -319,23 +273,15 @@ def test_no_label_row_is_dropped_or_doubled_or_moved(store: FeatureStore) -> Non
     assert found["n"].to_list() == [None, 2, None, 2, 2, None]
 
 
-def test_a_future_row_blocks_no_increment(store: FeatureStore) -> None:
-    """It is in the log at once, answers when it is due, and what comes after it by the clock before it is taken."""
-    key = fresh()
-    push(store, key, (AT + timedelta(days=40_000), 9.0, 9))
-    push(store, key, (AT, 1.0, 1))
-    store.materialise("newest")
-    assert online(store, ["newest"], AT, key=key)["n"] == 1
-    assert offline(store, ["newest"], AT, key=key)["n"] == 1
-
-
-def test_slowly_changing_rows_end_when_they_say(store: FeatureStore) -> None:
+def test_no_scd2(store: FeatureStore) -> None:
+    """Trap (Feast #4162): no SCD2: a row answers from its event until its end, the end excluded."""
     assert both_ways(store, ["held"], AT, key="span")["sn"] == 1
     ended = both_ways(store, ["held"], AT + HOUR, key="span")
     assert (ended["held__status"], ended["sn"]) == ("EXPIRED", None)
 
 
-def test_a_window_is_open_at_its_old_end_and_moves_with_the_moment(store: FeatureStore) -> None:
+def test_windows(store: FeatureStore) -> None:
+    """Trap (Feast #5329): windows: open at the old end, and they move with the moment."""
     key = fresh()
     push(store, key, (AT, 1.0, 1), (AT + HOUR, 2.0, 2))
     found = [
@@ -344,15 +290,8 @@ def test_a_window_is_open_at_its_old_end_and_moves_with_the_moment(store: Featur
     assert found == [1, 1]
 
 
-def test_rows_are_had_without_naming_entities(store: FeatureStore) -> None:
+def test_scan_without_entities(store: FeatureStore) -> None:
+    """Trap (Feast #1611): scan without entities: what was observed in a time, and the latest of all."""
     observed = store.history(["newest"], (AT, AT + 2 * HOUR)).polars().filter(pl.col("key") == "unit")
     assert observed.sort("at")["n"].to_list() == [1, 2]
     assert "unit" in store.history(["ever"], "latest").polars()["key"].to_list()
-
-
-def test_what_was_pushed_is_offline_too(store: FeatureStore) -> None:
-    key = fresh()
-    push(store, key, (AT, 1.0, 5))
-    now = datetime.now(UTC)
-    found = store.history(["ever"], {"key": [key] * 2, "at": [AT, now]}).arrow().column("whole").to_pylist()
-    assert found == [None, 5], "as it was known then: it came just now"

@@ -63,7 +63,6 @@ def shop(built: Path, tmp_path: Path) -> Path:
 
 
 def test_each_version_reads_what_it_was_trained_on(shop: Path) -> None:
-    """Traps: stale plan; feature removed with rows alive."""
     steps = json.loads(mainspring("apply", "--json", cwd=shop).stdout)["steps"]
     beside = [step["name"] for step in steps if "@" in step["name"]]
     assert [name.partition("@")[0] for name in beside] == ["feature_view/habits", "online/habits"]

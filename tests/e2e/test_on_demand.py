@@ -300,3 +300,4 @@ def test_reads_are_counted_by_view_and_status(served: Served) -> None:
     assert more("MISSING", "ranking", before) == letters.count("M") + 1
     ask(served, "/get-online-features", {"features": ["fares:newest"], "entities": {"zone": ["nowhere"]}})
     assert more("MISSING", "(by name)", before) == 1
+    assert {labels.partition('app="')[2].partition('"')[0] for labels in counted()} == {"rides"}, "not a worker's name"

@@ -12,6 +12,7 @@ import pyarrow as pa
 from mainspring.cli.options import open_app
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.model import ModelDeclaration
+from mainspring.features.history import ARITHMETIC
 from mainspring.features.steps import sources_of, views_of
 from mainspring.features.tidy import pinned_versions, tidy
 from mainspring.features.write import append_rows
@@ -38,6 +39,7 @@ def test_a_pinned_set_keeps_its_hash_after_commits_compaction_a_new_column_and_v
     spec = msgspec.convert(entity.spec, TrainingSetSpec)
     (node,) = plan.of_kind("model")
     shape = shape_of("returns", spec_of(cast(ModelDeclaration, node.declaration)), views)
+    assert spec.arithmetic == ARITHMETIC
     pins = {"habits": spec.tables["/feature_view/habits"]}
 
     def made() -> tuple[str, str]:

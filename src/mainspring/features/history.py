@@ -29,10 +29,15 @@ if TYPE_CHECKING:
 else:
     duckdb, np, pa = lazy("duckdb"), lazy("numpy"), lazy("pyarrow")
 
-__all__ = ["KERNELS", "HasTables", "TableVersion", "history", "history_of"]
+__all__ = ["ARITHMETIC", "KERNELS", "HasTables", "TableVersion", "history", "history_of"]
 
 KERNELS = b"mainspring.kernels"
 """The key of the result's schema metadata that says which kernel answered each view: JSON."""
+
+ARITHMETIC = 2
+"""How answers are calculated, as a number: it is raised whenever the same rows may answer the same questions in other
+bytes, be it in the last bits of a sum. 2: an entity that asks much is cut in time, which adds its floats in another
+order."""
 
 _RECENT = 64
 _MOMENT = FieldSpec("at", ColumnType(Kind.TIMESTAMP))

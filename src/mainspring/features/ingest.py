@@ -13,7 +13,7 @@ from mainspring.errors import DataError
 from mainspring.features.cast import Reading, TooFineError, UnfitError, bad_rows, cast_column
 from mainspring.features.log import SourceTable, record_schema
 from mainspring.features.quality.results import CheckResult, refusal, refused
-from mainspring.features.quality.rowwise import Known, judge_rows, matching, nothing_known
+from mainspring.features.quality.rowwise import Known, Tallies, judge_rows, matching, nothing_known
 from mainspring.features.sources.files import RawFile
 from mainspring.features.view import arrow_type
 from mainspring.lazy import lazy
@@ -80,9 +80,14 @@ def prepare_rows(source: SourceTable, rows: pa.Table, known: Known = nothing_kno
 
 
 class Seen:
-    """The values that columns had in parts before, where each may come once only."""
+    """What the parts of a batch share: values that may come once only, and what checks have found.
+
+    Attributes:
+        tallies: what checks of single rows have found in the parts before.
+    """
 
     def __init__(self) -> None:
+        self.tallies: Tallies = {}
         self._values: dict[str, list[pa.Array]] = {}
 
     def first_of_each(self, name: str, column: pa.ChunkedArray) -> pa.Array:
@@ -110,7 +115,7 @@ def prepare(
     """Raw tables as one table of the record's types, without the rows that break its rules or are set aside by checks.
 
     Checks look at the rows that keep the record's rules. Of parts that come one by one, all share what was `seen`, and
-    `missing_everywhere` follows the last.
+    `missing_everywhere` follows the last. The results of each part are those of all up to it.
     """
     if seen is None:
         held = {name for file in raw for name in file.table.column_names}
@@ -119,9 +124,10 @@ def prepare(
     schema = record_schema(source.fields)
     loose = pa.schema([field.with_nullable(True) for field in schema])
     table = pa.concat_tables([_conform(source, file, loose, truncate) for file in raw])
-    reasons = _reasons(source, table, seen or Seen())
+    seen = seen or Seen()
+    reasons = _reasons(source, table, seen)
     fits = pc.is_null(reasons)
-    judged = judge_rows(table.filter(fits), source.fields, source.checks, known)
+    judged = judge_rows(table.filter(fits), source.fields, source.checks, known, seen.tallies)
     if judged.reasons.null_count < len(judged.reasons):
         reasons = pc.replace_with_mask(reasons.combine_chunks(), fits.combine_chunks(), judged.reasons.combine_chunks())
         fits = pc.is_null(reasons)

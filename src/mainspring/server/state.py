@@ -211,7 +211,7 @@ class WorkerState:
                 self._views,
                 self.services.online,
                 self.samples,
-                count_reads(self.metrics, name, node.name),
+                count_reads(self.metrics, self.plan.app, node.name),
             )
         self.refresh()
         while self.board is not None and not self.board.join(self.loading.votes()):

@@ -10,6 +10,7 @@ import msgspec
 
 from mainspring.catalog.ids import new_id, now_us
 from mainspring.errors import StoreError
+from mainspring.features.history import ARITHMETIC
 from mainspring.features.log import TableVersion
 from mainspring.lazy import lazy
 from mainspring.plan.encoding import digest, encode
@@ -37,6 +38,7 @@ class TrainingSetSpec(msgspec.Struct, frozen=True):
         spine: digest of the keys, moments and labels that the features were looked up for.
         kernels: by feature view, the kernel that answered its windows.
         engine: the version of Mainspring.
+        arithmetic: `mainspring.features.history.ARITHMETIC` of whoever made it; sets from before it was told have 1.
         label: the label's column.
         columns: the model's columns and their Arrow types, in order.
         rows: how many.
@@ -59,13 +61,14 @@ class TrainingSetSpec(msgspec.Struct, frozen=True):
     last_us: int
     cutoff_us: int
     assumed: dict[str, float]
+    arithmetic: int = 1
 
 
 def identity_of(shape: TrainingShape, spine: TableVersion, views: Mapping[str, TableVersion]) -> str:
     """Digest of all that decides the rows, without building them; 40 hex digits."""
     tables = _tables(shape, spine, views)
     versions = [[url, table.table, table.version, table.digest] for url, table in tables.items()]
-    roles = [shape.label, shape.known_at, list(shape.columns), list(shape.slices), _engine()]
+    roles = [shape.label, shape.known_at, list(shape.columns), list(shape.slices), _engine(), ARITHMETIC]
     return digest(encode([sorted(_definitions(shape).items()), versions, roles]))
 
 
@@ -89,6 +92,7 @@ def pin(
         last_us=table.column(AT)[-1].cast(pa.int64()).as_py(),
         cutoff_us=pc.max(table.column(KNOWN).cast(pa.int64())).as_py(),
         assumed={url: item.assumed / item.rows for url, item in tables.items() if item.assumed},
+        arithmetic=ARITHMETIC,
     )
     content = digest(encode(msgspec.json.encode(spec, order="sorted")))
     offered = Entity(new_id(), KIND, shape.model, 0, content, msgspec.to_builtins(spec), now_us())

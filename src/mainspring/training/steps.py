@@ -23,6 +23,7 @@ from mainspring.engine.task import Output, Task
 from mainspring.engine.values import save
 from mainspring.errors import UsageError
 from mainspring.features.definitions import keep_reads, reads_of
+from mainspring.features.history import ARITHMETIC
 from mainspring.features.log import TableVersion
 from mainspring.features.selection import functions_of
 from mainspring.features.view import View
@@ -85,7 +86,7 @@ def tasks_of_model(
         Task(
             f"training_set/{name}",
             training_set,
-            {"shape": shape, "functions": functions},
+            {"shape": shape, "functions": functions, "arithmetic": ARITHMETIC},
             {**spine, **tables},
             reaches=tuple(functions.values()),
             title=f"training set of {name}",
@@ -138,9 +139,17 @@ def _by_view(tables: Mapping[str, object]) -> dict[str, TableVersion]:
 
 
 def training_set(
-    shape: TrainingShape, functions: dict[str, Callable[..., object]], spine: TableVersion, **tables: TableVersion
+    shape: TrainingShape,
+    functions: dict[str, Callable[..., object]],
+    arithmetic: int,
+    spine: TableVersion,
+    **tables: TableVersion,
 ) -> Frame:
-    """The training set at the versions of its tables, pinned in the catalog."""
+    """The training set at the versions of its tables, pinned in the catalog.
+
+    A set that was kept under another `arithmetic` is made anew: its bytes may be others.
+    """
+    assert arithmetic == ARITHMETIC, "a step is carried out by whoever planned it"
     services, views = _services(), _by_view(tables)
     built = build(services, shape, spine, views, functions, services.compute)
     pin(services.catalog, shape, spine, views, built)

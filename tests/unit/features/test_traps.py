@@ -1,8 +1,13 @@
-"""The traps of the specification (features, part 12) by name; other tests say theirs in their docstrings."""
+"""The traps of the specification (features, part 12) by name: each has one test, whose docstring says it.
 
-import os
-import time
+Those that a whole project meets are in `e2e/test_feature_traps.py`.
+"""
+
+import ast
+import re
+from collections import Counter
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,14 +15,13 @@ import pytest
 
 from mainspring.adapters.lmdb.online_store import open_store
 from mainspring.adapters.lmdb.settings import LmdbSettings
-from mainspring.declare.aggregate import avg, count, distinct, last, last_n, total
+from mainspring.declare.aggregate import count, last, last_n, total
 from mainspring.declare.frame import Frame
-from mainspring.declare.record import ColumnType, FieldSpec, Kind
+from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import UserCodeError
 from mainspring.features import decorated
 from mainspring.features.cast import Reading, UnfitError, cast_column
 from mainspring.features.history import history_of
-from mainspring.features.online.keys import key_packer
 from mainspring.features.online.plan import compile_plan
 from mainspring.features.online.write import upsert
 from mainspring.features.view import pick
@@ -56,6 +60,57 @@ def ask(folder, view, rows, spine, **options):
     return history_of(folder, views, spine if isinstance(spine, Frame) else Frame(spine_table(spine)), "at", **wanted)
 
 
+TRAPS = (
+    "DATE of which zone",
+    "TIMESTAMP against TIMESTAMPTZ",
+    "session zone",
+    "mixed units",
+    "skewed clocks",
+    "int64 over 2^53 through a missed match",
+    "-0.0",
+    "NaN before the window",
+    "empty list",
+    "dictionary, large, view strings",
+    '("ab", "c") against ("a", "bc")',
+    "600-byte key",
+    "empty spine or view",
+    "a million equal keys",
+    "one of two views all expired",
+    "schema changed between files",
+    "`limit` without `order by`",
+    "two materialisations",
+    "a key twice in a batch",
+    "stale plan",
+    "feature removed with rows alive",
+    "ttl ignored online",
+    "older push wins",
+    "label rows dropped",
+    "50 GB for 17k rows",
+    "a future end date blocks increments",
+    "no SCD2",
+    "windows",
+    "scan without entities",
+    "backfill not offline",
+    "the registry parsed per read",
+)
+_SAID = re.compile(r"Traps?(?: \(Feast[^)]*\))?: (.+)")
+
+
+def told(path):
+    """The traps that the tests of a file say: one, or some with semicolons between them."""
+    text = path.read_text()
+    for node in ast.walk(ast.parse(text)) if '"""Trap' in text else ():
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
+            found = _SAID.match(ast.get_docstring(node) or "")
+            if found is not None:
+                yield from found[1].partition(": ")[0].rstrip(".").split("; ")
+
+
+def test_each_trap_has_one_test():
+    said = Counter(trap for path in Path(__file__).parents[2].glob("*/**/test_*.py") for trap in told(path))
+    assert {trap: said[trap] for trap in TRAPS} == dict.fromkeys(TRAPS, 1)
+
+
 # -- times ------------------------------------------------------------------------------------------------------------
 
 
@@ -77,28 +132,6 @@ def test_timestamp_against_timestamptz():
         assert cast_column(column, MOMENT, Reading()).cast(pa.int64()).to_pylist() == [1_700_000_000_000_000]
 
 
-def test_mixed_units():
-    """Trap: mixed units: the same moment in seconds, milli- and microseconds; nanoseconds that would be cut off not."""
-    for unit, value in (("s", 1_700_000_000), ("ms", 1_700_000_000_000), ("us", 1_700_000_000_000_000)):
-        column = pa.chunked_array([pa.array([value], pa.timestamp(unit, "UTC"))])
-        assert cast_column(column, MOMENT, Reading()).cast(pa.int64()).to_pylist() == [1_700_000_000_000_000]
-    with pytest.raises(UnfitError):
-        cast_column(pa.chunked_array([pa.array([1], pa.timestamp("ns", "UTC"))]), MOMENT, Reading())
-
-
-def test_session_zone(folder, monkeypatch):
-    """Trap: session zone: where the process lives moves no answer."""
-    view, rows = a_view({"px": last("x"), "n1": count("20m")}), [Row("a", n * GRID, n * GRID, n) for n in range(9)]
-    asked = [("a", n * GRID // 2) for n in range(-2, 20)]
-    here = ask(folder, view, rows, asked).arrow()
-    for zone in ("America/New_York", "Asia/Kathmandu"):
-        with monkeypatch.context() as patch:
-            patch.setitem(os.environ, "TZ", zone)
-            time.tzset()
-            assert ask(folder, view, rows, asked).arrow().equals(here)
-    time.tzset()
-
-
 def test_skewed_clocks(project):
     """Trap: skewed clocks: a row that came before it happened answers from when it happened on, on both paths."""
     project.push(("a", 1.0, 100), known=START)
@@ -107,31 +140,6 @@ def test_skewed_clocks(project):
 
 
 # -- values and keys --------------------------------------------------------------------------------------------------
-
-
-def test_int64_over_2_to_the_53_through_a_missed_match(folder):
-    """Trap: int64 over 2^53 through a missed match: a null beside it makes no float of it."""
-    view, large = a_view({"pn": last("n"), "sum": total("n", "1h")}), (1 << 53) + 1
-    found = ask(folder, view, [Row("a", 0, 0, 0, {"n": large})], [("a", GRID), ("zz", GRID), (None, GRID)]).arrow()
-    assert found.column("pn").type == found.column("sum").type == pa.int64()
-    assert found.column("pn").to_pylist() == found.column("sum").to_pylist() == [large, None, None]
-
-
-def test_minus_zero(folder):
-    """Trap: -0.0: it comes back as it went in, and is no other value than 0.0."""
-    view = a_view({"px": last("x"), "kinds": distinct("x", "1h")})
-    rows = [Row("a", n, n, n, {"x": x}) for n, x in enumerate((0.0, -0.0))]
-    (found,) = ask(folder, view, rows, [("a", GRID)]).arrow().to_pylist()
-    assert (str(found["px"]), found["kinds"]) == ("-0.0", 1)
-
-
-def test_nan_before_the_window(folder):
-    """Trap: NaN before the window: it spoils totals only while it is inside."""
-    view = a_view({"sum": total("x", "20m"), "mean": avg("x", "20m")})
-    rows = [Row("a", n * GRID, n * GRID, n, {"x": x}) for n, x in enumerate((float("nan"), 1.0, 2.0))]
-    one, two = ask(folder, view, rows, [("a", GRID), ("a", 2 * GRID)]).arrow().to_pylist()
-    assert np.isnan([one["sum"], one["mean"]]).all()
-    assert (two["sum"], two["mean"]) == (3.0, 1.5)
 
 
 def test_empty_list(folder):
@@ -154,18 +162,6 @@ def test_dictionary_large_and_view_strings(folder, kind):
     assert found.column("k").type == kind
 
 
-def test_ab_c_against_a_bc(folder):
-    """Trap: ("ab", "c") against ("a", "bc"): two keys, offline and in the bytes that they are online."""
-    keys = tuple(FieldSpec(name, ColumnType(Kind.STRING)) for name in ("k", "l"))
-    pack = key_packer(1, keys)
-    assert pack({"k": "ab", "l": "c"}) != pack({"k": "a", "l": "bc"})
-    view = a_view({"px": last("x")}, keys=("k", "l"))
-    rows = [Row(("ab", "c"), 0, 0, 0, {"x": 1.0}), Row(("a", "bc"), 0, 0, 1, {"x": 2.0})]
-    at = pa.array([0] * 3, pa.timestamp("us", "UTC"))
-    spine = Frame(pa.table({"k": ["ab", "a", "abc"], "l": ["c", "bc", ""], "at": at}))
-    assert ask(folder, view, rows, spine).arrow().column("px").to_pylist() == [1.0, 2.0, None]
-
-
 def test_600_byte_key(project):
     """Trap: 600-byte key: LMDB holds 511; one that differs in its last byte is another one."""
     one, other = "é" * 299 + "ab", "é" * 299 + "ac"
@@ -185,18 +181,6 @@ def test_empty_spine_or_view(folder):
         assert found.column("px").type == pa.float64()
         wanted = {"px": None, "n1": 0, "v__status": "MISSING", "v__event_time": None}
         assert [{name: row[name] for name in wanted} for row in found.to_pylist()] == [wanted] * len(asked)
-
-
-def test_one_of_two_views_all_expired(project):
-    """Trap: one of two views all expired: its columns are null, and the other view's and the spine's rows stay."""
-    project.push(("a", 1.0, 0), ("b", 2.0, 0))
-    one, two = project.views
-    spine = Frame(pa.table({"customer": ["a", "b", "a"], "at": pa.array([NOW] * 3, pa.timestamp("us", "UTC"))}))
-    short = two.__class__(**{name: getattr(two, name) for name in two.__slots__} | {"ttl_us": SECOND})
-    found = history_of(project.tables, [one, short], spine, "at", True, "full", True, {}).arrow()
-    assert found.column("newest__status").to_pylist() == ["EXPIRED"] * 3
-    assert found.column("newest__amount").null_count == 3
-    assert found.column("habits__recent").to_pylist() == [1.0, 2.0, 1.0]
 
 
 @pytest.mark.parametrize(
@@ -238,13 +222,6 @@ def test_limit_with_order_by_is_let_through(sql, rows):
     assert len(decorated.call(lambda: sql, tables, "v")) == rows
 
 
-def test_a_key_twice_in_a_batch(project):
-    """Trap: a key twice in a batch: the newest event answers, in whatever order they come."""
-    project.push(("a", 2.0, 20), ("a", 1.0, 10), ("b", 1.0, 10), ("b", 2.0, 20))
-    for name in ("a", "b"):
-        assert project.both(name, NOW)[0] == {"n": 0, "sum": None, "recent": 2.0, "amount": 2.0}
-
-
 def test_stale_plan_and_feature_removed_with_rows_alive(store):
     """Traps: stale plan; feature removed with rows alive: each definition reads its own rows, and no other's."""
     wide, narrow = a_view({"px": last("x"), "pn": last("n")}), a_view({"pn": last("n")})
@@ -259,34 +236,6 @@ def test_stale_plan_and_feature_removed_with_rows_alive(store):
 
 
 # -- what Feast's users complain of -----------------------------------------------------------------------------------
-
-
-def test_ttl_ignored_online(folder, store):
-    """Trap (Feast #6821): ttl ignored online: what is too old is EXPIRED and null, to the microsecond as offline."""
-    view, rows = a_view({"px": last("x")}, ttl=GRID), [Row("a", 0, 0, 0, {"x": 1.0})]
-    plan = compile_plan(store, [pick(view)])
-    upsert(view, store, log_table(view, rows), GRID)
-    for t, status in ((GRID, "PRESENT"), (GRID + 1, "EXPIRED")):
-        values, statuses = plan.read_one({"k": "a"}, t)
-        (known,) = ask(folder, view, rows, [("a", t)]).arrow().to_pylist()
-        assert (values, statuses) == ([known["px"]], {"v": known["v__status"]})
-        assert statuses == {"v": status}
-
-
-def test_older_push_wins(project):
-    """Trap (Feast): older push wins: an event that happened before is in the windows, and does not answer."""
-    project.push(("a", 2.0, 20))
-    project.push(("a", 1.0, 10), known=NOW + SECOND)
-    found, _ = project.both("a", START + 60 * SECOND + 1000 * SECOND)
-    assert found["amount"] == 2.0
-
-
-def test_label_rows_dropped(folder):
-    """Trap (Feast): label rows dropped: each comes back once, in order, known or not, twice or not."""
-    asked = [("a", GRID), ("zz", 0), (None, 0), ("a", GRID), ("a", -GRID)]
-    found = ask(folder, a_view({"px": last("x")}), [Row("a", 0, 0, 0, {"x": 1.0})], asked).arrow()
-    assert found.column("note").to_pylist() == [0, 1, 2, 3, 4]
-    assert found.column("px").to_pylist() == [1.0, None, None, 1.0, None]
 
 
 def test_50_gb_for_17k_rows(folder, tmp_path):
@@ -318,17 +267,6 @@ def test_future_end_date_blocks_increments(project):
     project.read_files(("a", 1.0, 0), ("f", 9.0, 500_000), ("a", 2.0, 600), now=NOW + SECOND)
     project.publish(NOW + SECOND)
     assert project.both("a", NOW + SECOND)[0]["amount"] == 2.0
-
-
-def test_no_scd2(folder):
-    """Trap (Feast #4162): no SCD2: a row answers from its event until its end, the end excluded."""
-    view = a_view({"px": last("x")}, has_valid_to=True)
-    rows = [
-        Row("a", 0, 0, 0, {"x": 1.0}, valid_to=2 * GRID),
-        Row("a", 3 * GRID, 3 * GRID, 1, {"x": 2.0}),
-    ]
-    asked = [("a", t) for t in (0, 2 * GRID - 1, 2 * GRID, 3 * GRID)]
-    assert ask(folder, view, rows, asked).arrow().column("px").to_pylist() == [1.0, 1.0, None, 2.0]
 
 
 def test_backfill_not_offline(project):

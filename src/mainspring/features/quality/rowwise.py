@@ -6,15 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mainspring.declare.quality import Check, CheckKind
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError
 from mainspring.features.quality.results import CheckResult, failed_state, samples_of
-from mainspring.features.quality.schemas import conformity
+from mainspring.features.quality.schemas import conformity, goes_by_rows
 from mainspring.features.view import arrow_type
 from mainspring.lazy import lazy
 
@@ -27,9 +25,9 @@ else:
 __all__ = [
     "Known",
     "RowsJudged",
+    "Tallies",
     "judge_rows",
     "matching",
-    "merged_results",
     "needs_whole",
     "nothing_known",
     "plain_floats",
@@ -63,7 +61,11 @@ def nothing_known(check: Check) -> pa.Array:
 
 
 def judge_rows(
-    table: pa.Table, fields: Sequence[FieldSpec], checks: Sequence[Check], known: Known = nothing_known
+    table: pa.Table,
+    fields: Sequence[FieldSpec],
+    checks: Sequence[Check],
+    known: Known = nothing_known,
+    tallies: Tallies | None = None,
 ) -> RowsJudged:
     """Judge the rows of a batch.
 
@@ -74,6 +76,8 @@ def judge_rows(
         fields: its columns.
         checks: those of single rows are judged, the others passed over.
         known: the values that references may have.
+        tallies: of a batch that comes in parts, what was found in the parts before; the results are those of all parts
+            up to this. See `needs_whole`.
 
     Raises:
         DataError: MS-2181, a pattern is no regular expression of RE2.
@@ -83,7 +87,10 @@ def judge_rows(
         return RowsJudged(pa.chunked_array([pa.nulls(len(table), pa.string())]), ())
     types = {field.name: field.type for field in fields}
     ordered = sorted(judged, key=lambda check: check.on_fail != "quarantine")
-    tallies = {id(check): _tally(check, table, types, known) for check in ordered}
+    tallies = {} if tallies is None else tallies
+    for check in ordered:
+        if id(check) not in tallies:
+            tallies[id(check)] = _tally(check, table, types, known)
     reasons = [
         _judge_slice(table.slice(start, _SLICE), start, ordered, tallies)
         for start in range(0, max(len(table), 1), _SLICE)
@@ -100,9 +107,9 @@ _Test = Callable[["pa.Table", int], "pa.Array"]
 class _Tally:
     """What a check has found so far."""
 
-    def __init__(self, test: _Test, of_batch: Sequence[str] = ()) -> None:
+    def __init__(self, test: _Test, of_batch: dict[str, None] | None = None) -> None:
         self.test = test
-        self.of_batch = of_batch
+        self.of_batch = {} if of_batch is None else of_batch
         self.rows = 0
         self.failing = 0
         self.samples: list[dict[str, str | None]] = []
@@ -115,12 +122,30 @@ class _Tally:
             self.samples += samples_of(rows.filter(failing))[: _SAMPLES - len(self.samples)]
 
 
+Tallies: TypeAlias = dict[int, _Tally]
+"""What each check has found so far, by its identity."""
+
+
 def _tally(check: Check, table: pa.Table, types: Mapping[str, ColumnType], known: Known) -> _Tally:
     if check.kind is CheckKind.CONFORMS:
-        found = conformity(check, table)
-        return _Tally(lambda rows, start: _flat(found.reasons.slice(start, len(rows))), found.of_batch)
+        return _conforming(check, table)
     test, said = _test(check, types, known), pa.scalar(reason(check))
     return _Tally(lambda rows, start: pc.if_else(test(rows), said, pa.scalar(None, pa.string())))
+
+
+def _conforming(check: Check, table: pa.Table) -> _Tally:
+    """A schema that goes by rows is shown each slice, another one the whole batch."""
+    if not goes_by_rows(check):
+        found = conformity(check, table)
+        return _Tally(lambda rows, start: _flat(found.reasons.slice(start, len(rows))), dict.fromkeys(found.of_batch))
+    of_batch: dict[str, None] = {}
+
+    def test(rows: pa.Table, start: int) -> pa.Array:
+        found = conformity(check, rows)
+        of_batch.update(dict.fromkeys(found.of_batch))
+        return found.reasons
+
+    return _Tally(test, of_batch)
 
 
 def _judge_slice(rows: pa.Table, start: int, ordered: Sequence[Check], tallies: Mapping[int, _Tally]) -> pa.Array:
@@ -154,26 +179,8 @@ def _result(check: Check, tally: _Tally) -> CheckResult:
 
 
 def needs_whole(checks: Sequence[Check]) -> bool:
-    """Whether checks of single rows look at the batch as a whole too: schemas that the user wrote may do so."""
-    return any(check.kind is CheckKind.CONFORMS for check in checks)
-
-
-def merged_results(parts: Sequence[Sequence[CheckResult]]) -> tuple[CheckResult, ...]:
-    """What checks of single rows found in the parts of a batch, as if in one; see `needs_whole`."""
-    merged = []
-    for found in zip(*parts, strict=True):
-        failing, rows = sum(result.failing for result in found), sum(result.rows for result in found)
-        merged.append(
-            msgspec.structs.replace(
-                found[0],
-                state=next((result.state for result in found if result.state != "ok"), "ok"),
-                rows=rows,
-                failing=failing,
-                why=f"{failing:,} of {rows:,} rows" if failing else "",
-                samples=tuple(sample for result in found for sample in result.samples)[:_SAMPLES],
-            )
-        )
-    return tuple(merged)
+    """Whether checks of single rows look at the batch as a whole too, so that it may not be judged in parts."""
+    return any(check.kind is CheckKind.CONFORMS and not goes_by_rows(check) for check in checks)
 
 
 def reason(check: Check) -> str:

@@ -21,9 +21,28 @@ if TYPE_CHECKING:
 else:
     pl, pa = lazy("polars"), lazy("pyarrow")
 
-__all__ = ["Conformity", "conformity", "located"]
+__all__ = ["Conformity", "conformity", "goes_by_rows", "located"]
 
 _SHOWN = 5
+_BY_ROWS = frozenset(
+    {
+        "equal_to",
+        "greater_than",
+        "greater_than_or_equal_to",
+        "in_range",
+        "isin",
+        "less_than",
+        "less_than_or_equal_to",
+        "not_equal_to",
+        "notin",
+        "str_contains",
+        "str_endswith",
+        "str_length",
+        "str_matches",
+        "str_startswith",
+    }
+)
+"""pandera's own checks that judge each value by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +112,40 @@ def _functions(schema: Any) -> Iterator[Callable[..., object]]:
                 yield function
 
 
+def goes_by_rows(check: Check) -> bool:
+    """Whether a schema says the same of the parts of a batch as of the whole.
+
+    It does when it is one of ``pandera.polars`` (in pandas a column's type depends on the nulls that are in it), asks
+    for no unique values and parses nothing, and each check is one of pandera's own for single values, or says
+    ``element_wise=True``. Any other function may look at all rows.
+
+    Raises:
+        UserCodeError: MS-2024, it is not where it was.
+    """
+    schema = _schema_of(check)
+    columns: list[Any] = list((schema.columns or {}).values())
+    whole = schema.unique or any(column.unique for column in columns) or not _is_polars(schema)
+    parts = [schema, *columns]
+    return not whole and all(
+        not part.parsers and all(_is_by_rows(each) for each in part.checks or ()) for part in parts
+    )
+
+
+def _is_by_rows(check: Any) -> bool:
+    if check.groupby or check.n_failure_cases is not None:
+        return False
+    own = type(check._check_fn).__module__.startswith("pandera.")
+    return bool(check.element_wise) or (own and check.name in _BY_ROWS)
+
+
+def _schema_of(check: Check) -> Any:
+    return _plain(check.schema if check.schema is not None else dereference(check.reference))
+
+
+def _is_polars(schema: object) -> bool:
+    return "polars" in type(schema).__module__
+
+
 def conformity(check: Check, table: pa.Table) -> Conformity:
     """Run a schema on a batch, lazily: all that is wrong is found at once. What it would change is not taken over.
 
@@ -100,8 +153,8 @@ def conformity(check: Check, table: pa.Table) -> Conformity:
         DataError: MS-2182, the schema cannot be applied.
         UserCodeError: MS-2024, it is not where it was.
     """
-    schema = _plain(check.schema if check.schema is not None else dereference(check.reference))
-    polars = "polars" in type(schema).__module__
+    schema = _schema_of(check)
+    polars = _is_polars(schema)
     frame = pl.from_arrow(table) if polars else table.to_pandas()
     try:
         schema.validate(frame, lazy=True)

@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -25,7 +25,7 @@ from mainspring.features.digest import ContentDigest
 from mainspring.features.ingest import Prepared, Seen, missing_everywhere, prepare, some_fit
 from mainspring.features.log import SourceTable
 from mainspring.features.quality.results import CheckResult
-from mainspring.features.quality.rowwise import Known, merged_results, needs_whole, nothing_known
+from mainspring.features.quality.rowwise import Known, needs_whole, nothing_known
 from mainspring.features.sources.files import RawFile
 from mainspring.lazy import lazy
 
@@ -92,7 +92,7 @@ class Staging:
             return some_fit(source, prepare(source, list(parts), truncate=truncate, known=known))
         rows, aside, seen = _Waiting(self, "rows"), _Waiting(self, "aside"), Seen()
         report: Counter[str] = Counter()
-        results: list[Sequence[CheckResult]] = []
+        results: tuple[CheckResult, ...] = ()
         files: dict[str, None] = {}
         named: dict[str, None] = {}
         held: set[str] = set()
@@ -101,13 +101,13 @@ class Staging:
             rows.add(done.rows)
             aside.add(done.set_aside)
             report.update(done.report)
-            results.append(done.results)
+            results = done.results
             files[part.path.name] = None
             named |= dict.fromkeys(part.names)
             held |= set(part.table.column_names)
         missing_everywhere(source, held, list(named), list(files))
         kept = rows.table()
-        prepared = Prepared(kept, aside.table(), dict(report), kept.slice(0, 0), merged_results(results), self.release)
+        prepared = Prepared(kept, aside.table(), dict(report), kept.slice(0, 0), results, self.release)
         return some_fit(source, prepared)
 
     @property

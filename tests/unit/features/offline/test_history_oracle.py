@@ -95,7 +95,6 @@ def window_features():
 @RELAXED
 @given(data=st.data(), questions=spines(), as_known=st.booleans(), versioned=st.booleans())
 def test_windows_are_what_a_loop_finds(folder, monkeypatch, kernel, data, questions, as_known, versioned):
-    """Trap (Feast #5329): windows."""
     monkeypatch.setattr("mainspring.features.windows.question._WORTH", 1e9 if kernel == "ranges" else -1)
     rows = data.draw(logs(versioned=versioned, specials=True))
     features = window_features()

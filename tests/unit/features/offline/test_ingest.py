@@ -138,7 +138,6 @@ def test_a_missing_column_says_which_are_there(tmp_path):
 
 
 def test_a_column_that_one_file_lacks(tmp_path, read_source):
-    """Trap: schema changed between files."""
     pq.write_table(table(), tmp_path / "a.parquet")
     pq.write_table(table().drop_columns(["code"]), tmp_path / "b.parquet")
     files = find_files(".", tmp_path, source="weather")

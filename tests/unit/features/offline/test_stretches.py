@@ -1,4 +1,4 @@
-"""Trap: a million equal keys. Who asks more than a share is cut in time, and every answer stays what it is."""
+"""Who asks more than a share is cut in time, and every answer stays what it is."""
 
 import dataclasses
 import random

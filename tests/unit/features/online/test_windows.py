@@ -227,7 +227,6 @@ def small(monkeypatch):
 @pytest.mark.parametrize("name", ["loose", "named"])
 @pytest.mark.parametrize("seed", range(3))
 def test_whatever_is_pushed_online_is_offline(tmp_path, small, name, seed):
-    """Trap (Feast #5329): windows."""
     chance = random.Random(seed)
     project = Project(tmp_path, name)
     now = START + 3_000 * SECOND

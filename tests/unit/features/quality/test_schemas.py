@@ -1,13 +1,23 @@
 """pandera schemas among checks: rows that fail are told apart, what is wrong with the batch refuses it."""
 
 import importlib
+import itertools
 import sys
+from datetime import datetime
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from mainspring.declare.app import App
 from mainspring.declare.checking import conforms
+from mainspring.declare.record import Record
 from mainspring.errors import DataError, DeclarationError
 from mainspring.features.log import source_of
+from mainspring.features.quality import rowwise
+from mainspring.features.quality.schemas import conformity, goes_by_rows
+from mainspring.features.sources.files import RawFile
+from mainspring.features.sources.staged import Staging
 from mainspring.features.steps import sources_of
 from unit.features.quality.test_gates import AGGREGATES, BAD, GOOD, Weather
 
@@ -28,6 +38,13 @@ class Blown(pa.DataFrameModel):
     origin: str = pa.Field(isin=["JFK", "LGA"])
     wind: float = pa.Field(ge=0, nullable=True)
 """
+
+
+class Reading(Record):
+    wind: float | None
+    at: datetime
+
+
 USED = "from wind_schemas import TAME, WHOLE, ONCE, Blown\nfrom mainspring import conforms\n"
 
 
@@ -133,3 +150,77 @@ def test_a_schema_that_nobody_holds_or_that_is_none(weather):
     with pytest.raises(DeclarationError) as caught:
         conforms({"wind": float})
     assert caught.value.code == "MS-1033"
+
+
+BY_ROWS = """
+import polars as pl
+import pandera.pandas as pandas_schemas
+import pandera.polars as pa
+
+def isin(data):
+    return data.lazyframe.select(pl.col("wind") < pl.col("wind").max())
+
+def column(*checks, **options):
+    return pa.DataFrameSchema({"wind": pa.Column(pl.Float64, list(checks), nullable=True, **options)})
+
+BUILT_IN = column(pa.Check.ge(0), pa.Check.isin([1.0, 2.0]))
+EACH = column(pa.Check(lambda value: value < 5, element_wise=True))
+TYPED = pa.DataFrameSchema({"wind": pa.Column(pl.Int64)})
+ANY = column(pa.Check(isin))
+ONCE = column(unique=True)
+TOGETHER = pa.DataFrameSchema({"wind": pa.Column(pl.Float64)}, unique=["wind"])
+FEW = column(pa.Check.ge(0, n_failure_cases=1))
+PARSED = column(parsers=[pandas_schemas.Parser(lambda data: data.lazyframe)])
+PANDAS = pandas_schemas.DataFrameSchema({"wind": pandas_schemas.Column(float, nullable=True)})
+"""
+
+
+@pytest.fixture
+def schemas(tmp_path, monkeypatch):
+    (tmp_path / "schemas_by_rows.py").write_text(BY_ROWS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield importlib.import_module("schemas_by_rows")
+    sys.modules.pop("schemas_by_rows", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "by_rows"),
+    [
+        ("BUILT_IN", True),
+        ("EACH", True),
+        ("TYPED", True),
+        ("ANY", False),  # a function may look at all rows, also when it is called as one of pandera's
+        ("ONCE", False),
+        ("TOGETHER", False),
+        ("FEW", False),
+        ("PARSED", False),
+        ("PANDAS", False),
+    ],
+)
+def test_which_schemas_go_by_rows(schemas, name, by_rows):
+    assert goes_by_rows(conforms(getattr(schemas, name))) is by_rows
+
+
+@pytest.mark.parametrize("name", ["BUILT_IN", "EACH", "TYPED"])
+@pytest.mark.parametrize("on_fail", ["warn", "quarantine"])
+def test_a_batch_in_parts_is_judged_as_in_one(schemas, tmp_path, monkeypatch, name, on_fail):
+    """Rows, reasons and results, what is wrong with the batch among them; no part is larger than a slice."""
+    monkeypatch.setattr(rowwise, "_SLICE", 3)
+    shown = []
+    monkeypatch.setattr(rowwise, "conformity", lambda check, rows: shown.append(len(rows)) or conformity(check, rows))
+    check = conforms(getattr(schemas, name), on_fail=on_fail)
+    source = source_of(App("t").source(Reading, time="at", called=f"readings_{on_fail}_{name}", checks=[check]))
+    winds = [1.0, 2.0, None, 7.0, -1.0, 2.0, 9.0, 3.0]
+    rows = pa.table({"wind": winds, "at": pa.array([0] * 8, pa.timestamp("us", "UTC"))})
+    given = lambda *cuts: [  # noqa: E731
+        RawFile(Path("f"), rows.slice(a, b - a), False, ("wind", "at"), start=a) for a, b in itertools.pairwise(cuts)
+    ]
+    found = {}
+    for cuts in ((0, 8), (0, 4, 5, 8)):
+        with Staging(tmp_path / "staged") as staging:
+            made = staging.prepare(source, given(*cuts))
+        found[cuts] = (made.rows, made.set_aside, made.report, made.results)
+    whole, parts = found.values()
+    assert parts == whole
+    assert whole[3][0].state != "ok"
+    assert max(shown) == 3
