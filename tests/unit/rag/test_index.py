@@ -40,7 +40,7 @@ ANIMALS = ("otter", "heron", "badger", "lynx", "adder", "stoat", "osprey", "mart
 
 
 class Plain:
-    id, max_bytes = "plain 1", 1_000_000
+    id, limits, max_bytes = "plain 1", "", 1_000_000
 
     def reads(self, name: str, media_type: str = "") -> bool:
         return True
