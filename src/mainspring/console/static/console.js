@@ -53,8 +53,8 @@ async function talk(form, turns, main) {
   const [stopper, button, stop] = [new AbortController(), form.querySelector("button"), main.querySelector(".stop")];
   const turn = turns.appendChild(document.createElement("article"));
   turn.className = "turn";
-  turn.innerHTML = '<div class="said"><p class="question"></p><p class="answer"></p></div><div></div>';
-  turn.querySelector(".question").textContent = fields.get("question") || "";
+  turn.innerHTML = '<div class="said"><p class="question"><span class="muted">you</span> </p><p class="answer"></p></div><div></div>';
+  turn.querySelector(".question").append(fields.get("question") || "");
   const answer = turn.querySelector(".answer");
   button.disabled = true;
   stop.hidden = false;
