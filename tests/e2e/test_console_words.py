@@ -490,3 +490,18 @@ def test_evaluations_show_their_last_runs_with_the_gate_and_the_cost(desk: Serve
         page.close()
     (alarm,) = until(lambda: twin(desk, "/monitors/help_desk")["alarms"])
     assert (alarm["kind"], alarm["features"], alarm["state"]) == ("evaluation", ["grounded"], "firing")
+
+
+def test_the_chat_says_why_there_is_no_answer(desk: Served, browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto(f"{desk.console}/assistants/chat", wait_until="load")
+    page.get_by_label("Question").fill("   ")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("no answer: nothing is asked").wait_for(timeout=20_000)
+    half = 'event: text\ndata: {"text": "Half of"}\n\n'  # the server is gone before the answer is whole
+    page.route("**/talk", lambda route: route.fulfill(status=200, content_type="text/event-stream", body=half))
+    page.get_by_label("Question").fill("valve")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("no answer: it broke off").wait_for(timeout=20_000)
+    assert page.get_by_label("Question").input_value() == "valve"
+    page.close()
