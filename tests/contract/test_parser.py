@@ -421,6 +421,12 @@ def _alive(pid: int) -> bool:
         return False
 
 
+def test_a_file_whose_name_is_no_utf_8_is_read(parser, tmp_path):
+    path = tmp_path / os.fsdecode(b"gr\xf6\xdfe.html")
+    path.write_text("<h1>Size</h1><p>It is large.</p>")
+    assert "It is large." in parsed(parser, path, "gr\\xf6\\xdfe.html").text
+
+
 def test_a_child_sees_no_secrets(parser, monkeypatch):
     monkeypatch.setenv("MY_SECRET", "hunter2")
     mine = KreuzbergParser(KreuzbergSettings(workers=1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -172,6 +173,30 @@ def test_no_page_has_an_accessibility_fault(desk: Served, browser: Browser, path
     found = faults(page)
     page.close()
     assert not found
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_page_is_wider_than_the_window(desk: Served, browser: Browser, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    wide = {}
+    for path in (*PAGES, "/runs", "/data", "/models", "/monitors", "/conditions"):
+        page.goto(desk.console + path, wait_until="load")
+        if (found := page.evaluate("document.documentElement.scrollWidth")) > width:
+            wide[path] = found
+    page.close()
+    assert not wide
+
+
+def test_what_is_empty_says_why_and_values_are_not_written_as_code_writes_them(desk: Served) -> None:
+    told = {path: call(desk.console + path, headers=TEXT)[1].decode() for path in ("/data", *PAGES[1:])}
+    assert "declares no source and no feature view" in told["/data"]
+    assert "no block of answers is complete" in told["/monitors/help_desk"]
+    for path, page in told.items():
+        for table in page.split("<tbody>")[1:]:
+            assert table.partition("</tbody>")[0].strip(), path
+        declared = page.partition("<h2>Declared as</h2>")[2].partition("</table>")[0]
+        assert not re.search(r"True|False|None|&#39;", declared), (path, declared)
+    assert "who: str</div>" in told["/prompt/greeting"]
 
 
 @pytest.mark.parametrize("path", PAGES[1:])
@@ -465,3 +490,18 @@ def test_evaluations_show_their_last_runs_with_the_gate_and_the_cost(desk: Serve
         page.close()
     (alarm,) = until(lambda: twin(desk, "/monitors/help_desk")["alarms"])
     assert (alarm["kind"], alarm["features"], alarm["state"]) == ("evaluation", ["grounded"], "firing")
+
+
+def test_the_chat_says_why_there_is_no_answer(desk: Served, browser: Browser) -> None:
+    page = browser.new_page()
+    page.goto(f"{desk.console}/assistants/chat", wait_until="load")
+    page.get_by_label("Question").fill("   ")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("no answer: nothing is asked").wait_for(timeout=20_000)
+    half = 'event: text\ndata: {"text": "Half of"}\n\n'  # the server is gone before the answer is whole
+    page.route("**/talk", lambda route: route.fulfill(status=200, content_type="text/event-stream", body=half))
+    page.get_by_label("Question").fill("valve")
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text("no answer: it broke off").wait_for(timeout=20_000)
+    assert page.get_by_label("Question").input_value() == "valve"
+    page.close()

@@ -10,7 +10,9 @@ import msgspec
 
 __all__ = ["Mark", "Parsed", "Parser", "Reason", "Refused"]
 
-Reason = Literal["too_large", "unsupported", "encrypted", "corrupt", "empty", "timeout", "memory", "crashed"]
+Reason = Literal[
+    "too_large", "unsupported", "encrypted", "corrupt", "empty", "timeout", "memory", "crashed", "unreadable"
+]
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True):
@@ -64,6 +66,10 @@ class Parser(Protocol):
     @property
     def id(self) -> str:
         """Names the parser, its version and the settings that change its text: a part of cache keys."""
+
+    @property
+    def limits(self) -> str:
+        """Names the settings that decide what is refused and change no text: a refusal holds while they do."""
 
     @property
     def max_bytes(self) -> int:

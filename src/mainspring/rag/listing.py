@@ -6,25 +6,41 @@ import functools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mainspring.errors import DataError
 from mainspring.ports.manifest import DocumentRow
 
-__all__ = ["Difference", "Found", "difference", "list_folder", "matches"]
+__all__ = ["UNREADABLE", "Difference", "Found", "difference", "list_folder", "matches"]
 
 _SETTLED_NS = 2_000_000_000
 """A file that was changed less than this before it was looked at may have been changed again unseen."""
 
+UNREADABLE = "unreadable: "
+"""Begins what is noted in place of the hash of a file that cannot be opened: each sync tries it again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file as the folder shows it: path relative to the folder, size in bytes, change in nanoseconds since 1970."""
+    r"""A file as the folder shows it.
+
+    Attributes:
+        uri: its path relative to the folder; bytes of a name that are no UTF-8 are written as ``\xf6``.
+        size: in bytes.
+        mtime_ns: when it was changed, in nanoseconds since 1970.
+    """
 
     uri: str
     size: int
     mtime_ns: int
+    _path: str = ""
+
+    @property
+    def path(self) -> str:
+        """The path by which it is opened, relative to the folder."""
+        return self._path or self.uri
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +48,12 @@ class Difference:
     """A listing beside what an index knows.
 
     Attributes:
-        same: documents whose files have not changed.
+        same: files that have not changed, with their documents.
         look: files that are new or may have changed, with the document that was there.
         gone: documents whose files are not there.
     """
 
-    same: tuple[DocumentRow, ...]
+    same: tuple[tuple[Found, DocumentRow], ...]
     look: tuple[tuple[Found, DocumentRow | None], ...]
     gone: tuple[DocumentRow, ...]
 
@@ -93,7 +109,7 @@ def difference(rows: Sequence[DocumentRow], found: Mapping[str, Found]) -> Diffe
     """What a listing has new, changed perhaps, unchanged and no more.
 
     A file is unchanged when size and time are those that were noted, and the time had been long enough past by then
-    that a later change would show.
+    that a later change would show. One that could not be opened is never unchanged: who may read it has no time.
     """
     same, look, gone = [], [], []
     known = {row.uri: row for row in rows}
@@ -102,32 +118,43 @@ def difference(rows: Sequence[DocumentRow], found: Mapping[str, Found]) -> Diffe
         if item is None:
             gone.append(row)
         elif _unchanged(row, item):
-            same.append(row)
-    seen = {row.uri for row in same}
+            same.append((item, row))
+    seen = {row.uri for _, row in same}
     look = [(item, known.get(uri)) for uri, item in found.items() if uri not in seen]
     return Difference(tuple(same), tuple(look), tuple(gone))
 
 
 def _unchanged(row: DocumentRow, item: Found) -> bool:
     settled = item.mtime_ns + _SETTLED_NS < row.synced_us * 1000
-    return (row.size, row.mtime_ns) == (item.size, item.mtime_ns) and settled
+    opened = not row.content_hash.startswith(UNREADABLE)
+    return (row.size, row.mtime_ns) == (item.size, item.mtime_ns) and settled and opened
 
 
 def _walk(folder: Path) -> Iterator[Found]:
+    """All files; one that is deleted meanwhile is not there, nor is what was in a folder that is."""
     root = os.path.realpath(folder)
     waiting = [""]
     while waiting:
         below = waiting.pop()
-        with os.scandir(os.path.join(root, below)) as entries:
+        with suppress(FileNotFoundError) if below else nullcontext(), os.scandir(os.path.join(root, below)) as entries:
             for entry in entries:
                 if entry.name.startswith(".") or entry.name.endswith("~"):
                     continue
-                uri = f"{below}{entry.name}"
+                path = f"{below}{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
-                    waiting.append(f"{uri}/")
+                    waiting.append(f"{path}/")
                 elif _stays(root, entry.path) if entry.is_symlink() else entry.is_file():
-                    state = entry.stat()
-                    yield Found(uri, state.st_size, state.st_mtime_ns)
+                    with suppress(FileNotFoundError):
+                        yield _found(path, entry.stat())
+
+
+def _found(path: str, state: os.stat_result) -> Found:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        uri = os.fsencode(path).decode("utf-8", "backslashreplace")
+        return Found(uri, state.st_size, state.st_mtime_ns, path)
+    return Found(path, state.st_size, state.st_mtime_ns)
 
 
 def _stays(root: str, path: str) -> bool:

@@ -20,11 +20,11 @@ import msgspec
 
 from mainspring.declare.documents import Access
 from mainspring.declare.identity import PUBLIC
-from mainspring.errors import UserCodeError
+from mainspring.errors import StoreError, UserCodeError
 from mainspring.ports.manifest import DocumentRow, Manifest
 from mainspring.ports.objects import Objects
 from mainspring.ports.parser import Parsed, Parser, Refused
-from mainspring.rag.listing import Difference, Found, difference, list_folder
+from mainspring.rag.listing import UNREADABLE, Difference, Found, difference, list_folder
 
 __all__ = ["Folder", "Progress", "SyncCounts", "sync_documents", "title_of"]
 
@@ -158,9 +158,8 @@ class _OneFolder:
 
     def bring_up(self, change: Difference) -> None:
         """Write what has changed, batch by batch; what is gone goes last, when all that it may have become is known."""
-        again = [row for row in change.same if row.parse_key != self.parser.id]
-        look = [*change.look, *((Found(row.uri, row.size, row.mtime_ns), row) for row in again)]
-        steady = [row for row in change.same if row.parse_key == self.parser.id]
+        look = [*change.look, *((item, row) for item, row in change.same if not self._current(row))]
+        steady = [row for _, row in change.same if self._current(row)]
         gone = {row.document_id: row for row in change.gone}
         done = 0
         for batch in _batches(_in_threads(self._hashed, look), _BATCH):
@@ -184,13 +183,13 @@ class _OneFolder:
             return _Seen(found, row, None)
         digest = hashlib.blake2b(digest_size=20)
         try:
-            with open(self.folder.folder / found.uri, "rb") as file:
+            with open(self.folder.folder / found.path, "rb") as file:
                 while data := file.read(_CHUNK):
                     digest.update(data)
         except FileNotFoundError:
             return None
         except OSError as error:
-            return _Seen(found, row, f"unreadable: {error.strerror}")
+            return _Seen(found, row, f"{UNREADABLE}{error.strerror}")
         return _Seen(found, row, digest.hexdigest())
 
     def _moves(self, seen: Sequence[_Seen], gone: dict[str, DocumentRow]) -> list[_Seen]:
@@ -209,9 +208,22 @@ class _OneFolder:
     def _read(self, item: _Seen) -> tuple[_Seen, Parsed | Refused | None]:
         """The file's text; None when it is the one that was read before."""
         old = item.row
-        if old is not None and item.content == old.content_hash and old.parse_key == self.parser.id:
+        if old is not None and (item.content or "") == old.content_hash and self._current(old):
             return item, None
-        return item, self._parsed(item)
+        try:
+            return item, self._parsed(item)
+        except StoreError as error:  # between its hash and now it was deleted, or locked: the next sync sees which
+            item = dataclasses.replace(item, content=f"{UNREADABLE}{error.why}")
+            return item, self._parsed(item)
+
+    def _current(self, row: DocumentRow) -> bool:
+        """Whether the parser would say of this content what it said."""
+        return row.parse_key == (self.parser.id if row.status == "ok" else self._refused)
+
+    @property
+    def _refused(self) -> str:
+        """Under what a document was refused: another limit may let it pass."""
+        return f"{self.parser.id} within {self.folder.max_bytes}, {self.parser.limits}"
 
     def _row(self, item: _Seen, read: Parsed | Refused | None) -> DocumentRow:
         """The document's row as it is now."""
@@ -231,7 +243,7 @@ class _OneFolder:
         base = msgspec.structs.replace(base, content_hash=item.content or "", parse_key=self.parser.id)
         if isinstance(read, Refused):
             error = f"{read.reason.replace('_', ' ')}: {read.why}"
-            return msgspec.structs.replace(base, status="quarantined", error=error)
+            return msgspec.structs.replace(base, status="quarantined", error=error, parse_key=self._refused)
         kept = self.objects.put(msgspec.json.encode(read)).digest
         return self._seen_by(
             msgspec.structs.replace(
@@ -249,9 +261,9 @@ class _OneFolder:
         if item.content is None:
             most = min(self.folder.max_bytes, self.parser.max_bytes)
             return Refused("too_large", f"{item.found.size:,} bytes, at most {most:,} are read")
-        if item.content.startswith("unreadable: "):
-            return Refused("corrupt", item.content)
-        read = self.parser.parse(self.folder.folder / item.found.uri, item.found.uri)
+        if item.content.startswith(UNREADABLE):
+            return Refused("unreadable", item.content.removeprefix(UNREADABLE))
+        read = self.parser.parse(self.folder.folder / item.found.path, item.found.uri)
         return _without_nul(read) if isinstance(read, Parsed) else read
 
     def _new(self, found: Found) -> DocumentRow:
@@ -280,7 +292,7 @@ class _OneFolder:
         """An id that no document has: one that was moved away keeps the one that it was given here."""
         for number in itertools.count():
             text = "\0".join((self.index, self.folder.name, uri, str(number)))
-            made = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+            made = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
             if made not in self.taken:
                 self.taken.add(made)
                 return made

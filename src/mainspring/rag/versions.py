@@ -29,6 +29,7 @@ UNINDEXED = 4_000
 """Points without a graph: looking at each takes a third of a millisecond at most, and misses none."""
 _SPARE = 1
 """How many retired versions are kept for a rollback."""
+_ROLLBACK = "rollback"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +131,21 @@ def bring_up(
     written = writer.bring_up(rows)
     target = writer.version
     _tidy(target, ports, progress)
-    moved = live != target.version
+    held = _gone_back_to(target, live, ports, notes)
+    moved = live != target.version and held is None
     if moved:
         _note_other_store(shape.name, live, ports, notes)
         _go_live(target, live, ports, by, judge)
         _drop_spare(shape.name, target.version, ports)
     ports.manifest.trim_vectors(_VECTORS)
-    return IndexReport(shape.name, target.version, counts, written, moved, target.rows, notes)
+    answers = held or target
+    return IndexReport(shape.name, answers.version, counts, written, moved, answers.rows, notes)
 
 
-def roll_back(index: str, manifest: Manifest, store_name: str, *, by: str, at_us: int, reason: str = "rollback") -> int:
+def roll_back(index: str, manifest: Manifest, store_name: str, *, by: str, at_us: int, reason: str = _ROLLBACK) -> int:
     """Let the version answer that did before; it is brought up like the one that does, so nothing is lost.
+
+    It answers until somebody goes back again, or the index is declared in another shape: a sync does not undo it.
 
     Only a version that the adapter `store_name` holds is gone back to.
 
@@ -249,6 +254,23 @@ def _follow(version: IndexVersion, rows: Sequence[DocumentRow], ports: IndexPort
         notes.append(f"version {version.version} stays as it is: its embedder {version.embedder_id} is not configured")
         return
     _writer(version, chunker_of(version, ports.embedder), ports).bring_up(rows)
+
+
+def _gone_back_to(target: IndexVersion, live: int | None, ports: IndexPorts, notes: list[str]) -> IndexVersion | None:
+    """The version that answers because somebody went back to it from this one; None when it cannot answer here."""
+    moves = ports.manifest.moves(target.index)
+    if live == target.version or [move.version for move in moves[:2]] != [live, target.version]:
+        return None
+    held = next((one for one in ports.manifest.versions(target.index) if one.version == live), None)
+    if moves[0].reason != _ROLLBACK or held is None:
+        return None
+    if (held.spec.get("store"), held.embedder_id) != (ports.store_name, ports.embedder.id):
+        return None
+    notes.append(
+        f"version {live} answers, as {moves[0].by} went back to it; "
+        f"mainspring rollback index/{target.index}: version {target.version} again"
+    )
+    return held
 
 
 def _note_other_store(index: str, live: int | None, ports: IndexPorts, notes: list[str]) -> None:

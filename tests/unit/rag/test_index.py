@@ -41,7 +41,7 @@ ANIMALS = ("otter", "heron", "badger", "lynx", "adder", "stoat", "osprey", "mart
 
 
 class Plain:
-    id, max_bytes = "plain 1", 1_000_000
+    id, limits, max_bytes = "plain 1", "", 1_000_000
 
     def reads(self, name: str, media_type: str = "") -> bool:
         return True
@@ -271,6 +271,29 @@ def test_another_shape_is_another_version_and_the_old_one_stays(library: Library
     assert (answer.version, answer.hits[0].uri) == (1, "otter.md"), "the version that was kept was brought up too"
     assert roll_back("library", library.ports.manifest, "qdrant_edge", by="ada", at_us=library.now()) == 2
     assert [move.version for move in library.ports.manifest.moves("library")] == [2, 1, 2, 1]
+
+
+def test_a_sync_does_not_undo_a_rollback(library: Library) -> None:
+    library.write(otter=about("otter"))
+    library.sync()
+    other = IndexShape("library", tokens=64)
+    library.sync(other)
+    back = lambda: roll_back("library", library.ports.manifest, "qdrant_edge", by="ada", at_us=library.now())  # noqa: E731
+    assert back() == 1
+    library.write(otter=about("otter", "It plays the violin."))
+    held = library.sync(other)
+    assert (held.version, held.moved) == (1, False)
+    assert held.notes == [
+        "version 1 answers, as ada went back to it; mainspring rollback index/library: version 2 again"
+    ]
+    answer = library.searcher().search(SearchRequest("violin", k=1), ANYONE)
+    assert (answer.version, answer.hits[0].uri) == (1, "otter.md")
+    assert back() == 2
+    assert (library.sync(other).version, library.sync(other).notes) == (2, [])
+    assert library.searcher().search(SearchRequest("violin", k=1), ANYONE).version == 2, "it was kept up meanwhile"
+    assert back() == 1
+    declared = library.sync(IndexShape("library", tokens=48))
+    assert (declared.version, declared.moved, declared.notes) == (3, True, [])
 
 
 class Turned:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,40 @@ def test_a_folder_that_breaks_while_it_is_read_deletes_nothing(folder: Path, mon
     assert (caught.value.code, "Input/output error" in caught.value.why) == ("MS-2410", True)
 
 
+def test_what_vanishes_while_the_folder_is_listed_is_gone(folder: Path, monkeypatch) -> None:
+    real = os.scandir
+
+    class Entry:
+        """An entry whose file is deleted as soon as its name is known."""
+
+        def __init__(self, entry) -> None:
+            self._entry, self.name, self.path = entry, entry.name, entry.path
+
+        def is_dir(self, **how) -> bool:
+            return self._entry.is_dir(**how)
+
+        def is_symlink(self) -> bool:
+            return False
+
+        def is_file(self) -> bool:
+            found = self._entry.is_file()
+            os.remove(self.path)
+            return found
+
+        def stat(self):
+            return os.stat(self.path)
+
+    @contextlib.contextmanager
+    def vanishing(path):
+        with real(path) as entries:
+            yield [Entry(entry) if entry.name == "c.md" else entry for entry in entries]
+        if path == os.path.join(folder, "b/"):
+            shutil.rmtree(folder / "b" / "d")
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    assert listed(folder) == {"a.md"}
+
+
 def test_a_folder_that_is_suddenly_empty_deletes_nothing(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     assert listed(tmp_path / "docs") == set()
@@ -97,7 +133,7 @@ def test_what_differs() -> None:
         "new": Found("new", 1, long_ago),
     }
     found_difference = difference(rows, found)
-    assert [row.uri for row in found_difference.same] == ["same"]
+    assert [row.uri for _, row in found_difference.same] == ["same"]
     assert [row.uri for row in found_difference.gone] == ["gone"]
     assert [(item.uri, row and row.uri) for item, row in found_difference.look] == [
         ("size", "size"),

@@ -14,7 +14,7 @@ from mainspring.adapters.localfs.objects import open_objects
 from mainspring.adapters.localfs.settings import LocalSettings
 from mainspring.adapters.sqlite.manifest import open_manifest
 from mainspring.adapters.sqlite.settings import SqliteSettings
-from mainspring.errors import DataError, UserCodeError
+from mainspring.errors import DataError, StoreError, UserCodeError
 from mainspring.ports.parser import Parsed, Refused
 from mainspring.rag.sync import Folder, sync_documents
 
@@ -23,17 +23,23 @@ class Plain:
     """Reads text files; those that begin with ``broken`` cannot be read."""
 
     max_bytes = 10_000
+    limits = "1 s"
 
     def __init__(self, id: str = "plain 1") -> None:
         self.id = id
         self.read: list[str] = []
+        self.before = lambda path: None
 
     def reads(self, name: str, media_type: str = "") -> bool:
         return True
 
     def parse(self, document, name: str, media_type: str = "") -> Parsed | Refused:
         self.read.append(name)
-        text = document.read_text()
+        self.before(document)
+        try:
+            text = document.read_text()
+        except OSError as error:  # as the port has it
+            raise StoreError("cannot be read", code="MS-4261", why=error.strerror) from error
         return Refused("corrupt", "it says so") if text.startswith("broken") else Parsed(text, metadata={"n": name[:1]})
 
     def close(self) -> None:
@@ -167,6 +173,62 @@ def test_a_file_that_is_too_large_is_not_read(shelf: Shelf) -> None:
     found = shelf.sync(max_bytes=1000)
     assert found.quarantined == {"manuals/a.md": "too large: 2,000 bytes, at most 1,000 are read"}
     assert shelf.parser.read == []
+
+
+def test_what_was_refused_by_a_limit_is_read_when_the_limit_is_another(shelf: Shelf) -> None:
+    shelf.write(a="x" * 2000, b="broken, it took too long", c="good")
+    shelf.sync(max_bytes=1000)
+    assert str(shelf.sync(max_bytes=3000)) == "2 documents, 1 changed, 1 put aside"
+    assert shelf.text("a.md") == "x" * 2000
+    shelf.parser.limits = "2 s"
+    shelf.sync(max_bytes=3000)
+    assert shelf.parser.read == ["b.md"]
+    shelf.sync(max_bytes=3000)
+    assert shelf.parser.read == []
+
+
+def test_a_file_that_may_be_read_again_is_although_nothing_of_it_has_changed(shelf: Shelf, monkeypatch) -> None:
+    shelf.write(a="one", b="two")
+    locked, real = {"b.md"}, open
+
+    def opened(path, *options, **more):
+        if Path(str(path)).name in locked:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *options, **more)
+
+    monkeypatch.setattr("builtins.open", opened)
+    for _ in range(2):
+        assert shelf.sync().quarantined == {"manuals/b.md": "unreadable: Permission denied"}
+    locked.clear()
+    assert str(shelf.sync()) == "2 documents, 1 changed"
+    assert shelf.text("b.md") == "two"
+    locked.add("b.md")
+    os.utime(shelf.folder / "b.md", ns=(1, 1))
+    found = shelf.sync()
+    assert (found.documents, set(found.quarantined), shelf.text("b.md")) == (2, {"manuals/b.md"}, "two")
+
+
+@pytest.mark.parametrize("act", [os.remove, lambda path: path.unlink() or path.symlink_to(path)])
+def test_a_file_that_vanishes_while_it_is_read_holds_nothing_up(shelf: Shelf, act) -> None:
+    shelf.write(a="one", b="two", c="three")
+    shelf.parser.before = lambda path: act(path) if path.name == "b.md" else None
+    shelf.sync()
+    assert (shelf.text("a.md"), shelf.text("c.md")) == ("one", "three")
+    shelf.parser.before = lambda path: None
+    assert str(shelf.sync()).startswith("2 documents")
+    assert set(shelf.rows()) == {"a.md", "c.md"}
+
+
+def test_a_file_whose_name_is_no_utf_8_is_a_document_like_any_other(shelf: Shelf) -> None:
+    name = os.fsdecode(b"gr\xf6\xdfe.md")
+    (shelf.folder / name).write_text("one")
+    assert str(shelf.sync()) == "1 documents, 1 added"
+    assert (set(shelf.rows()), shelf.text("gr\\xf6\\xdfe.md")) == ({"gr\\xf6\\xdfe.md"}, "one")
+    shelf.parser = Plain("plain 2")
+    assert str(shelf.sync()) == "1 documents"
+    assert shelf.parser.read == ["gr\\xf6\\xdfe.md"]
+    os.rename(shelf.folder / name, shelf.folder / "größe.md")
+    assert str(shelf.sync()) == "1 documents, 1 moved"
 
 
 def test_another_parser_reads_all_again_and_equal_texts_stay(shelf: Shelf) -> None:

@@ -39,7 +39,7 @@ class Job(msgspec.Struct, frozen=True):
     fast: bool
     most: int
     data: bytes = b""
-    path: str = ""
+    path: bytes = b""
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -108,7 +108,7 @@ def _send(out: int, frame: bytes) -> None:
 
 def _done(job: Job) -> Parsed | Refused:
     try:
-        data = Path(job.path).read_bytes() if job.path else job.data
+        data = Path(os.fsdecode(job.path)).read_bytes() if job.path else job.data
         return extracted(data, job.kind, job.fast, job.most)
     except MemoryError:
         return Refused("memory", "reading it takes more memory than parser.memory allows")

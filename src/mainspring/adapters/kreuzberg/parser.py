@@ -30,6 +30,9 @@ class KreuzbergParser:
         self._settings = settings
         versions = [importlib.metadata.version(name) for name in ("kreuzberg", "pypdfium2")]
         self.id = f"kreuzberg-{versions[0]}-pdfium-{versions[1]}-{settings.pdf}-{_RULES}"
+        self.limits = " ".join(
+            map(str, (settings.max_bytes, settings.max_characters, settings.timeout, settings.memory))
+        )
         self.max_bytes = settings.max_bytes
         cores = len(os.sched_getaffinity(0))
         self.workers = Workers(settings.workers or cores, settings.memory, settings.timeout)
@@ -71,7 +74,7 @@ class KreuzbergParser:
         if isinstance(document, bytes):
             return self.workers.run(Job(kind, fast, most, data=document))
         with document.open("rb"):  # a file that may not be read is the caller's fault, not the document's
-            return self.workers.run(Job(kind, fast, most, path=str(document.absolute())))
+            return self.workers.run(Job(kind, fast, most, path=os.fsencode(document.absolute())))
 
 
 def open_parser(settings: KreuzbergSettings, place: Path) -> KreuzbergParser:

@@ -53,8 +53,8 @@ async function talk(form, turns, main) {
   const [stopper, button, stop] = [new AbortController(), form.querySelector("button"), main.querySelector(".stop")];
   const turn = turns.appendChild(document.createElement("article"));
   turn.className = "turn";
-  turn.innerHTML = '<div class="said"><p class="question"></p><p class="answer"></p></div><div></div>';
-  turn.querySelector(".question").textContent = fields.get("question") || "";
+  turn.innerHTML = '<div class="said"><p class="question"><span class="muted">you</span> </p><p class="answer"></p></div><div></div>';
+  turn.querySelector(".question").append(fields.get("question") || "");
   const answer = turn.querySelector(".answer");
   button.disabled = true;
   stop.hidden = false;
@@ -62,16 +62,19 @@ async function talk(form, turns, main) {
   try {
     const headers = { accept: "text/event-stream" };
     const response = await fetch(form.action, { method: "POST", body: fields, headers, signal: stopper.signal });
-    if (!response.ok) throw new Error(`${response.status}`);
+    if (!response.ok) throw new Error((await response.json().catch(() => ({}))).error || response.status);
+    let whole = false;
     for await (const [kind, data] of sent(response.body)) {
       if (kind === "text") answer.textContent += data.text;
       if (kind === "sources") turn.lastElementChild.innerHTML = data.html;
       if (kind === "turn") {
         turn.outerHTML = data.html;
+        whole = true;
         main.elements.history.value = data.history;
         if (form === main) form.elements.question.value = "";
       }
     }
+    if (!whole) throw new Error("it broke off, as a server does that is stopped; ask again");
     if (form !== main) form.remove();
   } catch (error) {
     const word = error.name === "AbortError" ? "stopped: not part of the conversation" : `no answer: ${error.message}`;
