@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from mainspring.ports.trace import CURRENT
 from mainspring.serving.telemetry import Metrics
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
 __all__ = ["CallCounts", "ModelCounts"]
+
+_MOST_SCORES = 256
+"""Scores of one call that are counted: more cost more than they tell."""
 
 
 class CallCounts:
@@ -19,12 +30,13 @@ class CallCounts:
         labels: these.
     """
 
-    __slots__ = ("_answered", "_failed", "_labels", "_received", "_rows", "_seconds", "_sent")
+    __slots__ = ("_answered", "_failed", "_labels", "_received", "_rows", "_scored", "_seconds", "_sent")
 
     def __init__(self, metrics: Metrics | None, labels: dict[str, str]) -> None:
         self._labels = labels
         nothing: Callable[[float], None] = _nothing
         self._answered = self._failed = self._rows = self._seconds = self._received = self._sent = nothing
+        self._scored = nothing
         if metrics is None:
             return
         self._answered = metrics.counter("mainspring_inferences_total", outcome="answered", **labels)
@@ -33,6 +45,8 @@ class CallCounts:
         self._seconds = metrics.histogram("mainspring_inference_seconds", **labels)
         self._received = metrics.counter("mainspring_inference_bytes_total", direction="in", **labels)
         self._sent = metrics.counter("mainspring_inference_bytes_total", direction="out", **labels)
+        apart = {name: value for name, value in labels.items() if name != "protocol"}
+        self._scored = metrics.score_histogram("mainspring_prediction_score", **apart)
 
     def answered(self, rows: int, queue_ns: int, compute_ns: int, received: int, sent: int) -> None:
         """A call was answered just now.
@@ -62,6 +76,18 @@ class CallCounts:
             if queue_ns:
                 trace.parts.append(("queue", now - compute_ns - queue_ns, now - compute_ns, {}))
             trace.parts.append(("compute", now - compute_ns, now, facts))
+
+    def scored(self, scores: Sequence[float] | NDArray[np.generic]) -> None:
+        """What a call was answered with, by the value: what a canary's scores are compared with its champion's by.
+
+        Args:
+            scores: one a row; of more than one a row nothing is counted.
+        """
+        if getattr(scores, "ndim", 1) != 1 or self._scored is _nothing:
+            return
+        for score in scores[:: 1 + (len(scores) - 1) // _MOST_SCORES]:
+            if math.isfinite(value := float(score)):
+                self._scored(value)
 
     def failed(self) -> None:
         """A call was not."""
