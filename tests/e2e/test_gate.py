@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 import shutil
+import tempfile
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,6 +17,9 @@ import pytest
 
 from e2e.conftest import call, mainspring
 from github_api import TOKEN, github_api
+from mainspring.deploy.ci.canary import counts_of
+from mainspring.serving.counts import CallCounts
+from mainspring.serving.telemetry import Metrics
 
 
 @pytest.fixture(scope="module")
@@ -169,10 +176,17 @@ def test_drift_waits_for_the_cooldown_and_the_week(judged) -> None:
 class _Page(ThreadingHTTPServer):
     """A process that answers, as its Prometheus page shows it."""
 
-    def __init__(self, failing: float) -> None:
+    def __init__(self, failing: float, scores: Callable[[], float] = random.random) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.failing, self.answered = failing, 0
+        self.failing, self.answered, self.scores = failing, 0, scores
+        self.place = tempfile.TemporaryDirectory()
+        self.metrics = Metrics(Path(self.place.name) / "w0.metrics")
+        self.counts = CallCounts(self.metrics, {"app": "shop", "model": "returns", "version": "2", "role": "stable"})
         threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def server_close(self) -> None:
+        super().server_close()
+        self.place.cleanup()
 
     @property
     def url(self) -> str:
@@ -192,6 +206,9 @@ class _Handler(BaseHTTPRequestHandler):
             f'mainspring_requests_total{{route="endpoint",code="200"}} {self.server.answered - failed}\n'
             f'mainspring_requests_total{{route="endpoint",code="500"}} {failed}\n'
         ).encode()
+        for _ in range(2000):
+            self.server.counts.scored([self.server.scores()])
+        text += self.server.metrics.render()[1]
         self.send_response(200)
         self.end_headers()
         self.wfile.write(text)
@@ -212,10 +229,31 @@ def test_a_canary_is_held_against_the_champion(tmp_path, failing, status) -> Non
             page.server_close()
 
 
+@pytest.mark.parametrize(("drift", "status"), [("0.3", 5), ("0.6", 0)])
+def test_a_canary_that_scores_otherwise_is_stopped_without_a_label(tmp_path, drift, status) -> None:
+    """Half of all scores are other ones; neither errors nor times are."""
+    champion, canary = _Page(0.01), _Page(0.01, lambda: random.random() / 2)
+    try:
+        words = ["ci", "canary", champion.url, canary.url, "--watch", "2s", "--every", "100ms", "--drift", drift]
+        done = mainspring(*words, cwd=tmp_path, status=status)
+        worse = "the canary's scores of returns are 0."
+        assert done.stdout.startswith(worse if status else "the canary is no worse: errors")
+        assert status or "returns" in done.stdout
+    finally:
+        for page in (champion, canary):
+            page.shutdown()
+            page.server_close()
+
+
 def test_a_real_server_s_page_is_understood(served, tmp_path) -> None:
     page = f"{served.console}/actuator/prometheus"
+    assert call(f"{served.url}/endpoint/returns", {"customer": "c01", "amount": 20.0})[0] == 200
     text = call(page)[1].decode()
     assert "mainspring_requests_total" in text
+    rows = counts_of(text).scores["returns"]
+    assert rows[math.inf] >= 1
+    assert rows[1.0] == rows[math.inf]  # a chance
+    assert rows[-1.0] == 0
     done = mainspring(
         "ci", "canary", page, page, "--watch", "1s", "--every", "300ms", "--least", "1", cwd=tmp_path, status=None
     )

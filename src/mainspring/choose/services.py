@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from mainspring.choose.decide import SHARED, Decision, decide, serving
 from mainspring.choose.discover import adapters, is_installed, named_object, part_of
-from mainspring.choose.sharing import SharedStore
 from mainspring.config.settings import Setting, Settings, load_settings, reveal
 from mainspring.declare.data import did_you_mean
 from mainspring.errors import ConfigError, UsageError
+from mainspring.lazy import lazy
 from mainspring.ports.adapter import Adapter
 from mainspring.ports.catalog import Catalog
 from mainspring.ports.compute import Compute
@@ -32,6 +32,11 @@ from mainspring.ports.runtime import Card, ModelRuntime, Predictor, read_card
 from mainspring.ports.tables import TableStore
 from mainspring.ports.target import Target
 from mainspring.ports.vector_store import VectorStore
+
+if TYPE_CHECKING:
+    from mainspring.choose import sharing
+else:  # wanted by those that open an index only
+    sharing = lazy("mainspring.choose.sharing")
 
 __all__ = ["STORES", "Deployment", "Services", "ServicesSpec", "adapter_settings", "port_settings"]
 
@@ -144,8 +149,8 @@ class Services:
     @property
     def vectors(self) -> VectorStore:
         """The vector store; an embedded one is shared by the processes of this machine."""
-        if not isinstance(found := self.get("vectors"), SharedStore) and self._has_one_owner("vectors"):
-            found = SharedStore(cast(VectorStore, found), self.state / "indexes")
+        if not isinstance(found := self.get("vectors"), sharing.SharedStore) and self._has_one_owner("vectors"):
+            found = sharing.SharedStore(cast(VectorStore, found), self.state / "indexes")
             self._opened[os.getpid(), "vectors"] = found
         return cast(VectorStore, found)
 

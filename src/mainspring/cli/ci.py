@@ -6,7 +6,7 @@ import http.client
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from mainspring.deploy.ci.integration import integration_of, repository_of
 from mainspring.deploy.ci.lint import absent, findings
 from mainspring.errors import RefusedError, ServiceError, UsageError
 from mainspring.server.planning import plan_of
-from mainspring.server.rollouts.judge import Verdict, judged
+from mainspring.server.rollouts.judge import Look, Verdict, judged, moved
 from mainspring.serving.rollout.evidence import CELLS, STEPS_A_DOUBLING, Counted
 from mainspring.training.versions import told
 
@@ -106,25 +106,31 @@ def is_due(project: Path | None, profile: str | None, as_json: bool, models: tup
 @click.option("--watch", default="10m", show_default=True, help="for how long")
 @click.option("--every", default="15s", show_default=True, help="between two looks")
 @click.option("--least", type=click.IntRange(1), default=100, show_default=True, help="requests that a verdict needs")
+@click.option(
+    "--drift", type=click.FloatRange(0, 1), default=0.3, show_default=True, help="how far scores may be apart, 0 to 1"
+)
 @click.option("-v", "--verbose", is_flag=True, help="tracebacks in full", expose_value=False)
 @json_option
-def canary(as_json: bool, champion: str, canary: str, watch: str, every: str, least: int) -> int:
-    """Watch the Prometheus pages at the addresses CHAMPION and CANARY: errors, and slow answers.
+def canary(as_json: bool, champion: str, canary: str, watch: str, every: str, least: int, drift: float) -> int:
+    """Watch the Prometheus pages at the addresses CHAMPION and CANARY: errors, slow answers, and models' scores.
 
     It is the rule of the server's own rollouts. It ends at once when the canary is worse, with 5. The level of 5 %
-    holds over all looks together.
+    holds over all looks together. Scores need no label: they may be apart by --drift, as Kolmogorov and Smirnov
+    measure it (0 alike, 1 disjoint), and by chance.
     """
     pages = (champion, canary)
     lasts, pause = microseconds(watch, what="--watch") / 1e6, microseconds(every, what="--every") / 1e6
     began, before, looks = time.monotonic(), _counts(pages), 0
-    found, seen = Verdict(()), 0
-    while time.monotonic() - began < lasts and not found.why:
+    found, seen, why = Verdict(()), 0, ""
+    while time.monotonic() - began < lasts and not why:
         time.sleep(min(pause, max(0.0, lasts - (time.monotonic() - began))))
         looks += 1
-        sides = [_evidence(now.since(first)) for now, first in zip(_counts(pages), before, strict=True)]
+        since = [now.since(first) for now, first in zip(_counts(pages), before, strict=True)]
+        sides = [_evidence(one) for one in since]
         seen = sides[1].calls
         found = judged(sides[0], sides[1])
-    why = f"the canary is worse in {found.why}" if found.why else ""
+        found = Verdict((*found.looks, *_scores(since, drift)), found.why)
+        why = f"the canary is worse in {found.why}" if found.why else _drifted(found.looks, drift)
     if not why and seen < least:
         why = f"the canary answered {seen:,} requests; {least} are needed to judge it"
     if as_json:
@@ -137,6 +143,21 @@ def canary(as_json: bool, champion: str, canary: str, watch: str, every: str, le
 def _evidence(found: Counts) -> Counted:
     """What a page counted, as a rollout's rule takes it; the times are those of all requests, failed ones too."""
     return Counted(round(found.answered), round(found.failed), spread(found.within, STEPS_A_DOUBLING, CELLS))
+
+
+def _scores(sides: Sequence[Counts], drift: float) -> Iterator[Look]:
+    models = sorted(sides[0].scores.keys() & sides[1].scores.keys())
+    for model in models:
+        yield moved(model, sides[0].scores[model], sides[1].scores[model], drift, models=len(models))
+
+
+def _drifted(looks: Sequence[Look], drift: float) -> str:
+    """Which model's scores are other ones on the canary, and by how much; empty when none's are."""
+    for look in looks:
+        if look.stops:
+            beyond = f"{drift:g} is allowed, and chance explains {look.bound:.3f} more"
+            return f"the canary's {look.measure} are {look.canary:.3f} from the champion's; {beyond}"
+    return ""
 
 
 def _well(found: Verdict) -> str:

@@ -7,14 +7,19 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, MappingProxyType
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 
 from mainspring.choose.services import Services
-from mainspring.config.project import load_app
 from mainspring.config.settings import find_project
-from mainspring.declare.app import App
+from mainspring.lazy import lazy
+
+if TYPE_CHECKING:
+    from mainspring.config import project as projects
+    from mainspring.declare.app import App
+else:  # half of the verbs never load the app
+    projects = lazy("mainspring.config.project")
 
 __all__ = ["ended_like_stopped", "json_option", "open_app", "open_services", "project_options"]
 
@@ -54,7 +59,7 @@ def open_app(
 ) -> tuple[Services, App]:
     """The services and the loaded app of the project that the options name."""
     services = open_services(project, profile, flags)
-    return services, load_app(services.settings)
+    return services, projects.load_app(services.settings)
 
 
 @contextlib.contextmanager

@@ -7,16 +7,21 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.declare.artifact import File
-from mainspring.engine.driver import load
 from mainspring.errors import ConfigError
+from mainspring.lazy import lazy
 from mainspring.ports.catalog import Alias, Entity, Event
+
+if TYPE_CHECKING:
+    from mainspring.engine import driver
+else:  # a build whose models are all kept loads none
+    driver = lazy("mainspring.engine.driver")
 
 __all__ = ["FILE", "Release", "model_folder", "plant", "release_of"]
 
@@ -76,7 +81,7 @@ def model_folder(services: Services, artifact: str, place: Path) -> Path:
     if not folder.is_dir():
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place) as part:
-            stored = cast(File, load(services, artifact, File, Path(part) / "model"))
+            stored = cast(File, driver.load(services, artifact, File, Path(part) / "model"))
             with contextlib.suppress(OSError):  # another build may have been first
                 os.rename(stored.path, folder)
     return folder

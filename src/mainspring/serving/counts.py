@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from mainspring.ports.trace import CURRENT
 from mainspring.serving.telemetry import Metrics
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
 __all__ = ["ANSWERING", "CallCounts", "ModelCounts"]
+
+_MOST_SCORES = 256
+"""Scores of one call that are counted: more cost more than they tell."""
 
 
 class CallCounts:
@@ -29,6 +40,7 @@ class CallCounts:
         "_metrics",
         "_received",
         "_rows",
+        "_scored",
         "_seconds",
         "_sent",
         "_went",
@@ -40,7 +52,7 @@ class CallCounts:
         self._codes: dict[int | str, Callable[[float], None]] = {}
         nothing: Callable[[float], None] = _nothing
         self._answered = self._failed = self._rows = self._seconds = self._received = self._sent = nothing
-        self._came = self._went = nothing
+        self._came = self._went = self._scored = nothing
         if metrics is None:
             return
         self._answered = metrics.counter("mainspring_inferences_total", outcome="answered", **labels)
@@ -51,6 +63,8 @@ class CallCounts:
         self._sent = metrics.counter("mainspring_inference_bytes_total", direction="out", **labels)
         self._came = metrics.counter("mainspring_wire_bytes_total", direction="in", **labels)
         self._went = metrics.counter("mainspring_wire_bytes_total", direction="out", **labels)
+        apart = {name: value for name, value in labels.items() if name != "protocol"}
+        self._scored = metrics.score_histogram("mainspring_prediction_score", **apart)
 
     def carried(self, received: int, sent: int) -> None:
         """A body or a message was answered by another: the bytes of both, as they were sent."""
@@ -94,6 +108,18 @@ class CallCounts:
             if queue_ns:
                 trace.parts.append(("queue", now - compute_ns - queue_ns, now - compute_ns, {}))
             trace.parts.append(("compute", now - compute_ns, now, facts))
+
+    def scored(self, scores: Sequence[float] | NDArray[np.generic]) -> None:
+        """What a call was answered with, by the value: what a canary's scores are compared with its champion's by.
+
+        Args:
+            scores: one a row; of more than one a row nothing is counted.
+        """
+        if getattr(scores, "ndim", 1) != 1 or self._scored is _nothing:
+            return
+        for score in scores[:: -(-len(scores) // _MOST_SCORES) or 1]:
+            if math.isfinite(value := float(score)):
+                self._scored(value)
 
     def failed(self) -> None:
         """A call was not."""

@@ -114,13 +114,14 @@ def dates_among(columns: Sequence[ModelColumn]) -> tuple[int, ...]:
 class _Watched:
     """A call of a version: how long it took, or that the model has failed, for the rollout and the counts."""
 
-    __slots__ = ("_begun", "_counts", "_looked", "_vectors", "queue_ns")
+    __slots__ = ("_begun", "_counts", "_looked", "_vectors", "queue_ns", "scores")
 
     def __init__(self, counts: CallCounts, looked: LookedUp, vectors: Sequence[Sequence[object]]) -> None:
         self._counts = counts
         self._looked = looked
         self._vectors = vectors
         self.queue_ns = 0
+        self.scores: Sequence[float] = ()
 
     def __enter__(self) -> _Watched:
         self._begun = time.perf_counter_ns()
@@ -140,6 +141,7 @@ class _Watched:
             rows = len(self._vectors)
             columns = len(self._looked.reading.columns)
             self._counts.answered(rows, self.queue_ns, took - self.queue_ns, 8 * rows * columns, 8 * rows)
+            self._counts.scored(self.scores)
             if split is not None:
                 split.answered(version, took)
             return
@@ -318,8 +320,8 @@ class EndpointService:
                 found |= dict(zip(places, answers, strict=True))
             return [found[place] for place in range(len(rows))]
         vectors = self._vectors(rows, looked)
-        with self._watched(looked, vectors):
-            scores = looked.reading.scorer.score(vectors)
+        with self._watched(looked, vectors) as watched:
+            scores = watched.scores = looked.reading.scorer.score(vectors)
         return self._scored(rows, moments, looked, vectors, scores)
 
     async def concluded_soon(
@@ -341,6 +343,7 @@ class EndpointService:
         vectors = self._vectors(rows, looked)
         with self._watched(looked, vectors) as watched:
             scores, watched.queue_ns = await looked.reading.scorer.score_soon(vectors)
+            watched.scores = scores
         return self._scored(rows, moments, looked, vectors, scores)
 
     def _watched(self, looked: LookedUp, vectors: Sequence[Sequence[object]]) -> _Watched:

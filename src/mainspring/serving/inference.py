@@ -400,6 +400,7 @@ class ServedModels:
         infer_ns = found - begun - queue_ns
         served.statistics.answered(len(matrix), call.decode_ns, infer_ns, done - found, queue_ns=queue_ns, alone=alone)
         counts.answered(len(matrix), queue_ns, infer_ns, matrix.nbytes, scores.nbytes)
+        counts.scored(scores)
         outputs = [(tensor, scores) for tensor in wanted]
         return Inference(served.name, served.version, outputs, ids)
 

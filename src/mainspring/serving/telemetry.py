@@ -20,6 +20,12 @@ BUCKETS: tuple[float, ...] = tuple(0.0005 * 2**power for power in range(16))
 """Upper bounds of the histograms, in seconds."""
 ROW_BUCKETS: tuple[float, ...] = tuple(2.0**power for power in range(17))
 """Upper bounds of the histograms of rows."""
+SCORE_BUCKETS: tuple[float, ...] = (
+    *(-(4.0**power) for power in range(10, -1, -1)),
+    *(0.0, 0.02, 0.05, *(tenth / 10 for tenth in range(1, 10)), 0.95, 0.98),
+    *(2.0**power for power in range(21)),
+)
+"""Upper bounds of the histograms of scores: close together for chances, doubling for everything else."""
 
 PER_DOUBLING = 8
 """Fine buckets in a doubling: each is 9 % wide, as Prometheus's native histograms of schema 3 have them."""
@@ -45,6 +51,7 @@ _HELP: Mapping[str, tuple[str, str]] = {
     ),
     "mainspring_calls_total": ("counter", "requests of a model that are over, by their status on the wire"),
     "mainspring_predictions_total": ("counter", "rows scored"),
+    "mainspring_prediction_score": ("histogram", "scores that were answered; of a large call, an even sample"),
     "mainspring_batch_rows": ("histogram", "rows that a model was asked for at once"),
     "mainspring_queue_seconds": ("histogram", "time that a call waited for its model"),
     "mainspring_queue_refused_total": ("counter", "calls refused because too much waited for their model"),
@@ -202,6 +209,10 @@ class Metrics:
         text = NOT_FINE if full else "" if index is None else str(index)
         slot = known[index] = self._slot(name, (*labels, ("index", text)))
         return slot
+
+    def score_histogram(self, name: str, **labels: str) -> Callable[[float], None]:
+        """A function that observes scores."""
+        return self._histogram(name, SCORE_BUCKETS, labels)
 
     def read(self, name: str, **labels: str) -> float:
         """The number under a name."""

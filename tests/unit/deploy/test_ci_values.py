@@ -41,12 +41,16 @@ mainspring_requests_total{app="a",route="y",code="503"} 2
 mainspring_request_seconds_bucket{app="a",route="x",le="0.01"} 5
 mainspring_request_seconds_bucket{app="a",route="y",le="0.01"} 1
 mainspring_request_seconds_bucket{app="a",route="x",le="+Inf"} 7
+mainspring_prediction_score_bucket{app="a",model="late",role="stable",version="1",le="0.5"} 3
+mainspring_prediction_score_bucket{app="a",model="late",role="canary",version="2",le="0.5"} 1
 other_total 99
 """
     found = counts_of(page)
     assert (found.answered, found.failed) == (9, 2)
     assert found.within == {0.01: 6, float("inf"): 7}
-    assert found.since(Counts(4, 1, {0.01: 2})) == Counts(5, 1, {0.01: 4, float("inf"): 7})
+    assert found.scores == {"late": {0.5: 4}}
+    since = found.since(Counts(4, 1, {0.01: 2}, {"late": {0.5: 1}}))
+    assert since == Counts(5, 1, {0.01: 4, float("inf"): 7}, {"late": {0.5: 3}})
     assert found.since(Counts(100, 1, {})) == found  # a counter that fell began anew
 
 

@@ -26,12 +26,13 @@ from mainspring.ports.catalog import Block, Catalog, Entity, Label
 from mainspring.server.rollouts import quality
 from mainspring.server.rollouts.deciding import label_version, promote_whole, roll_back_model, try_version
 from mainspring.server.rollouts.drive import Before, Rollouts, Seen, following, monitor_of, seen_of
-from mainspring.server.rollouts.judge import FIRST_LOOK, Losses, Verdict, judged, lag
+from mainspring.server.rollouts.judge import FIRST_LOOK, Losses, Verdict, judged, lag, moved
 from mainspring.server.rollouts.ledger import Ledgers
 from mainspring.serving.rollout.evidence import CELLS, Counted, cell_of, summed
 from mainspring.serving.rollout.shadow import Differences
 from mainspring.serving.rollout.split import Split
 from mainspring.serving.table import ModelTable
+from mainspring.serving.telemetry import SCORE_BUCKETS
 from mainspring.serving.versions import ModelVersions
 from mainspring.training.versions import champion_of, told
 
@@ -465,3 +466,33 @@ def test_labels_received_at_one_moment_are_taken_page_by_page(catalog: Catalog, 
     assert catalog.add_labels([Label(one, "late", 1.0, 5, 2_000_000) for one in ids]) == 10
     assert followed.once() == (Losses(5, 5.0, {}), Losses(5, 5.0, {}))
     assert followed.once() == (Losses(5, 5.0, {}), Losses(5, 5.0, {}))  # each is counted once
+
+
+# -- scores, without labels -------------------------------------------------------------------------------------------
+
+
+def pages(stable: np.ndarray, canary: np.ndarray) -> tuple[dict[float, float], dict[float, float]]:
+    """Scores as two Prometheus pages count them."""
+    edges = [*SCORE_BUCKETS, math.inf]
+    return tuple({edge: float((side <= edge).sum()) for edge in edges} for side in (stable, canary))  # type: ignore[return-value]
+
+
+def test_scores_that_are_alike_never_stop_a_canary_and_others_soon_do() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(50):
+        scores = rng.beta(2, 5, (2, 20_000))
+        assert not any(moved("m", *pages(*scores[:, :n]), 0.0).stops for n in (60, 200, 1000, 5000, 20_000))
+    stable, canary = rng.beta(2, 5, 4000), rng.beta(2, 5, 4000) + 0.4
+    apart = moved("m", *pages(stable, canary), 0.3)
+    assert apart.stops
+    assert apart.measure == "scores of m"
+    assert moved("m", *pages(stable[:40], canary[:40]), 0.3).bound is None  # before the first look
+    assert moved("m", {}, {}, 0.3).bound is None
+
+
+@given(st.lists(st.floats(-3e6, 3e6), min_size=1, max_size=60), st.lists(st.floats(-3e6, 3e6), min_size=1, max_size=60))
+def test_pages_never_make_scores_further_apart_than_they_are(one: list[float], other: list[float]) -> None:
+    a, b = np.array(one), np.array(other)
+    at = np.concatenate([a, b])
+    real = np.abs((a[:, None] <= at).mean(0) - (b[:, None] <= at).mean(0)).max()
+    assert moved("m", *pages(a, b), 0.0).canary <= real + 1e-12

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["Counts", "counts_of", "spread"]
 
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})?\s+(\S+)")
+_OURS = ("mainspring_request", "mainspring_prediction_score")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
@@ -21,27 +22,35 @@ class Counts:
         answered: requests.
         failed: those that were answered with 5xx.
         within: by the seconds of a bucket, the requests answered within.
+        scores: of each model, by the upper bound of a bucket, the scores that are no greater.
     """
 
     answered: float
     failed: float
     within: Mapping[float, float]
+    scores: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
 
     def since(self, before: Counts) -> Counts:
         """What came after an earlier page; a counter that fell began anew."""
         if self.answered < before.answered:
             return self
-        within = {edge: count - before.within.get(edge, 0.0) for edge, count in self.within.items()}
-        return Counts(self.answered - before.answered, self.failed - before.failed, within)
+        within = _less(self.within, before.within)
+        scores = {model: _less(counts, before.scores.get(model, {})) for model, counts in self.scores.items()}
+        return Counts(self.answered - before.answered, self.failed - before.failed, within, scores)
+
+
+def _less(now: Mapping[float, float], before: Mapping[float, float]) -> dict[float, float]:
+    return {edge: count - before.get(edge, 0.0) for edge, count in now.items()}
 
 
 def counts_of(page: str) -> Counts:
     """The counts of requests in a page in Prometheus' text format."""
     answered = failed = 0.0
     within: dict[float, float] = {}
+    scores: dict[str, dict[float, float]] = {}
     for line in page.splitlines():
         match = _SAMPLE.match(line)
-        if match is None or not match[1].startswith("mainspring_request"):
+        if match is None or not match[1].startswith(_OURS):
             continue
         labels = dict(_LABEL.findall(match[2] or ""))
         if match[1] == "mainspring_requests_total":
@@ -50,7 +59,10 @@ def counts_of(page: str) -> Counts:
         elif match[1] == "mainspring_request_seconds_bucket":
             edge = float(labels["le"])
             within[edge] = within.get(edge, 0.0) + float(match[3])
-    return Counts(answered, failed, within)
+        elif match[1] == "mainspring_prediction_score_bucket":
+            model, edge = scores.setdefault(labels["model"], {}), float(labels["le"])
+            model[edge] = model.get(edge, 0.0) + float(match[3])
+    return Counts(answered, failed, within, scores)
 
 
 def spread(within: Mapping[float, float], a_doubling: int, cells: int) -> dict[int, int]:

@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import msgspec
 
@@ -17,6 +17,8 @@ from mainspring.deploy.image.layer import Codec, Layer, codec_version, spell
 from mainspring.errors import StoreError
 
 __all__ = ["BlobStore"]
+
+T = TypeVar("T")
 
 
 class BlobStore:
@@ -29,7 +31,6 @@ class BlobStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._blobs = root / "blobs" / "sha256"
-        self._keys = root / "keys"
 
     def path(self, digest: str) -> Path:
         """Where a blob is, or would be."""
@@ -92,21 +93,45 @@ class BlobStore:
             UsageError: MS-2700; ConfigError: MS-3090, as `spell`.
             StoreError: MS-4101 the disk is full, MS-4111 the state folder cannot be written.
         """
-        spelled = msgspec.json.encode([made_of, codec_version(codec), epoch], order="sorted")
-        key = self._keys / hashlib.sha256(spelled).hexdigest()
+
+        def make() -> Layer:
+            with self.writing() as (file, keep):
+                layer = spell(entries(), file, codec=codec, epoch=epoch, title=title)
+                keep(layer.digest)
+            return layer
+
+        made = [made_of, codec_version(codec), epoch]
+        kept = self.kept("keys", made, Layer, make, holds=lambda layer: self.has(layer.digest, layer.size))
+        return msgspec.structs.replace(kept, title=title)
+
+    def kept(
+        self, name: str, made_of: object, kind: type[T], make: Callable[[], T], holds: Callable[[T], bool] | None = None
+    ) -> T:
+        """What was made of something before, or is made now and kept.
+
+        Args:
+            name: the folder beside the blobs where such things are kept.
+            made_of: all that decides it, as JSON can spell it.
+            kind: the type that it is read back as.
+            make: makes it.
+            holds: whether what was kept may still be taken.
+
+        Raises:
+            StoreError: MS-4101 the disk is full, MS-4111 the state folder cannot be written.
+        """
+        spelled = msgspec.json.encode(made_of, order="sorted")
+        key = self._root / name / hashlib.sha256(spelled).hexdigest()
         with contextlib.suppress(OSError, msgspec.DecodeError):
-            kept = msgspec.json.decode(key.read_bytes(), type=Layer)
-            if self.has(kept.digest, kept.size):
-                return msgspec.structs.replace(kept, title=title)
-        with self.writing() as (file, keep):
-            layer = spell(entries(), file, codec=codec, epoch=epoch, title=title)
-            keep(layer.digest)
+            found = msgspec.json.decode(key.read_bytes(), type=kind)
+            if holds is None or holds(found):
+                return found
+        found = make()
         with _told():
-            self._keys.mkdir(parents=True, exist_ok=True)
+            key.parent.mkdir(parents=True, exist_ok=True)
             part = key.with_suffix(f".{os.getpid()}")
-            part.write_bytes(msgspec.json.encode(layer))
+            part.write_bytes(msgspec.json.encode(found))
             os.replace(part, key)
-        return layer
+        return found
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -15,7 +15,7 @@ from mainspring.deploy.image.blobs import BlobStore
 from mainspring.deploy.image.entries import Entry, entry_of_bytes, entry_of_file
 from mainspring.deploy.image.files import SOURCE, app_entries, app_files, left_out, refuse_secrets
 from mainspring.deploy.image.layer import Codec, Layer
-from mainspring.deploy.image.lock import Lock, Platform, read_lock
+from mainspring.deploy.image.lock import Lock, Pin, Platform, kept_lock, pins_on
 from mainspring.deploy.image.manifest import Base, Manifest, Spec, Variant, index_of, manifest_of, spelled
 from mainspring.deploy.image.reference import reference_of
 from mainspring.deploy.image.registry import Registry
@@ -94,7 +94,7 @@ def build(services: Services, variant: Variant, *, epoch: int, told: Told) -> Im
     """
     settings, project, store = services.settings, services.project, image_store(services)
     runs = run_settings(settings)
-    lock = read_lock(project)
+    lock = kept_lock(project, store)
     source = base_registry(settings)
     release = release_of(services)
     shared = _Shared(services, store, _codec(settings), epoch, told)
@@ -108,7 +108,7 @@ def build(services: Services, variant: Variant, *, epoch: int, told: Told) -> Im
     for architecture in _architectures(settings):
         base = base_of(source, architecture, store)
         platform = Platform(architecture, _python(settings, base), _glibc(settings))
-        _runtimes_are_locked(release, lock, platform)
+        _runtimes_are_locked(release, pins_on(lock, platform, store))
         wheels, deps = shared.deps(lock, platform)
         if note := bytecode_note(platform):
             notes.append(note)
@@ -182,8 +182,8 @@ class _Shared:
         return self.layer(lambda: list(app_entries(files)), [file.made_of() for file in files], "app")
 
 
-def _runtimes_are_locked(release: Release, lock: Lock, platform: Platform) -> None:
-    locked = {pin.name for pin in lock.on(platform)}
+def _runtimes_are_locked(release: Release, pins: Iterable[Pin]) -> None:
+    locked = {pin.name for pin in pins}
     for entity in release.entities:
         card = cast("Mapping[str, object]", entity.spec.get("card") or {})
         needed = _READS.get(str(card.get("format", "")), "")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mainspring.deploy.image.blobs import BlobStore
 from mainspring.errors import ConfigError
 from mainspring.lazy import lazy
 
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 else:
     packaging_requirements, packaging_utils = lazy("packaging.requirements"), lazy("packaging.utils")
 
-__all__ = ["INPUTS", "LOCK", "Lock", "Pin", "Platform", "read_lock"]
+__all__ = ["INPUTS", "LOCK", "Lock", "Pin", "Platform", "kept_lock", "pins_on", "read_lock"]
 
 LOCK = "requirements.lock"
 INPUTS = ("requirements.in", "pyproject.toml")
 """What people write; the lock is made from the first of them that names anything."""
+_FORMAT = 1
+"""Another one when the same files are to be read otherwise."""
 _HASH = re.compile(r"--hash[= ]sha256:([0-9a-f]{64})")
 _OPTION = re.compile(r"-(?:i|f|-index-url|-extra-index-url|-find-links|-no-index|-trusted-host)\b")
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
@@ -105,6 +108,28 @@ class Lock:
         told = platform.markers()
         found = [pin for pin in self.pins if not pin.marker or _holds(pin, told)]
         return tuple(sorted(found, key=lambda pin: pin.name))
+
+
+def kept_lock(project: Path, store: BlobStore) -> Lock:
+    """The same, read once as long as neither it nor what it was made from changes.
+
+    Raises:
+        ConfigError: MS-3093 to MS-3095, as `read_lock`.
+    """
+    digests = []
+    for name in (LOCK, *INPUTS):
+        try:
+            digests.append(hashlib.sha256((project / name).read_bytes()).hexdigest())
+        except OSError:
+            digests.append("")
+    made = [_FORMAT, *digests]
+    return store.kept("locks", made, Lock, lambda: read_lock(project), holds=lambda lock: lock.digest == digests[0])
+
+
+def pins_on(lock: Lock, platform: Platform, store: BlobStore) -> tuple[Pin, ...]:
+    """The pins that a platform needs, by name; its markers are read once a lock."""
+    made = [_FORMAT, lock.digest, platform.architecture, platform.python, platform.glibc]
+    return store.kept("pins", made, tuple[Pin, ...], lambda: lock.on(platform))
 
 
 def read_lock(project: Path) -> Lock:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import email.parser
-import hashlib
-import os
 import uuid
 from collections.abc import Mapping, Sequence
-
-import msgspec
 
 from mainspring.deploy.image.blobs import BlobStore
 from mainspring.deploy.image.manifest import Base, spelled
@@ -25,15 +20,8 @@ _LONGEST = 200
 
 def distributions(wheels: Sequence[Wheel], store: BlobStore) -> list[dict[str, object]]:
     """A component for each wheel, read from the wheels once and kept by their digests."""
-    spelling = msgspec.json.encode([_FORMAT, *([wheel.pin.name, wheel.sha256] for wheel in wheels)])
-    path = store.folder("bills") / f"{hashlib.sha256(spelling).hexdigest()}.json"
-    with contextlib.suppress(OSError, msgspec.DecodeError):
-        return msgspec.json.decode(path.read_bytes(), type=list[dict[str, object]])
-    found = [_distribution(wheel) for wheel in wheels]
-    part = path.with_suffix(f".{os.getpid()}")
-    part.write_bytes(msgspec.json.encode(found))
-    os.replace(part, path)
-    return found
+    made_of = [_FORMAT, *([wheel.pin.name, wheel.sha256] for wheel in wheels)]
+    return store.kept("bills", made_of, list[dict[str, object]], lambda: [_distribution(wheel) for wheel in wheels])
 
 
 def bill_of(

@@ -19,11 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-import msgspec
-
 from mainspring.deploy.image.blobs import BlobStore
 from mainspring.deploy.image.entries import Entry, entry_of_bytes
-from mainspring.deploy.image.lock import Lock, Pin, Platform
+from mainspring.deploy.image.lock import Lock, Pin, Platform, pins_on
 from mainspring.errors import ConfigError, DataError, ServiceError
 
 __all__ = ["DEPS", "Wheel", "bytecode_note", "compiled", "deps_entries", "metadata_of", "wheels_of"]
@@ -59,26 +57,20 @@ def wheels_of(lock: Lock, platform: Platform, store: BlobStore, places: Sequence
         DataError: MS-2750, a file is not the one that was locked.
         ServiceError: MS-4085, the package index does not answer.
     """
-    pins = lock.on(platform)
+    pins = pins_on(lock, platform, store)
     folder = store.folder("wheels")
-    listed = folder / f"{_key(pins, platform)}.json"
-    with contextlib.suppress(OSError, msgspec.DecodeError):
-        names = msgspec.json.decode(listed.read_bytes(), type=dict[str, tuple[str, str]])
-        kept = [(pin, *names[pin.name]) for pin in pins if pin.name in names]
-        found = [Wheel(pin, folder / digest / name, digest) for pin, name, digest in kept]
-        if len(found) == len(pins) and all(wheel.path.is_file() for wheel in found):
-            return tuple(found)
-    found = _fetched(pins, lock.options, platform, folder, places)
-    names = {wheel.pin.name: (wheel.path.name, wheel.sha256) for wheel in found}
-    part = listed.with_suffix(f".{os.getpid()}")
-    part.write_bytes(msgspec.json.encode(names, order="sorted"))
-    os.replace(part, listed)
-    return tuple(found)
 
+    def made() -> dict[str, tuple[str, str]]:
+        found = _fetched(pins, lock.options, platform, folder, places)
+        return {wheel.pin.name: (wheel.path.name, wheel.sha256) for wheel in found}
 
-def _key(pins: Sequence[Pin], platform: Platform) -> str:
+    def here(names: dict[str, tuple[str, str]]) -> bool:
+        return len(names) == len(pins) and all((folder / digest / name).is_file() for name, digest in names.values())
+
     parts = [[pin.line() for pin in pins], platform.machine, platform.minor, platform.glibc]
-    return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()
+    names = store.kept("lists", parts, dict[str, tuple[str, str]], made, holds=here)
+    placed = ((pin, *names[pin.name]) for pin in pins)
+    return tuple(Wheel(pin, folder / digest / name, digest) for pin, name, digest in placed)
 
 
 def _fetched(

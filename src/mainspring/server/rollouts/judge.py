@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from mainspring.monitoring.stats.canary import canary_bound, too_many
 from mainspring.serving.rollout.evidence import CELLS, STEPS_A_DOUBLING, Counted, worst_of
 
-__all__ = ["FIRST_LOOK", "Look", "Losses", "Verdict", "judged", "lag"]
+__all__ = ["FIRST_LOOK", "Look", "Losses", "Verdict", "judged", "lag", "moved"]
 
 FIRST_LOOK = 50
 """Calls of the canary, and of the version beside it, before the first look.
@@ -45,7 +45,7 @@ class Look(msgspec.Struct, frozen=True):
     """One measure of both versions.
 
     Attributes:
-        measure: ``errors``, ``latency`` or ``quality``.
+        measure: ``errors``, ``latency``, ``quality``, or ``scores of MODEL``.
         stable: its value for the version that answers the rest: a share, microseconds of the 99th percentile, a loss.
         canary: the same for the canary; None before there is any.
         worse: how much worse the canary does, as the bound measures it.
@@ -98,6 +98,30 @@ def judged(
         looks.append(_quality(*losses, chance, binary=binary))
     bad = next((look for look in looks if look.stops), None)
     return Verdict(tuple(looks), "" if bad is None else _said(bad))
+
+
+def moved(
+    model: str, stable: Mapping[float, float], canary: Mapping[float, float], tolerance: float, *, models: int = 1
+) -> Look:
+    """Hold a model's scores on a canary against the champion's, without a label, where only their counts are known.
+
+    By the two-sided Kolmogorov-Smirnov statistic over the bounds of their buckets, which is no more than that of the
+    scores themselves, so that a bound on the one holds for the other. It takes the part of `FALSE_STOPS` that labels
+    would have.
+
+    Args:
+        model: its name.
+        stable: by a value, how many of the champion's scores are no greater.
+        canary: the same of the canary.
+        tolerance: how far they may be apart besides by chance, from 0 to 1: another version scores otherwise.
+        models: how many models are looked at.
+    """
+    calls = [round(max(side.values(), default=0.0)) for side in (stable, canary)]
+    if not all(calls):
+        return Look(f"scores of {model}", None, None, 0.0, None)
+    apart = max((abs(stable[at] / calls[0] - canary[at] / calls[1]) for at in stable.keys() & canary.keys()), default=0)
+    bound = _bound(calls[1], calls[0], FALSE_STOPS / _MEASURES / models)
+    return Look(f"scores of {model}", 0.0, apart, apart - tolerance, bound)
 
 
 def lag(stable: Sequence[int], canary: Sequence[int], shift: int) -> float:
