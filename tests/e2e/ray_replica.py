@@ -25,8 +25,12 @@ async def asked(replica: Replica, method: str, path: str, body: bytes = b"") -> 
     }  # fmt: skip
     sent: list[dict[str, Any]] = []
 
+    parts = [{"type": "http.request", "body": body, "more_body": False}]
+
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
+        if not parts:
+            await asyncio.Event().wait()  # the caller stays
+        return parts.pop()
 
     async def send(message: Any) -> None:
         sent.append(dict(message))
