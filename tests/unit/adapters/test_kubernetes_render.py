@@ -1,5 +1,6 @@
 """What is rendered for Kubernetes, held against every supported version's schemas and the restricted standard."""
 
+import copy
 import json
 import re
 import subprocess
@@ -7,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import msgspec
 import pytest
@@ -28,11 +30,13 @@ from mainspring.adapters.kubernetes.settings import (
 from mainspring.adapters.kubernetes.target import KubernetesTarget
 from mainspring.errors import UsageError
 from mainspring.ports.target import App, Job, LanguageModel, Release, Revision, Secret, Split, World
+from unit.adapters.kuberay import KUBERAY
 
 IMAGE = "registry.example.com/team/shop@sha256:" + "a" * 64
 VLLM = "registry.example.com/vllm@sha256:" + "b" * 64
 OWN = (
-    "ExternalSecret", "HTTPRoute", "InferenceService", "RayJob", "ScaledObject", "ServiceMonitor", "PrometheusRule",
+    "ExternalSecret", "HTTPRoute", "InferenceService", "RayJob", "RayService", "ScaledObject", "ServiceMonitor",
+    "PrometheusRule",
 )  # fmt: skip
 APP = App(
     "shop",
@@ -48,6 +52,7 @@ APP = App(
 RELEASE = Release(IMAGE, {"late": "d" * 64}, {"MAINSPRING_PROFILE": "prod"})
 REVISION = Revision(APP, RELEASE)
 OTHER = Revision(APP, Release(IMAGE.replace("a" * 64, "c" * 64), {}, {"MAINSPRING_PROFILE": "prod"}))
+RAY = "registry.example.com/shop-ray@sha256:" + "d" * 64
 FULL = KubernetesSettings(
     gateway="infra/public",
     hostnames=("shop.example.com",),
@@ -56,7 +61,7 @@ FULL = KubernetesSettings(
     pull_secrets=("registry",),
     priority="high",
     engines={"chat": EngineSettings(VLLM, "org/model", "weights", revision="0" * 40, selector="gpu=h100")},
-    ray=RaySettings("2.50.0", ("pipeline/nightly",)),
+    ray=RaySettings("2.50.0", RAY, ("pipeline/nightly",)),
 )
 OPERATED = msgspec.structs.replace(
     FULL,
@@ -64,6 +69,7 @@ OPERATED = msgspec.structs.replace(
     keda=KedaSettings("http://prometheus.monitoring:9090", wake='sum(rate(gateway_requests{host="shop"}[1m]))'),
 )
 """With the operators that do what plain Kubernetes does not."""
+SERVED_ON_RAY = msgspec.structs.replace(FULL, ray=RaySettings("2.50.0", RAY, ("pipeline/nightly",), serve=True))
 VERSIONS = [f"1.{minor}" for minor in range(29, 38)]
 
 
@@ -86,10 +92,18 @@ def pods(found: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, spec["jobTemplate"]["spec"]["template"]["spec"]
         elif name == "InferenceService":
             yield name, spec["predictor"]
-        elif name == "RayJob":
-            cluster = spec["rayClusterSpec"]
-            for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
-                yield name, group["template"]["spec"]
+        elif name in ("RayJob", "RayService"):
+            for template in ray_templates(item):
+                yield name, template["spec"]
+
+
+def ray_templates(item: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    spec = item["spec"]
+    cluster = spec.get("rayClusterSpec") or spec["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        yield group["template"]
+    if "submitterPodTemplate" in spec:
+        yield spec["submitterPodTemplate"]
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -138,9 +152,9 @@ def restricted(pod: dict[str, Any]) -> list[str]:
 
 
 def test_every_pod_is_restricted_and_never_more_than_it_needs() -> None:
-    found = objects(split=Split(OTHER, 10)) + objects(kserve=True)
+    found = objects(split=Split(OTHER, 10)) + objects(kserve=True) + objects(SERVED_ON_RAY)
     seen = [name for name, _ in pods(found)]
-    assert {"Deployment", "CronJob", "InferenceService", "RayJob"} == set(seen)
+    assert {"Deployment", "CronJob", "InferenceService", "RayJob", "RayService"} == set(seen)
     for name, pod in pods(found):
         assert restricted(pod) == [], name
         assert pod["automountServiceAccountToken"] is False
@@ -293,8 +307,73 @@ def test_a_ray_job_lives_as_long_as_its_run() -> None:
     assert spec["entrypoint"] == "python3 -m mainspring run pipeline/nightly"
     assert (spec["submissionMode"], spec["shutdownAfterJobFinishes"], spec["backoffLimit"]) == ("K8sJobMode", True, 0)
     assert job["metadata"]["name"].endswith(REVISION.id[:8])
+    assert spec["submitterPodTemplate"]["spec"]["restartPolicy"] == "Never"
     policy = of(objects(), "NetworkPolicy", "shop-app")["spec"]["ingress"]
     assert any("ports" not in rule for rule in policy)
+    operator = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kuberay-system"}}}
+    asked = next(rule["ports"] for rule in policy if rule.get("from") == [operator])
+    assert [one["port"] for one in asked] == [8265, 8000]
+
+
+READ = """from ray.serve.config import AutoscalingConfig
+from ray.serve.schema import ServeDeploySchema
+read = ServeDeploySchema.model_validate_json(told)
+for app in read.applications:
+    for one in app.deployments:
+        AutoscalingConfig.model_validate(one.autoscaling_config)
+print(read.model_dump_json())"""
+IMPORTED = """from importlib import import_module
+module, name = told.split(":")
+print(getattr(import_module(module), name)._bound_deployment.name)"""
+
+
+def _by_ray(code: str, told: str) -> str:
+    """In a process of its own: what Ray Serve imports warns of itself."""
+    command = [sys.executable, "-W", "ignore", "-c", f"import sys\ntold = sys.stdin.read()\n{code}"]
+    return subprocess.run(command, input=told, capture_output=True, text=True, timeout=200, check=True).stdout
+
+
+def test_a_server_on_ray_is_a_ray_service_that_ray_serve_and_kuberay_understand() -> None:
+    found = objects(SERVED_ON_RAY)
+    kinds = {item["kind"] for item in found if item["metadata"]["name"] in ("shop-server", "shop-canary")}
+    assert kinds == {"HTTPRoute", "RayService"}  # no Deployment, Service, budget or autoscaler beside it
+    spec = of(found, "RayService", "shop-server")["spec"]
+    config = json.loads(_by_ray(READ, spec["serveConfigV2"]))
+    (app,) = config["applications"]
+    assert (app["name"], app["route_prefix"], config["http_options"]["port"]) == ("shop", "/", 8000)
+    (replica,) = app["deployments"]
+    assert replica["autoscaling_config"]["min_replicas"] == 2
+    assert replica["autoscaling_config"]["target_ongoing_requests"] == 8
+    assert _by_ray(IMPORTED, app["import_path"]).split() == [replica["name"]]
+    worse = spec["serveConfigV2"].replace('"min_replicas": 2', '"min_replicas": "two"')
+    with pytest.raises(subprocess.CalledProcessError):
+        _by_ray(READ, worse)
+    behind = of(found, "HTTPRoute")["spec"]["rules"][0]["backendRefs"]
+    assert [(one["name"], one["port"]) for one in behind] == [("shop-server-serve-svc", 8000)]
+    opened = of(found, "NetworkPolicy", "shop-app")["spec"]["ingress"][0]["ports"]
+    assert [one["port"] for one in opened] == [8000]
+    with pytest.raises(UsageError) as caught:
+        KubernetesTarget(SERVED_ON_RAY).render(REVISION, Split(OTHER, 10), World((1, 29)))
+    assert caught.value.code == "MS-2740"
+
+
+@pytest.mark.parametrize("kind", ["RayJob", "RayService"])
+def test_what_kuberay_reads_fits_its_types(kind: str) -> None:
+    """And their pods the strict schemas of the oldest and the newest version."""
+    for minor in (29, 37):
+        item = next(item for item in objects(SERVED_ON_RAY, minor=minor) if item["kind"] == kind)
+        jsonschema.validate(item, KUBERAY[kind])
+        for template in ray_templates(item):
+            whole = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": template}
+            kubernetes_validate.validate(whole, f"1.{minor}", strict=True)
+    worse = copy.deepcopy(item)
+    worse["spec"]["rayClusterConfig" if kind == "RayService" else "rayClusterSpec"]["headGroupSpec"].pop("template")
+    with pytest.raises(jsonschema.ValidationError, match="template"):
+        jsonschema.validate(worse, KUBERAY[kind])
+    worse = copy.deepcopy(item)
+    worse["spec"]["rayClusterSpecs"] = {}
+    with pytest.raises(jsonschema.ValidationError, match="rayClusterSpecs"):
+        jsonschema.validate(worse, KUBERAY[kind])
 
 
 def test_secrets_come_from_a_store_outside_and_no_value_is_written() -> None:

@@ -1,17 +1,14 @@
-"""What runs at given times: CronJobs, and RayJobs on a cluster of their own."""
+"""What runs at given times: CronJobs."""
 
 from __future__ import annotations
 
-import shlex
-from typing import Any
-
 from mainspring.adapters.kubernetes.objects import REVISION, labels_of, named, object_of, release_name
-from mainspring.adapters.kubernetes.pods import app_pod, secure_container
-from mainspring.adapters.kubernetes.settings import KubernetesSettings, RaySettings
+from mainspring.adapters.kubernetes.pods import app_pod
+from mainspring.adapters.kubernetes.settings import KubernetesSettings
 from mainspring.ports.cluster import Object
 from mainspring.ports.target import Job, Revision, World
 
-__all__ = ["cron_job", "ray_job"]
+__all__ = ["cron_job"]
 
 _NAME_LONGEST = 52
 """A CronJob's name: its Jobs append eleven characters."""
@@ -53,56 +50,4 @@ def cron_job(job: Job, revision: Revision, settings: KubernetesSettings, namespa
     name = named(app, job.name, longest=_NAME_LONGEST)
     return object_of(
         "batch/v1", "CronJob", name, namespace, labels_of(app, component) | {REVISION: revision.id}, spec=spec
-    )
-
-
-def ray_job(
-    target: str, ray: RaySettings, revision: Revision, settings: KubernetesSettings, namespace: str, world: World
-) -> Object:
-    """A run of a job on a Ray cluster that lives as long as it; nothing of it is tried twice by itself.
-
-    A finished RayJob stays finished, so that the name changes with the revision.
-    """
-    app = revision.app.name
-    component = named("ray", target)
-    image = ray.image or revision.release.image
-    config = release_name(app, revision.id)
-
-    def pod(role: str, arguments: dict[str, str]) -> Object:
-        container: dict[str, Any] = {"name": f"ray-{role}", "securityContext": secure_container()}
-        if role == "head":
-            container["ports"] = [
-                {"name": name, "containerPort": port, "protocol": "TCP"}
-                for name, port in (("gcs", 6379), ("dashboard", 8265), ("client", 10001))
-            ]
-        made = app_pod(revision, component, config, settings, world, container)
-        one = made["spec"]["containers"][0]
-        one["image"] = image
-        one["resources"] = {kind: {"cpu": ray.cpu, "memory": ray.memory} for kind in ("requests", "limits")}
-        group: Object = {"rayStartParams": arguments, "template": made}
-        return group
-
-    workers = {
-        "groupName": "workers",
-        "replicas": ray.workers,
-        "minReplicas": ray.workers,
-        "maxReplicas": ray.workers,
-        **pod("worker", {}),
-    }
-    spec = {
-        "entrypoint": shlex.join(["python3", "-m", "mainspring", "run", target]),
-        "submissionMode": "K8sJobMode",
-        "shutdownAfterJobFinishes": True,
-        "ttlSecondsAfterFinished": 3600,
-        "backoffLimit": 0,
-        "activeDeadlineSeconds": settings.job_deadline_s,
-        "rayClusterSpec": {
-            "rayVersion": ray.version,
-            "headGroupSpec": pod("head", {"dashboard-host": "0.0.0.0"}),
-            "workerGroupSpecs": [workers],
-        },
-    }
-    name = f"{named(app, target, longest=38)}-{revision.id[:8]}"
-    return object_of(
-        "ray.io/v1", "RayJob", name, namespace, labels_of(app, component) | {REVISION: revision.id}, spec=spec
     )

@@ -20,7 +20,9 @@ _STUCK = frozenset({
 })  # fmt: skip
 _POD = Kind("v1", "Pod", "pods")
 _WORST = ("failed", "degraded", "progressing", "healthy")
-_RUNS = ("Deployment", "InferenceService")
+_BY_OPERATORS = ("InferenceService", "RayService")
+"""Kinds whose operators say by the condition Ready how they are."""
+_RUNS = ("Deployment", "InferenceService", "RayService")
 
 
 def revisions_of(found: Sequence[Object]) -> list[Revision]:
@@ -89,7 +91,7 @@ def status_of(app: str, cluster: Cluster, lines: int) -> Health:
     """How an app is, with so many last lines of the log of what is not well."""
     found = ours(cluster, app)
     parts = [_deployment(item, cluster, lines) for item in found if item["kind"] == "Deployment"]
-    parts += [_service(item) for item in found if item["kind"] == "InferenceService"]
+    parts += [_service(item) for item in found if item["kind"] in _BY_OPERATORS]
     if not parts:
         return Health("absent")
     stable, split = running_of(found, app)

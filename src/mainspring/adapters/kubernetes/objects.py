@@ -36,8 +36,8 @@ RECORD = "mainspring.dev/release"
 SERVER, CANARY = "server", "canary"
 ORDER = (
     "ExternalSecret", "ConfigMap", "NetworkPolicy", "Service", "PodDisruptionBudget", "Deployment",
-    "HorizontalPodAutoscaler", "ScaledObject", "InferenceService", "CronJob", "RayJob", "HTTPRoute", "ServiceMonitor",
-    "PrometheusRule",
+    "HorizontalPodAutoscaler", "ScaledObject", "InferenceService", "RayService", "CronJob", "RayJob", "HTTPRoute",
+    "ServiceMonitor", "PrometheusRule",
 )  # fmt: skip
 """The kinds in the order in which they are written; they are deleted the other way round."""
 _LONGEST = 63

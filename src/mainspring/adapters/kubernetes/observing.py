@@ -19,7 +19,7 @@ __all__ = ["VERSIONS", "Seen", "Sight", "age_of", "kind_of", "observe", "ours", 
 VERSIONS = {
     "ConfigMap": "v1", "Service": "v1", "NetworkPolicy": "networking.k8s.io/v1", "PodDisruptionBudget": "policy/v1",
     "Deployment": "apps/v1", "HorizontalPodAutoscaler": "autoscaling/v2", "CronJob": "batch/v1",
-    "InferenceService": "serving.kserve.io/v1beta1", "RayJob": "ray.io/v1",
+    "InferenceService": "serving.kserve.io/v1beta1", "RayJob": "ray.io/v1", "RayService": "ray.io/v1",
     "HTTPRoute": "gateway.networking.k8s.io/v1", "ServiceMonitor": "monitoring.coreos.com/v1",
     "PrometheusRule": "monitoring.coreos.com/v1", "ExternalSecret": "external-secrets.io/v1",
     "ScaledObject": "keda.sh/v1alpha1",

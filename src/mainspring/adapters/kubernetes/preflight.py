@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mainspring.adapters.kubernetes.objects import ORDER
 from mainspring.adapters.kubernetes.observing import VERSIONS
+from mainspring.adapters.kubernetes.ray import serves_on_ray
 from mainspring.adapters.kubernetes.settings import KubernetesSettings
 from mainspring.errors import MainspringError, RefusedError
 from mainspring.ports.cluster import Cluster, Kind
@@ -14,7 +15,8 @@ __all__ = ["OPTIONAL", "TESTED", "look", "preflight"]
 TESTED = ((1, 29), (1, 37))
 """The versions whose schemas the tests hold everything against."""
 OPTIONAL = (
-    "ExternalSecret", "HTTPRoute", "InferenceService", "PrometheusRule", "RayJob", "ScaledObject", "ServiceMonitor",
+    "ExternalSecret", "HTTPRoute", "InferenceService", "PrometheusRule", "RayJob", "RayService", "ScaledObject",
+    "ServiceMonitor",
 )  # fmt: skip
 _VERBS = ("get", "list", "patch", "create", "delete")
 
@@ -67,7 +69,8 @@ def _kinds(settings: KubernetesSettings, world: World, kserve: bool) -> list[Fin
     needed = {
         "HTTPRoute": (bool(settings.gateway) and not kserve, "the Gateway API"),
         "InferenceService": (kserve, "KServe"),
-        "RayJob": (settings.ray is not None, "KubeRay"),
+        "RayJob": (settings.ray is not None and bool(settings.ray.jobs), "KubeRay"),
+        "RayService": (serves_on_ray(settings) and not kserve, "KubeRay"),
         "ExternalSecret": (settings.external is not None, "the External Secrets operator"),
         "ScaledObject": (settings.keda is not None and not kserve, "KEDA"),
     }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from mainspring.adapters.kubernetes.engines import engine_objects
-from mainspring.adapters.kubernetes.jobs import cron_job, ray_job
+from mainspring.adapters.kubernetes.jobs import cron_job
 from mainspring.adapters.kubernetes.kserve import inference_service
 from mainspring.adapters.kubernetes.objects import CANARY, ORDER, SERVER, key_of, url_of
 from mainspring.adapters.kubernetes.operators import external_secret, scaled_object
+from mainspring.adapters.kubernetes.ray import ray_job, ray_service, serves_on_ray
 from mainspring.adapters.kubernetes.serving import (
     budget,
     canary_replicas,
@@ -87,6 +88,9 @@ def _served(
     revision: Revision, split: Split | None, settings: KubernetesSettings, namespace: str, world: World
 ) -> list[Object]:
     app = revision.app.name
+    routed = [route(app, split, settings, namespace)] if settings.gateway else []
+    if settings.ray is not None and serves_on_ray(settings):
+        return [ray_service(settings.ray, revision, settings, namespace, world), *routed]
     replicas = (settings.replicas, settings.replicas_max)
     found = component_objects(revision, SERVER, replicas, settings, namespace, world)
     if split is not None:
@@ -101,6 +105,4 @@ def _served(
     if settings.metrics:
         components = [SERVER] + ([] if split is None else [CANARY])
         found += [monitor(app, component, settings, namespace) for component in components]
-    if settings.gateway:
-        found.append(route(app, split, settings, namespace))
-    return found
+    return found + routed

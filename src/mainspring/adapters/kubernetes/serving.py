@@ -19,6 +19,7 @@ from mainspring.adapters.kubernetes.objects import (
     selector_of,
 )
 from mainspring.adapters.kubernetes.pods import HTTP, METRICS, SECRETS, app_container, app_pod, secret_variables
+from mainspring.adapters.kubernetes.ray import DASHBOARD, SERVE, served_by, serves_on_ray
 from mainspring.adapters.kubernetes.settings import KubernetesSettings
 from mainspring.ports.cluster import Object
 from mainspring.ports.target import Revision, Split, World
@@ -158,15 +159,16 @@ def budget(app: str, component: str, namespace: str, world: World) -> Object:
 
 def network_policy(app: str, settings: KubernetesSettings, namespace: str, engines: bool) -> list[Object]:
     """Who may ask the app's pods, and what they may reach."""
-    asked: Object = {"ports": [{"port": HTTP, "protocol": "TCP"}]}
+    asked: Object = {"ports": [{"port": SERVE if serves_on_ray(settings) else HTTP, "protocol": "TCP"}]}
     if "*" not in settings.clients:
         names = sorted({namespace, *settings.clients})
         asked["from"] = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": one}}} for one in names]
     ingress = [asked]
     if settings.ray is not None:  # its head and workers talk on many ports
         ingress.append({"from": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": app}}}]})
+        ingress.append(_from_namespace(settings.ray.operator, DASHBOARD, SERVE))
     if settings.metrics:
-        ingress.append(_from_prometheus(settings, METRICS))
+        ingress.append(_from_namespace(settings.prometheus, METRICS))
     dns = {"ports": [{"port": 53, "protocol": kind} for kind in ("UDP", "TCP")]}
     anywhere: Object = {} if not settings.egress else {"to": [{"ipBlock": {"cidr": one}} for one in settings.egress]}
     egress = [dns, anywhere]
@@ -176,15 +178,15 @@ def network_policy(app: str, settings: KubernetesSettings, namespace: str, engin
     if engines:
         own = {"from": [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": app}}}]}
         asked = {**own, "ports": [{"port": 8000, "protocol": "TCP"}]}
-        watched = _from_prometheus(settings, 8000)
+        watched = _from_namespace(settings.prometheus, 8000)
         chosen = {"app.kubernetes.io/name": app, "app.kubernetes.io/part-of": "engine"}
         found.append(_policy(app, "engine", chosen, [asked, watched], [dns], namespace, False))
     return found
 
 
-def _from_prometheus(settings: KubernetesSettings, port: int) -> Object:
-    where = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.prometheus}}}
-    return {"from": [where], "ports": [{"port": port, "protocol": "TCP"}]}
+def _from_namespace(name: str, *ports: int) -> Object:
+    where = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+    return {"from": [where], "ports": [{"port": port, "protocol": "TCP"} for port in ports]}
 
 
 def _policy(
@@ -235,6 +237,8 @@ def route(app: str, split: Split | None, settings: KubernetesSettings, namespace
         {"group": "", "kind": "Service", "name": named(app, component), "port": 80, "weight": weight}
         for component, weight in shares
     ]
+    if serves_on_ray(settings):
+        behind = [{"group": "", "kind": "Service", "name": served_by(app), "port": SERVE, "weight": 100}]
     spec: Object = {"parentRefs": [parent]}
     if settings.hostnames:
         spec["hostnames"] = list(settings.hostnames)

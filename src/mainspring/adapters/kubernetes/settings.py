@@ -55,20 +55,24 @@ class EngineSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A Ray cluster of its own for each run of a job: ``[targets.NAME.ray]``.
+    """A Ray cluster of its own for each run of a job, and for the server: ``[targets.NAME.ray]``.
 
     Attributes:
-        image: the app's image with Ray in it, by its digest; the release's own when left out.
+        image: by its digest, an image with the app, Ray and its command ``ray``, which those that we build leave out.
         version: Ray's version in the image.
         jobs: what is run as a RayJob: ``pipeline/nightly``.
+        serve: whether the server runs as replicas of Ray Serve, by a RayService, and not by a Deployment.
+        operator: the namespace that KubeRay's operator asks from.
         workers: workers.
         cpu: of a worker.
         memory: of a worker.
     """
 
     version: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+\.\d+$")]
-    jobs: tuple[str, ...]
-    image: _Image | None = None
+    image: _Image
+    jobs: tuple[str, ...] = ()
+    serve: bool = False
+    operator: _Name = "kuberay-system"
     workers: _Count = 2
     cpu: _Quantity = "4"
     memory: _Quantity = "16Gi"
@@ -141,7 +145,7 @@ class KubernetesSettings(msgspec.Struct, frozen=True):
         history: releases that are kept to go back to.
         lease_s: seconds after which an apply that was killed makes way for the next.
         engines: a vLLM for each of these declared language models.
-        ray: jobs that run on a Ray cluster of their own.
+        ray: jobs, or the server, that run on Ray clusters of their own.
         external: where the app's Secret is filled from by the External Secrets operator.
         keda: KEDA scales the server, by its requests under way, down to none where that is wanted.
     """

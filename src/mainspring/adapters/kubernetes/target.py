@@ -9,6 +9,7 @@ from mainspring.adapters.kubernetes import applying, looking, observing, preflig
 from mainspring.adapters.kubernetes.files import chart, kustomization, manifests
 from mainspring.adapters.kubernetes.objects import APP, url_of
 from mainspring.adapters.kubernetes.quota import refuse_beyond
+from mainspring.adapters.kubernetes.ray import serves_on_ray
 from mainspring.adapters.kubernetes.render import render
 from mainspring.adapters.kubernetes.settings import KubernetesSettings
 from mainspring.errors import UsageError
@@ -62,8 +63,7 @@ class KubernetesTarget:
         Raises:
             UsageError: MS-2740, there is nothing that could share the traffic out.
         """
-        if split is not None and (self._kserve or not self._settings.gateway):
-            why = "KServe shares traffic out in its Knative mode only" if self._kserve else "there is no Gateway"
+        if split is not None and (why := self._undivided()):
             raise UsageError(
                 "the traffic cannot be shared out",
                 code="MS-2740",
@@ -71,6 +71,14 @@ class KubernetesTarget:
                 fix='set targets.NAME.gateway = "NAMESPACE/NAME" of the kubernetes target, or apply without --canary',
             )
         return render(revision, split, self._settings, self._namespace, world, kserve=self._kserve)
+
+    def _undivided(self) -> str:
+        """Why nothing shares the traffic out; empty when something does."""
+        if self._kserve:
+            return "KServe shares traffic out in its Knative mode only"
+        if serves_on_ray(self._settings):
+            return "a RayService leads all requests to one revision at a time"
+        return "" if self._settings.gateway else "there is no Gateway"
 
     def observe(self, rendered: Rendered, client: Cluster) -> observing.Sight:
         """What is there, and what each object would become; reads and dry runs only."""
