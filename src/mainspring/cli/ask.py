@@ -46,6 +46,8 @@ def command(
 
     The answer is printed as it comes, then its sources. A tool that needs approval asks for it at a terminal.
     """
+    if text is not None and not text.strip():
+        raise UsageError("the question is empty", code="MS-2609", fix="write it behind the assistant's name, in quotes")
     services, app = open_app(project, profile)
     plan = plan_of(app)
     name = _named(plan, assistant)

@@ -107,33 +107,44 @@ def cron_of(every_us: int) -> str:
 
 
 @dataclass(slots=True)
+class _Running:
+    """A run that was started: of which timetable, when (UTC microseconds), and whether its length was told."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    begun: int
+    told: bool = False
+
+
+@dataclass(slots=True)
 class Schedules:
     """The timetables of an app at work.
 
     Attributes:
         services: the project's ports.
         plan: the app's graph.
-        told: told of a run that failed.
+        told: told of a run that failed, and of one that keeps the next from its time.
         since: the moment from which a schedule that never fired counts.
-        running: the processes that were started, each with the name of its timetable.
+        running: the runs that were started and are not over.
     """
 
     services: Services
     plan: Plan
     told: Callable[[str], None]
     since: int = field(default_factory=now_us)
-    running: list[tuple[str, subprocess.Popen[bytes]]] = field(default_factory=list)
+    running: list[_Running] = field(default_factory=list)
 
     def fire(self) -> int:
         """Start what is due, unless it still runs since the last time; how many runs were started."""
         self._look_after()
-        busy = {name for name, _ in self.running}
+        busy = {run.name: run for run in self.running}
         count = 0
         kept = self.services.settings.words("server.schedules")
         for table in timetables(self.plan):
             if "*" not in kept and table.name not in kept:
                 continue  # a CronJob of the cluster keeps it
             if table.missed == "latest" and table.name in busy:
+                self._tell_of_length(table, busy[table.name])
                 continue
             due = take_due(
                 self.services.catalog,
@@ -145,7 +156,7 @@ class Schedules:
                 new_id=new_id,
             )
             for moment in due:
-                self.running.append((table.name, self._start(table, moment.at)))
+                self.running.append(_Running(table.name, self._start(table, moment.at), now_us()))
                 count += 1
         return count
 
@@ -156,8 +167,16 @@ class Schedules:
 
     def _look_after(self) -> None:
         """Let go of runs that are over, and tell of those that failed."""
-        for name, process in self.running:
-            failed = ended(process, f"schedule {name}: the run", _LOG)
+        for run in self.running:
+            failed = ended(run.process, f"schedule {run.name}: the run", _LOG)
             if failed is not None:
                 self.told(failed)
-        self.running = [(name, process) for name, process in self.running if process.returncode is None]
+        self.running = [run for run in self.running if run.process.returncode is None]
+
+    def _tell_of_length(self, table: Timetable, run: _Running) -> None:
+        """Tell once of a run that is still under way when the next is due, which waits for its end."""
+        if not run.told and table.times(run.begun, now_us()):
+            run.told = True
+            self.told(
+                f"schedule {table.name} is due, and waits for the run that began before (process {run.process.pid})"
+            )

@@ -105,3 +105,19 @@ def test_a_scheduled_run_that_fails_is_told_and_its_log_does_not_grow_without_en
     assert "schedules.log" in told[0]
     assert "it cannot be done" in (services.state / "schedules.log").read_text()
     assert (services.state / "schedules.log.1").stat().st_size == LOG_BYTES + 1
+
+
+def test_a_scheduled_run_that_does_not_end_is_told_once_its_next_time_has_come(services: Services) -> None:
+    plan: Plan = plan_of(load_app(services.settings))
+    (services.project / "errands_app.py").write_text(_APP + "\nimport time\ntime.sleep(60)\n")
+    told: list[str] = []
+    schedules = Schedules(services, plan, told.append, since=now_us() - 90_000_000)
+    assert schedules.fire() == 1
+    (run,) = schedules.running
+    try:
+        run.begun -= 90_000_000  # its next time has come since
+        assert schedules.fire() == schedules.fire() == 0
+        assert told == [f"schedule often is due, and waits for the run that began before (process {run.process.pid})"]
+    finally:
+        run.process.kill()
+        run.process.wait()
