@@ -126,7 +126,9 @@ class Live:
         self.stored = StoredResponses(None, time.time)
         add_llm_routes(router, gateway, self.stored)
         self.listener = Listener(
-            router, Limits(body, 30.0), watch=lambda request, name, status, seconds: self.seen.append((name, status))
+            router,
+            Limits(body, 30.0),
+            watch=lambda request, name, status, seconds, sent: self.seen.append((name, status)),
         )
         self.faults: list[Exception] = []
         self.listener._on_error = self.faults.append

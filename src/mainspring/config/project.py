@@ -51,6 +51,8 @@ def _import(name: str, project: Path, origin: str) -> object:
     if sys.path[:1] != [folder]:
         sys.path[:] = [folder, *(place for place in sys.path if place != folder)]
     _forget_namesake(name.partition(".")[0], project)
+    # An edit within a second that leaves a file's size would be taken for what was compiled before it.
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         return importlib.import_module(name)
     except MainspringError:
@@ -63,6 +65,8 @@ def _import(name: str, project: Path, origin: str) -> object:
         ) from error
     except Exception as error:
         raise _failed(name, error, project) from error
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _forget_namesake(top: str, project: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,7 +146,8 @@ def loading(folder: Path, card: Card) -> Iterator[Path]:
                 why=why,
                 fix="train the model with this project: its catalog then records what it has made",
             )
-        yield path
+        with _unwritten():
+            yield path
     except MainspringError:
         raise
     except Exception as error:
@@ -156,6 +158,16 @@ def loading(folder: Path, card: Card) -> Iterator[Path]:
             why=f"{type(error).__name__}: {first}"[:200] if first else type(error).__name__,
             fix="install what the model was made with, or train it again: mainspring run NAME --force",
         ) from error
+
+
+@contextmanager
+def _unwritten() -> Iterator[None]:
+    """Keep Python from writing what it compiles: beside the code of a model's folder it would change its digest."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _unvouched(path: Path, card: Card) -> str:

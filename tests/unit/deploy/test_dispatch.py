@@ -180,10 +180,10 @@ def test_an_alarm_of_a_monitor_reaches_ci_and_is_noted(
     url = f"{service.url}/repos/team/shop/dispatches"
     (tmp_path / "mainspring.toml").write_text(f'[ci.dispatch]\nurl = "{url}"\ntoken = "env:CI_TOKEN"\n')
     catalog = SqliteCatalog(tmp_path / "catalog.db")
-    services = SimpleNamespace(settings=load_settings(tmp_path), catalog=catalog)
+    services = SimpleNamespace(settings=load_settings(tmp_path), catalog=catalog, state=tmp_path)
     node = SimpleNamespace(inputs=["/model/returns"])
     plan = SimpleNamespace(app="shop", node=lambda name: node)
-    monitors = ModelMonitors(services, plan, {}, None, None)  # type: ignore[arg-type]
+    monitors = ModelMonitors(services, plan, {}, None, None, print)  # type: ignore[arg-type]
     try:
         alert = Alert("a1", "f", "drifts", "", "drift", "firing", 1, 2, 3.0, 1.0, 0.5, ("amount",))
         monitors._retrain(alert)

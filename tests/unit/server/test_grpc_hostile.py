@@ -111,7 +111,9 @@ def test_a_header_bomb_costs_no_memory() -> None:
     assert all(code != "OK" for name, code in run(test) if name == "Both")
 
 
-def test_headers_that_never_end_are_given_up() -> None:
+def test_headers_that_never_end_take_no_memory_and_hold_nobody_up() -> None:
+    """They are dropped as they come, or the connection is ended; `run` looks at the memory and asks meanwhile."""
+
     async def test(port: int) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(PREFACE + frame(HEADERS, 0, 1, fields()))
@@ -122,8 +124,6 @@ def test_headers_that_never_end_are_given_up() -> None:
                 await writer.drain()
         except ConnectionError:
             pass
-        else:
-            raise AssertionError("all of it was taken")
         writer.close()
 
     run(test)

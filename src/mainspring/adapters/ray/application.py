@@ -14,16 +14,20 @@ import socket
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
-from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from yarl import URL
 
 from mainspring.adapters.ray.problems import unserved
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # Ray's own, of what it builds on
+    from ray import serve
 
 __all__ = ["Replica", "server"]
 

@@ -86,7 +86,9 @@ class Weather:
         )
         sys.modules.pop("checked_app", None)
         importlib.invalidate_caches()
-        module = importlib.import_module("checked_app")
+        with pytest.MonkeyPatch.context() as patched:  # two apps within a second may be equally long
+            patched.setattr(sys, "dont_write_bytecode", True)
+            module = importlib.import_module("checked_app")
         module.app.bind(vars(module))
         self.plan = build_plan(module.app, infer)
         return self
