@@ -32,8 +32,8 @@ _BATCH = 50_000
 _MOST = 256
 """Files that are open at once: of more than 12 million rows the batches are larger."""
 _READ = 65_536
-_THREADS = 2
-"""Each holds a row group of the log."""
+_THREADS = 1
+"""Each holds row groups of the log, and laying them out takes longer than to read them."""
 _END = 1 << 31
 _UNUSED = (ASSUMED, DEFINITION, BATCH)
 """Columns of which the online store keeps nothing."""
