@@ -115,7 +115,8 @@ class Encoder:
         plain = _PLAIN.get(type(value))
         if plain is not None:
             return plain(value)
-        _refuse_secret(value)
+        if type(value) not in _CONTAINERS:
+            _refuse_secret(value)
         above = self._path.get(id(value))
         if above is not None:
             return tagged(b"^", b"%d" % (len(self._path) - above))
@@ -127,7 +128,8 @@ class Encoder:
 
     def all(self, values: Iterable[object]) -> bytes:
         """The bytes of several values, one after the other."""
-        return b"".join([self(value) for value in values])
+        plain = _PLAIN.get
+        return b"".join([(plain(type(value)) or self)(value) for value in values])
 
     def _held(self, value: Any) -> bytes:
         container = _CONTAINERS.get(type(value))
@@ -157,8 +159,13 @@ class Encoder:
         return self._reduced(value, name)
 
     def _fields(self, value: object, shape: _Shape) -> bytes:
-        held = ((name, getattr(value, field, _UNSET)) for field, name in shape.fields)
-        return b"".join([name + self(item) for name, item in held if item is not _UNSET])
+        found, plain = bytearray(), _PLAIN.get
+        for field, name in shape.fields:
+            item = getattr(value, field, _UNSET)
+            if item is not _UNSET:
+                found += name
+                found += (plain(type(item)) or self)(item)
+        return bytes(found)
 
     def state(self, state: object) -> bytes:
         """The attributes of an object; the order in which they were set does not count."""
@@ -292,9 +299,10 @@ def _moment(tag: bytes, value: datetime | time) -> bytes:
     return tagged(tag, tagged(b"s", wall.encode()) + bytes([value.fold]) + _zone(value.tzinfo, value))
 
 
+_NONE, _TRUE, _FALSE = tagged(b"n", b""), tagged(b"?", b"\1"), tagged(b"?", b"\0")
 _PLAIN: dict[type, Callable[[Any], bytes]] = {
-    type(None): lambda value: tagged(b"n", b""),
-    bool: lambda value: tagged(b"?", b"\1" if value else b"\0"),
+    type(None): lambda value: _NONE,
+    bool: lambda value: _TRUE if value else _FALSE,
     int: _int,
     float: _float,
     complex: lambda value: tagged(b"c", _float(value.real) + _float(value.imag)),
@@ -317,7 +325,7 @@ def _set(encoder: Encoder, value: Iterable[object]) -> bytes:
 
 
 def _dict(encoder: Encoder, value: dict[object, object]) -> bytes:
-    return tagged(b":", b"".join([encoder(key) + encoder(item) for key, item in value.items()]))
+    return tagged(b":", encoder.all([part for pair in value.items() for part in pair]))
 
 
 _CONTAINERS: dict[type, Callable[[Encoder, Any], bytes]] = {
