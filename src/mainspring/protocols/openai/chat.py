@@ -231,19 +231,19 @@ def stops_of(stop: str | list[str] | None) -> tuple[str, ...]:
 
 
 def _sampling(asked: ChatRequest) -> Sampling:
-    return Sampling(
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        top_k=asked.top_k,
-        min_p=asked.min_p,
-        seed=asked.seed,
-        stop=stops_of(asked.stop) if asked.stop else (),
-        max_tokens=asked.max_completion_tokens or asked.max_tokens,
-        n=asked.n or 1,
-        presence_penalty=asked.presence_penalty,
-        frequency_penalty=asked.frequency_penalty,
-        logit_bias=asked.logit_bias or {},
-        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+    return Sampling(  # by place, as names cost as much again
+        asked.temperature,
+        asked.top_p,
+        asked.top_k,
+        asked.min_p,
+        asked.seed,
+        stops_of(asked.stop) if asked.stop else (),
+        asked.max_completion_tokens or asked.max_tokens,
+        asked.n or 1,
+        asked.presence_penalty,
+        asked.frequency_penalty,
+        asked.logit_bias or {},
+        (asked.top_logprobs or 0) if asked.logprobs else None,
     )
 
 
