@@ -371,9 +371,11 @@ class Listeners:
         router, settings, shown, language = self._router, self._settings, self._served.shown, self._served.language
         searchers, who = self._state.knowledge.searchers, identify(self._callers)
         if shown or searchers:
-            offer = Offer(lambda: searchers, lambda: shown)
-            add_mcp_routes(router, McpServer(offer, self._app, _version(), self._fault), who)
-            if (resource := resource_of(settings)) is not None:
+            server = McpServer(Offer(lambda: searchers, lambda: shown), self._app, _version(), self._fault)
+            if (resource := resource_of(settings)) is None:
+                add_mcp_routes(router, server, who)
+            else:
+                add_mcp_routes(router, server, who, scopes=resource.scopes, pointer=resource.pointer)
                 resource.add_routes(router)
         if not language:
             return
