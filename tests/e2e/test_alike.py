@@ -65,5 +65,14 @@ def test_alike_questions_of_one_caller_have_one_answer(tmp_path: Path, monkeypat
     ]  # fmt: skip
     assert 0.9 <= found[3][2] <= 1.0
     assert all(similarity is None for _, cache, similarity in found if cache != "semantic")
+    assert "only equal requests" not in served.log.read_text()
     lines = [line for line in page.decode().splitlines() if line.startswith("mainspring_llm_cache_total")]
     assert any('cache="semantic"' in line and 'result="hit"' in line and line.endswith(" 1.0") for line in lines), lines
+
+
+def test_a_server_that_knows_nobody_says_that_it_compares_nothing(tmp_path: Path) -> None:
+    (tmp_path / "talk.py").write_text(APP)
+    (tmp_path / "mainspring.toml").write_text(TOML.split("[callers.ada]")[0])
+    served = serve(tmp_path)
+    assert served.stop() == 0, served.log.read_text()
+    assert "help: only equal requests are answered from the cache, as callers have no keys" in served.log.read_text()

@@ -213,6 +213,11 @@ class Language:
         shown = shown_models(self._plan)
         routes = [msgspec.structs.replace(inner[of], name=name, bodies=log) for name, of, log in shown]
         names = {route.name for route in routes}
+        compared = [route.name for route in routes if route.alike is not None]
+        if compared and not self._keys and others is None:
+            self._told(
+                f"{', '.join(compared)}: only equal requests are answered from the cache, as callers have no keys"
+            )
         behind = {name for route in routes for name in (*route.fallback, *(other for other, _ in route.split))}
         routes += [inner[name] for name in sorted(behind - names)]
         allowed = frozenset(names | {route.name for route in further})
