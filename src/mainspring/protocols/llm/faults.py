@@ -97,19 +97,21 @@ def limit_headers(left: Left | None) -> tuple[tuple[bytes, bytes], ...]:
     if left is None:
         return ()
     found: tuple[tuple[bytes, bytes], ...] = ()
+    reset, written = -1.0, b""
     if left.requests is not None:
-        limit, remaining, seconds = left.requests
+        limit, remaining, reset = left.requests
+        written = b"%.3fs" % reset
         found = (
             (b"x-ratelimit-limit-requests", b"%d" % limit),
             (b"x-ratelimit-remaining-requests", b"%d" % remaining),
-            (b"x-ratelimit-reset-requests", b"%.3fs" % seconds),
+            (b"x-ratelimit-reset-requests", written),
         )
     if left.tokens is not None:
         limit, remaining, seconds = left.tokens
         found += (
             (b"x-ratelimit-limit-tokens", b"%d" % limit),
             (b"x-ratelimit-remaining-tokens", b"%d" % remaining),
-            (b"x-ratelimit-reset-tokens", b"%.3fs" % seconds),
+            (b"x-ratelimit-reset-tokens", written if seconds == reset else b"%.3fs" % seconds),
         )
     return found
 

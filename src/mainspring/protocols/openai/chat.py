@@ -277,12 +277,17 @@ def schema_of(given: ResponseFormat | None) -> Schema | None:
     return Schema(given.json_schema.schema, given.json_schema.name, given.json_schema.strict is not False)
 
 
+_SPEAKERS = frozenset({"system", "user", "assistant"})
+
+
 def message_of(given: ChatMessage, place: int) -> Message:
     """A turn of a conversation.
 
     Raises:
         LLMFault: 400.
     """
+    if given.role in _SPEAKERS and type(given.content) is str and not (given.tool_calls or given.tool_call_id):
+        return Message(given.role, (given.content,), given.name or "")  # type: ignore[arg-type]
     role: Role = "system" if given.role == "developer" else given.role
     content = (given.content,) if isinstance(given.content, str) else _parts(given.content or (), place)
     if role == "user" and given.content is None:
