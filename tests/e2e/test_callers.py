@@ -16,7 +16,11 @@ import grpc
 import httpx
 import pytest
 from mcp import ClientSession
-from mcp.client.auth.utils import extract_resource_metadata_from_www_auth
+from mcp.client.auth.utils import (
+    extract_field_from_www_auth,
+    extract_resource_metadata_from_www_auth,
+    extract_scope_from_www_auth,
+)
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import ProtectedResourceMetadata
 from mcp.shared.auth_utils import check_resource_allowed
@@ -153,6 +157,7 @@ def test_the_groups_of_a_token_decide_what_is_found(tmp_path: Path, issued: Issu
     (project / "shelf.py").write_text(APP)
     (project / "mainspring.toml").write_text(
         f'app = "shelf:app"\n[server.oidc]\nissuer = "{issued.url}"\naudience = ["mainspring"]\n'
+        'search_scope = "docs.search"\nask_scope = "ask"\n'
     )
     (project / "manuals" / "pump.md").write_text("# The pump\n\nTurn the red valve to start the pump.\n")
     (project / "manuals" / "inner" / "salaries.md").write_text("# Salaries\n\nThe pump engineer earns 5,000 a month.\n")
@@ -193,13 +198,40 @@ async def ask_by_mcp(served: Served, question: str, issued: Issued) -> None:
             described = ProtectedResourceMetadata.model_validate_json(found.content)
             assert check_resource_allowed(url, str(described.resource))
             assert [str(one) for one in described.authorization_servers] == [issued.url]
+            assert described.scopes_supported == ["docs.search", "ask"]
+        assert extract_scope_from_www_auth(refused) == "docs.search ask"
+        call = {"name": "search_library", "arguments": {"query": question}}
+        for name, params, wanted in (
+            ("tools/call", call, "docs.search ask"),
+            ("resources/read", {"uri": "mainspring://library/x"}, "docs.search ask"),
+            ("tools/call", {"name": "ask_nobody"}, ""),
+            ("tools/list", {}, ""),
+            ("initialize", {}, ""),
+        ):
+            asked = {"jsonrpc": "2.0", "id": 1, "method": name, "params": params}
+            for scope in ("ask other", ["ask", 7]):
+                told = await web.post(url, json=asked, headers=bearer(issued.token(scope=scope)))
+                assert told.status_code == (403 if wanted else 200)
+                if wanted:
+                    assert extract_scope_from_www_auth(told) == wanted
+                    assert extract_field_from_www_auth(told, "error") == "insufficient_scope"
+                    assert extract_resource_metadata_from_www_auth(told) == pointer
+        allowed = bearer(issued.token(scp="docs.search"))
+        told = await web.post(
+            url, json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}, headers=allowed
+        )
+        assert told.status_code == 200
+        more = await web.post(
+            url, json={"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "ask_x"}}, headers=allowed
+        )
+        assert (more.status_code, extract_scope_from_www_auth(more)) == (403, "docs.search ask"), "none is lost"
         elsewhere = await web.get(f"{served.url}/v1/indexes")
         assert elsewhere.headers["www-authenticate"] == "Bearer", "other wires know nothing of it"
         hostile = await web.get(pointer, headers={"host": 'a"b'})
         assert hostile.status_code == 400
     for groups, known in ((["staff"], True), ([], False)):
         async with (
-            httpx.AsyncClient(headers=bearer(issued.token(groups=groups))) as web,
+            httpx.AsyncClient(headers=bearer(issued.token(groups=groups, scope="docs.search"))) as web,
             streamable_http_client(url, http_client=web) as (reader, writer, _),
             ClientSession(reader, writer) as session,
         ):
@@ -240,6 +272,8 @@ def test_a_language_model_knows_who_brings_a_token(tmp_path: Path, issued: Issue
         ('oidc.issuer = "https://login.example.org"', "MS-3117"),
         ('oidc.issuer = "https://a.b"\noidc.audience = ["x"]\noidc.algorithms = ["HS256"]', "MS-3118"),
         ('oidc.issuer = "https://a.b"\noidc.audience = ["x"]\noidc.resource = "http://ml.example.org"', "MS-3171"),
+        ('oidc.issuer = "https://a.b"\noidc.audience = ["x"]\noidc.ask_scope = "two words"', "MS-3183"),
+        ('oidc.search_scope = "docs.search"', "MS-3183"),
         ("burst = 3", "MS-3119"),
         ('cors.origins = ["*"]', "MS-3120"),
         ("cors.credentials = true", "MS-3121"),

@@ -206,6 +206,12 @@ SETTINGS: tuple[SettingSpec, ...] = (
     SettingSpec("server.oidc.user", str, "sub", "the claim that is the caller's name"),
     SettingSpec("server.oidc.groups", str, "groups", "the claim that is the caller's groups; a.b is b inside of a"),
     SettingSpec("server.oidc.tenant", str, None, "the claim that is the caller's tenant; no tenant when left out"),
+    SettingSpec(
+        "server.oidc.search_scope", str, None, "the scope that a token needs to search and read by MCP; none is asked"
+    ),
+    SettingSpec(
+        "server.oidc.ask_scope", str, None, "the scope that a token needs to ask assistants by MCP; none is asked"
+    ),
     SettingSpec("server.oidc.leeway", float, 30.0, "seconds by which the issuer's clock may differ", 0, 300),
     SettingSpec("server.oidc.refresh", float, 300.0, "seconds between two looks at the issuer's keys", 1, 86_400),
     SettingSpec("server.oidc.timeout", float, 5.0, "seconds that one answer of the issuer may take", 0.1, 60),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["ANYONE", "PUBLIC", "Identity"]
 
@@ -20,11 +20,13 @@ class Identity:
         user: the caller's name; empty for somebody who did not say.
         groups: the groups it is in, resolved at the time of the call.
         tenant: whose data it may see; empty where there are no tenants.
+        scopes: what its token allows, of OAuth; None for who has no token, and needs none. No part of who it is.
     """
 
     user: str = ""
     groups: tuple[str, ...] = ()
     tenant: str = ""
+    scopes: tuple[str, ...] | None = field(default=None, compare=False)
 
     @property
     def principals(self) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 from mainspring.declare.declaration import Declaration, DeclaredKind
 from mainspring.declare.duration import Duration, microseconds
@@ -91,6 +91,7 @@ class LLM(Declaration[LLMSpec]):
         hedge: Duration | None = None,
         split: Mapping[LLM, float] | None = None,
         cache: Duration | None = None,
+        alike: float | None = None,
         called: str | None = None,
     ) -> Route:
         """A model's name of its own that clients use, answered by this model unless something else is said.
@@ -102,11 +103,14 @@ class LLM(Declaration[LLMSpec]):
             hedge: after so long without a token another one of them is asked too, and the faster one answers.
             split: other models with the share of users, by a hash of the user's id, that each of them answers.
             cache: how long the answer to an equal request of temperature 0 may be given again.
+            alike: how alike two questions of one caller must be, as the cosine of their vectors, so that the answer to
+                one is given to the other as well; without it only equal requests are. Needs `cache`.
             called: its name, when no variable holds it.
 
         Raises:
             DeclarationError: MS-1033, something is no declared LLM; MS-1035; MS-1044, the shares exceed 1; MS-3130, a
-                model stands beside itself; MS-3131, a hedge with nobody beside.
+                model stands beside itself; MS-3131, a hedge with nobody beside; MS-3180, `alike` is no
+                cosine, or nothing is kept.
         """
         are("fallback", fallback, LLM, 'strong = app.llm("strong"), then chat.route(strong)')
         are("beside", beside, LLM, 'twin = app.llm("twin"), then chat.route(beside=[twin])')
@@ -125,8 +129,25 @@ class LLM(Declaration[LLMSpec]):
             )
         cache_us = None if cache is None else microseconds(cache, what="cache")
         hedge_us = None if hedge is None else microseconds(hedge, what="hedge")
-        spec = RouteSpec(self, tuple(beside), hedge_us, fallback, shares, cache_us)
+        _check_alike(alike, cache_us)
+        spec = RouteSpec(self, tuple(beside), hedge_us, fallback, shares, cache_us, alike)
         return self._add(Route(spec, here(), called))
+
+
+def _check_alike(alike: object, cache_us: int | None) -> None:
+    if alike is None:
+        return
+    number("alike", alike, whole=False)
+    if not 0.0 < cast(float, alike) <= 1.0 or cache_us is None:
+        raise DeclarationError(
+            f"alike={alike!r} gives no answer again",
+            code="MS-3180",
+            why="nothing is kept without cache"
+            if cache_us is None
+            else "cosines of questions are above 0, and 1 at most",
+            origin=str(here()),
+            fix='chat.route(cache="1h", alike=0.95)',
+        )
 
 
 def _check_places(models: Sequence[LLM], hedge: Duration | None) -> None:
@@ -159,6 +180,7 @@ class RouteSpec:
         fallback: the models that are asked when it does not, in order.
         split: models that answer a share of the users instead.
         cache_us: how long an equal request's answer may be given again, in microseconds, or None.
+        alike: the least cosine of questions that have one answer, or None: only equal requests have.
     """
 
     first: LLM
@@ -167,6 +189,7 @@ class RouteSpec:
     fallback: tuple[LLM, ...]
     split: tuple[tuple[LLM, float], ...]
     cache_us: int | None
+    alike: float | None = None
 
     @property
     def models(self) -> tuple[LLM, ...]:

@@ -6,22 +6,23 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from mainspring.llm.alike import question_of
 from mainspring.llm.attempts import Attempts
-from mainspring.llm.cache import cache_key, cacheable
+from mainspring.llm.cache import ExactCache, cache_key, cacheable
 from mainspring.llm.cost import most_micro
 from mainspring.llm.guards import Refusal
 from mainspring.llm.lanes import Lane
 from mainspring.llm.limits import Account, Accounts, Denied, Reservation
-from mainspring.llm.refused import Refused, denied, refused
+from mainspring.llm.refused import Refused, busy, denied, refused
 from mainspring.llm.run import Kit, Run
 from mainspring.llm.tokens import most_prompt_tokens
 from mainspring.llm.upstreams import Upstream
 from mainspring.llm.values import Call, Caller, Key, Limits
 from mainspring.ports.llm import Capabilities, Engine, Error, Generation
 
-__all__ = ["Admission"]
+__all__ = ["UNSAID", "Admission"]
 
-_UNSAID = 4096
+UNSAID = 4096
 """Tokens of an answer that are counted against a limit, and allowed, when nobody has said a number."""
 
 Legs = Sequence[tuple[Lane, Sequence[Upstream]]]
@@ -146,17 +147,15 @@ class Admission:
         return None
 
     async def _entered(self, call: Call, lane: Lane, request: Generation, legs: Legs, began: float) -> Run | Refused:
-        """The run of a request, its cache looked at, its limits reserved, its turn awaited."""
-        key = None
+        """The run of a request, its caches looked at, its limits reserved, its turn awaited."""
+        kept: Run | None = None
         if lane.cache is not None and cacheable(request, sampled=lane.route.cache_sampled):
-            key = cache_key(request, lane.route.name, lane.versions, call.prompt, call.caller.tenant)
-            replay = lane.cache.get(key)
-            if replay is not None:
-                run = Run(call, lane, request, None, self._kit, began)
-                run.replay = replay
-                return run
+            kept = Run(call, lane, request, None, self._kit, began)
+            await self._look(kept, lane, lane.cache)
+            if kept.replay is not None:
+                return kept
         bound = most_prompt_tokens(request)
-        answer = (request.sampling.max_tokens or _UNSAID) * request.sampling.n
+        answer = (request.sampling.max_tokens or UNSAID) * request.sampling.n
         accounts = self._counting(call.caller, lane)
         reserved: Reservation | None = None
         if accounts:
@@ -169,10 +168,28 @@ class Admission:
             reserved = got
         run = Run(call, lane, request, Attempts(legs, request, bound // 4 + answer, self._kit.sweep), self._kit, began)
         run.reservation = reserved
-        run.cache_key = key
+        if kept is not None:
+            run.cache_key, run.alike = kept.cache_key, kept.alike
         if lane.gate is not None:
             return await _turn(run, lane)
         return run
+
+    async def _look(self, run: Run, lane: Lane, cache: ExactCache) -> None:
+        """Find the answer to an equal request, or to one that is alike, or else note where the answer will be kept."""
+        call, request, route = run.call, run.request, lane.route
+        run.cache_key = cache_key(request, route.name, lane.versions, call.prompt, call.caller.tenant)
+        run.replay = cache.get(run.cache_key)
+        if run.replay is not None or lane.alike is None or self._kit.alike is None or route.alike is None:
+            return
+        question = question_of(request, call, route.name, lane.versions)
+        vector = None if question is None else await self._kit.alike.vector(question.text)
+        if question is None or vector is None:
+            return
+        found = lane.alike.get(question.scope, vector, route.alike)
+        if found is None:
+            run.alike = (question.scope, vector)
+        else:
+            run.replay, run.similarity = found
 
     async def _counted(
         self, accounts: Sequence[Account], request: Generation, legs: Legs, bound: int, answer: int, got: Denied
@@ -211,15 +228,14 @@ async def _turn(run: Run, lane: Lane) -> Run | Refused:
     if entered:
         return run
     await run.close()
-    message = f"the model is busy: {lane.gate.waiting} requests wait already"
-    return Refused(Error("rate", message, retryable=True, retry_after=1.0), "rate_limit_exceeded", left=run.left())
+    return busy(lane.gate.waiting, run.left())
 
 
 def _bounded(request: Generation) -> Generation:
     """The request with no more tokens than are reserved for its answer."""
     if request.sampling.max_tokens is not None:
         return request
-    return msgspec.structs.replace(request, sampling=msgspec.structs.replace(request.sampling, max_tokens=_UNSAID))
+    return msgspec.structs.replace(request, sampling=msgspec.structs.replace(request.sampling, max_tokens=UNSAID))
 
 
 def _by_policy(request: Generation, lane: Lane) -> Generation:

@@ -95,15 +95,6 @@ class Attempt:
             await aclose()
 
 
-class _Leg(msgspec.Struct):
-    """The tries at one lane."""
-
-    lane: Lane
-    upstreams: Sequence[Upstream]
-    tries: int = 0
-    tried: set[Upstream] = set()
-
-
 class Attempts:
     """The tries of one request, over a route and its fallbacks.
 
@@ -118,32 +109,43 @@ class Attempts:
         hedged: whether a second upstream was asked beside the first.
     """
 
-    __slots__ = ("_legs", "_prefix", "_request", "_sweep", "_tokens", "hedged", "number")
+    __slots__ = (
+        "_further",
+        "_lane",
+        "_request",
+        "_sweep",
+        "_tokens",
+        "_tried",
+        "_tries",
+        "_upstreams",
+        "hedged",
+        "number",
+    )
 
     def __init__(
         self, legs: Sequence[tuple[Lane, Sequence[Upstream]]], request: Generation, tokens: int, sweep: Sweep
     ) -> None:
-        self._legs = [_Leg(*leg) for leg in legs]
         self._request = request
         self._tokens = tokens
         self._sweep = sweep
-        several = len(legs) > 1 or len(legs[0][1]) > 1
-        self._prefix = prefix_of(request) if several else b""
+        self._further = legs
+        self._lane, self._upstreams = legs[0]
+        self._tries = 0
+        self._tried: tuple[Upstream, ...] = ()
         self.number = 0
         self.hedged = False
-        self._legs[0].lane.budget.earn()
+        self._lane.budget.earn()
 
     async def next(self, silence: Silence) -> Attempt | Error:
         """The next try that an upstream accepts, or the fault that remains."""
         while True:
-            leg = self._legs[0]
-            upstream = self._pick(leg)
+            upstream, route = self._pick(), self._lane.route
             if isinstance(upstream, Error):
                 found: Attempt | Error = upstream
-            elif leg.lane.route.hedge_s is not None and len(leg.upstreams) > 1:
-                found = await self._hedged(leg, upstream, leg.lane.route.hedge_s)
+            elif route.hedge_s is not None and len(self._upstreams) > 1:
+                found = await self._hedged(upstream, route.hedge_s)
             else:
-                found = await self._sent(leg, upstream).open(silence, leg.lane.route.timeouts)
+                found = await self._sent(upstream).open(silence, route.timeouts)
             if isinstance(found, Attempt) or not await self.again(found):
                 return found
 
@@ -151,41 +153,46 @@ class Attempts:
         """Whether another try is worth it after a fault; waits as long as it should first."""
         if not may_retry(error):
             return False
-        leg = self._legs[0]
-        retry = leg.lane.route.retry
-        closed = not leg.tried  # nobody could be asked: waiting for it helps nobody
-        wait = self._wait(leg, error)
-        if not closed and leg.tries < retry.attempts and wait <= retry.longest_s and leg.lane.budget.spend():
+        lane, retry = self._lane, self._lane.route.retry
+        closed = not self._tried  # nobody could be asked: waiting for it helps nobody
+        wait = self._wait(error)
+        if not closed and self._tries < retry.attempts and wait <= retry.longest_s and lane.budget.spend():
             await asyncio.sleep(wait)
             return True
-        if len(self._legs) == 1:
+        if len(self._further) == 1:
             return False
-        self._legs.pop(0)
+        self._further = self._further[1:]
+        self._lane, self._upstreams = self._further[0]
+        self._tries, self._tried = 0, ()
         return True
 
-    def _wait(self, leg: _Leg, error: Error) -> float:
+    def _wait(self, error: Error) -> float:
         """Seconds to wait: none when another upstream can be asked, else what was asked for, else a doubling pause."""
-        other = choose(leg.upstreams, self._prefix, leg.tried)
-        if other is not None and other not in leg.tried:
+        other = choose(self._upstreams, self._prefix, self._tried)
+        if other is not None and other not in self._tried:
             return 0.0
-        shortest = min((upstream.closed_for() for upstream in leg.upstreams), default=0.0)
-        pause = leg.lane.route.retry.wait_s * 2.0 ** max(leg.tries - 1, 0)
+        shortest = min((upstream.closed_for() for upstream in self._upstreams), default=0.0)
+        pause = self._lane.route.retry.wait_s * 2.0 ** max(self._tries - 1, 0)
         return float(max(shortest, error.retry_after or 0.0, pause))
 
-    def _pick(self, leg: _Leg) -> Upstream | Error:
+    def _prefix(self) -> bytes:
+        return prefix_of(self._request)
+
+    def _pick(self) -> Upstream | Error:
         """Who is asked next, or why nobody is."""
-        upstream = choose(leg.upstreams, self._prefix, leg.tried)
-        leg.tries += 1
+        upstream = choose(self._upstreams, self._prefix, self._tried)
+        self._tries += 1
         if upstream is not None:
             return upstream
-        wait = min((upstream.closed_for() for upstream in leg.upstreams), default=1.0)
-        if any(upstream.cooling() for upstream in leg.upstreams):
+        wait = min((upstream.closed_for() for upstream in self._upstreams), default=1.0)
+        if any(upstream.cooling() for upstream in self._upstreams):
             return Error("rate", "the model has asked for a pause", retryable=True, retry_after=wait)
         return Error("overloaded", "the model does not answer now", retryable=True, retry_after=wait)
 
-    def _sent(self, leg: _Leg, upstream: Upstream) -> Attempt:
+    def _sent(self, upstream: Upstream) -> Attempt:
         """A try, begun: under the upstream's own name of the model, and an id of its own."""
-        leg.tried.add(upstream)
+        if upstream not in self._tried:
+            self._tried = (*self._tried, upstream)
         self.number += 1
         model, request = upstream.target.model, self._request
         if request.model != model:
@@ -194,24 +201,25 @@ class Attempts:
             request = msgspec.structs.replace(request, id=f"{request.id}-{self.number}")
         return Attempt(upstream, request, self._tokens)
 
-    async def _alone(self, leg: _Leg, upstream: Upstream) -> Attempt | Error:
+    async def _alone(self, upstream: Upstream) -> Attempt | Error:
         """A try in a task of its own, up to its first token."""
-        silence = Silence(leg.lane.route.timeouts.accept, self._sweep)
+        timeouts = self._lane.route.timeouts
+        silence = Silence(timeouts.accept, self._sweep)
         silence.here()
         try:
-            return await self._sent(leg, upstream).open(silence, leg.lane.route.timeouts, token=True)
+            return await self._sent(upstream).open(silence, timeouts, token=True)
         finally:
             silence.stop()
 
-    async def _hedged(self, leg: _Leg, upstream: Upstream, seconds: float) -> Attempt | Error:
+    async def _hedged(self, upstream: Upstream, seconds: float) -> Attempt | Error:
         """Ask a second upstream when the first gives no token for a while; the faster one answers."""
-        tasks = [asyncio.create_task(self._alone(leg, upstream))]
+        tasks = [asyncio.create_task(self._alone(upstream))]
         try:
             await asyncio.wait(tasks, timeout=seconds)
-            other = choose(leg.upstreams, self._prefix, leg.tried)
-            if not tasks[0].done() and other is not None and other not in leg.tried and leg.lane.budget.spend():
+            other = choose(self._upstreams, self._prefix, self._tried)
+            if not tasks[0].done() and other is not None and other not in self._tried and self._lane.budget.spend():
                 self.hedged = True
-                tasks.append(asyncio.create_task(self._alone(leg, other)))
+                tasks.append(asyncio.create_task(self._alone(other)))
             return await _first(tasks)
         finally:
             await asyncio.shield(_give_up(tasks))

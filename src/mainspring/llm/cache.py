@@ -10,7 +10,7 @@ import msgspec
 
 from mainspring.ports.llm import End, Event, Generation, Reasoning, Text, ToolDelta
 
-__all__ = ["ExactCache", "cache_key", "cacheable"]
+__all__ = ["ExactCache", "cache_key", "cacheable", "kept_size"]
 
 _ENCODER = msgspec.msgpack.Encoder(order="sorted")
 _EVENT_BYTES = 120
@@ -55,6 +55,16 @@ def cacheable(request: Generation, *, sampled: bool) -> bool:
     return sampled or request.sampling.temperature == 0
 
 
+def kept_size(events: Sequence[Event]) -> int | None:
+    """Bytes that an answer takes, roughly; None where it may not be given again: it calls tools, or was cut short."""
+    end = events[-1] if events else None
+    if not isinstance(end, End) or any(reason not in ("stop", "length") for reason in end.reasons):
+        return None
+    if any(isinstance(event, ToolDelta) for event in events):
+        return None
+    return sum(_EVENT_BYTES + (len(e.text) if isinstance(e, (Text, Reasoning)) else 0) for e in events)
+
+
 class ExactCache:
     """Whole answers by key, the least recently used forgotten first.
 
@@ -87,13 +97,8 @@ class ExactCache:
 
     def put(self, key: bytes, events: Sequence[Event], seconds: float) -> bool:
         """Keep a whole answer; False where it may not be: it calls tools, was cut short by anyone, or is too large."""
-        end = events[-1] if events else None
-        if not isinstance(end, End) or any(reason not in ("stop", "length") for reason in end.reasons):
-            return False
-        if any(isinstance(event, ToolDelta) for event in events):
-            return False
-        size = sum(_EVENT_BYTES + (len(e.text) if isinstance(e, (Text, Reasoning)) else 0) for e in events)
-        if size > self._most // 8:
+        size = kept_size(events)
+        if size is None or size > self._most // 8:
             return False
         if key in self._entries:
             self._drop(key)

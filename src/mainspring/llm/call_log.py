@@ -35,7 +35,7 @@ class CallRow(msgspec.Struct, frozen=True):
         error_kind: of the fault, or empty.
         finish_reason: why the answer ended.
         attempt: how many tries there were.
-        cache: ``exact`` where an answer was given again.
+        cache: ``exact`` or ``semantic`` where an answer was given again.
         prompt_tokens: of the prompt, those from the engine's cache included.
         cached_tokens: of the prompt, reused.
         completion_tokens: of the answer.
@@ -43,6 +43,7 @@ class CallRow(msgspec.Struct, frozen=True):
         ttft_us: microseconds until the first token; 0 when there was none.
         total_us: microseconds until its end.
         cost_micro: micro-units of money.
+        similarity: how alike the two questions are, where `cache` is ``semantic``.
     """
 
     id: str
@@ -64,6 +65,7 @@ class CallRow(msgspec.Struct, frozen=True):
     ttft_us: int
     total_us: int
     cost_micro: int
+    similarity: float | None = None
 
 
 class DayRow(msgspec.Struct, frozen=True):

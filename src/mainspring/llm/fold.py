@@ -135,4 +135,4 @@ class Answer(msgspec.Struct, gc=False):
 
 def fold(choices: int) -> Answer:
     """An answer without events yet, of so many choices."""
-    return Answer([[] for _ in range(choices)])
+    return Answer([[]] if choices == 1 else [[] for _ in range(choices)])

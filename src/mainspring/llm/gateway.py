@@ -10,12 +10,14 @@ import msgspec
 
 from mainspring.errors import ConfigError
 from mainspring.llm.admission import Admission
+from mainspring.llm.alike import Alike
 from mainspring.llm.cost import PriceTable
 from mainspring.llm.embedding import embed
 from mainspring.llm.fold import Answer
 from mainspring.llm.keys import KeyRing
 from mainspring.llm.lanes import Lane
 from mainspring.llm.limits import Account, Accounts
+from mainspring.llm.passing import Passed, Passing, pass_on
 from mainspring.llm.prompts import PromptRegistry
 from mainspring.llm.record import CallRecord, Recorder
 from mainspring.llm.refused import Refused
@@ -40,11 +42,13 @@ class Gateway:
         recorder: takes a record of every request; started and stopped by whoever made it.
         accounts: where use is counted; gateways that have one in common have its budgets in common.
         others: finds who brings what is none of the keys; None where nobody else is let in.
+        alike: makes vectors of questions, for routes that answer those that are alike from their cache.
         clock_ns: UTC nanoseconds since 1970.
         monotonic: a clock in seconds that only goes forward.
 
     Raises:
-        ConfigError: MS-3070, two keys are the same; MS-3071, routes do not fit together.
+        ConfigError: MS-3070, two keys are the same; MS-3071, routes do not fit together; MS-3181, a route compares
+            questions, and nothing makes vectors of them.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Gateway:
         recorder: Recorder[CallRecord] | None = None,
         accounts: Accounts | None = None,
         others: Callable[[bytes], Key | None] | None = None,
+        alike: Alike | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,9 +71,11 @@ class Gateway:
         self._keys = KeyRing(known) if known else None
         self._others = others
         self._clock_ns = clock_ns
-        self._kit = Kit(prices or PriceTable(), recorder, SchemaBook(), clock_ns, Sweep())
+        self._kit = Kit(prices or PriceTable(), recorder, SchemaBook(), clock_ns, Sweep(), alike)
         self._accounts = Accounts(lambda: clock_ns() / 1e9) if accounts is None else accounts
         self.lanes = _lanes(tuple(routes), self._accounts, monotonic)
+        if alike is None:
+            _compare_nothing(self.lanes.values())
         self._admission = Admission(self.lanes, known, tenants or {}, self._accounts, self._kit)
         self._random = random.Random(random.SystemRandom().getrandbits(128))
 
@@ -150,6 +157,10 @@ class Gateway:
         """Vectors of texts, within the same limits."""
         return await embed(self._admission, self._kit, request, caller or Caller())
 
+    async def pass_on(self, asked: Passing, caller: Caller) -> Passed | Refused:
+        """An upstream's answer to a request as it is, within the same limits. Whoever gets it must `close` it."""
+        return await pass_on(self._admission, self._kit, asked, caller)
+
 
 def _lanes(routes: Sequence[Route], accounts: Accounts, now: Callable[[], float]) -> dict[str, Lane]:
     lanes = {
@@ -179,6 +190,16 @@ def _check(route: Route, known: Mapping[str, Lane]) -> None:
         raise _bad_routes(f"a target of the route {route.name!r} has no weight", "weights are above 0")
     if sum(share for _, share in route.split) > 1:
         raise _bad_routes(f"the shares of {route.name!r} are more than 1 together", "what they leave is its own")
+
+
+def _compare_nothing(lanes: Iterable[Lane]) -> None:
+    for lane in lanes:
+        if lane.alike is not None:
+            raise ConfigError(
+                f"the route {lane.route.name!r} compares questions, and nothing makes vectors of them",
+                code="MS-3181",
+                fix="Gateway(..., alike=Alike(lambda: embedder)), or leave the route's alike out",
+            )
 
 
 def _bad_routes(what: str, why: str) -> ConfigError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
+from mainspring.llm.alike import AlikeCache
 from mainspring.llm.cache import ExactCache
 from mainspring.llm.limits import Account
 from mainspring.llm.upstreams import RetryBudget, Upstream
@@ -33,6 +34,7 @@ class Lane:
 
     __slots__ = (
         "account",
+        "alike",
         "budget",
         "cache",
         "fallback",
@@ -50,6 +52,7 @@ class Lane:
         self.budget = RetryBudget(route.retry.budget, route.retry.least)
         self.gate = None if route.concurrent is None else Gate(route.concurrent, route.queue)
         self.cache = ExactCache(now) if route.cache_s > 0 else None
+        self.alike = AlikeCache(now) if self.cache is not None and route.alike is not None else None
         self.fallback: tuple[Lane, ...] = ()
         self.split: tuple[tuple[float, Lane], ...] = ()
         self.versions = "\0".join(f"{target.name}/{target.model}/{target.version}" for target in route.targets)

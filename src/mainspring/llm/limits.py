@@ -177,15 +177,15 @@ class Reservation:
 
     def left(self) -> Left:
         """What the tightest of its accounts have left now."""
-        first = self._accounts[0]
-        now = first.now()
-        fewest, requests = first, first.most_requests - first.requests
-        least, tokens = first, first.most_tokens - first.tokens
+        fewest = least = self._accounts[0]
+        now, requests, tokens = fewest.now(), math.inf, math.inf
         for account in self._accounts:
-            if account.most_requests - account.requests < requests:
-                fewest, requests = account, account.most_requests - account.requests
-            if account.most_tokens - account.tokens < tokens:
-                least, tokens = account, account.most_tokens - account.tokens
+            left = account.most_requests - account.requests
+            if left < requests:
+                fewest, requests = account, left
+            left = account.most_tokens - account.tokens
+            if left < tokens:
+                least, tokens = account, left
         return Left(
             None if requests == math.inf else (int(fewest.most_requests), int(requests), fewest.reset(now)),
             None if tokens == math.inf else (int(least.most_tokens), max(int(tokens), 0), least.reset(now)),

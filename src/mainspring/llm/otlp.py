@@ -29,12 +29,14 @@ NAMES: Mapping[str, str] = {
     "reasoning": "gen_ai.usage.reasoning.output_tokens",
     "first_chunk": "gen_ai.response.time_to_first_chunk",
     "error": "error.type",
+    "cache": "mainspring.cache",
+    "similarity": "mainspring.cache.similarity",
 }
-"""What the attributes are called in the version of the GenAI conventions that is emitted."""
+"""What the attributes are called in the version of the GenAI conventions that is emitted; it has none for caches."""
 
 Record = TypeVar("Record")
 
-_OPERATIONS = {"embeddings": "embeddings", "completions": "text_completion"}
+_OPERATIONS = {"embeddings": "embeddings", "completions": "text_completion", "passthrough": "passthrough"}
 _SECONDS = 10.0
 
 
@@ -56,6 +58,8 @@ def span_of(record: CallRecord) -> dict[str, object]:
         "reasoning": usage.reasoning,
         "first_chunk": record.ttft_us / 1e6,
         "error": record.error_kind,
+        "cache": record.cache,
+        "similarity": "" if record.similarity is None else record.similarity,
     }
     found: dict[str, object] = {
         "traceId": record.trace[0] or record.id.ljust(32, "0")[:32],

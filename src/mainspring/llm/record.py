@@ -41,7 +41,8 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False):
         finish_reason: of the first choice.
         attempt: how many tries there were.
         hedged: whether a second target was asked beside the first.
-        cache: ``exact`` where it was given again.
+        cache: ``exact`` where the answer to an equal request was given again, ``semantic`` where it was to one that is
+            alike.
         usage: tokens.
         queue_us: microseconds until it was sent, and in the engine's queue.
         ttft_us: until the first token.
@@ -50,6 +51,7 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False):
         price_version: of the price that was used.
         bodies: the share of requests whose texts are kept.
         texts: what came in and what came back; None where the share is 0.
+        similarity: how alike the two questions are, where `cache` is ``semantic``.
     """
 
     id: str
@@ -76,6 +78,7 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False):
     price_version: str
     bodies: float = 0.0
     texts: tuple[Generation, Answer] | None = None
+    similarity: float | None = None
 
 
 Record = TypeVar("Record")

@@ -7,7 +7,7 @@ import msgspec
 from mainspring.llm.limits import Denied, Left
 from mainspring.ports.llm import Error, ErrorKind
 
-__all__ = ["Refused", "denied", "refused"]
+__all__ = ["Refused", "busy", "denied", "refused"]
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -31,6 +31,12 @@ class Refused(msgspec.Struct, frozen=True):
 def refused(kind: ErrorKind, message: str, *, code: str = "", param: str = "") -> Refused:
     """A refusal of the gateway's own."""
     return Refused(Error(kind, message), code, param, hopeless=kind == "invalid")
+
+
+def busy(waiting: int, left: Left | None) -> Refused:
+    """The refusal of a request that finds as many waiting as may."""
+    error = Error("rate", f"the model is busy: {waiting} requests wait already", retryable=True, retry_after=1.0)
+    return Refused(error, "rate_limit_exceeded", left=left)
 
 
 _SAYS = {

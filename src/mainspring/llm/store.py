@@ -120,7 +120,7 @@ def row_of(record: CallRecord, body_in: str | None, body_out: str | None) -> tup
         record.attempt,
         int(record.hedged),
         record.cache,
-        None,
+        record.similarity,
         usage.prompt,
         usage.cached,
         usage.cache_write,

@@ -132,12 +132,19 @@ class Upstream:
             self._outcomes.clear()
 
 
-def choose(upstreams: Sequence[Upstream], prefix: bytes = b"", tried: Collection[Upstream] = ()) -> Upstream | None:
+def choose(
+    upstreams: Sequence[Upstream], prefix: bytes | Callable[[], bytes] = b"", tried: Collection[Upstream] = ()
+) -> Upstream | None:
     """The upstream for a request, or None when none may be asked now.
 
     Of those that may be asked, the ones not tried yet, then the ones not ejected come first; never are more than half
     of all kept out as ejected. Among equal loads a hash of the prompt's beginning decides (rendezvous hashing), so that
     equal prompts meet the same cache.
+
+    Args:
+        upstreams: all that could answer.
+        prefix: the prompt's beginning, or what makes it, where it is needed.
+        tried: those that have been asked.
     """
     if len(upstreams) == 1:
         only = upstreams[0]
@@ -153,21 +160,24 @@ def choose(upstreams: Sequence[Upstream], prefix: bytes = b"", tried: Collection
     return _least(able, prefix) if able else None
 
 
-def _least(able: Sequence[Upstream], prefix: bytes) -> Upstream:
-    most = min([upstream.outstanding / upstream.weight for upstream in able]) * (1 + _ALIKE)
-    point = zlib.crc32(prefix)
-    best, highest = able[0], -math.inf
-    for upstream in able:
-        if upstream.outstanding / upstream.weight <= most:
-            score = hash((point, upstream.seed))  # of numbers: the same in every process
-            if score > highest:
-                best, highest = upstream, score
+def _least(able: Sequence[Upstream], prefix: bytes | Callable[[], bytes]) -> Upstream:
+    loads = [upstream.outstanding / upstream.weight for upstream in able]
+    most = min(loads) * (1 + _ALIKE)
+    alike = [upstream for upstream, load in zip(able, loads, strict=True) if load <= most]
+    if len(alike) == 1:
+        return alike[0]
+    point = zlib.crc32(prefix if isinstance(prefix, bytes) else prefix())
+    best, highest = alike[0], -math.inf
+    for upstream in alike:
+        score = hash((point, upstream.seed))  # of numbers: the same in every process
+        if score > highest:
+            best, highest = upstream, score
     return best
 
 
 def _all_well(upstreams: Sequence[Upstream]) -> bool:
     for upstream in upstreams:  # noqa: SIM110 - a loop costs half of what `all` over a generator does
-        if not upstream.well:
+        if upstream._faults or upstream._wait_until or upstream._ejected_until:  # `well`, without a call
             return False
     return True
 

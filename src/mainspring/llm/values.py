@@ -12,7 +12,7 @@ from mainspring.ports.llm import Engine, Generation
 
 __all__ = ["Api", "Call", "Caller", "Key", "Limits", "Retry", "Route", "Target", "Timeouts"]
 
-Api = Literal["chat", "completions", "embeddings", "responses", "messages", "inside"]
+Api = Literal["chat", "completions", "embeddings", "responses", "messages", "inside", "passthrough"]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,6 +127,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         queue: requests that may wait for their turn; more are refused with 429.
         cache_s: how long the answer to an equal request is given again, in seconds; 0 is never.
         cache_sampled: whether answers that were drawn (temperature other than 0) may be given again too.
+        alike: the least cosine of the vectors of two questions of one caller that have one answer, or None: only equal
+            requests have. Needs `cache_s`.
         max_tokens: most tokens of an answer that does not ask for a number.
         excess: what becomes of a request for more tokens than the context has room for.
         temperature: of requests that do not say, or None.
@@ -150,6 +152,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     queue: int = 1024
     cache_s: float = 0.0
     cache_sampled: bool = False
+    alike: float | None = None
     max_tokens: int | None = None
     excess: Literal["clamp", "refuse"] = "clamp"
     temperature: float | None = None

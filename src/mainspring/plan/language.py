@@ -94,6 +94,7 @@ def _(spec: RouteSpec) -> Mapping[str, object]:
         "fallback": [name_of(model) for model in spec.fallback],
         "split": {name_of(model): share for model, share in spec.split},
         "cache": None if spec.cache_us is None else spell(spec.cache_us),
+        **({} if spec.alike is None else {"alike": spec.alike}),
     }
 
 

@@ -337,6 +337,8 @@ class Capabilities(msgspec.Struct, frozen=True, gc=False):
         seeds: whether a seed makes it repeatable.
         choices: whether it takes ``n > 1`` itself.
         wire: the wire format that it speaks, when bytes may be relayed as they are.
+        passthrough: paths below the upstream's own that clients may ask as they are; one that ends in ``/*`` is of all
+            below it.
     """
 
     models: tuple[str, ...] = ()
@@ -352,6 +354,7 @@ class Capabilities(msgspec.Struct, frozen=True, gc=False):
     seeds: bool = False
     choices: bool = False
     wire: Literal["", "openai", "anthropic"] = ""
+    passthrough: tuple[str, ...] = ()
 
 
 class Ready(msgspec.Struct, frozen=True, gc=False):
@@ -426,8 +429,18 @@ class Relayed(msgspec.Struct, frozen=True, gc=False):
 class Relay(Protocol):
     """An engine that can pass bytes on, to and from an upstream that speaks `Capabilities.wire`."""
 
-    async def relay(self, id: str, path: str, body: bytes) -> Relayed | Error:
-        """Post a body as it is to a path below the upstream's own, such as ``/chat/completions``.
+    async def relay(
+        self, id: str, path: str, body: bytes, *, method: str = "POST", headers: Mapping[str, str] | None = None
+    ) -> Relayed | Error:
+        """Send a body as it is to a path below the upstream's own, such as ``/chat/completions``.
 
-        The upstream's refusals (429, 500) are answers with their status, not errors; `Engine.cancel` knows the id.
+        The upstream's refusals (429, 500) are answers with their status, not errors, and do not repeat our key;
+        `Engine.cancel` knows the id.
+
+        Args:
+            id: of the request.
+            path: with a query, where it has one.
+            body: whole; an empty one is none where the method is not POST.
+            method: of HTTP, not HEAD.
+            headers: by lower-case name, besides ours, which they do not replace; ``content-type`` is JSON without it.
         """

@@ -249,11 +249,15 @@ class _Branch:
     exact: dict[str, _Branch] = field(default_factory=dict)
     folded: dict[str, _Branch] = field(default_factory=dict)
     any: _Branch | None = None
+    rest: _Branch | None = None
     routes: dict[str, Route] = field(default_factory=dict)
 
 
 class Router:
-    """Paths to handlers: ``/v2/models/*/infer``; a star is one percent-decoded segment. Built once, then read only."""
+    """Paths to handlers: ``/v2/models/*/infer``; a star is one percent-decoded segment, two are all that follow.
+
+    Built once, then read only.
+    """
 
     def __init__(self) -> None:
         self._root = _Branch()
@@ -291,7 +295,10 @@ class Router:
             self._exact.setdefault((method, pattern.encode()), (route, pattern, ()))
         branch = self._root
         for segment in pattern.strip("/").split("/"):
-            if segment == "*":
+            if segment == "**":
+                branch.rest = branch.rest or _Branch()
+                branch = branch.rest
+            elif segment == "*":
                 branch.any = branch.any or _Branch()
                 branch = branch.any
             else:
@@ -335,14 +342,18 @@ class Router:
     def _search(self, method: str, raw_path: bytes) -> Found:
         path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
         branch, stars = self._root, []
-        for raw in raw_path.strip(b"/").split(b"/"):
-            segment = unquote_to_bytes(raw).decode("utf-8", "replace")
+        parts = [unquote_to_bytes(raw).decode("utf-8", "replace") for raw in raw_path.strip(b"/").split(b"/")]
+        for place, segment in enumerate(parts):
             following = branch.exact.get(segment)
             if following is None and branch.folded:
                 following = branch.folded.get(segment.lower())
             if following is None:
                 following = branch.any
                 stars.append(segment)
+            if following is None and branch.rest is not None:
+                stars[-1:] = ["/".join(parts[place:])]
+                branch = branch.rest
+                break
             if following is None:
                 raise Fault(404, f"no such path: {path}")
             branch = following

@@ -22,7 +22,7 @@ from mainspring.llm.call_log import CallLog
 from mainspring.llm.gateway import Gateway
 from mainspring.llm.stored import StoredResponses
 from mainspring.protocols.actuator.rest import add_actuator_routes
-from mainspring.protocols.actuator.runtime import Cache, Exchanges, moment
+from mainspring.protocols.actuator.runtime import Exchanges, moment
 from mainspring.protocols.assistants.openai import add_assistant_models
 from mainspring.protocols.assistants.rest import add_assistant_routes
 from mainspring.protocols.feast.documents import add_feast_document_routes
@@ -41,6 +41,7 @@ from mainspring.protocols.openapi.rest import add_openapi_route
 from mainspring.protocols.retrieval.rest import add_retrieval_routes
 from mainspring.protocols.retrieval.vector_indexes import add_vector_index_routes
 from mainspring.server.answering.assistants import Assistants
+from mainspring.server.answering.caches import AnswerCaches
 from mainspring.server.answering.language import Language, bearers_of
 from mainspring.server.answering.talking import Talking
 from mainspring.server.counting import RequestCounts
@@ -175,6 +176,7 @@ class Listeners:
         self._script: EntryScript | None = None
         self._models: ServedModels | None = None
         self._gateway: Gateway | None = None
+        self._caches = AnswerCaches(self._app, served.language, lambda: self._gateway)
         self._registration: Registration | None = None
         self._exchanges = Exchanges(time.time, lambda: self.bound[0].url if self.bound else "")
 
@@ -369,9 +371,11 @@ class Listeners:
         router, settings, shown, language = self._router, self._settings, self._served.shown, self._served.language
         searchers, who = self._state.knowledge.searchers, identify(self._callers)
         if shown or searchers:
-            offer = Offer(lambda: searchers, lambda: shown)
-            add_mcp_routes(router, McpServer(offer, self._app, _version(), self._fault), who)
-            if (resource := resource_of(settings)) is not None:
+            server = McpServer(Offer(lambda: searchers, lambda: shown), self._app, _version(), self._fault)
+            if (resource := resource_of(settings)) is None:
+                add_mcp_routes(router, server, who)
+            else:
+                add_mcp_routes(router, server, who, scopes=resource.scopes, pointer=resource.pointer)
                 resource.add_routes(router)
         if not language:
             return
@@ -379,6 +383,7 @@ class Listeners:
         models = Router()
         gateway = language.outer(others=bearers_of(self._callers))
         self._gateway = gateway
+        self._caches.count(self._state.metrics)
         add_llm_routes(models, gateway, kept)
         if "oip" in served_protocols(settings):
             add_generate_routes(router, gateway)
@@ -428,23 +433,13 @@ class Listeners:
             lambda: health_of(state, self._served.outside),
             self._info,
             lambda: {"server": self._router.routes(), "management": router.routes()},
-            self._caches,
+            self._caches.named,
             self._exchanges,
             self._served.startup,
             state.levels,
             lambda request: not token or authorized(token, request),
             self._served.upkeep,
         )
-
-    def _caches(self) -> Mapping[str, Cache]:
-        """The caches of answers of the language models."""
-        gateways = {"": self._served.language.inner, "gateway/": self._gateway}
-        return {
-            f"{prefix}{name}": lane.cache
-            for prefix, gateway in gateways.items()
-            for name, lane in (gateway.lanes.items() if gateway is not None else ())
-            if lane.cache is not None
-        }
 
     def _count(self, request: Request | None, name: str, status: int, seconds: float, sent: int) -> None:
         self._counts.count(request, name, status, seconds, sent)

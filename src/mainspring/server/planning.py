@@ -47,6 +47,8 @@ def needed_ports(plan: Plan) -> tuple[str, ...]:
         ports += [port for port in ("online", "vectors") if port not in ports]
     if "index" in kinds:
         ports += [port for port in ("manifest", "embedder", "vectors") if port not in ports]
+    if any("alike" in node.spec for node in plan.of_kind("route")) and "embedder" not in ports:
+        ports.append("embedder")
     if any(node.spec["rerank"] for node in plan.of_kind("index")):
         ports.append("reranker")
     return tuple(ports)

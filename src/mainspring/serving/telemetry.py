@@ -82,6 +82,8 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_feature_replay_late_total": ("counter", "answers that a row explains which came about then"),
     "mainspring_feature_replay_dropped_total": ("counter", "sampled answers that were not computed again in time"),
     "mainspring_check_failures_total": ("counter", "rows that failed a check; of a check of the whole, batches"),
+    "mainspring_llm_cache_total": ("counter", "requests to routes that keep answers, by cache and what it had"),
+    "mainspring_llm_uncompared_total": ("counter", "questions that no vector could be made of"),
     "mainspring_monitor_score": ("gauge", "a monitor's score"),
     "mainspring_monitor_threshold": ("gauge", "what the score is compared with"),
     "mainspring_monitor_effect": ("gauge", "the size of the change"),

@@ -57,7 +57,9 @@ class Place:
     def target(self, path: str) -> str:
         """The request target for a path below the prefix; one that begins with ``//`` is from the root."""
         whole = path[1:] if path.startswith("//") else self.path + path
-        return f"{whole}?{self.query}" if self.query else whole
+        if not self.query:
+            return whole
+        return f"{whole}{'&' if '?' in whole else '?'}{self.query}"
 
     @property
     def authority(self) -> str:
@@ -236,15 +238,28 @@ class Client:
         self._idle: deque[_Connection] = deque()
         self._open: set[_Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
-        fixed = {"host": place.authority, "accept": "*/*", **{k.lower(): v for k, v in place.headers.items()}}
-        self._fixed = "".join(f"{name}: {value}\r\n" for name, value in fixed.items())
+        self._headers = {"host": place.authority, **{k.lower(): v for k, v in place.headers.items()}}
+        self._fixed = _lines(self._headers, {"accept": "*/*"})
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> PlainReply:
-        """Send a request; its `PlainReply` comes at once and fills as the answer comes."""
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> PlainReply:
+        """Send a request; its `PlainReply` comes at once and fills as the answer comes.
+
+        Args:
+            method: of HTTP.
+            path: below the place's.
+            body: whole; JSON where `headers` do not say what it is.
+            headers: by lower-case name, and `sendable`; the place's own stay as they are.
+        """
         length = "" if body is None else f"content-type: application/json\r\ncontent-length: {len(body)}\r\n"
         trace = CURRENT.get()
         traced = "" if trace is None else f"traceparent: {trace.traceparent()}\r\n"
-        data = f"{method} {self.place.target(path)} HTTP/1.1\r\n{self._fixed}{traced}{length}\r\n".encode("latin-1")
+        fixed = self._fixed
+        if headers is not None:
+            fixed = _lines(self._headers, headers)
+            length = "" if body is None else f"content-length: {len(body)}\r\n"
+        data = f"{method} {self.place.target(path)} HTTP/1.1\r\n{fixed}{traced}{length}\r\n".encode("latin-1")
         data += body or b""
         reply = PlainReply()
         connection = self._parked()
@@ -313,6 +328,10 @@ class Client:
         for task in list(self._connecting):
             task.cancel()
         await asyncio.sleep(0)  # they are closed in the loop's next turn
+
+
+def _lines(own: Mapping[str, str], further: Mapping[str, str]) -> str:
+    return "".join(f"{name}: {value}\r\n" for name, value in {**further, **own}.items())
 
 
 def _stop(task: asyncio.Task[None]) -> None:

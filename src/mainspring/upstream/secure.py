@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mainspring.lazy import lazy
@@ -105,13 +105,21 @@ class SecureClient:
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def request(self, method: str, path: str, body: bytes | None = None) -> SecureReply:
-        """A request, sent when its head is waited for."""
-        return SecureReply(self._send(method, path, body))
+    def request(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> SecureReply:
+        """A request, sent when its head is waited for; `headers` as `Client.request` has them."""
+        return SecureReply(self._send(method, path, body, headers))
 
-    async def _send(self, method: str, path: str, body: bytes | None) -> aiohttp.ClientResponse:
-        place = self.place
-        headers = dict(place.headers) if body is None else {**place.headers, "content-type": "application/json"}
+    async def _send(
+        self, method: str, path: str, body: bytes | None, further: Mapping[str, str] | None
+    ) -> aiohttp.ClientResponse:
+        place, headers = self.place, dict[str, str]()
+        if further is not None:
+            headers.update(further)
+        elif body is not None:
+            headers["content-type"] = "application/json"
+        headers.update({name.lower(): value for name, value in place.headers.items()})
         url = f"https://{place.authority}{place.target(path)}"
         session = self._open()
 
@@ -133,7 +141,7 @@ class SecureClient:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.place.connect),
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                skip_auto_headers=("user-agent", "accept-encoding"),
+                skip_auto_headers=("user-agent", "accept-encoding", "content-type"),
             )
         return self._session
 

@@ -14,6 +14,7 @@ from mainspring.declare.declaration import kind_of, name_of, spec_of
 from mainspring.declare.signature import signature_of
 from mainspring.errors import DeclarationError
 from mainspring.plan.build import build_plan
+from mainspring.server.planning import needed_ports
 
 
 def code_of(action) -> str:
@@ -218,6 +219,23 @@ def test_a_route_over_several_models_at_once() -> None:
     assert code_of(lambda: chat.route(beside=[twin, chat])) == "MS-3130"
     assert code_of(lambda: chat.route(beside=[twin, twin])) == "MS-3130"
     assert code_of(lambda: chat.route(backup, hedge="2s")) == "MS-3131"
+
+
+def test_a_route_that_answers_alike_questions_from_its_cache() -> None:
+    app = App("a")
+    chat = app.llm("chat")
+    route = chat.route(cache="1h", alike=0.95, called="support")
+    assert spec_of(route).alike == 0.95
+    node = build_plan(app).node("/route/support")
+    assert node is not None
+    assert node.spec["alike"] == 0.95
+    assert "embedder" in needed_ports(build_plan(app))
+    assert "embedder" not in needed_ports(build_plan(App("b")))
+    assert code_of(lambda: chat.route(alike=0.95)) == "MS-3180"
+    assert code_of(lambda: chat.route(cache="1h", alike=0)) == "MS-3180"
+    assert code_of(lambda: chat.route(cache="1h", alike=1.5)) == "MS-3180"
+    assert code_of(lambda: chat.route(cache="1h", alike=float("nan"))) == "MS-1035"
+    assert code_of(lambda: chat.route(cache="1h", alike=True)) == "MS-1035"
 
 
 def test_a_guard_is_part_of_what_a_model_is() -> None:

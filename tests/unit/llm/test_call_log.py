@@ -55,7 +55,7 @@ def path(tmp_path: Path) -> Path:
             record(1, NOW - 9 * DAY),
             record(2, NOW - DAY),
             record(3, NOW - DAY, status="error", error_kind="rate", usage=Usage(10, 0), cost_micro=0),
-            record(4, NOW, cache="exact", cost_micro=0),
+            record(4, NOW, cache="semantic", cost_micro=0, similarity=0.97),
             record(5, NOW - 1, status="left"),
             record(6, NOW, lane="other", upstream="backup"),
             record(7, NOW - 2, lane="chat", upstream="", status="error", error_kind="upstream"),
@@ -73,7 +73,8 @@ def test_the_last_requests_of_a_model_and_of_a_name(path: Path) -> None:
     assert len(log.last(["first"], 2)) == 2
     assert log.last(["nobody"]) == log.last([]) == []
     first = log.last(["first"])[0]
-    assert (first.cache, first.cached_tokens, first.upstream, first.model_version) == ("exact", 4, "chat", "m")
+    assert (first.cache, first.cached_tokens, first.upstream, first.model_version) == ("semantic", 4, "chat", "m")
+    assert (first.similarity, log.last(["other"])[0].similarity) == (0.97, None)
 
 
 def test_sums_per_day(path: Path) -> None:

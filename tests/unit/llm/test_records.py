@@ -275,6 +275,7 @@ def test_requests_are_spans_for_a_collector(collector: tuple[str, list[Any]]) ->
     values = {pair["key"]: pair["value"] for pair in span["attributes"]}
     assert values["gen_ai.operation.name"] == {"stringValue": "chat"}
     assert values["gen_ai.usage.input_tokens"] == {"intValue": "5"}
+    assert not any("cache" in name and name.startswith("mainspring") for name in values)
     assert values["gen_ai.response.finish_reasons"] == {"arrayValue": {"values": [{"stringValue": "stop"}]}}
 
 

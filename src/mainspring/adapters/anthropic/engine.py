@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import orjson
@@ -30,6 +30,7 @@ from mainspring.upstream.checks import refusal_of
 from mainspring.upstream.client import Place, place_of, sendable
 from mainspring.upstream.faults import BrokenError
 from mainspring.upstream.generations import Generations
+from mainspring.upstream.passing import passed_paths
 from mainspring.upstream.probing import probe
 from mainspring.upstream.relaying import relayed
 from mainspring.upstream.reply import body_of
@@ -48,7 +49,7 @@ class AnthropicEngine:
         settings: which model, and how it is asked.
 
     Raises:
-        ConfigError: MS-3056, the address or a header cannot be used.
+        ConfigError: MS-3056, the address or a header cannot be used; MS-3182, a path that is passed on is none.
     """
 
     def __init__(self, settings: AnthropicSettings) -> None:
@@ -67,6 +68,7 @@ class AnthropicEngine:
             grammar=True,
             images=settings.images,
             wire="anthropic",
+            passthrough=passed_paths(settings.passthrough),
         )
 
     async def start(self) -> Ready | Failed:
@@ -122,11 +124,14 @@ class AnthropicEngine:
         """Close the connection of a generation; nothing when it is over."""
         self._under_way.cancel(id)
 
-    async def relay(self, id: str, path: str, body: bytes) -> Relayed | Error:
-        """Post a body as it is, with our key."""
+    async def relay(
+        self, id: str, path: str, body: bytes, *, method: str = "POST", headers: Mapping[str, str] | None = None
+    ) -> Relayed | Error:
+        """Send a body as it is, with our key."""
         if (refusal := self._under_way.refusal()) is not None:
             return refusal
-        return await relayed(self._client.request("POST", f"/v1{path}", body), self._under_way.begin(id), self._waits)
+        reply = self._client.request(method, f"/v1{path}", body if body or method == "POST" else None, headers)
+        return await relayed(reply, self._under_way.begin(id), self._waits, self._secret)
 
     async def embed(self, request: EmbedRequest) -> Embeddings | Error:
         """Refuse: this wire has no embeddings."""

@@ -23,6 +23,8 @@ class AnthropicSettings(msgspec.Struct, frozen=True):
         ca: file of the certificates to trust instead of the system's.
         context: most tokens of prompt and answer, when it is to be checked here.
         images: whether it sees pictures.
+        passthrough: paths below the version that clients may ask as they are, under ``/passthrough``, and with our key:
+            ``/audio/*`` is all below one.
         most: requests under way at once; beyond them the answer is "overloaded".
         idle: connections kept for later.
         connect: seconds until a connection stands.
@@ -41,6 +43,7 @@ class AnthropicSettings(msgspec.Struct, frozen=True):
     ca: str = ""
     context: Annotated[int, msgspec.Meta(ge=1)] | None = None
     images: bool = True
+    passthrough: tuple[str, ...] = ()
     most: Annotated[int, msgspec.Meta(ge=1)] = 1024
     idle: Annotated[int, msgspec.Meta(ge=0)] = 64
     connect: _Seconds = 5.0

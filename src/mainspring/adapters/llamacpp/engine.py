@@ -194,10 +194,12 @@ class LlamaCppEngine:
         """Stop a generation; nothing when it is over."""
         self._under_way.cancel(id)
 
-    async def relay(self, id: str, path: str, body: bytes) -> Relayed | Error:
-        """Post a body to llama.cpp's own OpenAI routes: ``/chat/completions``, ``/completions``, ``/embeddings``."""
+    async def relay(
+        self, id: str, path: str, body: bytes, *, method: str = "POST", headers: Mapping[str, str] | None = None
+    ) -> Relayed | Error:
+        """Send a body to llama.cpp's own OpenAI routes: ``/chat/completions``, ``/completions``, ``/embeddings``."""
         refused = self._under_way.refusal()
-        reply = refused or self._request("POST", f"/v1{path}", body)
+        reply = refused or self._request(method, f"/v1{path}", body)
         if isinstance(reply, Error):
             return reply
         return await relayed(reply, self._under_way.begin(id), self._waits)

@@ -32,6 +32,7 @@ from mainspring.upstream.checks import refusal_of
 from mainspring.upstream.embeddings import embed_body, embeddings_of
 from mainspring.upstream.faults import BrokenError, error_of
 from mainspring.upstream.generations import Generations
+from mainspring.upstream.passing import passed_paths
 from mainspring.upstream.probing import probe
 from mainspring.upstream.relaying import relayed
 from mainspring.upstream.reply import body_of
@@ -50,7 +51,7 @@ class OpenAIEngine:
         settings: where it is and how it is asked.
 
     Raises:
-        ConfigError: MS-3054, MS-3055, as `place_for`.
+        ConfigError: MS-3054, MS-3055, as `place_for`; MS-3182, a path that is passed on is none.
     """
 
     def __init__(self, settings: OpenAISettings) -> None:
@@ -77,6 +78,7 @@ class OpenAIEngine:
             seeds=True,
             choices=True,
             wire="openai",
+            passthrough=passed_paths(settings.passthrough),
         )
 
     # -- life ---------------------------------------------------------------------------------------------------------
@@ -184,11 +186,14 @@ class OpenAIEngine:
         """Close the connections of a generation; nothing when it is over."""
         self._under_way.cancel(id)
 
-    async def relay(self, id: str, path: str, body: bytes) -> Relayed | Error:
-        """Post a body as it is, with our key."""
+    async def relay(
+        self, id: str, path: str, body: bytes, *, method: str = "POST", headers: Mapping[str, str] | None = None
+    ) -> Relayed | Error:
+        """Send a body as it is, with our key."""
         if (refused := self._under_way.refusal()) is not None:
             return refused
-        return await relayed(self._client.request("POST", path, body), self._under_way.begin(id), self._waits)
+        reply = self._client.request(method, path, body if body or method == "POST" else None, headers)
+        return await relayed(reply, self._under_way.begin(id), self._waits, self._secret)
 
     # -- the rest -----------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,8 @@ class OpenAISettings(msgspec.Struct, frozen=True):
         tools: whether it parses tool calls.
         grammar: whether it forces answers into a schema.
         images: whether it sees pictures.
+        passthrough: paths below the version that clients may ask as they are, under ``/passthrough``, and with our key:
+            ``/audio/*`` is all below one.
         most: requests under way at once; beyond them the answer is "overloaded".
         idle: connections kept for later.
         connect: seconds until a connection stands.
@@ -56,6 +58,7 @@ class OpenAISettings(msgspec.Struct, frozen=True):
     tools: bool = True
     grammar: bool = True
     images: bool = False
+    passthrough: tuple[str, ...] = ()
     most: Annotated[int, msgspec.Meta(ge=1)] = 1024
     idle: Annotated[int, msgspec.Meta(ge=0)] = 64
     connect: _Seconds = 5.0

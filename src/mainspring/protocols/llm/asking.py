@@ -15,7 +15,7 @@ from mainspring.ports.trace import CURRENT, read_traceparent
 from mainspring.protocols.http import Request, Response
 from mainspring.protocols.llm.faults import LLMFault, bad, limit_headers, turned
 
-__all__ = ["PromptUse", "authorised", "call_of", "request_headers", "streamed"]
+__all__ = ["PromptUse", "authorised", "call_of", "request_headers", "streamed", "trace_of"]
 
 _BEAT_S = 15.0
 _SSE = b"text/event-stream; charset=utf-8"
@@ -73,7 +73,7 @@ def call_of(
         generation, used = _from_prompt(gateway, generation, prompt, caller)
     if not generation.model:
         raise bad("which model? a request names one", "model")
-    return Call(generation, caller, api, stream, _trace(request.headers), used)
+    return Call(generation, caller, api, stream, trace_of(request.headers), used)
 
 
 def _from_prompt(gateway: Gateway, generation: Generation, use: PromptUse, caller: Caller) -> tuple[Generation, str]:
@@ -85,7 +85,7 @@ def _from_prompt(gateway: Gateway, generation: Generation, use: PromptUse, calle
         turned(error)
 
 
-def _trace(headers: Mapping[bytes, bytes]) -> tuple[str, str]:
+def trace_of(headers: Mapping[bytes, bytes]) -> tuple[str, str]:
     """The trace that a request belongs to and the span above it, or empty ones: ours, else the caller's."""
     if (trace := CURRENT.get()) is not None:
         return trace.trace, trace.span

@@ -96,22 +96,22 @@ def limit_headers(left: Left | None) -> tuple[tuple[bytes, bytes], ...]:
     """``x-ratelimit-{limit,remaining,reset}-{requests,tokens}`` of the tightest limits."""
     if left is None:
         return ()
-    requests, tokens = left.requests, left.tokens
     found: tuple[tuple[bytes, bytes], ...] = ()
-    reset = b""
-    if requests is not None:
-        reset = b"%.3fs" % requests[2]
+    reset, written = -1.0, b""
+    if left.requests is not None:
+        limit, remaining, reset = left.requests
+        written = b"%.3fs" % reset
         found = (
-            (b"x-ratelimit-limit-requests", b"%d" % requests[0]),
-            (b"x-ratelimit-remaining-requests", b"%d" % requests[1]),
-            (b"x-ratelimit-reset-requests", reset),
+            (b"x-ratelimit-limit-requests", b"%d" % limit),
+            (b"x-ratelimit-remaining-requests", b"%d" % remaining),
+            (b"x-ratelimit-reset-requests", written),
         )
-    if tokens is not None:
-        alike = requests is not None and requests[2] == tokens[2]
+    if left.tokens is not None:
+        limit, remaining, seconds = left.tokens
         found += (
-            (b"x-ratelimit-limit-tokens", b"%d" % tokens[0]),
-            (b"x-ratelimit-remaining-tokens", b"%d" % tokens[1]),
-            (b"x-ratelimit-reset-tokens", reset if alike else b"%.3fs" % tokens[2]),
+            (b"x-ratelimit-limit-tokens", b"%d" % limit),
+            (b"x-ratelimit-remaining-tokens", b"%d" % remaining),
+            (b"x-ratelimit-reset-tokens", written if seconds == reset else b"%.3fs" % seconds),
         )
     return found
 

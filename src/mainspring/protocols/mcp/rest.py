@@ -7,14 +7,21 @@ from urllib.parse import urlsplit
 
 from mainspring.declare.identity import Identity
 from mainspring.protocols.http import Fault, Long, Request, Response, Router
-from mainspring.protocols.mcp.messages import VERSIONS
+from mainspring.protocols.mcp.messages import VERSIONS, RpcError, failure, read
+from mainspring.protocols.mcp.scopes import Scopes
 from mainspring.protocols.mcp.server import McpServer
 
 __all__ = ["add_mcp_routes"]
 
 
 def add_mcp_routes(
-    router: Router, server: McpServer, who: Callable[[Request], Identity], origins: frozenset[str] = frozenset()
+    router: Router,
+    server: McpServer,
+    who: Callable[[Request], Identity],
+    origins: frozenset[str] = frozenset(),
+    *,
+    scopes: Scopes = Scopes(),  # noqa: B008 - frozen
+    pointer: Callable[[Request], str] = lambda request: "",
 ) -> None:
     """Serve MCP on a router.
 
@@ -23,13 +30,24 @@ def add_mcp_routes(
         server: what answers.
         who: who asks; raises `Fault` where a caller must say who it is.
         origins: of web pages that may ask beside those that this server itself has sent: ``https://app.example``.
+        scopes: what tokens must allow.
+        pointer: where a client reads how to get another token, told to one whose token allows too little.
     """
-    routes = _Routes(server, who, origins)
+    routes = _Routes(server, who, origins, scopes, pointer)
     router.add("POST", "/mcp", routes.mcp, long=Long())
 
 
 class _Routes:
-    def __init__(self, server: McpServer, who: Callable[[Request], Identity], origins: frozenset[str]) -> None:
+    def __init__(
+        self,
+        server: McpServer,
+        who: Callable[[Request], Identity],
+        origins: frozenset[str],
+        scopes: Scopes,
+        pointer: Callable[[Request], str],
+    ) -> None:
+        self._scopes = scopes
+        self._pointer = pointer
         self._server = server
         self._who = who
         self._origins = origins
@@ -39,7 +57,13 @@ class _Routes:
         version = request.headers.get(b"mcp-protocol-version")
         if version is not None and version.decode("latin-1") not in VERSIONS:
             raise Fault(400, f"MCP-Protocol-Version is none of {', '.join(VERSIONS)}")
-        answer = await self._server.handle(request.body, self._who(request))
+        caller = self._who(request)
+        try:
+            message = read(request.body)
+        except RpcError as error:
+            return Response(200, failure(None, error))
+        self._scopes.check(message, caller, self._pointer(request))
+        answer = await self._server.answered(message, caller)
         return Response(202) if answer is None else Response(200, answer)
 
     def _check_origin(self, request: Request) -> None:

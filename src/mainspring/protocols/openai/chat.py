@@ -231,19 +231,19 @@ def stops_of(stop: str | list[str] | None) -> tuple[str, ...]:
 
 
 def _sampling(asked: ChatRequest) -> Sampling:
-    return Sampling(
-        temperature=asked.temperature,
-        top_p=asked.top_p,
-        top_k=asked.top_k,
-        min_p=asked.min_p,
-        seed=asked.seed,
-        stop=stops_of(asked.stop) if asked.stop else (),
-        max_tokens=asked.max_completion_tokens or asked.max_tokens,
-        n=asked.n or 1,
-        presence_penalty=asked.presence_penalty,
-        frequency_penalty=asked.frequency_penalty,
-        logit_bias=asked.logit_bias or {},
-        logprobs=(asked.top_logprobs or 0) if asked.logprobs else None,
+    return Sampling(  # by place, as names cost as much again
+        asked.temperature,
+        asked.top_p,
+        asked.top_k,
+        asked.min_p,
+        asked.seed,
+        stops_of(asked.stop) if asked.stop else (),
+        asked.max_completion_tokens or asked.max_tokens,
+        asked.n or 1,
+        asked.presence_penalty,
+        asked.frequency_penalty,
+        asked.logit_bias or {},
+        (asked.top_logprobs or 0) if asked.logprobs else None,
     )
 
 
@@ -277,12 +277,17 @@ def schema_of(given: ResponseFormat | None) -> Schema | None:
     return Schema(given.json_schema.schema, given.json_schema.name, given.json_schema.strict is not False)
 
 
+_SPEAKERS = frozenset({"system", "user", "assistant"})
+
+
 def message_of(given: ChatMessage, place: int) -> Message:
     """A turn of a conversation.
 
     Raises:
         LLMFault: 400.
     """
+    if given.role in _SPEAKERS and type(given.content) is str and not (given.tool_calls or given.tool_call_id):
+        return Message(given.role, (given.content,), given.name or "")  # type: ignore[arg-type]
     role: Role = "system" if given.role == "developer" else given.role
     content = (given.content,) if isinstance(given.content, str) else _parts(given.content or (), place)
     if role == "user" and given.content is None:

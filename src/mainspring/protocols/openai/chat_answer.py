@@ -16,6 +16,13 @@ __all__ = ["DONE", "chat_answer", "chat_chunks"]
 
 DONE = b"data: [DONE]\n\n"
 _END = b'},"finish_reason":null}]}\n\n'
+_TEXT = (
+    b"""{"index":%d,"message":{"role":"assistant","content":%b,"refusal":null},"logprobs":null,"finish_reason":"%b"}"""
+)
+_USAGE = (
+    b'],"usage":{"prompt_tokens":%d,"completion_tokens":%d,"total_tokens":%d,'
+    b'"prompt_tokens_details":{"cached_tokens":%d},"completion_tokens_details":{"reasoning_tokens":%d}}}'
+)
 
 
 class _Shape:
@@ -109,19 +116,24 @@ async def chat_chunks(run: Run, id: str, created: int, model: str, *, usage: boo
 
 def chat_answer(answer: Answer, id: str, created: int, model: str, *, logprobs: bool) -> bytes:
     """The whole answer."""
-    return orjson.dumps(
-        {
-            "id": f"chatcmpl-{id}",
-            "object": "chat.completion",
-            "created": created,
-            "model": model,
-            "choices": [_choice(answer, choice, logprobs=logprobs) for choice in range(len(answer.items))],
-            "usage": usage_of(answer.usage),
-        }
-    )
+    choices = [_choice(answer, choice, logprobs=logprobs) for choice in range(len(answer.items))]
+    usage = answer.usage
+    return b"%b%b%b%d%b%b%b%b%b" % (
+        b'{"id":"chatcmpl-', id.encode(), b'","object":"chat.completion","created":', created,
+        b',"model":', orjson.dumps(model), b',"choices":[', b",".join(choices),
+        _USAGE % (usage.prompt, usage.completion, usage.prompt + usage.completion, usage.cached, usage.reasoning),
+    )  # fmt: skip
 
 
-def _choice(answer: Answer, choice: int, *, logprobs: bool) -> dict[str, object]:
+def _choice(answer: Answer, choice: int, *, logprobs: bool) -> bytes:
+    """A choice, from a template where it is text alone: as chunks are, for a third of what a dictionary costs."""
+    text, thoughts, calls = answer.parts(choice)
+    if not (thoughts or calls or logprobs):
+        return _TEXT % (choice, orjson.dumps(text), FINISH[answer.reason(choice)].encode())
+    return orjson.dumps(_rich_choice(answer, choice, logprobs=logprobs))
+
+
+def _rich_choice(answer: Answer, choice: int, *, logprobs: bool) -> dict[str, object]:
     text, thoughts, calls = answer.parts(choice)
     message: dict[str, object] = {"role": "assistant", "content": text if text or not calls else None, "refusal": None}
     if thoughts:

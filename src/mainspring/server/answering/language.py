@@ -16,6 +16,7 @@ from mainspring.declare import llm as declared
 from mainspring.declare.assistant import AssistantEndpoint
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.errors import ConfigError, ServiceError
+from mainspring.llm.alike import Alike
 from mainspring.llm.cost import Price, PriceTable, cost_micro
 from mainspring.llm.gateway import Gateway
 from mainspring.llm.guards import AskedPatterns, Patterns
@@ -82,6 +83,7 @@ class Language:
     Attributes:
         inner: every model and route, for what runs inside the process: no key is asked for, and who has one counts by
             its name.
+        alike: compares questions, for routes that are declared so.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Language:
         self._budgets = budgets or Budgets()
         known = budgets is not None and bool(self._engines)
         self._keys = keys_of(self._settings, self._budgets.callers) if known else []
+        self.alike = Alike(lambda: services.embedder, told)
         self.inner = self._gateway(self._routes(), self._keys)
 
     def __bool__(self) -> bool:
@@ -210,6 +213,11 @@ class Language:
         shown = shown_models(self._plan)
         routes = [msgspec.structs.replace(inner[of], name=name, bodies=log) for name, of, log in shown]
         names = {route.name for route in routes}
+        compared = [route.name for route in routes if route.alike is not None]
+        if compared and not self._keys and others is None:
+            self._told(
+                f"{', '.join(compared)}: only equal requests are answered from the cache, as callers have no keys"
+            )
         behind = {name for route in routes for name in (*route.fallback, *(other for other, _ in route.split))}
         routes += [inner[name] for name in sorted(behind - names)]
         allowed = frozenset(names | {route.name for route in further})
@@ -233,6 +241,7 @@ class Language:
             recorder=self._recorder,
             accounts=self._budgets.accounts,
             others=others,
+            alike=self.alike,
         )
 
     def _routes(self) -> Iterator[Route]:
@@ -247,6 +256,7 @@ class Language:
                 fallback=tuple(name_of(model) for model in spec.fallback),
                 split=tuple((name_of(model), share) for model, share in spec.split),
                 cache_s=(spec.cache_us or 0) / 1e6,
+                alike=spec.alike,
             )
 
     def _route_of(self, name: str, models: Sequence[declared.LLM]) -> Route:

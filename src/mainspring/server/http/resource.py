@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from mainspring.config.settings import Settings
 from mainspring.errors import ConfigError
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
+from mainspring.protocols.mcp.scopes import Scopes
 from mainspring.server.http.issuer import is_safe_url
 from mainspring.server.http.listening import origin_of_setting
 
@@ -17,6 +19,8 @@ _WELL_KNOWN = "/.well-known/oauth-protected-resource"
 METADATA_PATHS = (_WELL_KNOWN + _MCP, _WELL_KNOWN)
 """Where the description is; a client without a token reads it."""
 _UNKNOWN = 401
+_SCOPE = re.compile(r"[!#-\[\]-~]+")
+"""A scope, as RFC 6749 writes it."""
 
 
 class ProtectedResource:
@@ -26,9 +30,11 @@ class ProtectedResource:
         issuers: who makes the tokens.
         address: of this server as clients see it, without a slash at its end; empty is as each request names it.
         scheme: of requests, where `address` is empty.
+        scopes: what tokens must allow.
     """
 
-    def __init__(self, issuers: Sequence[str], address: str, scheme: str) -> None:
+    def __init__(self, issuers: Sequence[str], address: str, scheme: str, scopes: Scopes = Scopes()) -> None:  # noqa: B008
+        self.scopes = scopes
         self._issuers = list(issuers)
         self._address = address
         self._scheme = scheme
@@ -40,11 +46,13 @@ class ProtectedResource:
 
     async def described(self, request: Request) -> Response:
         """The description: which resource this is, and whose tokens it takes."""
-        found = {
+        found: dict[str, object] = {
             "resource": self._base(request) + _MCP,
             "authorization_servers": self._issuers,
             "bearer_methods_supported": ["header"],
         }
+        if self.scopes.known:
+            found["scopes_supported"] = list(self.scopes.known)
         return json_response(found, headers=((b"cache-control", b"no-store"),))
 
     def guarding(self, let_in: Callable[[Request], None]) -> Callable[[Request], None]:
@@ -55,11 +63,17 @@ class ProtectedResource:
                 let_in(request)
             except Fault as fault:
                 if fault.status == _UNKNOWN and request.path == _MCP:
-                    pointer = f'resource_metadata="{self._base(request)}{METADATA_PATHS[0]}"'
+                    pointer = f'resource_metadata="{self.pointer(request)}"'
+                    if self.scopes.known:
+                        pointer += f', scope="{" ".join(self.scopes.known)}"'
                     fault.challenge += f", {pointer}" if "=" in fault.challenge else f" {pointer}"
                 raise
 
         return guarded
+
+    def pointer(self, request: Request) -> str:
+        """Where the description is, as the client of a request sees it."""
+        return self._base(request) + METADATA_PATHS[0]
 
     def _base(self, request: Request) -> str:
         if self._address:
@@ -74,9 +88,11 @@ def resource_of(settings: Settings) -> ProtectedResource | None:
     """What ``/mcp`` is to the issuer of ``server.oidc``; None where there is none.
 
     Raises:
-        ConfigError: MS-3171, ``server.oidc.resource`` is no address of https.
+        ConfigError: MS-3171, ``server.oidc.resource`` is no address of https; MS-3183, a scope is none, or there is no
+            issuer whose tokens could have it.
     """
     issuer, address = settings.text("server.oidc.issuer"), settings.text("server.oidc.resource") or ""
+    scopes = Scopes(*(_scope(settings, name) for name in ("server.oidc.search_scope", "server.oidc.ask_scope")))
     if not issuer:
         return None
     if address and (not is_safe_url(address) or "?" in address):
@@ -88,4 +104,17 @@ def resource_of(settings: Settings) -> ProtectedResource | None:
             fix='server.oidc.resource = "https://ml.example.org"',
         )
     scheme = "https" if settings.text("server.certificate") else "http"
-    return ProtectedResource([issuer], address.rstrip("/"), scheme)
+    return ProtectedResource([issuer], address.rstrip("/"), scheme, scopes)
+
+
+def _scope(settings: Settings, name: str) -> str:
+    scope = settings.text(name) or ""
+    if scope and not (_SCOPE.fullmatch(scope) and settings.text("server.oidc.issuer")):
+        raise ConfigError(
+            f"{scope!r} is no scope that a token could have",
+            code="MS-3183",
+            why="a scope is one word of ASCII without quotes, and it is an issuer that gives it to tokens",
+            origin=origin_of_setting(settings, name),
+            fix='set server.oidc.issuer, and server.oidc.search_scope = "documents.search"',
+        )
+    return scope

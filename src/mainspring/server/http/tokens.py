@@ -214,7 +214,14 @@ def _identity(payload: Mapping[str, Any], claims: Claims) -> Identity:
     tenant = _claim(payload, claims.tenant) or ""
     if not isinstance(tenant, str) or (tenant and not _is_name(tenant)):
         raise _refused("its tenant is no name")
-    return Identity(user, tuple(dict.fromkeys(named)), tenant)
+    return Identity(user, tuple(dict.fromkeys(named)), tenant, _scopes(payload))
+
+
+def _scopes(payload: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a token allows: ``scope`` (RFC 9068), or ``scp`` of issuers that write it so, as one text or as a list."""
+    said = payload.get("scope") if "scope" in payload else payload.get("scp")
+    words = said.split(" ") if isinstance(said, str) else said if isinstance(said, list) else []
+    return tuple(dict.fromkeys(word for word in words[:_MOST_GROUPS] if isinstance(word, str) and _is_name(word)))
 
 
 def _claim(payload: Mapping[str, Any], path: str) -> object:
