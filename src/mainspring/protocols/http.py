@@ -20,6 +20,7 @@ from mainspring.errors import (
 from mainspring.serving.calls import Reason, Rejected
 
 __all__ = [
+    "Bears",
     "Errors",
     "Fault",
     "Handler",
@@ -84,6 +85,8 @@ class Response(msgspec.Struct, frozen=True):
 Handler = Callable[[Request], Awaitable[Response]]
 Errors = Callable[[Exception], Response]
 """Makes the response of a failed request, in a wire's own shape."""
+Bears = Callable[[Mapping[bytes, bytes], Response], Response]
+"""Puts on a response what every reply of a wire bears, whoever has made it; it is given the request's headers."""
 
 
 class Fault(Exception):  # noqa: N818 - it becomes a response, not a traceback
@@ -110,17 +113,17 @@ class NotAllowed(Fault):
     Args:
         message: for the client.
         allowed: the methods that it is served by.
-        errors: the shape of its failed requests.
+        route: one of those that the path has.
     """
 
-    def __init__(self, message: str, allowed: Sequence[str], errors: Errors) -> None:
+    def __init__(self, message: str, allowed: Sequence[str], route: Route) -> None:
         super().__init__(405, message)
         self.allowed = tuple(allowed)
-        self.errors = errors
+        self.route = route
 
     def response(self) -> Response:
         """In the shape of the path's wire, with what it is served by (RFC 9110, section 15.5.6)."""
-        found = self.errors(Fault(self.status, self.message))
+        found = self.route.errors(Fault(self.status, self.message))
         allow = (b"allow", ", ".join(self.allowed).encode())
         return msgspec.structs.replace(found, headers=(*found.headers, allow))
 
@@ -228,6 +231,7 @@ class Route:
         errors: the response of a failed request.
         long: whether it waits for others: see `Long`.
         asks: whether it changes nothing, so that it is given up when its client leaves.
+        bears: what every reply bears, refusals before the handler included; None is nothing.
     """
 
     handler: Handler
@@ -235,6 +239,7 @@ class Route:
     errors: Errors
     long: bool
     asks: bool = False
+    bears: Bears | None = None
 
 
 Found = tuple[Route, str, tuple[str, ...]]
@@ -271,6 +276,7 @@ class Router:
         errors: Errors | None = None,
         any_case: bool = False,
         asks: bool = False,
+        bears: Bears | None = None,
     ) -> None:
         """Route a method and a pattern to a handler; the first added stays.
 
@@ -282,10 +288,11 @@ class Router:
             errors: the shape of its failed requests.
             any_case: whether the pattern's words may be written in capitals, too.
             asks: set for a handler that changes nothing: it is given up when its client leaves.
+            bears: what every reply bears, refusals before the handler included.
         """
         shape = errors or error_response
         name = getattr(handler, "__name__", type(handler).__name__)
-        route = Route(handler, name, shape if long is None else long.errors, long is not None, asks)
+        route = Route(handler, name, shape if long is None else long.errors, long is not None, asks, bears)
         self._paths.append((method, pattern, getattr(handler, "__qualname__", repr(handler))))
         if "*" not in pattern:
             self._exact.setdefault((method, pattern.encode()), (route, pattern, ()))
@@ -348,8 +355,8 @@ class Router:
             branch = following
         route = branch.routes.get(method) or (branch.routes.get("GET") if method == "HEAD" else None)
         if route is None and branch.routes:
-            errors = next(iter(branch.routes.values())).errors
-            raise NotAllowed(f"{method} {path} is not served", sorted(branch.routes), errors)
+            one = next(iter(branch.routes.values()))
+            raise NotAllowed(f"{method} {path} is not served", sorted(branch.routes), one)
         if route is None:
             raise Fault(404, f"{method} {path} is not served")
         return route, path, tuple(stars)

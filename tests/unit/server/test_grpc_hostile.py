@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import time
 from collections.abc import Awaitable, Callable
 
 import grpc
@@ -172,6 +173,44 @@ def test_streams_that_are_begun_and_reset_again_and_again_are_cut_off_or_cost_no
             writer.write(frame(HEADERS, END_HEADERS, number, head) + frame(RESET, 0, number, reset))
             if number % 401 == 1:
                 await writer.drain()
+        writer.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [literal(b"x-more", b"a" * 8000), literal(b"a", b"") * 4000, bytes([0x82]) * 16_000, bytes([0x80 | 62]) * 16_000],
+    ids=["long", "short", "indexed", "bomb"],
+)
+def test_a_byte_of_headers_that_never_end_costs_less_than_a_byte_of_honest_calls(part: bytes) -> None:
+    """grpcio has no bound on them in time or number: a flood of them is to be no better weapon than calls are."""
+
+    async def test(port: int) -> None:
+        spent = time.process_time()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary("/test.Test/Once")
+            for _ in range(300):
+                await call(b"")
+        honest = (time.process_time() - spent) / (300 * len(fields()))
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        begin = fields() + literal(b"x-bomb", b"a" * 3900, kept=True)
+        writer.write(PREFACE + frame(HEADERS, 0, 1, begin))
+        spent, flood = time.process_time(), frame(CONTINUATION, 0, 1, part)
+        for _ in range(4_000_000 // len(flood)):
+            writer.write(flood)
+            await writer.drain()
+        assert (time.process_time() - spent) / 4_000_000 < honest
+        writer.close()
+
+    run(test)
+
+
+def test_empty_parts_of_headers_end_the_connection() -> None:
+    async def test(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(PREFACE + frame(HEADERS, 0, 1, fields()) + frame(CONTINUATION, 0, 1, b"") * 1000)
+        assert await said(reader) == -1
         writer.close()
 
     run(test)
