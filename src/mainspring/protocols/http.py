@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
@@ -30,6 +30,7 @@ __all__ = [
     "Response",
     "Route",
     "Router",
+    "check_once",
     "error_response",
     "fault_of",
     "json_response",
@@ -126,6 +127,28 @@ class NotAllowed(Fault):
         found = self.route.errors(Fault(self.status, self.message))
         allow = (b"allow", ", ".join(self.allowed).encode())
         return msgspec.structs.replace(found, headers=(*found.headers, allow))
+
+
+_ONCE = frozenset(
+    {b"authorization", b"x-api-key", b"content-type", b"content-encoding", b"inference-header-content-length"}
+)
+"""Headers of which a request has one: by a second one, a server before this one could have read another request."""
+
+
+def check_once(names: Iterable[bytes]) -> None:
+    """Refuse a request that says twice who asks, or what its body is.
+
+    Args:
+        names: of its headers, in lower case.
+
+    Raises:
+        Fault: 400.
+    """
+    seen: set[bytes] = set()
+    for name in names:
+        if name in seen and name in _ONCE:
+            raise Fault(400, f"the request has two headers {name.decode()}")
+        seen.add(name)
 
 
 def json_response(
@@ -342,7 +365,8 @@ class Router:
     def _search(self, method: str, raw_path: bytes) -> Found:
         path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
         branch, stars = self._root, []
-        for raw in raw_path.strip(b"/").split(b"/"):
+        # Of "//v2" the first part is empty: a server in front may know that path by no rule that it has for "/v2".
+        for raw in raw_path.removeprefix(b"/").removesuffix(b"/").split(b"/"):
             segment = unquote_to_bytes(raw).decode("utf-8", "replace")
             following = branch.exact.get(segment)
             if following is None and branch.folded:

@@ -214,11 +214,14 @@ def test_the_guard_sees_path_and_metadata() -> None:
     async def test(answers: Answers, host: GrpcHost, channel: grpc.aio.Channel) -> None:
         assert (await code(once(channel)(ASKED())))[0] == "UNAUTHENTICATED"
         assert (await once(channel)(ASKED(), metadata=(("x-api-key", "k"),))).number == 0
+        twice = once(channel)(ASKED(), metadata=(("x-api-key", "j"), ("x-api-key", "k")))
+        assert (await code(twice))[0] == "INVALID_ARGUMENT", "a proxy may have looked at the other one"
+        assert (await once(channel)(ASKED(), metadata=(("x-a", "1"), ("x-a", "2"), ("x-api-key", "k")))).number == 0
         both = channel.stream_stream("/test.Test/Both", ASKED.SerializeToString, ANSWERED.FromString)()
         assert (await code(both.read()))[0] == "UNAUTHENTICATED"
 
     run(test, let_in=let_in)
-    assert [request.path for request in seen] == ["/test.Test/Once", "/test.Test/Once", "/test.Test/Both"]
+    assert [request.path for request in seen] == [*["/test.Test/Once"] * 4, "/test.Test/Both"]
 
 
 def test_a_guard_may_ask_for_addresses() -> None:

@@ -11,7 +11,18 @@ from typing import Any
 import msgspec
 
 from mainspring.ports.trace import Trace
-from mainspring.protocols.http import Bears, Errors, Fault, NotAllowed, Request, Response, Route, Router, error_response
+from mainspring.protocols.http import (
+    Bears,
+    Errors,
+    Fault,
+    NotAllowed,
+    Request,
+    Response,
+    Route,
+    Router,
+    check_once,
+    error_response,
+)
 from mainspring.server.http.cors import Cors
 from mainspring.server.http.deadlines import Deadline, Deadlines
 from mainspring.server.http.exchange import Exchange
@@ -141,7 +152,7 @@ class Listener:
 
     def _found(self, exchange: Exchange | Messages, asked: _Asked) -> Route:
         """Who answers."""
-        asked.headers = dict(exchange.headers)
+        asked.headers = _headers(exchange)
         if self._cors is not None and (answer := self._cors.preflight(exchange.method, asked.headers)) is not None:
             asked.name = _PREFLIGHT
             raise _Answered(answer)
@@ -230,7 +241,7 @@ class Listener:
 
         try:
             if self._guard is not None:
-                headers = dict(exchange.headers)
+                headers = _headers(exchange)
                 self._guard(Request(exchange.method, exchange.path, exchange.query, headers, b""))
         except Fault as fault:
             await self._write(error_response(fault), exchange)
@@ -274,6 +285,19 @@ class Listener:
         await exchange.send(start)
         body = b"" if exchange.method == "HEAD" else response.body
         await exchange.send({"type": "http.response.body", "body": body})
+
+
+def _headers(exchange: Exchange | Messages) -> dict[bytes, bytes]:
+    """The headers by their names; of one that is there twice the last, where that is harmless.
+
+    Raises:
+        Fault: 400, it is not.
+    """
+    given = exchange.headers
+    found = dict(given)
+    if len(found) != len(given):
+        check_once(name for name, _ in given)
+    return found
 
 
 class _Answered(Exception):  # noqa: N818 - it is an answer
