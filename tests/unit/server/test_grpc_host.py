@@ -337,7 +337,9 @@ def settings_of(folder: Path, **values: str) -> Any:
 def test_a_client_needs_a_certificate_where_one_is_asked_for(tmp_path: Path) -> None:
     certificate, key = signed_certificate("localhost")
     own, own_key = signed_certificate("client")
-    for name, data in (("a.crt", certificate), ("a.key", key), ("ca.crt", own)):
+    old, old_key = signed_certificate("client", days=-1)
+    other, other_key = signed_certificate("client")
+    for name, data in (("a.crt", certificate), ("a.key", key), ("ca.crt", own + old)):
         (tmp_path / name).write_bytes(data)
     settings = settings_of(tmp_path, certificate="a.crt", private_key="a.key", client_ca="ca.crt")
 
@@ -349,6 +351,8 @@ def test_a_client_needs_a_certificate_where_one_is_asked_for(tmp_path: Path) -> 
         for credentials, wanted in (
             (grpc.ssl_channel_credentials(certificate, own_key, own), None),
             (grpc.ssl_channel_credentials(certificate), "UNAVAILABLE"),
+            (grpc.ssl_channel_credentials(certificate, old_key, old), "UNAVAILABLE"),
+            (grpc.ssl_channel_credentials(certificate, other_key, other), "UNAVAILABLE"),
         ):
             async with grpc.aio.secure_channel(f"localhost:{port}", credentials) as channel:
                 call = once(channel)(ASKED(number=5), timeout=20)
