@@ -12,8 +12,8 @@ from cryptography.x509.oid import NameOID
 __all__ = ["signed_certificate"]
 
 
-def signed_certificate(name: str) -> tuple[bytes, bytes]:
-    """A certificate for a name that signs itself, and its private key, both in PEM."""
+def signed_certificate(name: str, *, days: float = 1) -> tuple[bytes, bytes]:
+    """A certificate for a name that signs itself, and its private key, in PEM; with negative days it is expired."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -23,8 +23,8 @@ def signed_certificate(name: str) -> tuple[bytes, bytes]:
         .issuer_name(subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
+        .not_valid_before(now - timedelta(days=9))
+        .not_valid_after(now + timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())

@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.conftest import Served, call, serve
 from mainspring.protocols.actuator.rest import PAGES
+from otlp_kit import exported
 
 V3 = "application/vnd.spring-boot.actuator.v3+json"
 TOKEN = "let-me-in"
@@ -41,13 +42,16 @@ class Admin(ThreadingHTTPServer):
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 scheme, _, word = self.headers["authorization"].partition(" ")
-                body = json.loads(self.rfile.read(int(self.headers.get("content-length", 0))) or b"{}")
+                body = self.rfile.read(int(self.headers.get("content-length", 0)))
                 if self.path == "/v1/traces":
                     assert (scheme, word) == ("Bearer", "swordfish")
-                    parts = [part for one in body["resourceSpans"] for part in one["scopeSpans"]]
+                    told = exported(self.headers["content-type"], body)
+                    parts = [part for one in told["resourceSpans"] for part in one["scopeSpans"]]
                     spans.extend(span for part in parts for span in part["spans"])
                 else:
-                    asked.append((f"{self.command} {self.path}", base64.b64decode(word).decode(), body))
+                    asked.append(
+                        (f"{self.command} {self.path}", base64.b64decode(word).decode(), json.loads(body or b"{}"))
+                    )
                 created = self.command == "POST"
                 said = json.dumps({"id": "a1b2c3d4e5f6"}).encode() if created else b""
                 self.send_response(201 if created else 204)

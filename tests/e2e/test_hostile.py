@@ -35,6 +35,10 @@ def running(side: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
         process.stdout.close()
 
 
+BAD_HOSTS = (b"a b", b"a@b", b"a/b", b"a?b", b"a,b:c", b"[::1")
+BAD_TARGETS = (b"ftp://x/echo", b"x:80", b"echo", b"http://a@x:b/echo")
+
+
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
     with running("ours") as (found, _):
@@ -352,6 +356,36 @@ def test_a_head_that_can_be_read_in_two_ways_is_refused(port: int, head: bytes, 
 
 
 @pytest.mark.parametrize(
+    "name", [b"authorization", b"X-API-Key", b"content-type", b"content-encoding", b"inference-header-content-length"]
+)
+def test_who_asks_and_what_the_body_is_are_said_once(port: int, name: bytes) -> None:
+    with client(port) as connection:
+        twice = b"%s: a\r\nx-other: b\r\nx-other: c\r\n%s: a\r\n" % (name, name.lower())
+        connection.sendall(b"POST /echo HTTP/1.1\r\nhost: x\r\n" + twice + b"content-length: 2\r\n\r\nhi")
+        status, _, body = answer_of(connection)
+        assert (status, name.lower() in body) == (400, True)
+        connection.sendall(b"POST /echo HTTP/1.1\r\nhost: x\r\nx-other: b\r\nx-other: c\r\ncontent-length: 2\r\n\r\nhi")
+        assert answer_of(connection)[0] == 200
+
+
+@pytest.mark.parametrize("host", [b"x", b"x:80", b"x:", b"[::1]:80", b"[fe80::1%25eth0]", b"a_b.example", b""])
+@pytest.mark.parametrize("target", [b"/echo", b"http://other:1/echo", b"HTTPS://other/echo?a=b"])
+def test_hosts_and_targets_in_all_their_forms_are_taken(port: int, host: bytes, target: bytes) -> None:
+    with client(port) as connection:
+        connection.sendall(b"GET %s HTTP/1.1\r\nhost: %s\r\n\r\n" % (target, host))
+        status, _, body = answer_of(connection)
+        assert (status, json.loads(body)["path"]) == (200, "/echo")
+
+
+@pytest.mark.parametrize("path", [b"//echo", b"/./echo", b"/x/../echo", b"/ech%6f%00", b"*"])
+def test_a_path_is_not_tidied_up(port: int, path: bytes) -> None:
+    """What a proxy before this server has rules for is the path that is served, and no other."""
+    with client(port) as connection:
+        connection.sendall(b"POST %s HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi" % path)
+        assert answer_of(connection)[0] == 404
+
+
+@pytest.mark.parametrize(
     "request_",
     [
         b"GET /echo HTTP/1.1\r\n\r\n",
@@ -359,6 +393,8 @@ def test_a_head_that_can_be_read_in_two_ways_is_refused(port: int, head: bytes, 
         b"GET /echo\r\n\r\n",
         b"GET /echo HTTP/2.0\r\nhost: x\r\n\r\n",
         b"GET /echo HTTP/1.1 \r\nhost: x\r\n\r\n",
+        *(b"GET /echo HTTP/1.1\r\nhost: %s\r\n\r\n" % host for host in BAD_HOSTS),
+        *(b"GET %s HTTP/1.1\r\nhost: x\r\n\r\n" % target for target in BAD_TARGETS),
         b"get /echo HTTP/1.1\r\nhost: x\r\n\r\n",
         b"BREW /echo HTTP/1.1\r\nhost: x\r\n\r\n",
         b"GET /ec\x00ho HTTP/1.1\r\nhost: x\r\n\r\n",

@@ -14,6 +14,7 @@ import openai
 import pytest
 
 from e2e.conftest import Served, call, mainspring, serve
+from otlp_kit import exported
 
 APP = """
 from mainspring import App
@@ -227,7 +228,7 @@ def test_requests_are_spans_where_a_collector_is_configured(talk: Path, clients,
 
     class Collector(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            body = exported(self.headers["content-type"], self.rfile.read(int(self.headers["content-length"])))
             seen.append((self.path, self.headers["authorization"], body))
             self.send_response(200)
             self.send_header("content-length", "0")

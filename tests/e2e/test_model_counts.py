@@ -50,8 +50,11 @@ def counted(served: Served, protocol: str) -> dict[str, float]:
         for sample in families[name].samples if name in families else ():
             labels = sample.labels
             if labels["protocol"] == protocol:
-                assert (labels["model"], labels["version"], labels["role"]) == ("returns", "1", "stable")
-                found[labels[by]] = sample.value
+                if (labels["model"], labels["version"], labels["role"]) == ("returns", "1", "stable"):
+                    found[labels[by]] = sample.value
+                else:
+                    assert (labels["model"] in ("", "returns"), labels["version"], labels["role"]) == (True, "", "")
+                    found[f"{labels['model']}/{labels[by]}"] = sample.value
     return found
 
 
@@ -104,7 +107,39 @@ def test_calls_end_with_a_status_of_their_wire(counting: Served) -> None:
         assert call(f"{counting.url}/v2/models/returns/infer", late)[0] == 504
 
     found = differences(counting, "oip", wrong)
-    assert (found["400"], found["504"], "404" in found) == (1, 1, False)  # of a version that there is not
+    assert (found["400"], found["504"], found["returns/404"], "404" in found) == (1, 1, 1, False)
+
+
+def test_calls_that_come_to_no_model_are_counted_by_their_wire(counting: Served) -> None:
+    paths = {"oip": "/v2/models/{}/infer", "v1": "/v1/models/{}:predict", "torchserve": "/predictions/{}"}
+    for protocol, path in paths.items():
+        found = differences(counting, protocol, lambda path=path: call(counting.url + path.format("made-up"), ROWS))
+        assert (found["/404"], found["/in"] > 0, found["/out"] > 0) == (1, True, True), protocol
+    with grpc.insecure_channel(address(counting)) as channel:
+        infer, kind = stub(channel, oip.schema(), oip.INFERENCE, "ModelInfer")
+        found = differences(counting, "oip_grpc", lambda: failed(lambda: infer(kind(model_name="no"), timeout=60)))
+    assert found["/NOT_FOUND"] == 1
+    samples = [sample for family in page(counting).values() for sample in family.samples]
+    assert "made-up" not in {sample.labels.get("model") for sample in samples}
+
+
+def test_what_tells_two_clients_of_one_path_apart(counting: Served) -> None:
+    model = f"{counting.url}/v1/models/returns"
+    asked = {
+        "tfserving": ["/versions/1:predict", "/labels/stable:predict", ":classify", ":regress"],
+        "kserve": [":explain"],
+        "v1": [":predict", ":PREDICT"],
+    }
+    row = dict(zip(("visits_30d", "amount_30d", "amount"), ROWS[0], strict=True))
+    for protocol, paths in asked.items():
+        for path in paths:
+            status = 501 if protocol == "kserve" else 200
+            body = {"examples": [row]} if path in (":classify", ":regress") else {"instances": ROWS}
+            code, answers = str(status), list[int]()
+            found = differences(
+                counting, protocol, lambda at=path, sent=body, to=answers: to.append(call(model + at, sent)[0])
+            )
+            assert (answers, found[code]) == ([status], 1), (path, found)
 
 
 def test_messages_are_counted_by_protocol_and_status(counting: Served) -> None:
@@ -123,9 +158,9 @@ def test_messages_are_counted_by_protocol_and_status(counting: Served) -> None:
             "oip_grpc",
             lambda: answers.extend(stream(iter([asked, asked, kind(model_name="no")]), timeout=60)),
         )
-        assert found["in"] == 2 * asked.ByteSize() + kind(model_name="no").ByteSize()
-        assert found["out"] == sum(answer.ByteSize() for answer in answers[1:])
-        assert found["OK"] == 1
+        assert (found["in"], found["/in"]) == (2 * asked.ByteSize(), kind(model_name="no").ByteSize())
+        assert (found["out"], found["/out"]) == (sum(one.ByteSize() for one in answers[1:3]), answers[3].ByteSize())
+        assert (found["OK"], found["/OK"]) == (0, 1), "a stream has one end, and it is of whom it asked last"
 
         wrong = kind(model_name="returns", inputs=[tensor], raw_input_contents=[b"short"])
         found = differences(counting, "oip_grpc", lambda: failed(lambda: infer(wrong, timeout=60)))

@@ -333,6 +333,7 @@ def test_torchserve_is_managed_by_names(served: Served) -> None:
         status, (found,) = manage("GET", path, url=served.url)
         assert (status, found["modelVersion"], found["workers"][0]["status"]) == (200, "1", "READY")
         assert found["workers"][0]["pid"] == served.process.pid
+        assert 2**24 < found["workers"][0]["memoryUsage"] < 2**36
     assert manage("GET", "/models/nobody", url=served.url)[1]["type"] == "ModelNotFoundException"
     assert manage("DELETE", "/models/returns", url=served.url)[0] == 403
     assert manage("POST", "/models?url=returns")[0] == 409

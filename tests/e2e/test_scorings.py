@@ -183,14 +183,22 @@ def test_a_scoring_whose_process_is_killed_goes_on_where_it_was(scoring: Served)
     many, before = as_parquet(wide(6_000)), newest_run(scoring)
     first = begun(scoring, many, PARQUET, model="returns", rows="250")["id"]
     until(lambda: parts_scored(scoring, before) >= 2)
+    until(lambda: asked(scoring, first).get("progress", {}).get("parts_done", 0) >= 2)
+    told = asked(scoring, first)["progress"]
+    assert (told["parts"], told["rows"], told["parts_kept"]) == (24, 6_000, 0)
+    assert told["rows_done"] >= 250 * told["parts_done"]
+    assert told["rows_per_second"] > 0
+    assert told["seconds_left"] == pytest.approx((6_000 - told["rows_done"]) / told["rows_per_second"])
     os.kill(process_of(scoring, first), signal.SIGKILL)
-    assert over(scoring, first)["status"] == "stopped"
+    stopped = over(scoring, first)
+    assert (stopped["status"], stopped["progress"]["rows"]) == ("stopped", 6_000)
     second = begun(scoring, many, PARQUET, model="returns", rows="6000")["id"]
     assert raw(scoring.console, "POST", f"/scorings/{first}")[0] == 202
     begun(scoring, many, PARQUET, 429, model="returns")  # two at once
     done = over(scoring, first)
     assert (done["status"], done["scored"], done["parts"]) == ("done", 6_000, 24)
     assert done["kept"] >= 2
+    assert "progress" not in done
     assert over(scoring, second)["status"] == "done"
     one, other = (call(f"{scoring.console}/scorings/{name}/scores")[1] for name in (first, second))
     assert pq.read_table(io.BytesIO(one)).equals(pq.read_table(io.BytesIO(other)))

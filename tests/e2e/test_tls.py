@@ -26,7 +26,7 @@ SETTINGS = """
 [server]
 certificate = "tls.crt"
 private_key = "tls.key"
-client_ca = "clients.crt"
+client_ca = "signers.crt"
 
 [management]
 certificate = "tls.crt"
@@ -39,10 +39,11 @@ def secured(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     """A server that wants certificates of its clients, on which nobody but its clients' signer may call."""
     project = tmp_path_factory.mktemp("tls") / "shop"
     shutil.copytree(built, project)
-    for name in ("tls", "clients"):
-        certificate, key = signed_certificate("localhost")
+    for name in ("tls", "clients", "expired", "strange"):
+        certificate, key = signed_certificate("localhost", days=-1 if name == "expired" else 1)
         (project / f"{name}.crt").write_bytes(certificate)
         (project / f"{name}.key").write_bytes(key)
+    (project / "signers.crt").write_bytes(b"".join((project / f"{n}.crt").read_bytes() for n in ("clients", "expired")))
     with open(project / "mainspring.toml", "a") as settings:
         settings.write(SETTINGS)
     port, management = free_port(), free_port()
@@ -66,17 +67,19 @@ def secured(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
     assert f"https://127.0.0.1:{port}" in log.read_text()
 
 
-def context(project: Path, *, mutual: bool) -> ssl.SSLContext:
+def context(project: Path, *, mutual: bool, name: str = "clients") -> ssl.SSLContext:
     found = ssl.create_default_context(cafile=project / "tls.crt")
     if mutual:
-        found.load_cert_chain(project / "clients.crt", project / "clients.key")
+        found.load_cert_chain(project / f"{name}.crt", project / f"{name}.key")
     return found
 
 
-def asked(project: Path, url: str, *, mutual: bool, body: object = None) -> tuple[int, bytes]:
+def asked(project: Path, url: str, *, mutual: bool, body: object = None, name: str = "clients") -> tuple[int, bytes]:
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(url, data, timeout=30, context=context(project, mutual=mutual)) as answer:
+        with urllib.request.urlopen(
+            url, data, timeout=30, context=context(project, mutual=mutual, name=name)
+        ) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -103,6 +106,32 @@ def test_nobody_else_is(secured: tuple[Path, int, int]) -> None:
         assert not plain.recv(65_536).startswith(b"HTTP/1.1 200")
     with Client(f"https://localhost:{port}", tries=1, timeout=20) as stranger, pytest.raises(AnswerError):
         stranger.models()  # it does not know who signed
+
+
+@pytest.mark.parametrize("name", ["expired", "strange"])
+def test_a_certificate_that_is_expired_or_of_nobody_known_lets_nobody_in(
+    secured: tuple[Path, int, int], name: str
+) -> None:
+    project, port, _ = secured
+    with pytest.raises(OSError, match=r"(?i)certificate|unknown ca|reset|closed|eof"):
+        asked(project, f"https://localhost:{port}/v2/health/live", mutual=True, name=name)
+    assert asked(project, f"https://localhost:{port}/v2/health/live", mutual=True)[0] == 200
+
+
+def test_a_name_that_is_not_the_servers_is_no_reason_to_fail(secured: tuple[Path, int, int]) -> None:
+    """One certificate is all there is: the client sees that it is not for the name, and may leave."""
+    project, port, _ = secured
+    own = context(project, mutual=True)
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
+        pytest.raises(ssl.SSLCertVerificationError),
+    ):
+        own.wrap_socket(plain, server_hostname="elsewhere.org")
+    own.check_hostname = False
+    plain = socket.create_connection(("127.0.0.1", port), timeout=60)
+    with own.wrap_socket(plain, server_hostname="elsewhere.org") as wrapped:
+        wrapped.sendall(b"GET /v2/health/live HTTP/1.1\r\nhost: elsewhere.org\r\n\r\n")
+        assert wrapped.recv(65_536).startswith(b"HTTP/1.1 200")
 
 
 def test_the_client_trusts_the_file_that_it_is_given(secured: tuple[Path, int, int]) -> None:

@@ -1,4 +1,4 @@
-"""Spans for an OpenTelemetry collector: OTLP over HTTP in JSON, from the recorder's thread, never on the way."""
+"""Spans for an OpenTelemetry collector: OTLP over HTTP in protobuf, from the recorder's thread, never on the way."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
-import orjson
-
 from mainspring.errors import ServiceError
+from mainspring.llm.otlp_messages import CLIENT, OtlpSpan, otlp_request
 from mainspring.llm.record import CallRecord
 
-__all__ = ["NAMES", "OtlpSpans", "otlp_value", "span_of"]
+__all__ = ["NAMES", "OtlpSpans", "span_of"]
 
 NAMES: Mapping[str, str] = {
     "operation": "gen_ai.operation.name",
@@ -40,8 +39,8 @@ _OPERATIONS = {"embeddings": "embeddings", "completions": "text_completion", "pa
 _SECONDS = 10.0
 
 
-def span_of(record: CallRecord) -> dict[str, object]:
-    """A request as a span in OTLP's JSON."""
+def span_of(record: CallRecord) -> OtlpSpan:
+    """A request to a language model as a span."""
     usage, target = record.usage, record.target
     operation = _OPERATIONS.get(record.api, "chat")
     values: dict[str, object] = {
@@ -61,32 +60,17 @@ def span_of(record: CallRecord) -> dict[str, object]:
         "cache": record.cache,
         "similarity": "" if record.similarity is None else record.similarity,
     }
-    found: dict[str, object] = {
-        "traceId": record.trace[0] or record.id.ljust(32, "0")[:32],
-        "spanId": record.id[:16].ljust(16, "0"),
-        "name": f"{operation} {record.model}",
-        "kind": 3,
-        "startTimeUnixNano": str(record.at_ns),
-        "endTimeUnixNano": str(record.at_ns + record.total_us * 1000),
-        "attributes": [{"key": NAMES[key], "value": otlp_value(value)} for key, value in values.items() if value != ""],
-        "status": {"code": 2, "message": record.error_kind} if record.status == "error" else {},
-    }
-    if record.trace[1]:
-        found["parentSpanId"] = record.trace[1]
-    return found
-
-
-def otlp_value(value: object) -> dict[str, object]:
-    """A value as OTLP's JSON writes it."""
-    if isinstance(value, bool):
-        return {"boolValue": value}
-    if isinstance(value, int):
-        return {"intValue": str(value)}
-    if isinstance(value, float):
-        return {"doubleValue": value}
-    if isinstance(value, list):
-        return {"arrayValue": {"values": [otlp_value(part) for part in value]}}
-    return {"stringValue": str(value)}
+    return OtlpSpan(
+        record.trace[0] or record.id.ljust(32, "0")[:32],
+        record.id[:16].ljust(16, "0"),
+        record.trace[1],
+        f"{operation} {record.model}",
+        CLIENT,
+        record.at_ns,
+        record.at_ns + record.total_us * 1000,
+        {NAMES[key]: value for key, value in values.items() if value != ""},
+        (record.error_kind or "error") if record.status == "error" else "",
+    )
 
 
 class OtlpSpans(Generic[Record]):
@@ -106,14 +90,14 @@ class OtlpSpans(Generic[Record]):
         service: str,
         headers: Mapping[str, str] | None = None,
         *,
-        spans: Callable[[Record], Sequence[Mapping[str, object]]],
+        spans: Callable[[Record], Sequence[OtlpSpan]],
         scope: str,
     ) -> None:
         self._spans = spans
-        self._scope = {"name": scope}
+        self._service = service
+        self._scope = scope
         self._url = endpoint.rstrip("/") + "/v1/traces"
-        self._headers = {"content-type": "application/json", **(headers or {})}
-        self._resource = {"attributes": [{"key": "service.name", "value": otlp_value(service)}]}
+        self._headers = {"content-type": "application/x-protobuf", **(headers or {})}
 
     def write(self, records: Sequence[Record]) -> None:
         """Post a batch.
@@ -121,8 +105,8 @@ class OtlpSpans(Generic[Record]):
         Raises:
             ServiceError: MS-4060, the collector does not take it.
         """
-        scope = {"scope": self._scope, "spans": [span for record in records for span in self._spans(record)]}
-        body = orjson.dumps({"resourceSpans": [{"resource": self._resource, "scopeSpans": [scope]}]})
+        spans = (span for record in records for span in self._spans(record))
+        body = otlp_request(self._service, self._scope, spans)
         request = urllib.request.Request(self._url, body, self._headers, method="POST")
         try:
             with urllib.request.urlopen(request, timeout=_SECONDS) as answer:

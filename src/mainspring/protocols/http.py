@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
@@ -20,6 +20,7 @@ from mainspring.errors import (
 from mainspring.serving.calls import Reason, Rejected
 
 __all__ = [
+    "Bears",
     "Errors",
     "Fault",
     "Handler",
@@ -29,6 +30,7 @@ __all__ = [
     "Response",
     "Route",
     "Router",
+    "check_once",
     "error_response",
     "fault_of",
     "json_response",
@@ -84,6 +86,8 @@ class Response(msgspec.Struct, frozen=True):
 Handler = Callable[[Request], Awaitable[Response]]
 Errors = Callable[[Exception], Response]
 """Makes the response of a failed request, in a wire's own shape."""
+Bears = Callable[[Mapping[bytes, bytes], Response], Response]
+"""Puts on a response what every reply of a wire bears, whoever has made it; it is given the request's headers."""
 
 
 class Fault(Exception):  # noqa: N818 - it becomes a response, not a traceback
@@ -110,19 +114,41 @@ class NotAllowed(Fault):
     Args:
         message: for the client.
         allowed: the methods that it is served by.
-        errors: the shape of its failed requests.
+        route: one of those that the path has.
     """
 
-    def __init__(self, message: str, allowed: Sequence[str], errors: Errors) -> None:
+    def __init__(self, message: str, allowed: Sequence[str], route: Route) -> None:
         super().__init__(405, message)
         self.allowed = tuple(allowed)
-        self.errors = errors
+        self.route = route
 
     def response(self) -> Response:
         """In the shape of the path's wire, with what it is served by (RFC 9110, section 15.5.6)."""
-        found = self.errors(Fault(self.status, self.message))
+        found = self.route.errors(Fault(self.status, self.message))
         allow = (b"allow", ", ".join(self.allowed).encode())
         return msgspec.structs.replace(found, headers=(*found.headers, allow))
+
+
+_ONCE = frozenset(
+    {b"authorization", b"x-api-key", b"content-type", b"content-encoding", b"inference-header-content-length"}
+)
+"""Headers of which a request has one: by a second one, a server before this one could have read another request."""
+
+
+def check_once(names: Iterable[bytes]) -> None:
+    """Refuse a request that says twice who asks, or what its body is.
+
+    Args:
+        names: of its headers, in lower case.
+
+    Raises:
+        Fault: 400.
+    """
+    seen: set[bytes] = set()
+    for name in names:
+        if name in seen and name in _ONCE:
+            raise Fault(400, f"the request has two headers {name.decode()}")
+        seen.add(name)
 
 
 def json_response(
@@ -228,6 +254,7 @@ class Route:
         errors: the response of a failed request.
         long: whether it waits for others: see `Long`.
         asks: whether it changes nothing, so that it is given up when its client leaves.
+        bears: what every reply bears, refusals before the handler included; None is nothing.
     """
 
     handler: Handler
@@ -235,6 +262,7 @@ class Route:
     errors: Errors
     long: bool
     asks: bool = False
+    bears: Bears | None = None
 
 
 Found = tuple[Route, str, tuple[str, ...]]
@@ -275,6 +303,7 @@ class Router:
         errors: Errors | None = None,
         any_case: bool = False,
         asks: bool = False,
+        bears: Bears | None = None,
     ) -> None:
         """Route a method and a pattern to a handler; the first added stays.
 
@@ -286,10 +315,11 @@ class Router:
             errors: the shape of its failed requests.
             any_case: whether the pattern's words may be written in capitals, too.
             asks: set for a handler that changes nothing: it is given up when its client leaves.
+            bears: what every reply bears, refusals before the handler included.
         """
         shape = errors or error_response
         name = getattr(handler, "__name__", type(handler).__name__)
-        route = Route(handler, name, shape if long is None else long.errors, long is not None, asks)
+        route = Route(handler, name, shape if long is None else long.errors, long is not None, asks, bears)
         self._paths.append((method, pattern, getattr(handler, "__qualname__", repr(handler))))
         if "*" not in pattern:
             self._exact.setdefault((method, pattern.encode()), (route, pattern, ()))
@@ -342,7 +372,9 @@ class Router:
     def _search(self, method: str, raw_path: bytes) -> Found:
         path = unquote_to_bytes(raw_path).decode("utf-8", "replace")
         branch, stars = self._root, []
-        parts = [unquote_to_bytes(raw).decode("utf-8", "replace") for raw in raw_path.strip(b"/").split(b"/")]
+        # Of "//v2" the first part is empty: a server in front may know that path by no rule that it has for "/v2".
+        raws = raw_path.removeprefix(b"/").removesuffix(b"/").split(b"/")
+        parts = [unquote_to_bytes(raw).decode("utf-8", "replace") for raw in raws]
         for place, segment in enumerate(parts):
             following = branch.exact.get(segment)
             if following is None and branch.folded:
@@ -359,8 +391,8 @@ class Router:
             branch = following
         route = branch.routes.get(method) or (branch.routes.get("GET") if method == "HEAD" else None)
         if route is None and branch.routes:
-            errors = next(iter(branch.routes.values())).errors
-            raise NotAllowed(f"{method} {path} is not served", sorted(branch.routes), errors)
+            one = next(iter(branch.routes.values()))
+            raise NotAllowed(f"{method} {path} is not served", sorted(branch.routes), one)
         if route is None:
             raise Fault(404, f"{method} {path} is not served")
         return route, path, tuple(stars)

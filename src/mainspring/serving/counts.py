@@ -17,54 +17,31 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["ANSWERING", "CallCounts", "ModelCounts"]
+__all__ = ["ANSWERING", "CallCounts", "ModelCounts", "WireCounts"]
 
 _MOST_SCORES = 256
 """Scores of one call that are counted: more cost more than they tell."""
 
 
-class CallCounts:
-    """Counts the calls of one model, version, wire and role.
+class WireCounts:
+    """Counts the calls of a wire as it carries them: their bytes and how they end.
 
     Args:
         metrics: where, or None.
-        labels: these.
+        labels: the app, the model, its version, the wire and the version's role.
     """
 
-    __slots__ = (
-        "_answered",
-        "_came",
-        "_codes",
-        "_failed",
-        "_labels",
-        "_metrics",
-        "_received",
-        "_rows",
-        "_scored",
-        "_seconds",
-        "_sent",
-        "_went",
-    )
+    __slots__ = ("_came", "_codes", "_labels", "_metrics", "_went")
 
     def __init__(self, metrics: Metrics | None, labels: dict[str, str]) -> None:
         self._labels = labels
         self._metrics = metrics
         self._codes: dict[int | str, Callable[[float], None]] = {}
-        nothing: Callable[[float], None] = _nothing
-        self._answered = self._failed = self._rows = self._seconds = self._received = self._sent = nothing
-        self._came = self._went = self._scored = nothing
-        if metrics is None:
-            return
-        self._answered = metrics.counter("mainspring_inferences_total", outcome="answered", **labels)
-        self._failed = metrics.counter("mainspring_inferences_total", outcome="failed", **labels)
-        self._rows = metrics.counter("mainspring_predictions_total", **labels)
-        self._seconds = metrics.histogram("mainspring_inference_seconds", **labels)
-        self._received = metrics.counter("mainspring_inference_bytes_total", direction="in", **labels)
-        self._sent = metrics.counter("mainspring_inference_bytes_total", direction="out", **labels)
-        self._came = metrics.counter("mainspring_wire_bytes_total", direction="in", **labels)
-        self._went = metrics.counter("mainspring_wire_bytes_total", direction="out", **labels)
-        apart = {name: value for name, value in labels.items() if name != "protocol"}
-        self._scored = metrics.score_histogram("mainspring_prediction_score", **apart)
+        self._came: Callable[[float], None] = _nothing
+        self._went: Callable[[float], None] = _nothing
+        if metrics is not None:
+            self._came = metrics.counter("mainspring_wire_bytes_total", direction="in", **labels)
+            self._went = metrics.counter("mainspring_wire_bytes_total", direction="out", **labels)
 
     def carried(self, received: int, sent: int) -> None:
         """A body or a message was answered by another: the bytes of both, as they were sent."""
@@ -79,6 +56,33 @@ class CallCounts:
             found = _nothing if metrics is None else metrics.counter(name, code=str(code), **self._labels)
             self._codes[code] = found
         found(1.0)
+
+
+class CallCounts(WireCounts):
+    """Counts the calls of one model, version, wire and role.
+
+    Args:
+        metrics: where, or None.
+        labels: these.
+    """
+
+    __slots__ = ("_answered", "_failed", "_received", "_rows", "_scored", "_seconds", "_sent")
+
+    def __init__(self, metrics: Metrics | None, labels: dict[str, str]) -> None:
+        super().__init__(metrics, labels)
+        nothing: Callable[[float], None] = _nothing
+        self._answered = self._failed = self._rows = self._seconds = self._received = self._sent = nothing
+        self._scored = nothing
+        if metrics is None:
+            return
+        self._answered = metrics.counter("mainspring_inferences_total", outcome="answered", **labels)
+        self._failed = metrics.counter("mainspring_inferences_total", outcome="failed", **labels)
+        self._rows = metrics.counter("mainspring_predictions_total", **labels)
+        self._seconds = metrics.histogram("mainspring_inference_seconds", **labels)
+        self._received = metrics.counter("mainspring_inference_bytes_total", direction="in", **labels)
+        self._sent = metrics.counter("mainspring_inference_bytes_total", direction="out", **labels)
+        apart = {name: value for name, value in labels.items() if name != "protocol"}
+        self._scored = metrics.score_histogram("mainspring_prediction_score", **apart)
 
     def answered(self, rows: int, queue_ns: int, compute_ns: int, received: int, sent: int) -> None:
         """A call was answered just now.
@@ -141,6 +145,7 @@ class ModelCounts:
         self._metrics = metrics
         self._app = app
         self._known: dict[tuple[str, str, str, str], CallCounts] = {}
+        self._lost: dict[tuple[str, str], WireCounts] = {}
 
     def of(self, model: str, version: str, protocol: str, role: str) -> CallCounts:
         """Those of a model, a version, a wire and what the version is to a rollout."""
@@ -150,9 +155,17 @@ class ModelCounts:
             found = self._known[model, version, protocol, role] = CallCounts(self._metrics, labels)
         return found
 
+    def of_none(self, model: str, protocol: str) -> WireCounts:
+        """Those of calls that come to no version: of a model that there is, or of none where it is empty."""
+        found = self._lost.get((model, protocol))
+        if found is None:
+            labels = {"app": self._app, "model": model, "version": "", "protocol": protocol, "role": ""}
+            found = self._lost[model, protocol] = WireCounts(self._metrics, labels)
+        return found
 
-ANSWERING: ContextVar[CallCounts | None] = ContextVar("answering", default=None)
-"""The counts of the version that answers the request here; None where it has not come to one."""
+
+ANSWERING: ContextVar[WireCounts | None] = ContextVar("answering", default=None)
+"""The counts of who answers the request here; None where it has not come so far that one was looked for."""
 
 
 def _nothing(amount: float) -> None:

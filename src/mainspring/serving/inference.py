@@ -283,6 +283,21 @@ class ServedModels:
         Raises:
             Rejected: NO_MODEL, NO_VERSION, NOT_READY.
         """
+        try:
+            served = self._found(name, version, label, asking)
+        except Rejected:
+            self._lost(name, protocol)
+            raise
+        if protocol:
+            ANSWERING.set(self._counts.of(name, served.version, protocol, served.role))
+        return served
+
+    def _lost(self, name: str, protocol: str) -> None:
+        """A call of a wire comes to no version: its end is counted, under no name that a client makes up."""
+        if protocol:
+            ANSWERING.set(self._counts.of_none(name if name in self.known() else "", protocol))
+
+    def _found(self, name: str, version: str | None, label: str | None, asking: Asking | None) -> ServedModel:
         versions = self._table.versions(name)
         number = self._numbered(name, versions, version, label, asking)
         served = self._served_version(name, versions, number)
@@ -292,8 +307,6 @@ class ServedModels:
                 raise Rejected(Reason.NOT_READY, f"version {number} of model {name!r} is {waiting.state.value}")
             there = ", ".join(found.version for found in self.ready(name))
             raise Rejected(Reason.NO_VERSION, f"model {name!r} has version {there} ready, not {number}")
-        if protocol:
-            ANSWERING.set(self._counts.of(name, number, protocol, served.role))
         return served
 
     def _numbered(
@@ -348,6 +361,7 @@ class ServedModels:
             known = self.known()
             if len(known) != 1:
                 there = ", ".join(known) or "none"
+                self._lost("", protocol)
                 raise Rejected(Reason.INVALID, f"this route answers for one model, and there are: {there}")
             (name,) = known
         return self.find(name, asking=asking, protocol=protocol)

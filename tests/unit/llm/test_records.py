@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import http.server
-import json
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from gateway_kit import Scripted, route, says
 from mainspring.errors import ServiceError
@@ -21,10 +21,12 @@ from mainspring.llm.cost import Price, PriceTable
 from mainspring.llm.gateway import Gateway
 from mainspring.llm.keys import digest_of
 from mainspring.llm.otlp import OtlpSpans, span_of
+from mainspring.llm.otlp_messages import INTERNAL, OtlpSpan, otlp_request
 from mainspring.llm.record import CallRecord, Recorder
 from mainspring.llm.store import CALL_COLUMNS, CallStore, redacted
 from mainspring.llm.values import Call, Caller, Key, Limits
 from mainspring.ports.llm import Error, Generation, Image, Message
+from otlp_kit import exported
 
 KEY = Key(id="web", digest=digest_of("sk-very-secret-key-0123456789"), tenant="acme", limits=Limits(money_micro=10**9))
 PRICE = Price(provider="p", model="inner", version="2026-11", input=1_000_000, output=2_000_000)
@@ -234,7 +236,7 @@ def collector() -> Iterator[tuple[str, list[Any]]]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            body = exported(self.headers["content-type"], self.rfile.read(int(self.headers["content-length"])))
             seen.append((self.path, self.headers["x-team"], body))
             self.send_response(200 if self.path == "/v1/traces" else 404)
             self.send_header("content-length", "0")
@@ -277,6 +279,28 @@ def test_requests_are_spans_for_a_collector(collector: tuple[str, list[Any]]) ->
     assert values["gen_ai.usage.input_tokens"] == {"intValue": "5"}
     assert not any("cache" in name and name.startswith("mainspring") for name in values)
     assert values["gen_ai.response.finish_reasons"] == {"arrayValue": {"values": [{"stringValue": "stop"}]}}
+
+
+def test_attributes_of_all_kinds_are_what_they_were() -> None:
+    facts: dict[str, object] = {
+        "text": "é\ud800", "true": True, "false": False, "zero": 0, "less": -1, "most": 2**63 - 1, "least": -(2**63),
+        "float": -0.5, "list": ["a", 2, 2.5, True, []], "long": "x" * 70_000, "beyond": 2**63, "none": None,
+    }  # fmt: skip
+    span = OtlpSpan("0a" * 16, "0b" * 8, "", "", INTERNAL, 0, 2**64 - 1, facts, "why")
+    message = ExportTraceServiceRequest.FromString(otlp_request("", "scope", [span, span]))
+    (scope,) = message.resource_spans[0].scope_spans
+    first, second = scope.spans
+    assert first == second
+    assert (scope.scope.name, first.trace_id.hex(), first.span_id.hex()) == ("scope", "0a" * 16, "0b" * 8)
+    assert (first.parent_span_id, first.end_time_unix_nano, first.kind) == (b"", 2**64 - 1, 1)
+    assert (first.status.code, first.status.message) == (2, "why")
+    found = {pair.key: getattr(pair.value, str(pair.value.WhichOneof("value"))) for pair in first.attributes}
+    items = found.pop("list").values
+    assert [getattr(item, str(item.WhichOneof("value"))) for item in items[:4]] == ["a", 2, 2.5, True]
+    assert items[4].WhichOneof("value") == "array_value"
+    del facts["list"]
+    assert found == facts | {"text": "é?", "beyond": str(2**63), "none": "None"}
+    assert not otlp_request("shop", "s", []).endswith(b"\x12\x00")
 
 
 def test_a_collector_that_is_not_there_is_said_with_its_remedy() -> None:

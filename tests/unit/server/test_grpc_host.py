@@ -214,11 +214,14 @@ def test_the_guard_sees_path_and_metadata() -> None:
     async def test(answers: Answers, host: GrpcHost, channel: grpc.aio.Channel) -> None:
         assert (await code(once(channel)(ASKED())))[0] == "UNAUTHENTICATED"
         assert (await once(channel)(ASKED(), metadata=(("x-api-key", "k"),))).number == 0
+        twice = once(channel)(ASKED(), metadata=(("x-api-key", "j"), ("x-api-key", "k")))
+        assert (await code(twice))[0] == "INVALID_ARGUMENT", "a proxy may have looked at the other one"
+        assert (await once(channel)(ASKED(), metadata=(("x-a", "1"), ("x-a", "2"), ("x-api-key", "k")))).number == 0
         both = channel.stream_stream("/test.Test/Both", ASKED.SerializeToString, ANSWERED.FromString)()
         assert (await code(both.read()))[0] == "UNAUTHENTICATED"
 
     run(test, let_in=let_in)
-    assert [request.path for request in seen] == ["/test.Test/Once", "/test.Test/Once", "/test.Test/Both"]
+    assert [request.path for request in seen] == [*["/test.Test/Once"] * 4, "/test.Test/Both"]
 
 
 def test_a_guard_may_ask_for_addresses() -> None:
@@ -334,7 +337,9 @@ def settings_of(folder: Path, **values: str) -> Any:
 def test_a_client_needs_a_certificate_where_one_is_asked_for(tmp_path: Path) -> None:
     certificate, key = signed_certificate("localhost")
     own, own_key = signed_certificate("client")
-    for name, data in (("a.crt", certificate), ("a.key", key), ("ca.crt", own)):
+    old, old_key = signed_certificate("client", days=-1)
+    other, other_key = signed_certificate("client")
+    for name, data in (("a.crt", certificate), ("a.key", key), ("ca.crt", own + old)):
         (tmp_path / name).write_bytes(data)
     settings = settings_of(tmp_path, certificate="a.crt", private_key="a.key", client_ca="ca.crt")
 
@@ -346,6 +351,8 @@ def test_a_client_needs_a_certificate_where_one_is_asked_for(tmp_path: Path) -> 
         for credentials, wanted in (
             (grpc.ssl_channel_credentials(certificate, own_key, own), None),
             (grpc.ssl_channel_credentials(certificate), "UNAVAILABLE"),
+            (grpc.ssl_channel_credentials(certificate, old_key, old), "UNAVAILABLE"),
+            (grpc.ssl_channel_credentials(certificate, other_key, other), "UNAVAILABLE"),
         ):
             async with grpc.aio.secure_channel(f"localhost:{port}", credentials) as channel:
                 call = once(channel)(ASKED(number=5), timeout=20)

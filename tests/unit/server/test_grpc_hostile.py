@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import time
 from collections.abc import Awaitable, Callable
 
 import grpc
@@ -49,7 +50,8 @@ def fields() -> bytes:
     return b"".join(literal(name, value) for name, value in GRPC)
 
 
-def run(test: Test) -> list[tuple[str, str]]:
+def run(test: Test, megabytes: int = 64) -> list[tuple[str, str]]:
+    """Run a test against a host, which may not grow by more than that, and answers others meanwhile."""
     ended: list[tuple[str, str]] = []
 
     async def main() -> None:
@@ -66,7 +68,7 @@ def run(test: Test) -> list[tuple[str, str]]:
             await test(port)
             async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
                 assert await channel.unary_unary("/test.Test/Once")(b"") == b""  # others are answered
-            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+            assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < megabytes * 1024
             end = asyncio.get_running_loop().time() + 30
             while host.open:
                 assert asyncio.get_running_loop().time() < end, "a call is left behind"
@@ -112,21 +114,69 @@ def test_a_header_bomb_costs_no_memory() -> None:
 
 
 def test_headers_that_never_end_take_no_memory_and_hold_nobody_up() -> None:
-    """They are dropped as they come, or the connection is ended; `run` looks at the memory and asks meanwhile."""
+    """They are dropped as they come, or the connection is ended; what is read and not yet looked at is bounded.
+
+    grpcio reads in larger pieces when it comes to them late, so that a loaded machine sees up to 100 MB of them.
+    """
 
     async def test(port: int) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(PREFACE + frame(HEADERS, 0, 1, fields()))
         part = frame(CONTINUATION, 0, 1, literal(b"x-more", bytes([97]) * 8000))
         try:
-            for _ in range(20_000):  # 160 MB
+            for _ in range(50_000):  # 400 MB
                 writer.write(part)
                 await writer.drain()
         except ConnectionError:
             pass
         writer.close()
 
-    run(test)
+    run(test, megabytes=200)
+
+
+START = frame(HEADERS, END_HEADERS, 1, fields())
+MESSAGE = bytes([0]) + (2).to_bytes(4, "big") + b"\x08\x01"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(frame(4, 0, 0, bytes(5)), id="settings of five bytes"),
+        pytest.param(frame(4, 1, 0, bytes(6)), id="settings that acknowledge and say something"),
+        pytest.param(frame(4, 0, 0, bytes([0, 4, 255, 255, 255, 255])), id="a window beyond 2^31"),
+        pytest.param(frame(6, 0, 0, bytes(7)), id="a ping of seven bytes"),
+        pytest.param(frame(8, 0, 0, bytes(3)), id="a window update of three bytes"),
+        pytest.param(frame(HEADERS, END_HEADERS, 0, fields()), id="headers of no stream"),
+        pytest.param(frame(HEADERS, END_HEADERS, 2, fields()), id="headers of a server's stream"),
+        pytest.param(frame(DATA, 0, 0, MESSAGE), id="data of no stream"),
+        pytest.param(frame(CONTINUATION, END_HEADERS, 1, fields()), id="a continuation of nothing"),
+        pytest.param(frame(HEADERS, 0, 1, fields()) + frame(DATA, 0, 1, MESSAGE), id="data amid headers"),
+        pytest.param(frame(HEADERS, END_HEADERS, 1, bytes([0x80])), id="a field of no index"),
+        pytest.param(frame(HEADERS, END_HEADERS, 1, bytes([0x3F]) + bytes([0xFF]) * 9), id="a number that never ends"),
+        pytest.param(frame(HEADERS, END_HEADERS, 1, bytes([0, 0x7F, 0xFF])), id="a name that is cut off"),
+        pytest.param(frame(HEADERS, END_HEADERS | 8, 1, bytes([255]) + fields()), id="more padding than frame"),
+        pytest.param(START + frame(DATA, 8, 1, bytes([200]) + MESSAGE), id="more padding than data"),
+        pytest.param(START + frame(RESET, 0, 1, bytes(3)), id="a reset of three bytes"),
+        pytest.param(START + (0xFFFFFF).to_bytes(3, "big") + bytes([DATA, 0, 0, 0, 0, 1]), id="a frame of 16 MB"),
+        pytest.param(START + frame(DATA, END_STREAM, 1, bytes([0, 255, 255, 255, 255])), id="a message of 4 GB"),
+        pytest.param(START + frame(DATA, END_STREAM, 1, bytes([1]) + MESSAGE[1:]), id="compressed by nothing"),
+        pytest.param(START + frame(DATA, END_STREAM, 1, bytes([9]) + MESSAGE[1:]), id="a flag that is none"),
+        pytest.param(START + frame(DATA, END_STREAM, 1, bytes([0, 0, 0, 0, 9]) + b"x"), id="less than was said"),
+        pytest.param(START + START, id="a stream twice"),
+    ],
+)
+def test_frames_that_lie_end_their_stream_or_their_connection(data: bytes) -> None:
+    """`run` looks at the memory, asks meanwhile, and at the end at what is still open."""
+
+    async def test(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(PREFACE + data)
+        writer.write_eof()
+        while (kind := await said(reader, RESET, GOAWAY, HEADERS, DATA)) != -1:
+            assert kind != DATA, "nothing of it is answered as if it were a message"
+        writer.close()
+
+    assert all(code != "OK" for name, code in run(test) if name == "Both")
 
 
 def test_metadata_beyond_the_limit_is_refused() -> None:
@@ -172,6 +222,44 @@ def test_streams_that_are_begun_and_reset_again_and_again_are_cut_off_or_cost_no
             writer.write(frame(HEADERS, END_HEADERS, number, head) + frame(RESET, 0, number, reset))
             if number % 401 == 1:
                 await writer.drain()
+        writer.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [literal(b"x-more", b"a" * 8000), literal(b"a", b"") * 4000, bytes([0x82]) * 16_000, bytes([0x80 | 62]) * 16_000],
+    ids=["long", "short", "indexed", "bomb"],
+)
+def test_a_byte_of_headers_that_never_end_costs_less_than_a_byte_of_honest_calls(part: bytes) -> None:
+    """grpcio has no bound on them in time or number: a flood of them is to be no better weapon than calls are."""
+
+    async def test(port: int) -> None:
+        spent = time.process_time()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary("/test.Test/Once")
+            for _ in range(300):
+                await call(b"")
+        honest = (time.process_time() - spent) / (300 * len(fields()))
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        begin = fields() + literal(b"x-bomb", b"a" * 3900, kept=True)
+        writer.write(PREFACE + frame(HEADERS, 0, 1, begin))
+        spent, flood = time.process_time(), frame(CONTINUATION, 0, 1, part)
+        for _ in range(4_000_000 // len(flood)):
+            writer.write(flood)
+            await writer.drain()
+        assert (time.process_time() - spent) / 4_000_000 < honest
+        writer.close()
+
+    run(test, megabytes=200)
+
+
+def test_empty_parts_of_headers_end_the_connection() -> None:
+    async def test(port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(PREFACE + frame(HEADERS, 0, 1, fields()) + frame(CONTINUATION, 0, 1, b"") * 1000)
+        assert await said(reader) == -1
         writer.close()
 
     run(test)

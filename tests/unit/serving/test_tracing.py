@@ -98,11 +98,11 @@ def test_a_call_is_counted_by_model_version_and_wire_and_becomes_a_part_of_its_t
     families = {one.name: one.type for one in text_string_to_metric_families(metrics.render()[1].decode())}
     assert families["mainspring_inference_bytes"] == "counter"
     whole, queue, compute = request_spans(kept[0])
-    assert (whole["kind"], queue["name"], compute["name"]) == (2, "queue", "compute")
-    assert {queue["parentSpanId"], compute["parentSpanId"]} == {whole["spanId"]}
-    assert int(str(queue["endTimeUnixNano"])) - int(str(queue["startTimeUnixNano"])) == 2_000_000
-    assert int(str(compute["endTimeUnixNano"])) - int(str(compute["startTimeUnixNano"])) == 5_000_000
-    assert {"key": "mainspring.rows", "value": {"intValue": "4"}} in whole["attributes"]  # type: ignore[operator]
+    assert (whole.kind, queue.name, compute.name) == (2, "queue", "compute")
+    assert {queue.parent, compute.parent} == {whole.span}
+    assert queue.ended - queue.begun == 2_000_000
+    assert compute.ended - compute.begun == 5_000_000
+    assert whole.facts["mainspring.rows"] == 4
 
 
 def test_who_is_asked_for_a_request_is_told_its_trace() -> None:

@@ -22,6 +22,8 @@ __all__ = ["Script", "add_azureml_routes", "azure_error"]
 
 _LONGEST_ID = 100
 _REQUEST, _MS_REQUEST, _CLIENT = b"x-request-id", b"x-ms-request-id", b"x-ms-client-request-id"
+_TRACE = b"traceid"
+_NAMES = (_REQUEST, _MS_REQUEST, _CLIENT, _TRACE)
 _FAILED = b"x-ms-run-function-failed"
 
 
@@ -63,7 +65,7 @@ def add_azureml_routes(
     long = None if script is None else Long(azure_error)  # a script has a time limit of its own
     for method, handler in (("GET", routes.score_row), ("POST", routes.score), ("OPTIONS", routes.score_options)):
         answer = coded(handler, max_body)
-        router.add(method, "/score", answer, errors=azure_error, long=long, asks=True)
+        router.add(method, "/score", answer, errors=azure_error, long=long, asks=True, bears=routes.bears)
     router.add("GET", "/swagger.json", routes.swagger, errors=azure_error)
 
 
@@ -74,22 +76,22 @@ class _Routes:
         self._version = f"mainspring/{version}".encode()
 
     async def score(self, request: Request) -> Response:
-        identities = _identities(request.headers)
+        _check_names(request.headers)
         begun = time.perf_counter()
         try:
             response = await self._scored(request)
         except (Fault, Rejected, MainspringError) as error:
             response = azure_error(error)
         spent = (time.perf_counter() - begun) * 1e3
-        headers = (
-            *response.headers,
-            *identities,
-            (b"x-ms-run-fn-exec-ms", b"%.3f" % spent),
-            (b"x-ms-server-version", self._version),
-        )
-        if not any(name == _FAILED for name, _ in headers):
-            headers = (*headers, (_FAILED, b"False"))
+        headers = (*response.headers, (b"x-ms-run-fn-exec-ms", b"%.3f" % spent))
         return msgspec.structs.replace(response, headers=headers)
+
+    def bears(self, headers: Mapping[bytes, bytes], response: Response) -> Response:
+        """A reply with the request's names and the server's version, and whether it has failed by our fault."""
+        named = (*response.headers, *_identities(headers), (b"x-ms-server-version", self._version))
+        if not any(name == _FAILED for name, _ in named):
+            named = (*named, (_FAILED, b"False"))
+        return msgspec.structs.replace(response, headers=named)
 
     async def _scored(self, request: Request) -> Response:
         if self._script is None:
@@ -113,8 +115,8 @@ class _Routes:
         )
 
     async def score_options(self, request: Request) -> Response:
-        headers = (*_identities(request.headers), (b"allow", b"GET, POST, OPTIONS"))
-        return Response(200, b"", b"text/plain; charset=utf-8", headers)
+        _check_names(request.headers)
+        return Response(200, b"", b"text/plain; charset=utf-8", ((b"allow", b"GET, POST, OPTIONS"),))
 
     async def swagger(self, request: Request) -> Response:
         asked = dict(query_pairs(request)).get("version", "2")
@@ -135,20 +137,24 @@ def _value(text: str) -> float | str | None:
         return text
 
 
-def _identities(headers: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
-    """The names of a request, which its answer bears, too.
+def _check_names(headers: Mapping[bytes, bytes]) -> None:
+    """Refuse names of a request that no answer could bear.
 
     Raises:
         Fault: 431, one is too long.
     """
-    given = {name: headers.get(name, b"") for name in (_REQUEST, _MS_REQUEST, _CLIENT, b"traceid")}
-    for name, value in given.items():
-        if len(value) > _LONGEST_ID:
+    for name in _NAMES:
+        if len(headers.get(name, b"")) > _LONGEST_ID:
             raise Fault(431, f"{name.decode()} is longer than {_LONGEST_ID} characters")
+
+
+def _identities(headers: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
+    """The names of a request, which its answer bears, too; one that is too long is none."""
+    given = {name: value if len(value := headers.get(name, b"")) <= _LONGEST_ID else b"" for name in _NAMES}
     request = given[_REQUEST] or str(uuid.uuid4()).encode()
     found = [(_REQUEST, request), (_MS_REQUEST, given[_MS_REQUEST] or given[_CLIENT] or request)]
     if client := given[_CLIENT] or given[_MS_REQUEST]:
         found.append((_CLIENT, client))
-    if given[b"traceid"]:
-        found.append((b"traceid", given[b"traceid"]))
+    if given[_TRACE]:
+        found.append((_TRACE, given[_TRACE]))
     return tuple(found)

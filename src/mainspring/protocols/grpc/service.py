@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from mainspring.lazy import lazy
 from mainspring.protocols.grpc.schema import Schema
-from mainspring.protocols.http import Fault, Request
+from mainspring.protocols.http import Fault, Request, check_once
 
 if TYPE_CHECKING:
     from google.protobuf import message as protobuf
@@ -117,10 +117,13 @@ class _Headers(Mapping[bytes, bytes]):
 
     def _all(self) -> dict[bytes, bytes]:
         if self._found is None:
-            self._found = {
-                name.encode(): value if isinstance(value, bytes) else value.encode()
+            pairs = [
+                (name.encode(), value if isinstance(value, bytes) else value.encode())
                 for name, value in self._metadata() or ()
-            }
+            ]
+            self._found = dict(pairs)
+            if len(self._found) != len(pairs):
+                check_once(name for name, _ in pairs)
         return self._found
 
     def __getitem__(self, name: bytes) -> bytes:

@@ -37,14 +37,11 @@ class FolderLoader(Protocol):
 def add_ping_route(router: Router, ready: Callable[[], bool]) -> None:
     """Serve ``/ping``, which is SageMaker's and TorchServe's."""
 
-    async def healthy(request: Request) -> Response:
+    async def ping(request: Request) -> Response:
         able = ready()
         return json_response({"status": "Healthy" if able else "Unhealthy"}, 200 if able else 500)
 
-    async def ping(request: Request) -> Response:
-        return await identified(healthy, request)
-
-    router.add("GET", "/ping", ping)
+    router.add("GET", "/ping", ping, bears=identified)
 
 
 def add_sagemaker_routes(router: Router, models: ServedModels, protocol: str, max_body: int) -> None:

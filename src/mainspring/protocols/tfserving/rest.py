@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from mainspring.protocols.arrays import finite
@@ -36,17 +36,17 @@ _TYPES: Mapping[str, str] = {
 _PREFIXES = (("/v1/models/*", ""), ("/v1/models/*/versions/*", "version"), ("/v1/models/*/labels/*", "label"))
 
 
-def add_v1_predict(router: Router, models: ServedModels, protocol: str, max_body: int) -> None:
+def add_v1_predict(router: Router, models: ServedModels, wires: Collection[str], max_body: int) -> None:
     """Serve what is posted to a model: ``:predict``, ``:classify``, ``:regress``; ``:explain`` is answered with 501.
 
     Args:
         router: where the routes go.
         models: the models of this process.
-        protocol: the wire, for metrics.
+        wires: ``tfserving``, ``kserve`` or both, as they are on: what calls are counted as.
         max_body: greatest body in bytes, inflated.
     """
     for pattern, named in _PREFIXES:
-        handler = coded(_Predict(models, protocol, named).predict, max_body)
+        handler = coded(_Predict(models, wires, named).predict, max_body)
         router.add("POST", pattern, handler, any_case=True, asks=True)
 
 
@@ -122,10 +122,10 @@ class _Named:
 
 
 class _Predict(_Named):
-    def __init__(self, models: ServedModels, protocol: str, named: str) -> None:
+    def __init__(self, models: ServedModels, wires: Collection[str], named: str) -> None:
         super().__init__(models, named)
-        self._protocol = protocol
-        self._verbs: Mapping[str, Callable[[ServedModel, dict[str, Any], int], Any]] = {
+        self._only = next(iter(wires)) if len(wires) == 1 else ""
+        self._verbs: Mapping[str, Callable[[ServedModel, dict[str, Any], int, str], Any]] = {
             "predict": self._predict,
             "classify": self._classify,
             "regress": self._regress,
@@ -138,39 +138,53 @@ class _Predict(_Named):
         if not colon:
             raise Fault(405, f"POST {request.path} is not served; name a verb: {request.path}:predict")
         name, asked = (before[0], last) if before else (last, None)
-        served = self._find(name, asked, request, self._protocol)
+        protocol = self._only or _spoken(self._named, verb)
+        served = self._find(name, asked, request, protocol)
         if answer is None:
             raise Rejected(Reason.NOT_SERVED, f"models have no verb {verb[:40]!r}; they have {', '.join(self._verbs)}")
         size, shape = len(request.body), '{"instances": [..]} or {"inputs": ..}'
-        found: Response = await answer(served, await decoded(size, decode_object, request.body, shape), size)
+        body = await decoded(size, decode_object, request.body, shape)
+        found: Response = await answer(served, body, size, protocol)
         return found
 
-    async def _predict(self, served: ServedModel, body: dict[str, Any], size: int) -> Response:
+    async def _predict(self, served: ServedModel, body: dict[str, Any], size: int, protocol: str) -> Response:
         begun = time.perf_counter_ns()
         inputs, by_rows = await decoded(size, read_predict, body, served, self._models.max_rows)
-        answer = await self._infer(served, inputs, begun)
+        answer = await self._infer(served, inputs, begun, protocol)
         return Response(200, (rows_body if by_rows else columns_body)(answer), headers=id_headers(answer.ids))
 
-    async def _classify(self, served: ServedModel, body: dict[str, Any], size: int) -> Response:
+    async def _classify(self, served: ServedModel, body: dict[str, Any], size: int, protocol: str) -> Response:
         if not served.binary:
             raise Fault(400, f"model {served.name!r} is a regression; ask it to :regress")
-        return await self._results(served, body, size, classes_of)
+        return await self._results(served, body, size, protocol, classes_of)
 
-    async def _regress(self, served: ServedModel, body: dict[str, Any], size: int) -> Response:
-        return await self._results(served, body, size, numbers_of)
+    async def _regress(self, served: ServedModel, body: dict[str, Any], size: int, protocol: str) -> Response:
+        return await self._results(served, body, size, protocol, numbers_of)
 
     async def _results(
-        self, served: ServedModel, body: dict[str, Any], size: int, results: Callable[[Inference], Any]
+        self, served: ServedModel, body: dict[str, Any], size: int, protocol: str, results: Callable[[Inference], Any]
     ) -> Response:
         begun = time.perf_counter_ns()
         inputs = await decoded(size, read_examples, body, served, self._models.max_rows)
-        answer = await self._infer(served, inputs, begun)
+        answer = await self._infer(served, inputs, begun, protocol)
         written = encode_json({"results": results(answer)}, finite=finite(answer.outputs[0][1]))
         return Response(200, written, headers=id_headers(answer.ids))
 
-    async def _infer(self, served: ServedModel, inputs: dict[str, Array], begun: int) -> Inference:
+    async def _infer(self, served: ServedModel, inputs: dict[str, Array], begun: int, protocol: str) -> Inference:
         decode_ns = time.perf_counter_ns() - begun
-        return await self._models.infer(Call(served.name, inputs, self._protocol, decode_ns=decode_ns), served)
+        return await self._models.infer(Call(served.name, inputs, protocol, decode_ns=decode_ns), served)
+
+
+def _spoken(named: str, verb: str) -> str:
+    """What a client of the shared path speaks, by what only one of both has; else ``v1``, as nothing tells them apart.
+
+    Args:
+        named: what the path names besides the model: a version and a label only TensorFlow Serving's do.
+        verb: of the path.
+    """
+    if named or verb.lower() in ("classify", "regress"):
+        return "tfserving"
+    return "kserve" if verb.lower() == "explain" else "v1"
 
 
 class _Described(_Named):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
 
 from mainspring.protocols.bodies import coded, decoded, id_headers
-from mainspring.protocols.http import Fault, Handler, Request, Response, Router, json_response
+from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 from mainspring.protocols.payloads.answer import answer_payload
 from mainspring.protocols.payloads.body import JSON, content_type, read_body, wanted_type, write_body
 from mainspring.protocols.torchserve.errors import torchserve_error
@@ -39,19 +39,15 @@ def add_torchserve_inference(router: Router, models: ServedModels, server: tuple
     predictions, explanations = coded(routes.predictions, max_body), routes.explanations
     for method in ("POST", "PUT"):
         for pattern in ("/predictions/*", "/predictions/*/*"):
-            router.add(method, pattern, predictions, errors=torchserve_error, asks=True)
+            router.add(method, pattern, predictions, errors=torchserve_error, asks=True, bears=identified)
     for pattern in ("/explanations/*", "/explanations/*/*"):
-        router.add("POST", pattern, explanations, errors=torchserve_error)
-    router.add("OPTIONS", "/", routes.torchserve_description, errors=torchserve_error)
+        router.add("POST", pattern, explanations, errors=torchserve_error, bears=identified)
+    router.add("OPTIONS", "/", routes.torchserve_description, errors=torchserve_error, bears=identified)
 
 
-async def identified(handler: Handler, request: Request) -> Response:
-    """What a handler answers, with the request's name, which every reply of TorchServe's bears; faults included."""
-    identity = request.headers.get(b"x-request-id", b"")[:_LONGEST_ID] or str(uuid.uuid4()).encode()
-    try:
-        response = await handler(request)
-    except (Fault, Rejected) as error:
-        response = torchserve_error(error)
+def identified(headers: Mapping[bytes, bytes], response: Response) -> Response:
+    """A reply with the request's name, which every one of TorchServe's bears; one is made where none came."""
+    identity = headers.get(b"x-request-id", b"")[:_LONGEST_ID] or str(uuid.uuid4()).encode()
     return msgspec.structs.replace(response, headers=(*response.headers, (b"x-request-id", identity)))
 
 
@@ -75,12 +71,6 @@ class _Routes:
         self._models = models
         self._server = server
 
-    async def predictions(self, request: Request) -> Response:
-        return await identified(self._predicted, request)
-
-    async def explanations(self, request: Request) -> Response:
-        return await identified(self._explained, request)
-
     async def torchserve_description(self, request: Request) -> Response:
         name, version = self._server
         body = {"required": True, "content": {kind: {} for kind in (JSON, "multipart/form-data", "text/csv")}}
@@ -96,11 +86,11 @@ class _Routes:
             }
         )
 
-    async def _explained(self, request: Request) -> Response:
+    async def explanations(self, request: Request) -> Response:
         self._find(request)
         raise Rejected(Reason.NOT_SERVED, "models have no explanations")
 
-    async def _predicted(self, request: Request) -> Response:
+    async def predictions(self, request: Request) -> Response:
         served = self._find(request, "torchserve")
         boundary = boundary_of(request.headers.get(b"content-type", b""))
         if boundary is None:

@@ -13,6 +13,7 @@ from mainspring.protocols.torchserve.errors import torchserve_error
 from mainspring.protocols.torchserve.inference import identified
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.inference import ServedModel, ServedModels
+from mainspring.serving.residency import resident_bytes
 
 __all__ = [
     "TorchServeDescriptions",
@@ -40,9 +41,9 @@ def add_torchserve_descriptions(router: Router, models: ServedModels, process: i
         process: its number.
     """
     routes = TorchServeDescriptions(models, process)
-    router.add("GET", "/models", routes.torchserve_models, errors=torchserve_error)
+    router.add("GET", "/models", routes.torchserve_models, errors=torchserve_error, bears=identified)
     for pattern in ("/models/*", "/models/*/*"):
-        router.add("GET", pattern, routes.torchserve_model, errors=torchserve_error)
+        router.add("GET", pattern, routes.torchserve_model, errors=torchserve_error, bears=identified)
 
 
 def add_torchserve_management(
@@ -65,7 +66,7 @@ def add_torchserve_management(
         ("DELETE", "/models/*", routes.torchserve_unregister),
         ("DELETE", "/models/*/*", routes.torchserve_unregister),
     ):
-        router.add(method, pattern, handler, errors=torchserve_error)
+        router.add(method, pattern, handler, errors=torchserve_error, bears=identified)
 
 
 class TorchServeDescriptions:
@@ -82,11 +83,11 @@ class TorchServeDescriptions:
 
     async def torchserve_models(self, request: Request) -> Response:
         """Answer ``GET /models``."""
-        return await identified(self.listed, request)
+        return await self.listed(request)
 
     async def torchserve_model(self, request: Request) -> Response:
         """Answer ``GET /models/NAME``."""
-        return await identified(self.described, request)
+        return await self.described(request)
 
     async def listed(self, request: Request) -> Response:
         """A page of the models."""
@@ -112,7 +113,8 @@ class TorchServeDescriptions:
         queue = served.live.batches
         limits = USUAL if queue is None else queue.limits
         waiting = 0 if queue is None else queue.waiting_rows
-        worker = {"id": "9000", "startTime": begun.replace("+00:00", "Z"), "status": "READY", "memoryUsage": 0}
+        started = begun.replace("+00:00", "Z")
+        worker = {"id": "9000", "startTime": started, "status": "READY", "memoryUsage": resident_bytes()}
         return {
             "modelName": served.name,
             "modelVersion": served.version,
@@ -145,19 +147,19 @@ class TorchServeManagement:
 
     async def torchserve_register(self, request: Request) -> Response:
         """Answer ``POST /models``."""
-        return await identified(self.register, request)
+        return await self.register(request)
 
     async def torchserve_scale(self, request: Request) -> Response:
         """Answer ``PUT /models/NAME``."""
-        return await identified(self.scale, request)
+        return await self.scale(request)
 
     async def torchserve_set_default(self, request: Request) -> Response:
         """Answer ``PUT /models/NAME/VERSION/set-default``."""
-        return await identified(self.set_default, request)
+        return await self.set_default(request)
 
     async def torchserve_unregister(self, request: Request) -> Response:
         """Answer ``DELETE /models/NAME``."""
-        return await identified(self.unregister, request)
+        return await self.unregister(request)
 
     async def register(self, request: Request) -> Response:
         """Load a model of the registry."""

@@ -8,17 +8,13 @@ from contextlib import closing
 from pathlib import Path
 
 from mainspring.choose.services import Services
-from mainspring.llm.otlp import OtlpSpans, otlp_value, span_of
+from mainspring.llm.otlp import OtlpSpans, span_of
+from mainspring.llm.otlp_messages import INTERNAL, SERVER, OtlpSpan
 from mainspring.llm.record import CallRecord, Recorder, Sink
 from mainspring.llm.store import CallStore
 from mainspring.serving.tracing import RequestSpan
 
 __all__ = ["calls_of", "recorder_of", "request_recorder", "request_spans", "spent_of"]
-
-_INTERNAL, _SERVER = 1, 2
-"""OTLP's kinds of span."""
-_ERROR = 2
-"""Its status of a failed one."""
 
 
 def calls_of(services: Services) -> Path:
@@ -61,7 +57,7 @@ def recorder_of(services: Services, calls: Path, app: str, told: Callable[[str],
     return Recorder(sinks, told)
 
 
-def _one(record: CallRecord) -> list[dict[str, object]]:
+def _one(record: CallRecord) -> list[OtlpSpan]:
     return [span_of(record)]
 
 
@@ -83,31 +79,25 @@ def request_recorder(services: Services, app: str, told: Callable[[str], None]) 
     return Recorder([sink], told, what="spans")
 
 
-def request_spans(record: RequestSpan) -> list[dict[str, object]]:
-    """A request, and what it spent its time on, as spans in OTLP's JSON."""
-    whole = _span(record.trace, record.span, record.parent, record.name, (record.begun, record.ended), record.facts)
-    whole["kind"] = _SERVER
-    if record.fault:
-        whole["status"] = {"code": _ERROR, "message": record.fault}
-    found = [whole]
+def request_spans(record: RequestSpan) -> list[OtlpSpan]:
+    """A request, and what it spent its time on, as spans."""
+    found = [
+        OtlpSpan(
+            record.trace,
+            record.span,
+            record.parent,
+            record.name,
+            SERVER,
+            record.begun,
+            record.ended,
+            record.facts,
+            record.fault,
+        )
+    ]
     for number, (name, begun, ended, facts) in enumerate(record.parts, 1):
         own = f"{(int(record.span, 16) + number) % (1 << 64) or 1:016x}"
-        found.append(_span(record.trace, own, record.span, name, (begun, ended), facts) | {"kind": _INTERNAL})
+        found.append(OtlpSpan(record.trace, own, record.span, name, INTERNAL, begun, ended, facts))
     return found
-
-
-def _span(
-    trace: str, span: str, parent: str, name: str, times: tuple[int, int], facts: Mapping[str, object]
-) -> dict[str, object]:
-    return {
-        "traceId": trace,
-        "spanId": span,
-        **({"parentSpanId": parent} if parent else {}),
-        "name": name,
-        "startTimeUnixNano": str(times[0]),
-        "endTimeUnixNano": str(times[1]),
-        "attributes": [{"key": key, "value": otlp_value(value)} for key, value in facts.items()],
-    }
 
 
 def _collector_of(services: Services) -> tuple[str, Mapping[str, str]] | None:

@@ -11,7 +11,18 @@ from typing import Any
 import msgspec
 
 from mainspring.ports.trace import Trace
-from mainspring.protocols.http import Errors, Fault, Request, Response, Route, Router, error_response
+from mainspring.protocols.http import (
+    Bears,
+    Errors,
+    Fault,
+    NotAllowed,
+    Request,
+    Response,
+    Route,
+    Router,
+    check_once,
+    error_response,
+)
 from mainspring.server.http.cors import Cors
 from mainspring.server.http.deadlines import Deadline, Deadlines
 from mainspring.server.http.exchange import Exchange
@@ -125,7 +136,7 @@ class Listener:
                 response = await route.handler(self._begun(exchange, asked, route, body))
             except BaseException as error:
                 response = self._failed(asked, error)
-            if asked.trace is not None or self._cors is not None:
+            if asked.trace is not None or self._cors is not None or asked.bears is not None:
                 response = self._marked(asked, response)
             if response.stream is not None or not exchange.answer(response, close=self.draining):
                 await self._write(response, exchange)
@@ -141,21 +152,21 @@ class Listener:
 
     def _found(self, exchange: Exchange | Messages, asked: _Asked) -> Route:
         """Who answers."""
-        if self._cors is not None:
-            asked.headers = dict(exchange.headers)
-            if (answer := self._cors.preflight(exchange.method, asked.headers)) is not None:
-                asked.name = _PREFLIGHT
-                raise _Answered(answer)
+        asked.headers = _headers(exchange)
+        if self._cors is not None and (answer := self._cors.preflight(exchange.method, asked.headers)) is not None:
+            asked.name = _PREFLIGHT
+            raise _Answered(answer)
         route, asked.path, asked.stars = self._router.route(exchange.method, exchange.raw_path)
-        asked.name, asked.errors = route.name, route.errors
-        asked.headers = dict(exchange.headers)
+        asked.name, asked.errors, asked.bears = route.name, route.errors, route.bears
         if self._tracing is not None and route.name not in _PROBES:
             asked.trace = self._tracing.begin(asked.headers.get(b"traceparent"))
         exchange.taken, exchange.patient = True, not route.long
         return route
 
     def _marked(self, asked: _Asked, response: Response) -> Response:
-        """An answer with what says which trace it belongs to, and which pages may read it."""
+        """An answer with what its wire's replies bear, which trace it belongs to, and which pages may read it."""
+        if asked.bears is not None:
+            response = asked.bears(asked.headers, response)
         if asked.trace is not None:
             passed_on = (b"traceresponse", asked.trace.traceparent().encode())
             response = msgspec.structs.replace(response, headers=(*response.headers, passed_on))
@@ -203,6 +214,8 @@ class Listener:
             return asked.errors(Fault(504, "the answer took too long"))
         if isinstance(error, _Answered):
             return error.response
+        if isinstance(error, NotAllowed):
+            asked.bears = error.route.bears
         if not isinstance(error, Exception):
             raise error
         if self._on_error is not None and not isinstance(error, (Fault, Rejected)):
@@ -228,7 +241,7 @@ class Listener:
 
         try:
             if self._guard is not None:
-                headers = dict(exchange.headers)
+                headers = _headers(exchange)
                 self._guard(Request(exchange.method, exchange.path, exchange.query, headers, b""))
         except Fault as fault:
             await self._write(error_response(fault), exchange)
@@ -274,6 +287,19 @@ class Listener:
         await exchange.send({"type": "http.response.body", "body": body})
 
 
+def _headers(exchange: Exchange | Messages) -> dict[bytes, bytes]:
+    """The headers by their names; of one that is there twice the last, where that is harmless.
+
+    Raises:
+        Fault: 400, it is not.
+    """
+    given = exchange.headers
+    found = dict(given)
+    if len(found) != len(given):
+        check_once(name for name, _ in given)
+    return found
+
+
 class _Answered(Exception):  # noqa: N818 - it is an answer
     """Ends a request before anybody is asked for it."""
 
@@ -285,7 +311,9 @@ class _Answered(Exception):  # noqa: N818 - it is an answer
 class _Asked:
     """What is known of a request so far."""
 
-    __slots__ = ("deadline", "errors", "headers", "leaving", "name", "path", "request", "stars", "started", "trace")
+    __slots__ = (
+        "bears", "deadline", "errors", "headers", "leaving", "name", "path", "request", "stars", "started", "trace",
+    )  # fmt: skip
 
     headers: dict[bytes, bytes]
     path: str
@@ -297,6 +325,7 @@ class _Asked:
         self.headers = {}
         self.name = "none"
         self.errors: Errors = error_response
+        self.bears: Bears | None = None
         self.deadline: Deadline | None = None
         self.leaving: Leaving | None = None
         self.trace: Trace | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, cast
 
@@ -17,6 +18,8 @@ __all__ = ["Connection", "look_after"]
 
 _BOUNDS = Bounds(1 << 24)
 _WATCHED = frozenset({b"host", b"transfer-encoding", b"expect"})
+_HOST = re.compile(rb"(?:\[[\w:.%~-]*\]|[\w.~!$&'()*+,;=%-]*)(?::[0-9]*)?")
+"""A host with its port (RFC 3986, section 3.2.2): names, addresses, and nothing that another server could read on."""
 _OFFER = frozenset({b"connection", b"upgrade", b"http2-settings"})
 """The headers by which a client offers another protocol."""
 _VERSIONS = frozenset({"1.1", "1.0"})
@@ -194,7 +197,7 @@ class Connection(HttpToolsProtocol):
 
     def _watch(self, name: bytes, value: bytes) -> None:
         if name == b"host":
-            self._hosts += 1
+            self._hosts += 1 if _HOST.fullmatch(value) else 2
         elif name == b"expect":
             self.expect_100_continue = value.lower() == b"100-continue"
         else:
@@ -242,7 +245,7 @@ class Connection(HttpToolsProtocol):
         elif version not in _VERSIONS:
             self._refusal = (505, b"Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         elif self._hosts > 1 or (self._hosts == 0 and version == "1.1"):
-            self._refusal = (400, b"A request names one host.")
+            self._refusal = (400, b"A request names one host, as RFC 3986 writes one.")
         elif self._coding is not None and (self._coding.strip().lower() != b"chunked" or version == "1.0"):
             self._refusal = (501, b"No such transfer coding is served.")
         elif method == b"CONNECT":

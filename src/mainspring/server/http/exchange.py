@@ -165,6 +165,8 @@ class Exchange(RequestResponseCycle):
             self.raw_path, _, self.query = target.partition(b"?")
         else:
             parsed = httptools.parse_url(target)
+            if parsed.schema is not None and parsed.schema.lower() not in (b"http", b"https"):
+                raise ValueError("a target of another scheme")  # refused with 400, as what is no target at all
             self.raw_path, self.query = parsed.path or b"/", parsed.query or b""
         self.keep_alive = keep_alive
         self.waiting_for_100_continue = expects

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from mainspring.protocols.http import Response
@@ -44,7 +44,7 @@ class Messages:
         self.path: str = scope["path"]
         self.raw_path: bytes = scope["raw_path"]
         self.query: bytes = scope["query_string"]
-        self.headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        self.headers: Sequence[tuple[bytes, bytes]] = list(scope["headers"])
         client = scope.get("client")
         self.client: str = client[0] if client else ""
         self.taken = self.patient = False

@@ -104,7 +104,7 @@ class ModelWires:
             add_oip_routes(router, self._models, self._server, self._max_body)
             add_repository_index(router, self._models)
         self._add_clouds(router)
-        if v1 := next((name for name in ("tfserving", "kserve") if name in self._on), None):
+        if v1 := self._on & {"tfserving", "kserve"}:
             add_v1_models(router, self._models, beside)
             add_v1_predict(router, self._models, v1, self._max_body)
         if "kserve" in self._on or azure:

@@ -34,7 +34,7 @@ _AT_ONCE = 2
 _KEPT = 100
 """Scorings that are kept, with their files; the oldest that is over makes room."""
 _STOP_S = 20.0
-_ASKED, _OUTCOME, _LOG, _OWNER = "asked.json", "outcome.json", "log", "process"
+_ASKED, _OUTCOME, _LOG, _OWNER, _PROGRESS = "asked.json", "outcome.json", "log", "process", "progress.json"
 _TYPES = {
     "parquet": b"application/vnd.apache.parquet",
     "csv": b"text/csv",
@@ -125,6 +125,8 @@ class Scorings:
         begun = kept.begun_us / 1e6
         found: dict[str, object] = {"id": identity, "model": kept.asked.model, "status": state, "begun": begun}
         outcome = _outcome(place) or {}
+        if state in ("running", "stopped") and (standing := _read(place / _PROGRESS)) is not None:
+            found["progress"] = standing
         if state == "done":
             found |= {key: outcome["scores"][key] for key in ("version", "scored", "set_aside")}
             found |= {key: outcome[key] for key in ("run", "parts", "kept")}
@@ -191,8 +193,10 @@ class Scorings:
             *(f"--keep={column}" for column in asked.keep),
             *([f"--set-aside={place / 'aside'}.{asked.form}"] if asked.set_aside else []),
             *([f"--rows={asked.rows}"] if asked.rows else []),
+            f"--progress={place / _PROGRESS}",
         ]  # fmt: skip
-        (place / _OUTCOME).unlink(missing_ok=True)
+        for old in (_OUTCOME, _PROGRESS):
+            (place / old).unlink(missing_ok=True)
         with open(place / _OUTCOME, "wb") as outcome, open(place / _LOG, "wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "mainspring.cli", "score", *words, *self._words, "--json"],
@@ -268,8 +272,13 @@ def _kept(place: Path) -> _Kept:
 
 def _outcome(place: Path) -> dict[str, Any] | None:
     """What a scoring that is over has said; None where it was stopped."""
+    return _read(place / _OUTCOME)
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """The JSON object of a file; None where there is none, or not yet."""
     try:
-        found = json.loads((place / _OUTCOME).read_bytes())
+        found = json.loads(file.read_bytes())
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

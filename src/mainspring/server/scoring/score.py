@@ -20,8 +20,9 @@ from mainspring.declare.declaration import spec_of
 from mainspring.declare.frame import Frame
 from mainspring.declare.model import ModelDeclaration, ModelSpec
 from mainspring.declare.record import ColumnType, Kind
+from mainspring.declare.step import StepOptions
 from mainspring.engine.driver import load, run_graph
-from mainspring.engine.runs.progress import Watch, silent
+from mainspring.engine.runs.progress import Progress, Watch, silent
 from mainspring.engine.task import Output, Task, TaskGraph
 from mainspring.engine.values import read_manifest
 from mainspring.errors import RefusedError, UsageError
@@ -48,7 +49,19 @@ from mainspring.server.scoring.parts import (
     scores,
     scores_schema,
 )
-from mainspring.server.scoring.shape import ASIDE, PREDICTION, REASON, ROW, SCORE, SCORED, Carried, Scores, Scoring
+from mainspring.server.scoring.shape import (
+    ASIDE,
+    PREDICTION,
+    REASON,
+    ROW,
+    SCORE,
+    SCORED,
+    Carried,
+    Part,
+    Scores,
+    Scoring,
+)
+from mainspring.server.scoring.standing import Standing, Telling
 from mainspring.server.scoring.tables import batches_of, format_of, is_text, schema_of, to_parquet, writing
 from mainspring.training.versions import CHAMPION, KIND, ModelVersion, version_of
 
@@ -124,7 +137,15 @@ class _Table:
     source: SourceTable | None
 
 
-def score_table(services: Services, app: App, plan: Plan, asked: Asked, *, watch: Watch = silent) -> Scored:
+def score_table(
+    services: Services,
+    app: App,
+    plan: Plan,
+    asked: Asked,
+    *,
+    watch: Watch = silent,
+    told: Callable[[Standing], None] = lambda standing: None,
+) -> Scored:
     """Score a table with a version of a model, part by part, and write the scores to a file.
 
     What is scored is kept: after a kill the same call goes on, and done again it only writes the file. Rows keep their
@@ -136,6 +157,7 @@ def score_table(services: Services, app: App, plan: Plan, asked: Asked, *, watch
         plan: its graph.
         asked: what is to be scored.
         watch: told what happens.
+        told: told how far it is, about once a second and with each part.
 
     Raises:
         UsageError: MS-5120, MS-5122, MS-5123, a file cannot be written; MS-5126, what is asked for makes no sense.
@@ -160,7 +182,13 @@ def score_table(services: Services, app: App, plan: Plan, asked: Asked, *, watch
     scoring = _scoring(spec, version, reads, table, asked)
     checked_columns(scoring.carried, table.schema, Reading(text=scoring.text, zone=scoring.zone), of=table.name)
     graph = TaskGraph(f"scores/{node.name}", _tasks(scoring, spec, table, built, followed, sources, asked.rows))
-    report = run_graph(graph, services, watch=watch, workers=workers_of(services), reason="score").check()
+    telling = Telling(f"scored/{node.name}", lambda run: _parts(services, run, f"parts/{node.name}"), told)
+
+    def watching(event: Progress) -> None:
+        watch(event)
+        telling(event)
+
+    report = run_graph(graph, services, watch=watching, workers=workers_of(services), reason="score").check()
     found = msgspec.convert(load(services, report.step(f"scores/{node.name}")), Scores)
     result = report.step(f"scored/{node.name}").result
     assert result is not None
@@ -172,6 +200,12 @@ def score_table(services: Services, app: App, plan: Plan, asked: Asked, *, watch
     whole = report.step(f"scored/{node.name}")
     kept = len(held) if whole.status == "hit" else _hits(services, report.run_id, whole.name)
     return Scored(found, report.run_id, len(held), kept, str(asked.output), str(asked.set_aside or ""))
+
+
+def _parts(services: Services, run: str, step: str) -> list[Part]:
+    """The parts of the table that a run scores."""
+    row = next(row for row in services.catalog.steps(run) if row.name == step and row.outputs)
+    return msgspec.convert(load(services, row.outputs[0].digest), list[Part])
 
 
 def _hits(services: Services, run: str, step: str) -> int:
@@ -357,7 +391,15 @@ def _tasks(
     whole = {"table": Output(_TABLE)}
     title = f"{table.name} by {scoring.model} version {scoring.version}"
     own = (
-        Task(f"parts/{scoring.model}", parts, {"rows": rows}, whole, title=f"parts of {table.name}"),
+        # Never kept: it reads a footer, and its result is on record in every run, for who tells how far that is.
+        Task(
+            f"parts/{scoring.model}",
+            parts,
+            {"rows": rows},
+            whole,
+            title=f"parts of {table.name}",
+            options=StepOptions(cache=False),
+        ),
         Task(
             f"scored/{scoring.model}",
             scored_part,
