@@ -67,9 +67,7 @@ class FeastFeatures:
             node.name: _references(spec_of(cast(FeatureService, node.declaration)).inputs)
             for node in plan.of_kind("feature_service")
         }
-        names = {references: name for name, references in self._of_service.items()}
-        self._counts = {references: count_reads(metrics, plan.app, name) for references, name in names.items()}
-        self._uncalled = count_reads(metrics, plan.app, _UNCALLED)
+        self._counts = {name: count_reads(metrics, plan.app, name) for name in (*self._of_service, _UNCALLED)}
 
     def keys(self, features: Sequence[str]) -> Mapping[str, ColumnType]:
         """The entity keys of these features."""
@@ -79,12 +77,14 @@ class FeastFeatures:
         """The features of a feature service, or those that an endpoint's model is given."""
         return self._of_service.get(name)
 
-    def read(self, features: Sequence[str], entities: Sequence[Mapping[str, object]]) -> FeastRows:
-        """The features of entities, now."""
+    def read(
+        self, features: Sequence[str], entities: Sequence[Mapping[str, object]], service: str | None = None
+    ) -> FeastRows:
+        """The features of entities, now; counted as the service's that was asked for, not as one of equal features."""
         named = self._named.find(features)
         found = named.plan.read_dated(entities, now_us())
         statuses = {view: [one.get(view, "") for _, one, _ in found] for view in (found[0][1] if found else ())}
-        self._counts.get(tuple(features), self._uncalled)(statuses)
+        self._counts[service or _UNCALLED](statuses)
         place = {name: number for number, name in enumerate(named.plan.references)}
         places = [place[column.view, column.feature] for column in named.columns]
         return FeastRows(
