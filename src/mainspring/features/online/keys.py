@@ -10,11 +10,12 @@ import hashlib
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
-from decimal import Context, Decimal
+from decimal import Decimal
 from typing import Any
 
 from mainspring.declare.record import FieldSpec, Kind
 from mainspring.errors import DataError
+from mainspring.features.decimals import EXACT
 
 __all__ = ["KeyPacker", "column_packer", "key_packer", "packed_columns", "view_prefix"]
 
@@ -23,8 +24,6 @@ _SIGN = 1 << 63
 _INT = struct.Struct(">cQ")
 _LENGTH = struct.Struct(">cI")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_EXACT = Context(prec=76)
-"""As many digits as a column may have: Python's own context rounds to 28, and two keys would be one."""
 
 KeyPacker = Callable[[Mapping[str, Any]], bytes]
 
@@ -139,7 +138,7 @@ def _bytes(value: bytes) -> bytes:
 def _decimal(value: Decimal) -> bytes:
     if not value.is_finite():
         raise TypeError(value)
-    data = str(_EXACT.normalize(_EXACT.plus(value))).encode()  # plus: -0 is 0
+    data = str(EXACT.normalize(EXACT.plus(value))).encode()  # plus: -0 is 0
     return _LENGTH.pack(b"d", len(data)) + data
 
 
