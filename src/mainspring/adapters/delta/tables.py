@@ -58,8 +58,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-_DROPPED = ".dropped"
-"""Where folders of dropped tables are while they are deleted."""
+_DROPPED = ".dropped"  # where folders of dropped tables are while they are deleted
 
 
 def _guarded(
