@@ -95,6 +95,32 @@ def test_a_table_made_anew_by_another_process_is_seen(tmp_path):
     assert store.mark("t", "w") is None
 
 
+def test_a_drop_that_is_killed_leaves_no_half_of_a_table(tmp_path, monkeypatch):
+    store = open_tables(DeltaSettings(), tmp_path)
+    store.append("source/t", numbers(1), Txn("test", 1))
+    store.append("source/t/inner", numbers(2), Txn("test", 1))
+    store.drop("source/t/inner")
+    files = len(list(tmp_path.rglob("*.parquet")))
+
+    class Killed(BaseException):
+        pass
+
+    def dies(place, **options):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", dies)
+        with pytest.raises(Killed):
+            store.drop("source/t")
+    for again in (store, open_tables(DeltaSettings(), tmp_path)):
+        assert (again.tables(), again.tables("source"), again.version("source/t")) == ((), (), None)
+    assert len(list(tmp_path.rglob("*.parquet"))) == files
+    store.append("source/t", numbers(9), Txn("test", 1))
+    assert store.read("source/t").column("n").to_pylist() == [9]
+    store.drop("none")
+    assert len(list(tmp_path.rglob("*.parquet"))) == 1, "what was left is deleted by the next"
+
+
 def test_marks_outlive_a_checkpoint(store, tmp_path):
     store.append("t", numbers(1), Txn("w", 1), marks={"push": 5})
     for n in range(2, 106):

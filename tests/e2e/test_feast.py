@@ -36,6 +36,8 @@ habits = app.features(
     sales, entity=user, prices=last_n("price", 2, "3650d"), dates=last_n("paid_at", 3, "3650d"),
     shops=distinct("shop", "3650d"), middle=quantile("price", 0.5, "3650d"), began=first("shop", "3650d"),
 )
+app.feature_service("prices", [spending.price])
+app.feature_service("twins", [spending.price])
 """
 ROWS = """user_id,shop,at,price,paid_at,note
 1,north,2025-01-01T10:00:00Z,12.5,2025-01-02T00:00:00.250000Z,
@@ -179,6 +181,24 @@ def test_an_endpoint_is_a_feature_service(served: Served) -> None:
     found = read(served, feature_service="returns", entities={"customer": ["c01", "nobody"]})
     assert found["metadata"]["feature_names"] == ["customer", "visits_30d", "amount_30d"]
     assert found["results"][1]["statuses"][1] == "NOT_FOUND"
+
+
+def test_reads_count_for_the_service_that_was_asked_for(store: Served) -> None:
+    def counted() -> dict[str, float]:
+        lines = call(f"{store.console}/actuator/prometheus")[1].decode().splitlines()
+        found = [line.rpartition(" ") for line in lines if line.startswith("mainspring_feature_reads_total{")]
+        mine = [(labels, value) for labels, _, value in found if 'view="spending"' in labels]
+        return {labels.partition('service="')[2].partition('"')[0]: float(value) for labels, value in mine}
+
+    before = counted()
+    entities = {"user_id": [1]}
+    read(store, features=["spending:price"], entities=entities)
+    read(store, feature_service="prices", entities=entities)
+    for _ in range(2):
+        read(store, feature_service="twins", entities=entities)
+    after = counted()
+    more = {service: value - before.get(service, 0) for service, value in after.items()}
+    assert more == {"(by name)": 1, "prices": 1, "twins": 2}, "the features of all three are the same"
 
 
 def test_an_app_without_features_has_no_such_routes(tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+import redis
 
 import postgres
 import redis_server
-from e2e.conftest import call, mainspring, serve
+from e2e.conftest import Served, call, mainspring, serve
 
 ROW = {"customer": "c01", "amount": 20.0}
 
@@ -58,8 +60,33 @@ def test_features_are_materialised_served_and_pushed(
         assert call(f"{served.url}/sources/visits/push", {"rows": [row]})[0] == 200
         pushed = json.loads(call(f"{served.url}/endpoint/returns", {**ROW, "customer": "new"})[1])
         assert pushed["status"] == {"habits": "PRESENT"}
+        time.sleep(6)  # so that the server has seen what is there
+        _empty(url)
+
+        def answered(question: dict[str, object]) -> object:
+            return json.loads(call(f"{served.url}/endpoint/returns", question)[1])["score"]
+
+        until(lambda: answered(ROW) == answer["score"], served)
+        until(lambda: answered({**ROW, "customer": "new"}) == pushed["score"], served)
+        until(lambda: "the online store had lost feature view habits" in served.log.read_text(), served)
     finally:
         assert served.stop() == 0, served.log.read_text()
+
+
+def _empty(url: str) -> None:
+    """What a server does that comes back without its disk."""
+    if url.startswith("unix"):
+        redis.Redis.from_url(url).flushall()
+        return
+    with psycopg.connect(url) as connection:
+        connection.execute("truncate mainspring_online")
+
+
+def until(true: Callable[[], bool], served: Served) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline, served.log.read_text()
+        time.sleep(0.2)
 
 
 def _value(text: str) -> object:

@@ -29,7 +29,7 @@ VERBS = {
     "ask": "talk to an assistant in the terminal",
     "score": "a whole table scored with a model, into a file",
     "show": "list or describe anything",
-    "tables": "who writes the tables of an object store; taking that over",
+    "tables": "what is kept, and removing it; who writes an object store's",
     "why": "why a step ran again, or did not",
     "diff": "what differs between two runs",
     "logs": "what a step printed",

@@ -20,6 +20,7 @@ from mainspring.llm.sizing import Sizing, sizings
 from mainspring.plan.diff import Change
 from mainspring.plan.graph import Plan
 from mainspring.server.features.sweeping import unused_in
+from mainspring.server.features.tables import unread_tables
 from mainspring.server.forecasting import Cost, costs_of
 from mainspring.server.loop import online_views
 from mainspring.server.planning import changes_of, plan_of
@@ -41,7 +42,9 @@ def command(project: Path | None, profile: str | None, as_json: bool) -> int:
     graph = plan_of(app)
     changes = changes_of(services, graph)
     costs = _costs(services, graph)
-    unused = unused_in(services, graph, online_views(services, graph), sources_of(graph))
+    views, sources = online_views(services, graph), sources_of(graph)
+    unused = unused_in(services, graph, views, sources)
+    tables = unread_tables(services, graph, views, sources)
     found = sizings(services.settings, [node.name for node in graph.of_kind("llm")])
     if as_json:
         emit(
@@ -49,11 +52,12 @@ def command(project: Path | None, profile: str | None, as_json: bool) -> int:
                 "changes": [dataclasses.asdict(change) for change in changes],
                 "steps": [dataclasses.asdict(cost) for cost in costs],
                 "unused": [dataclasses.asdict(one) for one in unused],
+                "unread_tables": tables,
                 "capacity": [dataclasses.asdict(one) for one in found],
             }
         )
     else:
-        lines([*spelled(changes), *priced(costs), *unread(unused)])
+        lines([*spelled(changes), *priced(costs), *unread(unused, tables)])
         for one in found:
             lines(["", *carried(one)])
     return 2 if changes else 0
@@ -99,9 +103,10 @@ def priced(costs: Sequence[Cost]) -> list[str]:
     return found
 
 
-def unread(unused: Sequence[Unused]) -> list[str]:
+def unread(unused: Sequence[Unused], tables: Sequence[str]) -> list[str]:
     """What is kept and nothing reads, as lines."""
-    return ["", "kept, and nothing reads it:", *(f"  {text}" for text in told(unused))] if unused else []
+    kept = [*told(unused), *(f"table {name}, until mainspring tables drop" for name in tables)]
+    return ["", "kept, and nothing reads it:", *(f"  {text}" for text in kept)] if kept else []
 
 
 def told(unused: Sequence[Unused]) -> list[str]:

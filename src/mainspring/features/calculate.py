@@ -10,7 +10,7 @@ import math
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mainspring.declare.data import did_you_mean
@@ -19,6 +19,7 @@ from mainspring.declare.origin import Origin, of_function
 from mainspring.declare.record import ColumnType, FieldSpec, Kind, Record
 from mainspring.errors import DataError, MainspringError, UserCodeError
 from mainspring.features.cast import Reading, UnfitError, cast_column, misfit
+from mainspring.features.decimals import to_scale
 from mainspring.features.duck import connection
 from mainspring.features.selection import Calculation
 from mainspring.features.view import arrow_type
@@ -282,7 +283,7 @@ def _moment(us: int) -> datetime:
 
 def _decimal(value: Any, kind: ColumnType) -> Decimal:
     found = value if isinstance(value, Decimal) else Decimal(str(value))
-    return found.quantize(Decimal(1).scaleb(-kind.scale))
+    return to_scale(found, kind.scale)
 
 
 def _fitting(kind: ColumnType) -> Callable[[Any], Any]:
@@ -330,10 +331,7 @@ def _as_moment(value: Any, kind: ColumnType) -> datetime:
 def _as_decimal(value: Any, kind: ColumnType) -> Decimal:
     if not isinstance(value, Decimal | int) or isinstance(value, bool):
         raise TypeError("a Decimal is declared")
-    try:
-        found = _decimal(Decimal(value), kind)
-    except InvalidOperation:
-        raise ValueError("it has too many digits") from None
+    found = _decimal(Decimal(value), kind)
     if found != value:
         raise ValueError(f"it has more than {kind.scale} digits after the point")
     return found

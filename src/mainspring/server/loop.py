@@ -34,6 +34,7 @@ from mainspring.server.answering.indexing import task_of_index
 from mainspring.server.answering.prompts import keep_prompts, prompts_of
 from mainspring.server.features.migrating import followed_by_champions, task_of_followed
 from mainspring.server.features.sweeping import sweep_unused
+from mainspring.server.features.tables import unread_tables
 from mainspring.server.features.vector_indexes import tasks_of_vector_indexes
 from mainspring.server.planning import remember
 from mainspring.training.steps import tasks_of_model
@@ -91,8 +92,12 @@ def apply(
 def _sweep(services: Services, plan: Plan) -> None:
     """Remove what nothing has read for a day; that it cannot be done now harms nothing."""
     try:
-        for what in sweep_unused(services, plan, online_views(services, plan), sources_of(plan), {}, "apply"):
+        views, sources = online_views(services, plan), sources_of(plan)
+        for what in sweep_unused(services, plan, views, sources, {}, "apply"):
             sys.stderr.write(f"swept: {what}\n")
+        if left := len(unread_tables(services, plan, views, sources)):
+            tables = "1 table is" if left == 1 else f"{left} tables are"
+            sys.stderr.write(f"{tables} kept that nothing reads: mainspring tables\n")
     except ServiceError as error:
         sys.stderr.write(f"what nothing reads was not swept: {error.what}\n")
 

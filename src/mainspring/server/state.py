@@ -35,6 +35,7 @@ from mainspring.server.features.migrating import own_of
 from mainspring.server.features.pushing import Pushing
 from mainspring.server.features.quality import DataQuality
 from mainspring.server.features.reads import count_reads
+from mainspring.server.features.refilling import Refilling
 from mainspring.server.features.replaying import ReplayWatch
 from mainspring.server.features.sweeping import sweep_unused
 from mainspring.server.features.vector_indexes import VectorIndexes
@@ -136,6 +137,7 @@ class WorkerState:
         self.vector_indexes = VectorIndexes(services, Plan(plan.app, ()), {}, {}, self.metrics, _tell)
         self.started = now_us()
         self.quality: DataQuality
+        self.refilling: Refilling
         share = 0.0 if self.tried or worker else services.settings.number("features.replay")
         self.samples = Samples(share) if share else None
         self.pushing: Pushing | None = None
@@ -189,6 +191,7 @@ class WorkerState:
             )
             self._replaying = self._replays(self.pushing)
         self.vector_indexes = VectorIndexes(self.services, self.plan, self._views, self._sources, self.metrics, _tell)
+        self.refilling = Refilling(self.services, self._kept_online, self._sources, _tell)
         for node in self._served():
             spec = spec_of(cast(Endpoint, node.declaration))
             model = spec_of(spec.model)
@@ -367,6 +370,11 @@ class WorkerState:
         columns = tuple(_model_columns(own.reads))
         return plan, columns, dates_among(columns)
 
+    def _kept_online(self) -> Sequence[View]:
+        """The app's views, and those of older definitions that a champion reads."""
+        followed = [] if self.pushing is None else self.pushing.followed()
+        return list({view.id: view for view in (*followed, *self._views.values()) if view.online}.values())
+
     def sweep_once(self) -> None:
         """Remove from the stores what nothing has read for a day."""
         served = {
@@ -442,7 +450,7 @@ class WorkerState:
         """The views that are kept online, as Feast's clients ask for them; None when there are none."""
         if not any(view.online for view in self._views.values()):
             return None
-        return FeastFeatures(self.services, self.plan, self._views, tuple(self._sources), self.push, self.metrics)
+        return FeastFeatures(self.services, self.plan, self._views, self._sources, self.push, self.metrics)
 
     def take_labels(self, labels: Sequence[tuple[str, str, float, int]]) -> Mapping[str, int]:
         """Record labels of predictions; the latest of each wins.

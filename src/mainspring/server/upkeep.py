@@ -22,6 +22,8 @@ _THREADS_SECONDS = 60.0
 _ROLLOUT_SECONDS = 1.0
 """How often rollouts are looked at."""
 _UNUSED_SECONDS = 3600.0
+_REFILL_SECONDS = 5.0
+"""How often it is looked whether the online store still has what it had."""
 _FOLLOW_SECONDS = 0.5
 """How often vector indexes look for rows that came: pushes that come between are taken together."""
 _PUBLISH_SECONDS = 0.5
@@ -100,6 +102,7 @@ class Upkeep:
                 (1.0, Schedules(state.services, state.plan, self._told).fire),
                 (1.0, state.scorings.once),
                 (_UNUSED_SECONDS, state.sweep_once),
+                (_REFILL_SECONDS, state.refilling.once),
                 (_ROLLOUT_SECONDS, self._rollouts.once),
                 (_ROLLOUT_SECONDS, state.watch.once),
                 (seconds, self._rollouts.compact),

@@ -25,8 +25,9 @@ from mainspring.training.split import parts, split
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 else:
-    np, pa = lazy("numpy"), lazy("pyarrow")
+    np, pa, pc = lazy("numpy"), lazy("pyarrow"), lazy("pyarrow.compute")
 
 __all__ = ["fit"]
 
@@ -53,12 +54,15 @@ def fit(
         UserCodeError: MS-4342, it returns a file that is no model;
             MS-2210, the trainer raises; MS-2211, it returns no model; MS-2212, the model gives no scores;
             MS-2213, the model cannot be stored.
-        DataError: MS-2203, too few rows; MS-2204, the label has one class.
+        DataError: MS-2203, too few rows; MS-2204, the label has one class; MS-2800, infinity among the inputs is more
+            than the model can score; MS-2801, the label is infinite.
     """
     train, judged = parts(frame, split(frame, spec.holdout, spec.gap_us))
     if shape.task == "binary":
         _two_classes(shape, train, frame, "to learn from", "a smaller holdout=")
         _two_classes(shape, judged, frame, "to judge on", "a larger holdout=")
+    else:
+        _finite_label(shape, frame)
     noted = _noted(shape, train)
     dtype = input_dtype(frame, shape.columns)
     model = _call(spec, _typed(train, shape.columns, dtype), _label(train, shape), params, noted)
@@ -66,7 +70,7 @@ def fit(
     if isinstance(model.estimator, File):
         foreign = adopt(model.estimator, card_like(shape, dtype), shop.folder, shop.load)
         model = replace(model, estimator=foreign)
-    _gives_scores(model.estimator, values[:_SAMPLE], shape, spec)
+    _gives_scores(model.estimator, values, shape, spec)
     report = FitReport(
         rows=len(train),
         estimator=_kind(model.estimator),
@@ -115,6 +119,29 @@ def _two_classes(shape: TrainingShape, part: Frame, whole: Frame, what: str, oth
         )
 
 
+def _finite_label(shape: TrainingShape, frame: Frame) -> None:
+    values = frame.arrow().column(LABEL)
+    if count := _infinities(values):
+        raise DataError(
+            f"label {shape.label!r} is infinite",
+            code="MS-2801",
+            why=f"it is in {count:,} of {len(values):,} rows, and no error can be measured against it",
+            fix=f'keep infinity out where rows come in: checks=[between("{shape.label}", -1e300, 1e300, '
+            'on_fail="quarantine")]',
+        )
+
+
+def _infinities(values: pa.ChunkedArray) -> int:
+    return (pc.sum(pc.is_inf(values)).as_py() or 0) if pa.types.is_floating(values.type) else 0
+
+
+def _told(counts: Mapping[str, int], rows: int) -> str:
+    """Which columns hold infinity; empty where none does."""
+    return ", ".join(
+        f"{name!r} holds infinity in {count:,} of {rows:,} rows" for name, count in counts.items() if count
+    )
+
+
 def _call(spec: ModelSpec, x: Frame, y: Frame, params: Mapping[str, object], noted: tuple[str, ...]) -> Model:
     random.seed(spec.seed)
     np.random.seed(spec.seed % 2**32)
@@ -123,12 +150,16 @@ def _call(spec: ModelSpec, x: Frame, y: Frame, params: Mapping[str, object], not
     except MemoryError:
         raise  # the engine knows what to say of it
     except Exception as error:
+        given = x.arrow()
+        infinite = _told({name: _infinities(given.column(name)) for name in given.column_names}, len(given))
         raise UserCodeError(
             f"the trainer {spec.function.__name__!r} failed",
             code="MS-2210",
-            why="; ".join([one_line(error), *noted]),
+            why="; ".join([one_line(error), *filter(None, [infinite]), *noted]),
             origin=_line_of(error, spec),
-            fix="mend the trainer; mainspring logs shows what it printed",
+            fix="mend the trainer; mainspring logs shows what it printed"
+            if not infinite
+            else 'keep infinity out where rows come in (checks=[between(..., on_fail="quarantine")]), or mend it',
         ) from error
     if not isinstance(found, Model):
         raise UserCodeError(
@@ -157,17 +188,18 @@ def _kind(estimator: object) -> str:
     return type(estimator).__name__
 
 
-def _gives_scores(estimator: Any, rows: Any, shape: TrainingShape, spec: ModelSpec) -> None:
+def _gives_scores(estimator: Any, values: Any, shape: TrainingShape, spec: ModelSpec) -> None:
     """The model scores the columns it will be asked with: one number a row, a probability for a boolean label.
+
+    Rows with infinity in them are asked about apart: what cannot score those may be sound.
 
     Raises:
         UserCodeError: MS-2212.
+        DataError: MS-2800, it scores no row that holds infinity.
     """
-    problem = _missing_method(estimator, shape.task)
-    if not problem:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scikit-learn warns when it was fitted with names and is asked without
-            problem = _bad_scores(estimator, rows, shape)
+    infinite = np.isinf(values)
+    odd = infinite.any(axis=1)
+    problem = _missing_method(estimator, shape.task) or _bad_scores(estimator, values[~odd][:_SAMPLE], shape)
     if problem:
         raise UserCodeError(
             f"the model of trainer {spec.function.__name__!r} gives no scores",
@@ -175,6 +207,18 @@ def _gives_scores(estimator: Any, rows: Any, shape: TrainingShape, spec: ModelSp
             why=problem,
             origin=_line_of(None, spec),
             fix="return a fitted classifier for a boolean label, a regressor for a number; fit it on x.numpy()",
+        )
+    problem = _bad_scores(estimator, values[odd][:_SAMPLE], shape)
+    if problem:
+        counts = dict(zip(shape.columns, infinite.sum(axis=0).tolist(), strict=True))
+        worst = max(counts, key=counts.__getitem__)
+        raise DataError(
+            f"the model of trainer {spec.function.__name__!r} gives no scores for rows that hold infinity",
+            code="MS-2800",
+            why=f"{_told(counts, len(values))}; {problem}",
+            origin=_line_of(None, spec),
+            fix=f'keep infinity out where rows come in: checks=[between("{worst}", -1e300, 1e300, '
+            'on_fail="quarantine")], or train what takes it, as gradient boosting does',
         )
 
 
@@ -185,11 +229,16 @@ def _missing_method(estimator: Any, task: str) -> str:
 
 
 def _bad_scores(estimator: Any, rows: Any, shape: TrainingShape) -> str:
+    """What is wrong with the scores of some rows, empty when nothing is or there is no row."""
     classes = [float(item) for item in getattr(estimator, "classes_", (0, 1))] if shape.task == "binary" else [0.0, 1.0]
     if classes != [0.0, 1.0]:
         return f"it knows the classes {classes}, not 0 and 1"
+    if not len(rows):
+        return ""
     try:
-        scores = native_scores(estimator, rows, shape.task)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # scikit-learn warns when it was fitted with names and is asked without
+            scores = native_scores(estimator, rows, shape.task)
     except Exception as error:  # an estimator may raise anything when it is asked
         return f"asked for {len(rows)} rows of {len(shape.columns)} columns it raises {one_line(error)}"
     if scores.shape != (len(rows),):

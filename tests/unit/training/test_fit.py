@@ -159,6 +159,58 @@ def test_a_label_of_one_class_is_refused_before_the_trainer_is_called(tmp_path, 
     assert error.fix == f"bring rows of both classes{fix}"
 
 
+def with_infinity(column, places, task="binary"):
+    table = frame_like(600, task=task).arrow()
+    values = table.column(column).to_numpy(zero_copy_only=False).copy()
+    values[places] = np.inf
+    return Frame(table.set_column(table.column_names.index(column), column, pa.array(values, from_pandas=False)))
+
+
+class Sums:
+    """Sound where its inputs are finite."""
+
+    classes_ = np.array([0, 1])
+
+    def predict(self, x):
+        return self.predict_proba(x)[:, 1]
+
+    def predict_proba(self, x):
+        odd = x[:, 0] * 0.0
+        return np.column_stack([0.5 - odd, 0.5 + odd])
+
+
+@pytest.mark.parametrize("places", [[500], [5, 599], list(range(480, 600))], ids=["sample", "beyond", "all"])
+def test_infinity_among_the_inputs_is_the_datas_fault_not_the_models(tmp_path, places):
+    error = refused(lambda x, y: Model(Sums()), tmp_path, DataError, frame=with_infinity(COLUMNS[0], places))
+    assert error.code == "MS-2800"
+    count = sum(place >= 480 for place in places)
+    assert (
+        f"'{COLUMNS[0]}' holds infinity in {count} of 120 rows; {count} of {count} scores are not finite" in error.why
+    )
+    assert f'between("{COLUMNS[0]}", -1e300, 1e300, on_fail="quarantine")' in error.fix
+
+
+def test_a_model_that_takes_infinity_is_trained_on_it(tmp_path):
+    booster = fitting(HistGradientBoostingClassifier(max_iter=5))
+    fit_with(booster, tmp_path, frame=with_infinity(COLUMNS[0], [3, 500, 599]))
+
+
+def test_a_trainer_that_fails_over_infinity_is_told_so(tmp_path):
+    def late(x, y):
+        return Model(LogisticRegression().fit(np.nan_to_num(x.numpy(), nan=0.0, posinf=np.inf), y.numpy()))
+
+    error = refused(late, tmp_path, frame=with_infinity(COLUMNS[0], [3]))
+    assert error.code == "MS-2210"
+    assert f"'{COLUMNS[0]}' holds infinity in 1 of 480 rows" in error.why
+    assert error.fix.startswith("keep infinity out")
+
+
+def test_an_infinite_label_is_refused_before_the_trainer_is_called(tmp_path):
+    frame = with_infinity(LABEL, [3, 400], "regression")
+    error = refused(fitting(None), tmp_path, DataError, frame=frame, task="regression")
+    assert (error.code, error.why.partition(",")[0]) == ("MS-2801", "it is in 2 of 600 rows")
+
+
 def test_too_few_rows_are_refused(tmp_path):
     assert refused(fitting(None), tmp_path, DataError, frame=frame_like(40)).code == "MS-2203"
 

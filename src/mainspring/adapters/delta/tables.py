@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import re
+import secrets
 import shutil
 import threading
 import time
@@ -55,6 +56,9 @@ _LARGE = 128 << 20
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+_DROPPED = ".dropped"  # where folders of dropped tables are while they are deleted
 
 
 def _guarded(
@@ -151,7 +155,8 @@ class DeltaTables:
     def tables(self, below: str = "") -> tuple[str, ...]:
         """The names of all tables, or of those below a name, sorted."""
         logs = (self._root / below).glob("*/**/_delta_log")
-        return tuple(sorted(str(log.parent.relative_to(self._root)) for log in logs))
+        names = (log.parent.relative_to(self._root) for log in logs)
+        return tuple(sorted(str(name) for name in names if name.parts[0] != _DROPPED))
 
     @_guarded
     def version(self, table: str) -> int | None:
@@ -452,9 +457,13 @@ class DeltaTables:
         self._open.pop(table, None)
         self._heads.pop(table, None)
         self._synced.pop(table, None)
-        folder = self._folder(table)
+        folder, gone = self._folder(table), self._root / _DROPPED
         if folder.exists():
-            shutil.rmtree(folder)
+            gone.mkdir(parents=True, exist_ok=True)
+            # In one step: who is killed while files are deleted leaves no half of a table, which nobody could open.
+            os.rename(folder, gone / secrets.token_hex(8))
+        for left in gone.glob("*"):
+            shutil.rmtree(left, ignore_errors=True)  # another one may do so, too; and the next drop does
 
     def _faults(self) -> tuple[type[Exception], ...]:
         """What a driver raises."""

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError
 from mainspring.features.calculate import kept, native, runner_of
+from mainspring.features.decimals import to_scale
 from mainspring.features.online.plan import ReadPlan, compile_plan
 from mainspring.features.online.sampled import Calculations, SampledPlan, Samples
 from mainspring.features.selection import Calculation, Selection
@@ -211,7 +212,7 @@ def _decimal(value: Any, kind: ColumnType) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
         raise TypeError
     given = Decimal(str(value))
-    found = given.quantize(Decimal(1).scaleb(-kind.scale))
+    found = to_scale(given, kind.scale)
     if found != given:
         raise ValueError
     return str(found)

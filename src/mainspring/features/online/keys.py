@@ -15,6 +15,7 @@ from typing import Any
 
 from mainspring.declare.record import FieldSpec, Kind
 from mainspring.errors import DataError
+from mainspring.features.decimals import EXACT
 
 __all__ = ["KeyPacker", "column_packer", "key_packer", "packed_columns", "view_prefix"]
 
@@ -53,7 +54,7 @@ def key_packer(view_id: int, keys: Sequence[FieldSpec], *, nulls: bool = False) 
         for name, packer in parts:
             try:
                 found.append(packer(row[name]))
-            except (KeyError, TypeError, AttributeError, OverflowError, struct.error) as error:
+            except (KeyError, TypeError, AttributeError, OverflowError, UnicodeEncodeError, struct.error) as error:
                 null = _null(name, row, nulls, error)
         if null:
             return prefix
@@ -84,7 +85,7 @@ def column_packer(view_id: int, key: FieldSpec, *, nulls: bool = False) -> Calla
     def packed(column: Sequence[Any]) -> list[bytes]:
         try:
             return [heads[len(text)] + text for text in map(str.encode, column)]
-        except (TypeError, IndexError):  # one is null, no text, or long
+        except (TypeError, IndexError, UnicodeEncodeError):  # one is null, no text, or long
             return [pack({name: value}) for value in column]
 
     return packed
@@ -102,7 +103,7 @@ def _one_text(prefix: bytes, name: str, nulls: bool) -> KeyPacker:
     def pack(row: Mapping[str, Any]) -> bytes:
         try:
             text: bytes = row[name].encode()
-        except (KeyError, AttributeError) as error:
+        except (KeyError, AttributeError, UnicodeEncodeError) as error:  # a lone surrogate is no text
             _null(name, row, nulls, error)
             return prefix
         try:
@@ -135,7 +136,9 @@ def _bytes(value: bytes) -> bytes:
 
 
 def _decimal(value: Decimal) -> bytes:
-    data = str(value.normalize()).encode()
+    if not value.is_finite():
+        raise TypeError(value)
+    data = str(EXACT.normalize(EXACT.plus(value))).encode()  # plus: -0 is 0
     return _LENGTH.pack(b"d", len(data)) + data
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import sys
@@ -142,6 +143,16 @@ def _schema_of(check: Check) -> Any:
     return _plain(check.schema if check.schema is not None else dereference(check.reference))
 
 
+def _telling(schema: Any) -> Any:
+    """A schema that names the rows which break it, where it would drop them and say nothing (``drop_invalid_rows``)."""
+    if not any(part.drop_invalid_rows for part in (schema, *(schema.columns or {}).values())):
+        return schema
+    told = copy.deepcopy(schema)
+    for part in (told, *(told.columns or {}).values()):
+        part.drop_invalid_rows = False
+    return told
+
+
 def _is_polars(schema: object) -> bool:
     return "polars" in type(schema).__module__
 
@@ -149,11 +160,13 @@ def _is_polars(schema: object) -> bool:
 def conformity(check: Check, table: pa.Table) -> Conformity:
     """Run a schema on a batch, lazily: all that is wrong is found at once. What it would change is not taken over.
 
+    Rows that it would drop are rows that fail it.
+
     Raises:
         DataError: MS-2182, the schema cannot be applied.
         UserCodeError: MS-2024, it is not where it was.
     """
-    schema = _schema_of(check)
+    schema = _telling(_schema_of(check))
     polars = _is_polars(schema)
     frame = pl.from_arrow(table) if polars else table.to_pandas()
     try:

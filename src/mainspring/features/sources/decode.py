@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from mainspring.declare.record import ColumnType, Kind
+from mainspring.features.decimals import EXACT, to_scale
 from mainspring.features.ingest import REASON, Prepared, prepare
 from mainspring.features.log import SourceTable, record_schema
 from mainspring.features.quality.rowwise import Known, nothing_known
@@ -139,7 +140,7 @@ def _naive(micros: int) -> datetime:
 
 def _scaled(value: str, kind: Mapping[str, Any]) -> Decimal:
     unscaled = int.from_bytes(base64.b64decode(value), "big", signed=True)
-    return Decimal(unscaled).scaleb(-int(kind["parameters"]["scale"]))
+    return Decimal(unscaled).scaleb(-int(kind["parameters"]["scale"]), EXACT)
 
 
 # Debezium's Timestamp and MicroTimestamp are of columns without a zone; Connect's Timestamp is a moment.
@@ -190,7 +191,7 @@ def _decimal(value: Any, kind: ColumnType, zone: str | None) -> Decimal:
     number = Decimal(value)
     if not number.is_finite() or number.copy_abs() >= Decimal(10) ** (kind.precision - kind.scale):
         raise _UnfitError
-    if number != round(number, kind.scale):
+    if number != to_scale(number, kind.scale):
         raise _UnfitError
     return number
 

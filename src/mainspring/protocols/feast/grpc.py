@@ -76,7 +76,8 @@ class _Answers:
             raise Fault(404, f"{error.what}; {error.fix}") from error
         given = {**asked.entities, **asked.request_context}
         entities = _entities(given, keys)
-        found: FeastRows = await asyncio.to_thread(self._store.read, features, entities)
+        service = asked.feature_service if asked.WhichOneof("kind") == "feature_service" else None
+        found: FeastRows = await asyncio.to_thread(self._store.read, features, entities, service)
         return await asyncio.to_thread(_answer, asked, given, found, len(entities))
 
     def _features(self, asked: Any) -> Sequence[str]:

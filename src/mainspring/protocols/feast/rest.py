@@ -75,8 +75,16 @@ class FeastStore(Protocol):
     def service(self, name: str) -> Sequence[str] | None:
         """The features of a feature service; None when there is none of that name."""
 
-    def read(self, features: Sequence[str], entities: Sequence[Mapping[str, object]]) -> FeastRows:
-        """The features of entities, now."""
+    def read(
+        self, features: Sequence[str], entities: Sequence[Mapping[str, object]], service: str | None = None
+    ) -> FeastRows:
+        """The features of entities, now.
+
+        Args:
+            features: their references.
+            entities: the keys of each, and what else a request carries.
+            service: the feature service that was asked for; None where features were, by their names.
+        """
 
     def sources(self) -> Sequence[str]:
         """The names of the sources that rows are pushed to."""
@@ -166,7 +174,7 @@ class _Routes:
             features = self._features(asked)
             keys = self._keys(features)
             entities = _entities(asked.entities, keys)
-            found: FeastRows = await self._run(self._store.read, features, entities)
+            found: FeastRows = await self._run(self._store.read, features, entities, asked.feature_service)
         except _FeastError as error:
             return _refused(error)
         except DataError as error:

@@ -13,6 +13,7 @@ from mainspring.declare.model import Endpoint
 from mainspring.declare.on_demand import FeatureService, OnDemand, OnDemandFeature
 from mainspring.declare.record import ColumnType
 from mainspring.errors import UsageError
+from mainspring.features.log import SourceTable
 from mainspring.features.online.materialise import materialise
 from mainspring.features.online.named import NamedFeatures
 from mainspring.features.vector_index.search import NearestRequest, VectorIndexSearcher
@@ -39,7 +40,7 @@ class FeastFeatures:
         services: the project's ports.
         plan: the app's graph.
         views: the views that are kept online.
-        sources: the names of the sources that rows are pushed to.
+        sources: the sources that rows are pushed to, by name.
         push: writes rows to a source.
         metrics: where reads are counted.
     """
@@ -49,7 +50,7 @@ class FeastFeatures:
         services: Services,
         plan: Plan,
         views: Mapping[str, View],
-        sources: Sequence[str],
+        sources: Mapping[str, SourceTable],
         push: Push,
         metrics: Metrics,
     ) -> None:
@@ -58,7 +59,7 @@ class FeastFeatures:
         nodes = [*plan.of_kind("feature_view"), *plan.of_kind("on_demand")]
         declared = {node.name: cast("FeatureView | OnDemand", node.declaration) for node in nodes}
         self._named = NamedFeatures(services.online, self._views, declared)
-        self._sources = tuple(sources)
+        self._sources = sources
         self._push = push
         self._of_service = {
             node.name: _references(spec_of(spec_of(cast(Endpoint, node.declaration)).model).inputs)
@@ -67,9 +68,7 @@ class FeastFeatures:
             node.name: _references(spec_of(cast(FeatureService, node.declaration)).inputs)
             for node in plan.of_kind("feature_service")
         }
-        names = {references: name for name, references in self._of_service.items()}
-        self._counts = {references: count_reads(metrics, plan.app, name) for references, name in names.items()}
-        self._uncalled = count_reads(metrics, plan.app, _UNCALLED)
+        self._counts = {name: count_reads(metrics, plan.app, name) for name in (*self._of_service, _UNCALLED)}
 
     def keys(self, features: Sequence[str]) -> Mapping[str, ColumnType]:
         """The entity keys of these features."""
@@ -79,12 +78,14 @@ class FeastFeatures:
         """The features of a feature service, or those that an endpoint's model is given."""
         return self._of_service.get(name)
 
-    def read(self, features: Sequence[str], entities: Sequence[Mapping[str, object]]) -> FeastRows:
-        """The features of entities, now."""
+    def read(
+        self, features: Sequence[str], entities: Sequence[Mapping[str, object]], service: str | None = None
+    ) -> FeastRows:
+        """The features of entities, now; counted as the service's that was asked for, not as one of equal features."""
         named = self._named.find(features)
         found = named.plan.read_dated(entities, now_us())
         statuses = {view: [one.get(view, "") for _, one, _ in found] for view in (found[0][1] if found else ())}
-        self._counts.get(tuple(features), self._uncalled)(statuses)
+        self._counts[service or _UNCALLED](statuses)
         place = {name: number for number, name in enumerate(named.plan.references)}
         places = [place[column.view, column.feature] for column in named.columns]
         return FeastRows(
@@ -97,7 +98,7 @@ class FeastFeatures:
 
     def sources(self) -> Sequence[str]:
         """The sources that rows are pushed to."""
-        return self._sources
+        return tuple(self._sources)
 
     def push(self, source: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows to a source's log, then online."""
@@ -109,8 +110,10 @@ class FeastFeatures:
 
     def materialise(self, views: Sequence[str]) -> None:
         """Bring the online store up to the views' logs."""
-        for name in views:
-            materialise(self._views[name], self._services.tables, self._services.online, now_us=now_us())
+        tables, online = self._services.tables, self._services.online
+        for view in (self._views[name] for name in views):
+            source = None if view.decorated else self._sources[view.sources[0]]
+            materialise(view, tables, online, now_us=now_us(), source=source)
 
 
 def _references(inputs: Sequence[object]) -> tuple[str, ...]:

@@ -98,7 +98,7 @@ def bring(services: Services, view: View, source: SourceTable, now_us: int) -> N
         return
     version = update_view(services.tables, view, source, at).version
     if view.online:
-        materialise(view, services.tables, services.online, version.version, now_us=now_us)
+        materialise(view, services.tables, services.online, version.version, now_us=now_us, source=source)
 
 
 def _called(view: View) -> str:

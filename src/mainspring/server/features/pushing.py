@@ -112,6 +112,10 @@ class Pushing:
                     bring(self._services, view, at.source, now_us())
                     at.views = (*at.views, view)
 
+    def followed(self) -> list[View]:
+        """The views of declared aggregates that are brought up, with those of other definitions."""
+        return [view for at in self._sources.values() for view in at.views]
+
     # -- a push ---------------------------------------------------------------------------------------------------
 
     def push(

@@ -196,7 +196,9 @@ class FeatureStore:
             raise _unknown("feature view", name, self._views)
         self._settle()
         tables, online = self._services.tables, self._services.online
-        return materialise(self._views[name], tables, online, now_us=now_us(), full=full)
+        found = self._views[name]
+        source = None if found.decorated else sources_of(self.plan)[found.sources[0]]
+        return materialise(found, tables, online, now_us=now_us(), source=source, full=full)
 
     def close(self) -> None:
         """Bring what was pushed here into the tables, and let go of files and connections."""

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.errors import MainspringError
-from mainspring.features.definitions import at_home, kept_reads
+from mainspring.features.definitions import Reads, at_home, kept_reads
 from mainspring.features.log import SourceTable
 from mainspring.features.unused import Unused, drop_online, kept_online, online_subject, sweep, unused_of
 from mainspring.features.vector_index.mark import forget_mark
 from mainspring.features.view import View
 from mainspring.plan.graph import Plan
+from mainspring.ports.catalog import Catalog
 from mainspring.ports.vector_store import VectorStore
 from mainspring.server.features.vector_indexes import owner_of, shapes_of
 from mainspring.training.versions import KIND
 
-__all__ = ["sweep_unused", "unused_in"]
+__all__ = ["reads_answering", "sweep_unused", "unused_in"]
 
 _COLLECTION = "/vector_collection/"
 
@@ -96,14 +97,26 @@ def _used(services: Services, plan: Plan, views: Mapping[str, View], served: Map
     numbers = {view.id for view in views.values() if view.online}
     catalog = services.catalog
     for node in plan.of_kind("model"):
-        named = [catalog.entity_by_id(alias.entity_id) for alias in catalog.aliases(KIND, node.name)]
-        loaded = [catalog.entity(KIND, node.name, number) for number in served.get(node.name, ())]
-        digests = {str(one.spec.get("reads", "")) for one in (*named, *loaded) if one is not None and one.kind == KIND}
-        for content in digests - {""}:
-            reads = kept_reads(catalog, node.name, content)
-            if reads is not None:
-                numbers |= {pick.view.id for pick in at_home(catalog, reads).selection.picks}
+        for reads in reads_answering(catalog, node.name, served.get(node.name, frozenset())):
+            numbers |= {pick.view.id for pick in at_home(catalog, reads).selection.picks}
     return frozenset(map(online_subject, numbers))
+
+
+def reads_answering(catalog: Catalog, model: str, served: Set[int] = frozenset()) -> Iterator[Reads]:
+    """What the versions of a model read that have an alias, or answer in this process.
+
+    Args:
+        catalog: where it is on record.
+        model: the model's name.
+        served: versions that answer here.
+    """
+    named = [catalog.entity_by_id(alias.entity_id) for alias in catalog.aliases(KIND, model)]
+    loaded = [catalog.entity(KIND, model, number) for number in served]
+    digests = {str(one.spec.get("reads", "")) for one in (*named, *loaded) if one is not None and one.kind == KIND}
+    for content in digests - {""}:
+        reads = kept_reads(catalog, model, content)
+        if reads is not None:
+            yield reads
 
 
 # -- vector indexes ---------------------------------------------------------------------------------------------------

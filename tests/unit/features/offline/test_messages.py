@@ -291,3 +291,26 @@ def test_two_runs_at_once(folder) -> None:
         extract(tables, source, topic, 100)
     assert caught.value.code == "MS-4223"
     assert held(tables, source, "id") == [(number,) for number in range(4)]
+
+
+class Account(Record):
+    id: int
+    balance: Decimal = Field(precision=38, scale=2)
+    at: datetime
+
+
+@pytest.mark.parametrize("unscaled", [10**38 - 1, 1 - 10**38, 12345678901234567890123456789012345678])
+def test_decimals_of_38_digits_come_to_the_last(unscaled: int) -> None:
+    account = SourceTable("accounts", fields_of(Account), "at")
+    balance = Decimal((int(unscaled < 0), tuple(map(int, str(abs(unscaled)))), -2))
+    kind = {"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal", "parameters": {"scale": "2"}}
+    columns = [{"field": "id", "type": "int64"}, {"field": "balance", **kind}, {"field": "at", "type": "string"}]
+    schema = {"type": "struct", "fields": [{"field": side, "fields": columns} for side in ("before", "after")]}
+    sent = base64.b64encode(unscaled.to_bytes(17, "big", signed=True)).decode()
+    row = {"id": 1, "at": "2026-01-01T00:00:00Z"}
+    plain = json.dumps({**row, "balance": str(balance)}).encode()
+    prepared = prepare_messages(account, [envelope("c", schema, after={**row, "balance": sent}), plain])
+    assert prepared.report == {}
+    assert prepared.rows.column("balance").to_pylist() == [balance, balance]
+    more = json.dumps({**row, "balance": f"{balance}1"}).encode()
+    assert prepare_messages(account, [plain, more]).rows.num_rows == 1, "one digit more than the column has"

@@ -29,6 +29,7 @@ from mainspring.features.view import Pick, view_of
 from mainspring.features.wal.commit import drain, log_of, rows_waiting
 from mainspring.features.wal.rows import drafted
 from mainspring.features.write import Changes, append_rows, ingest_batch
+from unit.features.offline import oracle
 
 SECOND = 1_000_000
 START = 1_600_000_000 * SECOND
@@ -203,6 +204,72 @@ def test_pushed_rows_are_not_the_files_to_take_away(project):
     project.read_files(("a", 3.0, 940, "3"), now=NOW + SECOND)
     project.publish(NOW + SECOND)
     assert project.both("a", NOW + SECOND)[0] == {"n": 2, "sum": 5.0, "recent": 2.0, "amount": 2.0}
+
+
+def expected(project, name, t):
+    """What a loop over the source's log says."""
+    found = []
+    for row in project.tables.read(project.source.log).to_pylist():
+        event, ingest = (int(row[at].timestamp() * SECOND) for at in ("_event_time", "_ingest_time"))
+        found.append(
+            oracle.Row(
+                row["customer"],
+                event,
+                ingest,
+                row["_seq"],
+                {"amount": row["amount"]},
+                row["_deleted"],
+                id=row["number"] if project.source is NAMED else None,
+                retracts=row.get("_retracts"),
+            )
+        )
+    windowed = oracle.in_window(found, name, t, 600 * SECOND, versioned=project.source is NAMED)
+    recent = oracle.newest(found, name, t).values.get("amount")
+    total_of = sum(row.values["amount"] for row in windowed) if windowed else None
+    return {"n": len(windowed), "sum": total_of, "recent": recent, "amount": recent}
+
+
+def test_a_pushed_event_whose_correction_by_a_file_is_withdrawn_is_what_was_pushed(project):
+    project.read_files(("a", 1.0, 900, "1"))
+    project.push(("a", 2.0, 950, "2"))
+    pushed = project.both("a", NOW)[0]
+    stages = [
+        [("a", 1.0, 900, "1"), ("a", 7.0, 950, "2")],  # the file has another amount for the event
+        [("a", 1.0, 900, "1"), ("a", 8.0, 960, "2")],  # and another moment
+        [("a", 1.0, 900, "1"), ("b", 8.0, 960, "2")],  # and another entity
+        [("a", 1.0, 900, "1")],  # and then nothing of it
+    ]
+    for step, given in enumerate(stages, 1):
+        now = NOW + step * SECOND
+        project.read_files(*given, now=now)
+        project.publish(now)
+        for name in "ab":
+            assert project.both(name, now)[0] == expected(project, name, now), (step, name)
+    assert project.both("a", now)[0] == pushed
+    project.push(("a", 5.0, 955, "2"), now=now + SECOND)
+    assert project.both("a", now + SECOND)[0] == expected(project, "a", now + SECOND)
+
+
+@pytest.mark.parametrize("seed", [3, 103])
+def test_files_and_pushes_of_the_same_events_are_what_a_loop_says(project, seed):
+    chance = random.Random(seed)
+    for step in range(7):
+        now = NOW + step * SECOND
+
+        def some(most):
+            moments = [900, 905, 905, 910, 2000]
+            return [
+                (chance.choice("ab"), float(chance.randint(1, 3)), chance.choice(moments), str(chance.randint(0, 3)))
+                for _ in range(chance.randint(1, most))
+            ]
+
+        if chance.random() < 0.5:
+            project.read_files(*{row[3]: row for row in some(4)}.values(), now=now)
+            project.publish(now)
+        else:
+            project.push(*some(2), now=now)
+        for name in "ab":
+            assert project.both(name, now)[0] == expected(project, name, now), (step, name)
 
 
 def test_an_event_that_moves_to_another_moment_and_entity(tmp_path):

@@ -352,6 +352,27 @@ def test_what_a_function_returns_is_held_against_its_declaration(tmp_path):
         assert "row 0" in caught.value.what
 
 
+class Balance(Record):
+    balance: Decimal = Field(precision=38, scale=2)
+
+
+def test_decimals_of_38_digits_go_through_a_function_to_the_last():
+    other = App("exact")
+    digits = "123456789012345678901234567890123456"
+
+    @other.on_demand(n=other.request(int))
+    def exact(n: int) -> Balance:
+        return Balance(balance=Decimal(f"{digits}.{n}"))
+
+    plan = compile_selection(
+        SimpleNamespace(get_many=lambda keys: []), selection_of([exact], {}), functions_of([exact])
+    )
+    assert list(plan.read_one({"n": 25}, START)[0]) == [f"{digits}.25"]
+    with pytest.raises(DataError) as caught:
+        plan.read_one({"n": 255}, START)
+    assert caught.value.code == "MS-2162"
+
+
 def test_one_name_in_a_request_has_one_type():
     other = App("other")
 

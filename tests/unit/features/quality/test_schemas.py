@@ -34,6 +34,15 @@ TAME = pa.DataFrameSchema({{"wind": pa.Column(pl.Float64, pa.Check(tame), nullab
 WHOLE = pa.DataFrameSchema({{"wind": pa.Column(pl.Int64, nullable=True), "gust": pa.Column(pl.Float64)}}, name="WHOLE")
 ONCE = pa.DataFrameSchema({{"origin": pa.Column(str, unique=True)}}, name="ONCE")
 
+WHOLE_DROPS = pa.DataFrameSchema({{"wind": pa.Column(pl.Float64, pa.Check.ge(0))}}, drop_invalid_rows=True)
+COLUMN_DROPS = pa.DataFrameSchema({{"wind": pa.Column(pl.Float64, pa.Check.ge(0), drop_invalid_rows=True)}})
+
+class ModelDrops(pa.DataFrameModel):
+    wind: float = pa.Field(ge=0)
+
+    class Config:
+        drop_invalid_rows = True
+
 class Blown(pa.DataFrameModel):
     origin: str = pa.Field(isin=["JFK", "LGA"])
     wind: float = pa.Field(ge=0, nullable=True)
@@ -46,6 +55,7 @@ class Reading(Record):
 
 
 USED = "from wind_schemas import TAME, WHOLE, ONCE, Blown\nfrom mainspring import conforms\n"
+USED += "from wind_schemas import WHOLE_DROPS, COLUMN_DROPS, ModelDrops\n"
 
 
 @pytest.fixture
@@ -129,6 +139,30 @@ def test_another_limit_in_the_code_of_a_schema_is_another_check(weather):
     assert after.digest != before.digest
     weather.apply()
     assert weather.held("source", "weather") == [("JFK", 10.0), ("LGA", 20.0)]
+
+
+@pytest.mark.parametrize("schema", ["WHOLE_DROPS", "COLUMN_DROPS", "ModelDrops"])
+def test_rows_that_a_schema_would_drop_fail_it(weather, schema):
+    weather.files(GOOD + "EWR,-1,2013-01-01 04:00:00\n")
+    declared(weather, f'conforms({schema}, on_fail="quarantine")')
+    weather.apply()
+    assert [name for name, _ in weather.held("source", "weather")] == ["JFK", "LGA"]
+    assert sum(weather.aside("source", "weather").values()) == 1
+    held = getattr(sys.modules["wind_schemas"], schema)
+    parts = (held, *held.columns.values()) if schema != "ModelDrops" else (held.to_schema(),)
+    assert any(part.drop_invalid_rows for part in parts), "the user's own schema stays as it was"
+    declared(weather, schema)
+    with pytest.raises(DataError):
+        weather.apply()
+
+
+def test_a_schema_of_pandas_that_drops_rows_tells_of_them():
+    pandas_schemas = importlib.import_module("pandera.pandas")
+    column = pandas_schemas.Column(float, pandas_schemas.Check.ge(0))
+    schema = pandas_schemas.DataFrameSchema({"wind": column}, drop_invalid_rows=True)
+    found = conformity(conforms(schema), pa.table({"wind": [1.0, -1.0, 2.0]}))
+    assert [reason is None for reason in found.reasons.to_pylist()] == [True, False, True]
+    assert found.of_batch == ()
 
 
 def test_a_view_takes_a_schema_too(weather):
