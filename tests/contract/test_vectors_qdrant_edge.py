@@ -1,5 +1,6 @@
 """Qdrant's embedded engine, against the contract of the vector store."""
 
+import collections
 import sys
 
 import pytest
@@ -50,6 +51,25 @@ class TestQdrantEdge(VectorStoreContract):
     @pytest.fixture
     def program(self, place):
         return PROGRAM.format(place=str(place))
+
+
+def test_a_disk_without_room_refuses_a_write_before_the_kernel_ends_the_process(store, monkeypatch):
+    """The engine's mapped files end the process (SIGBUS) where the disk is full: that must not be tried."""
+    vectors = clustered(3, 8)
+    store.create("library", schema_of(8))
+    points = [Point(id_of(number), vector, {}, "") for number, vector in enumerate(vectors)]
+    store.upsert("library", points[:1])
+    usage = collections.namedtuple("usage", "free")
+    with monkeypatch.context() as full:
+        full.setattr("mainspring.adapters.qdrant_edge.problems.shutil.disk_usage", lambda folder: usage(16_000_000))
+        with pytest.raises(StoreError) as caught:
+            store.upsert("library", points[1:])
+        assert (caught.value.code, "16 MB are free" in caught.value.why) == ("MS-4101", True)
+        assert store.count("library") == 1
+        assert len(store.search("library", Query(dense=vectors[0], k=1)).hits) == 1
+        store.delete("library", [id_of(0)])  # what nobody may see any more goes in any case
+    assert store.upsert("library", points[1:]) == 2
+    assert store.count("library") == 2
 
 
 def test_its_adapter_names_it(store):

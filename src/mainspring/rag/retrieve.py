@@ -135,7 +135,8 @@ class IndexSearcher:
                 fix=f"mainspring run index/{self.shape.name}",
             )
         version = next((item for item in self.manifest.versions(self.shape.name) if item.version == wanted), None)
-        if version is None or version.state not in ("live", "retired", "evaluating"):
+        # What the alias leads to answers whatever its state: that is written a moment after the alias.
+        if version is None or (number is not None and version.state not in ("live", "retired", "evaluating")):
             raise UsageError(
                 f"index {self.shape.name!r} has no version {wanted} that can be asked",
                 code="MS-2433",

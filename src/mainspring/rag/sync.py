@@ -33,6 +33,8 @@ Progress = Callable[[str, int, int], None]
 
 _BATCH = 64
 _CHUNK = 1 << 20
+_TORN = "changed while it was read"
+"""Noted in place of the hash: no content has it, so the next sync reads the file again."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -211,10 +213,21 @@ class _OneFolder:
         if old is not None and (item.content or "") == old.content_hash and self._current(old):
             return item, None
         try:
-            return item, self._parsed(item)
+            read = self._parsed(item)
         except StoreError as error:  # between its hash and now it was deleted, or locked: the next sync sees which
             item = dataclasses.replace(item, content=f"{UNREADABLE}{error.why}")
             return item, self._parsed(item)
+        if item.content is not None and not self._still(item.found):
+            item = dataclasses.replace(item, content=_TORN)
+        return item, read
+
+    def _still(self, found: Found) -> bool:
+        """Whether a file is what was listed; if not, its hash and its text may be of different contents."""
+        try:
+            state = os.stat(self.folder.folder / found.path)
+        except OSError:
+            return False
+        return (state.st_size, state.st_mtime_ns) == (found.size, found.mtime_ns)
 
     def _current(self, row: DocumentRow) -> bool:
         """Whether the parser would say of this content what it said."""

@@ -121,6 +121,7 @@ def bring_up(
         shape.name, folders, ports.manifest, ports.objects, ports.parser, now=ports.now, progress=progress
     )
     rows = ports.manifest.documents(shape.name)
+    _settle(shape.name, ports.manifest, ports.now())
     target, chunker, cut = _target(shape, rows, ports)
     live = ports.manifest.live(shape.name)
     notes: list[str] = []
@@ -155,6 +156,7 @@ def roll_back(index: str, manifest: Manifest, store_name: str, *, by: str, at_us
     Raises:
         UsageError: MS-2435, there is no version to go back to; StoreError: MS-4270, somebody else moved it meanwhile.
     """
+    _settle(index, manifest, at_us)
     versions = {item.version: item for item in manifest.versions(index)}
     live = manifest.live(index)
     before = [
@@ -322,12 +324,20 @@ def _go_live(
 def _swap(version: IndexVersion, live: int | None, manifest: Manifest, by: str, at_us: int, reason: str) -> None:
     if not manifest.set_live(version.index, version.version, was=live, by=by, at_us=at_us, reason=reason):
         raise _moved_meanwhile(version.index)
-    manifest.change_version(
-        msgspec.structs.replace(version, state="live", live_us=at_us, retired_us=None), version.state
-    )
-    for other in manifest.versions(version.index):
-        if other.version == live:
-            manifest.change_version(msgspec.structs.replace(other, state="retired", retired_us=at_us), other.state)
+    _settle(version.index, manifest, at_us)
+
+
+def _settle(index: str, manifest: Manifest, at_us: int) -> None:
+    """Let the versions' states say what the alias says: it moves first, and a kill may come between."""
+    live = manifest.live(index)
+    for version in manifest.versions(index):
+        if version.version == live and version.state != "live":
+            changed = msgspec.structs.replace(version, state="live", live_us=at_us, retired_us=None)
+        elif version.version != live and version.state == "live":
+            changed = msgspec.structs.replace(version, state="retired", retired_us=at_us)
+        else:
+            continue
+        manifest.change_version(changed, version.state)
 
 
 def _drop_spare(index: str, live: int, ports: IndexPorts) -> None:

@@ -367,6 +367,67 @@ def test_another_embedder_under_traffic_fails_no_question_and_mixes_no_models(li
     assert {version for version, _, _ in seen} == {1, 2}
 
 
+class Between:
+    """A manifest that lets something happen between the alias's move and the states that follow it."""
+
+    def __init__(self, inner, then) -> None:
+        self._inner, self._then = inner, then
+
+    def __getattr__(self, name: str):
+        return getattr(self._inner, name)
+
+    def set_live(self, index: str, version: int, **how) -> bool:
+        moved = self._inner.set_live(index, version, **how)
+        self._then()
+        return moved
+
+
+def test_a_question_between_the_alias_and_the_states_is_answered(library: Library) -> None:
+    library.write(otter=about("otter"))
+    library.sync()
+    answered = []
+    plain = library.ports
+
+    def ask() -> None:
+        searcher = IndexSearcher(
+            IndexShape("library"), plain.manifest, plain.objects, plain.store, lambda version: library.embedder
+        )
+        answered.append(searcher.search(SearchRequest("otter", k=1), ANYONE).version)
+
+    library.ports = dataclasses.replace(plain, manifest=Between(plain.manifest, ask))
+    library.sync(IndexShape("library", tokens=64))
+    assert answered == [2]
+
+
+def test_a_stop_between_the_alias_and_the_states_is_mended_by_the_next_sync_or_rollback(library: Library) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill() -> None:
+        raise Killed
+
+    def states() -> dict[int, str]:
+        return {item.version: item.state for item in library.ports.manifest.versions("library")}
+
+    library.write(otter=about("otter"))
+    library.sync()
+    other = IndexShape("library", tokens=64)
+    plain = library.ports
+    library.ports = dataclasses.replace(plain, manifest=Between(plain.manifest, kill))
+    with pytest.raises(Killed):
+        library.sync(other)
+    assert (plain.manifest.live("library"), states()) == (2, {1: "live", 2: "building"})
+    assert library.found("otter", k=1) == ["otter"]
+    library.ports = plain
+    report = library.sync(other)
+    assert (report.version, report.moved, states()) == (2, False, {1: "retired", 2: "live"})
+    with pytest.raises(Killed):
+        roll_back("library", Between(plain.manifest, kill), "qdrant_edge", by="ada", at_us=library.now())
+    assert states() == {1: "retired", 2: "live"}
+    assert roll_back("library", plain.manifest, "qdrant_edge", by="ada", at_us=library.now()) == 2, "back, not on"
+    assert states() == {1: "retired", 2: "live"}
+
+
 class Sorting:
     """A reranker that likes long texts and remembers what it was shown; or one that is late."""
 

@@ -219,6 +219,35 @@ def test_a_file_that_vanishes_while_it_is_read_holds_nothing_up(shelf: Shelf, ac
     assert set(shelf.rows()) == {"a.md", "c.md"}
 
 
+def test_a_file_that_is_caught_half_written_is_read_again_although_its_content_is_as_before(shelf: Shelf) -> None:
+    shelf.write(otter="the whole text")
+    shelf.parser.before = lambda path: path.write_text("the wh")
+    shelf.sync()
+    assert shelf.text("otter.md") == "the wh"
+    shelf.parser.before = lambda path: None
+    shelf.write(otter="the whole text")
+    shelf.sync()
+    assert (shelf.text("otter.md"), shelf.parser.read) == ("the whole text", ["otter.md"])
+    shelf.sync()
+    assert shelf.parser.read == []
+
+
+def test_a_file_that_goes_on_growing_is_read_at_each_sync_until_it_stops(shelf: Shelf) -> None:
+    def grow(path: Path) -> None:
+        with path.open("a") as file:
+            file.write("more\n")
+
+    shelf.write(log="begun\n")
+    shelf.parser.before = grow
+    for lines in (2, 3):
+        assert shelf.sync().documents == 1
+        assert len(shelf.text("log.md").splitlines()) == lines
+    shelf.parser.before = lambda path: None
+    shelf.sync()
+    assert shelf.sync().quarantined == {}
+    assert shelf.parser.read == []
+
+
 def test_a_file_whose_name_is_no_utf_8_is_a_document_like_any_other(shelf: Shelf) -> None:
     name = os.fsdecode(b"gr\xf6\xdfe.md")
     (shelf.folder / name).write_text("one")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from mainspring.adapters.qdrant_edge.filters import having, key_of, native, shadow_of, shadowed
 from mainspring.adapters.qdrant_edge.legs import EdgeLegs, shown, wanted
 from mainspring.adapters.qdrant_edge.optimizing import optimized_apart
-from mainspring.adapters.qdrant_edge.problems import turned
+from mainspring.adapters.qdrant_edge.problems import check_room, turned
 from mainspring.adapters.qdrant_edge.settings import QdrantEdgeSettings
 from mainspring.lazy import lazy
 from mainspring.ports.vector_store import (
@@ -57,6 +57,8 @@ __all__ = ["EdgeIndex", "made_shard"]
 
 _VERSION = "_version"
 _BATCH = 1_000
+_KEYS = 1_000
+"""Bytes that a payload has beside its text."""
 _CURRENT = "current"
 _FILTERS, _WRITTEN = 256, 2_000
 """Filters that are kept ready, and how long one of them may be, written out."""
@@ -202,9 +204,12 @@ class EdgeIndex:
             edge.Point(id, self._vectors(point, vector.tolist()), self._payload(point, version))
             for (id, point), vector in zip(distinct.items(), vectors, strict=True)
         ]
+        given = list(distinct.values())
         written = 0
         for start in range(0, len(ready), _BATCH):
             batch = ready[start : start + _BATCH]
+            texts = sum(len(point.text or "") for point in given[start : start + _BATCH])
+            check_room(self._folder, len(batch) * (self.schema.dims * 4 + _KEYS) + 4 * texts)
             with self._write() as shard:
                 if version is not None:
                     newer = _newer(shard, [str(point.id) for point in batch], version)
