@@ -93,6 +93,7 @@ def build(services: Services, variant: Variant, *, epoch: int, told: Told) -> Im
         DataError: MS-2750; ServiceError: MS-4080 to MS-4085; StoreError: as the stores raise.
     """
     settings, project, store = services.settings, services.project, image_store(services)
+    store.sweep()
     runs = run_settings(settings)
     lock = kept_lock(project, store)
     source = base_registry(settings)
@@ -113,7 +114,7 @@ def build(services: Services, variant: Variant, *, epoch: int, told: Told) -> Im
         if note := bytecode_note(platform):
             notes.append(note)
         own = [deps, *models.values(), shared.release(release), app]
-        manifest = manifest_of(base, own, _spec(architecture, runs, lock, release, epoch), variant)
+        manifest = manifest_of(base, own, _spec(platform, runs, lock, release, epoch), variant)
         digests = {name: layer.diff_id for name, layer in models.items()}
         digest = manifest.described.digest
         parts = distributions(wheels, store)
@@ -213,14 +214,15 @@ def environment_of(runs: Settings) -> dict[str, str]:
     }
 
 
-def _spec(architecture: str, runs: Settings, lock: Lock, release: Release, epoch: int) -> Spec:
+def _spec(platform: Platform, runs: Settings, lock: Lock, release: Release, epoch: int) -> Spec:
     labels = {
         "mainspring.dev/app": runs.project.name[:63],
         "mainspring.dev/lock": lock.digest[:16],
         "mainspring.dev/profile": runs.profile,
+        "mainspring.dev/python": ".".join(platform.python.split(".")[:2]),
     }
     labels |= {f"mainspring.dev/model.{name}": artifact[:16] for name, artifact in release.models.items()}
-    return Spec(architecture, epoch, environment_of(runs), _COMMAND, f"/{SOURCE}", PORT, labels)
+    return Spec(platform.architecture, epoch, environment_of(runs), _COMMAND, f"/{SOURCE}", PORT, labels)
 
 
 def run_settings(settings: Settings) -> Settings:
