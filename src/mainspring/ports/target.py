@@ -164,12 +164,14 @@ class ImageFacts(msgspec.Struct, frozen=True):
         entrypoint: what it runs.
         platforms: what it is made for: ``linux/amd64``.
         profile: the profile that it was built for; empty when it does not say.
+        ray: the version of Ray whose commands it has; empty when it has none.
     """
 
     user: str
     entrypoint: tuple[str, ...]
     platforms: tuple[str, ...]
     profile: str = ""
+    ray: str = ""
 
 
 class Rendered(msgspec.Struct, frozen=True):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from mainspring.adapters.kubernetes.preflight import clock, image_fits
+from mainspring.adapters.kubernetes.settings import RaySettings
 from mainspring.errors import ServiceError
 from mainspring.ports.cluster import Kind
 from mainspring.ports.target import ImageFacts, Release
@@ -65,6 +67,18 @@ def test_nodes_of_another_kind() -> None:
     assert (level, "land on nodes of linux/arm64" in what) == ("warning", True)
     both = ImageFacts(OURS.user, OURS.entrypoint, ("linux/amd64", "linux/arm64"))
     assert fits(both, Nodes("arm64", "amd64")) == []
+
+
+def test_kuberay_needs_the_ray_of_the_image_unless_another_is_named() -> None:
+    def told(facts: ImageFacts, ray: RaySettings | None) -> list[str]:
+        return [one.what for one in image_fits(facts, RELEASE, Nodes(), ray)]  # type: ignore[arg-type]
+
+    with_ray = ImageFacts(*msgspec.structs.astuple(OURS)[:4], ray="2.60.0")
+    assert told(with_ray, RaySettings("2.60.0")) == []
+    assert told(OURS, None) == []
+    assert told(OURS, RaySettings("2.60.0", RELEASE.image)) == []
+    assert told(OURS, RaySettings("2.60.0")) == ["the image has no Ray, and KubeRay is to start it"]
+    assert told(with_ray, RaySettings("2.50.0")) == ["the image has Ray 2.60.0, and targets.NAME.ray.version is 2.50.0"]
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,12 @@
 """What is rendered for Kubernetes, held against every supported version's schemas and the restricted standard."""
 
 import copy
+import http.server
 import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -355,6 +357,41 @@ def test_a_server_on_ray_is_a_ray_service_that_ray_serve_and_kuberay_understand(
     with pytest.raises(UsageError) as caught:
         KubernetesTarget(SERVED_ON_RAY).render(REVISION, Split(OTHER, 10), World((1, 29)))
     assert caught.value.code == "MS-2740"
+
+
+def test_ray_runs_the_release_s_image_and_its_probes_need_no_wget() -> None:
+    """The probes are really run, against a server that says what Ray's agents say, and one that does not."""
+    plain = msgspec.structs.replace(SERVED_ON_RAY, ray=RaySettings("2.50.0", serve=True))
+    service = of(objects(plain), "RayService")
+    head, worker = (template["spec"]["containers"][0] for template in ray_templates(service))
+    assert head["image"] == worker["image"] == IMAGE
+    assert (head["readinessProbe"]["failureThreshold"], worker["readinessProbe"]["failureThreshold"]) == (10, 1)
+    assert worker["readinessProbe"]["exec"]["command"][-1] == "http://127.0.0.1:8000/-/healthz"
+    submitter = list(ray_templates(next(item for item in objects() if item["kind"] == "RayJob")))[-1]
+    assert "livenessProbe" not in submitter["spec"]["containers"][0]
+
+    class Agent(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"no" if "gcs" in self.path else b"success")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Agent) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        port = served.server_address[1]
+
+        def well(command: list[str]) -> bool:
+            words = [re.sub(r":\d+/", f":{port}/", word) for word in command]
+            return subprocess.run([sys.executable, *words[1:]], capture_output=True, check=False).returncode == 0
+
+        assert well(worker["livenessProbe"]["exec"]["command"])
+        assert well(worker["readinessProbe"]["exec"]["command"])
+        assert not well(head["livenessProbe"]["exec"]["command"])
+        served.shutdown()
+    assert not well(worker["livenessProbe"]["exec"]["command"])
 
 
 @pytest.mark.parametrize("kind", ["RayJob", "RayService"])

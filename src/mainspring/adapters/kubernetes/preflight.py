@@ -8,7 +8,7 @@ from typing import Literal
 from mainspring.adapters.kubernetes.objects import ORDER
 from mainspring.adapters.kubernetes.observing import VERSIONS
 from mainspring.adapters.kubernetes.ray import serves_on_ray
-from mainspring.adapters.kubernetes.settings import KubernetesSettings
+from mainspring.adapters.kubernetes.settings import KubernetesSettings, RaySettings
 from mainspring.errors import MainspringError, RefusedError
 from mainspring.ports.cluster import Cluster, Kind
 from mainspring.ports.target import App, Finding, ImageFacts, Release, World
@@ -160,7 +160,9 @@ def clock(cluster: Cluster, lease_s: int, now: Callable[[], float]) -> list[Find
     return [Finding(level, what, "set the clock, by NTP: timedatectl set-ntp true")]
 
 
-def image_fits(image: ImageFacts, release: Release | None, cluster: Cluster) -> list[Finding]:
+def image_fits(
+    image: ImageFacts, release: Release | None, cluster: Cluster, ray: RaySettings | None = None
+) -> list[Finding]:
     """Whether the image keeps the contract that its pods have."""
     found = []
     if image.entrypoint != _ENTRYPOINT:
@@ -174,7 +176,18 @@ def image_fits(image: ImageFacts, release: Release | None, cluster: Cluster) -> 
     if image.profile and profile and image.profile != profile:
         what = f"the image was built for profile {image.profile}, and runs {profile}"
         found.append(Finding("warning", what, "build it again, so that its files were checked for that one's secrets"))
-    return [*found, *_architectures(image, cluster)]
+    return [*found, *_ray(image, ray), *_architectures(image, cluster)]
+
+
+def _ray(image: ImageFacts, ray: RaySettings | None) -> list[Finding]:
+    """Whether KubeRay can start the image, where it is to."""
+    if ray is None or ray.image is not None or image.ray == ray.version:
+        return []
+    if not image.ray:
+        fix = "ask for ray[default,serve] in requirements.in, lock and build anew; or name targets.NAME.ray.image"
+        return [Finding("error", "the image has no Ray, and KubeRay is to start it", fix)]
+    what = f"the image has Ray {image.ray}, and targets.NAME.ray.version is {ray.version}"
+    return [Finding("error", what, f'ray.version = "{image.ray}"')]
 
 
 def _architectures(image: ImageFacts, cluster: Cluster) -> list[Finding]:

@@ -60,8 +60,9 @@ class RaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A Ray cluster of its own for each run of a job, and for the server: ``[targets.NAME.ray]``.
 
     Attributes:
-        image: by its digest, an image with the app, Ray and its command ``ray``, which those that we build leave out.
         version: Ray's version in the image.
+        image: by its digest, another image with the app, Ray and its command ``ray``; the release's own when left
+            out, which has them when its lock has Ray.
         jobs: what is run as a RayJob: ``pipeline/nightly``.
         serve: whether the server runs as replicas of Ray Serve, by a RayService, and not by a Deployment.
         operator: the namespace that KubeRay's operator asks from.
@@ -71,7 +72,7 @@ class RaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     version: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+\.\d+$")]
-    image: _Image
+    image: _Image | None = None
     jobs: tuple[str, ...] = ()
     serve: bool = False
     operator: _Name = "kuberay-system"

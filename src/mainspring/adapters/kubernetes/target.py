@@ -71,8 +71,8 @@ class KubernetesTarget:
         """What would keep a deployment from working. Reads only."""
         found = preflight.preflight(app, self._settings, client, preflight.look(client), kserve=self._kserve)
         found += preflight.clock(client, self._settings.lease_s, time.time)
-        if image is not None and not serves_on_ray(self._settings):
-            found += preflight.image_fits(image, release, client)
+        if image is not None:
+            found += preflight.image_fits(image, release, client, self._settings.ray)
         return sorted(found, key=lambda item: item.level != "error")
 
     def look(self, app: str, client: Cluster) -> World:

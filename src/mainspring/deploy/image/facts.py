@@ -41,9 +41,11 @@ def read_facts(registry: Registry, blobs: BlobStore) -> ImageFacts:
     """
     configs = [msgspec.json.decode(data, type=dict[str, Any]) for data in configs_of(registry, blobs)]
     run = configs[0].get("config") or {}
+    labels = run.get("Labels") or {}
     return ImageFacts(
         user=str(run.get("User") or ""),
         entrypoint=tuple(run.get("Entrypoint") or ()),
         platforms=tuple(f"{one.get('os', 'linux')}/{one.get('architecture', '')}" for one in configs),
-        profile=str((run.get("Labels") or {}).get("mainspring.dev/profile", "")),
+        profile=str(labels.get("mainspring.dev/profile", "")),
+        ray=str(labels.get("mainspring.dev/ray", "")),
     )
