@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mainspring.adapters.kubernetes.files import chart, kustomization, spelled
-from mainspring.adapters.kubernetes.objects import named, release_name
+from mainspring.adapters.kubernetes.objects import named, release_name, url_of
 from mainspring.adapters.kubernetes.pods import doubled
 from mainspring.adapters.kubernetes.render import render
 from mainspring.adapters.kubernetes.settings import (
@@ -303,6 +303,26 @@ def test_a_language_model_is_started_as_it_was_declared() -> None:
     assert {item["metadata"]["name"] for item in found if item["kind"] == "Service"} == {"shop-server", "shop-llm-chat"}
 
 
+def test_each_object_tells_what_was_planned_for_it_and_no_other() -> None:
+    """One that does not change keeps its label when others do; pods and selectors have none."""
+    larger = msgspec.structs.replace(FULL, memory="3Gi")
+    first, second = ({url_of(item): item for item in objects(one)} for one in (FULL, larger))
+
+    def label(item: dict[str, Any]) -> str:
+        return str(item["metadata"]["labels"]["mainspring.dev/plan-hash"])
+
+    assert all(re.fullmatch(r"[0-9a-f]{16}", label(item)) for item in first.values())
+    relabelled = [url for url, item in first.items() if label(item) != label(second[url])]
+    changed = [url for url in first if first[url] != second[url]]
+    assert sorted(relabelled) == sorted(changed)
+    assert {url.split("/")[-2] for url in changed} == {"Deployment", "CronJob"}
+    assert all("mainspring.dev/plan-hash" not in json.dumps(item.get("spec", {})) for item in first.values())
+    (service,) = [item for item in objects(kserve=True) if item["kind"] == "InferenceService"]
+    assert "mainspring.dev/plan-hash" not in service["metadata"]["labels"]
+    for files in (chart("shop", objects(), RELEASE), kustomization(objects(), RELEASE)):
+        assert not [name for name, data in files.items() if b"plan-hash" in data]
+
+
 def test_a_ray_job_lives_as_long_as_its_run() -> None:
     job = next(item for item in objects() if item["kind"] == "RayJob")
     spec = job["spec"]
@@ -548,4 +568,6 @@ def test_a_kustomize_base_names_every_object_once() -> None:
     assert base["images"] == [{"name": IMAGE.partition("@")[0], "digest": "sha256:" + "a" * 64}]
     assert len(base["resources"]) == len(found) == len(files) - 1
     read = [yaml.safe_load(files[name]) for name in base["resources"]]
+    for item in found:
+        item["metadata"]["labels"].pop("mainspring.dev/plan-hash", None)
     assert json.dumps(read) == json.dumps(found)
