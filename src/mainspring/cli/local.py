@@ -189,8 +189,7 @@ def _run(way: Way, workload: Workload, how: str, wanted: _Wanted, image: str) ->
         if wanted.check:
             raise
     finally:
-        stopped = replica.stop()
-        way.remove()
+        stopped = _end(replica)
     if not stopped.well:
         raise _not_in_peace(stopped, workload)
     if wanted.as_json:
@@ -198,6 +197,16 @@ def _run(way: Way, workload: Workload, how: str, wanted: _Wanted, image: str) ->
     else:
         tell(f"stopped {stopped.seconds:.1f} s after SIGTERM")
     return 0
+
+
+def _end(replica: Replica) -> Stopped:
+    """Stop it in peace; a second Ctrl-C does not wait for that, and leaves nothing behind either."""
+    try:
+        with ended_like_stopped():
+            return replica.stop()
+    except KeyboardInterrupt:
+        replica.kill()
+        raise
 
 
 def _print(text: str) -> None:

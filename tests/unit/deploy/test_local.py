@@ -150,6 +150,25 @@ def test_what_does_not_heed_sigterm_is_killed_when_its_grace_is_over() -> None:
     assert stopped.seconds >= 2.0
 
 
+def test_a_second_ctrl_c_does_not_wait_for_its_grace() -> None:
+    world, way = Scene(lambda path, now: True), Script(DEAF + FOREVER)
+    one, _ = replica(way, world)
+    one.until_ready(600)
+    process = one._process
+    assert process is not None
+
+    def impatient(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    one.pause = impatient
+    with pytest.raises(KeyboardInterrupt):
+        one.stop()
+    assert process.poll() is None
+    one.kill()
+    assert process.poll() == -signal.SIGKILL
+    one.kill()
+
+
 def rendered(settings: KubernetesSettings, *, kserve: bool = False) -> Workload:
     app = App("shop", secrets=(Secret("online.url", "MAINSPRING_ONLINE_URL", "redis://:${file:{PW}}@c/0", ("PW",)),))
     target = KubernetesTarget(settings, kserve=kserve)

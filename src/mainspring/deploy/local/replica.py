@@ -155,6 +155,13 @@ class Replica:
         self.way.remove()
         return Stopped(self.clock() - begun, process.returncode, killed)
 
+    def kill(self) -> None:
+        """End it now, without its grace."""
+        if self._process is not None and self._process.poll() is None:
+            self.way.signal(self._process, signal.SIGKILL)
+            self._process.wait()
+        self.way.remove()
+
     @property
     def _startup_s(self) -> float:
         return self.workload.startup.every_s * self.workload.startup.failures
