@@ -75,6 +75,7 @@ def run_local(
         workload = deployment.target.workload(rendered)
         base = (registry or base_registry(services.settings)).at
         with _way(services, found, workload, wanted, revision.app.name, base) as (way, how):
+            services.close()  # nothing of the project is held while it runs
             return _run(way, workload, how, wanted, release.image)
     finally:
         services.close()
