@@ -154,7 +154,9 @@ class TokenRegistry:
         if fault and fault[2] == STALL:
             self.stalled.set()
             self.let_go.wait(60)
-        elif fault:
+            handler.close_connection = True  # whoever asked has gone
+            return None
+        if fault:
             if fault[2] == 0:
                 handler.close_connection = True
                 handler.connection.shutdown(socket.SHUT_RDWR)
