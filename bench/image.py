@@ -94,9 +94,7 @@ def told(what: str, value: float, unit: str, bar: float) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mainspring-bench-") as name, registry(Path(name) / "registry") as host:
         folder = Path(name)
-        layout = image_kit.layout_of(
-            image_kit.rootfs(Path(os.environ.get("ROOTFS", folder / "rootfs.tar"))), folder / "layout"
-        )
+        layout = image_kit.layout_of(image_kit.rootfs(), folder / "layout")
         image_kit.push_base(layout, f"{host}/base/python:1")
         (folder / "wheels").mkdir()
         wheel = image_kit.own_wheel(folder / "wheels")

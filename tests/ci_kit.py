@@ -31,6 +31,7 @@ canary_url = "https://canary.example.com/actuator/prometheus"
 COMMAND = """#!{python}
 import json, os, subprocess, sys
 words = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
+os.environ.update({env!r})
 text = " ".join(words)
 with open({log!r}, "a") as log:
     print(json.dumps(words), file=log)
@@ -54,6 +55,9 @@ class Bench:
     rules: dict[str, tuple[int, str]] = field(default_factory=dict)
     real: list[str] = field(default_factory=list)
     """The beginnings of commands that are really run, and not only recorded."""
+    env: dict[str, str] = field(default_factory=dict)
+    """What these see besides what their step has: where the state is that all machines share, the way to a cluster."""
+    timeout: float = 300
 
     @property
     def log(self) -> Path:
@@ -79,7 +83,7 @@ class Bench:
         bin_folder = self.place / "bin"
         bin_folder.mkdir(exist_ok=True)
         text = COMMAND.format(
-            python=sys.executable, log=str(self.log), rules=str(self.place / "rules.json"), real=self.real
+            python=sys.executable, log=str(self.log), rules=str(self.place / "rules.json"), real=self.real, env=self.env
         )
         for name in ("mainspring", "cosign", "grype", "python", "python3"):
             script = bin_folder / name
@@ -100,16 +104,20 @@ def git(root: Path, *words: str) -> None:
 def bench(place: Path) -> Bench:
     """A repository on its main branch with the files of all flavours."""
     mainspring("new", "shop", cwd=place)
-    root = place / "shop"
-    (root / "requirements.lock").write_text("")
+    (place / "shop" / "requirements.lock").write_text("")
+    return generated(place / "shop", SETTINGS)
+
+
+def generated(root: Path, settings: str) -> Bench:
+    """A project as a repository on its main branch, with the files of all flavours."""
     with open(root / "mainspring.toml", "a") as file:
-        file.write(SETTINGS)
+        file.write(settings)
     git(root, "init", "-q", "-b", "main")
     for flavour in ("github", "gitlab", "jenkins"):
         mainspring("build", "--ci", flavour, cwd=root)
     git(root, "add", "-A")
     git(root, "commit", "-q", "-m", "All")
-    return Bench(root, place)
+    return Bench(root, root.parent)
 
 
 def act(
@@ -140,7 +148,7 @@ def act(
         env={**os.environ, "PATH": bench.path(), "HOME": str(bench.place)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=bench.timeout,
         check=False,
     )
 
@@ -156,6 +164,6 @@ def jenkins(bench: Bench, *words: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "PATH": bench.path(), "JAVA_HOME": str(Path(java).resolve().parents[1])},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=bench.timeout,
         check=False,
     )

@@ -80,6 +80,10 @@ def head(host: str, path: str) -> int:
         connection.close()
 
 
+STALL = -1
+"""A fault: the body is taken, and there is no answer until the test lets go."""
+
+
 class TokenRegistry:
     """A registry behind a token service: every request needs a token, and tokens run out when the test says so.
 
@@ -91,6 +95,7 @@ class TokenRegistry:
         self.valid, self.issued, self.requests = set(), 0, []
         self.expire_at_put, self.faults = 0, list(faults)
         self.lock = threading.Lock()
+        self.stalled, self.let_go = threading.Event(), threading.Event()
         outer = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -113,6 +118,7 @@ class TokenRegistry:
         return self
 
     def __exit__(self, *_):
+        self.let_go.set()
         self.server.shutdown()
         self.server.server_close()
         self.thread.join(10)
@@ -145,6 +151,11 @@ class TokenRegistry:
             fault = next((f for f in self.faults if handler.command == f[0] and f[1] in handler.path), None)
             if fault:
                 self.faults.remove(fault)
+        if fault and fault[2] == STALL:
+            self.stalled.set()
+            self.let_go.wait(60)
+            handler.close_connection = True  # whoever asked has gone
+            return None
         if fault:
             if fault[2] == 0:
                 handler.close_connection = True

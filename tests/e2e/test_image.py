@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import gzip
 import io
 import json
 import os
+import re
 import secrets
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -23,7 +27,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 import image_kit
 from e2e.conftest import call, free_port, serve
-from registry import program, registry, uploads
+from registry import STALL, TokenRegistry, program, registry, uploads
 
 SECRET = "correct-horse-battery-staple"
 KEY = {"Authorization": f"Bearer {SECRET}"}
@@ -348,3 +352,141 @@ def test_bad_input_is_told_before_anything_is_sent(cloud: Cloud, shop: Path, tmp
 def test_an_image_must_have_somewhere_to_go(shop: Path) -> None:
     assert "MS-2702" in mainspring("build", "--image", cwd=shop, status=2).stderr
     assert "MS-2704" in mainspring("build", cwd=shop, status=2).stderr
+
+
+def test_ctrl_c_amid_a_push_ends_it_at_once_and_the_next_goes_on(
+    cloud: Cloud, shop: Path, pushed: dict[str, object], tmp_path: Path
+) -> None:
+    """While uploads wait for a registry that has stalled: nothing is half-written, neither here nor there."""
+    secret = base64.b64encode(b"ada:s3cret-pass").decode()
+    with TokenRegistry(cloud.host, faults=[("PUT", "/blobs/", STALL)] * 4) as behind:
+        (tmp_path / "config.json").write_text(json.dumps({"auths": {behind.host: {"auth": secret}}}))
+        env = {"MAINSPRING_IMAGE_REPOSITORY": f"{behind.host}/team/stalled", "DOCKER_CONFIG": str(tmp_path)}
+        words = [sys.executable, "-m", "mainspring", "build", "--image"]
+        building = subprocess.Popen(words, cwd=shop, stdout=subprocess.DEVNULL, env={**os.environ, **env})
+        assert behind.stalled.wait(120)
+        building.send_signal(signal.SIGINT)
+        assert building.wait(20) == 130
+        accepted = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
+        url = f"http://{cloud.host}/v2/team/stalled/manifests/{pushed['digest']}"
+        assert call(url, None, accepted)[0] == 404
+        behind.faults.clear()
+        behind.let_go.set()
+        again = json.loads(mainspring("build", "--image", "--json", cwd=shop, env=env).stdout)
+    assert again["digest"] == pushed["digest"]
+    assert call(url, None, accepted)[0] == 200
+    assert not list((shop / ".mainspring" / "image").glob("*.part")), "what was being fetched then is swept"
+
+
+# -- the same image on this machine, as a target runs it ---------------------------------------------------------------
+
+
+def facts_of(port: int) -> dict[str, str]:
+    """What Linux says of the process that serves at a port: its user, its rights, its root."""
+    wanted = f"MAINSPRING_SERVER_PORT={port}".encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            if b"serve" in words and wanted in (folder / "environ").read_bytes().split(b"\0"):
+                status = dict(line.partition(":")[::2] for line in (folder / "status").read_text().splitlines())
+                roots = [line.split() for line in (folder / "mountinfo").read_text().splitlines()]
+                root = next(line for line in roots if line[4] == "/")
+                facts = {name: status[name].split()[0] for name in ("Uid", "NoNewPrivs", "CapEff")}
+                return facts | {"root": root[5].split(",")[0], "cwd": os.readlink(folder / "cwd")}
+    raise AssertionError(f"nothing serves at {port}")
+
+
+@contextlib.contextmanager
+def deployed_here(shop: Path, log: Path, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A deployment to this machine, once it says that it is ready; what it says goes to a folder."""
+    port = free_port()
+    command = [sys.executable, "-m", "mainspring", "deploy", "--local", "--port", str(port), *words]
+    with open(log / "out", "wb") as out, open(log / "err", "wb") as err:
+        process = subprocess.Popen(command, cwd=shop, stdout=out, stderr=err)
+    try:
+        deadline = time.monotonic() + 200
+        while "ready after" not in (log / "err").read_text():
+            assert process.poll() is None, (log / "err").read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(90)
+        process.kill()
+
+
+@pytest.mark.parametrize("way", ["container", "process"])
+def test_a_target_s_server_runs_here_under_its_contract(cloud: Cloud, shop: Path, tmp_path: Path, way: str) -> None:
+    """Built now and pushed nowhere; the target's variables, secrets as files, probes, SIGTERM."""
+    before = uploads(cloud.folder / "registry")
+    with deployed_here(shop, tmp_path, *(["--process"] if way == "process" else [])) as (process, url):
+        status, body, _ = call(f"{url}/endpoint/returns", {"customer": "c1", "amount": 12.5}, KEY)
+        assert status == 200, body
+        assert call(f"{url}/endpoint/returns", {"customer": "c1", "amount": 12.5})[0] == 401, "the key is the secret's"
+        facts = facts_of(int(url.rpartition(":")[2]))
+        if way == "container":
+            assert facts["Uid"] == "10001"
+            assert (facts["NoNewPrivs"], int(facts["CapEff"], 16), facts["root"]) == ("1", 0, "ro")
+            assert facts["cwd"] == "/app/src"
+        else:
+            assert str(shop) in facts["cwd"]
+            assert facts["cwd"].endswith("/app/src")
+        process.send_signal(signal.SIGTERM)
+        status = process.wait(60)
+    out, err = (tmp_path / "out").read_text(), (tmp_path / "err").read_text()
+    assert status == 0, err
+    assert re.search(r"stopped \d+\.\d s after SIGTERM", err)
+    assert ("under runc" if way == "container" else "as a process, not contained") in err
+    assert all("message" in json.loads(line) for line in out.splitlines()), "its logs are JSON lines on stdout"
+    assert SECRET not in out + err
+    assert uploads(cloud.folder / "registry") == before
+    listed = subprocess.run([program("runc"), "list", "-q"], capture_output=True, text=True, check=True).stdout
+    assert "mainspring-shop-" not in listed
+
+
+@pytest.fixture(scope="module")
+def checked(cloud: Cloud, shop: Path) -> Path:
+    """The project on another machine, which has none of the image."""
+    project = cloud.folder / "checked"
+    shutil.copytree(shop, project, ignore=shutil.ignore_patterns("image"))
+    return project
+
+
+def test_a_pushed_image_is_checked_here_by_its_digest(cloud: Cloud, checked: Path, pushed: dict[str, object]) -> None:
+    """Its layers come from the registry; it is stopped once it is ready, and what that took is told."""
+    port, words = free_port(), ["deploy", "--local", "--check", "--json", "--image", str(pushed["image"])]
+    told = json.loads(mainspring(*words, "--port", str(port), cwd=checked, env=cloud.env()).stdout)
+    assert told["image"] == pushed["image"]
+    assert told["stopped"]["status"] == 0
+    assert told["stopped"]["seconds"] < 26
+    assert 0 < told["ready_s"] < 120
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        failed = mainspring(*words, "--port", str(port), cwd=checked, env=cloud.env(), status=5)
+    assert json.loads(failed.stdout)["error"]["code"] == "MS-5162"
+    failed = mainspring("deploy", "--check", cwd=checked, status=2)
+    assert "MS-5165" in failed.stderr
+    failed = mainspring("deploy", "--local", "status", cwd=checked, status=2)
+    assert "MS-5165" in failed.stderr
+
+
+def test_what_does_not_come_up_here_is_told_with_its_last_words(
+    cloud: Cloud, checked: Path, pushed: dict[str, object]
+) -> None:
+    """A profile that the image does not know: the server ends at once, and is not started again and again."""
+    settings = checked / "mainspring.toml"
+    text = settings.read_text()
+    settings.write_text(text.replace('profile = "prod"', 'profile = "eu"').replace("[profiles.prod]", "[profiles.eu]"))
+    try:
+        words = ["deploy", "--local", "--check", "--port", str(free_port()), "--image", str(pushed["image"])]
+        failed = mainspring(*words, cwd=checked, env=cloud.env(), status=5)
+    finally:
+        settings.write_text(text)
+    assert "MS-5163" in failed.stderr
+    assert "it ended with status 3" in failed.stderr
+    assert "MS-3003" in failed.stdout
+    listed = subprocess.run([program("runc"), "list", "-q"], capture_output=True, text=True, check=True).stdout
+    assert "mainspring-shop-" not in listed

@@ -10,6 +10,7 @@ import os
 import struct
 import subprocess
 import tarfile
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ from mainspring.deploy.image.reference import reference_of
 from mainspring.deploy.image.registry import Registry
 from mainspring.deploy.image.transport import Built, Sent, attach, base_of, push, write_layout
 from mainspring.errors import MainspringError
-from registry import TokenRegistry, program, registry, uploads
+from registry import STALL, TokenRegistry, program, registry, uploads
 
 PASSWORD = "s3cret-pass"
 HASHED = "$2b$04$j3Iu0xSEeEU9YFaL69UpAu0r36uBEsRVmKIiNjexOBK8PqZf7c7L2"
@@ -250,6 +251,39 @@ def test_what_breaks_is_tried_again(
         if fault[2] in (429, 502):
             assert waits == [1.0, 1.0], "as long as the registry says"
     read_back(host, f"{name}:v1", tmp_path / "out")
+
+
+def test_a_registry_that_stalls_is_told_and_the_next_push_goes_on(
+    served: tuple[str, Path], tmp_path: Path, no_docker_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes a body and says no more: each try has its time, and then the push ends; what has arrived stays."""
+    host, _ = served
+    store = BlobStore(tmp_path / "s")
+    built = built_on(a_base(host, store, "base/stalls"), store)
+    monkeypatch.setattr("mainspring.deploy.image.registry._TIMEOUTS", (5.0, 0.5))
+    with TokenRegistry(host, faults=[("PUT", "/blobs/", STALL)] * 40) as guarded:
+        login(no_docker_config, guarded.host)
+        source = opened(host, "base/stalls")
+        begun = time.monotonic()
+        with pytest.raises(MainspringError) as caught:
+            push(built, opened(guarded.host, "stalls/app"), lambda: source, store, ["v1"], QUIET)
+        assert caught.value.code == "MS-4080"
+        assert time.monotonic() - begun < 30
+        assert opened(host, "stalls/app").digest_of("v1") == "", "a name stands only for a whole image"
+        guarded.faults.clear()
+        monkeypatch.setattr("mainspring.deploy.image.registry._TIMEOUTS", (10.0, 120.0))
+        again = push(built, opened(guarded.host, "stalls/app"), lambda: source, store, ["v1"], QUIET)
+        assert again.uploaded + again.there == 4
+    read_back(host, "stalls/app:v1", tmp_path / "out")
+
+
+def test_what_a_dead_build_has_left_half_written_is_swept(tmp_path: Path) -> None:
+    store = BlobStore(tmp_path)
+    with store.writing() as (file, _):
+        file.write(b"of a living process")
+        (tmp_path / "999999999-ab.part").write_bytes(b"of a dead one")
+        store.sweep()
+        assert [path.name.partition("-")[0] for path in tmp_path.glob("*.part")] == [str(os.getpid())]
 
 
 def test_what_stays_broken_says_so(served: tuple[str, Path], tmp_path: Path, no_docker_config: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ import cluster_kit
 from cluster_kit import ApiServer, api_server
 from cluster_kit import RefusedError as Refuse
 from mainspring.adapters.kubernetes.cluster import LightkubeCluster, open_cluster
-from mainspring.adapters.kubernetes.settings import KubernetesSettings
+from mainspring.adapters.kubernetes.settings import KubernetesSettings, PriceSettings
 from mainspring.adapters.kubernetes.target import KubernetesTarget
 from mainspring.deploy.rollout import Rollout
 from mainspring.errors import MainspringError, RefusedError, ServiceError, UsageError
-from mainspring.ports.target import App, Job, Release, Revision
+from mainspring.ports.target import App, Finding, ImageFacts, Job, Release, Revision
 
 pytestmark = pytest.mark.skipif(not cluster_kit.available(), reason=cluster_kit.HOW)
 
@@ -436,6 +437,54 @@ def test_preflight_tells_what_is_missing(place: Callable[..., Place], server: Ap
     assert refused.value.code == "MS-5090"
 
 
+def test_clocks_and_images_are_looked_at_before_anything_is_written(
+    place: Callable[..., Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server tells its time in its answers; nodes are those that it lists."""
+    at = place()
+    there = at.client.clock()
+    assert there is not None
+    assert abs(there - time.time()) < 5
+    ours = ImageFacts("10001:10001", ("python3", "-m", "mainspring"), ("linux/amd64",), "prod")
+    assert not [one for one in at.rollout.findings(revision(1), ours) if "clock" in one.what or "image" in one.what]
+    node = {"metadata": {"name": f"arm-{at.name[-8:]}"}, "status": {"nodeInfo": {"architecture": "arm64"}}}
+    made = at.server.ask("POST", "/api/v1/nodes", node)
+    path = f"/api/v1/nodes/{made['metadata']['name']}"
+    try:
+        at.server.ask("PATCH", f"{path}/status", {"status": node["status"]}, "application/merge-patch+json")
+        with pytest.raises(RefusedError) as caught:
+            at.rollout.check(revision(1), ours)
+        assert caught.value.code == "MS-5090"
+        assert "the nodes are linux/arm64" in caught.value.what
+    finally:
+        at.server.ask("DELETE", path)
+    ahead = types.SimpleNamespace(time=lambda: time.time() + 500)  # ours alone: the server tells this process's time
+    monkeypatch.setattr("mainspring.adapters.kubernetes.target.time", ahead)
+    (found,) = [one for one in at.rollout.findings(revision(1), ours) if "clock" in one.what]
+    assert (found.level, "ahead of" in found.what) == ("error", True)
+    monkeypatch.undo()
+    gone = Finding("error", "the registry has no such image")
+    with pytest.raises(RefusedError, match="the registry has no such image"):
+        at.rollout.check(revision(1), gone)
+    assert at.writes() == 0
+
+
+def test_a_plan_says_what_it_comes_to(place: Callable[..., Place]) -> None:
+    at = place(replicas=2, replicas_max=4, cpu="500m", memory="1Gi", prices=PriceSettings(cpu=0.1))
+    before = at.rollout.plan(revision(1), None).cost
+    assert before is not None
+    assert (before.now, before.least["pods"], before.most["cpu"]) == ({}, 2, 2.0)
+    at.apply(revision(1))
+    at.rollout.wait(60)
+    until = time.monotonic() + 60
+    while (after := at.rollout.plan(revision(1), None).cost) is not None and after.now != after.least:
+        assert time.monotonic() < until, after  # the autoscaler brings it to its least replicas
+        time.sleep(0.5)
+    assert after is not None
+    assert after.now == after.least == {"pods": 2, "cpu": 1.0, "memory_gib": 2.0}
+    assert after.hourly == (0.1, 0.1, 0.2)
+
+
 def test_who_may_not_write_is_told_what_is_lacking(place: Callable[..., Place], server: ApiServer) -> None:
     at = place()
     path = server.kubeconfig_for("reader.yaml", {"token": "tests-reader"})
@@ -607,6 +656,45 @@ def test_plans_and_statuses_are_json_too(place: Callable[..., Place], tmp_path: 
     status, out, err = mainspring(tmp_path, "deploy", "destroy", "--yes", *options, **more)
     assert status == 0, err
     assert at.labelled() == []
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_ctrl_c_amid_an_apply_gives_its_lease_back_and_the_next_goes_on(
+    place: Callable[..., Place], tmp_path: Path, number: int
+) -> None:
+    """SIGINT of the real command at a write: exit 130 at once, and whoever comes next waits for nobody."""
+    at = place(lease_s=600)
+    (tmp_path / "shop.py").write_text("from mainspring import App\n\napp = App('shop')\n")
+    (tmp_path / "mainspring.toml").write_text(
+        'app = "shop:app"\n[profiles.prod]\ncatalog.adapter = "sqlite"\nobjects.adapter = "localfs"\n'
+        'tables.adapter = "delta"\nonline.adapter = "lmdb"\n'
+        f'[profiles.prod.targets.kubernetes]\nnamespace = "{at.name}"\nreplicas = 1\nlease_s = 600\n'
+    )
+    words = ["deploy", "apply", "--profile", "prod", "--image", revision(1).release.image]
+    started: list[subprocess.Popen[bytes]] = []
+    writes: list[str] = []
+    at.server.dressed.before = functools.partial(stop_at, number, at.name, writes, started)
+    more = {**os.environ, "KUBECONFIG": str(at.server.kubeconfig)}
+    started.append(subprocess.Popen([sys.executable, "-m", "mainspring", *words], cwd=tmp_path, env=more))
+    assert started[0].wait(60) == 130
+    at.server.dressed.before = lambda method, path: None
+    assert not [name for name in at.labelled() if name.startswith("leases/")]
+    assert 0 <= at.writes() <= number
+    status, out, err = mainspring(tmp_path, *words, "--wait", "60", KUBECONFIG=str(at.server.kubeconfig))
+    assert status == 0, err
+    assert "shop is healthy" in out
+    plan = ["deploy", "plan", "--profile", "prod", "--image", revision(1).release.image]
+    assert mainspring(tmp_path, *plan, KUBECONFIG=str(at.server.kubeconfig))[0] == 0
+
+
+def stop_at(
+    number: int, name: str, writes: list[str], started: list[subprocess.Popen[bytes]], method: str, path: str
+) -> None:
+    """Ctrl-C of the process at its nth write."""
+    if method == "PATCH" and "dryRun" not in path and f"/namespaces/{name}/" in path:
+        writes.append(path)
+        if len(writes) == number:
+            started[0].send_signal(signal.SIGINT)
 
 
 def test_a_quota_without_room_is_told_before_anything_is_written(place: Callable[..., Place]) -> None:

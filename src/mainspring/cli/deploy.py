@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -14,10 +14,17 @@ from mainspring.cli.options import open_services, project_options
 from mainspring.cli.output import emit, lines, tell
 from mainspring.cli.shipping import revision_of
 from mainspring.config.project import load_app
+from mainspring.deploy.image.facts import facts_of
 from mainspring.deploy.rollout import Rollout, read_plan
 from mainspring.deploy.shipping import app_name
 from mainspring.errors import UsageError
-from mainspring.ports.target import Change, Health, Plan
+from mainspring.lazy import lazy
+from mainspring.ports.target import Change, Cost, Health, Plan
+
+if TYPE_CHECKING:
+    from mainspring.cli import local
+else:  # what runs an image here, the help and the clusters do not need
+    local = lazy("mainspring.cli.local")
 
 __all__ = ["command"]
 
@@ -59,6 +66,10 @@ def _opened(project: Path | None, profile: str | None, target: str, as_json: boo
 
 
 @click.group(invoke_without_command=True, short_help="bring the app to where it runs, and look after it there")
+@click.option("--local", "here", is_flag=True, help="run one replica of it on this machine, as the target would")
+@click.option("--check", is_flag=True, help="with --local: stop it once it is ready, and tell how that went")
+@click.option("--port", type=click.IntRange(1, 65_535), metavar="N", help="with --local: where it answers; 8080")
+@click.option("--process", is_flag=True, help="with --local: as a plain process, even where runc is")
 @_canary
 @_image
 @_wait
@@ -73,14 +84,38 @@ def command(
     image: str | None,
     canary: int | None,
     wait: float,
+    here: bool,
+    check: bool,
+    port: int | None,
+    process: bool,
 ) -> int:
-    """Look, plan, apply and wait, when no word follows; each of these has a word of its own."""
+    """Look, plan, apply and wait, when no word follows; each of these has a word of its own.
+
+    With --local no cluster is asked: the image that is built now, or --image, runs here under the target's contract.
+    """
+    _together(here, ctx.invoked_subcommand, {"--check": check, "--port": port, "--process": process}, canary)
     if ctx.invoked_subcommand is not None:
         return 0
+    if here:
+        return local.run_local(project, profile, as_json, target, image, port, process, wait, check)
     with _opened(project, profile, target, as_json) as (services, rollout):
         revision = revision_of(services, image)
-        rollout.check(revision)
+        rollout.check(revision, facts_of(services, revision.release.image))
         return _carry(rollout, rollout.plan(*rollout.beside(revision, canary)), as_json, wait)
+
+
+def _together(here: bool, word: str | None, only: Mapping[str, object], canary: int | None) -> None:
+    """Refuse options that say nothing together."""
+    lone = next((name for name, value in only.items() if value), None)
+    if here and (word is not None or canary is not None):
+        raise UsageError(
+            "--local runs one replica and no more",
+            code="MS-5165",
+            why=f"{word or '--canary'} is for what runs at the target",
+            fix="mainspring deploy --local",
+        )
+    if lone is not None and not here:
+        raise UsageError(f"{lone} goes with --local alone", code="MS-5165", fix=f"mainspring deploy --local {lone}")
 
 
 @command.command(short_help="what would keep a deployment from working; writes nothing")
@@ -89,7 +124,8 @@ def command(
 def preflight(project: Path | None, profile: str | None, as_json: bool, target: str, image: str | None) -> int:
     """Look at rights, versions and secrets; exit 5 when something keeps the app from being deployed."""
     with _opened(project, profile, target, True) as (services, rollout):
-        findings = rollout.findings(revision_of(services, image))
+        revision = revision_of(services, image)
+        findings = rollout.findings(revision, facts_of(services, revision.release.image))
     if as_json:
         emit({"findings": msgspec.to_builtins(findings)})
     else:
@@ -232,7 +268,22 @@ def _spelled(found: Plan) -> list[str]:
         return ["nothing would change"]
     told = [text for change in found.changes for text in _change(change)]
     counts = {what: sum(change.what == what for change in found.changes) for what in _SIGNS}
-    return [*told, ", ".join(f"{count} to {what}" for what, count in counts.items() if count), f"plan {found.hash}"]
+    told.append(", ".join(f"{count} to {what}" for what, count in counts.items() if count))
+    return [*told, *([] if found.cost is None else _costs(found.cost)), f"plan {found.hash}"]
+
+
+def _costs(cost: Cost) -> list[str]:
+    """What runs all the time, for people: at least, at most, and now."""
+    told = [f"asks for {_amounts(cost.least)}; at most {_amounts(cost.most)}; now {_amounts(cost.now)}"]
+    if cost.hourly is not None:
+        now, least, most = (f"{one:.2f}" for one in cost.hourly)
+        told.append(f"costs {least} {cost.currency} an hour; at most {most}; now {now}")
+    return told
+
+
+def _amounts(amounts: Mapping[str, float]) -> str:
+    units = {"pods": "pods", "cpu": "cores", "memory_gib": "GiB", "gpu": "GPUs"}
+    return ", ".join(f"{amounts[name]:g} {unit}" for name, unit in units.items() if name in amounts) or "nothing"
 
 
 def _change(change: Change) -> list[str]:

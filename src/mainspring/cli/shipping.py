@@ -11,11 +11,11 @@ from mainspring.deploy.image.build import run_settings
 from mainspring.deploy.shipping import app_of, release_at
 from mainspring.llm.sizing import sizings
 from mainspring.plan.graph import Plan
-from mainspring.ports.target import Job, LanguageModel, Revision
+from mainspring.ports.target import Job, LanguageModel, Release, Revision
 from mainspring.server.planning import plan_of
 from mainspring.server.schedules import Timetable, timetables
 
-__all__ = ["revision_of"]
+__all__ = ["revision_of", "revision_with"]
 
 
 def revision_of(services: Services, image: str | None) -> Revision:
@@ -24,7 +24,15 @@ def revision_of(services: Services, image: str | None) -> Revision:
     Raises:
         UsageError: MS-2744, MS-2745, there is no such image; ConfigError, DeclarationError: as the app is loaded.
     """
-    release = release_at(services, image)
+    return revision_with(services, release_at(services, image))
+
+
+def revision_with(services: Services, release: Release) -> Revision:
+    """The app as it is declared, with a release.
+
+    Raises:
+        ConfigError, DeclarationError: as the app is loaded.
+    """
     graph = plan_of(load_app(services.settings))
     jobs, kept = _jobs(timetables(graph))
     return Revision(app_of(services, graph, jobs, kept, _models(services, graph)), release)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from mainspring.errors import RefusedError, UsageError
-from mainspring.ports.target import Finding, Health, Plan, Rendered, Revision, Split, Target
+from mainspring.ports.target import Finding, Health, ImageFacts, Plan, Rendered, Revision, Split, Target
 
 __all__ = ["Rollout", "read_plan"]
 
@@ -38,17 +38,25 @@ class Rollout:
     app: str
     told: Callable[[str], None] = lambda text: None
 
-    def findings(self, revision: Revision) -> list[Finding]:
-        """What would keep it from working."""
-        return self.target.preflight(revision.app, revision.release, self.client)
+    def findings(self, revision: Revision, image: ImageFacts | Finding | None = None) -> list[Finding]:
+        """What would keep it from working, errors first.
 
-    def check(self, revision: Revision) -> None:
+        Args:
+            revision: what is to run.
+            image: what its image says of itself; or what keeps that from being known.
+        """
+        told = [image] if isinstance(image, Finding) else []
+        facts = image if isinstance(image, ImageFacts) else None
+        found = [*told, *self.target.preflight(revision.app, revision.release, self.client, facts)]
+        return sorted(found, key=lambda item: item.level != "error")
+
+    def check(self, revision: Revision, image: ImageFacts | Finding | None = None) -> None:
         """Tell what was found.
 
         Raises:
             RefusedError: MS-5090, something keeps it from working.
         """
-        findings = self.findings(revision)
+        findings = self.findings(revision, image)
         for finding in findings:
             self.told(f"{finding.level}: {finding.what}" + (f"; {finding.fix}" if finding.fix else ""))
         errors = [finding for finding in findings if finding.level == "error"]
@@ -64,8 +72,9 @@ class Rollout:
     def plan(self, revision: Revision, split: Split | None) -> Plan:
         """What an apply would do."""
         rendered = self._rendered(revision, split)
-        changes, found = self.target.plan(rendered, self.target.observe(rendered, self.client))
-        return Plan(self.name, revision, split, changes, found)
+        seen = self.target.observe(rendered, self.client)
+        changes, found = self.target.plan(rendered, seen)
+        return Plan(self.name, revision, split, changes, found, cost=self.target.cost(rendered, seen))
 
     def apply(self, plan: Plan, *, force: bool = False, adopt: bool = False) -> int:
         """Carry out a plan; how many objects were written."""

@@ -12,14 +12,14 @@ import msgspec
 from mainspring.choose.decide import decide
 from mainspring.choose.discover import adapters, is_installed
 from mainspring.choose.services import Services
-from mainspring.config.settings import Setting, Settings
+from mainspring.config.settings import Setting, Settings, reveal
 from mainspring.deploy.image.build import run_settings
 from mainspring.deploy.image.reference import reference_of
 from mainspring.errors import ConfigError, UsageError
 from mainspring.plan.graph import Plan
 from mainspring.ports.target import App, Job, LanguageModel, Release, Secret
 
-__all__ = ["app_name", "app_of", "release_at", "remember"]
+__all__ = ["app_name", "app_of", "release_at", "remember", "secret_values"]
 
 _STORES = ("catalog", "objects", "tables", "online")
 _PUSHED = "pushed.json"
@@ -67,7 +67,7 @@ def app_of(
         tuple(node.name for node in plan.of_kind("endpoint")),
         tuple(jobs),
         tuple(kept),
-        _secrets(runs),
+        _secrets(runs)[0],
         tuple(models),
         tuple(port for port in _STORES if _is_embedded(port, runs)),
         runs.number("server.drain"),
@@ -80,25 +80,35 @@ def _is_embedded(port: str, settings: Settings) -> bool:
     return False
 
 
-def _secrets(settings: Settings) -> tuple[Secret, ...]:
-    """The secrets that the running process reads; each reference is one key of the target's store of secrets."""
-    taken: dict[str, str] = {}
+def secret_values(services: Services) -> dict[str, str]:
+    """The value of each secret that the running process reads, by the name that it has in a target's store.
+
+    Raises:
+        ConfigError: MS-3007, one is not there.
+    """
+    runs = run_settings(services.settings)
+    return {name: reveal(one, services.project) for name, one in _secrets(runs)[1].items()}
+
+
+def _secrets(settings: Settings) -> tuple[tuple[Secret, ...], dict[str, Setting]]:
+    """The secrets that the running process reads, each reference one key of the target's store; and these by key."""
+    taken: dict[str, Setting] = {}
     found = []
     for key, setting in sorted(settings.values.items()):
         if key.partition(".")[0] not in _BUILDING and any(setting.references()):
             found.append(_secret(setting, taken))
-    return tuple(found)
+    return tuple(found), taken
 
 
-def _secret(setting: Setting, taken: dict[str, str]) -> Secret:
+def _secret(setting: Setting, taken: dict[str, Setting]) -> Secret:
     names: list[str] = []
 
     def turn(kind: str, name: str) -> str:
-        reference = f"{kind}:{name}"
+        one = Setting(setting.key, f"{kind}:{name}", setting.origin)
         short = re.sub(r"[^A-Za-z0-9._-]+", "-", name.rpartition("/")[2]) or "secret"
-        if taken.setdefault(short, reference) != reference:
-            short = f"{short}-{hashlib.sha256(reference.encode()).hexdigest()[:8]}"
-            taken[short] = reference
+        if taken.setdefault(short, one).value != one.value:
+            short = f"{short}-{hashlib.sha256(str(one.value).encode()).hexdigest()[:8]}"
+            taken[short] = one
         names.append(short)
         return f"file:{{{short}}}"
 

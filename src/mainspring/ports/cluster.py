@@ -43,6 +43,9 @@ class Cluster(Protocol):
     def version(self) -> tuple[int, int]:
         """The server's version: ``(1, 30)``."""
 
+    def clock(self) -> float | None:
+        """The server's time now, in seconds since 1970 and to a second; None when it does not say."""
+
     def groups(self) -> frozenset[str]:
         """The groups of kinds that the server knows: ``apps``, ``metrics.k8s.io``."""
 

@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 __all__ = [
-    "App", "Change", "Finding", "Health", "Job", "LanguageModel", "Observed", "Part", "Plan", "Release", "Rendered",
-    "Revision", "Secret", "Split", "Target", "World", "digest_of",
+    "App", "Change", "Cost", "Finding", "Health", "ImageFacts", "Job", "LanguageModel", "Observed", "Part", "Plan",
+    "Probe", "Release", "Rendered", "Revision", "Secret", "Split", "Target", "Workload", "World", "digest_of",
 ]  # fmt: skip
 
 
@@ -156,6 +156,24 @@ class Finding(msgspec.Struct, frozen=True):
     fix: str = ""
 
 
+class ImageFacts(msgspec.Struct, frozen=True):
+    """What an image says of itself, in its config.
+
+    Attributes:
+        user: who its process is: ``10001:10001``; empty is root.
+        entrypoint: what it runs.
+        platforms: what it is made for: ``linux/amd64``.
+        profile: the profile that it was built for; empty when it does not say.
+        ray: the version of Ray whose commands it has; empty when it has none.
+    """
+
+    user: str
+    entrypoint: tuple[str, ...]
+    platforms: tuple[str, ...]
+    profile: str = ""
+    ray: str = ""
+
+
 class Rendered(msgspec.Struct, frozen=True):
     """The objects of a revision, in the order in which they are written."""
 
@@ -182,6 +200,24 @@ class Change(msgspec.Struct, frozen=True):
     conflicts: tuple[str, ...] = ()
 
 
+class Cost(msgspec.Struct, frozen=True):
+    """What a plan comes to, as far as its target can say it.
+
+    Attributes:
+        now: what is asked for now, by name: ``cpu`` in cores, ``memory_gib``, ``gpu``, ``pods``.
+        least: the same once the plan is carried out, with the least replicas.
+        most: with the most.
+        hourly: these three in money an hour; None when no prices are known.
+        currency: of that money.
+    """
+
+    now: dict[str, float]
+    least: dict[str, float]
+    most: dict[str, float]
+    hourly: tuple[float, float, float] | None = None
+    currency: str = ""
+
+
 class Plan(msgspec.Struct, frozen=True):
     """What an apply would do; it can be kept in a file.
 
@@ -192,6 +228,7 @@ class Plan(msgspec.Struct, frozen=True):
         changes: what would be done, in order; empty when all is as it should be.
         hash: of the changes and of what was there: another one means that the world has moved.
         format: 1.
+        cost: what it comes to; not part of the hash.
     """
 
     target: str
@@ -200,6 +237,7 @@ class Plan(msgspec.Struct, frozen=True):
     changes: tuple[Change, ...]
     hash: str
     format: int = 1
+    cost: Cost | None = None
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -245,6 +283,54 @@ class Health(msgspec.Struct, frozen=True):
     revisions: tuple[str, ...] = ()
 
 
+class Probe(msgspec.Struct, frozen=True):
+    """A question by HTTP that says how a process is: one answer below 400 is well.
+
+    Attributes:
+        path: what is asked for.
+        every_s: seconds between two questions.
+        timeout_s: seconds that an answer may take.
+        failures: so many in a row are a fault.
+    """
+
+    path: str
+    every_s: float
+    timeout_s: float
+    failures: int
+
+
+class Workload(msgspec.Struct, frozen=True):
+    """One replica of the server as a target runs it: what another machine needs to run it under the same contract.
+
+    Attributes:
+        arguments: what comes after the image's entrypoint.
+        variables: the environment besides what the image sets.
+        secrets: names of the secrets, each a file of its own in `secrets_at`.
+        secrets_at: the folder of these.
+        port: where it answers HTTP.
+        startup: asked first; nothing else is until it is well.
+        readiness: whether requests may come.
+        liveness: whether it must be started anew.
+        grace_s: seconds between SIGTERM and SIGKILL.
+        user: its uid and gid.
+        memory: the most bytes of it.
+        scratch: the most bytes of ``/tmp``, all that it may write to.
+    """
+
+    arguments: tuple[str, ...]
+    variables: dict[str, str]
+    secrets: tuple[str, ...]
+    secrets_at: str
+    port: int
+    startup: Probe
+    readiness: Probe
+    liveness: Probe
+    grace_s: float
+    user: int
+    memory: int
+    scratch: int
+
+
 class Observed(Protocol):
     """What is there; only its own target looks into it."""
 
@@ -267,8 +353,10 @@ class Target(Protocol):
     def world(self) -> World:
         """What is taken for given when nobody has asked the other side."""
 
-    def preflight(self, app: App, release: Release | None, client: Any) -> list[Finding]:
-        """What would keep a deployment from working: rights, version, quota, secrets. Reads only."""
+    def preflight(
+        self, app: App, release: Release | None, client: Any, image: ImageFacts | None = None
+    ) -> list[Finding]:
+        """What would keep a deployment from working: rights, version, clock, secrets, the image. Reads only."""
 
     def look(self, app: str, client: Any) -> World:
         """Ask the other side what it can do.
@@ -280,11 +368,21 @@ class Target(Protocol):
     def render(self, revision: Revision, split: Split | None, world: World) -> Rendered:
         """The objects of a revision. Pure."""
 
+    def workload(self, rendered: Rendered) -> Workload:
+        """One replica of the server, as it was rendered. Pure.
+
+        Raises:
+            UsageError: MS-5160, what is rendered cannot be run as one process.
+        """
+
     def observe(self, rendered: Rendered, client: Any) -> Observed:
         """What is there, and what each object would become; reads only."""
 
     def plan(self, rendered: Rendered, observed: Any) -> tuple[tuple[Change, ...], str]:
         """What an apply would do, and the hash of that and of what was there. Pure."""
+
+    def cost(self, rendered: Rendered, observed: Any) -> Cost | None:
+        """What that comes to; None when the target cannot say. Pure."""
 
     def apply(
         self, rendered: Rendered, expected: str, client: Any, told: Told, *, force: bool = False, adopt: bool = False

@@ -1,10 +1,12 @@
 """What is rendered for Kubernetes, held against every supported version's schemas and the restricted standard."""
 
 import copy
+import http.server
 import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mainspring.adapters.kubernetes.files import chart, kustomization, spelled
-from mainspring.adapters.kubernetes.objects import named, release_name
+from mainspring.adapters.kubernetes.objects import named, release_name, url_of
 from mainspring.adapters.kubernetes.pods import doubled
 from mainspring.adapters.kubernetes.render import render
 from mainspring.adapters.kubernetes.settings import (
@@ -301,6 +303,26 @@ def test_a_language_model_is_started_as_it_was_declared() -> None:
     assert {item["metadata"]["name"] for item in found if item["kind"] == "Service"} == {"shop-server", "shop-llm-chat"}
 
 
+def test_each_object_tells_what_was_planned_for_it_and_no_other() -> None:
+    """One that does not change keeps its label when others do; pods and selectors have none."""
+    larger = msgspec.structs.replace(FULL, memory="3Gi")
+    first, second = ({url_of(item): item for item in objects(one)} for one in (FULL, larger))
+
+    def label(item: dict[str, Any]) -> str:
+        return str(item["metadata"]["labels"]["mainspring.dev/plan-hash"])
+
+    assert all(re.fullmatch(r"[0-9a-f]{16}", label(item)) for item in first.values())
+    relabelled = [url for url, item in first.items() if label(item) != label(second[url])]
+    changed = [url for url in first if first[url] != second[url]]
+    assert sorted(relabelled) == sorted(changed)
+    assert {url.split("/")[-2] for url in changed} == {"Deployment", "CronJob"}
+    assert all("mainspring.dev/plan-hash" not in json.dumps(item.get("spec", {})) for item in first.values())
+    (service,) = [item for item in objects(kserve=True) if item["kind"] == "InferenceService"]
+    assert "mainspring.dev/plan-hash" not in service["metadata"]["labels"]
+    for files in (chart("shop", objects(), RELEASE), kustomization(objects(), RELEASE)):
+        assert not [name for name, data in files.items() if b"plan-hash" in data]
+
+
 def test_a_ray_job_lives_as_long_as_its_run() -> None:
     job = next(item for item in objects() if item["kind"] == "RayJob")
     spec = job["spec"]
@@ -355,6 +377,41 @@ def test_a_server_on_ray_is_a_ray_service_that_ray_serve_and_kuberay_understand(
     with pytest.raises(UsageError) as caught:
         KubernetesTarget(SERVED_ON_RAY).render(REVISION, Split(OTHER, 10), World((1, 29)))
     assert caught.value.code == "MS-2740"
+
+
+def test_ray_runs_the_release_s_image_and_its_probes_need_no_wget() -> None:
+    """The probes are really run, against a server that says what Ray's agents say, and one that does not."""
+    plain = msgspec.structs.replace(SERVED_ON_RAY, ray=RaySettings("2.50.0", serve=True))
+    service = of(objects(plain), "RayService")
+    head, worker = (template["spec"]["containers"][0] for template in ray_templates(service))
+    assert head["image"] == worker["image"] == IMAGE
+    assert (head["readinessProbe"]["failureThreshold"], worker["readinessProbe"]["failureThreshold"]) == (10, 1)
+    assert worker["readinessProbe"]["exec"]["command"][-1] == "http://127.0.0.1:8000/-/healthz"
+    submitter = list(ray_templates(next(item for item in objects() if item["kind"] == "RayJob")))[-1]
+    assert "livenessProbe" not in submitter["spec"]["containers"][0]
+
+    class Agent(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"no" if "gcs" in self.path else b"success")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Agent) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        port = served.server_address[1]
+
+        def well(command: list[str]) -> bool:
+            words = [re.sub(r":\d+/", f":{port}/", word) for word in command]
+            return subprocess.run([sys.executable, *words[1:]], capture_output=True, check=False).returncode == 0
+
+        assert well(worker["livenessProbe"]["exec"]["command"])
+        assert well(worker["readinessProbe"]["exec"]["command"])
+        assert not well(head["livenessProbe"]["exec"]["command"])
+        served.shutdown()
+    assert not well(worker["livenessProbe"]["exec"]["command"])
 
 
 @pytest.mark.parametrize("kind", ["RayJob", "RayService"])
@@ -511,4 +568,6 @@ def test_a_kustomize_base_names_every_object_once() -> None:
     assert base["images"] == [{"name": IMAGE.partition("@")[0], "digest": "sha256:" + "a" * 64}]
     assert len(base["resources"]) == len(found) == len(files) - 1
     read = [yaml.safe_load(files[name]) for name in base["resources"]]
+    for item in found:
+        item["metadata"]["labels"].pop("mainspring.dev/plan-hash", None)
     assert json.dumps(read) == json.dumps(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib.metadata
 import io
 import os
 import stat
@@ -181,6 +182,32 @@ def test_a_wheel_is_unpacked_without_what_names_its_builder(tmp_path: Path) -> N
     assert [row[0] for row in rows] == ["z-1.dist-info/RECORD", "z/a.py", "z/b.py"]
 
 
+def test_ray_has_its_command_where_a_login_shell_looks_and_it_runs(tmp_path: Path) -> None:
+    """Made of the entry points of the Ray that is installed here, and run by its own name."""
+    own = importlib.metadata.distribution("ray")
+    points = own.read_text("entry_points.txt")
+    assert points
+    wheel = a_wheel(tmp_path, "ray", {
+        "ray/__init__.py": b"", "ray-1.dist-info/entry_points.txt": points.encode(), "ray-1.data/scripts/x": b"#!x\n",
+    })  # fmt: skip
+    other = a_wheel(tmp_path, "raye", {"raye/__init__.py": b"", "raye-1.dist-info/entry_points.txt": points.encode()})
+    found = read([wheel, other], {})
+    assert [path for path in found if not path.startswith(DEPS)] == ["usr/local/bin/ray"]
+    with contextlib.ExitStack() as opened:
+        (entry,) = [one for one in deps_entries([wheel], {}, opened) if one.path == "usr/local/bin/ray"]
+        assert entry.executable
+    command = tmp_path / "ray"
+    command.write_bytes(found["usr/local/bin/ray"])
+    command.chmod(0o755)
+    bin_folder = Path(sys.executable).parent
+    done = subprocess.run(
+        [command, "--version"], capture_output=True, text=True, timeout=100, check=False,
+        env={"PATH": f"{bin_folder}:/usr/bin:/bin", "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert own.version in done.stdout
+
+
 def test_of_a_file_in_two_wheels_the_first_by_name_stays_with_its_own_bytecode(tmp_path: Path) -> None:
     one = a_wheel(tmp_path, "a", {"tests/__init__.py": b"WHO = 'a'\n"})
     two = a_wheel(tmp_path, "b", {"tests/__init__.py": b"WHO = 'b'\n", "b.py": b""})
@@ -238,10 +265,11 @@ def test_what_is_no_part_of_the_app_stays_out(tmp_path: Path) -> None:
     more = '[sources.s]\npath = "rows"\n[documents.d]\npath = "docs/"\n[server]\nkeys = ["file:tokens/a"]\n'
     more += '[image]\nexclude = ["notes/*"]'
     project = a_project(tmp_path / "p", more)
-    kept = ("a.py", "pkg/m.py", "pkg/rows/x", "docs2/x", "tokens/b")
+    kept = ("a.py", "verdicts/rules.py", "pkg/sbom/x.cdx.json", "pkg/m.py", "pkg/rows/x", "docs2/x", "tokens/b")
     dropped = (
         ".env", ".git/config", "pkg/.hidden", "pkg/__pycache__/m.pyc", "rows/1.csv", "docs/a.md", "tokens/a", "notes/x",
         "tls.pem", "pkg/id_rsa", "venv/pyvenv.cfg", "venv/lib/x.py", "image/models/m/card.json", "Dockerfile",
+        "verdicts/late.json", "sbom/image.cdx.json",
     )  # fmt: skip
     for name in (*kept, *dropped):
         path = project / name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = ["LightkubeCluster", "open_cluster"]
 _TRIES = 4
 _AGAIN = frozenset({429, 500, 502, 503, 504})
 _PAGE = 500
+_OF_THE_CLUSTER = ("Namespace", "Node")
 _LONGEST_WAIT_S = 8.0
 _NUMBERS = re.compile(r"\d+")
 
@@ -60,6 +62,14 @@ class LightkubeCluster:
         if len(found) != 2:
             raise answered(str(self._client.base_url), 200, "GET /version", "no version: this is no Kubernetes")
         return int(found[0]), int(found[1])
+
+    def clock(self) -> float | None:
+        """The server's time now, in seconds since 1970 and to a second; None when it does not say."""
+        told = self._ask("GET", "/version").headers.get("Date", "")
+        try:
+            return parsedate_to_datetime(told).timestamp()
+        except ValueError:
+            return None
 
     def groups(self) -> frozenset[str]:
         """The groups of kinds that the server knows."""
@@ -160,7 +170,7 @@ class LightkubeCluster:
         self._client.close()
 
     def _path(self, kind: Kind, name: str = "") -> str:
-        place = "" if kind.kind == "Namespace" else f"/namespaces/{self.namespace}"
+        place = "" if kind.kind in _OF_THE_CLUSTER else f"/namespaces/{self.namespace}"
         return f"{_root(kind.version)}{place}/{kind.plural}" + (f"/{name}" if name else "")
 
     def _ask(

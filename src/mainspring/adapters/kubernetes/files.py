@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from mainspring.adapters.kubernetes.objects import PLAN
 from mainspring.ports.cluster import Object
 from mainspring.ports.target import Release
 
@@ -62,7 +63,7 @@ def manifests(items: Sequence[Object]) -> dict[str, bytes]:
 
 def kustomization(items: Sequence[Object], release: Release) -> dict[str, bytes]:
     """A Kustomize base: a file an object, and the image by its digest where an overlay can set another."""
-    files = {_file_name(item): spelled([item]).encode() for item in items}
+    files = {_file_name(item): spelled([_unhashed(item)]).encode() for item in items}
     name, _, digest = release.image.partition("@")
     base: Object = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -82,7 +83,7 @@ def chart(app: str, items: Sequence[Object], release: Release) -> dict[str, byte
     values: dict[str, Any] = {"image": release.image, "profile": release.variables.get("MAINSPRING_PROFILE", "")}
     files = {}
     for item in items:
-        item = copy.deepcopy(item)
+        item = copy.deepcopy(_unhashed(item))
         _hollow(item, release, values)
         text = re.sub(r"\{\{|\}\}", lambda found: f'{{{{ "{found[0]}" }}}}', spelled([item]))
         text = re.sub(r'"\\x01(.*?)\\x01"', lambda found: f"{{{{ .Values.{found[1]} }}}}", text)
@@ -97,6 +98,13 @@ def chart(app: str, items: Sequence[Object], release: Release) -> dict[str, byte
     }
     head = {"Chart.yaml": spelled([about]).encode(), "values.yaml": spelled([values]).encode()}
     return {**head, **files}
+
+
+def _unhashed(item: Object) -> Object:
+    """Without the digest of what was planned: values and overlays make something else of it."""
+    metadata = item["metadata"]
+    labels = {name: value for name, value in metadata["labels"].items() if name != PLAN}
+    return {**item, "metadata": {**metadata, "labels": labels}}
 
 
 def _hollow(item: Object, release: Release, values: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mainspring.ports.cluster import Object
+from mainspring.ports.target import digest_of
 
 __all__ = [
     "APP",
@@ -15,9 +16,11 @@ __all__ = [
     "COMPONENT",
     "MANAGER",
     "ORDER",
+    "PLAN",
     "RECORD",
     "REVISION",
     "SERVER",
+    "hashed",
     "key_of",
     "labels_of",
     "named",
@@ -31,6 +34,8 @@ MANAGER = "mainspring"
 """The field manager of what we write."""
 APP, COMPONENT, REVISION = "mainspring.dev/app", "mainspring.dev/component", "mainspring.dev/revision"
 """The labels that are all of our state."""
+PLAN = "mainspring.dev/plan-hash"
+"""The label that tells an object as it was planned: the digest of all of it but this label."""
 RECORD = "mainspring.dev/release"
 """The annotation of a release's ConfigMap that holds its record."""
 SERVER, CANARY = "server", "canary"
@@ -84,6 +89,18 @@ def object_of(version: str, kind: str, name: str, namespace: str, labels: Mappin
     if annotations := more.pop("annotations", None):
         metadata["annotations"] = annotations
     return {"apiVersion": version, "kind": kind, "metadata": metadata, **more}
+
+
+def hashed(item: Object) -> Object:
+    """An object with the digest of what is planned for it among its labels.
+
+    It is each object's own: one of the whole plan would have every object written whenever one of them changes. KServe
+    hands its labels on to pods, which would start anew for a change of their number alone: its objects have none.
+    """
+    if item["kind"] == "InferenceService":
+        return item
+    metadata = item["metadata"]
+    return {**item, "metadata": {**metadata, "labels": {**metadata["labels"], PLAN: digest_of(item)}}}
 
 
 def key_of(item: Object) -> tuple[str, str, str]:

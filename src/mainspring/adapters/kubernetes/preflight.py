@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 from mainspring.adapters.kubernetes.objects import ORDER
 from mainspring.adapters.kubernetes.observing import VERSIONS
 from mainspring.adapters.kubernetes.ray import serves_on_ray
-from mainspring.adapters.kubernetes.settings import KubernetesSettings
+from mainspring.adapters.kubernetes.settings import KubernetesSettings, RaySettings
 from mainspring.errors import MainspringError, RefusedError
 from mainspring.ports.cluster import Cluster, Kind
-from mainspring.ports.target import App, Finding, World
+from mainspring.ports.target import App, Finding, ImageFacts, Release, World
 
-__all__ = ["OPTIONAL", "TESTED", "look", "preflight"]
+__all__ = ["OPTIONAL", "TESTED", "clock", "image_fits", "look", "preflight"]
 
 TESTED = ((1, 29), (1, 37))
 """The versions whose schemas the tests hold everything against."""
@@ -18,6 +21,9 @@ OPTIONAL = (
     "ExternalSecret", "HTTPRoute", "InferenceService", "PrometheusRule", "RayJob", "RayService", "ScaledObject",
     "ServiceMonitor",
 )  # fmt: skip
+_ENTRYPOINT = ("python3", "-m", "mainspring")
+_APART_S = 5.0
+"""Clocks may differ by so much: servers tell theirs by the second, and answers take their time."""
 _VERBS = ("get", "list", "patch", "create", "delete")
 
 
@@ -40,10 +46,9 @@ def look(cluster: Cluster) -> World:
 
 
 def preflight(app: App, settings: KubernetesSettings, cluster: Cluster, world: World, *, kserve: bool) -> list[Finding]:
-    """All that is found, errors first."""
+    """What the cluster and the app tell."""
     found = [*_version(world), *_namespace(cluster), *_kinds(settings, world, kserve), *_rights(cluster, world)]
-    found += [*_secrets(app, settings, cluster), *_metrics(settings, cluster), *_stores(app, settings)]
-    return sorted(found, key=lambda item: item.level != "error")
+    return [*found, *_secrets(app, settings, cluster), *_metrics(settings, cluster), *_stores(app, settings)]
 
 
 def _version(world: World) -> list[Finding]:
@@ -137,3 +142,66 @@ def _stores(app: App, settings: KubernetesSettings) -> list[Finding]:
     if app.jobs and settings.jobs:
         what += ", and its timetables in the server: no CronJob would find them"
     return [Finding("warning", what, "name shared ones in the profile: catalog.url, online.url")]
+
+
+def clock(cluster: Cluster, lease_s: int, now: Callable[[], float]) -> list[Finding]:
+    """Whether this machine's clock is the cluster's: a lease, by which applies part, runs out by both."""
+    begun = now()
+    there = cluster.clock()
+    if there is None:
+        return []
+    # The server's time is cut to a second, and is of some moment between asking and having the answer.
+    apart = max(begun - there - 1.0, there - now(), 0.0)
+    if apart < _APART_S:
+        return []
+    way = "ahead of" if begun > there else "behind"
+    level: Literal["error", "warning"] = "error" if apart >= lease_s else "warning"
+    what = f"this machine's clock is {apart:.0f} s {way} the cluster's: leases and tokens run out by it"
+    return [Finding(level, what, "set the clock, by NTP: timedatectl set-ntp true")]
+
+
+def image_fits(
+    image: ImageFacts, release: Release | None, cluster: Cluster, ray: RaySettings | None = None
+) -> list[Finding]:
+    """Whether the image keeps the contract that its pods have."""
+    found = []
+    if image.entrypoint != _ENTRYPOINT:
+        runs = " ".join(image.entrypoint) or "nothing"
+        what = f"the image runs {runs}, and not {' '.join(_ENTRYPOINT)}: it would not serve"
+        found.append(Finding("error", what, "mainspring build --image"))
+    if not image.user.partition(":")[0].strip("0"):
+        what = "the image is made to run as root, and pods run it as 10001"
+        found.append(Finding("warning", what, "mainspring build --image --for kubernetes"))
+    profile = "" if release is None else release.variables.get("MAINSPRING_PROFILE", "")
+    if image.profile and profile and image.profile != profile:
+        what = f"the image was built for profile {image.profile}, and runs {profile}"
+        found.append(Finding("warning", what, "build it again, so that its files were checked for that one's secrets"))
+    return [*found, *_ray(image, ray), *_architectures(image, cluster)]
+
+
+def _ray(image: ImageFacts, ray: RaySettings | None) -> list[Finding]:
+    """Whether KubeRay can start the image, where it is to."""
+    if ray is None or ray.image is not None or image.ray == ray.version:
+        return []
+    if not image.ray:
+        fix = "ask for ray[default,serve] in requirements.in, lock and build anew; or name targets.NAME.ray.image"
+        return [Finding("error", "the image has no Ray, and KubeRay is to start it", fix)]
+    what = f"the image has Ray {image.ray}, and targets.NAME.ray.version is {ray.version}"
+    return [Finding("error", what, f'ray.version = "{image.ray}"')]
+
+
+def _architectures(image: ImageFacts, cluster: Cluster) -> list[Finding]:
+    try:
+        nodes = cluster.list(Kind("v1", "Node", "nodes"))
+    except MainspringError:  # who may work in a namespace may often not look at nodes
+        return []
+    told = [(node.get("status") or {}).get("nodeInfo") or {} for node in nodes]
+    there = {f"linux/{one['architecture']}" for one in told if one.get("architecture")}
+    strange = sorted(there - set(image.platforms))
+    if not strange:
+        return []
+    made = f"the image is made for {', '.join(image.platforms)}"
+    fix = f"mainspring build --image {' '.join(f'--platform {one}' for one in sorted(there | set(image.platforms)))}"
+    if len(strange) == len(there):
+        return [Finding("error", f"{made}, and the nodes are {', '.join(strange)}", fix)]
+    return [Finding("warning", f"{made}: pods that land on nodes of {', '.join(strange)} do not start", fix)]

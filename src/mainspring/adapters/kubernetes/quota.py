@@ -11,7 +11,7 @@ from mainspring.errors import MainspringError, RefusedError
 from mainspring.ports.cluster import Cluster, Kind, Object
 from mainspring.ports.target import Change
 
-__all__ = ["amount", "demand", "refuse_beyond", "shortfalls"]
+__all__ = ["SCALERS", "amount", "demand", "refuse_beyond", "shortfalls"]
 
 _QUOTA = Kind("v1", "ResourceQuota", "resourcequotas")
 _UNITS = {"": 0, "m": -1, "k": 1, "M": 2, "G": 3, "T": 4, "P": 5}
@@ -24,10 +24,11 @@ _PLURALS = {
 }  # fmt: skip
 _OLD_NAMES = ("configmaps", "services")
 """Kinds that a quota also counts without ``count/``."""
-_SCALERS = {
+SCALERS = {
     "HorizontalPodAutoscaler": ("scaleTargetRef", "minReplicas"),
     "ScaledObject": ("scaleTargetRef", "minReplicaCount"),
 }
+"""What scales: where it names whom, and the least replicas."""
 
 
 def amount(quantity: object) -> Fraction:
@@ -77,9 +78,9 @@ def demand(objects: Sequence[Object], there: Mapping[str, Object], changes: Iter
 def _least(objects: Sequence[Object]) -> dict[str, int]:
     """The least replicas of what is scaled, by its name."""
     return {
-        item["spec"][_SCALERS[item["kind"]][0]]["name"]: int(item["spec"].get(_SCALERS[item["kind"]][1]) or 0)
+        item["spec"][SCALERS[item["kind"]][0]]["name"]: int(item["spec"].get(SCALERS[item["kind"]][1]) or 0)
         for item in objects
-        if item["kind"] in _SCALERS
+        if item["kind"] in SCALERS
     }
 
 

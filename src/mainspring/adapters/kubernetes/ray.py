@@ -20,6 +20,8 @@ __all__ = ["DASHBOARD", "SERVE", "ray_job", "ray_service", "served_by", "serves_
 
 DASHBOARD, SERVE = 8265, 8000
 """The ports by which KubeRay's operator asks the head, and by which Ray Serve's proxies answer."""
+_AGENT = 52365
+"""The port of loopback by which a node's own agent says how it is."""
 _HEAD = (("gcs", 6379), ("dashboard", DASHBOARD), ("client", 10001), ("serve", SERVE))
 _APPLICATION = "mainspring.adapters.ray.application:server"
 
@@ -92,7 +94,7 @@ def ray_service(
     }
     spec = {
         "serveConfigV2": json.dumps(config, indent=2),
-        "rayClusterConfig": _Pods(SERVER, ray, revision, settings, world).cluster(),
+        "rayClusterConfig": _Pods(SERVER, ray, revision, settings, world).cluster(served=True),
     }
     name, labels = named(app.name, SERVER, longest=_SERVICE_LONGEST), labels_of(app.name, SERVER)
     return object_of("ray.io/v1", "RayService", name, namespace, labels | {REVISION: revision.id}, spec=spec)
@@ -114,19 +116,46 @@ class _Pods:
         config = release_name(self._revision.app.name, self._revision.id)
         made = app_pod(self._revision, self._component, config, self._settings, self._world, container)
         one = made["spec"]["containers"][0]
-        one["image"] = self._ray.image
+        one["image"] = self._ray.image or self._revision.release.image
         one["resources"] = {kind: {"cpu": self._ray.cpu, "memory": self._ray.memory} for kind in ("requests", "limits")}
         return made
 
-    def cluster(self) -> Object:
+    def node(self, name: str, ports: tuple[tuple[str, int], ...], served: bool) -> Object:
+        """A node of the cluster, with probes of ours: those that KubeRay adds where there are none ask by wget."""
+        pod = self.pod(name, ports)
+        own = [f"http://127.0.0.1:{_AGENT}/api/local_raylet_healthz"]
+        if name == "ray-head":
+            own.append(f"http://127.0.0.1:{DASHBOARD}/api/gcs_healthz")
+        ready = own + ([f"http://127.0.0.1:{SERVE}/-/healthz"] if served and name != "ray-head" else [])
+        container = pod["spec"]["containers"][0]
+        container["livenessProbe"] = _asks(own, 30, 120)
+        container["readinessProbe"] = _asks(ready, 10, 1 if served and name != "ray-head" else 10)
+        return pod
+
+    def cluster(self, *, served: bool = False) -> Object:
         count = self._ray.workers
-        head = {"rayStartParams": {"dashboard-host": "0.0.0.0"}, "template": self.pod("ray-head", _HEAD)}
+        head = {"rayStartParams": {"dashboard-host": "0.0.0.0"}, "template": self.node("ray-head", _HEAD, served)}
         workers = {
             "groupName": "workers",
             "replicas": count,
             "minReplicas": count,
             "maxReplicas": count,
             "rayStartParams": {},
-            "template": self.pod("ray-worker", (("serve", SERVE),)),
+            "template": self.node("ray-worker", (("serve", SERVE),), served),
         }
         return {"rayVersion": self._ray.version, "headGroupSpec": head, "workerGroupSpecs": [workers]}
+
+
+def _asks(urls: list[str], after_s: int, failures: int) -> Object:
+    """A probe by the image's Python: each of the addresses has to say ``success``, with the times that KubeRay has."""
+    code = (
+        "import sys, urllib.request as r; "
+        "sys.exit(not all(b'success' in r.urlopen(one, timeout=2).read() for one in sys.argv[1:]))"
+    )
+    return {
+        "exec": {"command": ["python3", "-S", "-c", code, *urls]},
+        "initialDelaySeconds": after_s,
+        "periodSeconds": 5,
+        "timeoutSeconds": 5,
+        "failureThreshold": failures,
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mainspring.adapters.kubernetes.engines import engine_objects
 from mainspring.adapters.kubernetes.jobs import cron_job
 from mainspring.adapters.kubernetes.kserve import inference_service
-from mainspring.adapters.kubernetes.objects import CANARY, ORDER, SERVER, key_of, url_of
+from mainspring.adapters.kubernetes.objects import CANARY, ORDER, SERVER, hashed, key_of, url_of
 from mainspring.adapters.kubernetes.operators import external_secret, scaled_object
 from mainspring.adapters.kubernetes.ray import ray_job, ray_service, serves_on_ray
 from mainspring.adapters.kubernetes.serving import (
@@ -62,7 +62,7 @@ def render(
     known = [one for one in found if one["kind"] not in _WATCHING or world.knows(one["kind"])]
     known.sort(key=lambda item: (ORDER.index(item["kind"]), item["metadata"]["name"]))
     _apart(known)
-    return Rendered(app.name, revision.id, tuple(known), "" if split is None else split.revision.id)
+    return Rendered(app.name, revision.id, tuple(map(hashed, known)), "" if split is None else split.revision.id)
 
 
 def _apart(items: list[Object]) -> None:

@@ -4,7 +4,9 @@ from typing import Annotated
 
 import msgspec
 
-__all__ = ["EngineSettings", "ExternalSettings", "KedaSettings", "KubernetesSettings", "RaySettings"]
+__all__ = [
+    "EngineSettings", "ExternalSettings", "KedaSettings", "KubernetesSettings", "PriceSettings", "RaySettings",
+]  # fmt: skip
 
 _Quantity = Annotated[str, msgspec.Meta(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
@@ -58,8 +60,9 @@ class RaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A Ray cluster of its own for each run of a job, and for the server: ``[targets.NAME.ray]``.
 
     Attributes:
-        image: by its digest, an image with the app, Ray and its command ``ray``, which those that we build leave out.
         version: Ray's version in the image.
+        image: by its digest, another image with the app, Ray and its command ``ray``; the release's own when left
+            out, which has them when its lock has Ray.
         jobs: what is run as a RayJob: ``pipeline/nightly``.
         serve: whether the server runs as replicas of Ray Serve, by a RayService, and not by a Deployment.
         operator: the namespace that KubeRay's operator asks from.
@@ -69,7 +72,7 @@ class RaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     version: Annotated[str, msgspec.Meta(pattern=r"^\d+\.\d+\.\d+$")]
-    image: _Image
+    image: _Image | None = None
     jobs: tuple[str, ...] = ()
     serve: bool = False
     operator: _Name = "kuberay-system"
@@ -112,6 +115,22 @@ class KedaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     poll_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 15
 
 
+class PriceSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the cluster's nodes cost, for plans to reckon with: ``[targets.NAME.prices]``.
+
+    Attributes:
+        cpu: a core for an hour.
+        memory: a GiB for an hour.
+        gpu: a GPU for an hour.
+        currency: the money.
+    """
+
+    cpu: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    memory: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    gpu: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    currency: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{3}$")] = "USD"
+
+
 class KubernetesSettings(msgspec.Struct, frozen=True):
     """Where and how large.
 
@@ -148,6 +167,7 @@ class KubernetesSettings(msgspec.Struct, frozen=True):
         ray: jobs, or the server, that run on Ray clusters of their own.
         external: where the app's Secret is filled from by the External Secrets operator.
         keda: KEDA scales the server, by its requests under way, down to none where that is wanted.
+        prices: what cores, memory and GPUs cost, for plans to say what they come to.
     """
 
     namespace: _Name | None = None
@@ -180,3 +200,4 @@ class KubernetesSettings(msgspec.Struct, frozen=True):
     ray: RaySettings | None = None
     external: ExternalSettings | None = None
     keda: KedaSettings | None = None
+    prices: PriceSettings | None = None

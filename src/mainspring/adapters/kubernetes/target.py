@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mainspring.adapters.kubernetes import applying, looking, observing, preflight
+from mainspring.adapters.kubernetes.cost import cost_of
 from mainspring.adapters.kubernetes.files import chart, kustomization, manifests
 from mainspring.adapters.kubernetes.objects import APP, url_of
 from mainspring.adapters.kubernetes.quota import refuse_beyond
 from mainspring.adapters.kubernetes.ray import serves_on_ray
 from mainspring.adapters.kubernetes.render import render
 from mainspring.adapters.kubernetes.settings import KubernetesSettings
+from mainspring.adapters.kubernetes.workload import workload_of
 from mainspring.errors import UsageError
 from mainspring.ports.cluster import Cluster
-from mainspring.ports.target import App, Change, Finding, Health, Release, Rendered, Revision, Split, Told, World
+from mainspring.ports.target import (
+    App,
+    Change,
+    Cost,
+    Finding,
+    Health,
+    ImageFacts,
+    Release,
+    Rendered,
+    Revision,
+    Split,
+    Told,
+    Workload,
+    World,
+)
 
 __all__ = ["KubernetesTarget", "open_kserve", "open_target"]
 
@@ -48,9 +65,15 @@ class KubernetesTarget:
         major, _, minor = self._settings.version.partition(".")
         return World((int(major), int(minor)))
 
-    def preflight(self, app: App, release: Release | None, client: Cluster) -> list[Finding]:
+    def preflight(
+        self, app: App, release: Release | None, client: Cluster, image: ImageFacts | None = None
+    ) -> list[Finding]:
         """What would keep a deployment from working. Reads only."""
-        return preflight.preflight(app, self._settings, client, preflight.look(client), kserve=self._kserve)
+        found = preflight.preflight(app, self._settings, client, preflight.look(client), kserve=self._kserve)
+        found += preflight.clock(client, self._settings.lease_s, time.time)
+        if image is not None:
+            found += preflight.image_fits(image, release, client, self._settings.ray)
+        return sorted(found, key=lambda item: item.level != "error")
 
     def look(self, app: str, client: Cluster) -> World:
         """Ask the cluster what it can do, and which namespace the context names."""
@@ -80,6 +103,14 @@ class KubernetesTarget:
             return "a RayService leads all requests to one revision at a time"
         return "" if self._settings.gateway else "there is no Gateway"
 
+    def workload(self, rendered: Rendered) -> Workload:
+        """One replica of the server. Pure.
+
+        Raises:
+            UsageError: MS-5160, a cluster of Ray runs it.
+        """
+        return workload_of(rendered)
+
     def observe(self, rendered: Rendered, client: Cluster) -> observing.Sight:
         """What is there, and what each object would become; reads and dry runs only."""
         return observing.observe(rendered, client, preflight.look(client), self._settings.history)
@@ -87,6 +118,11 @@ class KubernetesTarget:
     def plan(self, rendered: Rendered, observed: observing.Sight) -> tuple[tuple[Change, ...], str]:
         """What an apply would do, and its hash. Pure."""
         return observing.plan(rendered, observed)
+
+    def cost(self, rendered: Rendered, observed: observing.Sight) -> Cost:
+        """What the pods ask for now, and at least and at most afterwards. Pure."""
+        there = [one.there for one in observed.seen if one.there is not None]
+        return cost_of(rendered.objects, [*there, *observed.surplus], self._settings.prices)
 
     def apply(
         self,

@@ -59,6 +59,13 @@ class BlobStore:
                 keep(digest)
         return digest
 
+    def sweep(self) -> None:
+        """Take away what processes that are no more have left half-written."""
+        for part in self._root.glob("*.part"):
+            owner = part.name.partition("-")[0]
+            if owner.isdigit() and not _lives(int(owner)):
+                part.unlink(missing_ok=True)
+
     @contextlib.contextmanager
     def writing(self) -> Iterator[tuple[BinaryIO, Callable[[str], None]]]:
         """A file to write a blob to, and what makes it the blob of a digest; an exception leaves nothing."""
@@ -132,6 +139,16 @@ class BlobStore:
             part.write_bytes(msgspec.json.encode(found))
             os.replace(part, key)
         return found
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from mainspring.deploy.image.reference import reference_of
 from mainspring.deploy.image.registry import Registry
 from mainspring.deploy.image.sbom import bill_of, distributions
 from mainspring.deploy.image.transport import Built, Told, base_of
-from mainspring.deploy.image.wheels import DEPS, Wheel, bytecode_note, compiled, deps_entries, wheels_of
+from mainspring.deploy.image.wheels import COMMANDS, DEPS, Wheel, bytecode_note, compiled, deps_entries, wheels_of
 from mainspring.deploy.release import FILE, Release, model_folder, release_of
 from mainspring.errors import ConfigError, MainspringError
 
@@ -93,6 +93,7 @@ def build(services: Services, variant: Variant, *, epoch: int, told: Told) -> Im
         DataError: MS-2750; ServiceError: MS-4080 to MS-4085; StoreError: as the stores raise.
     """
     settings, project, store = services.settings, services.project, image_store(services)
+    store.sweep()
     runs = run_settings(settings)
     lock = kept_lock(project, store)
     source = base_registry(settings)
@@ -113,7 +114,7 @@ def build(services: Services, variant: Variant, *, epoch: int, told: Told) -> Im
         if note := bytecode_note(platform):
             notes.append(note)
         own = [deps, *models.values(), shared.release(release), app]
-        manifest = manifest_of(base, own, _spec(architecture, runs, lock, release, epoch), variant)
+        manifest = manifest_of(base, own, _spec(platform, runs, lock, release, epoch, wheels), variant)
         digests = {name: layer.diff_id for name, layer in models.items()}
         digest = manifest.described.digest
         parts = distributions(wheels, store)
@@ -149,6 +150,7 @@ class _Shared:
         places = [project / place for place in self.services.settings.words("image.wheels")]
         wheels = wheels_of(lock, platform, self.store, places)
         made_of: list[object] = [wheel.sha256 for wheel in wheels]
+        made_of += [COMMANDS[wheel.pin.name] for wheel in wheels if wheel.pin.name in COMMANDS]
         plain = bool(bytecode_note(platform))
         made_of.append("" if plain else ".".join(map(str, sys.version_info[:3])))
         with contextlib.ExitStack() as opened:
@@ -213,14 +215,18 @@ def environment_of(runs: Settings) -> dict[str, str]:
     }
 
 
-def _spec(architecture: str, runs: Settings, lock: Lock, release: Release, epoch: int) -> Spec:
+def _spec(
+    platform: Platform, runs: Settings, lock: Lock, release: Release, epoch: int, wheels: Iterable[Wheel]
+) -> Spec:
     labels = {
         "mainspring.dev/app": runs.project.name[:63],
         "mainspring.dev/lock": lock.digest[:16],
         "mainspring.dev/profile": runs.profile,
+        "mainspring.dev/python": ".".join(platform.python.split(".")[:2]),
     }
+    labels |= {f"mainspring.dev/{wheel.pin.name}": wheel.pin.version for wheel in wheels if wheel.pin.name in COMMANDS}
     labels |= {f"mainspring.dev/model.{name}": artifact[:16] for name, artifact in release.models.items()}
-    return Spec(architecture, epoch, environment_of(runs), _COMMAND, f"/{SOURCE}", PORT, labels)
+    return Spec(platform.architecture, epoch, environment_of(runs), _COMMAND, f"/{SOURCE}", PORT, labels)
 
 
 def run_settings(settings: Settings) -> Settings:

@@ -18,9 +18,12 @@ SOURCE = "app/src"
 _NEVER = (
     "__pycache__", "*.pyc", "*.pyo", "node_modules", "*.egg-info", "*.part", "*.log",
     "*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "id_rsa*", "id_ed25519*", "credentials*.json", "*.tfstate*",
-    "Dockerfile", "compose.yaml", "image/models",
+    "Dockerfile", "compose.yaml", "image/models", "/verdicts/*.json", "/sbom/*.cdx.json",
 )  # fmt: skip
-"""Besides everything hidden, virtual environments, secrets' files, and the data of sources and documents."""
+"""Besides everything hidden, virtual environments, secrets' files, and the data of sources and documents.
+
+What generated CI writes into its workspace is among it: the next build there would come to another image.
+"""
 _LEAST = 8
 """Secrets with fewer characters are not looked for: they would be found everywhere."""
 _CHUNK = 1 << 20

@@ -53,13 +53,15 @@ class Registry:
     Args:
         at: the repository.
         sleep: waits so many seconds between two tries.
+        tries: how often what may pass is asked for.
 
     Raises:
         ConfigError: MS-3090, oras is not installed; MS-3091, the docker config cannot be read.
     """
 
-    def __init__(self, at: Reference, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(self, at: Reference, sleep: Callable[[float], None] = time.sleep, tries: int = _TRIES) -> None:
         self.at = at
+        self._tries = tries
         self._sleep = sleep
         try:
             session: Any = requests.Session()
@@ -120,7 +122,7 @@ class Registry:
 
     def fetch(self, digest: str, file: BinaryIO) -> None:
         """Write a blob to a file, verified; what was written of a try that failed is written over."""
-        for tries in range(_TRIES):
+        for tries in range(self._tries):
             file.seek(0)
             file.truncate()
             try:
@@ -128,7 +130,7 @@ class Registry:
                     file.write(piece)
                 return
             except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-                if tries == _TRIES - 1:
+                if tries == self._tries - 1:
                     raise unreachable(self.at, error) from error
                 self._wait(tries)
 
@@ -165,7 +167,7 @@ class Registry:
 
     def put_blob(self, digest: str, size: int, body: Body) -> None:
         """Upload a blob from what `body` opens, once a try."""
-        for tries in range(_TRIES):
+        for tries in range(self._tries):
             begun = self._ask("POST", f"{self.at.root}/blobs/uploads/", (202,), data=lambda: b"")
             where = urllib.parse.urljoin(begun.url, begun.headers["Location"])
             query = ("&" if "?" in where else "?") + urllib.parse.urlencode({"digest": digest})
@@ -176,7 +178,7 @@ class Registry:
             if answer is not None and answer.status_code not in _AGAIN | {400, 404, 416}:
                 raise answered(self.at, answer)
             # What a broken try has left of its upload is of no use: the next one has an upload of its own.
-            if tries == _TRIES - 1:
+            if tries == self._tries - 1:
                 raise answered(self.at, answer) if answer is not None else unreachable(self.at, "the upload breaks off")
             self._wait(tries, answer)
 
@@ -201,11 +203,11 @@ class Registry:
         stream: bool = False,
     ) -> requests.Response:
         """Ask until there is an answer that is one."""
-        for tries in range(_TRIES):
+        for tries in range(self._tries):
             answer = self._once(method, url, headers=headers or {}, data=data, stream=stream)
             if answer is not None and answer.status_code in wanted:
                 return answer
-            last = tries == _TRIES - 1
+            last = tries == self._tries - 1
             if answer is None and last:
                 raise unreachable(self.at, self._fault)
             if answer is not None and (last or answer.status_code not in _AGAIN):

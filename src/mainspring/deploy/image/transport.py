@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import queue
 import shutil
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -26,7 +27,7 @@ from mainspring.deploy.image.reference import Reference
 from mainspring.deploy.image.registry import Registry
 from mainspring.errors import ConfigError, StoreError
 
-__all__ = ["Built", "Sent", "Told", "attach", "base_of", "push", "write_layout"]
+__all__ = ["Built", "Sent", "Told", "attach", "base_of", "configs_of", "kept_layer", "pulled", "push", "write_layout"]
 
 _AT_ONCE = 4
 EMPTY = b"{}"
@@ -34,6 +35,8 @@ EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 Told = Callable[[str], None]
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,32 +74,61 @@ def base_of(registry: Registry, architecture: str, blobs: BlobStore) -> Base:
         ConfigError: MS-3092, it is not made for the platform, or its manifest is of a kind that is no more.
     """
     at = registry.at
+    digest, found = _of_platform(registry, architecture, blobs, "image.base")
+    config = _object(found.config.data)
+    return Base(str(Reference(at.host, at.name, at.tag)), found.described.digest, found.layers, config, digest)
+
+
+def pulled(registry: Registry, architecture: str, blobs: BlobStore) -> Manifest:
+    """An image's manifest and config for a platform; its layers are fetched when they are wanted.
+
+    Raises:
+        ServiceError: MS-4080 to MS-4084.
+        ConfigError: MS-3092, it is not made for the platform, or its manifest is of a kind that is no more.
+    """
+    return _of_platform(registry, architecture, blobs, "--image")[1]
+
+
+def configs_of(registry: Registry, blobs: BlobStore) -> list[bytes]:
+    """The configs of an image, one a platform.
+
+    Raises:
+        ServiceError: MS-4080 to MS-4084.
+    """
+    at = registry.at
+    top = _object(_manifest(registry, at.wanted, blobs).data)
+    if "manifests" not in top:
+        return [_small(registry, top["config"], blobs)]
+    single = [one for one in top["manifests"] if (one.get("platform") or {}).get("os", "linux") == "linux"]
+    found = [_object(_manifest(registry, str(one["digest"]), blobs).data) for one in single]
+    return [_small(registry, one["config"], blobs) for one in found]
+
+
+def _of_platform(registry: Registry, architecture: str, blobs: BlobStore, origin: str) -> tuple[str, Manifest]:
+    """What a reference stands for: its digest, and the manifest for the platform."""
+    at = registry.at
     digest = at.digest or registry.digest_of(at.tag)
     found = _manifest(registry, digest or at.wanted, blobs)
     document = _object(found.data)
     if found.media_type in (OCI_INDEX, DOCKER_INDEX) or "manifests" in document:
-        entry = _for_platform(document, architecture, at)
+        entry = _for_platform(document, architecture, at, origin)
         found = _manifest(registry, str(entry["digest"]), blobs)
         document = _object(found.data)
     if "config" not in document:
         raise ConfigError(
-            f"base image {at} has a manifest of an old kind",
+            f"image {at} has a manifest of an old kind",
             code="MS-3092",
             why=found.media_type or "it names no config",
-            origin="image.base",
-            fix="push it anew with a tool of this decade, or take another base",
+            origin=origin,
+            fix="push it anew with a tool of this decade, or take another",
         )
-    config = _object(_small(registry, document["config"], blobs))
-    if config.get("architecture", architecture) != architecture:
-        raise ConfigError(
-            f"base image {at} is for {config['architecture']}",
-            code="MS-3092",
-            why=f"the image is built for linux/{architecture}",
-            origin="image.base",
-            fix="name a base for that platform, or set image.platforms",
-        )
+    data = _small(registry, document["config"], blobs)
+    of = str(_object(data).get("architecture", architecture))
+    if of != architecture:
+        raise _not_made(at, architecture, [f"linux/{of}"], origin)
+    config = Described(str(document["config"].get("mediaType", "")), document["config"]["digest"], len(data), data)
     layers = tuple(Described(str(one["mediaType"]), one["digest"], one["size"]) for one in document["layers"])
-    return Base(str(Reference(at.host, at.name, at.tag)), found.digest, layers, config, digest)
+    return digest, Manifest(found, config, layers, architecture)
 
 
 def push(
@@ -147,9 +179,41 @@ def _push_blobs(built: Built, to: Registry, source: Callable[[], Registry], blob
         to.upload(one.digest, one.size, path)
         return Sent(uploaded=1, bytes=one.size)
 
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        done = list(pool.map(send, wanted.values()))
+    done = _side_by_side(send, list(wanted.values()))
     return Sent(*(sum(getattr(one, part) for one in done) for part in ("uploaded", "mounted", "there", "bytes")))
+
+
+def _side_by_side(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """What comes of each item, a few at a time; the first error, or Ctrl-C, ends it without waiting for the others.
+
+    A pool would wait for uploads under way, which a registry that stalls keeps for minutes: these threads are daemons.
+    """
+    done: queue.SimpleQueue[tuple[int, R | BaseException]] = queue.SimpleQueue()
+    todo, lock, over = iter(enumerate(items)), threading.Lock(), threading.Event()
+
+    def run() -> None:
+        while not over.is_set():
+            with lock:
+                number, item = next(todo, (-1, None))
+            if item is None:
+                return
+            try:
+                done.put((number, work(item)))
+            except BaseException as error:  # handed over to whoever waits
+                done.put((number, error))
+
+    for _ in range(min(_AT_ONCE, len(items))):
+        threading.Thread(target=run, daemon=True).start()
+    found: dict[int, R] = {}
+    try:
+        while len(found) < len(items):
+            number, value = done.get()
+            if isinstance(value, BaseException):
+                raise value
+            found[number] = value
+    finally:
+        over.set()
+    return [found[number] for number in range(len(items))]
 
 
 def attach(to: Registry, subject: Described, kind: str, data: bytes, blobs: BlobStore) -> str:
@@ -239,6 +303,20 @@ def _at_hand(one: Described, source: Callable[[], Registry], blobs: BlobStore) -
     return blobs.path(one.digest)
 
 
+def kept_layer(one: Described, registry: Registry | None, blobs: BlobStore) -> Path:
+    """A layer's blob on this machine, fetched when it is not here.
+
+    Raises:
+        ServiceError: MS-4080 to MS-4084.
+    """
+
+    def source() -> Registry:
+        assert registry is not None, "a layer that was built here is here"
+        return registry
+
+    return _at_hand(one, source, blobs)
+
+
 def _manifest(registry: Registry, wanted: str, blobs: BlobStore) -> Described:
     """A manifest, kept on this machine once it is known by its digest."""
     if wanted.startswith("sha256:") and blobs.path(wanted).exists():
@@ -257,19 +335,23 @@ def _small(registry: Registry, entry: dict[str, Any], blobs: BlobStore) -> bytes
     return blobs.path(digest).read_bytes()
 
 
-def _for_platform(index: dict[str, Any], architecture: str, at: Reference) -> dict[str, Any]:
+def _for_platform(index: dict[str, Any], architecture: str, at: Reference, origin: str) -> dict[str, Any]:
     platforms = []
     for entry in index["manifests"]:
         platform = entry.get("platform") or {}
         if platform.get("os", "linux") == "linux" and platform.get("architecture") == architecture:
             return dict(entry)
         platforms.append(f"{platform.get('os', '?')}/{platform.get('architecture', '?')}")
-    raise ConfigError(
-        f"base image {at} is not made for linux/{architecture}",
+    raise _not_made(at, architecture, platforms, origin)
+
+
+def _not_made(at: Reference, architecture: str, platforms: Sequence[str], origin: str) -> ConfigError:
+    return ConfigError(
+        f"image {at} is not made for linux/{architecture}",
         code="MS-3092",
         why=f"there are: {', '.join(dict.fromkeys(platforms))}",
-        origin="image.base",
-        fix="name a base for that platform, or set image.platforms",
+        origin=origin,
+        fix="name one for that platform, or set image.platforms",
     )
 
 

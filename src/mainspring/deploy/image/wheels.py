@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import csv
 import functools
@@ -27,6 +28,8 @@ from mainspring.errors import ConfigError, DataError, ServiceError
 __all__ = ["DEPS", "Wheel", "bytecode_note", "compiled", "deps_entries", "metadata_of", "wheels_of"]
 
 DEPS = "app/deps/site-packages"
+COMMANDS = {"ray": ("ray",)}
+"""Commands that a distribution's layer has, by its name."""
 """Where they are in the image: by the name of the folder Mainspring knows libraries from the code of the project."""
 _UNWANTED = ("INSTALLER", "REQUESTED", "direct_url.json")
 _SECONDS = 1800
@@ -276,12 +279,35 @@ def deps_entries(
             own.add(entry.path)
             if entry.path not in seen:
                 yield entry
+        for entry in _commands(wheel):
+            if entry.path not in seen:
+                own.add(entry.path)
+                yield entry
         for at, path in _bytecode_files(bytecode.get(wheel.sha256)):
             source = f"{at.rpartition('/__pycache__/')[0]}/{path.name.partition('.cpython-')[0]}.py"
             if at not in seen and source not in seen:
                 own.add(at)
                 yield entry_of_bytes(at, path.read_bytes())
         seen |= own
+
+
+def _commands(wheel: Wheel) -> Iterator[Entry]:
+    """The commands that others start in the container by name: KubeRay starts ``ray``.
+
+    A distribution's own scripts are left out, since they hold the path of the Python that installed them; these hold
+    none. They lie where also a login shell looks, which sets ``PATH`` anew.
+    """
+    wanted = COMMANDS.get(wheel.pin.name, ())
+    if not wanted:
+        return
+    with zipfile.ZipFile(wheel.path) as opened:
+        names = [name for name in opened.namelist() if re.fullmatch(r"[^/]+\.dist-info/entry_points.txt", name)]
+        points = configparser.ConfigParser(delimiters=("=",))
+        points.read_string("".join(opened.read(name).decode("utf-8") for name in names))
+    for command in wanted:
+        module, _, function = points.get("console_scripts", command).partition(":")
+        text = f"#!/usr/bin/env python3\nimport sys\n\nfrom {module} import {function}\n\nsys.exit({function}())\n"
+        yield entry_of_bytes(f"usr/local/bin/{command}", text.encode(), executable=True)
 
 
 def _bytecode_files(folder: Path | None) -> Iterator[tuple[str, Path]]:
