@@ -13,6 +13,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tarfile
@@ -381,6 +382,9 @@ def test_ctrl_c_amid_a_push_ends_it_at_once_and_the_next_goes_on(
 # -- the same image on this machine, as a target runs it ---------------------------------------------------------------
 
 
+DEVICES = (stat.S_IFCHR, stat.S_IFBLK)
+
+
 def facts_of(port: int) -> dict[str, str]:
     """What Linux says of the process that serves at a port: its user, its rights, its root."""
     wanted = f"MAINSPRING_SERVER_PORT={port}".encode()
@@ -444,6 +448,8 @@ def test_a_target_s_server_runs_here_under_its_contract(cloud: Cloud, shop: Path
     assert uploads(cloud.folder / "registry") == before
     listed = subprocess.run([program("runc"), "list", "-q"], capture_output=True, text=True, check=True).stdout
     assert "mainspring-shop-" not in listed
+    devices = [path for path in (shop / ".mainspring").rglob("*") if stat.S_IFMT(path.lstat().st_mode) in DEVICES]
+    assert not devices, "who copies the project would read a /dev/zero for ever"
 
 
 @pytest.fixture(scope="module")

@@ -161,6 +161,9 @@ def rootfs(image: Unpacked, source: Reference, blobs: BlobStore, umoci: str) -> 
                 origin="umoci unpack",
                 fix="mainspring deploy --local --process runs it without a container",
             )
+        # The container has a /dev of its own; who copies the project would read this one's /dev/zero for ever.
+        shutil.rmtree(f"{part}/bundle/rootfs/dev", ignore_errors=True)
+        os.mkdir(f"{part}/bundle/rootfs/dev")
         with contextlib.suppress(OSError):
             os.rename(f"{part}/bundle", place)
     return place
