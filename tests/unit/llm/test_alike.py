@@ -119,9 +119,9 @@ def test_a_question_that_is_alike_has_the_same_answer_and_the_likeness_is_record
     assert found[3][:2] == ("", None)
     assert found[4][:2] == ("exact", None), "equal requests need no vector"
     assert len(desk.words.asked) == 4
-    told = {pair["key"]: pair["value"] for pair in span_of(desk.records.records[2])["attributes"]}  # type: ignore[attr-defined]
-    assert told["mainspring.cache"] == {"stringValue": "semantic"}
-    assert told["mainspring.cache.similarity"]["doubleValue"] == pytest.approx((6 / 7) ** 0.5, abs=1e-5)
+    told = span_of(desk.records.records[2]).facts
+    assert told["mainspring.cache"] == "semantic"
+    assert told["mainspring.cache.similarity"] == pytest.approx((6 / 7) ** 0.5, abs=1e-5)
 
 
 def test_streams_are_given_again_as_they_were() -> None:
