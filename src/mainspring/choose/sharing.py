@@ -39,7 +39,7 @@ from mainspring.vectors.faults import owned
 
 __all__ = ["SharedStore"]
 
-_OWNED = "MS-4182"
+_OWNED, _CLOSED = "MS-4182", "MS-4185"
 _PATIENCE = 10.0
 _PAUSE = 0.02
 _MOST = 1 << 30
@@ -297,8 +297,8 @@ class _Offer:
         try:
             while not self.ended:
                 reply = answer(self._store, decode_call(_receive(line)))
-                if reply.fault is not None and reply.fault.code == _OWNED:
-                    self.end()  # the index is another's by now, who cannot offer it as long as this one does
+                if reply.fault is not None and reply.fault.code in (_OWNED, _CLOSED):
+                    self.end()  # the index is another's by now or soon, who cannot offer it as long as this one does
                     return
                 _send(line, encode(reply))
         except (OSError, ValueError):

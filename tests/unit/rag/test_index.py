@@ -604,6 +604,20 @@ def test_an_owner_whose_name_is_not_free_yet_is_asked_as_soon_as_it_is(library: 
     owner.close()
 
 
+def test_an_owner_that_closes_while_it_is_asked_refuses_nobody(library: Library) -> None:
+    library.write(**{animal: about(animal) for animal in ANIMALS})
+    library.sync()
+    place = collection("library", 1)
+    owner = SharedStore(library.store, library.state)
+    assert owner.count(place) == 8
+    other = SharedStore(open_store(QdrantEdgeSettings(), library.state), library.state)
+    assert other.count(place) == 8
+    library.store.close()  # as the end of its process does, before the line to who asks is gone
+    assert other.count(place) == 8, "it is the other's now"
+    owner.close()
+    other.close()
+
+
 def test_a_version_knows_how_long_its_chunks_are(library):
     texts = {f"page{number}": f"# Page {number}\n\n" + "word and more of it. " * 3 * number for number in range(12)}
     texts["long"] = "# Long\n\n" + "a sentence of words, " * 900  # only its beginning is looked at
