@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,10 +13,8 @@ from mainspring.choose.services import Services
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import emit, lines, tell
 from mainspring.errors import ConfigError, DataError
-from mainspring.features.log import SourceTable
 from mainspring.features.steps import sources_of
 from mainspring.features.unused import Unused
-from mainspring.features.view import View
 from mainspring.llm.capacity import GIB
 from mainspring.llm.sizing import Sizing, sizings
 from mainspring.plan.diff import Change
@@ -46,7 +44,7 @@ def command(project: Path | None, profile: str | None, as_json: bool) -> int:
     costs = _costs(services, graph)
     views, sources = online_views(services, graph), sources_of(graph)
     unused = unused_in(services, graph, views, sources)
-    tables = _unread_tables(services, graph, views, sources)
+    tables = unread_tables(services, graph, views, sources)
     found = sizings(services.settings, [node.name for node in graph.of_kind("llm")])
     if as_json:
         emit(
@@ -71,15 +69,6 @@ def _costs(services: Services, graph: Plan) -> Sequence[Cost]:
         return costs_of(services, graph)
     except (DataError, ConfigError) as error:
         tell(f"what this would cost is not known: {error.what}")
-        return ()
-
-
-def _unread_tables(
-    services: Services, graph: Plan, views: Mapping[str, View], sources: Mapping[str, SourceTable]
-) -> Sequence[str]:
-    try:
-        return unread_tables(services, graph, views, sources)
-    except ConfigError:  # the profile has no tables on this machine: a change is worth seeing from there, too
         return ()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import msgspec
 
 from mainspring.choose.services import Services
-from mainspring.errors import RefusedError, UsageError
+from mainspring.errors import ConfigError, RefusedError, UsageError
 from mainspring.features.log import PUSH_MARK, SourceTable, newest
 from mainspring.features.tidy import pinned_versions
 from mainspring.features.view import View
@@ -82,9 +82,13 @@ def tables_kept(
 def unread_tables(
     services: Services, plan: Plan, views: Mapping[str, View], sources: Mapping[str, SourceTable]
 ) -> tuple[str, ...]:
-    """The names of tables that nothing reads; quick, for none is opened."""
+    """The names of tables that nothing reads; quick, for none is opened. None where the profile has no tables."""
+    try:
+        tables = services.tables
+    except ConfigError:
+        return ()
     readers = _readers(services, plan, views, sources)
-    return tuple(name for name in services.tables.tables() if name.startswith(_OURS) and name not in readers)
+    return tuple(name for name in tables.tables() if name.startswith(_OURS) and name not in readers)
 
 
 def drop_tables(
