@@ -81,12 +81,12 @@ def test_callers_at_once_by_every_protocol_are_few_batches_and_each_gets_its_own
         found = WAYS[number % 4](channel, mine) if number % 5 else ask(slow, mine)[1]["outputs"][0]["data"]
         assert found == pytest.approx([score(value) for value in mine], abs=1e-6)
 
-    with concurrent.futures.ThreadPoolExecutor(40) as pool:
-        list(pool.map(one, range(40)))
+    with concurrent.futures.ThreadPoolExecutor(30) as pool:  # 90 rows in all: the queue holds 100
+        list(pool.map(one, range(30)))
     after = statistics(slow)
-    assert after["inference_count"] - before["inference_count"] == sum(1 + number % 5 for number in range(40))
+    assert after["inference_count"] - before["inference_count"] == sum(1 + number % 5 for number in range(30))
     batches = after["execution_count"] - before["execution_count"]
-    assert 1 < batches < 40
+    assert 1 < batches < 30
     assert after["inference_stats"]["queue"]["ns"] > before["inference_stats"]["queue"]["ns"]
 
 
