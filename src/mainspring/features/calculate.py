@@ -20,7 +20,7 @@ from mainspring.declare.record import ColumnType, FieldSpec, Kind, Record
 from mainspring.errors import DataError, MainspringError, UserCodeError
 from mainspring.features.cast import Reading, UnfitError, cast_column, misfit
 from mainspring.features.decimals import to_scale
-from mainspring.features.duck import connection
+from mainspring.features.duck import query
 from mainspring.features.selection import Calculation
 from mainspring.features.view import arrow_type
 from mainspring.lazy import lazy
@@ -166,7 +166,7 @@ class _Batch:
     def _called(self, table: pa.Table) -> pa.Table:
         try:
             if self._of.written == "sql":
-                return _queried(str(self._function()), table)
+                return query(str(self._function()), {"inputs": table}, threads=1, ordered=True)
             found = self._function(pl.from_arrow(table))
             if isinstance(found, pl.LazyFrame):
                 found = found.collect()
@@ -206,14 +206,6 @@ class _Batch:
                 fix="declare it ... | None, or fill it in the function",
             )
         return found
-
-
-def _queried(sql: str, table: pa.Table) -> pa.Table:
-    with connection(threads=1) as opened:
-        opened.execute("set preserve_insertion_order = true")
-        opened.register("inputs", table)
-        opened.execute("set enable_external_access = false")  # a file would be an input that no key knows of
-        return opened.sql(sql).to_arrow_table()
 
 
 def _title(calculation: Calculation, field: FieldSpec) -> str:

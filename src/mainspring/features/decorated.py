@@ -14,7 +14,7 @@ from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError, MainspringError, UserCodeError
 from mainspring.features.cast import Reading, UnfitError, cast_column, misfit
 from mainspring.features.choosing import chooses_any
-from mainspring.features.duck import connection
+from mainspring.features.duck import connection, query
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:
@@ -79,10 +79,7 @@ def _query(sql: str, frames: Mapping[str, pa.Table], view: str, function: Callab
                 origin=str(of_function(function)),
                 fix="order by what tells the rows apart, or leave it out; to sample, compare hash(key) with a number",
             )
-        for name, table in frames.items():
-            opened.register(name, table)
-        opened.execute("set enable_external_access = false")  # a file would be an input that no key knows of
-        return opened.sql(sql).to_arrow_table()
+    return query(sql, frames)
 
 
 def conform(

@@ -18,7 +18,7 @@ from mainspring.declare.frame import Frame
 from mainspring.declare.on_demand import FeatureInput, FeatureService, OnDemand
 from mainspring.errors import UsageError
 from mainspring.features.choosing import chooses_any
-from mainspring.features.duck import connection
+from mainspring.features.duck import connection, query
 from mainspring.features.log import read_log, standing
 from mainspring.features.online.answered import Rows
 from mainspring.features.online.materialise import Materialised, materialise
@@ -288,21 +288,21 @@ class FeatureStore:
                     why=f"it has {words}: asked again, it may be about other rows",
                     fix="order by what tells the rows apart; to sample, compare hash(key) with a number",
                 )
-            for name, source in sources_of(self.plan).items():
-                if self._services.tables.version(source.log) is not None:
-                    rows = standing(read_log(self._services.tables, source.log))
-                    kept = rows.filter(pa.compute.invert(rows.column(DELETED)))
-                    opened.register(name, kept.select([c for c in kept.column_names if not c.startswith("_")]))
-            opened.execute("set enable_external_access = false")
-            try:
-                return Frame(opened.sql(sql).to_arrow_table())
-            except duckdb.Error as error:
-                raise UsageError(
-                    "the SQL of a spine does not run",
-                    code="MS-2167",
-                    why=str(error).partition("\n")[0],
-                    fix=f"it reads the app's sources: {', '.join(sources_of(self.plan))}",
-                ) from error
+        tables = {}
+        for name, source in sources_of(self.plan).items():
+            if self._services.tables.version(source.log) is not None:
+                rows = standing(read_log(self._services.tables, source.log))
+                kept = rows.filter(pa.compute.invert(rows.column(DELETED)))
+                tables[name] = kept.select([c for c in kept.column_names if not c.startswith("_")])
+        try:
+            return Frame(query(sql, tables))
+        except duckdb.Error as error:
+            raise UsageError(
+                "the SQL of a spine does not run",
+                code="MS-2167",
+                why=str(error).partition("\n")[0],
+                fix=f"it reads the app's sources: {', '.join(sources_of(self.plan))}",
+            ) from error
 
 
 def feature_store(folder: Path | str = ".", *, profile: str | None = None) -> FeatureStore:
