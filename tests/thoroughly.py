@@ -1,0 +1,10 @@
+"""How often kill and property tests try: enough for each change, and very often when asked to."""
+
+import os
+
+THOROUGH = bool(os.environ.get("MAINSPRING_THOROUGH"))
+
+
+def rounds(few: int, many: int) -> int:
+    """`few` in the run of each change; `many` with ``MAINSPRING_THOROUGH=1``."""
+    return many if THOROUGH else few
