@@ -6,7 +6,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from langchain.agents import create_agent
@@ -15,6 +14,7 @@ from langchain.agents.middleware.human_in_the_loop import InterruptOnConfig
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.tools import BaseTool
 from langgraph.types import Command
+from msgspec.structs import replace
 
 from mainspring.assistants.chat import ChatMainspring
 from mainspring.assistants.checkpointer import MainspringCheckpointer

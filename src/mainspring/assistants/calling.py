@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import dataclass
 
 import msgspec
 
@@ -17,8 +16,7 @@ from mainspring.errors import MainspringError
 __all__ = ["Outcome", "carry_out"]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What came of a call.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import msgspec
@@ -35,8 +34,7 @@ __all__ = [
 _agent = lazy("mainspring.assistants.agent")
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """How an assistant answers.
 
     Attributes:
@@ -66,8 +64,7 @@ class Settings:
     temperature: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(msgspec.Struct, frozen=True):
     """What an assistant is put together from.
 
     Attributes:
@@ -85,7 +82,7 @@ class Parts:
 
     generate: Callable[[Generation], AsyncIterator[ModelEvent]]
     now: Callable[[], int]
-    searchers: Mapping[str, Searcher] = field(default_factory=dict)
+    searchers: Mapping[str, Searcher] = msgspec.field(default_factory=dict)
     usables: Sequence[Usable] = ()
     outside: Sequence[Outside] = ()
     threads: ThreadStore | None = None
@@ -112,8 +109,7 @@ class ThreadView(msgspec.Struct, frozen=True):
     interrupt: Interrupt | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """A question.
 
     Attributes:

@@ -7,8 +7,9 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import zip_longest
+
+import msgspec
 
 from mainspring.assistants.events import Citation, Retrieval, Source
 from mainspring.assistants.text import content_tokens, sentences, stems
@@ -26,8 +27,7 @@ _LEAST_OF_QUESTION, _QUOTED = 0.5, 2
 """The share of a question's content tokens that a source must hold to be quoted for it, and how many are."""
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
+class Checked(msgspec.Struct, frozen=True):
     """A citation that holds, with the number it was cited by."""
 
     number: int

@@ -7,7 +7,6 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
@@ -49,8 +48,7 @@ class ToolFailedError(Exception):
     """What a tool outside says of its own failure: the model is told, and may do better."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usable:
+class Usable(msgspec.Struct, frozen=True):
     """A tool as an agent runs it.
 
     Attributes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.config.settings import Setting, Settings, reveal
 from mainspring.errors import ConfigError
@@ -29,8 +30,7 @@ class Rank(enum.IntEnum):
     NAMED = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(msgspec.Struct, frozen=True):
     """One question that was asked of a candidate, with its answer."""
 
     name: str
@@ -38,8 +38,7 @@ class Condition:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What became of one candidate."""
 
     adapter: Adapter
@@ -52,8 +51,7 @@ class Outcome:
         return self.rank is not None and all(condition.ok for condition in self.conditions)
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True):
     """The adapter chosen for a port, and every candidate's outcome."""
 
     port: str

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
@@ -45,8 +44,7 @@ STORES = ("catalog", "objects", "tables", "online")
 """The ports behind which things are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServicesSpec:
+class ServicesSpec(msgspec.Struct, frozen=True):
     """What another process needs to open the same services."""
 
     project: str
@@ -54,8 +52,7 @@ class ServicesSpec:
     flags: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Deployment:
+class Deployment(msgspec.Struct, frozen=True):
     """A target, and the way to what it deploys to.
 
     Attributes:

@@ -7,7 +7,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -92,7 +91,7 @@ def is_due(project: Path | None, profile: str | None, as_json: bool, models: tup
         services.close()
     any_due = any(one.due for one in found)
     if as_json:
-        emit([asdict(one) for one in found])
+        emit(found)
     else:
         for one in found:
             tell(f"{one.model}: {one.why}")

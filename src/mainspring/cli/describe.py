@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC
 from typing import Any, cast
@@ -119,7 +118,7 @@ def table_of(services: Services, plan: Plan, kind: str, name: str) -> dict[str, 
     if version is None:
         return None
     aside = set_aside(services.tables, of, _SHOWN)
-    shown = None if aside is None else dataclasses.asdict(aside)
+    shown = None if aside is None else msgspec.structs.asdict(aside)
     return {"table": of.log, "version": version.version, "rows": version.rows, "set_aside": shown}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import click
@@ -49,7 +48,7 @@ def _plain(found: RunDiff) -> dict[str, object]:
     return {
         "before": msgspec.to_builtins(found.before),
         "after": msgspec.to_builtins(found.after),
-        "steps": [dataclasses.asdict(step) for step in found.steps],
+        "steps": found.steps,
         "metrics": [{"name": key, "before": old, "after": new} for key, old, new in found.metrics],
-        "environment": [dataclasses.asdict(item) for item in found.environment],
+        "environment": found.environment,
     }

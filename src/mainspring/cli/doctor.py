@@ -9,11 +9,11 @@ import shutil
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol, cast
 
 import click
+import msgspec
 
 from mainspring.choose.discover import adapters, is_installed, named_object, part_of
 from mainspring.choose.services import STORES, Services
@@ -27,8 +27,7 @@ __all__ = ["Finding", "command"]
 _LOW_DISK = 2 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One thing that was looked at; `remedy` is empty when it is well."""
 
     name: str
@@ -52,7 +51,7 @@ def command(project: Path | None, profile: str | None, as_json: bool) -> int:
     except ConfigError as error:
         findings.append(Finding("project", ": ".join(filter(None, (error.what, error.why))), error.fix))
     if as_json:
-        emit([asdict(finding) for finding in findings])
+        emit(findings)
     else:
         lines(
             f"{'!' if f.remedy else ' '} {f.name:<19} {f.value}{'  -> ' + f.remedy if f.remedy else ''}"

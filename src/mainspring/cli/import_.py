@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -58,8 +57,7 @@ def feast(folder: Path, into: Path | None, force: bool, as_json: bool) -> int:
     _write(target, project.files)
     fault = _checked(target)
     if as_json:
-        parts = {"carried": project.carried, "changed": project.changed, "left": project.left}
-        told = {name: [asdict(note) for note in notes] for name, notes in parts.items()}
+        told = {"carried": project.carried, "changed": project.changed, "left": project.left}
         check = None if fault is None else fault.as_dict()
         emit({"project": str(target), "files": sorted(project.files), **told, "fault": check})
     else:

@@ -11,8 +11,9 @@ import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from mainspring.choose.services import Services
 from mainspring.cli.options import ended_like_stopped, open_services
@@ -33,8 +34,7 @@ from mainspring.ports.target import Release, Workload
 __all__ = ["run_local"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(msgspec.Struct, frozen=True):
     """What of the command line says how it is run."""
 
     image: str | None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from pathlib import Path
 
 import click
+import msgspec
 import orjson
 
 from mainspring.cli.options import open_services, project_options
@@ -26,7 +26,7 @@ def command(
     """Print what step NAME wrote in its latest run; of a run's name or id, what all its steps wrote."""
     for line in logs(open_services(project, profile), name, follow=follow, run_id=run_id):
         if as_json:
-            sys.stdout.buffer.write(orjson.dumps(dataclasses.asdict(line), option=orjson.OPT_APPEND_NEWLINE))
+            sys.stdout.buffer.write(orjson.dumps(msgspec.structs.asdict(line), option=orjson.OPT_APPEND_NEWLINE))
             sys.stdout.flush()
         else:
             print(line.text, flush=True)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
+import msgspec
 import orjson
 
 __all__ = ["ago", "emit", "lines", "moment", "table", "tell", "tell_json"]
@@ -13,8 +14,13 @@ __all__ = ["ago", "emit", "lines", "moment", "table", "tell", "tell_json"]
 
 def emit(value: object) -> None:
     """Write a value as one JSON document to stdout."""
-    sys.stdout.buffer.write(orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    option = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
+    sys.stdout.buffer.write(orjson.dumps(value, default=_plain, option=option))
     sys.stdout.flush()
+
+
+def _plain(value: object) -> object:
+    return msgspec.structs.asdict(value) if isinstance(value, msgspec.Struct) else str(value)
 
 
 def lines(texts: Iterable[str]) -> None:

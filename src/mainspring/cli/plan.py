@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,11 +48,11 @@ def command(project: Path | None, profile: str | None, as_json: bool) -> int:
     if as_json:
         emit(
             {
-                "changes": [dataclasses.asdict(change) for change in changes],
-                "steps": [dataclasses.asdict(cost) for cost in costs],
-                "unused": [dataclasses.asdict(one) for one in unused],
+                "changes": changes,
+                "steps": costs,
+                "unused": unused,
                 "unread_tables": tables,
-                "capacity": [dataclasses.asdict(one) for one in found],
+                "capacity": found,
             }
         )
     else:

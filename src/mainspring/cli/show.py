@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -96,7 +95,7 @@ def _recorded(services: Services, plan: Plan, kind: str, as_json: bool) -> None:
         "alert": lambda: [_plain(item) for item in catalog.alerts()],
         "event": lambda: [_plain(item) for item in catalog.last_events()],
         "alias": lambda: [_plain(item) for item in catalog.aliases()],
-        "unused": lambda: [dataclasses.asdict(one) for one in _unused(services, plan)],
+        "unused": lambda: [msgspec.structs.asdict(one) for one in _unused(services, plan)],
     }
     columns = {
         "run": ("id", "pipeline", "status", "started", "reason"),
@@ -159,7 +158,7 @@ def _describe(services: Services, plan: Plan, kind: str, name: str, as_json: boo
                 **({"monitor": _watched(services, name)} if kind == "monitor" else {}),
                 **({"table": table_of(services, plan, kind, name)} if kind in _TABLES else {}),
                 **({"quality": quality_of(services, kind, name)} if kind in _TABLES else {}),
-                **({"unused": [dataclasses.asdict(one) for one in kept]} if kept else {}),
+                **({"unused": kept} if kept else {}),
                 **({"rollout": rollout_of(services, plan, node)} if kind in ("endpoint", "model") else {}),
                 **({"flips": msgspec.to_builtins(_flips(services, name))} if kind == "model" else {}),
                 **({"index": index_of(services, name)} if kind == "index" else {}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import click
@@ -31,7 +30,7 @@ def command(project: Path | None, profile: str | None, as_json: bool, step: str,
     measured = latest(services.catalog, name) if kind == "model" else None
     if as_json:
         emit(
-            dataclasses.asdict(found)
+            msgspec.structs.asdict(found)
             | ({} if measured is None else {"served": msgspec.to_builtins(measured, str_keys=True)})
         )
     else:

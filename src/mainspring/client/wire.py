@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
@@ -44,8 +43,7 @@ _FIRST_S, _MOST_S = 0.1, 5.0
 """The pause before the second try where the server names none, and the longest that is kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(msgspec.Struct, frozen=True):
     """An answer as it came: `headers` by their names in lower case."""
 
     status: int
@@ -53,15 +51,14 @@ class Received:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Asked(Generic[T]):
+class Asked(msgspec.Struct, Generic[T], frozen=True):
     """A request, and how its answer is read."""
 
     method: str
     path: str
     read: Callable[[Received], T]
     body: bytes = b""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def answer(self, url: str, received: Received) -> T:
         """The answer, typed.
@@ -176,8 +173,7 @@ def push(source: str, rows: Sequence[Mapping[str, Any]], key: str | None) -> Ask
     return Asked("POST", f"/sources/{quote(source, '')}/push", _pushed, _dumped({"rows": list(rows)}), headers)
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(msgspec.Struct, frozen=True):
     """What became of a prediction.
 
     Args:

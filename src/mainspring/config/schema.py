@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+
+import msgspec
 
 __all__ = ["NAMED", "PORTS", "SETTINGS", "SettingSpec", "misfit"]
 
@@ -17,8 +18,7 @@ NAMED = {"llms": "llm", "targets": "target"}
 """Sections with an instance of a port for each name: ``llms.chat.url`` is where the language model ``chat`` is."""
 
 
-@dataclass(frozen=True, slots=True)
-class SettingSpec:
+class SettingSpec(msgspec.Struct, frozen=True):
     """A setting: ``*`` in its key stands for a name of the app's.
 
     Attributes:

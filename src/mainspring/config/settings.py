@@ -6,7 +6,6 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -37,8 +36,7 @@ _DEV = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(msgspec.Struct, frozen=True):
     """A value and where it was written: ``mainspring.toml:14 [profiles.prod]``, a variable, ``--port``."""
 
     key: str
@@ -80,8 +78,7 @@ class Setting:
         return re.sub(r"(://[^:/@\s]*):[^@/\s]+@", rf"\1:{_HIDDEN}@", self.value)
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """All settings of a project under one profile.
 
     Attributes:
@@ -93,7 +90,7 @@ class Settings:
 
     profile: str
     project: Path
-    values: Mapping[str, Setting] = field(default_factory=lambda: MappingProxyType({}))
+    values: Mapping[str, Setting] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     profiles: tuple[str, ...] = ()
 
     def setting(self, key: str) -> Setting | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import msgspec
 import orjson
 from litestar import Litestar, Request, Response, get, post
 from litestar.config.compression import CompressionConfig
@@ -28,8 +28,7 @@ _HERE = Path(__file__).parent
 Build = Callable[[ConsoleState, Mapping[str, Any]], "pages.Page | None"]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Page:
+class _Page(msgspec.Struct, frozen=True):
     """A page: its path, template, title (that of the named thing when empty), and what it shows.
 
     `build` is given the path's parameters, and under ``?`` those of the query.

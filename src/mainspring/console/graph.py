@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 __all__ = ["Box", "Drawing", "Line", "layout"]
 
@@ -11,8 +12,7 @@ BOX_WIDTH, BOX_HEIGHT = 168, 44
 GAP_X, GAP_Y, MARGIN = 56, 20, 8
 
 
-@dataclass(frozen=True, slots=True)
-class Box:
+class Box(msgspec.Struct, frozen=True):
     """A node where it is drawn; x and y are its upper left corner, in pixels."""
 
     url: str
@@ -23,8 +23,7 @@ class Box:
     y: int
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """An edge as the ``d`` of an SVG path."""
 
     src: str
@@ -32,8 +31,7 @@ class Line:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class Drawing:
+class Drawing(msgspec.Struct, frozen=True):
     """A laid-out graph and its size in pixels."""
 
     width: int

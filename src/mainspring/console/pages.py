@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -342,7 +341,7 @@ def _quarantine(state: ConsoleState, node: Node) -> dict[str, object] | None:
         return None
     of = sources_of(plan)[node.name] if node.kind == "source" else views_of(plan)[node.name]
     found = set_aside(state.services.tables, of, _ASIDE)
-    return None if found is None else dataclasses.asdict(found)
+    return None if found is None else msgspec.structs.asdict(found)
 
 
 def _quality(state: ConsoleState, node: Node) -> dict[str, object]:

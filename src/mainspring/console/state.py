@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from mainspring.assistants.events import Event
 from mainspring.assistants.run_log import RunCounts
@@ -56,8 +57,7 @@ class Answering(Protocol):
         """Go on with a run that waits for a person."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConsoleState:
+class ConsoleState(msgspec.Struct, frozen=True):
     """The console's view of the process.
 
     Attributes:

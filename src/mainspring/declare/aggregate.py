@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.declare.duration import Duration, microseconds, spell
 from mainspring.declare.origin import here
@@ -51,8 +52,7 @@ _MOST = 1024
 """Elements of a `last_n`: a row online holds them all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Aggregate:
+class Aggregate(msgspec.Struct, frozen=True):
     """One feature: a function of one column over a window that ends at the moment of the question.
 
     Args:

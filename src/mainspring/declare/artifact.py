@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+
+import msgspec
 
 __all__ = ["File", "Model"]
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(msgspec.Struct, frozen=True):
     """A fitted model as a trainer returns it.
 
     Args:
@@ -23,8 +24,8 @@ class Model:
     """
 
     estimator: object
-    metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    notes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    metrics: Mapping[str, float] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    notes: Mapping[str, str] = msgspec.field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, ParamSpec, TypeAlias, TypeVar, cast
+
+import msgspec
 
 from mainspring.declare.data import FeatureView
 from mainspring.declare.declaration import Declaration, DeclaredKind
@@ -35,8 +36,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class ToolSpec:
+class ToolSpec(msgspec.Struct, frozen=True):
     """A function that an assistant may call.
 
     Attributes:
@@ -69,8 +69,7 @@ class Tool(Declaration[ToolSpec], Generic[P, R]):
         return cast(R, self._spec.function(*args, **kwargs))
 
 
-@dataclass(frozen=True, slots=True)
-class McpServerSpec:
+class McpServerSpec(msgspec.Struct, frozen=True):
     """An MCP server outside, whose tools assistants may use.
 
     Attributes:
@@ -94,8 +93,7 @@ class McpServer(Declaration[McpServerSpec]):
 Usable: TypeAlias = Tool[..., object] | McpServer | Endpoint | FeatureView
 
 
-@dataclass(frozen=True, slots=True)
-class AssistantSpec:
+class AssistantSpec(msgspec.Struct, frozen=True):
     """An assistant: a model with instructions, knowledge and tools.
 
     Attributes:
@@ -132,8 +130,7 @@ class Assistant(Declaration[AssistantSpec]):
         super().__init__(DeclaredKind.ASSISTANT, spec, origin, name)
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationSpec:
+class EvaluationSpec(msgspec.Struct, frozen=True):
     """Cases that an assistant or an index is tried on.
 
     Attributes:
@@ -163,8 +160,7 @@ class Evaluation(Declaration[EvaluationSpec]):
 Served: TypeAlias = Assistant | Index | AnyLLM
 
 
-@dataclass(frozen=True, slots=True)
-class AssistantEndpointSpec:
+class AssistantEndpointSpec(msgspec.Struct, frozen=True):
     """An assistant, index or language model behind HTTP.
 
     Attributes:
@@ -187,8 +183,7 @@ class AssistantEndpoint(Declaration[AssistantEndpointSpec]):
         super().__init__(DeclaredKind.ENDPOINT, spec, origin, name)
 
 
-@dataclass(frozen=True, slots=True)
-class AssistantMonitorSpec:
+class AssistantMonitorSpec(msgspec.Struct, frozen=True):
     """What is watched of an assistant.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import msgspec
 
 from mainspring.declare.declaration import Declaration, DeclaredKind
 from mainspring.declare.model import ModelDeclaration
@@ -80,8 +81,7 @@ class Part(Protocol):
         """One score a row, (rows,): the probability of true, or the predicted number."""
 
 
-@dataclass(frozen=True, slots=True)
-class CompositionSpec:
+class CompositionSpec(msgspec.Struct, frozen=True):
     """Models and the function over them.
 
     Attributes:
@@ -108,8 +108,7 @@ class Composition(Declaration[CompositionSpec]):
         return self._spec.function(rows, *models)
 
 
-@dataclass(frozen=True, slots=True)
-class CompositionEndpointSpec:
+class CompositionEndpointSpec(msgspec.Struct, frozen=True):
     """A composition behind a URL.
 
     Attributes:

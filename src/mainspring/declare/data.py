@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from mainspring.declare.aggregate import Aggregate
 from mainspring.declare.declaration import Declaration, DeclaredKind
@@ -36,8 +37,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 
-@dataclass(frozen=True, slots=True)
-class EntitySpec:
+class EntitySpec(msgspec.Struct, frozen=True):
     """The column that identifies an entity."""
 
     key: str
@@ -52,8 +52,7 @@ class Entity(Declaration[EntitySpec]):
         super().__init__(DeclaredKind.ENTITY, EntitySpec(key), here(), key)
 
 
-@dataclass(frozen=True, slots=True)
-class SourceSpec:
+class SourceSpec(msgspec.Struct, frozen=True):
     """A table that the app reads.
 
     Attributes:
@@ -84,8 +83,7 @@ class SourceSpec:
         return next((field for field in self.fields if field.name == name), None)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Column:
+class Column(msgspec.Struct, frozen=True, eq=False):
     """A column of a source, as ``flights.distance`` or ``flights["distance"]``."""
 
     source: Source
@@ -123,8 +121,7 @@ class Source(Declaration[SourceSpec]):
         return Column(self, field, here())
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureViewSpec:
+class FeatureViewSpec(msgspec.Struct, frozen=True):
     """A group of features of one entity.
 
     Attributes:
@@ -158,8 +155,7 @@ class FeatureViewSpec:
         return tuple(entity._spec.key for entity in self.entities)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Feature:
+class Feature(msgspec.Struct, frozen=True, eq=False):
     """One feature of a view, as ``congestion.delay_1h``."""
 
     view: FeatureView

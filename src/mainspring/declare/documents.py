@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from mainspring.declare.declaration import Declaration, DeclaredKind
 from mainspring.declare.origin import Origin
@@ -15,8 +16,7 @@ Mode = Literal["hybrid", "dense", "text"]
 Access: TypeAlias = Literal["public"] | tuple[str, ...] | Callable[[str, Mapping[str, object]], Iterable[str]]
 
 
-@dataclass(frozen=True, slots=True)
-class DocumentsSpec:
+class DocumentsSpec(msgspec.Struct, frozen=True):
     """Documents that are read from one place.
 
     Attributes:
@@ -46,8 +46,7 @@ class Documents(Declaration[DocumentsSpec]):
         super().__init__(DeclaredKind.DOCUMENTS, spec, origin, name)
 
 
-@dataclass(frozen=True, slots=True)
-class IndexSpec:
+class IndexSpec(msgspec.Struct, frozen=True):
     """An index over documents.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
+
+import msgspec
 
 from mainspring.declare.declaration import Declaration, DeclaredKind
 from mainspring.declare.duration import Duration, microseconds
@@ -19,8 +20,7 @@ __all__ = ["LLM", "AnyLLM", "Guard", "LLMSpec", "Need", "Prompt", "PromptSpec", 
 Need = Literal["tools", "images", "schema", "logprobs", "embeddings"]
 
 
-@dataclass(frozen=True, slots=True)
-class Guard:
+class Guard(msgspec.Struct, frozen=True):
     """What must not be asked of a model, or said by it.
 
     Attributes:
@@ -58,8 +58,7 @@ class Guard:
             ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class LLMSpec:
+class LLMSpec(msgspec.Struct, frozen=True):
     """A language model; which one, and where, is the profile's business (``[llms.NAME]``).
 
     Attributes:
@@ -169,8 +168,7 @@ def _check_places(models: Sequence[LLM], hedge: Duration | None) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class RouteSpec:
+class RouteSpec(msgspec.Struct, frozen=True):
     """How requests for one name are answered.
 
     Attributes:
@@ -209,8 +207,7 @@ class Route(Declaration[RouteSpec]):
 AnyLLM: TypeAlias = LLM | Route
 
 
-@dataclass(frozen=True, slots=True)
-class Variable:
+class Variable(msgspec.Struct, frozen=True):
     """A variable of a prompt, with its type and its value when none is given (None: it must be given)."""
 
     name: str
@@ -218,8 +215,7 @@ class Variable:
     default: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class PromptSpec:
+class PromptSpec(msgspec.Struct, frozen=True):
     """A prompt: a template with typed variables, and how its answer is drawn.
 
     Attributes:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
+import msgspec
+
 from mainspring.declare.artifact import Model
 from mainspring.declare.batching import USUAL, Batching
 from mainspring.declare.data import Column, FeatureView, Source
@@ -57,8 +59,7 @@ class Score:
             raise AttributeError(known, name=name, obj=self) from None
 
 
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
+class ModelSpec(msgspec.Struct, frozen=True):
     """A model: what it is trained on and how it is judged.
 
     Attributes:
@@ -107,8 +108,7 @@ class ModelDeclaration(Declaration[ModelSpec]):
         return self._spec.function(x, y[y.columns[0]], **params)
 
 
-@dataclass(frozen=True, slots=True)
-class PromotionSpec:
+class PromotionSpec(msgspec.Struct, frozen=True):
     """When a challenger becomes the champion.
 
     Attributes:
@@ -137,8 +137,7 @@ Sample = tuple[tuple[str, float | bool | None], ...]
 """A row by the names of a model's columns; what is left out is missing."""
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointSpec:
+class EndpointSpec(msgspec.Struct, frozen=True):
     """A model behind a URL.
 
     Attributes:
@@ -167,8 +166,7 @@ class Endpoint(Declaration[EndpointSpec]):
         super().__init__(DeclaredKind.ENDPOINT, spec, origin, name)
 
 
-@dataclass(frozen=True, slots=True)
-class MonitorSpec:
+class MonitorSpec(msgspec.Struct, frozen=True):
     """What is watched of a model, and what an alarm does.
 
     Attributes:
@@ -199,8 +197,7 @@ class Monitor(Declaration[MonitorSpec]):
         super().__init__(DeclaredKind.MONITOR, spec, origin, name)
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduleSpec:
+class ScheduleSpec(msgspec.Struct, frozen=True):
     """When something runs by itself.
 
     Attributes:

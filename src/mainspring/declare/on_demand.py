@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+import msgspec
 
 from mainspring.declare.data import Column, Feature, FeatureView, did_you_mean
 from mainspring.declare.declaration import Declaration, DeclaredKind
@@ -29,16 +30,14 @@ Written: TypeAlias = Literal["scalar", "polars", "sql"]
 """What an on-demand function is: called a row, called a batch, or a query."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class RequestField:
+class RequestField(msgspec.Struct, frozen=True, eq=False):
     """A value that a request carries, as ``app.request(int)``; offline it is a column of the spine."""
 
     type: ColumnType
     origin: Origin
 
 
-@dataclass(frozen=True, slots=True)
-class OnDemandSpec:
+class OnDemandSpec(msgspec.Struct, frozen=True):
     """Features that a function makes of other features and of the request.
 
     Attributes:
@@ -57,8 +56,7 @@ class OnDemandSpec:
     single: bool
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class OnDemandFeature:
+class OnDemandFeature(msgspec.Struct, frozen=True, eq=False):
     """One feature of an on-demand function that returns a Record, as ``pressure.ratio``."""
 
     view: OnDemand
@@ -100,8 +98,7 @@ FeatureInput: TypeAlias = FeatureView | Feature | OnDemand | OnDemandFeature
 ModelInput: TypeAlias = FeatureInput | Column
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureServiceSpec:
+class FeatureServiceSpec(msgspec.Struct, frozen=True):
     """Features that are asked for together, under one name.
 
     Attributes:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from os import path
 from types import FrameType
+
+import msgspec
 
 __all__ = ["Origin", "here", "of_function"]
 
 _PACKAGE = path.join(path.dirname(path.dirname(path.abspath(__file__))), "")
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """A line of a file, printed as ``flights.py:31``."""
 
     file: str

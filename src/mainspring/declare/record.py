@@ -9,9 +9,11 @@ import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
+
+import msgspec
 
 from mainspring.declare.origin import Origin, here
 from mainspring.errors import DeclarationError
@@ -34,8 +36,7 @@ class Kind(enum.StrEnum):
     LIST = "list"  # list<item>; only features are lists
 
 
-@dataclass(frozen=True, slots=True)
-class ColumnType:
+class ColumnType(msgspec.Struct, frozen=True):
     """The type of a column: its kind, whether it may be null, and the sizes that some kinds have.
 
     Args:
@@ -101,18 +102,17 @@ class Field:
 
     def __post_init__(self) -> None:
         if isinstance(self.one_of, (list, set, frozenset)):
-            object.__setattr__(self, "one_of", tuple(self.one_of))
+            msgspec.structs.force_setattr(self, "one_of", tuple(self.one_of))
         if problem := _contradiction(self):
             raise _unfit(problem, here())
 
 
-@dataclass(frozen=True, slots=True)
-class FieldSpec:
+class FieldSpec(msgspec.Struct, frozen=True):
     """A column of a record: name, type and what it must satisfy."""
 
     name: str
     type: ColumnType
-    rules: Field = field(default_factory=Field)
+    rules: Field = msgspec.field(default_factory=Field)
 
 
 def _contradiction(rules: Field) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from mainspring.declare.duration import microseconds, spell
 from mainspring.declare.origin import here
@@ -20,8 +21,7 @@ _STEP = re.compile(r"\s*(?:(?P<share>\d+(?:\.\d+)?)\s*%|(?P<shadow>shadow))\s+fo
 _SHARE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(%?)\s*")
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutStep:
+class RolloutStep(msgspec.Struct, frozen=True):
     """A stretch of a rollout.
 
     Attributes:

@@ -8,9 +8,10 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Generic, Literal, NoReturn, ParamSpec, TypeVar, cast
+
+import msgspec
 
 from mainspring.declare.data import FeatureView, Source
 from mainspring.declare.declaration import Declaration, DeclaredKind, name_of
@@ -24,8 +25,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class StepOptions:
+class StepOptions(msgspec.Struct, frozen=True):
     """How a step is run; none of it enters the cache key, save `seed` and `env`.
 
     Attributes:
@@ -49,7 +49,7 @@ class StepOptions:
     once: bool = False
     env: tuple[str, ...] = ()
     seed: int | None = None
-    resources: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    resources: Mapping[str, float] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     max_parallel: int | None = None
     on_error: Literal["fail", "continue"] = "fail"
     secrets: tuple[str, ...] = ()
@@ -59,8 +59,7 @@ class StepOptions:
         return f"{self.retries} retries{limit}"
 
 
-@dataclass(frozen=True, slots=True)
-class StepSpec:
+class StepSpec(msgspec.Struct, frozen=True):
     """A function with its inputs by reference and its options; `inputs` fill its first parameters in order."""
 
     function: Callable[..., object]
@@ -68,8 +67,7 @@ class StepSpec:
     options: StepOptions
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Ref:
+class Ref(msgspec.Struct, frozen=True, eq=False):
     """The result of a call inside a pipeline, before it is computed."""
 
     index: int
@@ -113,8 +111,7 @@ class Unknown:
     __hash__ = object.__hash__
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One node of a pipeline: a step, its arguments (values or `Ref`), and the parameter a map goes over, if any."""
 
     index: int
@@ -124,14 +121,13 @@ class Call:
     origin: Origin
 
 
-@dataclass(slots=True)
-class Trace:
+class Trace(msgspec.Struct):
     """The calls that a pipeline's body made, in order; every argument refers to earlier ones only.
 
     `whole` says whether the body came to its end: it is left where it looks at an argument that nobody has given yet.
     """
 
-    calls: list[Call] = field(default_factory=list)
+    calls: list[Call] = msgspec.field(default_factory=list)
     result: object = None
     whole: bool = False
 
@@ -199,8 +195,7 @@ class Step(Declaration[StepSpec], Generic[P, R]):
         return Ref(call.index, name_of(self))
 
 
-@dataclass(frozen=True, slots=True)
-class PipelineSpec:
+class PipelineSpec(msgspec.Struct, frozen=True):
     """A function that wires steps."""
 
     function: Callable[..., object]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from mainspring.declare.data import Feature
 from mainspring.declare.declaration import Declaration, DeclaredKind
@@ -14,8 +15,7 @@ __all__ = ["Nearness", "VectorIndex", "VectorIndexSpec"]
 Nearness = Literal["cosine", "dot"]
 
 
-@dataclass(frozen=True, slots=True)
-class VectorIndexSpec:
+class VectorIndexSpec(msgspec.Struct, frozen=True):
     """An index over a feature.
 
     Attributes:

@@ -11,7 +11,6 @@ import json
 import re
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -43,8 +42,7 @@ _TEXT = "STRING"
 _GIB = 1e9
 
 
-@dataclass(frozen=True, slots=True)
-class Compiled:
+class Compiled(msgspec.Struct, frozen=True):
     """A compiled pipeline.
 
     Attributes:
@@ -60,12 +58,11 @@ class Compiled:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Parts:
-    executors: dict[str, object] = field(default_factory=dict)
-    components: dict[str, object] = field(default_factory=dict)
-    tasks: dict[str, object] = field(default_factory=dict)
-    notes: dict[str, None] = field(default_factory=dict)
+class _Parts(msgspec.Struct):
+    executors: dict[str, object] = msgspec.field(default_factory=dict)
+    components: dict[str, object] = msgspec.field(default_factory=dict)
+    tasks: dict[str, object] = msgspec.field(default_factory=dict)
+    notes: dict[str, None] = msgspec.field(default_factory=dict)
 
 
 def spelled(compiled: Compiled, *, as_json: bool = False) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from mainspring.engine.context import EngineServices
 from mainspring.engine.logs import LogLine, follow_logs, read_logs
@@ -20,8 +21,7 @@ _RUNS = 200
 _MEANT = ("model", "step", "feature_view", "source")
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """One thing in which two keys differ.
 
     Attributes:
@@ -43,8 +43,7 @@ class Difference:
         return f"{self.part} {self.name}{change}" + (f" (made by {self.by})" if self.by else "")
 
 
-@dataclass(frozen=True, slots=True)
-class Why:
+class Why(msgspec.Struct, frozen=True):
     """Why a step ran, or did not, in its latest run.
 
     Attributes:
@@ -66,8 +65,7 @@ class Why:
     causes: tuple[Why, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class StepDiff:
+class StepDiff(msgspec.Struct, frozen=True):
     """A step in two runs; a status is empty where the step was not part of the run."""
 
     name: str
@@ -79,8 +77,7 @@ class StepDiff:
     seconds_after: float
 
 
-@dataclass(frozen=True, slots=True)
-class RunDiff:
+class RunDiff(msgspec.Struct, frozen=True):
     """What differs between two runs: steps, metrics (key, before, after) and where they ran."""
 
     before: Run

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from mainspring.engine.context import EngineServices
 from mainspring.engine.explain import Difference, since
@@ -24,8 +25,7 @@ __all__ = ["Forecast", "forecast"]
 _RECENT = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Forecast:
+class Forecast(msgspec.Struct, frozen=True):
     """What would become of one task.
 
     Attributes:

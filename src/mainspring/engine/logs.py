@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from mainspring.engine.runs.attempts import folder_name
 
@@ -15,8 +16,7 @@ _NAME = re.compile(r"(\d+)-(.+?)(?:\[(\d+)\])?\.(\d+)\.log")
 _PAUSE = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
+class LogLine(msgspec.Struct, frozen=True):
     """A line that an attempt wrote; `item` is the number of a map's item, or None."""
 
     step: str

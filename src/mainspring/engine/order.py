@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.engine.reference import place_of
 from mainspring.engine.task import Task, TaskGraph
@@ -12,8 +13,7 @@ from mainspring.errors import DeclarationError, UserCodeError
 __all__ = ["Capacity", "Layout", "laid_out"]
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True):
     """A graph in the order it can be carried out.
 
     Attributes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from mainspring.declare.step import StepOptions
 from mainspring.engine.wire import StoredResult
@@ -16,15 +17,13 @@ Holds = Callable[[Any, Mapping[str, object], Any], bool]
 """Services, params and a kept result to whether it still holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(msgspec.Struct, frozen=True):
     """The result of another task of the graph, by the task's name."""
 
     task: str
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(msgspec.Struct, frozen=True):
     """One unit of work that is cached, retried and recorded.
 
     Attributes:
@@ -51,10 +50,10 @@ class Task:
 
     name: str
     function: Callable[..., object]
-    params: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
-    inputs: Mapping[str, Output] = field(default_factory=lambda: MappingProxyType({}))
+    params: Mapping[str, object] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    inputs: Mapping[str, Output] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     reaches: tuple[Callable[..., object] | type, ...] = ()
-    options: StepOptions = field(default_factory=StepOptions)
+    options: StepOptions = msgspec.field(default_factory=StepOptions)
     over: str | None = None
     title: str = ""
     holds: Holds | None = None
@@ -62,8 +61,7 @@ class Task:
     given: StoredResult | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TaskGraph:
+class TaskGraph(msgspec.Struct, frozen=True):
     """Tasks to carry out together; inputs refer to tasks of the same graph, and there is no cycle.
 
     Attributes:

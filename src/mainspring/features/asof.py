@@ -12,8 +12,9 @@ costs six times the time and twice the memory at ten million rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.features.duck import quoted
 from mainspring.features.view import DELETED, EVENT, INGEST, RETRACTS, SEQ, VALID_TO, View
@@ -61,8 +62,7 @@ QUESTIONS = "questions"
 """The relation that `ask` makes of the spine: ``rid``, ``entity``, ``t``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(msgspec.Struct, frozen=True):
     """What the statement depends on.
 
     Attributes:

@@ -8,11 +8,11 @@ came, null in columns that are new. A record that is declared as it was before g
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError
@@ -49,8 +49,7 @@ _CARRIED = "carried"
 _SINCE = "_carried_ingest_time"
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
+class Carried(msgspec.Struct, frozen=True):
     """What came from the log of an earlier record.
 
     Attributes:
@@ -169,7 +168,7 @@ def _fitting(source: SourceTable, log: str, rows: pa.Table) -> Prepared:
 
 def _with_since(source: SourceTable) -> SourceTable:
     since = FieldSpec(_SINCE, ColumnType(Kind.TIMESTAMP))
-    return dataclasses.replace(source, fields=(*source.fields, since), ingested=_SINCE, checks=())
+    return msgspec.structs.replace(source, fields=(*source.fields, since), ingested=_SINCE, checks=())
 
 
 def _stamped(source: SourceTable, rows: pa.Table, start: int, batch: str) -> pa.Table:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.features.view import arrow_type
@@ -33,8 +34,7 @@ class TooFineError(UnfitError):
     """Times have digits beyond microseconds, and nobody has said that those may be cut off."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """How values are to be understood.
 
     Attributes:

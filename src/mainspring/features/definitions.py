@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -55,8 +54,7 @@ class Reads(msgspec.Struct, frozen=True):
         return digest(encode(msgspec.json.encode(_bare(self), order="sorted")))
 
 
-@dataclass(frozen=True, slots=True)
-class Unfollowed:
+class Unfollowed(msgspec.Struct, frozen=True):
     """A definition that cannot be carried out any more.
 
     Attributes:
@@ -105,10 +103,10 @@ def kept_reads(catalog: Catalog, model: str, content: str) -> Reads | None:
 def at_home(catalog: Catalog, reads: Reads) -> Reads:
     """With the numbers under which the views are kept online."""
     picks = tuple(
-        Pick(dataclasses.replace(pick.view, id=online_id(catalog, pick.view)), pick.features)
+        Pick(msgspec.structs.replace(pick.view, id=online_id(catalog, pick.view)), pick.features)
         for pick in reads.selection.picks
     )
-    return Reads(dataclasses.replace(reads.selection, picks=picks), reads.columns)
+    return Reads(msgspec.structs.replace(reads.selection, picks=picks), reads.columns)
 
 
 def follow_views(
@@ -138,7 +136,7 @@ def follow_views(
         elif source is None or aggregates_log(view, source.digest, () if now is None else now.checks) != view.log:
             lost.append(Unfollowed(url, f"source {view.sources[0]!r} is declared otherwise now, or its checks are"))
         else:
-            followed.append(view if now is None else dataclasses.replace(view, checks=now.checks))
+            followed.append(view if now is None else msgspec.structs.replace(view, checks=now.checks))
     for calculation in reads.selection.calculations:
         if code.get(calculation.name) != calculation.code:
             lost.append(Unfollowed(f"/on_demand/{calculation.name}", "its function is another one now"))
@@ -148,8 +146,8 @@ def follow_views(
 def _bare(reads: Reads) -> Reads:
     """Without what is no part of what a model reads: numbers, checks, and how often something is brought up to date."""
     picks = tuple(
-        Pick(dataclasses.replace(pick.view, id=0, checks=(), every_us=None), pick.features)
+        Pick(msgspec.structs.replace(pick.view, id=0, checks=(), every_us=None), pick.features)
         for pick in reads.selection.picks
     )
     calculations = tuple(dataclasses.replace(one, origin="") for one in reads.selection.calculations)
-    return Reads(dataclasses.replace(reads.selection, picks=picks, calculations=calculations), reads.columns)
+    return Reads(msgspec.structs.replace(reads.selection, picks=picks, calculations=calculations), reads.columns)

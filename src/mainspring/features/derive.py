@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.features.decorated import call, conform
@@ -57,8 +57,7 @@ _OUTSIDE_MARK = "outside"
 _MOMENT = ColumnType(Kind.TIMESTAMP)
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(msgspec.Struct, frozen=True):
     """Something that a decorated view is made from, at a version of its log.
 
     Attributes:
@@ -152,8 +151,7 @@ def derived_ahead(
     return made.set_column(made.schema.get_field_index(SEQ), made.schema.field(SEQ), ahead)
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
+class _Work(msgspec.Struct, frozen=True):
     tables: TableStore
     view: View
     function: Callable[..., object]
@@ -225,7 +223,7 @@ def _whole(work: _Work) -> ViewUpdate:
         log = standing(read_log(tables, view.log))
         gone = _retracting(view, log.take(_vanished(view, made, log)), arrival)
         made = pa.concat_tables([gone, made.take(_changed(view, made, log))])
-    work.judge(dataclasses.replace(found, rows=made))
+    work.judge(msgspec.structs.replace(found, rows=made))
     txn = Txn(_WHOLE, (tables.mark(view.log, _WHOLE) or 0) + 1)
     quarantined = set_view_aside(tables, view, found.aside, txn)
     if before is not None and not len(made) and (before.through >= work.through or not work.by_increments):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
 
 from mainspring.features.duck import connection, literal, quoted
 from mainspring.features.log import WRITERS, SourceTable, numbered, source_schema
@@ -30,8 +32,7 @@ _MEMORY = "1GiB"
 """What comparing may hold where no setting says; the rest goes to files."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewRows:
+class NewRows(msgspec.Struct, frozen=True):
     """Rows of which some are new.
 
     Attributes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
+
+import msgspec
 
 from mainspring.declare.data import did_you_mean
 from mainspring.declare.frame import Frame
@@ -118,7 +119,7 @@ def history_of(
                 continue
             opened.register(SPINE, narrow)
             log = scan(opened, files, log_schema(view), "empty_log")
-            answers[view.name] = join(opened, dataclasses.replace(asked, log=log))
+            answers[view.name] = join(opened, msgspec.structs.replace(asked, log=log))
     for item in picks:
         for feature in item.features:
             name = feature.name if names == "short" else f"{item.view.name}__{feature.name}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.declare.data import did_you_mean
 from mainspring.declare.record import FieldSpec
@@ -35,8 +36,7 @@ def _nothing() -> None:
     """Rows that wait in memory stay there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """Rows that fit, and rows that do not.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.features.asof import (
     HITS,
@@ -40,8 +41,7 @@ _MOST_BYTES = 1 << 31
 _CHUNK = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(msgspec.Struct, frozen=True):
     """What was found, in the order of the spine.
 
     Attributes:
@@ -62,8 +62,7 @@ class Joined:
         return pa.chunked_array([pa.array(STATES)]).take(self.state.cast(pa.int64()))
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """What is asked of a view.
 
     Attributes:
@@ -124,8 +123,7 @@ def join(opened: duckdb.DuckDBPyConnection, asked: Asked) -> Joined:
     return Joined(columns, state, event, kernel)
 
 
-@dataclass(frozen=True, slots=True)
-class _Newest:
+class _Newest(msgspec.Struct, frozen=True):
     """The newest rows known, in the spine's order."""
 
     state: pa.ChunkedArray

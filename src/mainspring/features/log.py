@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -120,8 +119,7 @@ class TableVersion(msgspec.Struct, frozen=True):
     files: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SourceTable:
+class SourceTable(msgspec.Struct, frozen=True):
     """A source as a value: what its rows look like and what its columns mean.
 
     Attributes:
@@ -153,7 +151,7 @@ class SourceTable:
     @property
     def unchecked(self) -> SourceTable:
         """The same without its checks, for what only reads its log."""
-        return dataclasses.replace(self, checks=())
+        return msgspec.structs.replace(self, checks=())
 
     @property
     def log(self) -> str:
@@ -371,8 +369,7 @@ def append_to_log(
     return noted(table, commit) or after
 
 
-@dataclass(slots=True)
-class _Summed:
+class _Summed(msgspec.Struct):
     """What a commit notes of its rows: how many, how many more stand after them, the newest event, and so on."""
 
     rows: int = 0

@@ -7,10 +7,10 @@ added up is the same wherever it happens, to the last bit.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.features.asof import SPINE, ask
 from mainspring.features.duck import connection, scan
@@ -35,8 +35,7 @@ _KERNEL = b"kernel"
 _STATE, _EVENT = "_state", "_event"
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """Some of the questions, with all that it takes to answer them.
 
     Attributes:
@@ -57,7 +56,7 @@ def answer_part(part: Part) -> pa.Table:
     with connection(part.limits) as opened:
         opened.register(SPINE, part.spine)
         log = scan(opened, part.files, log_schema(part.asked.view), "empty_log")
-        found = join(opened, dataclasses.replace(part.asked, log=log))
+        found = join(opened, msgspec.structs.replace(part.asked, log=log))
     columns = dict(found.columns)
     if found.state is not None and found.event is not None:
         columns |= {_STATE: found.state, _EVENT: found.event}
@@ -85,7 +84,7 @@ def join_apart(compute: Compute, asked: Asked, files: Sequence[str], limits: Lim
     rids = [np.sort(moments.rid[piece.start : piece.stop]) for piece in pieces]
     rids[0] = np.sort(np.concatenate([rids[0], silent]))
     spans = [piece.span for piece in pieces]
-    asked = dataclasses.replace(asked, bounds=moments.bounds())
+    asked = msgspec.structs.replace(asked, bounds=moments.bounds())
     found = list(compute.map(answer_part, _parts(asked, spans, files, limits, spine, rids)))
     places = places_of(np.concatenate(rids), asked.rows)
     columns = {
@@ -108,7 +107,7 @@ def _parts(
     """The parts, one by one: the whole of them is the spine once more."""
     for mine, span in zip(rids, spans, strict=True):
         rows = spine.take(pa.array(mine)).set_column(0, "rid", pa.array(np.arange(len(mine))))
-        of_part = dataclasses.replace(
+        of_part = msgspec.structs.replace(
             asked, rows=len(mine), log="", bounds=span or asked.bounds, stretch=span is not None
         )
         yield Part(of_part, tuple(files), limits, rows)

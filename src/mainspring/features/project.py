@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.features.log import (
     MADE_MARK,
@@ -45,8 +46,7 @@ __all__ = ["ViewUpdate", "forget_another", "project", "update_view"]
 _COPIED = (EVENT, INGEST, SEQ, DELETED, ASSUMED, BATCH, RETRACTS)
 
 
-@dataclass(frozen=True, slots=True)
-class ViewUpdate:
+class ViewUpdate(msgspec.Struct, frozen=True):
     """What bringing a view's log up to date did.
 
     Attributes:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import orjson
 
 from mainspring.features.ingest import REASON
@@ -22,8 +22,7 @@ else:
 __all__ = ["SetAside", "set_aside"]
 
 
-@dataclass(frozen=True, slots=True)
-class SetAside:
+class SetAside(msgspec.Struct, frozen=True):
     """What is in the quarantine of a source or of a feature view.
 
     Attributes:

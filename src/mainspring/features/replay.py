@@ -12,10 +12,11 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Literal, cast
+
+import msgspec
 
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
@@ -49,8 +50,7 @@ Answer = Mapping[str, object]
 """A view's answer: its features by name, and `STATUS`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed:
+class Replayed(msgspec.Struct, frozen=True):
     """One view's part of an answer, or one on-demand function's, computed again.
 
     Attributes:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from mainspring.declare.data import Feature
 from mainspring.declare.declaration import name_of, origin_of, spec_of
 from mainspring.declare.model import Input
@@ -21,8 +23,7 @@ from mainspring.plan.closure import closure_of
 __all__ = ["Calculation", "Given", "Output", "Selection", "functions_of", "on_demand_in", "selection_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(msgspec.Struct, frozen=True):
     """What a calculation is given for a parameter, and where in the row that is."""
 
     name: str
@@ -51,8 +52,7 @@ class Calculation:
     origin: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(msgspec.Struct, frozen=True):
     """A feature that was asked for.
 
     Attributes:
@@ -70,8 +70,7 @@ class Output:
     computed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """What is read and computed for some inputs.
 
     Attributes:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -120,7 +118,7 @@ def checked_views(plan: Plan, views: Mapping[str, View]) -> dict[str, View]:
     for node in plan.of_kind("feature_view"):
         view = views[node.name]
         spec = spec_of(cast(FeatureView, node.declaration))
-        found[node.name] = dataclasses.replace(view, checks=checks_of(spec, (*view.keys, *view.columns)))
+        found[node.name] = msgspec.structs.replace(view, checks=checks_of(spec, (*view.keys, *view.columns)))
     return found
 
 
@@ -244,9 +242,9 @@ def _view_task(
                 origin=str(of_function(spec.function)),
                 fix="use the source itself, or compute the aggregate in the function",
             )
-    params = {"view": view, "function": spec.function, "upstream": upstream}
+    given: dict[str, object] = {"view": view, "function": spec.function, "upstream": upstream}
     reaches = (spec.function,)
-    return Task(name, derive_rows, params, inputs, reaches=reaches, title=title, origin=declared, holds=still_there)
+    return Task(name, derive_rows, given, inputs, reaches=reaches, title=title, origin=declared, holds=still_there)
 
 
 def _task_name(declaration: Declaration[object]) -> str:
@@ -254,8 +252,7 @@ def _task_name(declaration: Declaration[object]) -> str:
     return f"{kind}/{name_of(declaration)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Derived:
+class Derived(msgspec.Struct, frozen=True):
     """A decorated view that follows pushes to its source: one source, and ``rows="each"``.
 
     Attributes:

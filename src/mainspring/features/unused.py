@@ -8,7 +8,8 @@ process of a project goes by the same clock.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.features.online.keys import view_prefix
 from mainspring.features.online.watermark import mark_key
@@ -25,8 +26,7 @@ _USED, _UNUSED, _SWEPT = "kept.used", "kept.unused", "kept.swept"
 _MANY = 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Unused:
+class Unused(msgspec.Struct, frozen=True):
     """Something that nothing reads.
 
     Attributes:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from mainspring.declare.aggregate import Aggregate, Function
 from mainspring.declare.checking import checks_fit
@@ -86,8 +87,7 @@ _LAYOUT = 2
 _COMPARED = frozenset({Function.LOWEST, Function.HIGHEST, Function.DISTINCT})
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureDef:
+class FeatureDef(msgspec.Struct, frozen=True):
     """One feature.
 
     Attributes:
@@ -111,8 +111,7 @@ class FeatureDef:
         return self.aggregate.window_us
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """A feature view.
 
     Attributes:
@@ -210,8 +209,7 @@ class View:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Pick:
+class Pick(msgspec.Struct, frozen=True):
     """Some features of a view, in the order they were asked for."""
 
     view: View

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.errors import DataError
 from mainspring.features.difference import NewRows, difference, stamped
@@ -66,8 +67,7 @@ _FILES = "files"
 _CONTENT = "content"
 
 
-@dataclass(frozen=True, slots=True)
-class PushResult:
+class PushResult(msgspec.Struct, frozen=True):
     """What became of pushed rows.
 
     Attributes:
@@ -88,10 +88,10 @@ class PushResult:
     report: Mapping[str, int]
     seq: tuple[int, int] | None
     source: TableVersion
-    views: Mapping[str, TableVersion] = field(default_factory=lambda: MappingProxyType({}))
-    logged: Mapping[str, pa.Table] = field(default_factory=lambda: MappingProxyType({}))
+    views: Mapping[str, TableVersion] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    logged: Mapping[str, pa.Table] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     repeated: bool = False
-    behind: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    behind: Mapping[str, str] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     results: tuple[CheckResult, ...] = ()
 
 
@@ -183,8 +183,7 @@ def number_of(content: str) -> int:
     return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "big") >> 2 | 1
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(msgspec.Struct, frozen=True):
     """What a source's files brought to its log.
 
     Attributes:
@@ -276,8 +275,7 @@ def _apart(tables: TableStore, source: SourceTable, log: WriteAheadLog, count: i
     return start
 
 
-@dataclass(frozen=True, slots=True)
-class Increment:
+class Increment(msgspec.Struct, frozen=True):
     """What became of one part of what a source outside has.
 
     Attributes:

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import cast
+
+import msgspec
 
 __all__ = [
     "GIB",
@@ -46,8 +47,7 @@ UTILISATION = 0.90
 """Share of the memory that the engine may take."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
+class Gpu(msgspec.Struct, frozen=True):
     """A GPU by its data sheet; its memory as the driver reports it.
 
     Attributes:
@@ -77,8 +77,7 @@ GPUS: Mapping[str, Gpu] = {
 """Known GPUs by name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(msgspec.Struct, frozen=True):
     """A transformer, as far as its memory depends on it.
 
     Attributes:
@@ -178,8 +177,7 @@ def crossover(model: Model, gpu: Gpu) -> float:
     return gpu.flops / gpu.bandwidth * model.weight_bytes / 2
 
 
-@dataclass(frozen=True, slots=True)
-class Capacity:
+class Capacity(msgspec.Struct, frozen=True):
     """What a deployment can carry.
 
     Attributes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast
+
+import msgspec
 
 from mainspring.config.settings import Setting, Settings
 from mainspring.declare.data import did_you_mean
@@ -25,8 +25,7 @@ _STORED: Mapping[object, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
 _EXPERTS = ("num_local_experts", "n_routed_experts", "num_experts")
 
 
-@dataclass(frozen=True, slots=True)
-class Sizing:
+class Sizing(msgspec.Struct, frozen=True):
     """One declared language model on the GPUs of the active profile.
 
     Attributes:
@@ -128,7 +127,7 @@ def _sizing(name: str, settings: Settings) -> Sizing:
     if not isinstance(length, int) or length < 1:
         _not_said(name, "length", section, "config.json does not tell how long a sequence may be")
     weights, cache = str(given("weights", "bf16")), str(given("cache", "bf16"))
-    model = dataclasses.replace(
+    model = msgspec.structs.replace(
         _model(config, params, config_said), weight_bytes=BYTES[weights], kv_bytes=BYTES[cache],
         active=float(cast(float, given("active", 0.0))),
     )  # fmt: skip
@@ -138,7 +137,9 @@ def _sizing(name: str, settings: Settings) -> Sizing:
     def carried(one: Model) -> Capacity:
         return capacity(one, gpu, length, tp=gpus, runtime=runtime, utilisation=share)
 
-    others = {kind: dataclasses.replace(model, weight_bytes=size) for kind, size in BYTES.items() if kind != weights}
+    others = {
+        kind: msgspec.structs.replace(model, weight_bytes=size) for kind, size in BYTES.items() if kind != weights
+    }
     return Sizing(
         llm=name,
         gpu=gpu.name,

@@ -7,9 +7,10 @@ replicate come from the same two functions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.lazy import lazy
 from mainspring.metrics.arrays import aligned
@@ -42,8 +43,7 @@ __all__ = [
 _TINY = 2.0**-52
 
 
-@dataclass(frozen=True, slots=True)
-class Additive:
+class Additive(msgspec.Struct, frozen=True):
     """A metric as sums: `terms(y, p)` is (n, s), `finish(sums)` maps (..., s) to (...,), NaN where undefined."""
 
     terms: Callable[[Floats, Floats], Floats]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 __all__ = ["Interval", "PairedResult"]
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(msgspec.Struct, frozen=True):
     """An estimate and its interval.
 
     Args:
@@ -26,8 +25,7 @@ class Interval:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class PairedResult:
+class PairedResult(msgspec.Struct, frozen=True):
     """One model against another on the same rows.
 
     Args:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.lazy import lazy
 from mainspring.metrics.arrays import aligned
@@ -22,8 +23,7 @@ else:
 __all__ = ["SortedScores", "delong", "roc_auc", "sort_scores", "weighted_auc"]
 
 
-@dataclass(frozen=True, slots=True)
-class SortedScores:
+class SortedScores(msgspec.Struct, frozen=True):
     """Scores sorted once, for any number of weightings.
 
     Args:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
@@ -57,8 +56,7 @@ _MANY = 400
 Direction: TypeAlias = Literal[-1, 0, 1]
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """One run, as far as it says something.
 
     Attributes:
@@ -68,8 +66,8 @@ class Answered:
     """
 
     done_us: int
-    rates: Mapping[str, bool] = field(default_factory=dict)
-    amounts: Mapping[str, float] = field(default_factory=dict)
+    rates: Mapping[str, bool] = msgspec.field(default_factory=dict)
+    amounts: Mapping[str, float] = msgspec.field(default_factory=dict)
 
 
 class Tally(msgspec.Struct):
@@ -128,8 +126,7 @@ class Scored(msgspec.Struct, frozen=True):
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Watching:
+class Watching(msgspec.Struct, frozen=True):
     """What a monitor watches, and how.
 
     Attributes:

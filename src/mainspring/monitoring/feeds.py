@@ -7,9 +7,11 @@ then show: its own alarm says so, and theirs are muted.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from mainspring.declare.data import Feature, FeatureView, Source
 from mainspring.declare.declaration import name_of, spec_of
@@ -39,8 +41,7 @@ Arrivals = Callable[[str, int, int], "Ints"]
 """The event times (UTC microseconds, sorted) of a source's rows: its name, the span's start, its stop (left out)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Behind:
+class Behind(msgspec.Struct, frozen=True):
     """A source behind a model's features.
 
     Attributes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.catalog.ids import new_id, now_us
 from mainspring.declare.model import MonitorSpec
@@ -51,8 +51,7 @@ Predictions = Callable[[int, int], "pa.Table"]
 ``score`` and ``weight``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(msgspec.Struct, frozen=True):
     """What labels are of, and how a model is judged on them.
 
     Attributes:
@@ -66,8 +65,7 @@ class Judged:
     predictions: Predictions
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """What a closed block came to, over all rows or in one segment.
 
     Attributes:
@@ -276,7 +274,7 @@ class MonitorWatch:
             self._spoilt.add(start)
         found = [self._judge_scope(scope, start, failing) for scope in self._scopes()]
         overall, *segments = found
-        found[0] = overall = dataclasses.replace(overall, findings=(*feeds, *overall.findings))
+        found[0] = overall = msgspec.structs.replace(overall, findings=(*feeds, *overall.findings))
         shown = [_plain(finding) for finding in overall.findings if finding.state != "off"]
         for judged in segments:
             passed = [finding for finding in judged.findings if finding.state in ("alarm", "recorded")]
@@ -392,7 +390,7 @@ def _plain(finding: Finding, segment: str = "") -> dict[str, object]:
 
 def _reported(known: Known, moments: tuple[float, float]) -> dict[str, object]:
     mean, sd = moments
-    numbers = {**dataclasses.asdict(known), "mean": mean, "sd": sd}
+    numbers = {**msgspec.structs.asdict(known), "mean": mean, "sd": sd}
     return {name: number if isinstance(number, int) else _finite(number) for name, number in numbers.items()}
 
 

@@ -7,6 +7,8 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, cast
 
+import msgspec
+
 from mainspring.declare.app import App
 from mainspring.declare.composition import CompositionEndpointSpec, CompositionSpec
 from mainspring.declare.data import Column, Entity, Feature, FeatureView, FeatureViewSpec, Source, SourceSpec
@@ -364,7 +366,7 @@ def _key_fields(
                 origin=str(origin_of(view)),
                 fix=f"add the column {key} to a source, or use another entity",
             )
-        keys.append(FieldSpec(key, dataclasses.replace(found.type, nullable=False)))
+        keys.append(FieldSpec(key, msgspec.structs.replace(found.type, nullable=False)))
     return tuple(keys)
 
 

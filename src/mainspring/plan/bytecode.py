@@ -11,10 +11,11 @@ import dis
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from types import CodeType
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
+
+import msgspec
 
 from mainspring.plan.encoding import digest, encode
 
@@ -57,16 +58,14 @@ _FLAGS = 0x3AF
 """Optimised, new locals, variable arguments, generator, coroutine; not whether nested or with a docstring."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(msgspec.Struct, frozen=True):
     """A global that is read, and the attributes read from it at once: ``np.linalg.norm``."""
 
     root: str
     attributes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Import:
+class Import(msgspec.Struct, frozen=True):
     """A name bound by an import in a body.
 
     Attributes:
@@ -84,8 +83,7 @@ class Import:
     uses: tuple[tuple[str, ...], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(msgspec.Struct, frozen=True):
     """A code object's canonical digest, and what it reads from outside, nested code included.
 
     Attributes:
@@ -101,8 +99,7 @@ class Parsed:
     free: tuple[str, ...]
 
 
-@dataclass(slots=True)
-class _Op:
+class _Op(msgspec.Struct):
     name: str
     argument: object  # a name, a constant, or the offset of a jump's target
     number: int  # the raw argument

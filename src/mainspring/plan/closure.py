@@ -14,9 +14,10 @@ import inspect
 import platform
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import BuiltinFunctionType, MethodType, MethodWrapperType
 from typing import Any
+
+import msgspec
 
 from mainspring.plan.distributions import distributions_of, is_project_module
 from mainspring.plan.encoding import digest, encode, module_name
@@ -42,8 +43,7 @@ _SEEN = frozenset({"mainspring", "numpy", "builtins"})
 """Libraries that open files by Python's own ways alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Closure:
+class Closure(msgspec.Struct, frozen=True):
     """All that a function can reach.
 
     Attributes:
@@ -61,8 +61,7 @@ class Closure:
     native: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class KeyParts:
+class KeyParts(msgspec.Struct, frozen=True):
     """The fields of a step's key, each as text, so that `why` can name the one that differs."""
 
     closure: str

@@ -199,8 +199,7 @@ class Encoder:
         return self(part)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Shape:
+class _Shape(msgspec.Struct, frozen=True):
     """The encoded name of a class, and its fields with their encoded names."""
 
     label: bytes

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from mainspring.declare.declaration import Declaration
 from mainspring.declare.origin import Origin
 from mainspring.declare.record import FieldSpec
@@ -43,8 +45,7 @@ class Node:
         return f"/{self.kind}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """The whole graph, inputs before what is made from them."""
 
     app: str

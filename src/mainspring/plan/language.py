@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+
+from msgspec.structs import asdict
 
 from mainspring.declare.assistant import (
     AssistantEndpointSpec,

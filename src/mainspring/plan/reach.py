@@ -16,7 +16,6 @@ import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from types import (
     BuiltinFunctionType,
     ClassMethodDescriptorType,
@@ -31,6 +30,8 @@ from types import (
     WrapperDescriptorType,
 )
 from typing import Any
+
+import msgspec
 
 from mainspring.declare.app import App
 from mainspring.declare.declaration import Declaration, kind_of, name_of, spec_of
@@ -64,8 +65,7 @@ _DESCRIPTORS = (
 _PICKLING = ("__reduce__", "__reduce_ex__", "__getstate__")
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """A labelled piece of what is reached.
 
     Attributes:
@@ -81,8 +81,7 @@ class Piece:
     remarks: frozenset[Remark] = frozenset()
 
 
-@dataclass(slots=True)
-class Reach:
+class Reach(msgspec.Struct):
     """Follows values; pieces once followed are kept, so one `Reach` serves while no module changes.
 
     Args:
@@ -90,7 +89,7 @@ class Reach:
     """
 
     load: Callable[[str], ModuleType]
-    pieces: dict[str, Piece] = field(default_factory=dict)
+    pieces: dict[str, Piece] = msgspec.field(default_factory=dict)
 
     def follow(self, value: object) -> Piece:
         """A value as a piece of its own; all that it reaches is added to the pieces.

@@ -10,17 +10,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from types import BuiltinFunctionType, BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal
+
+import msgspec
 
 from mainspring.plan.bytecode import Chain, Import, parse
 
 __all__ = ["Remark", "of_function", "of_value"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Remark:
+class Remark(msgspec.Struct, frozen=True, order=True):
     """One thing that code does or holds.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
+
+import msgspec
 
 __all__ = ["ENTRY_POINTS", "Adapter"]
 
@@ -12,8 +13,7 @@ ENTRY_POINTS = "mainspring.adapters"
 """The entry-point group that adapters come in by, our own too: ``"catalog.sqlite" = "package.module:ADAPTER"``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Adapter:
+class Adapter(msgspec.Struct, frozen=True):
     """One technology behind one port; the value an adapter's light ``__init__`` exports.
 
     Attributes:
@@ -39,4 +39,4 @@ class Adapter:
     modules: tuple[str, ...] = ()
     extra: str = ""
     order: int = 100
-    capabilities: Mapping[str, object] = field(default_factory=lambda: MappingProxyType({}))
+    capabilities: Mapping[str, object] = msgspec.field(default_factory=lambda: MappingProxyType({}))

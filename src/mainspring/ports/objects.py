@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
+
+import msgspec
 
 __all__ = ["Blob", "Fault", "Objects"]
 
@@ -14,8 +15,7 @@ Fault = Callable[[str], None]
 """Called at each point of a commit (``blob.written``, ``blob.fsynced``, ``blob.renamed``); tests stop there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(msgspec.Struct, frozen=True):
     """A stored content: blake2b-160 in hex, and its size in bytes."""
 
     digest: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -73,8 +72,7 @@ class SourceSettings(msgspec.Struct, frozen=True, kw_only=True):
 # -- databases --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Relation:
+class Relation(msgspec.Struct, frozen=True):
     """What is read of a database: a table, or the rows of a query; exactly one of the two.
 
     Attributes:
@@ -96,8 +94,7 @@ class Relation:
         return f"table {self.table}" if self.query is None else "the query"
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(msgspec.Struct, frozen=True):
     """A part of a relation: the rows whose column is in it, and those where it is null.
 
     Attributes:
@@ -155,8 +152,7 @@ def column_called(name: str, held: Sequence[str]) -> str | None:
 # -- object stores ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Remote:
+class Remote(msgspec.Struct, frozen=True):
     """A file in an object store.
 
     Attributes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -24,8 +23,7 @@ Where = tuple[str, str, object]
 """A condition on a column: ``("_seq", ">", 40)``; the operators are ``== != < <= > >= in``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Txn:
+class Txn(msgspec.Struct, frozen=True):
     """What makes an append exactly-once: the n-th save of one writer.
 
     Attributes:
@@ -37,8 +35,7 @@ class Txn:
     n: int
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True):
     """One version of a table.
 
     Attributes:
@@ -56,12 +53,11 @@ class Commit:
     at_us: int
     operation: str
     txn: Txn | None = None
-    notes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    notes: Mapping[str, str] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     repeated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class RowStream:
+class RowStream(msgspec.Struct, frozen=True):
     """Rows that are made as they are written, so that they need not be held at once.
 
     Attributes:
@@ -75,8 +71,7 @@ class RowStream:
     batches: Callable[[], Iterator[pa.RecordBatch]]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What those who query tables may take of the machine.
 
     Attributes:

@@ -6,7 +6,8 @@ import random
 import re
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+
+import msgspec
 
 __all__ = ["CURRENT", "Part", "Trace", "read_traceparent"]
 
@@ -33,8 +34,7 @@ Part = tuple[str, int, int, dict[str, object]]
 """Something that a request spent time on: its name, begin and end in nanoseconds since 1970, and facts."""
 
 
-@dataclass(slots=True)
-class Trace:
+class Trace(msgspec.Struct):
     """A request that is being answered.
 
     Attributes:
@@ -50,10 +50,10 @@ class Trace:
     trace: str
     parent: str
     kept: bool
-    span: str = field(default_factory=lambda: f"{random.getrandbits(64) or 1:016x}")
-    begun: int = field(default_factory=time.time_ns)
-    parts: list[Part] = field(default_factory=list)
-    facts: dict[str, object] = field(default_factory=dict)
+    span: str = msgspec.field(default_factory=lambda: f"{random.getrandbits(64) or 1:016x}")
+    begun: int = msgspec.field(default_factory=time.time_ns)
+    parts: list[Part] = msgspec.field(default_factory=list)
+    facts: dict[str, object] = msgspec.field(default_factory=dict)
 
     def traceparent(self) -> str:
         """As it is passed on to who is asked for this request."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -233,8 +232,7 @@ def error_response(error: Exception) -> Response:
     return json_response({"error": "internal error"}, 500)
 
 
-@dataclass(frozen=True, slots=True)
-class Long:
+class Long(msgspec.Struct, frozen=True):
     """Of a handler that waits for others: it keeps its own time limits, and is cancelled when its client leaves.
 
     Attributes:
@@ -244,8 +242,7 @@ class Long:
     errors: Callable[[Exception], Response] = error_response
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """Who answers a path.
 
     Attributes:
@@ -272,13 +269,12 @@ _LONGEST_KEPT = 256
 """Bytes of a path that is kept so."""
 
 
-@dataclass(slots=True)
-class _Branch:
-    exact: dict[str, _Branch] = field(default_factory=dict)
-    folded: dict[str, _Branch] = field(default_factory=dict)
+class _Branch(msgspec.Struct):
+    exact: dict[str, _Branch] = msgspec.field(default_factory=dict)
+    folded: dict[str, _Branch] = msgspec.field(default_factory=dict)
     any: _Branch | None = None
     rest: _Branch | None = None
-    routes: dict[str, Route] = field(default_factory=dict)
+    routes: dict[str, Route] = msgspec.field(default_factory=dict)
 
 
 class Router:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
 
 from mainspring.lazy import lazy
 from mainspring.ports.parser import Mark
@@ -39,8 +40,7 @@ _LINE = re.compile(r"\r\n?|\n")
 _Tag: TypeAlias = str | Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(msgspec.Struct, frozen=True):
     """A block of a text.
 
     Attributes:
@@ -101,18 +101,17 @@ def _characters(data: bytes, text: str) -> Callable[[int], int]:
     return lambda place: int(before[place])
 
 
-@dataclass(slots=True)
-class _Reading:
+class _Reading(msgspec.Struct):
     """The tree of blocks as a parser's events make it."""
 
     text: str
     lines: list[int]
     at: Callable[[int], int]
-    found: list[Block] = field(default_factory=list)
-    _open: list[tuple[int, int, list[Block]]] = field(default_factory=list)
+    found: list[Block] = msgspec.field(default_factory=list)
+    _open: list[tuple[int, int, list[Block]]] = msgspec.field(default_factory=list)
     _beyond: int = 0
     _heading: tuple[int, int, int] | None = None
-    _words: list[str] = field(default_factory=list)
+    _words: list[str] = msgspec.field(default_factory=list)
 
     def take(self, event: _Tag, place: Span) -> None:
         """The next event and the bytes that it is about."""

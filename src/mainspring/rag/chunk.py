@@ -7,7 +7,6 @@ which never cuts. Counting once and asking for characters is about ten times as 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 
 import msgspec
@@ -64,8 +63,7 @@ class Chunk(msgspec.Struct, frozen=True):
     page_last: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Heading:
+class _Heading(msgspec.Struct, frozen=True):
     level: int
     title: str
     start: int
@@ -74,8 +72,7 @@ class _Heading:
 Stack = tuple[_Heading, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Section:
+class _Section(msgspec.Struct, frozen=True):
     """Blocks under the same headings; `opening` are the headings right before them."""
 
     stack: Stack
@@ -83,8 +80,7 @@ class _Section:
     blocks: tuple[Block, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Part:
+class _Part(msgspec.Struct, frozen=True):
     """What becomes a chunk, alone or with its neighbours."""
 
     start: int

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.lazy import lazy
 from mainspring.rag.blocks import Block, lines_of
@@ -33,8 +34,7 @@ _SPACE = re.compile(r"\s+")
 _CLOSING = re.compile(r"[ >]*(`{3,}|~{3,})\s*$")
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """A span of the text, and what has to be repeated before it to be understood: a table's head, a fence."""
 
     start: int

@@ -7,8 +7,9 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from mainspring.errors import DataError
 from mainspring.ports.manifest import DocumentRow
@@ -22,8 +23,7 @@ UNREADABLE = "unreadable: "
 """Begins what is noted in place of the hash of a file that cannot be opened: each sync tries it again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     r"""A file as the folder shows it.
 
     Attributes:
@@ -43,8 +43,7 @@ class Found:
         return self._path or self.uri
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """A listing beside what an index knows.
 
     Attributes:

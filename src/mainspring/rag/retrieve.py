@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any as Anything
 from typing import TypeAlias
@@ -38,8 +37,7 @@ _Payload: TypeAlias = Mapping[str, Anything]
 _CODES: frozenset[str] = frozenset(("fewer_than_k", "exact_fallback", "rerank_skipped"))
 
 
-@dataclass(slots=True)
-class IndexSearcher:
+class IndexSearcher(msgspec.Struct):
     """An index that is served; implements `mainspring.rag.search.Searcher`.
 
     Attributes:
@@ -58,8 +56,8 @@ class IndexSearcher:
     embedder_of: Callable[[IndexVersion], Embedder]
     reranker: Reranker | None = None
     _live: tuple[float, IndexVersion] | None = None
-    _texts: OrderedDict[str, Parsed] = field(default_factory=OrderedDict)
-    _lock: Lock = field(default_factory=Lock)
+    _texts: OrderedDict[str, Parsed] = msgspec.field(default_factory=OrderedDict)
+    _lock: Lock = msgspec.field(default_factory=Lock)
 
     def search(self, request: SearchRequest, caller: Identity) -> SearchAnswer:
         """What the caller may see of what fits best.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, pairwise, repeat
 from typing import TYPE_CHECKING, cast
+
+import msgspec
 
 from mainspring.lazy import lazy
 from mainspring.ports.embedder import Embedder
@@ -34,8 +35,7 @@ _LIKELY = re.compile(r"[A-Za-z]{1,4}|[0-9]{1,2}|[^\sA-Za-z0-9]")
 """Pieces that are rather smaller than the tokens of any embedder in use, for one whose tokenizer is not known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True):
     """A text and its tokens by place.
 
     Attributes:

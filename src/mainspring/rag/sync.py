@@ -6,13 +6,11 @@ no file.
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -39,8 +37,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
+class Folder(msgspec.Struct, frozen=True):
     """Declared documents with their place under the active profile.
 
     Attributes:
@@ -62,8 +59,7 @@ class Folder:
     may_be_empty: bool = False
 
 
-@dataclass(slots=True)
-class SyncCounts:
+class SyncCounts(msgspec.Struct):
     """What a sync found.
 
     Attributes:
@@ -80,7 +76,7 @@ class SyncCounts:
     changed: int = 0
     moved: int = 0
     deleted: int = 0
-    quarantined: dict[str, str] = field(default_factory=dict)
+    quarantined: dict[str, str] = msgspec.field(default_factory=dict)
 
     def __str__(self) -> str:
         words = [f"{self.documents:,} documents"]
@@ -90,8 +86,7 @@ class SyncCounts:
         return ", ".join(words + ([f"{len(self.quarantined):,} put aside"] if self.quarantined else []))
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(msgspec.Struct, frozen=True):
     """A file that is new or may have changed, with its content's hash; None where it is too large to be read."""
 
     found: Found
@@ -144,8 +139,7 @@ def sync_documents(
     return counts
 
 
-@dataclass(slots=True)
-class _OneFolder:
+class _OneFolder(msgspec.Struct):
     """One folder's part of a sync."""
 
     index: str
@@ -202,7 +196,7 @@ class _OneFolder:
             if item.row is None and item.content is not None and item.content in by_content:
                 row = by_content.pop(item.content)
                 del gone[row.document_id]
-                found.append(dataclasses.replace(item, row=row))
+                found.append(msgspec.structs.replace(item, row=row))
             else:
                 found.append(item)
         return found
@@ -215,10 +209,10 @@ class _OneFolder:
         try:
             read = self._parsed(item)
         except StoreError as error:  # between its hash and now it was deleted, or locked: the next sync sees which
-            item = dataclasses.replace(item, content=f"{UNREADABLE}{error.why}")
+            item = msgspec.structs.replace(item, content=f"{UNREADABLE}{error.why}")
             return item, self._parsed(item)
         if item.content is not None and not self._still(item.found):
-            item = dataclasses.replace(item, content=_TORN)
+            item = msgspec.structs.replace(item, content=_TORN)
         return item, read
 
     def _still(self, found: Found) -> bool:

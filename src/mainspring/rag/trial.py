@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
@@ -41,8 +39,7 @@ _QUESTIONS = 100
 _WORDS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(msgspec.Struct, frozen=True):
     """A store that can be measured: its adapter, the settings it is opened with, and where those come from."""
 
     adapter: Adapter
@@ -50,8 +47,7 @@ class Candidate:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
+class Candidates(msgspec.Struct, frozen=True):
     """The stores that can be measured, and why others cannot, by name."""
 
     found: tuple[Candidate, ...]
@@ -182,7 +178,7 @@ def _by_url(adapter: Adapter, active: Settings, url: str) -> Candidate:
 def _with(settings: Settings, own: Mapping[str, Setting]) -> Settings:
     """The settings with nothing else said of vector stores."""
     others = {key: item for key, item in settings.values.items() if not key.startswith(f"{_PORT}.")}
-    return dataclasses.replace(settings, values=MappingProxyType(others | dict(own)))
+    return msgspec.structs.replace(settings, values=MappingProxyType(others | dict(own)))
 
 
 def read_rows(

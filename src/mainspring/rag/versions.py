@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
 import msgspec
@@ -32,8 +31,7 @@ _SPARE = 1
 _ROLLBACK = "rollback"
 
 
-@dataclass(frozen=True, slots=True)
-class IndexPorts:
+class IndexPorts(msgspec.Struct, frozen=True):
     """What an index is made with.
 
     Attributes:
@@ -55,16 +53,14 @@ class IndexPorts:
     now: Callable[[], int]
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgement(msgspec.Struct, frozen=True):
     """What an evaluation says of a version: its measures, and why it may not go live (empty: it may)."""
 
     scores: Mapping[str, float]
     refused: str = ""
 
 
-@dataclass(slots=True)
-class IndexReport:
+class IndexReport(msgspec.Struct):
     """What bringing an index up has done.
 
     Attributes:
@@ -83,7 +79,7 @@ class IndexReport:
     written: WriteCounts
     moved: bool
     chunks: int
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = msgspec.field(default_factory=list)
 
     def __str__(self) -> str:
         state = f"version {self.version}{' is live now' if self.moved else ''}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -38,8 +37,7 @@ _COMMITTED = 2_048
 _PAGE = 10_000
 
 
-@dataclass(slots=True)
-class WriteCounts:
+class WriteCounts(msgspec.Struct):
     """What was done to a version: documents written, renamed or re-permitted, and deleted; texts embedded."""
 
     written: int = 0
@@ -54,8 +52,7 @@ class WriteCounts:
         return bool(self.written or self.relabelled or self.deleted or self.repaired)
 
 
-@dataclass(slots=True)
-class _Prepared:
+class _Prepared(msgspec.Struct):
     """A document that is cut and waits to be written."""
 
     row: DocumentRow
@@ -64,8 +61,7 @@ class _Prepared:
     hashes: list[str]
 
 
-@dataclass(slots=True)
-class VersionWriter:
+class VersionWriter(msgspec.Struct):
     """Writes one version of one index.
 
     Attributes:
@@ -88,8 +84,8 @@ class VersionWriter:
     chunker: Chunker
     now: Callable[[], int]
     progress: Progress = lambda what, done, of: None
-    cut: dict[str, list[Chunk]] = field(default_factory=dict)
-    counts: WriteCounts = field(default_factory=WriteCounts)
+    cut: dict[str, list[Chunk]] = msgspec.field(default_factory=dict)
+    counts: WriteCounts = msgspec.field(default_factory=WriteCounts)
 
     def bring_up(self, rows: Sequence[DocumentRow]) -> WriteCounts:
         """Make the version hold exactly these documents' texts.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from mainspring.choose.services import Services
 from mainspring.engine.forecast import Forecast, forecast
@@ -16,8 +17,7 @@ from mainspring.server.loop import graph_for
 __all__ = ["Cost", "costs_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(msgspec.Struct, frozen=True):
     """What would become of one step of an ``apply``.
 
     Attributes:

@@ -7,10 +7,11 @@ import importlib.metadata
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+import msgspec
 
 from mainspring.assistants.outside import Outside
 from mainspring.assistants.run_log import RunLog
@@ -89,8 +90,7 @@ MakeConsole = Callable[[WorkerState, Ask, Talking], AsgiApp]
 """Builds the console over the state; given by whoever may know the console."""
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(msgspec.Struct, frozen=True):
     """What the listeners of a process answer with.
 
     Attributes:
@@ -125,8 +125,7 @@ class Served:
         return Talking(self.language, self.assistants, searchers, self.runs, CallLog(self.calls))
 
 
-@dataclass(frozen=True, slots=True)
-class _NativeLimits:
+class _NativeLimits(msgspec.Struct, frozen=True):
     rows: int
     replay: bool
 

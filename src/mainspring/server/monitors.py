@@ -6,9 +6,10 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, cast
+
+import msgspec
 
 from mainspring.choose.services import Services
 from mainspring.declare.declaration import name_of, spec_of
@@ -35,8 +36,7 @@ _KEEP_SEGMENTS = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(slots=True)
-class _Watched:
+class _Watched(msgspec.Struct):
     """A monitor at work, and the log it follows."""
 
     watch: MonitorWatch

@@ -7,11 +7,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import uvloop
+from msgspec.structs import replace
 
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services

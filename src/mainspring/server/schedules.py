@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, cast
 
+import msgspec
 import orjson
 
 from mainspring.catalog.ids import new_id, now_us
@@ -30,8 +30,7 @@ __all__ = ["Schedules", "Timetable", "cron_of", "timetables"]
 _LOG = "schedules.log"
 
 
-@dataclass(frozen=True, slots=True)
-class Timetable:
+class Timetable(msgspec.Struct, frozen=True):
     """Something that is run at given times.
 
     Attributes:
@@ -106,8 +105,7 @@ def cron_of(every_us: int) -> str:
     return "0 0 * * *" if hours == 24 else ""
 
 
-@dataclass(slots=True)
-class _Running:
+class _Running(msgspec.Struct):
     """A run that was started: of which timetable, when (UTC microseconds), and whether its length was told."""
 
     name: str
@@ -116,8 +114,7 @@ class _Running:
     told: bool = False
 
 
-@dataclass(slots=True)
-class Schedules:
+class Schedules(msgspec.Struct):
     """The timetables of an app at work.
 
     Attributes:
@@ -131,8 +128,8 @@ class Schedules:
     services: Services
     plan: Plan
     told: Callable[[str], None]
-    since: int = field(default_factory=now_us)
-    running: list[_Running] = field(default_factory=list)
+    since: int = msgspec.field(default_factory=now_us)
+    running: list[_Running] = msgspec.field(default_factory=list)
 
     def fire(self) -> int:
         """Start what is due, unless it still runs since the last time; how many runs were started."""

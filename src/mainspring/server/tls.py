@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from mainspring.config.settings import Settings
 from mainspring.errors import ConfigError
@@ -13,8 +14,7 @@ from mainspring.server.http.listening import origin_of_setting
 __all__ = ["Certificate", "certificate_of", "context_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
+class Certificate(msgspec.Struct, frozen=True):
     """The files of a listener's TLS, in PEM.
 
     Attributes:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from mainspring.choose.services import Services
 from mainspring.plan.graph import Plan
@@ -19,8 +20,7 @@ __all__ = ["TracedPrediction", "TracedTable", "trace_prediction"]
 _NOT_VALUES = frozenset({"prediction_id", "at", "version", "weight", "slice", "segment", "score", ROLE})
 
 
-@dataclass(frozen=True, slots=True)
-class TracedTable:
+class TracedTable(msgspec.Struct, frozen=True):
     """A table that the model was trained on: its URL, the digest of its definition, the version and its rows."""
 
     url: str
@@ -30,8 +30,7 @@ class TracedTable:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class TracedPrediction:
+class TracedPrediction(msgspec.Struct, frozen=True):
     """A prediction with all that led to it.
 
     Attributes:

@@ -12,8 +12,9 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.declare.batching import Batching
 from mainspring.lazy import lazy
@@ -40,8 +41,7 @@ def level_of(priority: int) -> int:
     return priority or _DEFAULT_LEVEL
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(msgspec.Struct, frozen=True):
     """What a call was answered.
 
     Attributes:

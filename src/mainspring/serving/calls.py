@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -81,8 +80,7 @@ class Rejected(Exception):  # noqa: N818 - it becomes an answer in the wire's ow
         self.retry_after = retry_after
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(msgspec.Struct, frozen=True):
     """What a model takes or gives: name, datatype as in `DATATYPES`, and shape; -1 is a free dimension."""
 
     name: str

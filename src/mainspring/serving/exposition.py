@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from mainspring.serving.telemetry import NOT_FINE, PER_DOUBLING, Labels, Series, described
 
@@ -22,14 +23,13 @@ _SCHEMA = PER_DOUBLING.bit_length() - 1
 """Prometheus's number of a resolution: buckets grow by the 2 ** schema-th root of 2."""
 
 
-@dataclass(slots=True)
-class _Histogram:
+class _Histogram(msgspec.Struct):
     """What is known of one series."""
 
-    buckets: list[tuple[float, float]] = field(default_factory=list)
+    buckets: list[tuple[float, float]] = msgspec.field(default_factory=list)
     sum: float = 0.0
     count: float = 0.0
-    fine: dict[str, float] = field(default_factory=dict)
+    fine: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 def wants_protobuf(accept: bytes) -> bool:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from mainspring.declare.batching import Batching
 from mainspring.errors import DataError
@@ -33,8 +34,7 @@ _OF_THE_WIRE = frozenset({"priority", "timeout", "binary_data_output"})
 """Parameters of a call that say nothing to the model."""
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
-class LiveModel:
+class LiveModel(msgspec.Struct, frozen=True, weakref=True, eq=False):
     """A model version that is ready to answer.
 
     Attributes:
@@ -54,8 +54,8 @@ class LiveModel:
     predictor: Predictor
     batches: Batcher | None = None
     at_once: int = 0
-    statistics: Statistics = field(default_factory=Statistics)
-    parts: Mapping[str, str] = field(default_factory=dict)
+    statistics: Statistics = msgspec.field(default_factory=Statistics)
+    parts: Mapping[str, str] = msgspec.field(default_factory=dict)
 
     def score(self, rows: Sequence[Sequence[object]]) -> Sequence[float]:
         """One score a row of the model's columns, computed here; None is missing.

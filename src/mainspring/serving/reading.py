@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
+
+import msgspec
 
 from mainspring.declare.record import ColumnType
 from mainspring.serving.models import LiveModel
@@ -87,8 +88,7 @@ class Routes(Protocol):
         """A loaded version with what it reads."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelColumn:
+class ModelColumn(msgspec.Struct, frozen=True):
     """A column of the model, in the model's order.
 
     Attributes:
@@ -102,8 +102,7 @@ class ModelColumn:
     feature: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """One answer of an endpoint.
 
     Attributes:
@@ -124,11 +123,10 @@ class Answer:
     values: tuple[object, ...]
     statuses: Mapping[str, str]
     columns: tuple[ModelColumn, ...] = ()
-    parts: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """A model version with what it reads.
 
     Attributes:
@@ -143,11 +141,10 @@ class Reading:
     reader: FeatureReader
     columns: tuple[ModelColumn, ...]
     dates: tuple[int, ...] = ()
-    parts: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class LookedUp:
+class LookedUp(msgspec.Struct, frozen=True):
     """What was looked up for rows of a request, and for which version: it is the one that answers.
 
     Attributes:
@@ -163,8 +160,7 @@ class LookedUp:
     split: Split | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """Which version a request asks for: a number, a label, or the one that its key leads to.
 
     Attributes:

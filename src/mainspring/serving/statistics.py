@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+
+import msgspec
 
 __all__ = ["BatchTimes", "Spent", "Statistics"]
 
@@ -11,8 +12,7 @@ _SIZES = 256
 """The most batch sizes that are told apart; a client that sends ever new ones makes no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(msgspec.Struct, frozen=True):
     """How often something was done, and how long it took altogether in nanoseconds."""
 
     count: int
@@ -22,8 +22,7 @@ class Spent:
 _NOTHING = Spent(0, 0)
 
 
-@dataclass(slots=True)
-class BatchTimes:
+class BatchTimes(msgspec.Struct):
     """How often calls or batches were computed, and how long each part of that took altogether, in nanoseconds.
 
     Attributes:
@@ -61,8 +60,7 @@ class BatchTimes:
         return Spent(self.count, self.output_ns)
 
 
-@dataclass(slots=True)
-class Statistics:
+class Statistics(msgspec.Struct):
     """The counts of one version.
 
     Attributes:
@@ -80,8 +78,8 @@ class Statistics:
     last_ms: int = 0
     fail: Spent = _NOTHING
     queue_ns: int = 0
-    times: BatchTimes = field(default_factory=BatchTimes)
-    sizes: dict[int, BatchTimes] = field(default_factory=dict)
+    times: BatchTimes = msgspec.field(default_factory=BatchTimes)
+    sizes: dict[int, BatchTimes] = msgspec.field(default_factory=dict)
 
     @property
     def success(self) -> Spent:

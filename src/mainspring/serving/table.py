@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.serving.models import LiveModel
 from mainspring.serving.versions import Draining, ModelVersions
@@ -18,8 +19,7 @@ __all__ = ["ModelTable"]
 _NONE = ModelVersions()
 
 
-@dataclass(frozen=True, slots=True)
-class _Prepared:
+class _Prepared(msgspec.Struct, frozen=True):
     """What may take over: by its token, and what tells which token holds now."""
 
     agreed: Callable[[], int]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
+
+import msgspec
+from msgspec.structs import replace
 
 from mainspring.serving.models import LiveModel
 from mainspring.serving.rollout.split import Split
@@ -26,8 +28,7 @@ class State(Enum):
     UNAVAILABLE = "UNAVAILABLE"
 
 
-@dataclass(frozen=True, slots=True)
-class VersionState:
+class VersionState(msgspec.Struct, frozen=True):
     """A version that is known here, loaded or not.
 
     Attributes:
@@ -41,8 +42,7 @@ class VersionState:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """Which versions are loaded beside those that a label, a rollout or the champion's place asks for.
 
     Attributes:
@@ -72,8 +72,7 @@ def wanted_versions(policy: Policy, registered: Iterable[int], named: Iterable[i
     return frozenset(held) | frozenset(fill) | (frozenset(policy.specific) & frozenset(known))
 
 
-@dataclass(frozen=True, slots=True)
-class ModelVersions:
+class ModelVersions(msgspec.Struct, frozen=True):
     """A model's versions as one value: it is replaced whole, so that no call sees a half of a move.
 
     Attributes:
@@ -85,8 +84,8 @@ class ModelVersions:
     """
 
     default: str | None = None
-    ready: Mapping[str, LiveModel] = field(default_factory=lambda: MappingProxyType({}))
-    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    ready: Mapping[str, LiveModel] = msgspec.field(default_factory=lambda: MappingProxyType({}))
+    labels: Mapping[str, str] = msgspec.field(default_factory=lambda: MappingProxyType({}))
     split: Split | None = None
     waiting: Sequence[VersionState] = ()
 

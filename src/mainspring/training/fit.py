@@ -6,9 +6,10 @@ import random
 import traceback
 import warnings
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec.structs import replace
 
 from mainspring.declare.artifact import File, Model
 from mainspring.declare.frame import Frame

@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,8 +64,7 @@ def read_report(folder: Path) -> FitReport:
     return msgspec.json.decode((folder / REPORT).read_bytes(), type=FitReport)
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
+class Fitted(msgspec.Struct, frozen=True):
     """A fitted estimator with what it must agree to.
 
     Attributes:
@@ -88,8 +86,7 @@ class Fitted:
             return native_scores(self.estimator, values, self.shape.task)
 
 
-@dataclass(frozen=True, slots=True)
-class Workshop:
+class Workshop(msgspec.Struct, frozen=True):
     """Where a model's folder is made.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,8 +78,7 @@ class Comparison(msgspec.Struct, frozen=True):
     slices: dict[str, SliceResult] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Contestant:
+class Contestant(msgspec.Struct, frozen=True):
     """A model version that is compared.
 
     Attributes:

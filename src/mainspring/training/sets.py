@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from mainspring.declare.data import Column
 from mainspring.declare.frame import Frame
@@ -52,8 +54,7 @@ _NUMBERS = _QUANTITIES | {Kind.TIMESTAMP, Kind.DATE}
 _WIDE = 1 << 24  # whole numbers beyond this are not exact in float32
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingShape:
+class TrainingShape(msgspec.Struct, frozen=True):
     """What a training set is made of.
 
     Attributes:
@@ -86,8 +87,7 @@ class TrainingShape:
         return self.selection.picks
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
+class Built(msgspec.Struct, frozen=True):
     """A training set with what it takes to tell whether another is the same.
 
     Attributes:

@@ -2,10 +2,10 @@
 
 import asyncio
 import sqlite3
-from dataclasses import replace
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from assistants_kit import ADA, BOB, assistant, sqlite, told, tool
 from mainspring.assistants.run_log import RunLog, redacted_run, row_of_run

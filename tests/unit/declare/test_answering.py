@@ -78,7 +78,7 @@ def test_a_change_below_reaches_what_is_above() -> None:
     before = {node.url: node.fingerprint for node in build_plan(support()).nodes}
     other = support()
     found = next(item for item in other.declared() if kind_of(item).value == "documents")
-    object.__setattr__(spec_of(found), "include", ("**/*.md",))
+    msgspec.structs.force_setattr(spec_of(found), "include", ("**/*.md",))
     after = {node.url: node.fingerprint for node in build_plan(other).nodes}
     changed = {url for url in before if before[url] != after[url]}
     assert changed == {

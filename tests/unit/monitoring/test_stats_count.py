@@ -266,7 +266,7 @@ def test_sampled_rows_count_as_often_as_they_stand_for():
     state = count(values, layout, fine=True, weight=[1, 10, 10, 1])
     whole = count(pa.array([1.0, 4.0] + [2.0, None] * 10), layout, fine=True)
     assert (state.rows, whole.rows) == (4, 22)
-    assert BlockState(**{**{f: getattr(whole, f) for f in BlockState.__dataclass_fields__}, "rows": 4}) == state
+    assert BlockState(**{**{f: getattr(whole, f) for f in BlockState.__struct_fields__}, "rows": 4}) == state
     categories = one_block(["a", "b"]).layout()
     assert sum(count(pa.array(["a", "b"]), categories, weight=[3, 4]).counts) == 7
 

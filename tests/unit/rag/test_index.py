@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import os
 import random
@@ -353,7 +352,7 @@ def test_another_embedder_under_traffic_fails_no_question_and_mixes_no_models(li
     try:
         until(1)
         library.embedder = embedders["turned"]
-        library.ports = dataclasses.replace(ports, embedder=library.embedder)
+        library.ports = msgspec.structs.replace(ports, embedder=library.embedder)
         assert library.sync().version == 2
         until(2)
         assert roll_back("library", ports.manifest, "qdrant_edge", by="ada", at_us=library.now()) == 1
@@ -394,7 +393,7 @@ def test_a_question_between_the_alias_and_the_states_is_answered(library: Librar
         )
         answered.append(searcher.search(SearchRequest("otter", k=1), ANYONE).version)
 
-    library.ports = dataclasses.replace(plain, manifest=Between(plain.manifest, ask))
+    library.ports = msgspec.structs.replace(plain, manifest=Between(plain.manifest, ask))
     library.sync(IndexShape("library", tokens=64))
     assert answered == [2]
 
@@ -413,7 +412,7 @@ def test_a_stop_between_the_alias_and_the_states_is_mended_by_the_next_sync_or_r
     library.sync()
     other = IndexShape("library", tokens=64)
     plain = library.ports
-    library.ports = dataclasses.replace(plain, manifest=Between(plain.manifest, kill))
+    library.ports = msgspec.structs.replace(plain, manifest=Between(plain.manifest, kill))
     with pytest.raises(Killed):
         library.sync(other)
     assert (plain.manifest.live("library"), states()) == (2, {1: "live", 2: "building"})
@@ -473,7 +472,7 @@ def test_another_store_is_another_version_and_those_who_share_the_manifest_are_t
     library.write(otter=about("otter"))
     assert library.sync().notes == []
     first, other = library.ports, open_store(QdrantEdgeSettings(), tmp_path / "other")
-    library.ports = dataclasses.replace(first, store=other, store_name="elsewhere")
+    library.ports = msgspec.structs.replace(first, store=other, store_name="elsewhere")
     swapped = library.sync()
     assert (swapped.version, swapped.moved, swapped.written.embedded) == (2, True, 0)
     assert [note for note in swapped.notes if "elsewhere answers now, no longer qdrant_edge" in note]

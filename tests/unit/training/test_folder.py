@@ -1,9 +1,9 @@
 """Model folders: each kind of estimator comes back as it was, as ONNX where that is the same, else natively."""
 
-import dataclasses
 import io
 import zipfile
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
@@ -136,7 +136,7 @@ class Planted:
         model = onnx.load_from_string(made.data)
         (node,) = [node for node in model.graph.node if node.op_type.startswith("TreeEnsemble")]
         self.spoil({item.name: item for item in node.attribute})
-        return dataclasses.replace(made, data=model.SerializeToString())
+        return msgspec.structs.replace(made, data=model.SerializeToString())
 
 
 def spoil_leaf(found):

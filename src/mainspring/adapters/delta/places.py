@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from mainspring.adapters.delta.problems import no_bucket, unreachable
 from mainspring.lazy import lazy
@@ -19,8 +20,7 @@ else:
 __all__ = ["Place", "place_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A path of a bucket, for both libraries that go there.
 
     Attributes:
@@ -32,8 +32,7 @@ class Place:
     options: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(msgspec.Struct, frozen=True):
     """How one scheme is spoken to.
 
     Attributes:

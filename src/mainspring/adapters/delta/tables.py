@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import functools
 import glob
@@ -22,6 +21,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 from urllib.parse import unquote
+
+import msgspec
 
 from mainspring.adapters.delta.columns import evolution, is_text, storable
 from mainspring.adapters.delta.packs import covering, pack, reaches, texts, to_disk, unpacked
@@ -100,8 +101,7 @@ def _same_process() -> None:
         raise forked()
 
 
-@dataclasses.dataclass(slots=True)
-class _Head:
+class _Head(msgspec.Struct):
     """What is known of a table's newest version without asking delta-rs, which reads the log for each question.
 
     Attributes:
@@ -111,7 +111,7 @@ class _Head:
     """
 
     version: int
-    marks: dict[str, int] = dataclasses.field(default_factory=dict)
+    marks: dict[str, int] = msgspec.field(default_factory=dict)
     commit: Commit | None = None
 
 

@@ -9,18 +9,18 @@ import contextlib
 import json
 import time
 from collections.abc import Iterable, Set
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+import msgspec
 
 from mainspring.adapters.delta.packs import texts
 
 __all__ = ["Kept", "removed_since", "vacuum"]
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """What stays, whatever its age.
 
     Attributes:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
+
+import msgspec
 
 from mainspring.ports.parser import Mark
 
@@ -30,8 +31,7 @@ _OFTEN = 3
 _LEVELS = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(msgspec.Struct, frozen=True):
     """A line of the text.
 
     Attributes:
@@ -52,8 +52,7 @@ class Line:
         return self.start + len(self.text)
 
 
-@dataclass(frozen=True, slots=True)
-class Bookmark:
+class Bookmark(msgspec.Struct, frozen=True):
     """An entry of the document's outline: its depth from 0, its title, the page from 0 that it leads to."""
 
     depth: int

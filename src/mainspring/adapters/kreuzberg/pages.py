@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 __all__ = ["page_starts"]
 
@@ -21,8 +22,7 @@ _SHORT = 3
 _NEAR = 4000
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
+class _Line(msgspec.Struct, frozen=True):
     """A line of a page as letters, and where it is among those of the Markdown, when that is sure."""
 
     page: int

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 __all__ = ["ModelFile", "read_model_file"]
 
@@ -16,8 +17,7 @@ _MOST_TEXT = 16 << 20
 _MOST_PAIRS = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFile:
+class ModelFile(msgspec.Struct, frozen=True):
     """A model's own words about itself.
 
     Attributes:

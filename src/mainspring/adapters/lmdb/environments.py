@@ -10,18 +10,17 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import lmdb
+import msgspec
 
 __all__ = ["Shared", "acquire", "release"]
 
 _READERS = 512
 
 
-@dataclass(slots=True, eq=False)
-class Shared:
+class Shared(msgspec.Struct, eq=False):
     """An open environment.
 
     Attributes:
@@ -36,7 +35,7 @@ class Shared:
     env: lmdb.Environment
     owner: int
     usable: bool = True
-    writing: threading.RLock = field(default_factory=threading.RLock)
+    writing: threading.RLock = msgspec.field(default_factory=threading.RLock)
     holders: int = 0
 
     @contextlib.contextmanager
@@ -58,12 +57,11 @@ class Shared:
             self.env.set_mapsize(size)
 
 
-@dataclass(slots=True)
-class _Opened:
+class _Opened(msgspec.Struct):
     """What a process has open, by device and inode of the data: a folder that was made anew is another one."""
 
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    shared: dict[tuple[int, int], Shared] = field(default_factory=dict)
+    lock: threading.RLock = msgspec.field(default_factory=threading.RLock)
+    shared: dict[tuple[int, int], Shared] = msgspec.field(default_factory=dict)
 
 
 _BY_PROCESS: dict[int, _Opened] = {}

@@ -1,14 +1,14 @@
 """The tables; `!` tables of the specification are insert-only by trigger."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
+
+import msgspec
 
 __all__ = ["INSERT_ONLY", "TABLES", "UPGRADES", "VERSION", "Schema", "catalog_schema", "triggers"]
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
+class Schema(msgspec.Struct, frozen=True):
     """The tables of a file.
 
     Attributes:
@@ -19,7 +19,7 @@ class Schema:
 
     version: int
     script: str
-    upgrades: Mapping[int, Sequence[str]] = field(default_factory=lambda: MappingProxyType({}))
+    upgrades: Mapping[int, Sequence[str]] = msgspec.field(default_factory=lambda: MappingProxyType({}))
 
 
 VERSION = 2

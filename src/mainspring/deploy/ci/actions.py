@@ -6,13 +6,12 @@ generated file stays when it is generated again; new releases of Mainspring rais
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 __all__ = ["ACTIONS", "Pin"]
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(msgspec.Struct, frozen=True):
     """An action's release.
 
     Attributes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 __all__ = ["Counts", "counts_of", "spread"]
 
@@ -14,8 +15,7 @@ _OURS = ("mainspring_request", "mainspring_prediction_score")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(msgspec.Struct, frozen=True):
     """What one page says.
 
     Attributes:
@@ -28,7 +28,7 @@ class Counts:
     answered: float
     failed: float
     within: Mapping[float, float]
-    scores: Mapping[str, Mapping[float, float]] = field(default_factory=dict)
+    scores: Mapping[str, Mapping[float, float]] = msgspec.field(default_factory=dict)
 
     def since(self, before: Counts) -> Counts:
         """What came after an earlier page; a counter that fell began anew."""

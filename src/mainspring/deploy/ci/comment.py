@@ -6,8 +6,9 @@ import http.client
 import json
 import urllib.parse
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from mainspring.deploy.ci.report import MARK
 from mainspring.errors import ServiceError, UsageError
@@ -20,8 +21,7 @@ _PAGES = 50
 _MOST_BYTES = 8 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class GitHub:
+class GitHub(msgspec.Struct, frozen=True):
     """Where and as whom.
 
     Attributes:

@@ -11,7 +11,8 @@ import random
 import threading
 import urllib.parse
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.config.settings import Settings, reveal
 from mainspring.errors import ConfigError
@@ -29,8 +30,7 @@ _WAITING = 16
 _MOST_BYTES = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """How a CI service is asked to train.
 
     Attributes:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 __all__ = ["Due", "due"]
 
 _WEEK_US = 7 * 86_400 * 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(msgspec.Struct, frozen=True):
     """Whether a model may be trained now, and why, or why not."""
 
     model: str

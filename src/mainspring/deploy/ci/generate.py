@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
+
+import msgspec
 
 from mainspring.deploy.ci.blocks import is_touched, merged, sealed
 from mainspring.deploy.ci.github import workflows
@@ -23,8 +24,7 @@ FLAVOURS: Mapping[str, Callable[[Integration], dict[str, str]]] = MappingProxyTy
 _FIRST = {"github": ".github/workflows/mainspring.yml", "gitlab": ".gitlab-ci.yml", "jenkins": "Jenkinsfile"}
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(msgspec.Struct, frozen=True):
     """A generated file beside what is there.
 
     Attributes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from mainspring.config.settings import Settings
 from mainspring.errors import ConfigError, UsageError
@@ -16,8 +17,7 @@ SHARES = (5, 25, 100)
 """The percent of requests that a new version is given, one after the other."""
 
 
-@dataclass(frozen=True, slots=True)
-class Integration:
+class Integration(msgspec.Struct, frozen=True):
     """What is generated.
 
     Attributes:

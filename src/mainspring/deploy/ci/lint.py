@@ -7,11 +7,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import yaml
 
 __all__ = ["LINTERS", "Finding", "absent", "findings"]
@@ -21,8 +21,7 @@ _COMMIT = re.compile(r"^[\w.-]+/[\w./-]+@[0-9a-f]{40}$")
 _EVENT = re.compile(r"\$\{\{[^}]*\b(github\.(event|head_ref|ref_name)|inputs|needs|steps)\b")
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One fault."""
 
     path: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.deploy.ci.actions import Pin
 from mainspring.deploy.ci.blocks import closed, opened
@@ -16,16 +17,14 @@ _PLAIN = re.compile(r"^[A-Za-z_./][A-Za-z0-9_./ -]*$")
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n", "~"})
 
 
-@dataclass(frozen=True, slots=True)
-class Yours:
+class Yours(msgspec.Struct, frozen=True):
     """A place for lines of the user's; `hint` says what belongs there."""
 
     name: str
     hint: str
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
+class Said(msgspec.Struct, frozen=True):
     """A value with a remark behind it, for tools that read such."""
 
     value: object

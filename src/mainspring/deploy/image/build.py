@@ -6,8 +6,9 @@ import contextlib
 import importlib.metadata
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import cast
+
+import msgspec
 
 from mainspring.choose.services import Services
 from mainspring.config.settings import Settings, load_settings, reveal
@@ -43,8 +44,7 @@ _READS = {
 _COMMAND = ("python3", "-m", "mainspring")
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """A built image.
 
     Attributes:
@@ -61,7 +61,7 @@ class Image:
     base: Base
     bills: Mapping[str, bytes]
     release: Release
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = msgspec.field(default=())
 
 
 def image_store(services: Services) -> BlobStore:
@@ -130,8 +130,7 @@ def build(services: Services, variant: Variant, *, epoch: int, told: Told) -> Im
     return Image(built, tuple(layers), bases[0], bills, release, tuple(notes))
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
+class _Shared(msgspec.Struct, frozen=True):
     """What all layers are made with."""
 
     services: Services

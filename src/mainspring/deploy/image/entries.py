@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from mainspring.errors import UsageError
 
@@ -17,8 +18,7 @@ _CHUNK = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A file or a symbolic link of a layer.
 
     Attributes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from mainspring.config.settings import Settings
 from mainspring.deploy.image.entries import Entry, entry_of_file
@@ -29,8 +30,7 @@ _LEAST = 8
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class AppFile:
+class AppFile(msgspec.Struct, frozen=True):
     """A file of the app: where it is here, and in the project."""
 
     path: Path

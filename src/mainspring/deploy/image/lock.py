@@ -6,9 +6,10 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.deploy.image.blobs import BlobStore
 from mainspring.errors import ConfigError
@@ -32,8 +33,7 @@ _OPTION = re.compile(r"-(?:i|f|-index-url|-extra-index-url|-find-links|-no-index
 _MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 
 
-@dataclass(frozen=True, slots=True)
-class Platform:
+class Platform(msgspec.Struct, frozen=True):
     """What an image runs on.
 
     Attributes:
@@ -81,8 +81,7 @@ class Platform:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Pin:
+class Pin(msgspec.Struct, frozen=True):
     """One distribution of a lock: its canonical name, version, marker and the digests its files may have."""
 
     name: str
@@ -95,8 +94,7 @@ class Pin:
         return f"{self.name}=={self.version}" + "".join(f" --hash=sha256:{one}" for one in self.hashes)
 
 
-@dataclass(frozen=True, slots=True)
-class Lock:
+class Lock(msgspec.Struct, frozen=True):
     """A lock, its options for pip and its digest."""
 
     pins: tuple[Pin, ...]

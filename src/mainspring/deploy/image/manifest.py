@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,8 +39,7 @@ _DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 _OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
+class Described(msgspec.Struct, frozen=True):
     """A content and where it fits: a descriptor of the OCI image specification."""
 
     media_type: str
@@ -54,8 +52,7 @@ class Described:
         return self.data
 
 
-@dataclass(frozen=True, slots=True)
-class Base:
+class Base(msgspec.Struct, frozen=True):
     """What an image stands on.
 
     Attributes:
@@ -69,12 +66,11 @@ class Base:
     reference: str
     digest: str
     layers: tuple[Described, ...] = ()
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = msgspec.field(default_factory=dict)
     asked: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(msgspec.Struct, frozen=True):
     """What a target wants otherwise of the same layers.
 
     Attributes:
@@ -101,8 +97,7 @@ VARIANTS = {
 """What `mainspring build --for` takes. SageMaker takes root and Docker manifests alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(msgspec.Struct, frozen=True):
     """What the container runs, besides its layers.
 
     Attributes:
@@ -124,8 +119,7 @@ class Spec:
     labels: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True):
     """A manifest with its config and its layers, the base's first."""
 
     described: Described

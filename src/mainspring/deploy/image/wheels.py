@@ -16,9 +16,10 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
+
+import msgspec
 
 from mainspring.deploy.image.blobs import BlobStore
 from mainspring.deploy.image.entries import Entry, entry_of_bytes
@@ -37,8 +38,7 @@ _NO_WHEEL = re.compile(r"No matching distribution found for ([A-Za-z0-9._-]+)")
 _HASHES = re.compile(r"DO NOT MATCH THE HASHES", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class Wheel:
+class Wheel(msgspec.Struct, frozen=True):
     """A wheel on this machine: the pin that it stands for and its digest."""
 
     pin: Pin

@@ -10,7 +10,6 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -35,8 +34,7 @@ _MODELS = ("app", "models")
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 
 
-@dataclass(frozen=True, slots=True)
-class Unpacked:
+class Unpacked(msgspec.Struct, frozen=True):
     """An image whose own layers are unpacked.
 
     Attributes:

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from mainspring.deploy.local.running import Way
 from mainspring.errors import RefusedError
 from mainspring.ports.target import Probe, Workload
@@ -27,8 +29,7 @@ _LINES = 20
 Ask = Callable[[Probe], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(msgspec.Struct, frozen=True):
     """How a replica ended.
 
     Attributes:
@@ -63,8 +64,7 @@ def answers_at(port: int) -> Ask:
     return ask
 
 
-@dataclass(slots=True)
-class _Asked:
+class _Asked(msgspec.Struct):
     """A probe, when it is due, and how often in a row it has failed."""
 
     probe: Probe

@@ -11,9 +11,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
 
 from mainspring.deploy.local.image import Unpacked
 from mainspring.errors import RefusedError
@@ -53,8 +54,7 @@ def program(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
 
 
-@dataclass(frozen=True, slots=True)
-class Contained:
+class Contained(msgspec.Struct, frozen=True):
     """Under runc, as restricted as a cluster would have it.
 
     Attributes:
@@ -122,8 +122,7 @@ def bundle_config(
     return config
 
 
-@dataclass(frozen=True, slots=True)
-class Plain:
+class Plain(msgspec.Struct, frozen=True):
     """A process of this machine's Python, in a folder that stands for the image's root.
 
     Attributes:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
+
+import msgspec
 
 from mainspring.choose.services import Services
 from mainspring.declare.data import FeatureView, Source, did_you_mean
@@ -33,8 +33,7 @@ ROWS = "rows/"
 _PORTS = (Source, FeatureView)
 
 
-@dataclass(frozen=True, slots=True)
-class Handed:
+class Handed(msgspec.Struct, frozen=True):
     """What a step is handed.
 
     Attributes:
@@ -46,8 +45,7 @@ class Handed:
     artifacts: Mapping[str, Sequence[Path]]
 
 
-@dataclass(frozen=True, slots=True)
-class Stepped:
+class Stepped(msgspec.Struct, frozen=True):
     """What came of it.
 
     Attributes:
@@ -224,7 +222,7 @@ def step_named(plan: Plan, name: str) -> Step[..., object]:
 def _tried_once(task: Task) -> Task:
     if task.over is not None:
         return task
-    return dataclasses.replace(task, options=dataclasses.replace(task.options, retries=0))
+    return msgspec.structs.replace(task, options=msgspec.structs.replace(task.options, retries=0))
 
 
 def _rows(plan: Plan, name: str, given: Handed, resolve: Resolve) -> tuple[Task, ...]:

@@ -9,8 +9,9 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 import mainspring.errors as errors
 from mainspring.declare.duration import spell
@@ -129,8 +130,7 @@ def oom_kills() -> int:
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class Death:
+class Death(msgspec.Struct, frozen=True):
     """How a worker ended without a result.
 
     Attributes:
@@ -142,7 +142,7 @@ class Death:
     exited: Exited
     timed_out: bool = False
     oom: bool = False
-    memory_bytes: int = field(default_factory=lambda: os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    memory_bytes: int = msgspec.field(default_factory=lambda: os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def death(task: Task, title: str, log: Path, how: Death) -> Fault:

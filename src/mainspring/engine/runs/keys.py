@@ -6,7 +6,6 @@ import functools
 import inspect
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path, PurePath
 from types import MappingProxyType
@@ -38,8 +37,7 @@ def content(result: StoredResult) -> str:
     return f"{result.kind}:{result.digest}"
 
 
-@dataclass(frozen=True, slots=True)
-class Keyed:
+class Keyed(msgspec.Struct, frozen=True):
     """A key and how it came about.
 
     Attributes:
@@ -48,7 +46,7 @@ class Keyed:
     """
 
     key: str
-    detail: dict[str, object] = field(default_factory=dict)
+    detail: dict[str, object] = msgspec.field(default_factory=dict)
     problem: str = ""
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from mainspring.engine.wire import StoredResult
 from mainspring.engine.workers.processes import Owner
@@ -76,16 +77,14 @@ def _is_gone(owner: Owner, me: Owner, until: int, now: int) -> bool:
     return until < now
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True):
     """Who holds a claim, and whether it is known to work on it no more."""
 
     name: str
     gone: bool
 
 
-@dataclass(slots=True)
-class Ledger:
+class Ledger(msgspec.Struct):
     """The rows of one run.
 
     Args:
@@ -100,8 +99,8 @@ class Ledger:
     run_id: str
     actor: str
     clock: Callable[[], int] = now_us
-    _rows: list[StepRow] = field(default_factory=list)
-    _metrics: list[Metric] = field(default_factory=list)
+    _rows: list[StepRow] = msgspec.field(default_factory=list)
+    _metrics: list[Metric] = msgspec.field(default_factory=list)
     _oldest: float = 0.0
 
     # -- the run --------------------------------------------------------------------------------------------------

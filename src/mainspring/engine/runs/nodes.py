@@ -6,8 +6,9 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from mainspring.engine.runs.attempts import Log
 from mainspring.engine.runs.keys import Keyed
@@ -19,8 +20,7 @@ from mainspring.errors import MainspringError
 __all__ = ["Job", "Mapped", "Node", "Queue"]
 
 
-@dataclass(slots=True, eq=False)
-class Mapped:
+class Mapped(msgspec.Struct, eq=False):
     """How far a map is.
 
     Attributes:
@@ -41,8 +41,7 @@ class Mapped:
     error: MainspringError | None = None
 
 
-@dataclass(slots=True, eq=False)
-class Node:
+class Node(msgspec.Struct, eq=False):
     """A step of the run.
 
     Attributes:
@@ -57,12 +56,12 @@ class Node:
     height: int
     settled: StepResult | None = None
     result: StoredResult | None = None
-    keyed: Keyed = field(default_factory=lambda: Keyed(""))
-    inputs: dict[str, StoredResult] = field(default_factory=dict)
+    keyed: Keyed = msgspec.field(default_factory=lambda: Keyed(""))
+    inputs: dict[str, StoredResult] = msgspec.field(default_factory=dict)
     mapped: Mapped | None = None
     error: MainspringError | None = None
     cacheable: bool = True
-    notes: dict[str, None] = field(default_factory=dict)
+    notes: dict[str, None] = msgspec.field(default_factory=dict)
     started_us: int = 0
     started: float = 0.0
     seconds: float = 0.0
@@ -88,8 +87,7 @@ class Node:
         )
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Job(msgspec.Struct, eq=False):
     """One thing to be computed: a step, or an item of a map; and its present attempt.
 
     Attributes:
@@ -105,7 +103,7 @@ class Job:
     item: int = -1
     value: tuple[object] | None = None
     stored: StoredResult | None = None
-    followers: list[Job] = field(default_factory=list)
+    followers: list[Job] = msgspec.field(default_factory=list)
     number: int = -1
     attempt: int = 0
     claimed: bool = False
@@ -115,7 +113,7 @@ class Job:
     fault: Fault | None = None
     log: Log | None = None
     log_path: Path | None = None
-    need: Mapping[str, float] = field(default_factory=dict)
+    need: Mapping[str, float] = msgspec.field(default_factory=dict)
     order: Order | None = None
     secrets: tuple[str, ...] = ()
     declared: tuple[str, ...] = ()

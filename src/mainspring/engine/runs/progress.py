@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 __all__ = ["Happened", "Progress", "Watch", "line", "silent"]
 
@@ -13,8 +14,7 @@ Happened = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """One thing that happened in a run.
 
     Attributes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from mainspring.engine.wire import StoredResult
 from mainspring.errors import MainspringError
@@ -13,8 +14,7 @@ __all__ = ["RunReport", "StepReport", "StepResult"]
 StepResult = Literal["ok", "hit", "failed", "skipped", "stopped", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
-class StepReport:
+class StepReport(msgspec.Struct, frozen=True):
     """What a step came to.
 
     Attributes:
@@ -43,8 +43,7 @@ class StepReport:
     items: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class RunReport:
+class RunReport(msgspec.Struct, frozen=True):
     """What a run came to.
 
     Attributes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from mainspring.engine.context import EngineServices
 from mainspring.engine.order import Capacity, Layout
@@ -39,8 +40,7 @@ _WRITING_A_CORE = 3
 _STEP_FAULTS = (UserCodeError, RefusedError, ConfigError, DeclarationError, DataError)
 
 
-@dataclass(frozen=True, slots=True)
-class Wiring:
+class Wiring(msgspec.Struct, frozen=True):
     """What a run works with.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import pickle
@@ -11,8 +10,9 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NoReturn, cast
+
+import msgspec
 
 from mainspring.engine.context import EngineServices
 from mainspring.engine.reference import callable_named, dereference, reference
@@ -30,8 +30,7 @@ _CODE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Load:
+class _Load(msgspec.Struct, frozen=True):
     """What a fresh process needs: the class of the services with their plain value, and the tasks."""
 
     services_class: str
@@ -67,7 +66,7 @@ def packed(tasks: tuple[Task, ...], services: EngineServices) -> bytes:
         UserCodeError: MS-2029, a param or a function cannot be sent to another process.
     """
     buffer = _Buffer()
-    carried_out = tuple(dataclasses.replace(task, holds=None) for task in tasks)  # which only the driver asks
+    carried_out = tuple(msgspec.structs.replace(task, holds=None) for task in tasks)  # which only the driver asks
     try:
         _ByReference(buffer, protocol=5).dump(_Load(reference(type(services)), services.spec(), carried_out))
     except Exception as error:

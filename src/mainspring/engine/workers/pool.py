@@ -11,8 +11,9 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from mainspring.engine.context import EngineServices
 from mainspring.engine.task import Task
@@ -68,16 +69,15 @@ class Executor(Protocol):
         """End everything that still runs."""
 
 
-@dataclass(slots=True)
-class _Worker:
+class _Worker(msgspec.Struct):
     """A worker process: its own id, and the number of the attempt that it was given."""
 
     id: int
     connection: socket.socket
     number: int = -1
     partly: bool = False
-    frames: Frames = field(default_factory=Frames)
-    unsent: memoryview = field(default_factory=lambda: memoryview(b""))
+    frames: Frames = msgspec.field(default_factory=Frames)
+    unsent: memoryview = msgspec.field(default_factory=lambda: memoryview(b""))
 
 
 class Pool:

@@ -11,9 +11,10 @@ import socket
 import sys
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.lazy import lazy
 
@@ -156,8 +157,7 @@ def fork_hazard(modules: Iterable[str] | None = None) -> str:
     return "; ".join(reasons)
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(msgspec.Struct, frozen=True):
     """A process that holds a lease; `boot` and `started` tell it from a later process with the same number."""
 
     host: str

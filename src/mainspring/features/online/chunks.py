@@ -13,11 +13,11 @@ import hashlib
 import secrets
 import struct
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from mainspring.features.online.partials import (
     Numbers,
@@ -86,8 +86,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
+class Directory(msgspec.Struct, frozen=True):
     """The chunks of an entity, the oldest first.
 
     Attributes:
@@ -236,8 +235,7 @@ def replace_rows(
     return _put(store, key, there, _write_busy(order, made.directory, made.tail, beside), made, old, layout)
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
+class _Made(msgspec.Struct, frozen=True):
     directory: Directory | None
     tail: WindowRows
     written: Mapping[int, WindowRows]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import cast
+
+import msgspec
 
 from mainspring.declare.data import Feature, FeatureView, did_you_mean
 from mainspring.declare.declaration import spec_of
@@ -24,8 +25,7 @@ __all__ = ["NamedColumn", "NamedFeatures", "NamedPlan"]
 _PLANS = 256
 
 
-@dataclass(frozen=True, slots=True)
-class NamedColumn:
+class NamedColumn(msgspec.Struct, frozen=True):
     """A feature that was asked for."""
 
     view: str
@@ -33,8 +33,7 @@ class NamedColumn:
     type: ColumnType
 
 
-@dataclass(frozen=True, slots=True)
-class NamedPlan:
+class NamedPlan(msgspec.Struct, frozen=True):
     """How features that were asked for are read.
 
     Attributes:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -121,8 +120,7 @@ def read_plain(row: bytes) -> list[PlainRow]:
     return [PlainRow(*order, flags, body)]
 
 
-@dataclass(frozen=True, slots=True)
-class WindowRows:
+class WindowRows(msgspec.Struct, frozen=True):
     """The rows of one entity that its windows can reach, by column, ordered by (event, ingest, seq).
 
     Attributes:
@@ -185,8 +183,7 @@ def read_windows(row: bytes, kinds: Sequence[str], at: int = BODY) -> WindowRows
     return WindowRows(events, ingests, seqs, ids, tuple(columns), tuple(nulls), tuple(texts))
 
 
-@dataclass(frozen=True, slots=True)
-class MarkedRows:
+class MarkedRows(msgspec.Struct, frozen=True):
     """Rows of one entity, deleted ones too.
 
     Attributes:

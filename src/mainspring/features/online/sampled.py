@@ -7,10 +7,10 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from mainspring.features.online.plan import ColumnReader, Found, ReadPlan
 from mainspring.features.selection import Calculation
@@ -25,8 +25,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """An answer that was given.
 
     Attributes:
@@ -44,8 +43,7 @@ class Sample:
     statuses: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Calculations:
+class Calculations(msgspec.Struct, frozen=True, eq=False):
     """What a read plan calculates; one for all of its answers.
 
     Attributes:
@@ -59,8 +57,7 @@ class Calculations:
     first: int
 
 
-@dataclass(frozen=True, slots=True)
-class Calculated:
+class Calculated(msgspec.Struct, frozen=True):
     """A row of an answer that was given.
 
     Attributes:

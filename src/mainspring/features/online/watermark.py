@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.features.online.rows import BODY, head
 
@@ -17,8 +18,7 @@ _WHOLE = struct.Struct(">qq")
 _PART = struct.Struct(">qq")
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(msgspec.Struct, frozen=True):
     """A materialisation that is under way.
 
     Attributes:
@@ -30,8 +30,7 @@ class Progress:
     hash: int
 
 
-@dataclass(frozen=True, slots=True)
-class Watermark:
+class Watermark(msgspec.Struct, frozen=True):
     """What the online store holds of a view's log.
 
     Attributes:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.declare.aggregate import Function
 from mainspring.declare.record import Kind
@@ -52,8 +53,7 @@ _SKETCHED = (Function.DISTINCT, Function.QUANTILE)
 _COMPARED = (Function.LOWEST, Function.HIGHEST)
 
 
-@dataclass(frozen=True, slots=True)
-class WindowLayout:
+class WindowLayout(msgspec.Struct, frozen=True):
     """Where the columns of a view's window rows are.
 
     Attributes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
 
 from mainspring.declare.quality import Check, CheckKind
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
@@ -42,8 +43,7 @@ _INT64 = (-(1 << 63), (1 << 63) - 1)
 _DIGITS = Context(prec=100)
 
 
-@dataclass(frozen=True, slots=True)
-class RowsJudged:
+class RowsJudged(msgspec.Struct, frozen=True):
     """What checks of single rows found.
 
     Attributes:

@@ -7,8 +7,9 @@ import dataclasses
 import hashlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from mainspring.declare.quality import Check, CheckKind
 from mainspring.engine.reference import dereference, is_users, module_name
@@ -46,8 +47,7 @@ _BY_ROWS = frozenset(
 """pandera's own checks that judge each value by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conformity:
+class Conformity(msgspec.Struct, frozen=True):
     """What a schema says of a batch.
 
     Attributes:

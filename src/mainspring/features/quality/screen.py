@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.features.digest import content_digest
 from mainspring.features.duck import connection, quoted
@@ -37,8 +37,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Screened:
+class Screened(msgspec.Struct, frozen=True):
     """New rows of a view's log, judged one by one.
 
     Attributes:
@@ -73,7 +72,7 @@ def screen(view: View, rows: pa.Table, gone: pa.Array | None = None) -> Screened
     lost = pc.is_in(rows.column(SEQ), pc.unique(taking.column(RETRACTS)).cast(pa.int64()))
     judged = pc.invert(pc.or_(rows.column(DELETED), pc.is_valid(rows.column(RETRACTS))))
     # A row that was taken away meanwhile stands for nothing: it is set aside, but refuses nobody.
-    setting = dataclasses.replace(view, checks=tuple(check for check in checks if check.on_fail == "quarantine"))
+    setting = msgspec.structs.replace(view, checks=tuple(check for check in checks if check.on_fail == "quarantine"))
     fields = (*view.keys, *view.columns)
     passing = pc.and_(judged, lost)
     reasons = pa.nulls(len(rows), pa.string())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 from mainspring.declare.duration import spell
 from mainspring.declare.quality import Check, CheckKind
@@ -33,8 +34,7 @@ _COMMONEST = 15
 _SECOND = 1e6
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(msgspec.Struct, frozen=True):
     """A batch as a whole.
 
     Attributes:

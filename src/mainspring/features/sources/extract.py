@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
+
+import msgspec
 
 from mainspring.engine import context
 from mainspring.errors import ServiceError
@@ -136,7 +137,7 @@ def extract_whole(source: SourceTable, relation: Relation, truncate: bool, **ref
     def parts() -> Iterator[RawFile]:
         read = 0
         for part in gathered(reader.rows(relation, schema, None), schema):
-            yield dataclasses.replace(raw_of(part, str(relation), names), start=read)
+            yield msgspec.structs.replace(raw_of(part, str(relation), names), start=read)
             step.progress(read := read + len(part), 0)
 
     tables = services.tables
@@ -222,7 +223,7 @@ def take_whole(
     distance = only_distance(source.checks)
 
     def judge(new: pa.Table) -> None:
-        gate.take(judge_whole(distance, dataclasses.replace(whole, new=new), now))
+        gate.take(judge_whole(distance, msgspec.structs.replace(whole, new=new), now))
 
     done = ingest_batch(
         tables,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import glob
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,8 +41,7 @@ FORMATS: Mapping[str, str] = {
 """File formats by the end of the name."""
 
 
-@dataclass(frozen=True, slots=True)
-class RawFile:
+class RawFile(msgspec.Struct, frozen=True):
     """What one file, or a part of one, holds.
 
     Attributes:

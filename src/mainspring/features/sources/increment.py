@@ -12,7 +12,6 @@ import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -64,8 +63,7 @@ class _State(msgspec.Struct, frozen=True, omit_defaults=True):
     history: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(msgspec.Struct, frozen=True):
     """What was read and became of it.
 
     Attributes:
@@ -78,7 +76,7 @@ class Told:
     read: int = 0
     added: int = 0
     aside: int = 0
-    reasons: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    reasons: Mapping[str, int] = msgspec.field(default_factory=lambda: MappingProxyType({}))
 
     def and_then(self, rows: int, done: Increment, report: Mapping[str, int]) -> Told:
         """This and another part."""
@@ -86,8 +84,7 @@ class Told:
         return Told(self.read + rows, self.added + done.added, self.aside + done.aside, dict(counts))
 
 
-@dataclass(frozen=True, slots=True)
-class _Span:
+class _Span(msgspec.Struct, frozen=True):
     """A stretch of the cursor that is read in one go.
 
     Attributes:

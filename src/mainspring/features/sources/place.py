@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from mainspring.choose.decide import Outcome, outcomes_of
 from mainspring.choose.discover import adapters, is_installed
@@ -26,8 +27,7 @@ _OVERLAP_NUMBER = 1000
 _GROWING = (Kind.TIMESTAMP, Kind.DATE, Kind.INTEGER, Kind.DECIMAL)
 
 
-@dataclass(frozen=True, slots=True)
-class Cursor:
+class Cursor(msgspec.Struct, frozen=True):
     """The column by which increments are told.
 
     Attributes:
@@ -41,8 +41,7 @@ class Cursor:
     overlap: int
 
 
-@dataclass(frozen=True, slots=True)
-class Outside:
+class Outside(msgspec.Struct, frozen=True):
     """A source that is in no local file.
 
     Attributes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -93,12 +92,11 @@ class Followed(msgspec.Struct, frozen=True):
     whole: bool = True
 
 
-@dataclass(slots=True)
-class _Counts:
+class _Counts(msgspec.Struct):
     entities: int = 0
     written: int = 0
     removed: int = 0
-    skipped: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 def is_behind(shape: VectorIndexShape, stores: HasStores, top: TableVersion, now_us: int) -> bool:

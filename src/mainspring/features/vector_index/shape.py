@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import cast
+
+import msgspec
 
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.record import ColumnType
@@ -30,8 +31,7 @@ _LAYOUT = 1
 _PLAIN = re.compile(r"[A-Za-z0-9_.]{1,60}")
 
 
-@dataclass(frozen=True, slots=True)
-class FilterField:
+class FilterField(msgspec.Struct, frozen=True):
     """What searches may filter by.
 
     Attributes:
@@ -49,8 +49,7 @@ class FilterField:
     of_key: bool
 
 
-@dataclass(frozen=True, slots=True)
-class VectorIndexShape:
+class VectorIndexShape(msgspec.Struct, frozen=True):
     """A vector index.
 
     Attributes:

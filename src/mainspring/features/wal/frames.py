@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -95,8 +94,7 @@ _said = msgspec.msgpack.Decoder(Group).decode
 _headed = msgspec.msgpack.Decoder(Head).decode
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """A frame as it was found.
 
     Attributes:

@@ -16,7 +16,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -35,8 +34,7 @@ _SMALL = 1 << 20
 """Bytes below which a segment whose rows are all in the tables is gone on with."""
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True):
     """A push that has no number yet.
 
     Attributes:
@@ -58,8 +56,7 @@ class Draft:
     asked: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """An entry that the log holds, and where.
 
     Attributes:
@@ -73,8 +70,7 @@ class Kept:
     at: int
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+class Backlog(msgspec.Struct, frozen=True):
     """What is in the log and not in the tables.
 
     Attributes:
@@ -88,8 +84,7 @@ class Backlog:
     oldest_us: int | None
 
 
-@dataclass(slots=True)
-class _Waiting:
+class _Waiting(msgspec.Struct):
     draft: Draft
     answer: tuple[Entry, bool] | None = None
     error: MainspringError | None = None
@@ -99,13 +94,12 @@ class _Waiting:
         return self.answer is not None or self.error is not None
 
 
-@dataclass(slots=True)
-class _Segment:
+class _Segment(msgspec.Struct):
     number: int
     path: Path
     descriptor: int
     end: int = 0
-    kept: list[Kept] = field(default_factory=list)
+    kept: list[Kept] = msgspec.field(default_factory=list)
 
 
 def segment_files(folder: Path) -> list[tuple[int, Path]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.declare.aggregate import Function
 from mainspring.errors import DataError
@@ -30,8 +31,7 @@ _CANCELLED = 1e-5
 """Sums are right to 1e-15, and a variance is to be to 1e-10."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(msgspec.Struct, frozen=True):
     question: Question
     view: View
     feature: FeatureDef

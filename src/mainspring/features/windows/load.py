@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.declare.aggregate import Function
 from mainspring.declare.record import FieldSpec, Kind
@@ -27,8 +28,7 @@ __all__ = ["Reach", "load_events", "load_moments", "rows_sql"]
 _BATCH = 1 << 17
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
+class Reach(msgspec.Struct, frozen=True):
     """The rows that a piece of the questions looks at.
 
     Attributes:

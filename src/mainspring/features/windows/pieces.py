@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.features.view import FeatureDef, View
 from mainspring.features.windows import load
@@ -33,8 +34,7 @@ PIECE = 500_000
 _MOST = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """What was found.
 
     Attributes:
@@ -46,8 +46,7 @@ class Answered:
     kernels: str
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """Questions that are answered together.
 
     Attributes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from mainspring.features.windows.timeline import Array
 from mainspring.lazy import lazy
@@ -16,8 +18,7 @@ else:
 __all__ = ["Spans"]
 
 
-@dataclass(frozen=True, slots=True)
-class Spans:
+class Spans(msgspec.Struct, frozen=True):
     """The rows of the windows of all moments, as places in an array of rows.
 
     A window is a range of the first `base` places, less some (*holes*: rows that were not known yet), and some of the

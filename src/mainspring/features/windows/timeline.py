@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from mainspring.lazy import lazy
 
@@ -24,8 +25,7 @@ CHUNK = 4_194_304
 """Pairs that are held at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Values:
+class Values(msgspec.Struct, frozen=True):
     """A value column.
 
     Attributes:
@@ -43,8 +43,7 @@ class Values:
         return Values(self.data[:0], self.valid[:0], self.labels)
 
 
-@dataclass(frozen=True, slots=True)
-class Events:
+class Events(msgspec.Struct, frozen=True):
     """The rows of a log that may count, sorted by (entity, event, ingest, seq).
 
     Attributes:
@@ -62,8 +61,7 @@ class Events:
     columns: dict[str, Values]
 
 
-@dataclass(frozen=True, slots=True)
-class Moments:
+class Moments(msgspec.Struct, frozen=True):
     """The questions, sorted by (entity, t).
 
     Attributes:

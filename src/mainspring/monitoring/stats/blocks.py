@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from mainspring.lazy import lazy
 from mainspring.monitoring.stats.columns import whole_numbers
@@ -27,8 +28,7 @@ _HOUR = BLOCK_US["hour"]
 _THURSDAY = 3  # 1970-01-01, counting from Monday
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Blocks:
+class Blocks(msgspec.Struct, frozen=True, eq=False):
     """Rows grouped into nonempty blocks.
 
     Args:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.errors import UsageError
 from mainspring.lazy import lazy
@@ -35,8 +36,7 @@ _DRAWS = 200
 _CHUNK = 1 << 21
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(msgspec.Struct, frozen=True):
     """An estimate without labels, or why there is none.
 
     Args:

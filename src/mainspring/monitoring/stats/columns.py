@@ -7,8 +7,9 @@ more than a second, and turn nulls into NaN, which are two different faults.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
 
 from mainspring.errors import DataError
 from mainspring.lazy import lazy
@@ -47,16 +48,14 @@ FeatureKind: TypeAlias = Literal["number", "category", "hash", "text"]
 _DAY_US = 86_400_000_000.0
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Numbers:
+class Numbers(msgspec.Struct, frozen=True, eq=False):
     """A numeric column: its non-null values (float64, n), and how many nulls were left out."""
 
     values: Floats
     nulls: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tally:
+class Tally(msgspec.Struct, frozen=True, eq=False):
     """How often each category occurs: places in a vocabulary (m,), counts (m,), and the nulls beside them."""
 
     places: Ints
@@ -64,16 +63,14 @@ class Tally:
     nulls: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Vocabulary:
+class Vocabulary(msgspec.Struct, frozen=True, eq=False):
     """The distinct categories of a column: the hash of each, and the values themselves, unless they came as hashes."""
 
     hashes: NDArray[np.uint64]
     values: Sequence[object]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
+class Encoded(msgspec.Struct, frozen=True, eq=False):
     """A category column: its vocabulary, and each row's place in it; the place after the last one is null."""
 
     words: Vocabulary

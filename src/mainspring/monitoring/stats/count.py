@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from mainspring.lazy import lazy
 from mainspring.monitoring.stats.columns import Tally, Vocabulary, numbers, tallied
@@ -123,7 +124,7 @@ def _mask(rows: NDArray[np.bool_]) -> pa.BooleanArray:
 def _times(state: BlockState, factor: int) -> BlockState:
     scaled = {
         name: getattr(state, name) * factor
-        for name in BlockState.__dataclass_fields__
+        for name in BlockState.__struct_fields__
         if name.startswith(("n_", "sum", "csum")) or name == "n"
     }
     counts = tuple(cell * factor for cell in state.counts)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
 
 from mainspring.lazy import lazy
 from mainspring.metrics.distance import jensen_shannon
@@ -47,8 +49,7 @@ State: TypeAlias = Literal["ok", "alarm", "recorded", "off"]
 _LEAST_ROWS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One score of one feature over one window.
 
     Args:
@@ -81,8 +82,7 @@ class Finding:
     rank: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Thresholds:
+class Thresholds(msgspec.Struct, frozen=True):
     """What a feature's scores are compared with.
 
     Args:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from mainspring.lazy import lazy
 from mainspring.monitoring.stats.blocks import block_class
@@ -30,8 +32,7 @@ _FEWEST = 3
 _LEAST_SD = 0.01
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Volume:
+class Volume(msgspec.Struct, frozen=True, eq=False):
     """How many rows a block usually has.
 
     Args:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.lazy import lazy
 from mainspring.monitoring.stats.columns import FeatureKind
@@ -20,8 +21,7 @@ else:
 __all__ = ["Layout", "Rules"]
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True):
     """What a valid value satisfies, from the declared `Field`; None and empty mean no rule.
 
     Args:
@@ -37,8 +37,7 @@ class Rules:
     matches: str | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Layout:
+class Layout(msgspec.Struct, frozen=True, eq=False):
     """A feature's cells, ready to count on.
 
     Args:

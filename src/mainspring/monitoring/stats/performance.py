@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.lazy import lazy
 from mainspring.metrics.classification import delong
@@ -26,8 +27,7 @@ SELECTION_WARNING = 0.05
 _SURE = 1e-3
 
 
-@dataclass(frozen=True, slots=True)
-class Performance:
+class Performance(msgspec.Struct, frozen=True):
     """A metric on the labelled predictions of a block.
 
     Args:
@@ -43,8 +43,7 @@ class Performance:
     coverage: float
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """Whether the labelled predictions look like the others.
 
     Args:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.lazy import lazy
 from mainspring.metrics.distance import jensen_shannon
@@ -36,8 +37,7 @@ _FEWEST = 3
 _KEY = 0.5
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Pool:
+class Pool(msgspec.Struct, frozen=True, eq=False):
     """Reference blocks that a block is compared with: all of them, or those of its season.
 
     Args:
@@ -62,8 +62,7 @@ class Pool:
         return self.csum / self.finite if self.finite else math.nan
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Reference:
+class Reference(msgspec.Struct, frozen=True, eq=False):
     """A feature's baseline, ready to judge blocks.
 
     Args:
@@ -201,8 +200,7 @@ def _log_distance(p: Floats, q: Floats) -> Floats:
     return out
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Judged:
+class _Judged(msgspec.Struct, frozen=True, eq=False):
     counts: Floats
     alike: Floats
     finite: Floats

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -39,8 +38,7 @@ KNOWN = 100_000
 """Categories that a baseline remembers; a column with more keeps its commonest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
+class Watched(msgspec.Struct, frozen=True):
     """A column to watch.
 
     Args:
@@ -51,7 +49,7 @@ class Watched:
 
     name: str
     kind: FeatureKind | None = None
-    rules: Field = field(default_factory=Field)
+    rules: Field = msgspec.field(default_factory=Field)
 
 
 def register(

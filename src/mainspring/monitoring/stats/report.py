@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.lazy import lazy
 from mainspring.metrics.distance import chi_square, jensen_shannon, kolmogorov, psi, wasserstein
@@ -22,8 +23,7 @@ else:
 __all__ = ["Known", "judge_psi", "moments", "psi_alarms", "well_known"]
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """The well-known distances of a state from its reference; NaN where one does not apply.
 
     Args:

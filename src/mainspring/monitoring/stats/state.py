@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
 
 import msgspec
+from msgspec.structs import fields, replace
 
 from mainspring.errors import DataError
 
@@ -22,8 +22,7 @@ UNIT = 1 << 30
 _VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class BlockState:
+class BlockState(msgspec.Struct, frozen=True):
     """One feature in one block (an hour or a day of event time), whole or the part that one writer saw.
 
     Args:
@@ -71,7 +70,7 @@ class BlockState:
 
     def to_bytes(self) -> bytes:
         """MessagePack, the same bytes for equal states; at most 16 KiB for a full grid."""
-        values = [getattr(self, field.name) for field in fields(self)]
+        values = [getattr(self, name) for name in self.__struct_fields__]
         # A sum of squares can pass 64 bits, which MessagePack cannot hold as a number.
         wide = [_wide(value) for value in values[-3:]]
         return msgspec.msgpack.encode((_VERSION, *values[:-3], *wide))

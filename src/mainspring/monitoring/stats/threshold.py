@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.lazy import lazy
 
@@ -42,8 +43,7 @@ def alpha(budget: float, features: int, block_us: int, *, segments: int = 1, win
     return min(budget / (features * segments * windows * _YEAR_US / block_us), 1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Calibration:
+class Calibration(msgspec.Struct, frozen=True):
     """The tail of the scores of undisturbed windows.
 
     Args:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.protocols.actuator.page import Operation, Page, RunBlocking, reading
 from mainspring.protocols.http import Fault, Request
@@ -16,8 +17,7 @@ _SOURCE = re.compile(r"^(.*?):\d+( \[.*\])?$")
 """An origin with a line: the file, and the section of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Property:
+class Property(msgspec.Struct, frozen=True):
     """A setting.
 
     Attributes:

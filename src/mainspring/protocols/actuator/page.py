@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from mainspring.protocols.http import Handler, Request, Response, json_response
 
@@ -16,8 +17,7 @@ RunBlocking = Callable[..., Awaitable[Any]]
 """Awaits a function that is run in a thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True):
     """What may be asked of a page.
 
     Attributes:
@@ -35,8 +35,7 @@ class Operation:
     key: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """A page of the actuator.
 
     Attributes:
@@ -45,7 +44,7 @@ class Page:
     """
 
     name: str
-    operations: tuple[Operation, ...] = field(default_factory=tuple)
+    operations: tuple[Operation, ...] = msgspec.field(default_factory=tuple)
 
 
 def reading(make: Callable[[Request], object], run: RunBlocking) -> Handler:

@@ -7,11 +7,12 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
+
+import msgspec
 
 from mainspring.protocols.actuator.page import CONTENT_TYPE, Operation, Page, RunBlocking, reading
 from mainspring.protocols.http import Fault, Request, Response, json_response
@@ -164,8 +165,7 @@ def _mapping(method: str, pattern: str, handler: str) -> dict[str, object]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(msgspec.Struct, frozen=True):
     """Something that is done again and again.
 
     Attributes:

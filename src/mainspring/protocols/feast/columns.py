@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import keyword
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.protocols.feast.code import called, quoted
 from mainspring.protocols.feast.files import FileColumn
@@ -34,8 +35,7 @@ _ANNOTATED = {*TYPES.values(), "Field"}
 """Names that a column may have, but not with a rule: its class would hide what other columns are annotated with."""
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(msgspec.Struct, frozen=True):
     """A column of a record: its type as it is annotated, without ``| None``, and its sizes."""
 
     type: str

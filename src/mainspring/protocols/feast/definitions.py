@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import timedelta
+
+import msgspec
 
 from mainspring.protocols.feast.expressions import Function
 
@@ -22,8 +23,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(msgspec.Struct, frozen=True):
     """A line of the report.
 
     Attributes:
@@ -39,8 +39,7 @@ class Note:
     fix: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FeastField:
+class FeastField(msgspec.Struct, frozen=True):
     """A column of a schema.
 
     Attributes:
@@ -55,8 +54,7 @@ class FeastField:
     where: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FeastEntity:
+class FeastEntity(msgspec.Struct, frozen=True):
     """An entity: its name, its join key, and the key's type, or "" where it does not say."""
 
     name: str
@@ -65,8 +63,7 @@ class FeastEntity:
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class FeastSource:
+class FeastSource(msgspec.Struct, frozen=True):
     """A table that views are made of.
 
     Attributes:
@@ -95,8 +92,7 @@ class FeastSource:
     unknown: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FeastRequest:
+class FeastRequest(msgspec.Struct, frozen=True):
     """Values that a request carries."""
 
     name: str
@@ -104,8 +100,7 @@ class FeastRequest:
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class FeastView:
+class FeastView(msgspec.Struct, frozen=True):
     """A feature view; `fields` may name its keys too, and is empty where Feast would look into the source."""
 
     name: str
@@ -117,16 +112,14 @@ class FeastView:
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class FeastPart:
+class FeastPart(msgspec.Struct, frozen=True):
     """A view or an on-demand view by its name, and those of its features that are taken; None is all."""
 
     name: str
     features: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FeastOnDemand:
+class FeastOnDemand(msgspec.Struct, frozen=True):
     """An on-demand feature view.
 
     Attributes:
@@ -148,8 +141,7 @@ class FeastOnDemand:
     stored: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class FeastService:
+class FeastService(msgspec.Struct, frozen=True):
     """A feature service."""
 
     name: str
@@ -157,8 +149,7 @@ class FeastService:
     where: str
 
 
-@dataclass(frozen=True, slots=True)
-class FeastRepository:
+class FeastRepository(msgspec.Struct, frozen=True):
     """A repository as far as it can be read without running it.
 
     Attributes:

@@ -7,10 +7,11 @@ import builtins
 import operator
 import posixpath
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import TypeAlias
+
+import msgspec
 
 __all__ = ["DynamicError", "External", "Function", "Made", "Module", "Modules", "parse"]
 
@@ -43,8 +44,7 @@ class DynamicError(Exception):
         self.where = where
 
 
-@dataclass(frozen=True, slots=True)
-class External:
+class External(msgspec.Struct, frozen=True):
     """Something that no file of the repository defines, by its full name: ``feast.types.Int64``."""
 
     name: str
@@ -53,8 +53,7 @@ class External:
 _Bound: TypeAlias = ast.expr | ast.FunctionDef | External | DynamicError
 
 
-@dataclass(frozen=True, slots=True)
-class Module:
+class Module(msgspec.Struct, frozen=True):
     """A file: its text, its tree, and what its top level binds.
 
     Attributes:
@@ -74,16 +73,14 @@ class Module:
         return f"{self.path}:{getattr(node, 'lineno', 1)}"
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Function:
+class Function(msgspec.Struct, frozen=True, eq=False):
     """A function at the top of a file."""
 
     module: Module
     node: ast.FunctionDef
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Made:
+class Made(msgspec.Struct, frozen=True, eq=False):
     """A call of something external, whose arguments are read when they are asked for.
 
     Attributes:
@@ -240,8 +237,7 @@ def _changed(node: ast.AST) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Modules:
+class Modules(msgspec.Struct, frozen=True):
     """The files of a repository, whose names may stand for one another's.
 
     Attributes:
@@ -251,9 +247,9 @@ class Modules:
 
     folder: PurePosixPath
     files: Mapping[str, Module]
-    _known: dict[tuple[str, str], object] = field(default_factory=dict)
-    _open: set[tuple[str, str]] = field(default_factory=set)
-    _slices: dict[int, ast.Call] = field(default_factory=dict)
+    _known: dict[tuple[str, str], object] = msgspec.field(default_factory=dict)
+    _open: set[tuple[str, str]] = msgspec.field(default_factory=set)
+    _slices: dict[int, ast.Call] = msgspec.field(default_factory=dict)
 
     def bound(self, module: Module, name: str, at: ast.AST) -> object:
         """What a name of a module stands for.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.lazy import lazy
 
@@ -18,8 +19,7 @@ else:
 __all__ = ["FileColumn", "columns_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class FileColumn:
+class FileColumn(msgspec.Struct, frozen=True):
     """A column of a file.
 
     Attributes:

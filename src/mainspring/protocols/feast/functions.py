@@ -7,7 +7,8 @@ import builtins
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from mainspring.protocols.feast.definitions import FeastOnDemand
 from mainspring.protocols.feast.expressions import DynamicError, External, Module
@@ -27,8 +28,7 @@ _DTYPES = {
 _ARITHMETIC = (ast.Add, ast.Sub, ast.Mult, ast.Div)
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
+class Carried(msgspec.Struct, frozen=True):
     """A function that can be called here and means the same.
 
     Attributes:
@@ -45,8 +45,8 @@ class Carried:
     body: tuple[str, ...]
     before: str = ""
     called: str = ""
-    imports: Mapping[str, str] = field(default_factory=dict)
-    constants: Mapping[str, str] = field(default_factory=dict)
+    imports: Mapping[str, str] = msgspec.field(default_factory=dict)
+    constants: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 def carry(view: FeastOnDemand, inputs: Mapping[str, str]) -> Carried:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import timedelta
+
+import msgspec
+from msgspec.structs import replace
 
 from mainspring.declare.duration import spell
 from mainspring.declare.featuring import Featuring
@@ -43,8 +45,7 @@ _COLUMN = "where the rows can have it otherwise, add its column to the record an
 _BY_HAND = "declare it in the app by hand"
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
+class Project(msgspec.Struct, frozen=True):
     """What is to be written, and what the person should know.
 
     Attributes:
@@ -86,17 +87,15 @@ def project_of(
     )
 
 
-@dataclass(slots=True)
-class _Table:
+class _Table(msgspec.Struct):
     """A source as it will be written, with the columns that its views need."""
 
     source: FeastSource
     time: str
-    columns: dict[str, Column] = field(default_factory=dict)
+    columns: dict[str, Column] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
+class _View(msgspec.Struct, frozen=True):
     """A view as it will be written: its keys, and for each feature its column and type in Feast."""
 
     view: FeastView

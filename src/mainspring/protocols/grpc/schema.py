@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from mainspring.lazy import lazy
 
@@ -43,8 +44,7 @@ _OPTIONAL, _REPEATED = 1, 3
 _WORD = re.compile(r"//[^\n]*|\s+|([A-Za-z_.][\w.]*|\d+|[{}()<>=;,])")
 
 
-@dataclass(frozen=True, slots=True)
-class ProtoFile:
+class ProtoFile(msgspec.Struct, frozen=True):
     """A file of descriptors.
 
     Attributes:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
+
+import msgspec
 
 from mainspring.lazy import lazy
 from mainspring.protocols.grpc.schema import Schema
@@ -136,8 +137,7 @@ class _Headers(Mapping[bytes, bytes]):
         return len(self._all())
 
 
-@dataclass(frozen=True, slots=True)
-class GrpcService:
+class GrpcService(msgspec.Struct, frozen=True):
     """A service of a schema with what answers its methods; those without are UNIMPLEMENTED.
 
     Attributes:

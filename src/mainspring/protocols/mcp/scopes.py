@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from mainspring.declare.identity import Identity
 from mainspring.protocols.http import Fault
@@ -11,8 +11,7 @@ from mainspring.protocols.mcp.messages import Message
 __all__ = ["Scopes"]
 
 
-@dataclass(frozen=True, slots=True)
-class Scopes:
+class Scopes(msgspec.Struct, frozen=True):
     """The scopes that an issuer's tokens need; an empty one is asked of nobody. API keys have no scopes and need none.
 
     Attributes:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from mainspring.declare.record import ColumnType, FieldSpec
 from mainspring.protocols.openapi.schema import Schema, array_of, column_schema, object_of, reference
@@ -28,8 +29,7 @@ _TYPES = ["BOOL", *(f"{kind}{width}" for kind in ("INT", "UINT") for width in _W
 _TYPES += ["FP16", "FP32", "FP64", "BF16", "BYTES"]
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointShape:
+class EndpointShape(msgspec.Struct, frozen=True):
     """What an endpoint takes.
 
     Attributes:
@@ -47,8 +47,7 @@ class EndpointShape:
     boolean: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceShape:
+class ServiceShape(msgspec.Struct, frozen=True):
     """What a feature service takes.
 
     Attributes:
@@ -62,8 +61,7 @@ class ServiceShape:
     request: Mapping[str, ColumnType]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What the settings allow.
 
     Attributes:
@@ -77,8 +75,7 @@ class Limits:
     keys: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Shapes:
+class Shapes(msgspec.Struct, frozen=True):
     """Everything of an app that has a route.
 
     Attributes:
@@ -94,7 +91,7 @@ class Shapes:
     version: str
     endpoints: Sequence[EndpointShape] = ()
     services: Sequence[ServiceShape] = ()
-    sources: Mapping[str, Sequence[FieldSpec]] = field(default_factory=dict)
+    sources: Mapping[str, Sequence[FieldSpec]] = msgspec.field(default_factory=dict)
     models: Sequence[str] = ()
 
 

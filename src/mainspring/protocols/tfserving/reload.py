@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from mainspring.serving.calls import Reason, Rejected
 from mainspring.serving.inference import ServedModels
@@ -17,8 +18,7 @@ __all__ = ["ModelConfig", "reload_config"]
 _PLATFORMS = frozenset({"", "tensorflow", "mainspring"})
 
 
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
+class ModelConfig(msgspec.Struct, frozen=True):
     """One model of a ``model_config_list``.
 
     Attributes:
@@ -37,7 +37,7 @@ class ModelConfig:
     latest: int | None = None
     every: bool = False
     specific: Sequence[int] = ()
-    labels: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, int] = msgspec.field(default_factory=dict)
 
 
 def reload_config(models: ServedModels, configs: Sequence[ModelConfig]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.protocols.http import Fault
 
@@ -15,8 +16,7 @@ _TYPE = re.compile(rb"content-type:[ \t]*([^\r\n]+)", re.IGNORECASE)
 _MOST = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """One field of a form."""
 
     name: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.protocols.bodies import coded
 from mainspring.protocols.http import Request, Response, Router, json_response
@@ -13,8 +14,7 @@ from mainspring.serving.inference import ServedModels
 __all__ = ["VertexRoutes", "add_vertex_routes", "vertex_routes"]
 
 
-@dataclass(frozen=True, slots=True)
-class VertexRoutes:
+class VertexRoutes(msgspec.Struct, frozen=True):
     """The paths that Vertex AI asks at."""
 
     health: str

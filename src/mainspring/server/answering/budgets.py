@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import cast
+
+import msgspec
 
 from mainspring.config.settings import Settings
 from mainspring.declare.data import did_you_mean
@@ -17,8 +18,7 @@ from mainspring.plan.graph import Plan
 __all__ = ["Budgets", "budgets_of", "names_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Budgets:
+class Budgets(msgspec.Struct, frozen=True):
     """The limits of a project, and what has been used of them.
 
     Attributes:
@@ -28,10 +28,10 @@ class Budgets:
         accounts: where use is counted.
     """
 
-    callers: Mapping[str, Limits] = field(default_factory=dict)
-    tenants: Mapping[str, Limits] = field(default_factory=dict)
-    models: Mapping[str, Limits] = field(default_factory=dict)
-    accounts: Accounts = field(default_factory=lambda: Accounts(time.time))
+    callers: Mapping[str, Limits] = msgspec.field(default_factory=dict)
+    tenants: Mapping[str, Limits] = msgspec.field(default_factory=dict)
+    models: Mapping[str, Limits] = msgspec.field(default_factory=dict)
+    accounts: Accounts = msgspec.field(default_factory=lambda: Accounts(time.time))
 
     def periods(self) -> dict[str, float]:
         """The length in seconds of the period of each account that has a budget of money, by the account's name."""

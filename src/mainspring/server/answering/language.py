@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, cast
 
 import msgspec
@@ -35,8 +34,7 @@ _AGAIN_SECONDS = 5.0
 _START_SECONDS = 300.0
 
 
-@dataclass(slots=True)
-class _Served:
+class _Served(msgspec.Struct):
     """An engine with what it said when it started."""
 
     name: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from mainspring.declare.data import Column
 from mainspring.declare.record import Kind
@@ -31,8 +32,7 @@ _SKEW_US = 60_000_000
 """How far the clock of who sends a label may be ahead."""
 
 
-@dataclass(frozen=True, slots=True)
-class LabelRules:
+class LabelRules(msgspec.Struct, frozen=True):
     """What can be a label of the models that are served.
 
     Attributes:

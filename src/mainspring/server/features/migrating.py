@@ -7,8 +7,9 @@ for the model to come, and the champion's, for the answers of today.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import cast
+
+import msgspec
 
 from mainspring.choose.services import Services
 from mainspring.declare.declaration import spec_of
@@ -27,8 +28,7 @@ from mainspring.training.versions import champion_of
 __all__ = ["Own", "bring", "followed_by_champions", "own_of", "task_of_followed"]
 
 
-@dataclass(frozen=True, slots=True)
-class Own:
+class Own(msgspec.Struct, frozen=True):
     """What a model version reads, where that is not what the app declares.
 
     Attributes:

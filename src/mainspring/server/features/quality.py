@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import msgspec
@@ -35,8 +34,7 @@ _RECENT = 16
 _FAILED = ("refused", "set_aside", "warned")
 
 
-@dataclass(slots=True)
-class _Aged:
+class _Aged(msgspec.Struct):
     """A log whose age is watched.
 
     Attributes:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from mainspring.catalog.ids import new_id
 from mainspring.catalog.ids import now_us as present
@@ -35,11 +36,10 @@ _SHOWN = 3
 _TOLD_US = 60_000_000
 
 
-@dataclass(slots=True)
-class _Recent:
+class _Recent(msgspec.Struct):
     """The last answers of a view or an on-demand function: when each was asked and whether it is a mismatch."""
 
-    answers: deque[tuple[int, bool]] = field(default_factory=lambda: deque(maxlen=_WINDOW))
+    answers: deque[tuple[int, bool]] = msgspec.field(default_factory=lambda: deque(maxlen=_WINDOW))
     told_us: int = 0
     open: bool = False
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import cast
 
 import msgspec
+from msgspec.structs import replace
 
 from mainspring.catalog.ids import new_id, now_us
 from mainspring.choose.services import Services
@@ -144,8 +144,7 @@ def described(services: Services, shape: VectorIndexShape) -> Mapping[str, objec
     return found
 
 
-@dataclass(slots=True)
-class _Trouble:
+class _Trouble(msgspec.Struct):
     """What a server could not do of an index, and when it tries again."""
 
     told: str = ""

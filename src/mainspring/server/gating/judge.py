@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -48,8 +47,7 @@ __all__ = ["judged"]
 _TIMED_ROWS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
+class _Case(msgspec.Struct, frozen=True):
     """What is judged: the version that was just made, and the one that it would replace."""
 
     shape: TrainingShape

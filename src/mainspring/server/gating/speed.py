@@ -8,9 +8,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+
+import msgspec
 
 from mainspring.choose.services import Services
 from mainspring.errors import InternalError
@@ -27,8 +28,7 @@ _SECONDS = 120.0
 _RESAMPLES = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Lap:
+class Lap(msgspec.Struct, frozen=True):
     """One round of one version.
 
     Attributes:
@@ -40,8 +40,7 @@ class Lap:
     batch: float
 
 
-@dataclass(frozen=True, slots=True)
-class Speed:
+class Speed(msgspec.Struct, frozen=True):
     """What the rounds gave.
 
     Attributes:

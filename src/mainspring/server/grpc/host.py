@@ -7,8 +7,9 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from mainspring.errors import ConfigError
 from mainspring.lazy import lazy
@@ -56,8 +57,7 @@ _LEAST_PING_MS = 10_000
 """Clients that ping more often are cut off."""
 
 
-@dataclass(frozen=True, slots=True)
-class GrpcLimits:
+class GrpcLimits(msgspec.Struct, frozen=True):
     """What a call may cost.
 
     Attributes:

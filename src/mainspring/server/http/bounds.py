@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import resource
-from dataclasses import dataclass
+
+import msgspec
 
 __all__ = ["Bounds"]
 
@@ -11,8 +12,7 @@ _OWN_FILES = 128
 """Open files that are not connections: models, logs, stores, upstreams."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True):
     """What one client may take.
 
     Attributes:

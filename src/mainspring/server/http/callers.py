@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.config.settings import Setting, Settings
 from mainspring.declare.identity import ANYONE, Identity
@@ -19,8 +20,7 @@ _DOTS = 2
 """How many dots a signed token has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Callers:
+class Callers(msgspec.Struct, frozen=True):
     """Keys by their digests. A key is never kept, and all digests are compared whichever fits.
 
     Attributes:

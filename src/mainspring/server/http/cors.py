@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import msgspec
 
@@ -23,8 +22,7 @@ _SHOWN = b"retry-after, inference-header-content-length, x-request-id, x-mainspr
 _VARY = (b"vary", b"origin")
 
 
-@dataclass(frozen=True, slots=True)
-class Cors:
+class Cors(msgspec.Struct, frozen=True):
     """Lets pages of named origins ask.
 
     Attributes:

@@ -9,10 +9,10 @@ import signal
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+import msgspec
 import uvicorn
 
 from mainspring.errors import ConfigError
@@ -32,8 +32,7 @@ _YOUNG = 10_000
 """New objects that are still there when the collector looks for cycles: most of a request's are gone by themselves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """A socket that listens, and what answers on it."""
 
     name: str

@@ -8,10 +8,10 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import msgspec
 import orjson
 
 from mainspring.errors import ServiceError
@@ -48,8 +48,7 @@ def is_safe_url(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and host in _LOOPBACK)
 
 
-@dataclass(frozen=True, slots=True)
-class KeySet:
+class KeySet(msgspec.Struct, frozen=True):
     """The keys of an issuer at one time.
 
     Attributes:
@@ -58,8 +57,8 @@ class KeySet:
         text: what the issuer has sent.
     """
 
-    named: Mapping[tuple[str, str], Any] = field(default_factory=dict)
-    alone: Mapping[str, Any] = field(default_factory=dict)
+    named: Mapping[tuple[str, str], Any] = msgspec.field(default_factory=dict)
+    alone: Mapping[str, Any] = msgspec.field(default_factory=dict)
     text: bytes = b""
 
     def find(self, name: str | None, algorithm: str) -> Any:

@@ -6,7 +6,8 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.config.settings import Settings
 from mainspring.errors import ConfigError
@@ -19,8 +20,7 @@ _MOST = 65_536
 _SECOND = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(msgspec.Struct, frozen=True):
     """How often somebody may ask.
 
     Attributes:

@@ -6,8 +6,9 @@ import hashlib
 import importlib.util
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from mainspring.config.settings import Settings
 from mainspring.declare.identity import Identity
@@ -44,8 +45,7 @@ _WHY: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
+class Claims(msgspec.Struct, frozen=True):
     """Where a token says who its bearer is; ``a.b`` is the member ``b`` of ``a``, where no claim has the whole name.
 
     Attributes:

@@ -8,8 +8,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from mainspring.choose.report import conditions_report
 from mainspring.config.schema import SETTINGS
@@ -52,8 +53,7 @@ _TELLING = ("password", "secret", "token", "credential", "passwd")
 """Parts of the name of a setting that holds a secret, whoever has declared it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Managed:
+class Managed(msgspec.Struct, frozen=True):
     """What the pages show.
 
     Attributes:
@@ -82,7 +82,7 @@ class Managed:
     startup: Startup
     levels: Levels
     authorized: Callable[[Request], bool]
-    upkeep: Callable[[], Sequence[tuple[str, float]]] = field(default=tuple)
+    upkeep: Callable[[], Sequence[tuple[str, float]]] = msgspec.field(default=tuple)
 
 
 def actuator_pages(managed: Managed) -> list[Page]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from mainspring.protocols.actuator.page import Operation, Page, RunBlocking, reading
 from mainspring.protocols.actuator.runtime import moment, spelled
@@ -14,8 +15,7 @@ from mainspring.protocols.http import Request
 __all__ = ["Startup"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
+class _Step(msgspec.Struct, frozen=True):
     name: str
     number: int
     parent: int | None

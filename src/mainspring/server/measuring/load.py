@@ -11,8 +11,8 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 import uvloop
 
 from mainspring.errors import ServiceError
@@ -23,8 +23,7 @@ _LIMIT = 1 << 26
 _WAIT_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """Where requests go, and what they are.
 
     Attributes:
@@ -38,8 +37,7 @@ class Target:
     requests: Sequence[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(msgspec.Struct, frozen=True):
     """What came of a load.
 
     Attributes:

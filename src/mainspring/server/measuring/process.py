@@ -13,8 +13,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from mainspring.errors import ServiceError
 
@@ -25,8 +26,7 @@ _START_S = 120.0
 _STOP_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Tried:
+class Tried(msgspec.Struct, frozen=True):
     """A server under trial.
 
     Attributes:

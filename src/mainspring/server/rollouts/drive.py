@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import msgspec
@@ -50,8 +49,7 @@ class Before(msgspec.Struct, frozen=True):
     tried: Counted = Counted()
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(msgspec.Struct, frozen=True):
     """What all processes have seen of a rollout.
 
     Attributes:

@@ -10,7 +10,6 @@ import mmap
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -26,8 +25,7 @@ _ID = 16
 _SIZE = _ID + 8 * (2 * WORDS + TALLIED)
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """What one worker has seen.
 
     Attributes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import cast
+
+import msgspec
+from msgspec.structs import replace
 
 from mainspring.catalog.ids import now_us
 from mainspring.choose.backends import Measured, load_measured, recall, record, rows_within
@@ -37,8 +39,7 @@ _LEAST_ROWS = 32
 """Batches are not made smaller than this to keep a promised latency: they would cost more than they spare."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """How a model is to be warmed, and its calls scored together.
 
     Attributes:

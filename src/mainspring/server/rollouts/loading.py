@@ -10,11 +10,11 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import msgspec
+from msgspec.structs import replace
 
 from mainspring.catalog.rollouts import CURRENT, ROLLOUT, Rollout, of_entity
 from mainspring.choose.services import Services
@@ -55,8 +55,7 @@ _PAUSE_S, _LONGEST_PAUSE_S = 0.25, 30.0
 """Until what could not be loaded is tried again: twice as long each time."""
 
 
-@dataclass(slots=True)
-class _Trouble:
+class _Trouble(msgspec.Struct):
     """A model of which what is wanted cannot be loaded, and when it is tried again."""
 
     token: int
@@ -65,8 +64,7 @@ class _Trouble:
     due: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
+class _Wanted(msgspec.Struct, frozen=True):
     """What a model's versions should be.
 
     Attributes:

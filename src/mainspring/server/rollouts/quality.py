@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
+
+import msgspec
 
 from mainspring.catalog.rollouts import Rollout
 from mainspring.ports.catalog import Catalog
@@ -22,8 +23,7 @@ _OVERLAP_US = 5_000_000
 """How far each look at the labels goes back, microseconds: one that was received earlier may be written later."""
 
 
-@dataclass(slots=True)
-class Quality:
+class Quality(msgspec.Struct):
     """Follows the logs and the labels of one rollout; made anew from both after a restart.
 
     Attributes:
@@ -39,9 +39,9 @@ class Quality:
     readers: Sequence[LogReader]
     binary: bool
     label: str
-    _scores: dict[str, dict[int, float]] = field(default_factory=dict)
-    _early: dict[str, float] = field(default_factory=dict)
-    _found: dict[int, Losses] = field(default_factory=dict)
+    _scores: dict[str, dict[int, float]] = msgspec.field(default_factory=dict)
+    _early: dict[str, float] = msgspec.field(default_factory=dict)
+    _found: dict[int, Losses] = msgspec.field(default_factory=dict)
     _received: int = 0
 
     def once(self) -> tuple[Losses, Losses] | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from mainspring.choose.services import Services
 from mainspring.config.project import load_app
@@ -79,8 +79,7 @@ _TABLE = "table"
 _MOMENT = ColumnType(Kind.TIMESTAMP)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """What is to be scored, and how.
 
     Attributes:
@@ -126,8 +125,7 @@ class Scored(msgspec.Struct, frozen=True):
     set_aside: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
+class _Table(msgspec.Struct, frozen=True):
     """The table: its name, its columns, what makes it, and what is known of its times."""
 
     name: str

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 
 from mainspring.declare.record import ColumnType
@@ -28,8 +26,7 @@ class Part(msgspec.Struct, frozen=True):
     stop: int
 
 
-@dataclass(frozen=True, slots=True)
-class Carried:
+class Carried(msgspec.Struct, frozen=True):
     """A column that a table must have.
 
     Attributes:
@@ -41,8 +38,7 @@ class Carried:
     type: ColumnType
 
 
-@dataclass(frozen=True, slots=True)
-class Scoring:
+class Scoring(msgspec.Struct, frozen=True):
     """How a table is scored.
 
     Attributes:

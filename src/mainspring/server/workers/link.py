@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import threading
-from dataclasses import dataclass
+
+import msgspec
 
 __all__ = ["ParentLink", "WorkerPlace"]
 
@@ -38,8 +39,7 @@ class ParentLink:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerPlace:
+class WorkerPlace(msgspec.Struct, frozen=True):
     """Which worker a process is.
 
     Attributes:

@@ -12,8 +12,9 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import FrameType
+
+import msgspec
 
 from mainspring.errors import ServiceError
 
@@ -32,8 +33,7 @@ def pause_after(failures: int) -> float:
     return min(_FIRST_PAUSE_S * 2.0 ** min(failures - 1, 32), _LONGEST_PAUSE_S)
 
 
-@dataclass(slots=True)
-class _Slot:
+class _Slot(msgspec.Struct):
     """A worker's place, and the process that has it."""
 
     number: int
@@ -41,7 +41,7 @@ class _Slot:
     link: socket.socket | None = None
     answers_since: float | None = None
     failures: int = 0
-    due: float = field(default=0.0)
+    due: float = msgspec.field(default=0.0)
 
 
 class Supervisor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from mainspring.lazy import lazy
 from mainspring.ports.tables import TableStore, Txn, Where
@@ -36,8 +37,7 @@ def log_table(endpoint: str) -> str:
     return f"predictions/{endpoint}"
 
 
-@dataclass(slots=True)
-class LogReader:
+class LogReader(msgspec.Struct):
     """Follows the log of an endpoint.
 
     Attributes:

@@ -12,7 +12,6 @@ import hashlib
 import mmap
 import os
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,8 +45,7 @@ def segment_name(path: Path) -> str:
     return path.name.removeprefix(_SEALED).removeprefix(_WAL).removesuffix(".tmp").removesuffix(".parquet")
 
 
-@dataclass(slots=True)
-class Segment:
+class Segment(msgspec.Struct):
     """A segment that is being written; its file is locked for as long as this process lives.
 
     Attributes:
@@ -123,8 +121,7 @@ def _allocated(path: Path, head: bytes, total: int) -> tuple[int, mmap.mmap]:
     raise AssertionError
 
 
-@dataclass(frozen=True, slots=True)
-class SegmentFile:
+class SegmentFile(msgspec.Struct, frozen=True):
     """A segment's file as a reader sees it.
 
     Attributes:

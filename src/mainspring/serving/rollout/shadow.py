@@ -9,7 +9,6 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -84,8 +83,7 @@ class Tally:
             self.keep(msgspec.structs.replace(found, calls=found.calls + 1, failed=found.failed + 1), under_way=False)
 
 
-@dataclass(frozen=True, slots=True)
-class ShadowCall:
+class ShadowCall(msgspec.Struct, frozen=True):
     """A call that was answered.
 
     Attributes:
@@ -96,7 +94,7 @@ class ShadowCall:
 
     score: Callable[[], Sequence[float]]
     given: Sequence[float]
-    log: Callable[[Sequence[float]], None] = field(default=lambda scores: None)
+    log: Callable[[Sequence[float]], None] = msgspec.field(default=lambda scores: None)
 
 
 class Shadow:

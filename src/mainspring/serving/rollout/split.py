@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from mainspring.serving.rollout.evidence import Evidence
 from mainspring.serving.rollout.shadow import Shadow
@@ -60,8 +61,7 @@ def request_key(asking: Asking) -> bytes:
     return asking.body
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
+class Split(msgspec.Struct, frozen=True):
     """How a model's calls are parted.
 
     Attributes:
@@ -78,7 +78,7 @@ class Split:
     canary: str
     share: float
     shadow: Shadow | None = None
-    evidence: Mapping[str, Evidence] = field(default_factory=dict)
+    evidence: Mapping[str, Evidence] = msgspec.field(default_factory=dict)
 
     def version(self, key: bytes) -> str:
         """The version for a key."""

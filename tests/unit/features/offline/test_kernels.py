@@ -1,9 +1,9 @@
 """The two window kernels on what is hard: huge values, skew, cancellation, many entities, empty windows."""
 
-import dataclasses
 import math
 import random
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,7 +47,7 @@ def question(rows, moments, kernel):
 
 def ask(what, rows, moments, kernel, window=1000):
     made = question(rows, moments, kernel)
-    aggregate = dataclasses.replace(what, window_us=window)
+    aggregate = msgspec.structs.replace(what, window_us=window)
     feature = FeatureDef("f", aggregate, aggregate.result_type(ColumnType(FIELDS[what.column], True)))
     return answer(made, a_view({}), feature, len(moments)).to_pylist()
 
