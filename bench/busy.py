@@ -13,10 +13,10 @@ import argparse
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 from online import FLOAT, NOW, rows, timed
 
@@ -83,7 +83,7 @@ def main() -> int:
         view, found = a_view(features), []
         for size in (size for size in (2_000, 20_000, 200_000, 1_000_000) if size <= most):
             began = time.process_time()
-            read, push, late, largest = measure(replace(view), size)
+            read, push, late, largest = measure(msgspec.structs.replace(view), size)
             spent = time.process_time() - began
             print(
                 f"{name}, {size:>9,} rows: read {read:6,.0f} us, push {push:6,.0f} us, late push {late:6,.0f} us, "
