@@ -20,7 +20,6 @@ from mainspring.features.log import SourceTable
 from mainspring.features.sources.increment import extract_increment
 from mainspring.features.sources.place import Cursor
 from mainspring.ports.source import Range, Relation, Relations
-from thoroughly import rounds
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 NOW_US = int((START + timedelta(days=400)).timestamp() * 1e6)
@@ -105,7 +104,7 @@ ROWS = st.lists(
 )
 
 
-@settings(max_examples=rounds(12, 25))
+@settings(max_examples=25)
 @given(
     rounds=st.lists(st.tuples(ROWS, st.sampled_from([None, None, 0, 1, 2])), min_size=1, max_size=4),
     part_rows=st.integers(1, 6),

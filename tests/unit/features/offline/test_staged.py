@@ -27,7 +27,6 @@ from mainspring.features.log import newest, read_log, source_of, standing
 from mainspring.features.sources.files import RawFile
 from mainspring.features.sources.staged import Staging, content_of_rows
 from mainspring.features.write import append_rows, ingest_batch
-from thoroughly import rounds
 
 NOW = 1_800_000_000_000_000
 MOMENT = pa.timestamp("us", "UTC")
@@ -107,7 +106,7 @@ def test_parts_are_prepared_as_one(tmp_path_factory, rows, cuts, most):
                 assert whole == outcome(lambda s=source: prepare(s, parts(rows, [])))
 
 
-@settings(max_examples=rounds(15, 40), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(batches=st.lists(st.tuples(ROWS, CUTS), min_size=1, max_size=3), pushed=ROWS, with_id=st.booleans())
 def test_what_a_log_holds_after_batches_is_what_the_last_one_says(tmp_path_factory, batches, pushed, with_id):
     """Counted: a row of files stands as often as they say, a pushed one for ever; however batches came, it is so."""

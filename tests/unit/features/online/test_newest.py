@@ -32,7 +32,7 @@ from mainspring.features.online.write import rewrite, upsert
 from mainspring.features.project import update_view
 from mainspring.features.view import EVENT, Pick, pick, view_of
 from mainspring.features.write import append_rows, ingest_batch
-from thoroughly import rounds
+from thoroughly import THOROUGH, rounds
 from unit.features.offline import oracle
 from unit.features.offline.oracle import Row, same
 from unit.features.offline.tables import a_view, log_table
@@ -214,9 +214,14 @@ def a_program(project, chance, steps):
         now += chance.choice([1, 1, 20, 100, 700, 4000, 9000]) * SECOND
 
 
-@pytest.mark.parametrize("seed", range(1))
-def test_whatever_comes_the_newest_row_online_is_the_one_offline(project, size, seed):
-    a_program(project, random.Random(seed), 14)
+EACH = [("all", "few"), ("all", "many"), ("deleted", "many"), ("ended", "few"), ("named", "many")]
+
+
+@pytest.mark.parametrize(
+    ("project", "size"), [*itertools.product(SOURCES, ("few", "many"))] if THOROUGH else EACH, indirect=True
+)
+def test_whatever_comes_the_newest_row_online_is_the_one_offline(project, size):
+    a_program(project, random.Random(0), 14)
     assert min(project.seen[status] for status in ("MISSING", "PRESENT", "EXPIRED")) > 5
 
 

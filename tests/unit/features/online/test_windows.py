@@ -1,5 +1,6 @@
 """Windows online are windows offline: every aggregate and type, late and repeated rows, few rows and many."""
 
+import itertools
 import random
 from datetime import date, datetime
 from decimal import Decimal
@@ -42,6 +43,7 @@ from mainspring.features.online.write import upsert
 from mainspring.features.project import update_view
 from mainspring.features.view import Pick, view_of
 from mainspring.features.write import append_rows
+from thoroughly import THOROUGH
 from unit.features.offline.oracle import same
 
 SECOND = 1_000_000
@@ -224,8 +226,10 @@ def small(monkeypatch):
         monkeypatch.setattr(f"mainspring.features.{module}.EXACT", 6)
 
 
-@pytest.mark.parametrize("name", ["loose", "named"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [*itertools.product(SOURCES, range(3))] if THOROUGH else [("loose", 0), ("named", 1), ("named", 2)],
+)
 def test_whatever_is_pushed_online_is_offline(tmp_path, small, name, seed):
     chance = random.Random(seed)
     project = Project(tmp_path, name)
