@@ -20,12 +20,11 @@ from mainspring.declare.aggregate import (
 )
 from mainspring.declare.frame import Frame
 from mainspring.features.history import history_of
-from thoroughly import rounds
 from unit.features.offline import oracle
 from unit.features.offline.tables import GRID, Folder, a_view, log_table, logs, spine_table, spines
 
 RELAXED = settings(
-    max_examples=rounds(20, 40),
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
