@@ -195,8 +195,7 @@ class Program:
         return {request: int(count) for request, count in told}
 
     def agrees(self):
-        for name in CUSTOMERS:
-            self.project.both(name, self.now)
+        self.project.all_both(CUSTOMERS, self.now)
 
 
 def test_after_each_step_online_is_offline(opening, tmp_path, request):

@@ -39,7 +39,7 @@ def revision(number: int, name: str = "shop") -> Revision:
     return Revision(APP, Release(image, {"late": f"{number:064x}"}, {"MAINSPRING_PROFILE": "prod"}))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # idle, it takes a fifth of a core
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     with api_server(tmp_path_factory.mktemp("kubernetes")) as found:
         found.define("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")

@@ -250,15 +250,16 @@ class ObjectsContract:
         store = opening()
         for content in contents:
             store.put(content)
-        between = pause()
+        between, other = pause(), opening()
         together(
             [
-                lambda: [opening().delete(digest_of(content), older_than=between) for content in contents],
+                lambda: [other.delete(digest_of(content), older_than=between) for content in contents],
                 lambda: [store.put(content) for content in contents],
                 lambda: [written(store, content) for content in contents[::10]],
             ]
         )
-        assert [content for content in contents if opening().get(digest_of(content)) != content] == []
+        later = opening()
+        assert [content for content in contents if later.get(digest_of(content)) != content] == []
 
     def test_writers_of_the_same_content(self, opening: Opening) -> None:
         """Threads with one store and with their own, all at once: each content is there, once."""

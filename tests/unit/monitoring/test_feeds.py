@@ -23,6 +23,7 @@ from mainspring.monitoring.feeds import FeedJudge, arrivals, feed_of, sources_be
 from mainspring.monitoring.stats.baseline import Baseline, Feed
 from mainspring.monitoring.stats.threshold import alpha
 from mainspring.ports.tables import Txn
+from thoroughly import rounds
 
 if TYPE_CHECKING:
     from mainspring.metrics.arrays import Ints
@@ -183,8 +184,8 @@ def test_the_end_of_the_reference_is_a_silence_only_when_it_is_long() -> None:
 
 @pytest.mark.parametrize("a_day", [12, 200])
 def test_false_alarms_of_a_source_that_comes_at_random_stay_within_twice_the_budget(a_day: int) -> None:
-    """Blocks in which a source fails without a change, over eight simulated years, against 4 a year."""
-    random, years = np.random.default_rng(a_day), 8
+    """Blocks in which a source fails without a change, over simulated years, against 4 a year."""
+    random, years = np.random.default_rng(a_day), rounds(4, 8)
     failing = 0
     for _ in range(years):
         gaps = random.exponential(DAY / a_day, int(430 * a_day * 1.1))

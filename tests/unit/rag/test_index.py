@@ -35,6 +35,7 @@ from mainspring.rag.shape import IndexShape, collection
 from mainspring.rag.sync import Folder
 from mainspring.rag.versions import IndexPorts, Judgement, bring_up, roll_back
 from mainspring.testing.atonce import fork
+from thoroughly import rounds
 
 ANIMALS = ("otter", "heron", "badger", "lynx", "adder", "stoat", "osprey", "marten")
 
@@ -501,9 +502,9 @@ def test_what_was_never_built_says_so(library: Library) -> None:
         roll_back("library", library.ports.manifest, "qdrant_edge", by="x", at_us=1)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(rounds(8, 20)))
 def test_a_sync_that_is_killed_goes_on(tmp_path: Path, minilm, seed: int) -> None:
-    """Killed at a random call of store or manifest: nothing is lost, doubled, left behind or embedded again."""
+    """Killed at some call of store or manifest: nothing is lost, doubled, left behind or embedded again."""
     rng = random.Random(seed)
     library = Library(tmp_path, minilm)
     library.write(**{f"d{number}": about(rng.choice(ANIMALS), f"Number {number}.") for number in range(12)})
@@ -516,7 +517,7 @@ def test_a_sync_that_is_killed_goes_on(tmp_path: Path, minilm, seed: int) -> Non
     child = fork()
     if child == 0:
         mine = Library(tmp_path, open_embedder(EmbedderSettings(), tmp_path))  # a fork may not use its parent's
-        left = rng.randint(1, 16)
+        left = 1 + (2 * seed + rng.randrange(2)) % 16  # eight seeds are spread over all calls
 
         def dying(inner):
             def call(*args, **given):

@@ -306,7 +306,7 @@ def _least_shape(reference: Reference, calibration: Calibration, window: int, se
     def found(share: float) -> Floats:
         moved = (1 - share) * reference.alike
         moved[:, rarest] += share * reference.alike.sum(axis=1)
-        distance = np.maximum(np.nan_to_num(jensen_shannon(others, moved)), 1e-4)
+        distance = np.fmax(jensen_shannon(others, moved), 1e-4)
         z = (np.log(distance) - pool.shape_mean) / pool.shape_sd
         pooled = (1 - share) * total
         pooled[rarest] += share * total.sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -93,6 +94,7 @@ def _beyond_chance(blocks: Sequence[tuple[int, int]], mean: float) -> float:
     return max(spread - usual, 0.0)
 
 
+@functools.lru_cache(maxsize=256)  # a reference is asked for again with every block
 def _upper(x: int, n: int) -> float:
     """The share at which so few hits as x have a chance of 5 %."""
     if x >= n:

@@ -196,7 +196,7 @@ def _stack(rows: Sequence[Floats], layout: Layout) -> Floats:
 
 
 def _log_distance(p: Floats, q: Floats) -> Floats:
-    out: Floats = np.log(np.maximum(np.nan_to_num(jensen_shannon(p, q)), _LEAST_JS))
+    out: Floats = np.log(np.fmax(jensen_shannon(p, q), _LEAST_JS))  # NaN is the least
     return out
 
 

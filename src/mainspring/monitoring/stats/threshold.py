@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -57,6 +58,7 @@ class Calibration(msgspec.Struct, frozen=True):
     h: float
 
 
+@functools.lru_cache(maxsize=16)  # asked for again with every block
 def paths(blocks: int, window: int, seed: int = 0, count: int = PATHS) -> Ints:
     """Block numbers of stationary-bootstrap paths (count, window): Politis and Romano 1994, mean run of 4 blocks."""
     generator = np.random.Generator(np.random.PCG64(seed))
@@ -66,6 +68,7 @@ def paths(blocks: int, window: int, seed: int = 0, count: int = PATHS) -> Ints:
         jump = generator.random(count) < _RESTART
         fresh = generator.integers(0, blocks, count)
         answer[:, step] = np.where(jump, fresh, (answer[:, step - 1] + 1) % blocks)
+    answer.flags.writeable = False
     return answer
 
 

@@ -18,6 +18,7 @@ from mainspring.features.history import history
 from mainspring.features.log import newest
 from mainspring.features.tidy import tidy
 from mainspring.features.write import append_rows
+from thoroughly import rounds
 from unit.features.offline.test_write import HEATS, NOW, PLAIN, SECOND, rows
 
 DAY = 86_400 * SECOND
@@ -104,7 +105,8 @@ def test_files_go_when_nothing_can_ask_for_them(tmp_path):
         for recent in range(max(day - 3, 0), day + 1):
             assert answers(services, versions[recent, 8]) == found[recent, 8]
         a_day_passes(tmp_path)
-    gone = [at for at, version in versions.items() if is_gone(services, version)]
+    some = {at: version for at, version in versions.items() if at[1] in (0, 3, 5, 8)}
+    gone = [at for at, version in some.items() if is_gone(services, version)]
     assert (0, 3) in gone
     assert (2, 3) in gone
     assert (1, 3) not in gone
@@ -114,7 +116,7 @@ def test_files_go_when_nothing_can_ask_for_them(tmp_path):
 ACTIONS = st.lists(st.sampled_from(["push", "pin", "compact", "vacuum", "tidy", "reopen"]), max_size=14)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=rounds(5, 10), deadline=None, suppress_health_check=list(HealthCheck))
 @given(actions=ACTIONS)
 @example(actions=["push", "compact", "vacuum", "pin"])
 def test_no_answer_changes_whatever_is_done_in_between(tmp_path_factory, actions):

@@ -14,6 +14,7 @@ from mainspring.features.online.windows import layout_of
 from mainspring.features.online.write import upsert
 from mainspring.features.view import pick
 from mainspring.features.windows.sketch import RANKS, REGISTERS, estimate, number_hashes, registers
+from thoroughly import rounds
 from unit.features.offline import oracle
 from unit.features.offline.oracle import Row
 from unit.features.offline.tables import a_view, log_table
@@ -57,7 +58,7 @@ def expected(inside, what):
     return int(estimate(np.bincount(greatest, minlength=RANKS)[None])[0])
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(rounds(1, 2)))
 @pytest.mark.parametrize("versioned", [False, True])
 def test_chunks_answer_like_a_loop(tmp_path, small, seed, versioned):
     chance = random.Random(seed)

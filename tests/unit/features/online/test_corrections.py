@@ -123,14 +123,22 @@ class Project:
         return {name: found[name] for name in NAMES}, list(statuses.values())
 
     def offline(self, name, t, *, as_known=True):
-        spine = Frame({"customer": [name], "at": pa.array([t], MOMENT)})
+        (found,) = self.all_offline([name], t, as_known=as_known)
+        return found
+
+    def all_offline(self, names, t, *, as_known=True):
+        spine = Frame({"customer": pa.array(names, pa.string()), "at": pa.array([t] * len(names), MOMENT)})
         services = SimpleNamespace(tables=self.tables)
-        (row,) = history(services, self.views, spine, as_known=as_known, status=True).arrow().to_pylist()
-        return {name: row[name] for name in NAMES}, [row["habits__status"], row["newest__status"]]
+        rows = history(services, self.views, spine, as_known=as_known, status=True).arrow().to_pylist()
+        return [({name: row[name] for name in NAMES}, [row["habits__status"], row["newest__status"]]) for row in rows]
 
     def both(self, name, t):
-        found = self.online(name, t)
-        assert found == self.offline(name, t)
+        (found,) = self.all_both([name], t)
+        return found
+
+    def all_both(self, names, t):
+        found = [self.online(name, t) for name in names]
+        assert found == self.all_offline(names, t)
         return found
 
 
@@ -243,8 +251,8 @@ def test_a_pushed_event_whose_correction_by_a_file_is_withdrawn_is_what_was_push
         now = NOW + step * SECOND
         project.read_files(*given, now=now)
         project.publish(now)
-        for name in "ab":
-            assert project.both(name, now)[0] == expected(project, name, now), (step, name)
+        for name, (found, _) in zip("ab", project.all_both("ab", now), strict=True):
+            assert found == expected(project, name, now), (step, name)
     assert project.both("a", now)[0] == pushed
     project.push(("a", 5.0, 955, "2"), now=now + SECOND)
     assert project.both("a", now + SECOND)[0] == expected(project, "a", now + SECOND)
@@ -268,8 +276,8 @@ def test_files_and_pushes_of_the_same_events_are_what_a_loop_says(project, seed)
             project.publish(now)
         else:
             project.push(*some(2), now=now)
-        for name in "ab":
-            assert project.both(name, now)[0] == expected(project, name, now), (step, name)
+        for name, (found, _) in zip("ab", project.all_both("ab", now), strict=True):
+            assert found == expected(project, name, now), (step, name)
 
 
 def test_an_event_that_moves_to_another_moment_and_entity(tmp_path):
@@ -294,8 +302,7 @@ def test_whatever_files_and_pushes_say_online_is_offline_is_what_they_say(projec
         ]
         project.read_files(*given, now=now)
         project.publish(now)
-        for name in "abc":
-            values, _ = project.both(name, now)
+        for name, (values, _) in zip("abc", project.all_both("abc", now), strict=True):
             assert values["n"] == sum(row[0] == name for row in given)
             assert (values["sum"] or 0.0) == sum(row[1] for row in given if row[0] == name)
 

@@ -37,6 +37,7 @@ from mainspring.features.view import view_of
 from mainspring.features.write import append_rows
 from mainspring.server.features.replaying import ReplayWatch
 from mainspring.serving.telemetry import Metrics
+from thoroughly import rounds
 
 MINUTE = 60_000_000
 START = 1_700_000_000_000_000
@@ -189,7 +190,7 @@ def _equal(left, right):
 question = st.tuples(st.sampled_from(KEYS), st.integers(0, 5), st.none() | st.integers(0, 400))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=rounds(25, 60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     world=st.integers(0, 2),
     inputs=st.lists(st.sampled_from(PROGRAM), min_size=1, max_size=5, unique=True),
@@ -236,7 +237,7 @@ def test_online_answers_are_history_s(worlds, world, inputs, asked):
 # -- what was answered, calculated again -----------------------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=rounds(10, 25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(world=st.integers(0, 2), asked=st.lists(question, min_size=1, max_size=6))
 def test_answers_that_are_calculated_again_are_the_same(worlds, world, asked):
     """Whatever their types: all of a plan's in one table."""
