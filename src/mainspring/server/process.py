@@ -107,9 +107,9 @@ class ServerProcess:
 
         Raises:
             ConfigError: MS-4330 to MS-4332, as `certificate_of`; MS-3016, MS-3017, a port cannot be bound; MS-3021,
-                the management listener needs a token; MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty; MS-3024, the
-                console is enabled and the management listener is not; MS-3101, MS-3102, a protocol or a model of
-                the settings is none; MS-3103, Azure ML's entry script is not there.
+                the management listener needs a token; MS-3022, a page of the actuator that is none is exposed;
+                MS-3023, a key is empty; MS-3024, the console is enabled and the management listener is not; MS-3101,
+                MS-3102, a protocol or a model of the settings is none; MS-3103, Azure ML's entry script is not there.
             UserCodeError: MS-2520, the entry script does not start.
         """
         certificate_of(self._settings, "server")  # bound much later: what is wrong with it is told before models load
