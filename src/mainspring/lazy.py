@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-import threading
+from _thread import get_ident
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
@@ -54,7 +54,7 @@ class _Pandas:
         arrow = getattr(sys.modules.get("pyarrow.lib"), "_pandas_api", None)
         if arrow is None or self._arrow is not None or "pandas" in sys.modules:
             return
-        self._arrow, self._asking = arrow, threading.get_ident()
+        self._arrow, self._asking = arrow, get_ident()
         sys.meta_path.insert(0, self)
         try:
             _ = arrow.have_pandas
@@ -67,7 +67,7 @@ class _Pandas:
         """Nothing while Arrow looks; afterwards pandas itself, of whose import Arrow is told."""
         if fullname != "pandas":
             return None
-        if self._asking == threading.get_ident():
+        if self._asking == get_ident():
             raise ModuleNotFoundError("pandas is left out", name=fullname)
         spec = PathFinder.find_spec(fullname, path, target)
         loader = None if spec is None else spec.loader
