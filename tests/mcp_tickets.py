@@ -4,6 +4,8 @@ import os
 import sys
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lean"))
+
 from mcp.server.fastmcp import Context, FastMCP
 
 port = int(sys.argv[1]) if len(sys.argv) > 1 else 0

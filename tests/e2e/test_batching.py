@@ -24,15 +24,19 @@ from mainspring.protocols.oip import messages as oip
 
 INFER = "/v2/models/returns/infer"
 MODEL = '''
+import pathlib
 import time
 import numpy as np
 
 class Slow:
-    """Takes its time; its score tells rows apart."""
+    """Takes its time, or as long as a file is there; its score tells rows apart."""
 
     def predict(self, rows, parameters):
         if (rows[:, 0] == 13).any():
             raise LookupError("unlucky: secret.txt")
+        end = time.monotonic() + 60
+        while "while" in parameters and pathlib.Path(parameters["while"]).exists() and time.monotonic() < end:
+            time.sleep(0.005)
         time.sleep(float(parameters.get("seconds", 0.05)))
         return 1 / (1 + np.exp(-np.nan_to_num(rows[:, 0]) / 1000))
 
@@ -91,12 +95,20 @@ def wait_for(holds: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
-def busy(served: Served, pool: concurrent.futures.Executor, seconds: float) -> Iterator[concurrent.futures.Future[Any]]:
-    """The model computes for somebody, and the queue is empty."""
+def busy(
+    served: Served, pool: concurrent.futures.Executor, seconds: float | None = None
+) -> Iterator[concurrent.futures.Future[Any]]:
+    """The model computes for somebody, for some seconds or as long as this lasts, and the queue is empty."""
     before = shown(served, "mainspring_queue_seconds_count")
-    head = pool.submit(ask, served, [1.0], seconds=seconds)
-    wait_for(lambda: shown(served, "mainspring_queue_seconds_count") > before)
-    yield head
+    computing = served.project / "computing"
+    computing.touch()
+    how: dict[str, Any] = {"while": str(computing)} if seconds is None else {"seconds": seconds}
+    head = pool.submit(ask, served, [1.0], **how)
+    try:
+        wait_for(lambda: shown(served, "mainspring_queue_seconds_count") > before)
+        yield head
+    finally:
+        computing.unlink()
     assert head.result()[0] == 200
 
 
@@ -140,7 +152,7 @@ def test_parameters_are_the_models_own_and_are_never_mixed(slow: Served) -> None
 
 def test_too_much_is_refused_with_when_to_come_again(slow: Served) -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        with busy(slow, pool, 3.0):
+        with busy(slow, pool):
             waiting = pool.submit(ask, slow, [2.0] * 90)
             wait_for(lambda: shown(slow, "mainspring_queue_rows") == 90)
             status, answer, headers = ask(slow, [3.0] * 20)
@@ -152,7 +164,7 @@ def test_too_much_is_refused_with_when_to_come_again(slow: Served) -> None:
 
 def test_a_deadline_is_kept_while_the_model_is_busy_and_nothing_is_computed_for_it(slow: Served) -> None:
     before = statistics(slow)
-    with concurrent.futures.ThreadPoolExecutor(4) as pool, busy(slow, pool, 3.0) as head:
+    with concurrent.futures.ThreadPoolExecutor(4) as pool, busy(slow, pool) as head:
         status, _, _ = ask(slow, [2.0, 3.0, 4.0], timeout=50_000)
         assert (status, head.done()) == (504, False)
     after = statistics(slow)
@@ -166,7 +178,7 @@ def test_a_deadline_over_grpc_is_kept_and_nothing_is_computed_for_it(slow: Serve
     with (
         grpc.insecure_channel(address(slow)) as channel,
         concurrent.futures.ThreadPoolExecutor(4) as pool,
-        busy(slow, pool, 3.0) as head,
+        busy(slow, pool) as head,
     ):
         infer, message = stub(channel, oip.schema(), oip.INFERENCE, "ModelInfer")
         tensor = {"name": "input", "datatype": "FP64", "shape": [5, 3]}
@@ -189,7 +201,7 @@ def test_nothing_is_computed_for_a_client_that_has_left(slow: Served) -> None:
     body = json.dumps({"inputs": [rows]}).encode()
     head = f"POST {INFER} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode()
     left = shown(slow, "mainspring_queue_left_total")
-    with concurrent.futures.ThreadPoolExecutor(4) as pool, busy(slow, pool, 3.0):
+    with concurrent.futures.ThreadPoolExecutor(4) as pool, busy(slow, pool):
         with socket.create_connection((str(address.hostname), address.port or 0), timeout=30) as client:
             client.sendall(head + body)
             wait_for(lambda: shown(slow, "mainspring_queue_rows") == 7)

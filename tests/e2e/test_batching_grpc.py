@@ -107,7 +107,7 @@ def test_one_bad_caller_fails_alone(slow: Served, channel: grpc.Channel, way: An
 
 def test_too_much_is_resource_exhausted_with_when_to_come_again(slow: Served, channel: grpc.Channel) -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        with busy(slow, pool, 3.0):
+        with busy(slow, pool):
             waiting = pool.submit(by_oip, channel, [2.0] * 90)
             wait_for(lambda: shown(slow, "mainspring_queue_rows") == 90)
             for way in (by_oip, by_tensorflow, by_torchserve):
@@ -121,7 +121,7 @@ def test_too_much_is_resource_exhausted_with_when_to_come_again(slow: Served, ch
 
 def test_nothing_is_computed_for_a_caller_that_has_left(slow: Served, channel: grpc.Channel) -> None:
     before = statistics(slow)
-    with concurrent.futures.ThreadPoolExecutor(4) as pool, busy(slow, pool, 3.0):
+    with concurrent.futures.ThreadPoolExecutor(4) as pool, busy(slow, pool):
         infer, kind = stub(channel, oip.schema(), oip.INFERENCE, "ModelInfer")
         leaves = infer.future(oip_message(kind, [2.0, 3.0, 4.0]), timeout=60)
         stays = infer.future(oip_message(kind, [5.0, 6.0]), timeout=60)
@@ -147,7 +147,7 @@ def test_a_stream_that_breaks_off_while_its_model_is_slow_leaves_nothing_behind(
     slow: Served, channel: grpc.Channel
 ) -> None:
     stream, kind = stub(channel, oip.schema(), oip.INFERENCE, "ModelStreamInfer")
-    with concurrent.futures.ThreadPoolExecutor(2) as pool, busy(slow, pool, 1.5):
+    with concurrent.futures.ThreadPoolExecutor(2) as pool, busy(slow, pool):
         answers = stream(iter([oip_message(kind, [7.0, 8.0])]), timeout=60)
         wait_for(lambda: shown(slow, "mainspring_queue_rows") == 2)
         answers.cancel()

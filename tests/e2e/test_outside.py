@@ -33,7 +33,8 @@ STDIO = f"command = {json.dumps([sys.executable, SERVER])}\n"
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PYTHONPATH", str(Path(SERVER).parent / "lean"))
     (tmp_path / "desk.py").write_text(APP)
     (tmp_path / "script.json").write_text(json.dumps(SCRIPT))
     return tmp_path

@@ -8,6 +8,7 @@ import http.client
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -604,6 +605,22 @@ def test_a_token_closes_everything_of_the_management_listener_but_health(
     monkeypatch.setenv("SHOP_TOKEN", "")
     refused = mainspring("serve", "--port", "0", cwd=project, status=3)
     assert "MS-3023" in refused.stderr
+
+
+def test_a_server_of_a_model_that_onnx_scores_loads_no_library_that_made_it(built: Path, tmp_path: Path) -> None:
+    told = mainspring("why", "returns", cwd=built).stdout
+    assert "served: onnx scores every number of rows" in told
+    assert "skops" in told
+    project = tmp_path / "shop"
+    shutil.copytree(built, project)
+    served = serve(project, "serve")
+    try:
+        assert call(f"{served.url}/endpoint/returns", KEYS)[0] == 200
+        files = Path(f"/proc/{served.process.pid}/maps").read_text()
+        assert "/onnxruntime/" in files
+        assert not re.search("/(sklearn|scipy|pandas)/", files)
+    finally:
+        assert served.stop() == 0
 
 
 def test_serve_shows_the_console_where_it_is_enabled(built: Path, tmp_path: Path) -> None:

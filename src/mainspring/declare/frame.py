@@ -152,4 +152,18 @@ def _numbers(name: str, column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[Any
         return found
     elif not any(is_number(kind) for is_number in _number_tests()):
         raise TypeError(f"column {name!r} is {kind}, not a number; encode it first (.polars() or .arrow())")
-    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
+    return _floats(column.cast(pa.float64(), safe=False).combine_chunks())
+
+
+def _floats(numbers: pa.Array) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Numbers (rows,) with NaN for nulls, from the buffers: Arrow's own way imports pandas where it is installed."""
+    valid, data = numbers.buffers()
+    if data is None or not len(numbers):
+        return np.full(len(numbers), np.nan)
+    found = np.frombuffer(data, np.float64, len(numbers), numbers.offset * 8).copy()
+    if numbers.null_count:
+        stop = numbers.offset + len(numbers)
+        found[np.unpackbits(np.frombuffer(valid, np.uint8), count=stop, bitorder="little")[numbers.offset :] == 0] = (
+            np.nan
+        )
+    return found

@@ -34,6 +34,7 @@ from mainspring.server.loop import online_views
 from mainspring.server.management.starting import Startup
 from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.state import WorkerState
+from mainspring.server.tls import certificate_of
 from mainspring.server.upkeep import Upkeep
 from mainspring.server.workers.budgets import SharedAccounts
 from mainspring.server.workers.link import WorkerPlace
@@ -105,12 +106,13 @@ class ServerProcess:
         """Serve until SIGTERM or SIGINT; returns when everything is drained and sealed.
 
         Raises:
-            ConfigError: MS-3016, MS-3017, a port cannot be bound; MS-3021, the management listener needs a token;
-                MS-3022, a page of the actuator that is none is exposed; MS-3023, a key is empty; MS-3024, the
-                console is enabled and the management listener is not; MS-3101, MS-3102, a protocol or a model of
-                the settings is none; MS-3103, Azure ML's entry script is not there.
+            ConfigError: MS-4330 to MS-4332, as `certificate_of`; MS-3016, MS-3017, a port cannot be bound; MS-3021,
+                the management listener needs a token; MS-3022, a page of the actuator that is none is exposed;
+                MS-3023, a key is empty; MS-3024, the console is enabled and the management listener is not; MS-3101,
+                MS-3102, a protocol or a model of the settings is none; MS-3103, Azure ML's entry script is not there.
             UserCodeError: MS-2520, the entry script does not start.
         """
+        certificate_of(self._settings, "server")  # bound much later: what is wrong with it is told before models load
         callers, rates = callers_of(self._settings, self._told), self._rates()
         with self._startup.step("mainspring.models.load"):
             self.state.open()

@@ -75,10 +75,18 @@ def parts(frame: Frame, how: Split) -> tuple[Frame, Frame]:
     at, known = _moments(frame, AT), _moments(frame, KNOWN)
     table = frame.arrow()
     return (
-        Frame(table.filter(pa.array((at < how.cutoff_us) & (known <= how.cutoff_us)))),
-        Frame(table.filter(pa.array(at >= how.from_us))),
+        Frame(table.filter(_mask((at < how.cutoff_us) & (known <= how.cutoff_us)))),
+        Frame(table.filter(_mask(at >= how.from_us))),
     )
 
 
+# Buffers are handed over directly: the convenient ways import pandas where it is installed.
+def _mask(rows: NDArray[np.bool_]) -> pa.BooleanArray:
+    return pa.Array.from_buffers(pa.bool_(), len(rows), [None, pa.py_buffer(np.packbits(rows, bitorder="little"))])
+
+
 def _moments(frame: Frame, name: str) -> NDArray[np.int64]:
-    return np.asarray(frame.arrow().column(name).cast(pa.int64()))
+    moments = frame.arrow().column(name).combine_chunks()
+    if moments.null_count or not len(moments):
+        return np.asarray(moments.cast(pa.int64()))
+    return np.frombuffer(moments.buffers()[1], np.int64, len(moments), moments.offset * 8)

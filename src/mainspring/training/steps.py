@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 
+from mainspring.catalog.ids import now_us
+from mainspring.choose.backends import load_measured, record
 from mainspring.choose.services import Services
 from mainspring.config.project import load_app
 from mainspring.declare.app import parameters
@@ -21,14 +25,14 @@ from mainspring.engine.context import current
 from mainspring.engine.driver import load
 from mainspring.engine.task import Output, Task
 from mainspring.engine.values import save
-from mainspring.errors import UsageError
+from mainspring.errors import MainspringError, UsageError
 from mainspring.features.definitions import keep_reads, reads_of
 from mainspring.features.history import ARITHMETIC
 from mainspring.features.log import TableVersion
 from mainspring.features.selection import functions_of
 from mainspring.features.view import View
 from mainspring.plan.closure import closure_of
-from mainspring.ports.runtime import read_card
+from mainspring.ports.runtime import Card, forms, read_card
 from mainspring.training.evaluate import Evaluation, evaluate
 from mainspring.training.fit import fit
 from mainspring.training.folder import Workshop, read_report
@@ -176,7 +180,21 @@ def trained(
     for text in report.warnings:
         sys.stderr.write(f"warning: {text}\n")
     sys.stderr.write(f"{report.estimator} on {report.rows} rows, kept as {card.format}: {card.why}\n")
+    if len(forms(card)) > 1:
+        _measure(services, shape.model, folder, card)
     return File(folder)
+
+
+def _measure(services: Services, model: str, folder: Path, card: Card) -> None:
+    """Measure the forms where the library of each is loaded: a server on such a machine loads the chosen ones alone.
+
+    What cannot be loaded or written down here is measured by the server.
+    """
+    load_form = partial(services.predictor, vouched=card.digest)
+    with contextlib.suppress(MainspringError):
+        artifact = save(File(folder), services.objects).digest
+        _, measured = load_measured(folder, card, load_form, artifact, None)
+        record(services.catalog, model, measured, now_us())
 
 
 def _declared(services: Services, model: str) -> ModelSpec:

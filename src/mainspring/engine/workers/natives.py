@@ -231,7 +231,8 @@ class _AfterImport(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname not in _TABLE:
             return None
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+        others = (finder.find_spec(fullname, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next((found for found in others if found is not None), None)
         loader = None if spec is None else spec.loader
         if loader is None:
             return None

@@ -5,7 +5,7 @@ The convenient way, ``pa.array`` of a NumPy array, imports pandas where it is in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mainspring.lazy import lazy
@@ -70,7 +70,13 @@ def to_arrow(schema: LogSchema, records: Records, names: Mapping[int, str]) -> p
 def _roles(flags: NDArray[np.uint16]) -> pa.Array:
     places = ((flags >> np.uint16(1)) & np.uint16(3)).astype(np.int32)
     names = sorted(ROLES, key=lambda name: ROLES[name])
-    return pa.DictionaryArray.from_arrays(_plain(places, pa.int32()), pa.array(names, pa.string())).dictionary_decode()
+    return pa.DictionaryArray.from_arrays(_plain(places, pa.int32()), _texts(names)).dictionary_decode()
+
+
+def _texts(texts: Sequence[str]) -> pa.Array:
+    encoded = [text.encode() for text in texts]
+    offsets = np.concatenate(([0], np.cumsum([len(text) for text in encoded]))).astype(np.int32)
+    return pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
 
 
 def _ids(ids: NDArray[np.void]) -> pa.Array:
@@ -99,4 +105,4 @@ def _categories(codes: NDArray[np.uint64], null: NDArray[np.bool_], names: Mappi
     distinct, places = np.unique(codes, return_inverse=True)
     words = [names.get(code, f"#{code:016x}") for code in distinct.tolist()]
     indices = _plain(places.astype(np.int32), pa.int32(), null)
-    return pa.DictionaryArray.from_arrays(indices, pa.array(words, pa.string())).dictionary_decode()
+    return pa.DictionaryArray.from_arrays(indices, _texts(words)).dictionary_decode()
