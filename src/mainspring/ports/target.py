@@ -218,7 +218,7 @@ class Cost(msgspec.Struct, frozen=True):
     currency: str = ""
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, tag_field="made_by", tag="mainspring deploy plan"):
     """What an apply would do; it can be kept in a file.
 
     Attributes:
