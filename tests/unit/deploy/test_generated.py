@@ -1,4 +1,4 @@
-"""What Mainspring writes into a project is no part of the app: neither its next image nor that one's digest knows it."""
+"""What Mainspring writes into a project is no part of the app: neither its image nor its digest knows it."""
 
 from __future__ import annotations
 
