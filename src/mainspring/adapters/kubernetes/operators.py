@@ -49,7 +49,7 @@ def scaled_object(
     settings: KubernetesSettings,
     namespace: str,
 ) -> Object:
-    """A ScaledObject by the requests under way, by what waits, and by CPU; quick up, slow down, and to none where something wakes it.
+    """A ScaledObject by requests under way, what waits and CPU; quick up, slow down, to none where something wakes it.
 
     While none runs there are no requests under way to be seen: what wakes it is asked of whatever stands before it.
     """
