@@ -147,8 +147,8 @@ def _way(
 
 def _held(workload: Workload) -> str:
     """What it is held to, in words."""
-    cores = f" and {workload.cpu:g} cores" if workload.cpu else ""
-    return f"{workload.memory / 2**20:.0f} MiB{cores}"
+    cores = f" and {workload.cpu:g} CPU" if workload.cpu else ""
+    return f"at most {workload.memory / 2**20:.0f} MiB{cores}"
 
 
 def _variables(workload: Workload, wanted: _Wanted) -> dict[str, str]:
