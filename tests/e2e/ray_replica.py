@@ -12,7 +12,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from mainspring.adapters.ray.application import Replica
+from mainspring.adapters.ray.application import Replica, server
 from mainspring.errors import MainspringError
 
 
@@ -42,10 +42,17 @@ async def asked(replica: Replica, method: str, path: str, body: bytes = b"") -> 
     return sent[0]["status"], headers.get("content-type", ""), text
 
 
-async def main(row: str) -> None:
-    replica = Replica()
-    await replica.reconfigure({"start_s": 390})
+async def started() -> Replica:
+    """As Ray Serve starts one: it waits for `reconfigure` only where there is a user_config, and asks at once."""
+    replica, settings = Replica(), server._bound_deployment.user_config
+    if settings is not None:
+        await replica.reconfigure({**settings, "start_s": 390})
     await replica.check_health()
+    return replica
+
+
+async def main(row: str) -> None:
+    replica = await started()
     found: dict[str, Any] = {
         "answer": await asked(replica, "POST", "/endpoint/returns?features=true", row.encode()),
         "absent": (await asked(replica, "GET", "/nothing/here%20at%20all"))[0],

@@ -283,7 +283,8 @@ def _costs(cost: Cost) -> list[str]:
 
 def _amounts(amounts: Mapping[str, float]) -> str:
     units = {"pods": "pods", "cpu": "cores", "memory_gib": "GiB", "gpu": "GPUs"}
-    return ", ".join(f"{amounts[name]:g} {unit}" for name, unit in units.items() if name in amounts) or "nothing"
+    counted = {name: unit.removesuffix("s") if amounts.get(name) == 1 else unit for name, unit in units.items()}
+    return ", ".join(f"{amounts[name]:g} {unit}" for name, unit in counted.items() if name in amounts) or "nothing"
 
 
 def _change(change: Change) -> list[str]:

@@ -11,7 +11,7 @@ from mainspring.cli.output import emit, lines, tell
 from mainspring.deploy.image.build import Image, base_registry, build, epoch_of, image_store
 from mainspring.deploy.image.eject import eject
 from mainspring.deploy.image.manifest import VARIANTS
-from mainspring.deploy.image.reference import Reference, reference_of
+from mainspring.deploy.image.reference import Reference, reference_of, refuse_tags
 from mainspring.deploy.image.registry import Registry
 from mainspring.deploy.image.sbom import MEDIA_TYPE
 from mainspring.deploy.image.transport import Sent, attach, push, write_layout
@@ -37,6 +37,7 @@ def build_image(
     `to_folder` gets the bills of materials, too: ``image.cdx.json``. `platforms` are those of this image,
     instead of those of the settings.
     """
+    refuse_tags(tags)
     services = open_services(project, profile, {"image.platforms": list(platforms) or None})
     settings, started = services.settings, time.monotonic()
     try:

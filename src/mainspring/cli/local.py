@@ -25,13 +25,27 @@ from mainspring.deploy.image.reference import Reference, reference_of
 from mainspring.deploy.image.registry import Registry
 from mainspring.deploy.image.transport import pulled
 from mainspring.deploy.local.image import Unpacked, linked, python_of, rootfs, unpacked
+from mainspring.deploy.local.left import PROCESS, end_left, noted
 from mainspring.deploy.local.replica import Replica, Stopped, answers_at
-from mainspring.deploy.local.running import Contained, Plain, Way, bundle_config, name_of, program, why_no_container
+from mainspring.deploy.local.running import (
+    Contained,
+    Plain,
+    Way,
+    bundle_config,
+    name_of,
+    program,
+    why_no_container,
+    why_no_limits,
+)
 from mainspring.deploy.shipping import app_name, release_at, secret_values
 from mainspring.errors import RefusedError
 from mainspring.ports.target import Release, Workload
 
 __all__ = ["run_local"]
+
+
+_NOTES = "local"
+"""Where in the state of a project it is noted who runs a replica here."""
 
 
 class _Wanted(msgspec.Struct, frozen=True):
@@ -67,6 +81,7 @@ def run_local(
     flags = {} if image is not None else {"image.platforms": [f"linux/{_architecture()}"]}
     services = open_services(project, profile, flags)
     try:
+        end_left(services.state / _NOTES, tell)
         deployment = services.target(target)
         manifest, registry, release = _image(services, image)
         found = unpacked(manifest, registry, image_store(services))
@@ -105,21 +120,35 @@ def _way(
     """How it is run, ready to be started, and in words."""
     values = {name: secrets.token_urlsafe(24) for name in workload.secrets} | secret_values(services)
     lacking = "--process" if wanted.process else why_no_container()
-    with tempfile.TemporaryDirectory(prefix="mainspring-local-") as place:
-        folder = Path(place)
+    name = name_of(app)
+    with (
+        tempfile.TemporaryDirectory(prefix="mainspring-local-") as place,
+        noted(services.state / _NOTES, name, folder := Path(place), container=not lacking),
+    ):
         files = _secret_files(folder, workload, values, owner=0 if lacking else workload.user)
         variables = _variables(workload, wanted)
         if lacking:
             _of_this_python(image)
             root, scratch = linked(image, folder / "root"), folder / "tmp"
             scratch.mkdir()
-            yield Plain.of(image, workload, variables, root, scratch, files), f"as a process, not contained: {lacking}"
+            way = Plain.of(image, workload, variables, root, scratch, files, folder / PROCESS)
+            yield way, f"as a process, not contained, memory and CPU not limited: {lacking}"
             return
+        unlimited = why_no_limits()
         under = rootfs(image, base, image_store(services), program("umoci") or "umoci")
-        config = bundle_config(json.loads((under / "config.json").read_bytes()), image, workload, variables, files)
+        config = bundle_config(
+            json.loads((under / "config.json").read_bytes()), image, workload, variables, files, limited=not unlimited
+        )
         config["root"]["path"] = str(under / "rootfs")
         (folder / "config.json").write_text(json.dumps(config), "utf-8")
-        yield Contained(name_of(app), folder), f"under runc, user {workload.user}, read-only but /tmp"
+        held = f"memory and CPU not limited: {unlimited}" if unlimited else _held(workload)
+        yield Contained(name, folder), f"under runc, user {workload.user}, read-only but /tmp, {held}"
+
+
+def _held(workload: Workload) -> str:
+    """What it is held to, in words."""
+    cores = f" and {workload.cpu:g} CPU" if workload.cpu else ""
+    return f"at most {workload.memory / 2**20:.0f} MiB{cores}"
 
 
 def _variables(workload: Workload, wanted: _Wanted) -> dict[str, str]:

@@ -218,7 +218,7 @@ class Cost(msgspec.Struct, frozen=True):
     currency: str = ""
 
 
-class Plan(msgspec.Struct, frozen=True):
+class Plan(msgspec.Struct, frozen=True, tag_field="made_by", tag="mainspring deploy plan"):
     """What an apply would do; it can be kept in a file.
 
     Attributes:
@@ -315,6 +315,7 @@ class Workload(msgspec.Struct, frozen=True):
         user: its uid and gid.
         memory: the most bytes of it.
         scratch: the most bytes of ``/tmp``, all that it may write to.
+        cpu: the most cores of it; 0 is no limit.
     """
 
     arguments: tuple[str, ...]
@@ -329,6 +330,7 @@ class Workload(msgspec.Struct, frozen=True):
     user: int
     memory: int
     scratch: int
+    cpu: float = 0.0
 
 
 class Observed(Protocol):

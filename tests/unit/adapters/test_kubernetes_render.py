@@ -469,6 +469,17 @@ def test_keda_scales_in_the_place_of_the_autoscaler_and_down_to_none_only_when_s
     assert [one["type"] for one in spec["triggers"]] == ["cpu"]
 
 
+def test_keda_scales_by_the_age_of_what_waits_longest_and_that_is_no_average() -> None:
+    queued = KedaSettings("http://p:9090", oldest='max(queue_oldest_seconds{queue="shop"})', oldest_s=20)
+    spec = of(objects(msgspec.structs.replace(OPERATED, keda=queued)), "ScaledObject")["spec"]
+    first, second, third = spec["triggers"]
+    assert first["metricType"] == "Value", "of ten replicas an average would take an age for a tenth of it"
+    assert (first["metadata"]["query"], first["metadata"]["threshold"]) == (queued.oldest, "20")
+    assert "metricType" not in second
+    assert third["type"] == "cpu"
+    assert "idleReplicaCount" not in spec, "others may ask, too"
+
+
 def test_two_things_of_one_name_are_refused() -> None:
     jobs = (Job("a-b", "0 3 * * *", "UTC", ("run", "step/a-b")), Job("a_b", "0 4 * * *", "UTC", ("run", "step/a_b")))
     revision = Revision(msgspec.structs.replace(APP, jobs=jobs), RELEASE)

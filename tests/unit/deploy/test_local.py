@@ -186,6 +186,7 @@ def test_a_target_s_pod_is_what_is_run(kserve: bool) -> None:
     assert (found.startup.every_s, found.startup.failures) == (2, 150)
     assert (found.user, found.memory, found.scratch) == (10001, 2 << 30, 500_000_000)
     assert found.grace_s == 60
+    assert found.cpu == 1.0, "twice what is requested"
 
 
 def test_what_ray_serves_is_no_process() -> None:

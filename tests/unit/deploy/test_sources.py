@@ -26,7 +26,7 @@ from mainspring.deploy.image.blobs import BlobStore
 from mainspring.deploy.image.entries import archive
 from mainspring.deploy.image.files import app_files, left_out, refuse_secrets
 from mainspring.deploy.image.lock import Pin, Platform, read_lock
-from mainspring.deploy.image.reference import reference_of
+from mainspring.deploy.image.reference import reference_of, refuse_tags
 from mainspring.deploy.image.wheels import DEPS, Wheel, compiled, deps_entries
 from mainspring.deploy.release import FILE, Release, plant, release_of
 from mainspring.errors import MainspringError
@@ -132,6 +132,14 @@ def test_references(text: str, host: str, name: str, tag: str, digest: str) -> N
     assert found.scheme == ("http" if host.startswith(("127.", "localhost")) else "https")
     assert reference_of("python:3.11").name == "library/python"
     assert reference_of("team/app").name == "team/app"
+
+
+@pytest.mark.parametrize("tag", ["", "-1", ".a", "a b", "a:b", "ä", "x" * 129, "a@sha256:1"])
+def test_what_is_no_tag_is_told_before_anything_is_built(tag: str) -> None:
+    refuse_tags(["1.4.0", "_a-B", "x" * 128])
+    with pytest.raises(MainspringError) as caught:
+        refuse_tags(["1.4.0", tag])
+    assert (caught.value.code, caught.value.exit_status) == ("MS-8300", 2)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,8 @@ __all__ = ["chart", "kustomization", "manifests", "spelled"]
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 _WORDS = frozenset(["y", "n", "yes", "no", "on", "off", "true", "false", "null", "nan", "inf", "infinity"])
 _CHART_VERSION = "0.1.0"
+_ABOUT = b"# Written by mainspring build, which writes it again from what is declared.\n"
+"""By this a file is known, also where it lies in a project that becomes an image."""
 _HOLE = "\x01{}\x01"
 """What stands for an expression of Helm's until the objects are text: no value can hold it."""
 
@@ -58,7 +60,7 @@ def spelled(items: Sequence[Object]) -> str:
 
 def manifests(items: Sequence[Object]) -> dict[str, bytes]:
     """One file, in the order in which the objects are applied."""
-    return {"manifests.yaml": spelled(items).encode()}
+    return _headed({"manifests.yaml": spelled(items).encode()})
 
 
 def kustomization(items: Sequence[Object], release: Release) -> dict[str, bytes]:
@@ -71,7 +73,7 @@ def kustomization(items: Sequence[Object], release: Release) -> dict[str, bytes]
         "resources": list(files),
         "images": [{"name": name, "digest": digest}],
     }
-    return {"kustomization.yaml": spelled([base]).encode(), **files}
+    return _headed({"kustomization.yaml": spelled([base]).encode(), **files})
 
 
 def chart(app: str, items: Sequence[Object], release: Release) -> dict[str, bytes]:
@@ -97,7 +99,11 @@ def chart(app: str, items: Sequence[Object], release: Release) -> dict[str, byte
         "kubeVersion": ">=1.29.0-0",
     }
     head = {"Chart.yaml": spelled([about]).encode(), "values.yaml": spelled([values]).encode()}
-    return {**head, **files}
+    return _headed({**head, **files})
+
+
+def _headed(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {name: _ABOUT + data for name, data in files.items()}
 
 
 def _unhashed(item: Object) -> Object:

@@ -49,7 +49,7 @@ def scaled_object(
     settings: KubernetesSettings,
     namespace: str,
 ) -> Object:
-    """A ScaledObject by the requests under way and by CPU; quick up, slow down, and to none where something wakes it.
+    """A ScaledObject by requests under way, what waits and CPU; quick up, slow down, to none where something wakes it.
 
     While none runs there are no requests under way to be seen: what wakes it is asked of whatever stands before it.
     """
@@ -64,6 +64,9 @@ def scaled_object(
     if settings.inflight and settings.metrics:
         of_own = f'sum({INFLIGHT}{{namespace="{namespace}",service="{name}"}})'
         triggers.insert(0, asked(of_own, settings.inflight))
+    if keda.oldest:
+        # Not an average over the replicas, as amounts are: an age is the same however many there are.
+        triggers.insert(0, asked(keda.oldest, keda.oldest_s) | {"metricType": "Value"})
     if keda.wake:
         triggers.insert(0, asked(keda.wake, settings.inflight or 1))
     spec: Object = {

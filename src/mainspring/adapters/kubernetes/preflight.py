@@ -184,7 +184,7 @@ def _ray(image: ImageFacts, ray: RaySettings | None) -> list[Finding]:
     if ray is None or ray.image is not None or image.ray == ray.version:
         return []
     if not image.ray:
-        fix = "ask for ray[default,serve] in requirements.in, lock and build anew; or name targets.NAME.ray.image"
+        fix = "ask for mainspring[ray] in requirements.in, lock and build anew; or name targets.NAME.ray.image"
         return [Finding("error", "the image has no Ray, and KubeRay is to start it", fix)]
     what = f"the image has Ray {image.ray}, and targets.NAME.ray.version is {ray.version}"
     return [Finding("error", what, f'ray.version = "{image.ray}"')]

@@ -105,12 +105,17 @@ class KedaSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         wake: what Prometheus is asked for to know that somebody asks while none runs, such as the Gateway's requests;
             with it none runs when it and the requests under way were 0 for `cooldown_s` seconds. What asks meanwhile
             must be held back by whatever stands before: a Service alone refuses it.
+        oldest: what Prometheus is asked for the age, in seconds, of the oldest message that waits to be put to the app,
+            such as that of a queue; by it the app is scaled, too, whoever takes from the queue.
+        oldest_s: seconds that such a message may wait: twice as old asks for twice the replicas.
         cooldown_s: seconds.
         poll_s: seconds between two looks.
     """
 
     prometheus: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s]+$")]
     wake: str = ""
+    oldest: str = ""
+    oldest_s: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 30
     cooldown_s: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 300
     poll_s: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 15
 

@@ -37,6 +37,7 @@ def workload_of(rendered: Rendered) -> Workload:
         user=int(pod["securityContext"]["runAsUser"]),
         memory=int(amount(container["resources"]["limits"]["memory"])),
         scratch=int(amount(volumes["tmp"]["emptyDir"]["sizeLimit"])),
+        cpu=float(amount(container["resources"]["limits"].get("cpu", 0))),
     )
 
 

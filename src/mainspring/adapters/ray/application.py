@@ -151,5 +151,8 @@ async def _pieces(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
             yield piece
 
 
-server = serve.deployment(name="server")(Replica).bind()
-"""What ``import_path`` names; how many replicas there are is the RayService's to say."""
+server = serve.deployment(name="server", user_config={"start_s": _START_S})(Replica).bind()
+"""What ``import_path`` names; how many replicas there are is the RayService's to say.
+
+Without a ``user_config`` Ray Serve would call no `reconfigure`, and give a replica up whose server is still starting.
+"""

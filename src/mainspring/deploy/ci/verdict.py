@@ -37,7 +37,7 @@ class Row(msgspec.Struct, frozen=True):
     high: float | None = None
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True, tag_field="made_by", tag="mainspring gate"):
     """What a gate found of a model.
 
     Attributes:

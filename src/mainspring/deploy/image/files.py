@@ -11,6 +11,7 @@ import msgspec
 
 from mainspring.config.settings import Settings
 from mainspring.deploy.image.entries import Entry, entry_of_file
+from mainspring.deploy.image.generated import is_output, is_output_folder
 from mainspring.errors import RefusedError, UsageError
 
 __all__ = ["SOURCE", "AppFile", "app_entries", "app_files", "left_out", "refuse_secrets"]
@@ -20,6 +21,7 @@ _NEVER = (
     "__pycache__", "*.pyc", "*.pyo", "node_modules", "*.egg-info", "*.part", "*.log",
     "*.pem", "*.key", "*.p12", "*.pfx", "*.kdbx", "id_rsa*", "id_ed25519*", "credentials*.json", "*.tfstate*",
     "Dockerfile", "compose.yaml", "image/models", "/verdicts/*.json", "/sbom/*.cdx.json",
+    "image.cdx.json", "image-[0-9]*.cdx.json",
 )  # fmt: skip
 """Besides everything hidden, virtual environments, secrets' files, and the data of sources and documents.
 
@@ -80,9 +82,9 @@ def _below(folder: Path, prefix: str, patterns: Sequence[str], project: Path) ->
         if entry.is_symlink():
             yield _link(Path(entry.path), name, project)
         elif entry.is_dir():
-            if not (Path(entry.path) / "pyvenv.cfg").exists():
+            if not (Path(entry.path) / "pyvenv.cfg").exists() and not is_output_folder(Path(entry.path)):
                 yield from _below(Path(entry.path), name + "/", patterns, project)
-        elif entry.is_file():
+        elif entry.is_file() and not is_output(Path(entry.path)):
             yield AppFile(Path(entry.path), name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 else:
     defaults = lazy("oras.defaults")
 
-__all__ = ["Reference", "reference_of"]
+__all__ = ["Reference", "reference_of", "refuse_tags"]
 
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
@@ -59,6 +60,23 @@ class Reference(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         tag, digest = self.tag and f":{self.tag}", self.digest and f"@{self.digest}"
         return f"{self.host}/{self.name}{tag}{digest}"
+
+
+def refuse_tags(tags: Iterable[str]) -> None:
+    """See to it that names may be tags, before anything is built for them.
+
+    Raises:
+        UsageError: MS-8300, one may not.
+    """
+    for tag in tags:
+        if not _TAG.fullmatch(tag):
+            raise UsageError(
+                f"{tag!r} is no tag",
+                code="MS-8300",
+                why="it has up to 128 letters, digits, dots, dashes and underscores, and begins with no dot or dash",
+                origin="--tag",
+                fix="mainspring build --image --tag 1.4.0",
+            )
 
 
 def reference_of(text: str, *, origin: str = "", tag: str = "latest") -> Reference:

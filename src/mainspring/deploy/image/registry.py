@@ -229,21 +229,21 @@ class Registry:
         """One request, with a new token when the one at hand is not taken; None when the connection broke.
 
         oras sends a body once and no more, so a request that it would repeat after a 401 is repeated here, with its
-        body opened anew.
+        body opened anew. Where a registry leads to another host it is not said who we are: the token is the registry's.
 
         Raises:
             ServiceError: MS-4081, the registry refuses.
         """
-        answer = None
+        answer, own = None, _origin(url) == _origin(self.at.root)
         for _ in range(3):
-            token = self._token
+            token = self._token if own else ""
             sent = {**headers, **({"Authorization": token} if token else {})}
             try:
                 answer = self._send(method, url, sent, data, stream)
             except (requests.ConnectionError, requests.Timeout) as error:
                 self._fault = str(unreachable(self.at, error).why)
                 return None
-            if answer.status_code not in (401, 403) or not self._authorised(answer, token):
+            if answer.status_code not in (401, 403) or not own or not self._authorised(answer, token):
                 break
         if answer is not None and answer.status_code in (401, 403):
             raise refused(self.at, answer, bool(getattr(self._auth, "_basic_auth", "")))
@@ -289,6 +289,12 @@ class Registry:
         said = "" if answer is None else answer.headers.get("Retry-After", "")
         seconds = float(said) if said.isdigit() else 0.5 * 2**tries * (1 + random.random() / 4)
         self._sleep(min(seconds, _LONGEST))
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    """Whom a URL asks."""
+    parts = urllib.parse.urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
 
 
 def _accept() -> dict[str, str]:

@@ -26,6 +26,8 @@ _BACK_OFF_S = (10.0, 300.0)
 _SOUND_S = 600.0
 """After so many seconds of life the waiting begins anew."""
 _LINES = 20
+_KILLED = 128 + signal.SIGKILL
+"""By this a container says that its process was ended by SIGKILL."""
 Ask = Callable[[Probe], bool]
 
 
@@ -244,4 +246,6 @@ class Replica:
 
 
 def _status(status: int) -> str:
+    if status == _KILLED:
+        return f"status {status}: it was killed, as what passes its limit of memory is"
     return signal.Signals(-status).name if status < 0 else f"status {status}"

@@ -17,13 +17,16 @@ from typing import Any, Protocol
 import msgspec
 
 from mainspring.deploy.local.image import Unpacked
+from mainspring.engine.workers.processes import Owner
 from mainspring.errors import RefusedError
 from mainspring.ports.target import Workload
 
-__all__ = ["Contained", "Plain", "Way", "bundle_config", "re_rooted", "why_no_container"]
+__all__ = ["Contained", "Plain", "Way", "bundle_config", "re_rooted", "why_no_container", "why_no_limits"]
 
 _KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH")
 """Of this machine's environment, what a plain process gets."""
+_PERIOD_US = 100_000
+"""Within so many microseconds a share of them is granted: a kubelet's period."""
 
 
 class Way(Protocol):
@@ -52,6 +55,22 @@ def why_no_container() -> str:
 def program(name: str) -> str | None:
     """A program's path, also of those that are root's."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+
+
+def why_no_limits(root: Path = Path("/sys/fs/cgroup")) -> str:
+    """Why containers cannot be held to memory and cores here; empty when they can.
+
+    Args:
+        root: where control groups are: of the second kind, or a folder for each controller of the first.
+    """
+    wanted = ("cpu", "memory")
+    unified = root / "cgroup.controllers"
+    there = unified.read_text("ascii").split() if unified.exists() else [one for one in wanted if (root / one).is_dir()]
+    lacking = [one for one in wanted if one not in there]
+    if lacking:
+        return f"this machine has no control group for {' and '.join(lacking)}"
+    places = [root] if unified.exists() else [root / one for one in wanted]
+    return "" if all(os.access(place, os.W_OK) for place in places) else "control groups are read-only here"
 
 
 class Contained(msgspec.Struct, frozen=True):
@@ -85,7 +104,13 @@ class Contained(msgspec.Struct, frozen=True):
 
 
 def bundle_config(
-    under: Mapping[str, Any], image: Unpacked, workload: Workload, variables: Mapping[str, str], files: Path
+    under: Mapping[str, Any],
+    image: Unpacked,
+    workload: Workload,
+    variables: Mapping[str, str],
+    files: Path,
+    *,
+    limited: bool = True,
 ) -> dict[str, Any]:
     """The OCI runtime's config of a replica. Pure.
 
@@ -95,6 +120,7 @@ def bundle_config(
         workload: what the target runs.
         variables: its environment besides what the image sets.
         files: the folder with its secrets.
+        limited: whether it is held to the target's memory and cores.
     """
     config: dict[str, Any] = json.loads(json.dumps(under))
     process, linux = config["process"], config["linux"]
@@ -106,6 +132,8 @@ def bundle_config(
     process["noNewPrivileges"] = True
     process["capabilities"] = {}
     config["root"]["readonly"] = True
+    if limited:
+        linux["resources"] = {**linux.get("resources", {}), **_limits(workload)}
     # The host's network: requests come in on loopback, without a bridge that this machine would have to have.
     linux["namespaces"] = [one for one in linux["namespaces"] if one["type"] != "network"]
     kept = [one for one in config["mounts"] if one["destination"] not in ("/tmp", "/etc/resolv.conf")]
@@ -122,6 +150,12 @@ def bundle_config(
     return config
 
 
+def _limits(workload: Workload) -> dict[str, Any]:
+    """What control groups hold it to, in the words of the OCI runtime's specification."""
+    cpu = {"period": _PERIOD_US, "quota": round(workload.cpu * _PERIOD_US)}
+    return {"memory": {"limit": workload.memory}, **({"cpu": cpu} if workload.cpu else {})}
+
+
 class Plain(msgspec.Struct, frozen=True):
     """A process of this machine's Python, in a folder that stands for the image's root.
 
@@ -129,15 +163,24 @@ class Plain(msgspec.Struct, frozen=True):
         command: with its arguments.
         environment: all of it.
         folder: where it starts.
+        noted: the file that is to say which process it is.
     """
 
     command: tuple[str, ...]
     environment: Mapping[str, str]
     folder: Path
+    noted: Path | None = None
 
     @classmethod
     def of(
-        cls, image: Unpacked, workload: Workload, variables: Mapping[str, str], root: Path, scratch: Path, files: Path
+        cls,
+        image: Unpacked,
+        workload: Workload,
+        variables: Mapping[str, str],
+        root: Path,
+        scratch: Path,
+        files: Path,
+        noted: Path | None = None,
     ) -> Plain:
         """The image's command with every path of the image led into these folders.
 
@@ -148,6 +191,7 @@ class Plain(msgspec.Struct, frozen=True):
             root: the folder with the image's ``app``.
             scratch: what stands for ``/tmp``.
             files: the folder with its secrets.
+            noted: the file that is to say which process it is.
 
         Raises:
             RefusedError: MS-5161, the image runs something else than our server.
@@ -167,14 +211,17 @@ class Plain(msgspec.Struct, frozen=True):
         environment = {**named, **here, "TMPDIR": str(scratch)}
         python = str(getattr(sys, "_base_executable", "") or sys.executable)
         folder = Path(re_rooted(str(image.run.get("WorkingDir") or "/app/src"), places))
-        return cls((python, "-s", *entry[1:], *workload.arguments), environment, folder)
+        return cls((python, "-s", *entry[1:], *workload.arguments), environment, folder, noted)
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it; its logs come by ``stdout``."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             self.command, cwd=self.folder, env=dict(self.environment), stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, umask=0o077,
         )  # fmt: skip
+        if self.noted is not None:
+            self.noted.write_text(str(Owner.of(process.pid)), "ascii")
+        return process
 
     def signal(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         """Send it a signal; the last one goes to its children, too."""
