@@ -97,9 +97,13 @@ class Place:
 
 
 @pytest.fixture
-def place(server: ApiServer, request: pytest.FixtureRequest) -> Iterator[Callable[..., Place]]:
+def place(
+    server: ApiServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Place]]:
     made: list[Place] = []
     server.dressed.before = lambda method, path: None
+    monkeypatch.setattr("mainspring.deploy.rollout._POLL_S", 0.1)
+    monkeypatch.setattr("mainspring.deploy.rollout._SURE_S", 1.0)  # no pull that failed here succeeds later
 
     def make(**settings: Any) -> Place:
         name = request.node.name.partition("[")[0].replace("_", "-")[5:50].strip("-")
@@ -172,6 +176,7 @@ def test_the_autoscaler_keeps_its_replicas(place: Callable[..., Place]) -> None:
         time.sleep(0.2)
     scale = at.get(f"{deployment}/scale")
     scale["spec"]["replicas"] = 4
+    del scale["metadata"]["resourceVersion"]  # whatever its controllers have written meanwhile
     at.server.ask("PUT", f"{at.path(deployment)}/scale", scale)
     assert at.rollout.plan(revision(1), None).changes == ()
     at.apply(revision(2))
