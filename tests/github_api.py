@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def github_api() -> Iterator[GitHubApi]:
     server = GitHubApi()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield server

@@ -9,7 +9,6 @@ import importlib.metadata
 import json
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from registry import program
-from tool_env import KEPT
+from tool_env import KEPT, tool_env
 
 ROOT = Path(__file__).parent.parent
 PROFILE = """
@@ -28,6 +27,13 @@ tables.adapter = "delta"
 online.adapter = "lmdb"
 """
 """A profile in which one container has all it needs."""
+
+
+def done(*words: str | Path, cwd: Path | None = None) -> str:
+    """What a program says that does what it shall."""
+    ran = subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=240, check=False)
+    assert ran.returncode == 0, (words, ran.stdout, ran.stderr)
+    return ran.stdout
 
 
 def rootfs() -> Path:
@@ -42,8 +48,7 @@ def rootfs() -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.exists():
             part = place.with_suffix(".part.tar")
-            done = subprocess.run([program("mmdebstrap"), *words, part], capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr
+            done(program("mmdebstrap"), *words, part)
             part.rename(place)
     return place
 
@@ -51,29 +56,24 @@ def rootfs() -> Path:
 def layout_of(tar: Path, folder: Path) -> Path:
     """An OCI layout with that one layer, as the base's maker would have it; made by umoci."""
     umoci = program("umoci")
-    for words in (
-        ["init", "--layout", folder],
-        ["new", "--image", f"{folder}:base"],
-        ["raw", "add-layer", "--image", f"{folder}:base", tar],
-        ["config", "--image", f"{folder}:base", "--config.env", "PATH=/usr/bin:/bin", "--config.cmd", "python3"],
-    ):
-        done = subprocess.run([umoci, *words], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    done(umoci, "init", "--layout", folder)
+    done(umoci, "new", "--image", f"{folder}:base")
+    done(umoci, "raw", "add-layer", "--image", f"{folder}:base", tar)
+    environment = ["--config.env", "PATH=/usr/bin:/bin", "--config.cmd", "python3"]
+    done(umoci, "config", "--image", f"{folder}:base", *environment)
     return folder
 
 
 def push_base(layout: Path, reference: str) -> None:
-    """Push it as people push bases: with skopeo."""
-    command = [program("skopeo"), "copy", "--dest-tls-verify=false", f"oci:{layout}:base", f"docker://{reference}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    """Push it as people push bases: with skopeo, which need not have a policy of what it trusts."""
+    copy = [program("skopeo"), "--insecure-policy", "copy", "--dest-tls-verify=false"]
+    done(*copy, f"oci:{layout}:base", f"docker://{reference}")
 
 
 def own_wheel(folder: Path) -> Path:
     """A wheel of this checkout, as a release would have it."""
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    hatchling = tool_env("hatchling", "hatchling==1.33.0") / "hatchling"
+    done(hatchling, "build", "-t", "wheel", "-d", folder, cwd=ROOT)
     return next(folder.glob("mainspring-*.whl"))
 
 
@@ -127,10 +127,9 @@ def ship(project: Path, wheel: Path, base: str, *extras: str) -> None:
 def unpack(reference: str, folder: Path) -> Path:
     """A bundle for runc from an image in a registry on loopback: pulled by skopeo, unpacked by umoci."""
     layout = folder / "pulled"
-    command = [program("skopeo"), "copy", "--src-tls-verify=false", f"docker://{reference}", f"oci:{layout}:it"]
-    for words in (command, [program("umoci"), "unpack", "--image", f"{layout}:it", folder / "bundle"]):
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    copy = [program("skopeo"), "--insecure-policy", "copy", "--src-tls-verify=false"]
+    done(*copy, f"docker://{reference}", f"oci:{layout}:it")
+    done(program("umoci"), "unpack", "--image", f"{layout}:it", folder / "bundle")
     return folder / "bundle"
 
 
@@ -175,17 +174,17 @@ class Container:
             )
 
     def signal(self, name: str) -> None:
-        subprocess.run([program("runc"), "kill", self.name, name], check=True, capture_output=True)
+        done(program("runc"), "kill", self.name, name)
 
     def inside(self, *command: str) -> str:
-        done = subprocess.run(
-            [program("runc"), "exec", self.name, *command], capture_output=True, text=True, check=False
-        )
-        return done.stdout + done.stderr
+        words = [program("runc"), "exec", self.name, *command]
+        ran = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+        return ran.stdout + ran.stderr
 
     def told(self) -> str:
         return self.log.read_text("utf-8") + self.errors.read_text("utf-8")
 
     def remove(self) -> None:
-        subprocess.run([program("runc"), "delete", "--force", self.name], check=False, capture_output=True)
+        words = [program("runc"), "delete", "--force", self.name]
+        subprocess.run(words, check=False, capture_output=True, timeout=60)
         self.process.wait(30)

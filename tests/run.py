@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from thoroughly import LONGEST_S
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
@@ -34,6 +36,8 @@ def main(arguments: list[str]) -> int:
     # A file's tests stay together, as they share what they have started; one worker more than cores, as some wait. In
     # the order of their folders the short ones come last, so that no worker is left alone with a long one.
     workers = ["-n", str(min((os.cpu_count() or 1) + 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder"]
+    # What conftest's limit cannot interrupt, a call into C that hangs, ends that worker, which says where it was.
+    workers += ["-o", f"faulthandler_timeout={2 * LONGEST_S}"]
     status = subprocess.call([*pytest, *workers, "--durations=20"], cwd=ROOT)
     if failed:
         print(f"failed before the tests: {', '.join(failed)}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -96,11 +97,19 @@ def serve(project: Path, verb: str = "dev", *words: str) -> Served:
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template project, built once; tests that change it copy it."""
-    folder = tmp_path_factory.mktemp("projects")
-    mainspring("new", "shop", cwd=folder)
-    mainspring("apply", cwd=folder / "shop")
-    return folder / "shop"
+    """The template project, built once for all test processes; each has a copy, and tests that change it copy that."""
+    own, at = tmp_path_factory.mktemp("projects") / "shop", tmp_path_factory.getbasetemp()
+    made = (at.parent if "PYTEST_XDIST_WORKER" in os.environ else at) / "built"
+    with open(f"{made}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (made / "ready").exists():
+            shutil.rmtree(made, ignore_errors=True)  # by one that did not come to its end
+            made.mkdir()
+            mainspring("new", "shop", cwd=made)
+            mainspring("apply", cwd=made / "shop")
+            (made / "ready").touch()
+    shutil.copytree(made / "shop", own)
+    return own
 
 
 @pytest.fixture(scope="session")

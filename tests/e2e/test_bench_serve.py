@@ -93,8 +93,7 @@ def test_ctrl_c_leaves_no_server_behind(project: Path) -> None:
         cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stderr is not None
-    while "at once" not in process.stderr.readline():
-        pass
+    assert any("at once" in line for line in process.stderr)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)

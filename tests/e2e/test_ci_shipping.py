@@ -22,7 +22,7 @@ import yaml
 
 import cluster_kit
 import image_kit
-from ci_kit import Bench, act, generated, jenkins
+from ci_kit import Bench, act, generated, git, jenkins
 from cluster_kit import ApiServer, api_server
 from e2e.conftest import mainspring
 from mainspring.deploy.ci.verdict import read_verdict
@@ -88,7 +88,7 @@ def shipping(tmp_path_factory: pytest.TempPathFactory, cluster: ApiServer | None
         settings = root / "mainspring.toml"
         settings.write_text(settings.read_text().replace("[image]\n", f'[image]\nrepository = "{host}/team/shop"\n'))
         bench = generated(root, TARGET + CI)
-        bench.timeout = 550
+        bench.timeout = 400
         bench.env = {"MAINSPRING_STATE_FOLDER": str(place / "state"), "DOCKER_CONFIG": str(place / "none")}
         bench.real = list(REALLY)
         if cluster is not None:
@@ -101,7 +101,7 @@ def run(bench: Bench, *words: str) -> str:
     """What a person does beforehand: the first version, promoted, pushed and deployed."""
     done = subprocess.run(
         [sys.executable, "-m", "mainspring", *words],
-        cwd=bench.root, capture_output=True, text=True, timeout=500, check=False, env={**os.environ, **bench.env},
+        cwd=bench.root, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **bench.env},
     )  # fmt: skip
     assert done.returncode == 0, (words, done.stdout, done.stderr)
     return done.stdout
@@ -120,7 +120,7 @@ def running(shipping: Shipping) -> Shipping:
 def in_the_registry(host_and_name: str) -> set[str]:
     done = subprocess.run(
         [program("skopeo"), "inspect", "--tls-verify=false", f"docker://{host_and_name}"],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return {json.loads(done.stdout)["Digest"]}
@@ -144,10 +144,7 @@ def changed(bench: Bench, text: str) -> Iterator[None]:
     """Somebody has changed the app, and committed it."""
     path = bench.root / "shop.py"
     path.write_text(path.read_text() + text)
-    subprocess.run(
-        ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "-qam", "Change"],
-        cwd=bench.root, check=True,
-    )  # fmt: skip
+    git(bench.root, "commit", "-qam", "Change")
     yield
 
 

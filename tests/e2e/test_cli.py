@@ -313,7 +313,7 @@ def test_ctrl_c_leaves_nothing_half_written(built: Path, tmp_path: Path) -> None
     )
     deadline = time.monotonic() + 120
     while not list(project.rglob("begun")):
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, process.communicate(timeout=60)
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)

@@ -33,7 +33,7 @@ def test_the_page_has_ten() -> None:
 def run(folder: Path, words: list[str], status: int, **more: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", *words],
-        cwd=folder, capture_output=True, text=True, timeout=900, check=False, env={**os.environ, **more},
+        cwd=folder, capture_output=True, text=True, timeout=240, check=False, env={**os.environ, **more},
     )  # fmt: skip
     assert done.returncode == status, (words, done.returncode, done.stdout, done.stderr)
     return done.stdout + done.stderr

@@ -130,7 +130,7 @@ def test_a_dead_drivers_workers_die_with_it(tmp_path):
     assert workers
     everybody = [*children(process.pid), *workers]
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+    process.communicate(timeout=60)
     for _ in range(300):
         if not any(alive(pid) for pid in everybody):
             return

@@ -473,7 +473,8 @@ def test_a_thing_that_says_it_failed_may_be_tried_again(services, tmp_path):
 
 def git(folder, *words):
     identity = ["-c", "user.name=test", "-c", "user.email=test@example.org", "-c", "init.defaultBranch=main"]
-    return subprocess.run(["git", *identity, *words], cwd=folder, check=True, capture_output=True, text=True).stdout
+    command = ["git", *identity, *words]
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 def test_a_run_records_commit_changes_lock_and_machine(services, tmp_path):

@@ -1,6 +1,6 @@
 """Kill -9 of driver, zygote or worker, anywhere in the demo's own pipeline on real flights; the same command goes on.
 
-MAINSPRING_TEST_KILLS raises the number of kills; MAINSPRING_TEST_SEED repeats the choices.
+MAINSPRING_THOROUGH or MAINSPRING_TEST_KILLS raise the number of kills; MAINSPRING_TEST_SEED repeats the choices.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ import pytest
 
 from mainspring.choose.services import Services
 from mainspring.engine.workers.processes import children
+from thoroughly import rounds
 
 FLIGHTS = Path(__file__).resolve().parents[2] / "examples" / "flights"
-KILLS = int(os.environ.get("MAINSPRING_TEST_KILLS", "10"))
+VICTIMS = ("driver", "driver", "zygote", "worker", "worker")
+KILLS = int(os.environ.get("MAINSPRING_TEST_KILLS") or rounds(len(VICTIMS), 10 * len(VICTIMS)))
 SEED = int(os.environ.get("MAINSPRING_TEST_SEED", "1"))
 UNTIL = datetime(2013, 1, 15, tzinfo=UTC)
-KILLS_OF_A_CASE = 10
+LATEST_S = 3.0
 TELL_WHAT_THEY_DID = ("online/", "version/")
 """Steps whose results name the version they made, or count what was left to write."""
 
@@ -90,14 +93,26 @@ def kept(folder: Path) -> dict[str, object]:
     return found
 
 
-def disturb(folder: Path, random_: random.Random) -> str:
-    """One run of which something is killed after a while; what it was, or nothing when it had finished before."""
-    process = start(folder)
-    choice = random_.choice(("driver", "driver", "zygote", "worker"))
-    time.sleep(random_.uniform(0.2, 3.0))
+def plan(random_: random.Random) -> Iterator[tuple[str, float]]:
+    """What to kill and when, without end: each five times every victim, and moments of every fifth of the time."""
+    while True:
+        moments = [(fifth + random_.random()) / len(VICTIMS) * LATEST_S for fifth in range(len(VICTIMS))]
+        yield from zip(random_.sample(VICTIMS, len(VICTIMS)), random_.sample(moments, len(moments)), strict=True)
+
+
+def there(process: subprocess.Popen[str], victim: str) -> list[int]:
     zygotes = children(process.pid)
     workers = [pid for zygote in zygotes for pid in children(zygote)]
-    found = {"driver": [process.pid], "zygote": zygotes, "worker": workers}[choice]
+    return {"driver": [process.pid], "zygote": zygotes, "worker": workers}[victim]
+
+
+def disturb(folder: Path, victim: str, moment: float, random_: random.Random) -> str:
+    """One run of which something is killed after a while; what it was, or nothing when it had finished before."""
+    process = start(folder)
+    time.sleep(moment)
+    found: list[int] = []
+    while process.poll() is None and not found:  # the next one, when there is none just then
+        found = there(process, victim)
     hit = bool(found) and process.poll() is None
     if hit:
         try:
@@ -105,7 +120,7 @@ def disturb(folder: Path, random_: random.Random) -> str:
         except ProcessLookupError:
             hit = False
     finish(process)
-    return choice if hit else ""
+    return victim if hit else ""
 
 
 def check(folder: Path, expected: dict[str, str], seen: dict[str, object]) -> None:
@@ -118,7 +133,7 @@ def check(folder: Path, expected: dict[str, str], seen: dict[str, object]) -> No
         runs = services.catalog.runs(limit=1000)
         rows = [row for run in runs for row in services.catalog.steps(run.id)]
         finished = Counter((row.name, row.cache_key) for row in rows if row.status == "ok")
-        assert {key: count for key, count in finished.items() if count > 1} == {}
+        assert [row for row in rows if row.status == "ok" and finished[row.name, row.cache_key] > 1] == []
         assert not [row for row in rows if row.status == "running"]
         assert not [run for run in runs if run.status == "running"]
     finally:
@@ -135,11 +150,12 @@ def test_any_kill_leaves_a_pipeline_that_the_same_command_finishes(source: Path,
     assert seen["online"]
     random_ = random.Random(SEED)
     killed: Counter[str] = Counter()
-    case = 0
-    while killed.total() < KILLS:
+    planned, case = plan(random_), 0
+    while killed.total() < KILLS or set(killed) != set(VICTIMS):
         case += 1
         folder = new_project(tmp_path / f"case{case}", source)
-        trail = [disturb(folder, random_) for _ in range(random_.randint(1, KILLS_OF_A_CASE))]
+        kills = len(VICTIMS) if case == 1 else random_.randint(1, 2 * len(VICTIMS))
+        trail = [disturb(folder, *next(planned), random_) for _ in range(kills)]
         killed.update(filter(None, trail))
         try:
             check(folder, expected, seen)
@@ -148,4 +164,3 @@ def test_any_kill_leaves_a_pipeline_that_the_same_command_finishes(source: Path,
             raise
         shutil.rmtree(folder)
     print(f"{killed.total()} kills in {case} projects: {dict(killed)}")
-    assert {"driver", "worker"} <= set(killed)

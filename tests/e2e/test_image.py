@@ -92,7 +92,7 @@ def mainspring(
     """Run the command line as a user would; a first build fetches and compiles all that is locked."""
     done = subprocess.run(
         [sys.executable, "-m", "mainspring", *words],
-        cwd=cwd, capture_output=True, text=True, timeout=900, check=False, env={**os.environ, **(env or {})},
+        cwd=cwd, capture_output=True, text=True, timeout=300, check=False, env={**os.environ, **(env or {})},
     )  # fmt: skip
     if status is not None:
         assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
@@ -240,7 +240,7 @@ def test_another_place_time_and_user_build_the_same_digest(cloud: Cloud, shop: P
     script = "import os, sys; os.umask(0o077); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     done = subprocess.run(
         [sys.executable, "-c", script, "-m", "mainspring", "build", "--image", "--json"],
-        cwd=other, capture_output=True, text=True, check=False,
+        cwd=other, capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, **cloud.env("other/shop"), "PYTHONHASHSEED": "5", "TZ": "Asia/Tokyo", "HOME": "/nowhere"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -284,7 +284,7 @@ def test_what_is_ejected_passes_hadolint(cloud: Cloud, shop: Path, tmp_path: Pat
     assert "Dockerfile" in told["written"]
     done = subprocess.run(
         [shutil.which("hadolint") or Path(sys.executable).parent / "hadolint", "--no-color", project / "Dockerfile"],
-        capture_output=True, text=True, check=False,
+        capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     text = (project / "Dockerfile").read_text()
@@ -400,6 +400,12 @@ def facts_of(port: int) -> dict[str, str]:
     raise AssertionError(f"nothing serves at {port}")
 
 
+def listed() -> str:
+    """The containers that runc knows."""
+    command = [program("runc"), "list", "-q"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+
+
 @contextlib.contextmanager
 def deployed_here(shop: Path, log: Path, *words: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A deployment to this machine, once it says that it is ready; what it says goes to a folder."""
@@ -446,8 +452,7 @@ def test_a_target_s_server_runs_here_under_its_contract(cloud: Cloud, shop: Path
     assert all("message" in json.loads(line) for line in out.splitlines()), "its logs are JSON lines on stdout"
     assert SECRET not in out + err
     assert uploads(cloud.folder / "registry") == before
-    listed = subprocess.run([program("runc"), "list", "-q"], capture_output=True, text=True, check=True).stdout
-    assert "mainspring-shop-" not in listed
+    assert "mainspring-shop-" not in listed()
     devices = [path for path in (shop / ".mainspring").rglob("*") if stat.S_IFMT(path.lstat().st_mode) in DEVICES]
     assert not devices, "who copies the project would read a /dev/zero for ever"
 
@@ -494,5 +499,4 @@ def test_what_does_not_come_up_here_is_told_with_its_last_words(
     assert "MS-5163" in failed.stderr
     assert "it ended with status 3" in failed.stderr
     assert "MS-3003" in failed.stdout
-    listed = subprocess.run([program("runc"), "list", "-q"], capture_output=True, text=True, check=True).stdout
-    assert "mainspring-shop-" not in listed
+    assert "mainspring-shop-" not in listed()

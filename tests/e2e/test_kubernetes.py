@@ -97,9 +97,13 @@ class Place:
 
 
 @pytest.fixture
-def place(server: ApiServer, request: pytest.FixtureRequest) -> Iterator[Callable[..., Place]]:
+def place(
+    server: ApiServer, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Place]]:
     made: list[Place] = []
     server.dressed.before = lambda method, path: None
+    monkeypatch.setattr("mainspring.deploy.rollout._POLL_S", 0.1)
+    monkeypatch.setattr("mainspring.deploy.rollout._SURE_S", 1.0)  # no pull that failed here succeeds later
 
     def make(**settings: Any) -> Place:
         name = request.node.name.partition("[")[0].replace("_", "-")[5:50].strip("-")
@@ -172,6 +176,7 @@ def test_the_autoscaler_keeps_its_replicas(place: Callable[..., Place]) -> None:
         time.sleep(0.2)
     scale = at.get(f"{deployment}/scale")
     scale["spec"]["replicas"] = 4
+    del scale["metadata"]["resourceVersion"]  # whatever its controllers have written meanwhile
     at.server.ask("PUT", f"{at.path(deployment)}/scale", scale)
     assert at.rollout.plan(revision(1), None).changes == ()
     at.apply(revision(2))
@@ -217,7 +222,10 @@ def test_a_moved_world_is_refused(place: Callable[..., Place]) -> None:
 def test_a_bad_image_leaves_the_old_one_serving_and_can_be_undone(place: Callable[..., Place]) -> None:
     at = place()
     at.apply(revision(1))
-    at.rollout.wait(60)
+    until = time.monotonic() + 60
+    while at.rollout.wait(60).parts[0].ready != 2:  # the autoscaler's least
+        assert time.monotonic() < until
+        time.sleep(0.1)
     at.apply(revision(2, "bad"))
     with pytest.raises(RefusedError) as refused:
         at.rollout.wait(60)
@@ -574,7 +582,7 @@ def kill_at(
         writes.append(path)
         if len(writes) == number:
             started[0].send_signal(signal.SIGKILL)
-            started[0].wait()
+            started[0].wait(60)
 
 
 def test_killed_outright_it_makes_way_when_its_lease_has_run_out(place: Callable[..., Place], tmp_path: Path) -> None:
@@ -620,7 +628,7 @@ def test_killed_outright_it_makes_way_when_its_lease_has_run_out(place: Callable
 def mainspring(folder: Path, *words: str, **more: str) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "mainspring", *words],
-        cwd=folder, capture_output=True, text=True, timeout=300, env={**os.environ, **more},
+        cwd=folder, capture_output=True, text=True, timeout=120, env={**os.environ, **more},
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 

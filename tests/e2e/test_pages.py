@@ -27,6 +27,10 @@ QUESTIONS = {
 }
 
 
+def apt(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=200, check=False)
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The package's smallest pages, so that embedding them takes seconds."""
@@ -34,11 +38,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     if shutil.which("apt-get") is None:
         pytest.skip("Debian packages come by apt-get")
     download = ["apt-get", "download", PACKAGE]
-    if subprocess.run(download, cwd=folder, capture_output=True, check=False).returncode:  # no lists yet
-        subprocess.run(["apt-get", "update", "-qq"], check=True, capture_output=True)
-        subprocess.run(download, cwd=folder, check=True, capture_output=True)
+    if apt(folder, *download).returncode:  # no lists yet
+        apt(folder, "apt-get", "update", "-qq")
+        if (done := apt(folder, *download)).returncode:
+            pytest.skip(f"apt-get download {PACKAGE}: {done.stderr.strip()}")
     (package,) = folder.glob("*.deb")
-    subprocess.run(["dpkg", "-x", package, folder / "there"], check=True)
+    apt(folder, "dpkg", "-x", str(package), "there").check_returncode()
     found = sorted((folder / "there").rglob("*.html"), key=lambda path: (path.stat().st_size, path.name))
     assert len(found) > 1_000
     return found[:PAGES]

@@ -162,7 +162,7 @@ def test_ctrl_c_leaves_nothing_half_written(project, tmp_path) -> None:
     )
     deadline = time.monotonic() + 60
     while not (tmp_path / "marker").exists():
-        assert running.poll() is None, running.communicate()
+        assert running.poll() is None, running.communicate(timeout=60)
         assert time.monotonic() < deadline
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
