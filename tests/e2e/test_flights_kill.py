@@ -28,7 +28,7 @@ from mainspring.engine.workers.processes import children
 from thoroughly import rounds
 
 FLIGHTS = Path(__file__).resolve().parents[2] / "examples" / "flights"
-VICTIMS = ("driver", "driver at work", "zygote", "worker", "worker")
+VICTIMS = ("driver", "driver at work", "driver at work", "zygote", "worker")
 KILLS = int(os.environ.get("MAINSPRING_TEST_KILLS") or rounds(len(VICTIMS), 10 * len(VICTIMS)))
 SEED = int(os.environ.get("MAINSPRING_TEST_SEED", "1"))
 UNTIL = datetime(2013, 1, 15, tzinfo=UTC)
