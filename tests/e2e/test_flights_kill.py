@@ -28,7 +28,7 @@ from mainspring.engine.workers.processes import children
 from thoroughly import rounds
 
 FLIGHTS = Path(__file__).resolve().parents[2] / "examples" / "flights"
-VICTIMS = ("driver", "driver", "zygote", "worker", "worker")
+VICTIMS = ("driver", "driver at work", "driver at work", "zygote", "worker")
 KILLS = int(os.environ.get("MAINSPRING_TEST_KILLS") or rounds(len(VICTIMS), 10 * len(VICTIMS)))
 SEED = int(os.environ.get("MAINSPRING_TEST_SEED", "1"))
 UNTIL = datetime(2013, 1, 15, tzinfo=UTC)
@@ -103,16 +103,25 @@ def plan(random_: random.Random) -> Iterator[tuple[str, float]]:
 def there(process: subprocess.Popen[str], victim: str) -> list[int]:
     zygotes = children(process.pid)
     workers = [pid for zygote in zygotes for pid in children(zygote)]
-    return {"driver": [process.pid], "zygote": zygotes, "worker": workers}[victim]
+    at_work = [process.pid] if workers else []
+    return {"driver": [process.pid], "driver at work": at_work, "zygote": zygotes, "worker": workers}[victim]
+
+
+def wait_for(process: subprocess.Popen[str], victim: str) -> list[int]:
+    """The processes to choose from as soon as there is one; none when the run has ended first."""
+    found: list[int] = []
+    while process.poll() is None and not found:
+        time.sleep(0.01)
+        found = there(process, victim)
+    return found
 
 
 def disturb(folder: Path, victim: str, moment: float, random_: random.Random) -> str:
     """One run of which something is killed after a while; what it was, or nothing when it had finished before."""
     process = start(folder)
+    wait_for(process, victim)  # how long a start takes says how busy the machine is
     time.sleep(moment)
-    found: list[int] = []
-    while process.poll() is None and not found:  # the next one, when there is none just then
-        found = there(process, victim)
+    found = wait_for(process, victim)
     hit = bool(found) and process.poll() is None
     if hit:
         try:
