@@ -1,6 +1,7 @@
 """What the guard sees and what it leaves alone."""
 
 import importlib
+import importlib.metadata
 import os
 import socket
 import subprocess
@@ -116,13 +117,30 @@ def uses_the_library(root):
     import colorsys  # noqa: F401
 
 
+def asks_what_is_installed(root):
+    (root / "data" / "a-1.dist-info").mkdir()
+    sys.path.insert(0, str(root / "data"))
+    try:
+        importlib.metadata.entry_points(group="any")
+    finally:
+        sys.path.remove(str(root / "data"))
+
+
 def makes_a_frame(root):
     Frame({"x": [1]}).polars()
 
 
 @pytest.mark.parametrize(
     "act",
-    [writes_and_reads, makes_a_folder, uses_a_temporary_file, uses_its_work_folder, uses_the_library, makes_a_frame],
+    [
+        writes_and_reads,
+        makes_a_folder,
+        uses_a_temporary_file,
+        uses_its_work_folder,
+        uses_the_library,
+        makes_a_frame,
+        asks_what_is_installed,
+    ],
 )
 def test_what_is_its_own_or_pythons_is_no_undeclared_read(look, act):
     assert look(act) == ()

@@ -9,6 +9,7 @@ is not kept for another run.
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import site
 import sys
@@ -30,7 +31,8 @@ _SELF = (_ROOM + "guard.py", _ROOM + "natives.py")
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/", "/lib/", "/lib64/", "/bin/", "/run/")
 _CODE = (".py", ".pyc", ".pyi", ".so", ".pth")
 _ENVIRONMENT = ("environ", "environb", "getenv", "getenvb", "expandvars", "expanduser", "home")
-_IMPORT = "<frozen importlib"
+# What is imported, and what is installed: both look through sys.path, and the key knows what they find.
+_IMPORTS = ("<frozen importlib", os.path.join(os.path.dirname(importlib.__file__), "metadata"))
 
 
 @functools.cache
@@ -148,8 +150,8 @@ class Guard:
         """The line of the project that does it; empty when a library (if `direct`) or the engine does."""
         frame: FrameType | None = sys._getframe(2)
         while frame is not None:
-            if frame.f_code.co_filename.startswith(_IMPORT):
-                return ""  # an import looks through sys.path; what it finds is code, and in the key
+            if frame.f_code.co_filename.startswith(_IMPORTS):
+                return ""
             kind = self._class_of(frame.f_code.co_filename)
             if kind == "project":
                 if mentions and not _speaks_of(frame, mentions):
