@@ -102,7 +102,7 @@ class Field:
 
     def __post_init__(self) -> None:
         if isinstance(self.one_of, (list, set, frozenset)):
-            msgspec.structs.force_setattr(self, "one_of", tuple(self.one_of))
+            object.__setattr__(self, "one_of", tuple(self.one_of))
         if problem := _contradiction(self):
             raise _unfit(problem, here())
 
