@@ -154,6 +154,7 @@ def test_a_segment_is_watched_from_the_request_to_the_alarm(watched: Served) -> 
     for day in days[1:]:
         ask(watched, day)
     closed(watched, 2)
+    until(lambda: page(watched)["measured"] is not None, watched)  # what labels say comes after the block is judged
     found = page(watched)
     shown = call(f"{watched.console}/monitors/watcher", headers={"Accept": "text/html"})[1].decode()
     tables = shown[shown.index("<h2>Latest scores") :].partition("</section>")[0]
