@@ -93,6 +93,23 @@ def test_a_note_that_was_cut_short_is_no_replica(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_is_no_replicas_is_never_removed(tmp_path: Path) -> None:
+    """Notes are files in a project's state: one that was edited or copied may name anything."""
+    precious, notes = tmp_path / "documents", tmp_path / "notes"
+    ours = tmp_path / "mainspring-local-1"
+    for folder in (precious, notes, ours):
+        folder.mkdir()
+    gone = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    deployer = str(Owner.of(gone.pid))
+    gone.communicate(b"\n")
+    for name, folder in (("a", precious), ("b", ours)):
+        (notes / f"{name}.json").write_text(json.dumps({"deployer": deployer, "container": "", "folder": str(folder)}))
+    assert end_left(notes, pytest.fail) == 0
+    assert precious.exists()
+    assert not ours.exists()
+    assert not list(notes.iterdir())
+
+
 # -- containers -------------------------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,8 @@ __all__ = ["PROCESS", "end_left", "noted"]
 
 PROCESS = "process"
 """The file in a replica's folder that says which process it is, where it is no container."""
+_OURS = "mainspring-"
+"""How the folders of replicas are called: no other is ever removed, whatever a note says."""
 _GRACE_S = 10.0
 _POLL_S = 0.05
 
@@ -71,7 +73,8 @@ def end_left(place: Path, told: Callable[[str], None]) -> int:
         if ended:
             told(f"ended {path.stem}, which a killed deployment had left")
             count += 1
-        shutil.rmtree(note.folder, ignore_errors=True)
+        if Path(note.folder).name.startswith(_OURS):
+            shutil.rmtree(note.folder, ignore_errors=True)
         path.unlink(missing_ok=True)
     return count
 
