@@ -85,7 +85,7 @@ def baseline(
     card = read_card(folder.path)
     table = frame.arrow()
     matrix = np.ascontiguousarray(frame[list(card.columns)].numpy().reshape(len(frame), -1), dtype=card.dtype)
-    scores = np.ascontiguousarray(services.own_predictor(folder.path).scores(matrix))
+    scores = np.ascontiguousarray(services.own_predictor(folder.path).scores(matrix), np.float64)
     table = table.append_column(SCORE, pa.Array.from_buffers(pa.float64(), len(scores), [None, pa.py_buffer(scores)]))
     names = [name for name in (*card.columns, SCORE) if not watch or name in watch or name == SCORE]
     watched = [Watched(name, rules=rules.get(name, Field())) for name in names]
