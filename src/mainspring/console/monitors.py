@@ -9,6 +9,7 @@ from mainspring.console.pages import MUTES, Page, alarm_row
 from mainspring.console.state import ConsoleState
 from mainspring.declare.duration import microseconds
 from mainspring.monitoring.alerts import Alerts
+from mainspring.monitoring.references import reference_of
 from mainspring.ports.catalog import Event
 
 __all__ = ["change_alarm", "monitor", "monitors"]
@@ -92,10 +93,10 @@ def change_alarm(
 
 def _seen(state: ConsoleState, name: str) -> dict[str, object]:
     """What the monitor has said of its reference."""
-    told = state.services.catalog.last_events(what="monitor.reference", subject=f"/monitor/{name}", limit=1)
-    if not told:
+    told = reference_of(state.services.catalog, name)
+    if told is None:
         return {}
-    data: Mapping[str, Any] = told[0].data
+    data: Mapping[str, Any] = told.data
     left = [f"{found['values']} of {column}" for column, found in data["not_watched_apart"].items()]
     return {
         "reference blocks": data["reference_blocks"],

@@ -17,6 +17,7 @@ import msgspec
 from mainspring.catalog.ids import new_id, now_us
 from mainspring.lazy import lazy
 from mainspring.monitoring.alerts import Alerts, fingerprint
+from mainspring.monitoring.references import reference_of
 from mainspring.monitoring.stats.decide import WINDOWS, Finding, State, rank
 from mainspring.monitoring.stats.rates import binomial_limit, highest_usual
 from mainspring.monitoring.stats.reference import ENOUGH
@@ -202,12 +203,12 @@ class AnswerWatch:
     def _go_on(self) -> None:
         """Take up what an earlier process has left; a changed assistant starts anew."""
         self._reference, self._recent, self._lasting = [], [], frozenset()
-        known = self._last("monitor.reference", 1)
-        if known and known[0].data["reference"] == self._watching.subject:
-            data: Mapping[str, Any] = known[0].data
+        known = reference_of(self._catalog, self.name)
+        if known is not None and known.data["reference"] == self._watching.subject:
+            data: Mapping[str, Any] = known.data
             self._since = int(data["from"])
             self._reference = msgspec.convert(data["blocks"], list[Tally])
-        elif known:  # what was said of it before is not said of what it is now
+        elif known is not None:  # what was said of it before is not said of what it is now
             self._since = self._clock() // self._watching.block_us * self._watching.block_us
             self._settle()
             self._tell_reference()
@@ -232,7 +233,8 @@ class AnswerWatch:
 
     def _begun_anew(self) -> bool:
         """Whether somebody has asked for a new reference meanwhile, in another process."""
-        return any(int(str(event.data["from"])) > self._since for event in self._last("monitor.reference", 1))
+        known = reference_of(self._catalog, self.name)
+        return known is not None and int(str(known.data["from"])) > self._since
 
     # -- blocks --------------------------------------------------------------------------------------------------------
 
@@ -242,6 +244,7 @@ class AnswerWatch:
         closable = (self._clock() - self._late_us) // size * size
         if self._begun_anew():
             self._go_on()
+            self._settle()  # also what this process said of a block while the other began anew
         found = []
         if closable > self._judged:
             for block in self._blocks(self._read(self._judged, closable), closable):

@@ -17,6 +17,7 @@ from mainspring.lazy import lazy
 from mainspring.monitoring.alerts import Alerts, fingerprint
 from mainspring.monitoring.feeds import Arrivals, FeedJudge
 from mainspring.monitoring.labels import measured
+from mainspring.monitoring.references import reference_of
 from mainspring.monitoring.scope import LOOK_BACK, Scope, States
 from mainspring.monitoring.stats.baseline import Baseline
 from mainspring.monitoring.stats.decide import Finding, rank
@@ -164,9 +165,9 @@ class MonitorWatch:
     def _since_reference(self, baseline: Baseline) -> int:
         """From which block on rows are counted on this reference, also over restarts."""
         digest = hashlib.blake2b(baseline.to_bytes(), digest_size=20).hexdigest()
-        known = self._catalog.last_events(what="monitor.reference", subject=f"/monitor/{self.name}", limit=1)
-        if known and known[0].data["reference"] == digest:
-            return int(str(known[0].data["from"]))
+        known = reference_of(self._catalog, self.name)
+        if known is not None and known.data["reference"] == digest:
+            return int(str(known.data["from"]))
         first = self._judged + self._size if self._newest else 0
         self._event("monitor.reference", {"reference": digest, "from": first, **self._facts})
         return first

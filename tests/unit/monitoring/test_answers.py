@@ -24,6 +24,7 @@ from mainspring.monitoring.answers import (
     Tally,
     Watching,
 )
+from mainspring.monitoring.references import reference_of
 from mainspring.monitoring.stats.reference import ENOUGH
 from mainspring.monitoring.stats.threshold import alpha
 from mainspring.ports.catalog import Catalog
@@ -311,6 +312,32 @@ def test_somebody_says_that_what_is_now_is_usual(world: World) -> None:
     world.hours(2, errors=1.0)
     watch.close_blocks()
     assert [alarm.features[0] for alarm in watch.alerts.open()] == ["errors"]
+
+
+def test_what_is_now_usual_outlives_a_block_that_was_being_judged(world: World) -> None:
+    watch = world.watch()
+    world.hours(LEAST_REFERENCE)
+    world.done()
+    watch.close_blocks()
+    world.hours(1)
+    world.hours(2, errors=0.5)
+    world.done()
+    read, world.read = world.read, lambda *span: (world.watch().begin_anew(), read(*span))[1]  # type: ignore
+    watch._read = world.read
+    watch.close_blocks()  # while it reads its block somebody else, in another process, begins anew
+    watch._read = world.read = read
+    assert world.told("monitor.reference")[-1]["blocks"], "it has told of its old reference last"
+    told = reference_of(world.catalog, "desk")
+    assert told is not None
+    assert told.data["blocks"] == []
+    assert watch.alerts.open(), "and raised an alarm of a block before"
+    watch.close_blocks()
+    assert watch.alerts.open() == []
+    world.now = (world.now // HOUR + 1) * HOUR
+    world.hours(LEAST_REFERENCE + 2, errors=0.5)
+    world.done()
+    assert len(watch.close_blocks()) == 2
+    assert watch.alerts.open() == []
 
 
 def test_a_block_that_two_processes_have_judged_counts_once(world: World) -> None:

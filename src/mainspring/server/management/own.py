@@ -10,6 +10,7 @@ import msgspec
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.model import ModelDeclaration, Monitor
 from mainspring.declare.options import yearly_budget
+from mainspring.monitoring.references import reference_of
 from mainspring.protocols.actuator.page import Operation, Page, RunBlocking, reading
 from mainspring.protocols.http import Request
 from mainspring.server.state import WorkerState
@@ -94,11 +95,11 @@ def _pipelines(state: WorkerState) -> Mapping[str, object]:
 def _drift(state: WorkerState, monitor: str) -> Mapping[str, object]:
     """What a monitor has said last, of its reference and of a block."""
     catalog, subject = state.services.catalog, f"/monitor/{monitor}"
-    reference = catalog.last_events(what="monitor.reference", subject=subject, limit=1)
+    reference = reference_of(catalog, monitor)
     node = next((one for one in state.plan.of_kind("monitor", over="model") if one.name == monitor), None)
     expected = None if node is None else yearly_budget(spec_of(cast(Monitor, node.declaration)).false_alarms)
     judged = catalog.last_events(what="monitor.evaluated", subject=subject, limit=1)
-    facts = reference[0].data if reference else {}
+    facts = {} if reference is None else reference.data
     block = judged[0].data if judged else {}
     features: dict[tuple[str, str], dict[str, object]] = {}
     findings = cast("list[dict[str, object]]", block.get("findings", []))
