@@ -32,11 +32,11 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.declare.app import App
 from mainspring.declare.record import Field, Record
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.log import source_of
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.log import source_of
+from mainspring.features.logs.write import ingest_batch
 from mainspring.features.wal.commit import commit_waiting, log_of, retire
 from mainspring.features.wal.rows import drafted
-from mainspring.features.write import ingest_batch
 from mainspring.ports.tables import Txn
 
 ROWS, HELD, COMMIT = 40, 200_000, 5_000

@@ -27,10 +27,10 @@ from point_in_time import START, an_app, checksum, data, feast, labels, measured
 from mainspring import Frame
 from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
-from mainspring.features.history import history
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.project import update_view
-from mainspring.features.write import ingest_batch
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.project import update_view
+from mainspring.features.logs.write import ingest_batch
+from mainspring.features.offline.history import history
 
 _BAR = 1024
 _LARGE = 5_000_000

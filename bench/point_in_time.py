@@ -35,13 +35,13 @@ import pyarrow.parquet as pq
 from mainspring import App, Entity, Frame, Record, highest, last, stddev, total
 from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
-from mainspring.features.history import KERNELS, history
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.log import source_of
-from mainspring.features.project import update_view
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.log import source_of
+from mainspring.features.logs.project import update_view
+from mainspring.features.logs.write import ingest_batch
+from mainspring.features.offline.history import KERNELS, history
 from mainspring.features.view import view_of
 from mainspring.features.windows import question
-from mainspring.features.write import ingest_batch
 
 COLUMNS = 20
 START = 1_600_000_000_000_000

@@ -26,10 +26,10 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.declare.app import App
 from mainspring.declare.record import Record
-from mainspring.features.log import source_of
+from mainspring.features.logs.log import source_of
+from mainspring.features.logs.write import ingest_batch
 from mainspring.features.sources.files import read_files
 from mainspring.features.sources.staged import STAGED, Staging
-from mainspring.features.write import ingest_batch
 
 START = 1_700_000_000_000_000
 PART = 500_000

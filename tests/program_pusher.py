@@ -21,7 +21,7 @@ from mainspring.adapters.postgres.online_store import open_store as open_postgre
 from mainspring.adapters.postgres.settings import PostgresSettings
 from mainspring.adapters.redis.online_store import open_store as open_redis
 from mainspring.adapters.redis.settings import RedisSettings
-from mainspring.features.ingest import prepare_rows
+from mainspring.features.logs.ingest import prepare_rows
 from mainspring.ports.online import OnlineStore
 from mainspring.server.features import pushing
 from mainspring.serving.telemetry import Metrics

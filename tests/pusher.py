@@ -17,8 +17,8 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.declare.app import App
 from mainspring.declare.record import Field, Record
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.log import source_of
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.log import source_of
 from mainspring.features.wal import log as wal_log
 from mainspring.features.wal.commit import commit_waiting, drain, log_of, retire, seq_of
 from mainspring.features.wal.rows import drafted

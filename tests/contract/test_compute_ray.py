@@ -33,14 +33,14 @@ from mainspring.declare.data import Entity
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import Record
 from mainspring.errors import DataError, ServiceError
-from mainspring.features.history import KERNELS, history
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.log import source_of
-from mainspring.features.parts import Part, answer_part
-from mainspring.features.project import update_view
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.log import source_of
+from mainspring.features.logs.project import update_view
+from mainspring.features.logs.write import ingest_batch
+from mainspring.features.offline.history import KERNELS, history
+from mainspring.features.offline.parts import Part, answer_part
 from mainspring.features.view import view_of
 from mainspring.features.windows import pieces
-from mainspring.features.write import ingest_batch
 from mainspring.ports.compute import Compute
 
 SPAN = 30 * 86_400_000_000

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import program_pusher
-from mainspring.features.tidy import tidy
+from mainspring.features.logs.tidy import tidy
 from mainspring.features.wal.commit import drain
 from unit.features.online.test_corrections import LOOSE, NAMED, NOW, SECOND, Project
 

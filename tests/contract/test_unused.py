@@ -23,14 +23,14 @@ from mainspring.declare.aggregate import avg, last
 from mainspring.declare.app import App
 from mainspring.declare.data import Entity
 from mainspring.declare.record import Record
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.log import source_of
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.log import source_of
+from mainspring.features.logs.project import update_view
+from mainspring.features.logs.unused import KEEP_US, drop_online, kept_online, online_subject, sweep, unused_of
+from mainspring.features.logs.write import ingest_batch
 from mainspring.features.online.keys import view_prefix
 from mainspring.features.online.materialise import materialise, online_id, reaches
-from mainspring.features.project import update_view
-from mainspring.features.unused import KEEP_US, drop_online, kept_online, online_subject, sweep, unused_of
 from mainspring.features.view import view_of
-from mainspring.features.write import ingest_batch
 
 HOUR = 3_600_000_000
 NOW = 450_000 * HOUR

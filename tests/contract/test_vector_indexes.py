@@ -27,7 +27,8 @@ from mainspring.declare.app import App
 from mainspring.declare.data import Entity
 from mainspring.declare.record import Field, Record
 from mainspring.errors import DataError, ServiceError, UsageError
-from mainspring.features.log import newest, source_of
+from mainspring.features.logs.log import newest, source_of
+from mainspring.features.logs.write import append_rows
 from mainspring.features.online.write import upsert
 from mainspring.features.vector_index import follow as following
 from mainspring.features.vector_index.follow import KEEP_US, TOUCH_US, follow, is_behind, reaches
@@ -35,7 +36,6 @@ from mainspring.features.vector_index.mark import read_mark
 from mainspring.features.vector_index.search import NearestRequest, VectorIndexSearcher
 from mainspring.features.vector_index.shape import vector_index_shape
 from mainspring.features.view import view_of
-from mainspring.features.write import append_rows
 
 SECOND = 1_000_000
 START = 1_700_000_000 * SECOND

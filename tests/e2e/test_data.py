@@ -106,7 +106,7 @@ def test_a_view_that_reads_beside_its_sources_is_computed_anew(shop: Path) -> No
         code = (
             "import sys; from pathlib import Path; from mainspring.cli.options import open_app\n"
             "from mainspring.server.loop import online_views\nfrom mainspring.server.planning import plan_of\n"
-            "from mainspring.features.log import read_log, standing\n"
+            "from mainspring.features.logs.log import read_log, standing\n"
             "services, app = open_app(Path.cwd(), None)\nview = online_views(services, plan_of(app))['lz']\n"
             "rows = standing(read_log(services.tables, view.log))\n"
             "print(rows.sort_by('_seq').column('level').to_pylist()[-1])"

@@ -12,10 +12,10 @@ import pyarrow as pa
 from mainspring.cli.options import open_app
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.model import ModelDeclaration
-from mainspring.features.history import ARITHMETIC
+from mainspring.features.logs.tidy import pinned_versions, tidy
+from mainspring.features.logs.write import append_rows
+from mainspring.features.offline.history import ARITHMETIC
 from mainspring.features.steps import sources_of, views_of
-from mainspring.features.tidy import pinned_versions, tidy
-from mainspring.features.write import append_rows
 from mainspring.plan.encoding import digest, encode
 from mainspring.ports.tables import Txn
 from mainspring.server.features.rows import rows_to_table

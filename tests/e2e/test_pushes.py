@@ -25,7 +25,7 @@ from e2e.conftest import Served, call, mainspring, serve
 from mainspring.choose.services import Services
 from mainspring.cli.options import open_app
 from mainspring.errors import ServiceError
-from mainspring.features.ingest import prepare_rows
+from mainspring.features.logs.ingest import prepare_rows
 from mainspring.features.steps import sources_of
 from mainspring.features.wal import log as wal_log
 from mainspring.features.wal.commit import log_of

@@ -9,8 +9,8 @@ from typing import Any
 
 from e2e.conftest import mainspring
 from mainspring.cli.options import open_app
+from mainspring.features.logs.write import append_rows
 from mainspring.features.steps import sources_of, views_of
-from mainspring.features.write import append_rows
 from mainspring.server.features.rows import rows_to_table
 from mainspring.server.planning import plan_of
 

@@ -19,9 +19,9 @@ from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.config.project import load_app
 from mainspring.errors import ServiceError, UsageError
+from mainspring.features.logs.unused import KEEP_US
 from mainspring.features.online.keys import view_prefix
 from mainspring.features.steps import sources_of
-from mainspring.features.unused import KEEP_US
 from mainspring.features.vector_index.search import NearestRequest
 from mainspring.server.features import sweeping, vector_indexes
 from mainspring.server.loop import online_views

@@ -11,10 +11,10 @@ import msgspec
 from mainspring.choose.services import Services
 from mainspring.cli.output import moment
 from mainspring.declare.rollout import RolloutStep, spell_step
-from mainspring.features.ingest import REASON
-from mainspring.features.log import newest
+from mainspring.features.logs.ingest import REASON
+from mainspring.features.logs.log import newest
+from mainspring.features.logs.quarantine import set_aside
 from mainspring.features.quality.gate import PUSHED, REPLAYED, last_results
-from mainspring.features.quarantine import set_aside
 from mainspring.features.steps import sources_of, views_of
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Alias, Entity

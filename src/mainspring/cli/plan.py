@@ -12,8 +12,8 @@ from mainspring.choose.services import Services
 from mainspring.cli.options import open_app, project_options
 from mainspring.cli.output import emit, lines, tell
 from mainspring.errors import ConfigError, DataError
+from mainspring.features.logs.unused import Unused
 from mainspring.features.steps import sources_of
-from mainspring.features.unused import Unused
 from mainspring.llm.capacity import GIB
 from mainspring.llm.sizing import Sizing, sizings
 from mainspring.plan.diff import Change

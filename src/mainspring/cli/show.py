@@ -27,8 +27,8 @@ from mainspring.cli.plan import told
 from mainspring.declare.data import did_you_mean
 from mainspring.declare.declaration import DeclaredKind
 from mainspring.errors import UsageError
+from mainspring.features.logs.unused import Unused
 from mainspring.features.steps import sources_of
-from mainspring.features.unused import Unused
 from mainspring.plan.graph import Plan
 from mainspring.server.answering.evaluations import Evaluated
 from mainspring.server.answering.prompts import shares_of

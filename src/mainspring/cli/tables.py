@@ -10,7 +10,7 @@ import msgspec
 from mainspring.choose.services import Services
 from mainspring.cli.options import open_app, open_services, project_options
 from mainspring.cli.output import emit, lines, table, tell
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.steps import sources_of
 from mainspring.features.view import View
 from mainspring.plan.graph import Plan

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mainspring.console.state import ConsoleState
-from mainspring.features.log import newest, read_log, standing
+from mainspring.features.logs.log import newest, read_log, standing
 from mainspring.features.steps import sources_of, views_of
 from mainspring.features.view import DELETED, RETRACTS, SEQ
 from mainspring.lazy import lazy

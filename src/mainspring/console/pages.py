@@ -16,9 +16,9 @@ from mainspring.console.previews import preview
 from mainspring.console.rollouts import rollout_rows
 from mainspring.console.state import ConsoleState
 from mainspring.errors import StoreError
-from mainspring.features.log import TableVersion, newest
+from mainspring.features.logs.log import TableVersion, newest
+from mainspring.features.logs.quarantine import set_aside
 from mainspring.features.quality.gate import PUSHED, REPLAYED, last_results
-from mainspring.features.quarantine import set_aside
 from mainspring.features.steps import sources_of, views_of
 from mainspring.features.wal.commit import count_waiting
 from mainspring.plan.graph import Node

@@ -11,7 +11,7 @@ from mainspring.console.state import ConsoleState
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import Kind
 from mainspring.errors import MainspringError
-from mainspring.features.history import history
+from mainspring.features.offline.history import history
 from mainspring.features.online.plan import compile_plan
 from mainspring.features.view import Pick, View, arrow_type
 from mainspring.lazy import lazy

@@ -11,7 +11,7 @@ from mainspring.catalog.ids import new_id, now_us
 from mainspring.declare.data import Column
 from mainspring.declare.model import Input
 from mainspring.declare.record import ColumnType
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.online.materialise import online_id
 from mainspring.features.selection import Selection, selection_of
 from mainspring.features.view import Pick, View, aggregates_log

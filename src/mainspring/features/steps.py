@@ -18,11 +18,11 @@ from mainspring.declare.step import StepOptions
 from mainspring.engine import context
 from mainspring.engine.task import Output, Task
 from mainspring.errors import ConfigError, DeclarationError
-from mainspring.features.carry import left_behind
-from mainspring.features.derive import Upstream, derive_view, derived_ahead
-from mainspring.features.history import HasTables
-from mainspring.features.log import CONTENT_MARK, MADE_MARK, SourceTable, TableVersion, source_of
-from mainspring.features.project import update_view
+from mainspring.features.decorated.derive import Upstream, derive_view, derived_ahead
+from mainspring.features.logs.carry import left_behind
+from mainspring.features.logs.log import CONTENT_MARK, MADE_MARK, SourceTable, TableVersion, source_of
+from mainspring.features.logs.project import update_view
+from mainspring.features.offline.history import HasTables
 from mainspring.features.quality.known import known_in
 from mainspring.features.quality.steps import gate_of, judge_of_view, references_of
 from mainspring.features.sources.extract import (

@@ -1,7 +1,7 @@
 """A feature view as values that any process can hold: what its log keeps and how each feature is answered.
 
-Offline (`mainspring.features.history`) and online (`mainspring.features.online`) read the same `View`; nothing of
-the user's app is needed to answer with it.
+Offline (`mainspring.features.offline`) and online (`mainspring.features.online`) read the same `View`; nothing of the
+user's app is needed to answer with it.
 """
 
 from __future__ import annotations

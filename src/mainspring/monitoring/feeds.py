@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from mainspring.declare.data import Feature, FeatureView, Source
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.model import ModelSpec
-from mainspring.features.log import SourceTable, read_log, source_of, standing
+from mainspring.features.logs.log import SourceTable, read_log, source_of, standing
 from mainspring.features.view import DELETED, EVENT, RETRACTS, SEQ
 from mainspring.lazy import lazy
 from mainspring.monitoring.stats.baseline import Baseline, Feed

@@ -17,7 +17,7 @@ from mainspring.declare.model import Monitor
 from mainspring.declare.record import Field
 from mainspring.engine.context import current
 from mainspring.engine.task import Output, Task
-from mainspring.features.log import TableVersion
+from mainspring.features.logs.log import TableVersion
 from mainspring.features.view import View
 from mainspring.lazy import lazy
 from mainspring.monitoring.feeds import Behind, arrivals, feed_of, sources_behind

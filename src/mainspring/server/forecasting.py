@@ -9,7 +9,7 @@ import msgspec
 from mainspring.choose.services import Services
 from mainspring.engine.forecast import Forecast, forecast
 from mainspring.engine.task import Task
-from mainspring.features.log import SourceTable, newest
+from mainspring.features.logs.log import SourceTable, newest
 from mainspring.features.view import View
 from mainspring.plan.graph import Plan
 from mainspring.server.loop import graph_for

@@ -23,7 +23,7 @@ from mainspring.engine.runs.progress import Watch, silent
 from mainspring.engine.runs.report import RunReport
 from mainspring.engine.task import Output, Task, TaskGraph
 from mainspring.errors import ServiceError, UsageError
-from mainspring.features.log import SourceTable, TableVersion, read_log, standing
+from mainspring.features.logs.log import SourceTable, TableVersion, read_log, standing
 from mainspring.features.online.materialise import Materialised, materialise, online_id, reaches
 from mainspring.features.steps import sources_of, tasks_for, views_of
 from mainspring.features.view import View

@@ -12,7 +12,7 @@ from mainspring.choose.services import Services
 from mainspring.config.settings import Settings
 from mainspring.declare.app import App
 from mainspring.errors import ConfigError
-from mainspring.features.infer import infer
+from mainspring.features.decorated.infer import infer
 from mainspring.plan.build import build_plan
 from mainspring.plan.diff import Change, NodeRecord, difference, recorded
 from mainspring.plan.encoding import digest, encode

@@ -19,8 +19,8 @@ from mainspring.engine.pipeline import graph_of
 from mainspring.engine.secrets import declared_secret
 from mainspring.engine.task import Task
 from mainspring.errors import DeclarationError
-from mainspring.features.infer import check_returns
-from mainspring.features.log import source_of
+from mainspring.features.decorated.infer import check_returns
+from mainspring.features.logs.log import source_of
 from mainspring.features.sources.place import outside_of
 from mainspring.features.steps import files_of
 from mainspring.llm.sizing import sizings

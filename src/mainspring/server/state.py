@@ -18,7 +18,7 @@ from mainspring.declare.on_demand import FeatureService
 from mainspring.declare.record import Kind
 from mainspring.errors import ConfigError
 from mainspring.features.definitions import Reads, reads_of
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.online.computed import SelectionPlan, compile_selection
 from mainspring.features.online.sampled import Samples
 from mainspring.features.online.service import ServedFeatures, serve_features

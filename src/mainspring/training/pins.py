@@ -10,8 +10,8 @@ import msgspec
 
 from mainspring.catalog.ids import new_id, now_us
 from mainspring.errors import StoreError
-from mainspring.features.history import ARITHMETIC
-from mainspring.features.log import TableVersion
+from mainspring.features.logs.log import TableVersion
+from mainspring.features.offline.history import ARITHMETIC
 from mainspring.lazy import lazy
 from mainspring.plan.encoding import digest, encode
 from mainspring.ports.catalog import Catalog, Edge, Entity
@@ -38,7 +38,7 @@ class TrainingSetSpec(msgspec.Struct, frozen=True):
         spine: digest of the keys, moments and labels that the features were looked up for.
         kernels: by feature view, the kernel that answered its windows.
         engine: the version of Mainspring.
-        arithmetic: `mainspring.features.history.ARITHMETIC` of whoever made it; sets from before it was told have 1.
+        arithmetic: `ARITHMETIC` (`mainspring.features.offline.history`) of whoever made it; 1 from before it was told.
         label: the label's column.
         columns: the model's columns and their Arrow types, in order.
         rows: how many.

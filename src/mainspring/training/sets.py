@@ -14,9 +14,9 @@ from mainspring.declare.frame import Frame
 from mainspring.declare.model import ModelSpec
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import DataError
-from mainspring.features.history import KERNELS, HasTables
-from mainspring.features.log import SourceTable, TableVersion, read_log, source_of, standing
-from mainspring.features.recall import recall
+from mainspring.features.logs.log import SourceTable, TableVersion, read_log, source_of, standing
+from mainspring.features.offline.history import KERNELS, HasTables
+from mainspring.features.offline.recall import recall
 from mainspring.features.selection import Selection, selection_of
 from mainspring.features.view import DELETED, EVENT, RETRACTS, SEQ, Pick, View
 from mainspring.lazy import lazy

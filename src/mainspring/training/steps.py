@@ -27,8 +27,8 @@ from mainspring.engine.task import Output, Task
 from mainspring.engine.values import save
 from mainspring.errors import MainspringError, UsageError
 from mainspring.features.definitions import keep_reads, reads_of
-from mainspring.features.history import ARITHMETIC
-from mainspring.features.log import TableVersion
+from mainspring.features.logs.log import TableVersion
+from mainspring.features.offline.history import ARITHMETIC
 from mainspring.features.selection import functions_of
 from mainspring.features.view import View
 from mainspring.plan.closure import closure_of

@@ -19,9 +19,9 @@ from mainspring.declare.aggregate import count, last, last_n, total
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import UserCodeError
-from mainspring.features import decorated
 from mainspring.features.cast import Reading, UnfitError, cast_column
-from mainspring.features.history import history_of
+from mainspring.features.decorated import function
+from mainspring.features.offline.history import history_of
 from mainspring.features.online.plan import compile_plan
 from mainspring.features.online.write import upsert
 from mainspring.features.view import pick
@@ -203,7 +203,7 @@ def test_limit_without_order_by(sql):
 
     tables = {"visits": pa.table({"customer": ["a", "b"], "at": [1, 2], "amount": [1.0, 2.0]})}
     with pytest.raises(UserCodeError) as caught:
-        decorated.call(view, tables, "v")
+        function.call(view, tables, "v")
     assert caught.value.code == "MS-2290"
     assert "order by" in caught.value.fix
 
@@ -219,7 +219,7 @@ def test_limit_without_order_by(sql):
 )
 def test_limit_with_order_by_is_let_through(sql, rows):
     tables = {"visits": pa.table({"customer": ["a", "b"], "at": [1, 2], "amount": [1.0, 2.0]})}
-    assert len(decorated.call(lambda: sql, tables, "v")) == rows
+    assert len(function.call(lambda: sql, tables, "v")) == rows
 
 
 def test_stale_plan_and_feature_removed_with_rows_alive(store):

@@ -18,7 +18,7 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.options import yearly_budget
-from mainspring.features.log import source_of
+from mainspring.features.logs.log import source_of
 from mainspring.monitoring.feeds import FeedJudge, arrivals, feed_of, sources_behind
 from mainspring.monitoring.stats.baseline import Baseline, Feed
 from mainspring.monitoring.stats.threshold import alpha

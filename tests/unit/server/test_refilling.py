@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.project import project as projected
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.project import project as projected
 from mainspring.features.wal.commit import drain, log_of, rows_waiting
 from mainspring.features.wal.rows import drafted
 from mainspring.server.features.refilling import Refilling

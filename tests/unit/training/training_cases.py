@@ -25,7 +25,7 @@ from mainspring.adapters.torch.settings import TorchSettings
 from mainspring.adapters.xgboost.runtime import XgboostRuntime
 from mainspring.adapters.xgboost.settings import XgboostSettings
 from mainspring.declare.declaration import spec_of
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.selection import Selection
 from mainspring.ports.runtime import read_card
 from mainspring.training.folder import Workshop

@@ -10,13 +10,13 @@ import msgspec
 from mainspring.catalog.ids import new_id
 from mainspring.catalog.ids import now_us as present
 from mainspring.features.duck import connection, scan
-from mainspring.features.log import MADE_MARK, SourceTable, counter_after, key_hashes, newest, read_log
+from mainspring.features.logs.log import MADE_MARK, SourceTable, counter_after, key_hashes, newest, read_log
+from mainspring.features.logs.project import project
 from mainspring.features.online.keys import view_prefix
 from mainspring.features.online.stream import entities_in_order
 from mainspring.features.online.watermark import FIRST, Progress, Watermark, mark_key, read_mark, write_mark
 from mainspring.features.online.windows import layout_of
 from mainspring.features.online.write import rewrite, upsert
-from mainspring.features.project import project
 from mainspring.features.view import HASH, RETRACTS, SEQ, View, log_schema
 from mainspring.features.wal.commit import rows_waiting
 from mainspring.lazy import lazy

@@ -9,7 +9,7 @@ import msgspec
 
 from mainspring.declare.record import FieldSpec, Kind
 from mainspring.features.duck import connection, quoted
-from mainspring.features.log import standing
+from mainspring.features.logs.log import standing
 from mainspring.features.online.chunks import latest_of, merge_into, replace_rows
 from mainspring.features.online.keys import key_packer, packed_columns
 from mainspring.features.online.rows import (

@@ -6,7 +6,7 @@ import weakref
 from typing import TYPE_CHECKING
 
 from mainspring.declare.quality import Check
-from mainspring.features.log import read_log, standing
+from mainspring.features.logs.log import read_log, standing
 from mainspring.features.quality.rowwise import Known
 from mainspring.features.view import DELETED, RETRACTS, SEQ
 from mainspring.lazy import lazy

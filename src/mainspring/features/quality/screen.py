@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mainspring.features.digest import content_digest
 from mainspring.features.duck import connection, quoted
-from mainspring.features.ingest import REASON
-from mainspring.features.log import newest, read_log, standing
+from mainspring.features.logs.digest import content_digest
+from mainspring.features.logs.ingest import REASON
+from mainspring.features.logs.log import newest, read_log, standing
 from mainspring.features.quality.results import CheckResult, refusal, refused
 from mainspring.features.quality.rowwise import judge_rows
 from mainspring.features.quality.tablewise import Whole

@@ -12,8 +12,8 @@ from mainspring.catalog.ids import now_us
 from mainspring.declare.quality import Check, CheckKind
 from mainspring.engine import context
 from mainspring.engine.task import Output
-from mainspring.features.log import SourceTable, TableVersion, read_log, standing
-from mainspring.features.log import newest as newest_of
+from mainspring.features.logs.log import SourceTable, TableVersion, read_log, standing
+from mainspring.features.logs.log import newest as newest_of
 from mainspring.features.quality.gate import CHECKED, Gate
 from mainspring.features.quality.screen import Judge, Screened, whole_of_view
 from mainspring.features.quality.tablewise import Whole, judge_whole

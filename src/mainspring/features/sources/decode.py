@@ -14,8 +14,8 @@ import msgspec
 
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.features.decimals import EXACT, to_scale
-from mainspring.features.ingest import REASON, Prepared, prepare
-from mainspring.features.log import SourceTable, record_schema
+from mainspring.features.logs.ingest import REASON, Prepared, prepare
+from mainspring.features.logs.log import SourceTable, record_schema
 from mainspring.features.quality.rowwise import Known, nothing_known
 from mainspring.features.sources.files import RawFile
 from mainspring.lazy import lazy

@@ -12,9 +12,11 @@ import msgspec
 
 from mainspring.engine import context
 from mainspring.errors import ServiceError
-from mainspring.features.carry import carry_pushed, told
-from mainspring.features.ingest import Prepared
-from mainspring.features.log import PUSH_MARK, SourceTable, TableVersion, newest
+from mainspring.features.logs.carry import carry_pushed, told
+from mainspring.features.logs.ingest import Prepared
+from mainspring.features.logs.log import PUSH_MARK, SourceTable, TableVersion, newest
+from mainspring.features.logs.tidy import pinned_versions, tidy
+from mainspring.features.logs.write import Changes, holds_content, ingest_batch
 from mainspring.features.quality.gate import Gate
 from mainspring.features.quality.known import known_in
 from mainspring.features.quality.steps import (
@@ -32,8 +34,6 @@ from mainspring.features.sources.messages import extract_topic
 from mainspring.features.sources.place import Cursor
 from mainspring.features.sources.remote import content_of, fetched, files_there
 from mainspring.features.sources.staged import STAGED, Staging, content_of_rows
-from mainspring.features.tidy import pinned_versions, tidy
-from mainspring.features.write import Changes, holds_content, ingest_batch
 from mainspring.lazy import lazy
 from mainspring.ports.catalog import Catalog
 from mainspring.ports.source import Bucket, Messages, Relation, Relations

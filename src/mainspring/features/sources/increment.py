@@ -23,12 +23,12 @@ import msgspec
 
 from mainspring.declare.record import Kind
 from mainspring.errors import DataError
-from mainspring.features.ingest import Prepared, prepare, some_fit
-from mainspring.features.log import SourceTable, TableVersion, newest, record_schema
+from mainspring.features.logs.ingest import Prepared, prepare, some_fit
+from mainspring.features.logs.log import SourceTable, TableVersion, newest, record_schema
+from mainspring.features.logs.write import Increment, append_increment, has_batches
 from mainspring.features.quality.known import known_in
 from mainspring.features.sources.files import RawFile
 from mainspring.features.sources.place import Cursor
-from mainspring.features.write import Increment, append_increment, has_batches
 from mainspring.lazy import lazy
 from mainspring.ports.source import NUMBER_AS_TEXT, Point, Range, Relation, Relations, column_called
 from mainspring.ports.tables import TableStore

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mainspring.errors import DataError, ServiceError
-from mainspring.features.ingest import Prepared
-from mainspring.features.log import SourceTable, TableVersion, newest
+from mainspring.features.logs.ingest import Prepared
+from mainspring.features.logs.log import SourceTable, TableVersion, newest
+from mainspring.features.logs.write import append_increment, has_batches
 from mainspring.features.quality.known import known_in
 from mainspring.features.sources.decode import prepare_messages
 from mainspring.features.sources.increment import Told
-from mainspring.features.write import append_increment, has_batches
 from mainspring.lazy import lazy
 from mainspring.ports.source import Messages
 from mainspring.ports.tables import TableStore

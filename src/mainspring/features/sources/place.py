@@ -14,7 +14,7 @@ from mainspring.declare.data import did_you_mean
 from mainspring.declare.duration import microseconds
 from mainspring.declare.record import FieldSpec, Kind
 from mainspring.errors import ConfigError, DeclarationError
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.log import SourceTable
 from mainspring.ports.source import Relation
 
 __all__ = ["COMMIT_ROWS", "Cursor", "Outside", "outside_of"]

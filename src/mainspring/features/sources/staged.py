@@ -21,9 +21,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from mainspring.errors import StoreError
-from mainspring.features.digest import ContentDigest
-from mainspring.features.ingest import Prepared, Seen, missing_everywhere, prepare, some_fit
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.digest import ContentDigest
+from mainspring.features.logs.ingest import Prepared, Seen, missing_everywhere, prepare, some_fit
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.quality.results import CheckResult
 from mainspring.features.quality.rowwise import Known, needs_whole, nothing_known
 from mainspring.features.sources.files import RawFile
@@ -76,7 +76,7 @@ class Staging:
         truncate: bool = False,
         known: Known = nothing_known,
     ) -> Prepared:
-        """Rows as `mainspring.features.ingest.prepare` makes them of all parts together.
+        """Rows as `mainspring.features.logs.ingest.prepare` makes them of all parts together.
 
         Args:
             source: what they should look like.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from mainspring.catalog.ids import new_id
-from mainspring.features.log import MADE_MARK, TableVersion, newest, read_log
+from mainspring.features.logs.log import MADE_MARK, TableVersion, newest, read_log
 from mainspring.features.online.keys import key_packer
 from mainspring.features.online.materialise import materialise
 from mainspring.features.vector_index.entries import EntryReader, point_id

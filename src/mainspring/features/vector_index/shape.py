@@ -12,7 +12,7 @@ import msgspec
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.record import ColumnType
 from mainspring.declare.vector_index import Nearness, VectorIndex
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.view import FeatureDef, View
 from mainspring.plan.vector_index import FILTERED
 from mainspring.ports.vector_store import Field, FieldType, Schema

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import orjson
 
-from mainspring.features.log import (
+from mainspring.features.logs.log import (
     MADE_MARK,
     PUSH_MARK,
     PUSH_WRITER,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mainspring.features.digest import content_digest
-from mainspring.features.ingest import REASON, Prepared
-from mainspring.features.log import PUSH_WRITER, SourceTable, numbered, source_schema
-from mainspring.features.stamp import stamp, stored
+from mainspring.features.logs.digest import content_digest
+from mainspring.features.logs.ingest import REASON, Prepared
+from mainspring.features.logs.log import PUSH_WRITER, SourceTable, numbered, source_schema
+from mainspring.features.logs.stamp import stamp, stored
 from mainspring.features.view import BATCH, RETRACTS, SEQ, stored_field
 from mainspring.features.wal.frames import Entry
 from mainspring.features.wal.log import Draft

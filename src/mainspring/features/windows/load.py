@@ -9,8 +9,8 @@ import msgspec
 
 from mainspring.declare.aggregate import Function
 from mainspring.declare.record import FieldSpec, Kind
-from mainspring.features.asof import ENTITIES, QUESTIONS, spine_keys
 from mainspring.features.duck import quoted
+from mainspring.features.offline.asof import ENTITIES, QUESTIONS, spine_keys
 from mainspring.features.view import DELETED, EVENT, INGEST, RETRACTS, SEQ, VERSION_ID, View
 from mainspring.features.windows.timeline import FAR, Array, Events, Moments, Values
 from mainspring.lazy import lazy

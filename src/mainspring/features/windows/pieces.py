@@ -84,7 +84,7 @@ def answer_windows(
     bit.
 
     Args:
-        opened: a connection with the relations of `mainspring.features.asof.ask`.
+        opened: a connection with the relations of `mainspring.features.offline.asof.ask`.
         view: the view.
         features: windowed features of it.
         log: SQL of the log's relation.

@@ -13,7 +13,7 @@ from mainspring.declare.model import Endpoint
 from mainspring.declare.on_demand import FeatureService, OnDemand, OnDemandFeature
 from mainspring.declare.record import ColumnType
 from mainspring.errors import UsageError
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.online.materialise import materialise
 from mainspring.features.online.named import NamedFeatures
 from mainspring.features.vector_index.search import NearestRequest, VectorIndexSearcher

@@ -16,9 +16,9 @@ from mainspring.declare.declaration import spec_of
 from mainspring.declare.model import ModelDeclaration
 from mainspring.engine.task import Output, Task
 from mainspring.features.definitions import Reads, Unfollowed, at_home, follow_views, kept_reads, reads_of
-from mainspring.features.log import SourceTable, newest
+from mainspring.features.logs.log import SourceTable, newest
+from mainspring.features.logs.project import update_view
 from mainspring.features.online.materialise import materialise
-from mainspring.features.project import update_view
 from mainspring.features.steps import aggregate_rows, still_there
 from mainspring.features.view import View
 from mainspring.plan.graph import Node, Plan

@@ -17,22 +17,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.errors import DataError, MainspringError, ServiceError
-from mainspring.features.ingest import Prepared, prepare_rows
-from mainspring.features.log import PUSH_MARK, SourceTable, TableVersion, newest
+from mainspring.features.logs.ingest import Prepared, prepare_rows
+from mainspring.features.logs.log import PUSH_MARK, SourceTable, TableVersion, newest
+from mainspring.features.logs.project import project, update_view
+from mainspring.features.logs.tidy import pinned_versions, tidy
+from mainspring.features.logs.write import seq_range
 from mainspring.features.online.materialise import follow, materialise
 from mainspring.features.online.write import upsert
-from mainspring.features.project import project, update_view
 from mainspring.features.quality.known import known_in
 from mainspring.features.quality.results import CheckResult, ChecksRefusedError
 from mainspring.features.quality.screen import refuse_pushed, screened
 from mainspring.features.steps import Derived, derive_ahead, derive_pushed
-from mainspring.features.tidy import pinned_versions, tidy
 from mainspring.features.view import View
 from mainspring.features.wal.commit import Committed, commit_waiting, drain, log_of, retire
 from mainspring.features.wal.frames import Entry
 from mainspring.features.wal.log import WriteAheadLog
 from mainspring.features.wal.rows import drafted, kept_schema, logged_rows
-from mainspring.features.write import seq_range
 from mainspring.server.features.migrating import bring
 from mainspring.server.features.rows import arrow_to_table, rows_to_table
 from mainspring.serving.telemetry import Metrics

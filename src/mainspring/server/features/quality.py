@@ -13,7 +13,7 @@ from mainspring.choose.services import Services
 from mainspring.declare.data import FeatureView, FeatureViewSpec, Source, SourceSpec
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.quality import Check, CheckKind
-from mainspring.features.log import newest
+from mainspring.features.logs.log import newest
 from mainspring.features.quality.gate import CHECKED, PUSHED
 from mainspring.features.quality.results import CheckResult
 from mainspring.features.view import View

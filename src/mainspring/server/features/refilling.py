@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.online.materialise import materialise
 from mainspring.features.online.watermark import mark_key
 from mainspring.features.view import View

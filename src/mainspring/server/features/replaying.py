@@ -11,10 +11,10 @@ import msgspec
 from mainspring.catalog.ids import new_id
 from mainspring.catalog.ids import now_us as present
 from mainspring.choose.services import Services
+from mainspring.features.offline.recalculate import recalculate
+from mainspring.features.offline.replay import Replayed, replay
 from mainspring.features.online.sampled import Calculated, Sample, Samples
 from mainspring.features.quality.gate import REPLAYED
-from mainspring.features.recalculate import recalculate
-from mainspring.features.replay import Replayed, replay
 from mainspring.monitoring.alerts import Alerts, fingerprint
 from mainspring.ports.catalog import Alert, Event
 from mainspring.serving.telemetry import Metrics

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mainspring.declare.record import Kind
 from mainspring.errors import DataError
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.view import arrow_type
 from mainspring.lazy import lazy
 from mainspring.protocols.http import Fault

@@ -17,13 +17,13 @@ from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.frame import Frame
 from mainspring.declare.on_demand import FeatureInput, FeatureService, OnDemand
 from mainspring.errors import UsageError
-from mainspring.features.choosing import chooses_any
+from mainspring.features.decorated.choosing import chooses_any
 from mainspring.features.duck import connection, query
-from mainspring.features.log import read_log, standing
+from mainspring.features.logs.log import read_log, standing
+from mainspring.features.offline.recall import recall
 from mainspring.features.online.answered import Rows
 from mainspring.features.online.materialise import Materialised, materialise
 from mainspring.features.online.service import ServedFeatures, serve_features
-from mainspring.features.recall import recall
 from mainspring.features.selection import Selection, functions_of, selection_of
 from mainspring.features.steps import sources_of
 from mainspring.features.view import DELETED, EVENT, RETRACTS, SEQ, View
@@ -100,7 +100,7 @@ class FeatureStore:
             The spine with the features: ``.arrow() .polars() .pandas() .numpy() .sql(query)``.
 
         Raises:
-            DataError, StoreError, UserCodeError: as `mainspring.features.recall.recall` raises.
+            DataError, StoreError, UserCodeError: as `mainspring.features.offline.recall.recall` raises.
             UsageError: MS-2602, nothing has that name; MS-2166, MS-2167, MS-2291, the spine cannot be made.
         """
         wanted = self._inputs(inputs)

@@ -10,8 +10,8 @@ from mainspring.catalog.ids import now_us
 from mainspring.choose.services import Services
 from mainspring.errors import MainspringError
 from mainspring.features.definitions import Reads, at_home, kept_reads
-from mainspring.features.log import SourceTable
-from mainspring.features.unused import Unused, drop_online, kept_online, online_subject, sweep, unused_of
+from mainspring.features.logs.log import SourceTable
+from mainspring.features.logs.unused import Unused, drop_online, kept_online, online_subject, sweep, unused_of
 from mainspring.features.vector_index.mark import forget_mark
 from mainspring.features.view import View
 from mainspring.plan.graph import Plan

@@ -10,8 +10,8 @@ import msgspec
 
 from mainspring.choose.services import Services
 from mainspring.errors import ConfigError, RefusedError, UsageError
-from mainspring.features.log import PUSH_MARK, SourceTable, newest
-from mainspring.features.tidy import pinned_versions
+from mainspring.features.logs.log import PUSH_MARK, SourceTable, newest
+from mainspring.features.logs.tidy import pinned_versions
 from mainspring.features.view import View
 from mainspring.features.wal.commit import commit_waiting, logs_there, retire
 from mainspring.plan.graph import Plan

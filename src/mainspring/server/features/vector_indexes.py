@@ -16,7 +16,7 @@ from mainspring.declare.vector_index import VectorIndex
 from mainspring.engine.context import current
 from mainspring.engine.task import Output, Task
 from mainspring.errors import MainspringError
-from mainspring.features.log import SourceTable, newest
+from mainspring.features.logs.log import SourceTable, newest
 from mainspring.features.online.materialise import Materialised, online_id
 from mainspring.features.steps import sources_of, views_of
 from mainspring.features.vector_index.follow import Followed, follow, is_behind, reaches

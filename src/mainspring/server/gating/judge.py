@@ -23,7 +23,7 @@ from mainspring.engine.runs.progress import Watch, silent
 from mainspring.engine.runs.report import RunReport
 from mainspring.engine.task import TaskGraph
 from mainspring.errors import UsageError
-from mainspring.features.log import TableVersion
+from mainspring.features.logs.log import TableVersion
 from mainspring.lazy import lazy
 from mainspring.plan.graph import Node, Plan
 from mainspring.ports.catalog import Entity

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from mainspring.config.settings import Settings
 from mainspring.declare.record import FieldSpec
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.online.service import ServedFeatures
 from mainspring.protocols.openapi.document import EndpointShape, Limits, ServiceShape, Shapes
 from mainspring.serving.endpoint import EndpointService

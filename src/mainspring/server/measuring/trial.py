@@ -16,7 +16,7 @@ from mainspring.choose.services import Services
 from mainspring.declare.declaration import spec_of
 from mainspring.declare.model import Endpoint
 from mainspring.errors import DataError, ServiceError
-from mainspring.features.log import newest, read_log, source_of, standing
+from mainspring.features.logs.log import newest, read_log, source_of, standing
 from mainspring.features.view import RETRACTS, SEQ
 from mainspring.lazy import lazy
 from mainspring.plan.graph import Node, Plan

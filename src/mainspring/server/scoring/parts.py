@@ -18,8 +18,8 @@ from mainspring.engine.wire import StoredResult
 from mainspring.errors import DataError
 from mainspring.features.cast import Reading
 from mainspring.features.duck import connection, quoted, scan
-from mainspring.features.log import SourceTable, TableVersion, source_schema
-from mainspring.features.recall import recall
+from mainspring.features.logs.log import SourceTable, TableVersion, source_schema
+from mainspring.features.offline.recall import recall
 from mainspring.features.view import DELETED, EVENT, RETRACTS, SEQ
 from mainspring.lazy import lazy
 from mainspring.plan.encoding import digest, encode

@@ -28,7 +28,7 @@ from mainspring.engine.values import read_manifest
 from mainspring.errors import RefusedError, UsageError
 from mainspring.features.cast import Reading
 from mainspring.features.definitions import Reads, reads_of
-from mainspring.features.log import SourceTable, source_of, source_schema
+from mainspring.features.logs.log import SourceTable, source_of, source_schema
 from mainspring.features.selection import functions_of
 from mainspring.features.steps import sources_of, tasks_for, views_of
 from mainspring.features.view import View

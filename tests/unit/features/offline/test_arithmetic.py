@@ -7,8 +7,8 @@ import pytest
 
 from mainspring.declare.aggregate import avg, count, distinct, highest, last, last_n, quantile, stddev, total, variance
 from mainspring.declare.frame import Frame
-from mainspring.features.digest import content_digest
-from mainspring.features.history import ARITHMETIC, history_of
+from mainspring.features.logs.digest import content_digest
+from mainspring.features.offline.history import ARITHMETIC, history_of
 from mainspring.features.windows import pieces
 from unit.features.offline.oracle import Row
 from unit.features.offline.tables import GRID, Folder, a_view, log_table, spine_table

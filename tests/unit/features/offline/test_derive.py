@@ -15,13 +15,13 @@ from mainspring.declare.declaration import spec_of
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import Kind, Record
 from mainspring.errors import DataError, UserCodeError
-from mainspring.features.derive import Upstream, derive_view
-from mainspring.features.history import history
-from mainspring.features.infer import infer
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.log import source_of
+from mainspring.features.decorated.derive import Upstream, derive_view
+from mainspring.features.decorated.infer import infer
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.log import source_of
+from mainspring.features.logs.write import append_rows, ingest_batch
+from mainspring.features.offline.history import history
 from mainspring.features.view import view_of
-from mainspring.features.write import append_rows, ingest_batch
 
 SECOND = 1_000_000
 START = 1_600_000_000 * SECOND

@@ -19,7 +19,7 @@ from mainspring.declare.aggregate import (
     variance,
 )
 from mainspring.declare.frame import Frame
-from mainspring.features.history import history_of
+from mainspring.features.offline.history import history_of
 from unit.features.offline import oracle
 from unit.features.offline.tables import GRID, Folder, a_view, log_table, logs, spine_table, spines
 

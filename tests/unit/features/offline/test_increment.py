@@ -16,7 +16,7 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.declare.record import Kind, Record, fields_of
 from mainspring.errors import DataError, ServiceError
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.sources.increment import extract_increment
 from mainspring.features.sources.place import Cursor
 from mainspring.ports.source import Range, Relation, Relations

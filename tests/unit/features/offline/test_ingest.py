@@ -11,8 +11,8 @@ import pytest
 
 from mainspring.declare.record import ColumnType, Field, FieldSpec, Kind
 from mainspring.errors import DataError
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.sources import files
 from mainspring.features.sources.files import find_files, read_files
 from mainspring.features.sources.staged import Staging

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.sources import json_files
 from mainspring.features.sources.files import read_files
 from mainspring.features.sources.staged import Staging

@@ -18,8 +18,8 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.declare.record import Field, Record, fields_of
 from mainspring.errors import DataError, ServiceError
-from mainspring.features.ingest import REASON
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.ingest import REASON
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.sources.decode import prepare_messages
 from mainspring.features.sources.messages import extract_topic
 from mainspring.ports.source import Messages

@@ -9,10 +9,10 @@ import pytest
 
 from mainspring.declare.aggregate import avg, count, distinct, first, last, last_n, lowest, quantile, total
 from mainspring.declare.frame import Frame
-from mainspring.features import history, joined
-from mainspring.features.asof import gather_sql, hits_sql
-from mainspring.features.history import history_of
-from mainspring.features.log import TableVersion
+from mainspring.features.logs.log import TableVersion
+from mainspring.features.offline import history, joined
+from mainspring.features.offline.asof import gather_sql, hits_sql
+from mainspring.features.offline.history import history_of
 from mainspring.features.windows import load, pieces
 from mainspring.features.windows.question import Question
 from unit.features.offline import oracle

@@ -21,12 +21,12 @@ from mainspring.adapters.delta.tables import open_tables
 from mainspring.declare.app import App
 from mainspring.declare.record import Field, Record
 from mainspring.errors import DataError, StoreError
-from mainspring.features.digest import ContentDigest, content_digest
-from mainspring.features.ingest import prepare
-from mainspring.features.log import newest, read_log, source_of, standing
+from mainspring.features.logs.digest import ContentDigest, content_digest
+from mainspring.features.logs.ingest import prepare
+from mainspring.features.logs.log import newest, read_log, source_of, standing
+from mainspring.features.logs.write import append_rows, ingest_batch
 from mainspring.features.sources.files import RawFile
 from mainspring.features.sources.staged import Staging, content_of_rows
-from mainspring.features.write import append_rows, ingest_batch
 
 NOW = 1_800_000_000_000_000
 MOMENT = pa.timestamp("us", "UTC")

@@ -16,12 +16,12 @@ from mainspring.declare.frame import Frame
 from mainspring.engine.context import StepContext, entered
 from mainspring.engine.task import Output
 from mainspring.errors import ConfigError, DataError, DeclarationError
-from mainspring.features.history import history
-from mainspring.features.infer import infer
-from mainspring.features.log import TableVersion
+from mainspring.features.decorated.infer import infer
+from mainspring.features.logs.log import TableVersion
+from mainspring.features.logs.write import append_rows
+from mainspring.features.offline.history import history
 from mainspring.features.steps import sources_of, tasks_for, views_of
 from mainspring.features.view import picks_of
-from mainspring.features.write import append_rows
 from mainspring.plan.build import build_plan
 
 APP = """

@@ -7,8 +7,8 @@ import pytest
 
 from mainspring.declare.aggregate import avg, count, distinct, first, last, last_n, lowest, quantile, total
 from mainspring.declare.frame import Frame
-from mainspring.features import asof
-from mainspring.features.history import history_of
+from mainspring.features.offline import asof
+from mainspring.features.offline.history import history_of
 from mainspring.features.windows import load, pieces
 from thoroughly import rounds
 from unit.features.offline import oracle
@@ -127,7 +127,7 @@ def test_a_stretch_that_carries_the_wrong_row_is_found(folder, monkeypatch, here
         assert given[2] is None or here in sql
         return sql.replace(here, there)
 
-    monkeypatch.setattr("mainspring.features.joined.hits_sql", broken)
+    monkeypatch.setattr("mainspring.features.offline.joined.hits_sql", broken)
     assert not all(right(answered(folder, *example, Elsewhere()), *example) for example in EXAMPLES)
 
 

@@ -13,11 +13,11 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.declare.frame import Frame
 from mainspring.errors import StoreError
-from mainspring.features.digest import content_digest
-from mainspring.features.history import history
-from mainspring.features.log import newest
-from mainspring.features.tidy import tidy
-from mainspring.features.write import append_rows
+from mainspring.features.logs.digest import content_digest
+from mainspring.features.logs.log import newest
+from mainspring.features.logs.tidy import tidy
+from mainspring.features.logs.write import append_rows
+from mainspring.features.offline.history import history
 from thoroughly import rounds
 from unit.features.offline.test_write import HEATS, NOW, PLAIN, SECOND, rows
 

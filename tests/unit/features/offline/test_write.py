@@ -18,13 +18,13 @@ from mainspring.declare.data import Entity
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import Field, Record
 from mainspring.errors import DataError, StoreError
-from mainspring.features.digest import content_digest
-from mainspring.features.history import history
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.log import key_hashes, newest, reaching, source_of
-from mainspring.features.project import update_view
+from mainspring.features.logs.digest import content_digest
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.log import key_hashes, newest, reaching, source_of
+from mainspring.features.logs.project import update_view
+from mainspring.features.logs.write import append_rows, ingest_batch
+from mainspring.features.offline.history import history
 from mainspring.features.view import view_of
-from mainspring.features.write import append_rows, ingest_batch
 
 SECOND = 1_000_000
 START = 1_600_000_000 * SECOND

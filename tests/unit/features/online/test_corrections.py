@@ -17,18 +17,18 @@ from mainspring.declare.app import App
 from mainspring.declare.data import Entity
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import Record
-from mainspring.features.history import history
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.log import newest, source_of, standing
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.log import newest, source_of, standing
+from mainspring.features.logs.project import project as projected
+from mainspring.features.logs.project import update_view
+from mainspring.features.logs.write import Changes, append_rows, ingest_batch
+from mainspring.features.offline.history import history
 from mainspring.features.online.materialise import materialise
 from mainspring.features.online.plan import compile_plan
 from mainspring.features.online.write import upsert
-from mainspring.features.project import project as projected
-from mainspring.features.project import update_view
 from mainspring.features.view import Pick, view_of
 from mainspring.features.wal.commit import drain, log_of, rows_waiting
 from mainspring.features.wal.rows import drafted
-from mainspring.features.write import Changes, append_rows, ingest_batch
 from unit.features.offline import oracle
 
 SECOND = 1_000_000

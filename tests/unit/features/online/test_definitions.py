@@ -17,12 +17,12 @@ from mainspring.declare.app import App
 from mainspring.declare.data import Entity
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import Record
-from mainspring.features.history import history
-from mainspring.features.log import source_of
+from mainspring.features.logs.log import source_of
+from mainspring.features.logs.write import append_rows
+from mainspring.features.offline.history import history
 from mainspring.features.online.materialise import materialise, online_id
 from mainspring.features.online.plan import compile_plan
 from mainspring.features.view import Pick, view_of
-from mainspring.features.write import append_rows
 
 HOUR = 3_600_000_000
 START = 450_000 * HOUR

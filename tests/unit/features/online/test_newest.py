@@ -19,9 +19,11 @@ from mainspring.declare.app import App
 from mainspring.declare.data import Entity
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import Record
-from mainspring.features.history import history
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.log import newest, source_of, standing
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.log import newest, source_of, standing
+from mainspring.features.logs.project import update_view
+from mainspring.features.logs.write import append_rows, ingest_batch
+from mainspring.features.offline.history import history
 from mainspring.features.online import chunks, windows
 from mainspring.features.online.keys import key_packer
 from mainspring.features.online.materialise import materialise
@@ -29,9 +31,7 @@ from mainspring.features.online.plan import compile_plan
 from mainspring.features.online.rows import BESIDE, BODY, BUSY, read_beside
 from mainspring.features.online.windows import SLACK_US, layout_of
 from mainspring.features.online.write import rewrite, upsert
-from mainspring.features.project import update_view
 from mainspring.features.view import EVENT, Pick, pick, view_of
-from mainspring.features.write import append_rows, ingest_batch
 from thoroughly import THOROUGH, rounds
 from unit.features.offline import oracle
 from unit.features.offline.oracle import Row, same

@@ -25,16 +25,16 @@ from mainspring.declare.frame import Frame
 from mainspring.declare.record import Field, Record
 from mainspring.errors import DataError, DeclarationError, UserCodeError
 from mainspring.features.calculate import kept
-from mainspring.features.log import source_of
+from mainspring.features.logs.log import source_of
+from mainspring.features.logs.write import append_rows
+from mainspring.features.offline.recalculate import recalculate
+from mainspring.features.offline.recall import recall
 from mainspring.features.online.computed import compile_selection
 from mainspring.features.online.materialise import materialise
 from mainspring.features.online.plan import ReadPlan
 from mainspring.features.online.sampled import Calculated, Samples
-from mainspring.features.recalculate import recalculate
-from mainspring.features.recall import recall
 from mainspring.features.selection import functions_of, selection_of
 from mainspring.features.view import view_of
-from mainspring.features.write import append_rows
 from mainspring.server.features.replaying import ReplayWatch
 from mainspring.serving.telemetry import Metrics
 from thoroughly import rounds

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from mainspring.adapters.sqlite.catalog import open_catalog
 from mainspring.adapters.sqlite.settings import SqliteSettings
+from mainspring.features.offline.replay import STATUS, replay
 from mainspring.features.online.keys import key_packer
 from mainspring.features.online.plan import compile_plan
 from mainspring.features.online.rows import order_of, read_plain, write_plain
 from mainspring.features.online.sampled import SampledPlan, Samples
-from mainspring.features.replay import STATUS, replay
 from mainspring.features.view import Pick
 from mainspring.server.features.replaying import ReplayWatch
 from mainspring.serving.telemetry import Metrics

@@ -21,16 +21,16 @@ from mainspring.declare.app import App
 from mainspring.declare.data import Entity
 from mainspring.declare.record import Field, Record
 from mainspring.errors import StoreError
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.log import newest, source_of
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.log import newest, source_of
+from mainspring.features.logs.project import update_view
+from mainspring.features.logs.write import ingest_batch
 from mainspring.features.online import materialise as materialising
 from mainspring.features.online import stream
 from mainspring.features.online.keys import view_prefix
 from mainspring.features.online.materialise import follow, materialise, reaches
 from mainspring.features.online.watermark import mark_key, read_mark
-from mainspring.features.project import update_view
 from mainspring.features.view import SEQ, view_of
-from mainspring.features.write import ingest_batch
 
 SECOND = 1_000_000
 START = 1_600_000_000 * SECOND

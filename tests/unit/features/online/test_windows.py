@@ -33,16 +33,16 @@ from mainspring.declare.data import Entity
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import Field, Kind, Record
 from mainspring.errors import DataError, StoreError
-from mainspring.features.history import history
-from mainspring.features.log import newest, source_of
+from mainspring.features.logs.log import newest, source_of
+from mainspring.features.logs.project import update_view
+from mainspring.features.logs.write import append_rows
+from mainspring.features.offline.history import history
 from mainspring.features.online import chunks
 from mainspring.features.online.materialise import materialise
 from mainspring.features.online.plan import compile_plan
 from mainspring.features.online.windows import layout_of
 from mainspring.features.online.write import upsert
-from mainspring.features.project import update_view
 from mainspring.features.view import Pick, view_of
-from mainspring.features.write import append_rows
 from thoroughly import THOROUGH
 from unit.features.offline.oracle import same
 

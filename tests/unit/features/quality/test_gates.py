@@ -12,12 +12,12 @@ from mainspring.adapters.delta.tables import open_tables
 from mainspring.config.settings import load_settings
 from mainspring.engine.context import StepContext, entered
 from mainspring.errors import DataError, DeclarationError
-from mainspring.features.infer import infer
-from mainspring.features.log import newest, read_log, standing
+from mainspring.features.decorated.infer import infer
+from mainspring.features.logs.log import newest, read_log, standing
+from mainspring.features.logs.quarantine import set_aside
+from mainspring.features.logs.write import append_rows
 from mainspring.features.quality.gate import CHECKED, last_results
-from mainspring.features.quarantine import set_aside
 from mainspring.features.steps import checked_views, sources_of, tasks_for, views_of
-from mainspring.features.write import append_rows
 from mainspring.plan.build import build_plan
 
 HEAD = """
@@ -297,8 +297,8 @@ def test_a_death_between_the_quarantine_and_the_log_sets_nothing_aside_twice(wea
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("mainspring.features.project.append_to_log", dying)
-        patched.setattr("mainspring.features.derive.append_to_log", dying)
+        patched.setattr("mainspring.features.logs.project.append_to_log", dying)
+        patched.setattr("mainspring.features.decorated.derive.append_to_log", dying)
         with pytest.raises(KeyboardInterrupt):
             weather.apply()
     assert weather.aside("feature_view", "conditions") == {"wind is not between 0 and 200": 1}

@@ -13,7 +13,7 @@ from mainspring.declare.app import App
 from mainspring.declare.checking import conforms
 from mainspring.declare.record import Record
 from mainspring.errors import DataError, DeclarationError
-from mainspring.features.log import source_of
+from mainspring.features.logs.log import source_of
 from mainspring.features.quality import rowwise
 from mainspring.features.quality.schemas import conformity, goes_by_rows
 from mainspring.features.sources.files import RawFile

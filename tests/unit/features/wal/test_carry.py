@@ -11,13 +11,13 @@ from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
 from mainspring.declare.app import App
 from mainspring.declare.record import Field, Record
-from mainspring.features.carry import carry_pushed, told
-from mainspring.features.ingest import prepare, prepare_rows
-from mainspring.features.log import newest, source_of
+from mainspring.features.logs.carry import carry_pushed, told
+from mainspring.features.logs.ingest import prepare, prepare_rows
+from mainspring.features.logs.log import newest, source_of
+from mainspring.features.logs.write import append_rows, ingest_batch
 from mainspring.features.sources.files import RawFile
 from mainspring.features.wal.commit import log_of, pushed_through
 from mainspring.features.wal.rows import drafted
-from mainspring.features.write import append_rows, ingest_batch
 
 SECOND = 1_000_000
 START = 1_600_000_000 * SECOND

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from mainspring.adapters.delta.settings import DeltaSettings
 from mainspring.adapters.delta.tables import open_tables
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.log import noted
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.log import noted
 from mainspring.features.wal.commit import drain, log_of, seq_of
 from mainspring.features.wal.rows import drafted
 

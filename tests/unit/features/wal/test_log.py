@@ -19,13 +19,13 @@ from mainspring.adapters.delta.tables import open_tables
 from mainspring.declare.app import App
 from mainspring.declare.record import Field, Record
 from mainspring.errors import DataError, RefusedError, StoreError
-from mainspring.features.ingest import prepare_rows
-from mainspring.features.log import newest, noted, source_of
-from mainspring.features.quarantine import set_aside
+from mainspring.features.logs.ingest import prepare_rows
+from mainspring.features.logs.log import newest, noted, source_of
+from mainspring.features.logs.quarantine import set_aside
+from mainspring.features.logs.write import append_rows, ingest_batch
 from mainspring.features.wal import log as wal_log
 from mainspring.features.wal.commit import commit_waiting, drain, log_of, pushed_through, retire, rows_waiting, seq_of
 from mainspring.features.wal.rows import drafted
-from mainspring.features.write import append_rows, ingest_batch
 from mainspring.testing.atonce import together
 
 SECOND = 1_000_000

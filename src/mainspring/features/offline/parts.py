@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mainspring.features.asof import SPINE, ask
 from mainspring.features.duck import connection, scan
-from mainspring.features.joined import Asked, Joined, join, placed, places_of
+from mainspring.features.offline.asof import SPINE, ask
+from mainspring.features.offline.joined import Asked, Joined, join, placed, places_of
 from mainspring.features.view import log_schema
 from mainspring.features.windows.load import load_moments
 from mainspring.features.windows.pieces import longest_window, pieces_of
@@ -64,7 +64,7 @@ def answer_part(part: Part) -> pa.Table:
 
 
 def join_apart(compute: Compute, asked: Asked, files: Sequence[str], limits: Limits, spine: pa.Table) -> Joined | None:
-    """As `mainspring.features.joined.join`, on other machines; None where the questions are one part.
+    """As `mainspring.features.offline.joined.join`, on other machines; None where the questions are one part.
 
     Args:
         compute: the machines, which have the files under the same paths.

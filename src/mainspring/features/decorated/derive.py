@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
-from mainspring.features.decorated import call, conform
+from mainspring.features.decorated.function import call, conform
 from mainspring.features.duck import connection, quoted
-from mainspring.features.log import (
+from mainspring.features.logs.log import (
     MADE_MARK,
     SEQ_MARK,
     SourceTable,
@@ -24,7 +24,7 @@ from mainspring.features.log import (
     sequence,
     standing,
 )
-from mainspring.features.project import ViewUpdate, forget_another
+from mainspring.features.logs.project import ViewUpdate, forget_another
 from mainspring.features.quality.screen import Judge, refuse_failing, screen, set_view_aside
 from mainspring.features.view import (
     ASSUMED,

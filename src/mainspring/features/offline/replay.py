@@ -20,8 +20,8 @@ import msgspec
 
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
-from mainspring.features.history import history_of
-from mainspring.features.log import read_log
+from mainspring.features.logs.log import read_log
+from mainspring.features.offline.history import history_of
 from mainspring.features.online.sampled import Sample
 from mainspring.features.view import SEQ, FeatureDef, Pick, View, arrow_type
 from mainspring.lazy import lazy

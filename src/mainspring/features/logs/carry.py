@@ -16,8 +16,8 @@ import msgspec
 
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError
-from mainspring.features.ingest import Prepared, Seen, prepare
-from mainspring.features.log import (
+from mainspring.features.logs.ingest import Prepared, Seen, prepare
+from mainspring.features.logs.log import (
     PUSH_MARK,
     PUSH_WRITER,
     SEQ_MARK,
@@ -29,11 +29,11 @@ from mainspring.features.log import (
     read_log,
     source_schema,
 )
+from mainspring.features.logs.stamp import stamp
+from mainspring.features.logs.write import set_aside
 from mainspring.features.sources.files import RawFile
-from mainspring.features.stamp import stamp
 from mainspring.features.view import BATCH, INGEST, SEQ
 from mainspring.features.wal.commit import commit_waiting, log_of, logs_there, seq_of
-from mainspring.features.write import set_aside
 from mainspring.lazy import lazy
 from mainspring.ports.tables import TableStore, Txn
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import orjson
 
-from mainspring.features.ingest import REASON
-from mainspring.features.log import SourceTable
+from mainspring.features.logs.ingest import REASON
+from mainspring.features.logs.log import SourceTable
 from mainspring.features.view import BATCH, SEQ, View
 from mainspring.features.wal.commit import BATCHES
 from mainspring.lazy import lazy

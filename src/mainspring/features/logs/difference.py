@@ -9,8 +9,8 @@ import msgspec
 from msgspec.structs import replace
 
 from mainspring.features.duck import connection, literal, quoted
-from mainspring.features.log import WRITERS, SourceTable, numbered, source_schema
-from mainspring.features.stamp import constant, stamp, stored
+from mainspring.features.logs.log import WRITERS, SourceTable, numbered, source_schema
+from mainspring.features.logs.stamp import constant, stamp, stored
 from mainspring.features.view import RETRACTS, SEQ, stored_field
 from mainspring.lazy import lazy
 from mainspring.ports.tables import Limits, RowStream, TableStore

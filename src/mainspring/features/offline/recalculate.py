@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from mainspring.declare.record import ColumnType
 from mainspring.errors import MainspringError
 from mainspring.features.calculate import kept, native, python_values, runner_of
+from mainspring.features.offline.replay import Answer, Replayed, same_value
 from mainspring.features.online.sampled import Calculated
-from mainspring.features.replay import Answer, Replayed, same_value
 from mainspring.features.selection import Calculation
 from mainspring.features.view import arrow_type
 from mainspring.lazy import lazy

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mainspring.errors import DataError
-from mainspring.features.difference import NewRows, difference, stamped
-from mainspring.features.digest import content_digest
-from mainspring.features.history import HasTables
-from mainspring.features.ingest import REASON, Prepared, prepare_rows
-from mainspring.features.log import (
+from mainspring.features.logs.difference import NewRows, difference, stamped
+from mainspring.features.logs.digest import content_digest
+from mainspring.features.logs.ingest import REASON, Prepared, prepare_rows
+from mainspring.features.logs.log import (
     SEQ_MARK,
     SourceTable,
     TableVersion,
@@ -29,12 +28,13 @@ from mainspring.features.log import (
     source_schema,
     standing,
 )
-from mainspring.features.project import update_view
+from mainspring.features.logs.project import update_view
+from mainspring.features.logs.stamp import constant, stamp, stored
+from mainspring.features.logs.unheld import unheld
+from mainspring.features.offline.history import HasTables
 from mainspring.features.quality.known import known_in
 from mainspring.features.quality.results import CheckResult
 from mainspring.features.quality.screen import refuse_pushed
-from mainspring.features.stamp import constant, stamp, stored
-from mainspring.features.unheld import unheld
 from mainspring.features.view import BATCH, EVENT, RETRACTS, SEQ, View
 from mainspring.features.wal.commit import commit_waiting, log_of, retire, seq_of
 from mainspring.features.wal.frames import Entry

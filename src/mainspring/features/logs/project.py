@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mainspring.features.log import (
+from mainspring.features.logs.log import (
     MADE_MARK,
     SEQ_MARK,
     SourceTable,

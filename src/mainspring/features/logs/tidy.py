@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from mainspring.features.log import TableVersion, newest
+from mainspring.features.logs.log import TableVersion, newest
 from mainspring.ports.catalog import Catalog
 from mainspring.ports.tables import TableStore
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mainspring.features.log import SourceTable, source_schema
+from mainspring.features.logs.log import SourceTable, source_schema
 from mainspring.features.view import stored_field
 from mainspring.lazy import lazy
 

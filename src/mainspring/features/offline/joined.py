@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mainspring.features.asof import (
+from mainspring.features.offline.asof import (
     HITS,
     MISSING,
     PRESENT,
@@ -18,7 +18,7 @@ from mainspring.features.asof import (
     hits_sql,
     retracted_sql,
 )
-from mainspring.features.retract import has_retractions, newest_steps
+from mainspring.features.offline.retract import has_retractions, newest_steps
 from mainspring.features.view import FeatureDef, View, arrow_type
 from mainspring.features.windows.pieces import answer_windows
 from mainspring.lazy import lazy
@@ -92,7 +92,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 def join(opened: duckdb.DuckDBPyConnection, asked: Asked) -> Joined:
-    """The answers of a view to the questions of the relation `mainspring.features.asof.SPINE`."""
+    """The answers of a view to the questions of the relation `mainspring.features.offline.asof.SPINE`."""
     view, log = asked.view, asked.log
     last = [feature for feature in asked.features if feature.window_us is None]
     windowed = [feature for feature in asked.features if feature.window_us is not None]

@@ -11,8 +11,8 @@ from mainspring.declare.record import FieldSpec
 from mainspring.errors import DataError
 from mainspring.features.calculate import runner_of
 from mainspring.features.cast import Reading, UnfitError, cast_column, misfit
-from mainspring.features.history import HasTables, history
-from mainspring.features.log import TableVersion
+from mainspring.features.logs.log import TableVersion
+from mainspring.features.offline.history import HasTables, history
 from mainspring.features.selection import Selection
 from mainspring.features.view import arrow_type
 from mainspring.lazy import lazy
@@ -39,7 +39,9 @@ def recall(
     versions: Mapping[str, int | TableVersion] | None = None,
     compute: Compute | None = None,
 ) -> Frame:
-    """As `mainspring.features.history.history`, with on-demand features; the request's fields are columns of the spine.
+    """As `mainspring.features.offline.history.history`, with on-demand features.
+
+    The request's fields are columns of the spine.
 
     Args:
         services: where the table store is.

@@ -9,8 +9,8 @@ from mainspring.declare.data import FeatureView, Source, did_you_mean
 from mainspring.declare.declaration import name_of, origin_of, spec_of
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError, UserCodeError
-from mainspring.features.decorated import call, described
-from mainspring.features.log import record_schema
+from mainspring.features.decorated.function import call, described
+from mainspring.features.logs.log import record_schema
 from mainspring.lazy import lazy
 
 if TYPE_CHECKING:

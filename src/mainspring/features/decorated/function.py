@@ -13,7 +13,7 @@ from mainspring.declare.origin import Origin, of_function
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError, MainspringError, UserCodeError
 from mainspring.features.cast import Reading, UnfitError, cast_column, misfit
-from mainspring.features.choosing import chooses_any
+from mainspring.features.decorated.choosing import chooses_any
 from mainspring.features.duck import connection, query
 from mainspring.lazy import lazy
 

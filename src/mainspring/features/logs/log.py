@@ -18,7 +18,7 @@ from mainspring.declare.data import Source
 from mainspring.declare.declaration import name_of, spec_of
 from mainspring.declare.quality import Check
 from mainspring.declare.record import FieldSpec
-from mainspring.features.digest import ContentDigest
+from mainspring.features.logs.digest import ContentDigest
 from mainspring.features.online.keys import key_packer
 from mainspring.features.quality.schemas import located
 from mainspring.features.view import (

@@ -12,12 +12,12 @@ from mainspring.declare.data import did_you_mean
 from mainspring.declare.frame import Frame
 from mainspring.declare.record import ColumnType, FieldSpec, Kind
 from mainspring.errors import DataError
-from mainspring.features.asof import SPINE, spine_keys
 from mainspring.features.cast import Reading, UnfitError, cast_column, misfit
 from mainspring.features.duck import connection, scan
-from mainspring.features.joined import Asked, Joined, join
-from mainspring.features.log import TableVersion, noted
-from mainspring.features.parts import join_apart
+from mainspring.features.logs.log import TableVersion, noted
+from mainspring.features.offline.asof import SPINE, spine_keys
+from mainspring.features.offline.joined import Asked, Joined, join
+from mainspring.features.offline.parts import join_apart
 from mainspring.features.view import FeatureDef, Pick, View, arrow_type, log_schema
 from mainspring.lazy import lazy
 from mainspring.ports.compute import Compute
@@ -67,7 +67,7 @@ def history(
     """The spine with the features of each of its rows, as of the moment in its `time` column.
 
     Every row comes back once, in order, with its own columns untouched. What a feature is at a moment is defined in
-    `mainspring.features.asof` (``last``) and `mainspring.features.windows.question` (windows).
+    `mainspring.features.offline.asof` (``last``) and `mainspring.features.windows.question` (windows).
 
     Args:
         services: where the table store is.
@@ -78,7 +78,7 @@ def history(
         names: ``short`` calls a column as the feature, ``full`` ``view__feature``.
         status: add ``view__status`` (``PRESENT``, ``EXPIRED``, ``MISSING``) and ``view__event_time`` for each view.
         versions: pinned versions of the views' logs by the name of the view; the newest when left out.
-        compute: other machines, for questions that are more than one of `mainspring.features.parts`.
+        compute: other machines, for questions that are more than one of `mainspring.features.offline.parts`.
 
     Raises:
         DataError: MS-2115, the spine lacks a column or has one of the wrong type; MS-2116, two columns would have one

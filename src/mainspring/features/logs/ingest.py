@@ -12,7 +12,7 @@ from mainspring.declare.data import did_you_mean
 from mainspring.declare.record import FieldSpec
 from mainspring.errors import DataError
 from mainspring.features.cast import Reading, TooFineError, UnfitError, bad_rows, cast_column
-from mainspring.features.log import SourceTable, record_schema
+from mainspring.features.logs.log import SourceTable, record_schema
 from mainspring.features.quality.results import CheckResult, refusal, refused
 from mainspring.features.quality.rowwise import Known, Tallies, judge_rows, matching, nothing_known
 from mainspring.features.sources.files import RawFile
