@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections import Counter
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+import postgres
+import redis_server
 from e2e.conftest import Served, call, mainspring, serve
 
 APP = """
@@ -112,6 +115,32 @@ def test_budgets_hold_over_all_workers_and_their_deaths(served: Served) -> None:
     said = json.loads(body)["error"]
     assert "model:chat" in said["message"]
     assert said["code"] == "rate_limit_exceeded"
+
+
+@pytest.mark.parametrize("store", ["redis", "postgres"])
+def test_several_servers_have_one_budget(talk: Path, tmp_path: Path, store: str) -> None:
+    with redis_server.running() if store == "redis" else postgres.running() as url:
+        file = talk / "mainspring.toml"
+        told = file.read_text().replace("workers = 2", "workers = 1") + f'[budgets]\nurl = "{url}"\n'
+        file.write_text(told.replace("tenant_limits.acme]\nrequests = 30", "tenant_limits.acme]\ntokens = 2500"))
+        mainspring("apply", cwd=talk)
+        other = tmp_path / "other"
+        shutil.copytree(talk, other)
+        servers = [serve(talk, "serve"), serve(other, "serve")]
+        try:
+            first, second = servers
+            assert asked(first, "ada", 12) == {200: 12}
+            assert asked(second, "ada", 30) == {200: 8, 429: 22}, "20 in all, whichever server answers"
+            both = asked(first, "eve", 15) + asked(second, "eve", 15)
+            assert both == {200: 25, 429: 5}, "45 of the model in all"
+            assert second.stop() == 0, second.log.read_text()
+            servers[1] = serve(other, "serve")
+            assert asked(servers[1], "eve", 5) == {429: 5}, "the store knows, whoever starts anew"
+            health = json.loads(call(f"{first.console}/actuator/health", headers={})[1])
+            assert health["status"] == "UP"
+        finally:
+            stopped = [one.stop() for one in servers if one.process.poll() is None]
+        assert stopped == [0, 0]
 
 
 def test_an_assistant_counts_at_its_callers_expense(served: Served) -> None:

@@ -440,6 +440,10 @@ def test_preflight_tells_what_is_missing(place: Callable[..., Place], server: Ap
     assert "kubectl -n" in found[0].fix
     assert "management-token" in found[0].fix
     assert {"no metrics server", "no adapter for custom metrics"} <= {one.what.partition(":")[0] for one in found}
+    assert not [one for one in found if "budgets" in one.what]
+    apart = revision(1)
+    apart = msgspec.structs.replace(apart, app=msgspec.structs.replace(apart.app, counted_apart=True))
+    assert "budgets.url" in next(one.fix for one in at.rollout.findings(apart) if "budgets" in one.what)
     with pytest.raises(RefusedError) as refused:
         at.rollout.check(revision(1))
     assert refused.value.code == "MS-5090"

@@ -17,7 +17,7 @@ __all__ = ["OPTIONAL", "SHARED", "Condition", "Decision", "Outcome", "Rank", "de
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 SHARED = frozenset({"runtime", "converter"})
 """Ports that every fitting adapter serves at once, each for what it reads; any other port has one adapter."""
-OPTIONAL = frozenset({"compute", "reranker", "source", "target"})
+OPTIONAL = frozenset({"budgets", "compute", "reranker", "source", "target"})
 """Ports that a project does without until one is configured; that nothing serves them is then no fault."""
 
 

@@ -17,6 +17,7 @@ from mainspring.declare.data import did_you_mean
 from mainspring.errors import ConfigError, UsageError
 from mainspring.lazy import lazy
 from mainspring.ports.adapter import Adapter
+from mainspring.ports.budgets import BudgetStore
 from mainspring.ports.catalog import Catalog
 from mainspring.ports.compute import Compute
 from mainspring.ports.converter import Converter
@@ -165,6 +166,11 @@ class Services:
     def reranker(self) -> Reranker | None:
         """What sorts hits, or None when none is configured."""
         return cast(Reranker, self.get("reranker")) if self.settings.section("reranker") else None
+
+    @property
+    def budgets(self) -> BudgetStore | None:
+        """Where several servers count what is used together, or None when none is configured."""
+        return cast(BudgetStore, self.get("budgets")) if self.settings.section("budgets") else None
 
     @property
     def compute(self) -> Compute | None:

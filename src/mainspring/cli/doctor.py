@@ -130,7 +130,7 @@ def _project(settings: Settings) -> list[Finding]:
 def _stores(services: Services) -> list[Finding]:
     """Whether what the profile has chosen answers; nothing is made for this that a run would make."""
     found = []
-    for port in (*STORES, *(("compute",) if services.settings.section("compute") else ())):
+    for port in (*STORES, *(port for port in ("budgets", "compute") if services.settings.section(port))):
         try:
             name = f"{port}.{services.decision(port).chosen.name}"
             if services.decision(port).chosen.embedded and not services.state.exists():

@@ -9,7 +9,7 @@ import msgspec
 __all__ = ["NAMED", "PORTS", "SETTINGS", "SettingSpec", "misfit"]
 
 PORTS = (
-    "catalog", "objects", "tables", "online", "compute", "runtime", "converter",
+    "catalog", "objects", "tables", "online", "compute", "budgets", "runtime", "converter",
     "manifest", "vectors", "embedder", "parser", "reranker", "llm", "threads", "target",
 )  # fmt: skip
 """The ports; ``PORT.adapter`` names an adapter, ``PORT.url`` says where it is, other keys are the adapter's own."""

@@ -70,8 +70,14 @@ def app_of(
         _secrets(runs)[0],
         tuple(models),
         tuple(port for port in _STORES if _is_embedded(port, runs)),
+        _counted_apart(runs),
         runs.number("server.drain"),
     )
+
+
+def _counted_apart(settings: Settings) -> bool:
+    limited = any(settings.section(section) for section in ("limits", "tenant_limits", "model_limits"))
+    return limited and not settings.section("budgets")
 
 
 def _is_embedded(port: str, settings: Settings) -> bool:

@@ -74,10 +74,10 @@ class Admission:
             return lane
         return lane.for_user(caller.user or (key.id if key is not None else ""))
 
-    def reserve(self, caller: Caller, lane: Lane, tokens: int, money: int) -> Reservation | Denied | None:
+    async def reserve(self, caller: Caller, lane: Lane, tokens: int, money: int) -> Reservation | Denied | None:
         """Take what a request may use at every account where it counts; None where it counts nowhere."""
         accounts = self._counting(caller, lane)
-        return self._accounts.reserve(accounts, tokens, money) if accounts else None
+        return await self._accounts.take(accounts, tokens, money) if accounts else None
 
     def _counting(self, caller: Caller, lane: Lane) -> tuple[Account, ...]:
         """Where a request counts. Who comes without a key is inside the process, and has been told by it before."""
@@ -160,7 +160,7 @@ class Admission:
         reserved: Reservation | None = None
         if accounts:
             request = _bounded(request)
-            got = self._accounts.reserve(accounts, bound + answer, self._most(legs, bound, answer))
+            got = await self._accounts.take(accounts, bound + answer, self._most(legs, bound, answer))
             if isinstance(got, Denied):
                 got = await self._counted(accounts, request, legs, bound, answer, got)
             if isinstance(got, Denied):
@@ -200,7 +200,7 @@ class Admission:
         prompt = await legs[0][1][0].target.engine.count(request)
         if prompt is None or prompt >= bound:
             return got
-        return self._accounts.reserve(accounts, prompt + answer, self._most(legs, prompt, answer))
+        return await self._accounts.take(accounts, prompt + answer, self._most(legs, prompt, answer))
 
     def _most(self, legs: Legs, prompt: int, answer: int) -> int:
         """The most that a request can cost at any of its targets, in micro-units; 0 where nobody counts money."""

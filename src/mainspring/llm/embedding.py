@@ -38,7 +38,7 @@ async def embed(admission: Admission, kit: Kit, request: EmbedRequest, caller: C
     tokens = sum(len(text) + 2 if isinstance(text, tuple) else len(text.encode()) + 2 for text in request.inputs)
     prices = [kit.prices.find(upstream.target.provider, upstream.target.model, at_ns) for upstream in upstreams]
     most = max((most_micro(price, tokens, 0) for price in prices if price is not None), default=0)
-    reserved = admission.reserve(caller, lane, tokens, most)
+    reserved = await admission.reserve(caller, lane, tokens, most)
     if isinstance(reserved, Denied):
         return denied(reserved)
     answerer, found = upstreams[0], None

@@ -10,16 +10,16 @@ import msgspec
 
 from mainspring.llm.values import Limits
 
-__all__ = ["Account", "Accounts", "Denied", "Left", "Reservation"]
+__all__ = ["Account", "Accounts", "Denied", "Left", "Reservation", "What"]
 
-What = Literal["requests", "tokens", "concurrency", "money"]
+What = Literal["requests", "tokens", "concurrency", "money", "store"]
 
 
 class Denied(msgspec.Struct, frozen=True):
     """A limit that a request would exceed.
 
     Attributes:
-        what: which kind of limit.
+        what: which kind of limit; ``store`` where nobody can be asked how much is left.
         account: whose: ``key:web``, ``tenant:acme``, ``model:chat``.
         limit: how much there is in all.
         left: how much of it is left.
@@ -254,6 +254,10 @@ class Accounts:
             ):
                 return account.denies(now, tokens, money)
         return self._reservation(accounts, tokens, money, now)
+
+    async def take(self, accounts: Sequence[Account], tokens: int, money: int) -> Reservation | Denied:
+        """As `reserve`, asking others where use is counted together with them."""
+        return self.reserve(accounts, tokens, money)
 
     def _reservation(self, accounts: Sequence[Account], tokens: int, money: int, now: float) -> Reservation:
         return Reservation(accounts, tokens, money, now)

@@ -206,7 +206,7 @@ async def pass_on(admission: Admission, kit: Kit, asked: Passing, caller: Caller
         return bounds
     price = kit.prices.find(*upstream.priced, kit.clock_ns())
     money = 0 if price is None else most_micro(price, *bounds)
-    reserved = admission.reserve(caller, lane, sum(bounds), money)
+    reserved = await admission.reserve(caller, lane, sum(bounds), money)
     if isinstance(reserved, Denied):
         return denied(reserved)
     sent = _Sent(asked, caller, lane, kit, began)

@@ -48,7 +48,10 @@ _SAYS = {
 
 
 def denied(found: Denied) -> Refused:
-    """The refusal of a request that a limit denies."""
+    """The refusal of a request that a limit denies, or that cannot be counted."""
+    if found.what == "store":
+        message = f"what {found.account} has used cannot be counted now; nothing is answered beyond its limits"
+        return Refused(Error("overloaded", message, retryable=True, retry_after=found.wait_s))
     unit = "micro-units" if found.what == "money" else found.what
     message = (
         f"{_SAYS[found.what]} for {found.account}: it may use {found.limit} {unit}, {max(found.left, 0)} are left, "

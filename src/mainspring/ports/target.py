@@ -80,6 +80,7 @@ class App(msgspec.Struct, frozen=True):
         secrets: the secrets that its settings refer to.
         language_models: those that the target may run on GPUs.
         embedded: the stores that live inside each process: replicas do not share them.
+        counted_apart: whether its budgets are counted by each process for itself.
         grace: seconds that open requests may take after SIGTERM.
     """
 
@@ -90,6 +91,7 @@ class App(msgspec.Struct, frozen=True):
     secrets: tuple[Secret, ...] = ()
     language_models: tuple[LanguageModel, ...] = ()
     embedded: tuple[str, ...] = ()
+    counted_apart: bool = False
     grace: float = 25.0
 
 

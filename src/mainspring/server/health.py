@@ -28,7 +28,7 @@ def health_of(state: WorkerState, outside: Mapping[str, Outside]) -> Mapping[str
     }
     if late := state.watch.late():  # the old versions go on: readiness does not depend on it
         found["versions"] = ("DOWN", {"waiting": late})
-    for port in _ASKED:
+    for port in (*_ASKED, *(("budgets",) if state.services.settings.section("budgets") else ())):
         try:
             found[port] = ("UP", state.services.health(port))
         except MainspringError as error:

@@ -59,8 +59,9 @@ def preflight(services: Services, plan: Plan) -> Mapping[str, tuple[str, ...]]:
         if outside_of(source_of(cast(Source, node.declaration)), settings) is None:
             files_of(node.name, settings)
     chosen = {port: tuple(port_settings(port, settings)) for port in needed_ports(plan)}
-    if settings.section("compute"):
-        chosen["compute"] = tuple(port_settings("compute", settings))
+    for port in ("budgets", "compute"):
+        if settings.section(port):
+            chosen[port] = tuple(port_settings(port, settings))
     for node in plan.of_kind("llm"):
         chosen[f"llms.{node.name}"] = tuple(port_settings("llm", settings, f"llms.{node.name}"))
     _secrets_are_there(settings)

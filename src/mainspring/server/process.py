@@ -13,8 +13,9 @@ from typing import Any
 import uvloop
 from msgspec.structs import replace
 
-from mainspring.catalog.ids import now_us
+from mainspring.catalog.ids import new_id, now_us
 from mainspring.choose.services import Services
+from mainspring.llm.leases import LeasedAccounts
 from mainspring.llm.limits import Accounts
 from mainspring.llm.record import Recorder
 from mainspring.monitoring.stats.decide import Finding
@@ -192,15 +193,17 @@ class ServerProcess:
         return Tracing(self._spans.add, share, self._settings.number("telemetry.slow_ms") / 1e3)
 
     def _budgets(self, worker: int, workers: int) -> Budgets:
-        """What callers, tenants and models may use: of all workers together."""
+        """What callers, tenants and models may use: of all workers together, or of all servers."""
         found = budgets_of(self._settings, self.plan)
         shown: dict[str, list[str]] = {}
         for name, of, _ in shown_models(self.plan):
             shown.setdefault(f"model:{of}", []).append(name)
         spent = spent_of(self._calls, found.periods(), shown)
-        place = self.state.budgets_file
+        place, store = self.state.budgets_file, self.services.budgets
         accounts = Accounts(time.time, spent)
-        if place is not None:
+        if store is not None:
+            accounts = LeasedAccounts(time.time, store, self.plan.app, new_id(), self._told, spent)
+        elif place is not None:
             accounts = SharedAccounts(time.time, place, workers, worker, spent)
         return replace(found, accounts=accounts)
 
@@ -227,6 +230,7 @@ class ServerProcess:
             for recorder in self._recorders():
                 recorder.start()
             self._start_outside()
+            self.language.count()
             upkeep.start()
             listeners.register()
             if self._place is not None:
@@ -240,6 +244,7 @@ class ServerProcess:
             await self._close_assistants()
             await close_all(self._outside.values())
             await self.language.stop(self._settings.number("server.drain"))
+            await self.language.leave()
             for recorder in self._recorders():
                 await asyncio.to_thread(recorder.stop)
 

@@ -120,8 +120,18 @@ def test_an_app_as_a_target_sees_it(project: Path) -> None:
     ]
     assert found.app.kept == ("/source/odd",)
     assert set(found.app.embedded) == {"objects", "tables"}
+    assert not found.app.counted_apart, "nothing has a limit"
     assert found.release.variables == {"MAINSPRING_PROFILE": "prod"}
     assert found.id == revision_of(services, f"reg.example.com/t/shop@{DIGEST}").id
+
+
+def test_replicas_that_count_budgets_each_for_itself_are_known(project: Path) -> None:
+    file = project / "mainspring.toml"
+    file.write_text(f"{file.read_text()}limits.web.tokens = 1000\n")
+    image = f"reg.example.com/t/shop@{DIGEST}"
+    assert revision_of(Services.of_project(project, profile="prod"), image).app.counted_apart
+    file.write_text(f'{file.read_text()}budgets.url = "redis://cache:6379/0"\n')
+    assert not revision_of(Services.of_project(project, profile="prod"), image).app.counted_apart
 
 
 def test_the_image_is_the_one_that_was_pushed_last_and_never_a_tag(project: Path) -> None:

@@ -136,12 +136,16 @@ def _metrics(settings: KubernetesSettings, cluster: Cluster) -> list[Finding]:
 
 
 def _stores(app: App, settings: KubernetesSettings) -> list[Finding]:
+    found = []
+    if app.counted_apart:
+        what = "each replica counts budgets for itself: together they give what is allowed so many times"
+        found.append(Finding("warning", what, "name a Redis or a Postgres in the profile: budgets.url"))
     if not app.embedded:
-        return []
+        return found
     what = f"each replica has its own {', '.join(app.embedded)}"
     if app.jobs and settings.jobs:
         what += ", and its timetables in the server: no CronJob would find them"
-    return [Finding("warning", what, "name shared ones in the profile: catalog.url, online.url")]
+    return [*found, Finding("warning", what, "name shared ones in the profile: catalog.url, online.url")]
 
 
 def clock(cluster: Cluster, lease_s: int, now: Callable[[], float]) -> list[Finding]:

@@ -1,8 +1,8 @@
-"""Postgres: the catalog, sources, the online store, the manifest of indexes, threads of assistants with checkpoints."""
+"""Postgres: the catalog, sources, the online store, the manifest of indexes, threads, budgets."""
 
 from mainspring.ports.adapter import Adapter
 
-__all__ = ["ADAPTER", "CATALOG", "MANIFEST", "ONLINE", "SOURCE"]
+__all__ = ["ADAPTER", "BUDGETS", "CATALOG", "MANIFEST", "ONLINE", "SOURCE"]
 
 ADAPTER = Adapter(
     port="threads",
@@ -11,6 +11,17 @@ ADAPTER = Adapter(
     settings="mainspring.adapters.postgres.settings:PostgresSettings",
     schemes=("postgresql", "postgres"),
     modules=("psycopg", "psycopg_pool", "langgraph.checkpoint.postgres"),
+    extra="postgres",
+    capabilities={"replicas": 64, "network_disk": True},
+)
+
+BUDGETS = Adapter(
+    port="budgets",
+    name="postgres",
+    factory="mainspring.adapters.postgres.budgets:open_budgets",
+    settings="mainspring.adapters.postgres.settings:PostgresSettings",
+    schemes=("postgresql", "postgres"),
+    modules=("psycopg",),
     extra="postgres",
     capabilities={"replicas": 64, "network_disk": True},
 )

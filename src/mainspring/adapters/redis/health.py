@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from mainspring.adapters.redis.budgets import RedisBudgets
 from mainspring.adapters.redis.online_store import RedisStore
 
 __all__ = ["health"]
 
 
-def health(store: RedisStore) -> dict[str, object]:
+def health(store: RedisStore | RedisBudgets) -> dict[str, object]:
     """That it answers; raises as a read does when it cannot."""
-    return {"answers": store.get_many([b""]) == [None]}
+    return {"answers": store.answers()}

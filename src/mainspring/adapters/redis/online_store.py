@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
-from urllib.parse import urlsplit
 
 import redis
 
+from mainspring.adapters.redis.connecting import client_of, place_of
 from mainspring.adapters.redis.problems import closed, turned
 from mainspring.adapters.redis.settings import RedisSettings
 
@@ -67,19 +67,10 @@ class RedisStore:
     """
 
     def __init__(self, settings: RedisSettings) -> None:
-        parts = urlsplit(settings.url)
-        self._place = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
+        self._place = place_of(settings)
         self._prefix = settings.prefix.encode()
         self._closed = False
-        pool = redis.BlockingConnectionPool.from_url(
-            settings.url,
-            max_connections=settings.connections,
-            timeout=settings.timeout,
-            socket_connect_timeout=settings.connect_timeout,
-            socket_timeout=settings.timeout,
-            health_check_interval=30,
-        )
-        self._client: redis.Redis = redis.Redis(connection_pool=pool)
+        self._client = client_of(settings)
         self._put_newer = self._client.register_script(_PUT_NEWER)
         self._swap = self._client.register_script(_SWAP)
 
@@ -97,6 +88,10 @@ class RedisStore:
         with self._asked() as client:
             found = client.mget([self._prefix + key for key in keys]) if keys else []
             return cast("list[bytes | None]", found)
+
+    def answers(self) -> bool:
+        """Whether the server answers; raises as a read does when it cannot."""
+        return self.get_many([b""]) == [None]
 
     def put_newer(self, rows: Iterable[tuple[bytes, bytes]]) -> int:
         """Write each row unless a newer one is there; several scripts of one batch are one transaction."""

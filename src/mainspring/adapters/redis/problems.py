@@ -9,8 +9,8 @@ from mainspring.errors import MainspringError, ServiceError, StoreError
 __all__ = ["closed", "turned"]
 
 
-def turned(error: exceptions.RedisError, place: str) -> MainspringError:
-    """The error as people should see it."""
+def turned(error: exceptions.RedisError, place: str, port: str = "online") -> MainspringError:
+    """The error as people should see it; `port` is the section of the settings."""
     why = str(error).splitlines()[0] if str(error) else type(error).__name__
     if isinstance(error, exceptions.OutOfMemoryError) or why.startswith("OOM"):
         return StoreError(
@@ -26,17 +26,17 @@ def turned(error: exceptions.RedisError, place: str) -> MainspringError:
             code="MS-4211",
             why=why,
             origin=place,
-            fix="look at the user and the password of online.url; it needs get, set, script and scan on its keys",
+            fix=f"look at the user and the password of {port}.url; it needs get, set, script and scan on its keys",
         )
     if isinstance(error, exceptions.TimeoutError):
-        return ServiceError("Redis took too long", code="MS-4212", why=why, origin=place, fix="raise online.timeout")
+        return ServiceError("Redis took too long", code="MS-4212", why=why, origin=place, fix=f"raise {port}.timeout")
     if isinstance(error, exceptions.ReadOnlyError):
         return StoreError(
             "Redis may not be written",
             code="MS-4140",
             why=why,
             origin=place,
-            fix="give online.url the address of the primary, not of a replica",
+            fix=f"give {port}.url the address of the primary, not of a replica",
         )
     if isinstance(error, exceptions.ConnectionError):
         return ServiceError(
@@ -44,7 +44,7 @@ def turned(error: exceptions.RedisError, place: str) -> MainspringError:
             code="MS-4210",
             why=why,
             origin=place,
-            fix="start it, correct online.url, or allow more online.connections",
+            fix=f"start it, correct {port}.url, or allow more {port}.connections",
         )
     return ServiceError("Redis refuses", code="MS-4213", why=why, origin=place, fix="look at the log of Redis")
 

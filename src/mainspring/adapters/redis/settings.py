@@ -1,4 +1,4 @@
-"""Settings of the online store in Redis."""
+"""Settings of what is kept in Redis."""
 
 from typing import Annotated
 

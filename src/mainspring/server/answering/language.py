@@ -20,6 +20,7 @@ from mainspring.llm.cost import Price, PriceTable, cost_micro
 from mainspring.llm.gateway import Gateway
 from mainspring.llm.guards import AskedPatterns, Patterns
 from mainspring.llm.keys import digest_of
+from mainspring.llm.leases import LeasedAccounts
 from mainspring.llm.record import CallRecord, Recorder
 from mainspring.llm.values import Key, Limits, Route, Target
 from mainspring.plan.graph import Plan
@@ -106,6 +107,7 @@ class Language:
         self._keys = keys_of(self._settings, self._budgets.callers) if known else []
         self.alike = Alike(lambda: services.embedder, told)
         self.inner = self._gateway(self._routes(), self._keys)
+        self._counting: asyncio.Task[None] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._engines)
@@ -193,6 +195,17 @@ class Language:
     def report(self) -> list[ModelRow]:
         """A row for each declared model."""
         return [_row(one) for one in self._engines.values()]
+
+    def count(self) -> None:
+        """Begin to count with other servers, where their budgets are one; inside the event loop."""
+        if isinstance(self._budgets.accounts, LeasedAccounts):
+            self._counting = asyncio.create_task(self._budgets.accounts.run())
+
+    async def leave(self) -> None:
+        """Give back to the other servers what this one has drawn and not used."""
+        if self._counting is not None:
+            self._counting.cancel()
+            await asyncio.gather(self._counting, return_exceptions=True)
 
     async def stop(self, seconds: float) -> None:
         """Let what runs end, then stop every engine."""
