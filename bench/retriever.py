@@ -159,6 +159,7 @@ def ours(place: Path) -> dict[str, float]:
 
 def raw(place: Path) -> dict[str, float]:
     """The engine's own calls for the same: the same filter, payloads given back; fused by itself for hybrid."""
+    import msgspec
     import qdrant_edge as edge
 
     from mainspring.adapters.qdrant_edge.filters import native
@@ -173,18 +174,22 @@ def raw(place: Path) -> dict[str, float]:
     rescored = edge.QuantizationSearchParams(rescore=True, oversampling=2.0)
     params = edge.SearchParams(hnsw_ef=32, quantization=rescored)
 
+    def read(hits: list) -> list:
+        """The payloads as they lie there: a part of each is one text."""
+        return [{**hit.payload, **msgspec.json.decode(hit.payload.pop("_rest"))} for hit in hits]
+
     def dense(number: int) -> object:
         nearest = edge.Query.Nearest(queries[number], using="dense")
-        return shard.query(edge.QueryRequest(K, query=nearest, filter=rights, params=params, with_payload=True))
+        request = edge.QueryRequest(K, query=nearest, filter=rights, params=params, with_payload=True)
+        return read(shard.query(request))
 
     def hybrid(number: int) -> object:
         legs = [
             edge.Prefetch(100, query=edge.Query.Nearest(queries[number], using="dense"), filter=rights),
             edge.Prefetch(100, query=edge.Query.Nearest(words.embed_query(asked[number]), using="text"), filter=rights),
         ]
-        return shard.query(
-            edge.QueryRequest(K, query=edge.Fusion.Rrf(k=61), prefetches=legs, filter=rights, with_payload=True)
-        )
+        fused = edge.Fusion.Rrf(k=61)
+        return read(shard.query(edge.QueryRequest(K, query=fused, prefetches=legs, filter=rights, with_payload=True)))
 
     result = {"dense": timed(dense), "hybrid": timed(hybrid)}
     shard.close()

@@ -2,12 +2,15 @@
 
 import collections
 import sys
+import uuid
 
+import msgspec
 import pytest
 import qdrant_edge as edge
 
 from mainspring.adapters.qdrant_edge import ADAPTER
 from mainspring.adapters.qdrant_edge.health import health
+from mainspring.adapters.qdrant_edge.payloads import patched
 from mainspring.adapters.qdrant_edge.settings import QdrantEdgeSettings
 from mainspring.adapters.qdrant_edge.vector_store import open_store
 from mainspring.errors import StoreError
@@ -138,3 +141,42 @@ def test_an_index_of_a_newer_format(store, place):
     with pytest.raises(StoreError) as caught:
         store.count("i")
     assert caught.value.code == "MS-4183"
+
+
+def test_a_point_that_was_written_key_by_key_is_read_and_changed_like_others(store):
+    """What filters may not name was in keys of its own before, and indexes of that time are there."""
+    store.create("i", schema_of())
+    vector = clustered(1, 16)[0]
+    old = edge.Point(
+        id_of(1), {"dense": vector.tolist()}, {"lang": "a", "text": "T", "path": ["x", "y"], "kept": {"a": 1}}
+    )
+    store._index("i")._shard.engine.update(edge.UpdateOperation.upsert_points([old]))
+    store.upsert("i", [Point(id_of(2), vector, {"lang": "a", "text": "T", "path": ["x", "y"], "kept": {"a": 1}})])
+
+    def payloads():
+        return [hit.payload for hit in store.search("i", Query(dense=vector, k=2)).hits]
+
+    assert payloads() == [{"lang": "a", "text": "T", "path": ["x", "y"], "kept": {"a": 1}}] * 2
+    store.set_payload("i", [id_of(1), id_of(2)], {"text": "U", "path": None})
+    assert payloads() == [{"lang": "a", "text": "U", "kept": {"a": 1}}] * 2
+    only = store.search("i", Query(dense=vector, k=2, fields=("text", "lang"))).hits
+    assert [hit.payload for hit in only] == [{"text": "U", "lang": "a"}] * 2
+
+
+def test_a_patch_that_changes_nothing_beside_the_fields_writes_only_them():
+    text = msgspec.json.encode({"text": "T", "trust": "data"}).decode()
+    assert patched(text, {"trust": "data"}, ()) is None
+    assert patched(text, {}, ("absent",)) is None
+    assert msgspec.json.decode(patched(text, {"trust": "x"}, ("text",))) == {"trust": "x"}
+    assert patched(None, {"trust": "x"}, ()) == '{"trust":"x"}'
+
+
+def test_values_come_back_as_they_were_put_wherever_they_lie(store):
+    """In one text are large integers, whole floats, nested lists; a list of one value is kept as the value."""
+    store.create("i", schema_of())
+    kept = {"whole": 1.0, "large": (1 << 62) + 1, "less": -(1 << 62), "tiny": 1e-9, "deep": [[1, []], {"é": None}]}
+    given = {"acl": ["one"], "years": [3], "lang": "g", **kept}
+    store.upsert("i", [Point(str(uuid.UUID(int=7)), clustered(1, 16)[0], given)])
+    (point,) = store.scroll("i").points
+    assert point.payload == given
+    assert isinstance(point.payload["whole"], float)

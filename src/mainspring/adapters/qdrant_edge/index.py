@@ -7,13 +7,14 @@ import os
 import shutil
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from mainspring.adapters.qdrant_edge.filters import having, key_of, native, shadow_of, shadowed
-from mainspring.adapters.qdrant_edge.legs import EdgeLegs, shown, wanted
+from mainspring.adapters.qdrant_edge.filters import having, key_of, native, shadow_of
+from mainspring.adapters.qdrant_edge.legs import EdgeLegs
 from mainspring.adapters.qdrant_edge.optimizing import optimized_apart
+from mainspring.adapters.qdrant_edge.payloads import REST, Payloads, patched
 from mainspring.adapters.qdrant_edge.problems import check_room, turned
 from mainspring.adapters.qdrant_edge.settings import QdrantEdgeSettings
 from mainspring.lazy import lazy
@@ -158,8 +159,7 @@ class EdgeIndex:
         self.name, self.schema = folder.name, schema
         self.pid = os.getpid()
         self._folder, self._settings, self._types = folder, settings, schema.types
-        booleans = [field.name for field in schema.fields if field.type == "boolean"]
-        self._hidden = (_VERSION, *map(shadow_of, booleans))
+        self._payloads = Payloads(schema.types, (_VERSION,))
         self._owner = Owner(folder)
         self._writing = threading.RLock()
         self._optimizing = threading.Lock()
@@ -232,33 +232,39 @@ class EdgeIndex:
         return found
 
     def _payload(self, point: Point, version: int | None) -> dict[str, object]:
-        kept = payload_of(point.payload, self._types)
+        stored = self._payloads.stored(payload_of(point.payload, self._types))
         if version is not None:
             between("version", version, 0, (1 << 53) - 1)
-            kept[_VERSION] = version
-        return shadowed(kept, self._types)
+            stored[_VERSION] = version
+        return stored
 
     def set_payload(self, where: Where, patch: Mapping[str, object]) -> None:
         """Put keys into payloads, and take keys out."""
         put, gone = patch_of(patch, self._types)
+        fields, rest = self._payloads.parted(put)
         chosen = self._chosen(where)
         with self._write() as shard:
             if not (put or gone):
                 return
-            self._touch(self._ids(shard, chosen))
+            known = gone or rest or self._touched is not None
+            texts = dict(self._rests(shard, chosen)) if known else {}
+            self._touch(texts)
+            if gone or rest:
+                # By id where the filter reads what changes: the next step must find the same points.
+                chosen = having(list(texts))
+                _rewritten(shard, texts, rest, tuple(key for key in gone if key not in self._types))
             if gone:
-                # By id where the filter reads what changes: the second step must find the same points.
-                chosen = having(list(self._ids(shard, chosen)))
                 keys = [key_of(name) for key in gone for name in (key, shadow_of(key))]
                 shard.update(edge.UpdateOperation.delete_payload_by_filter(chosen, keys))
-            if put:
-                shard.update(edge.UpdateOperation.set_payload_by_filter(chosen, shadowed(put, self._types)))
+            if fields:
+                shard.update(edge.UpdateOperation.set_payload_by_filter(chosen, fields))
 
     def delete(self, where: Where) -> None:
         """Remove points."""
         chosen = self._chosen(where)
         with self._write() as shard:
-            self._touch(self._ids(shard, chosen))
+            if self._touched is not None:
+                self._touch(id for id, _ in self._rests(shard, chosen))
             shard.update(edge.UpdateOperation.delete_points_by_filter(chosen))
 
     def _chosen(self, where: Where) -> edge.Filter:
@@ -266,19 +272,20 @@ class EdgeIndex:
             return having([point_id(id) for id in where])
         return native(check_filter(cast(Filter, where), self._types))
 
-    def _touch(self, ids: Iterator[str]) -> None:
+    def _touch(self, ids: Iterable[str]) -> None:
         if self._touched is not None:
             self._touched.update(ids)
 
     @staticmethod
-    def _ids(shard: edge.EdgeShard, chosen: edge.Filter) -> Iterator[str]:
+    def _rests(shard: edge.EdgeShard, chosen: edge.Filter) -> Iterator[tuple[str, object]]:
+        """Points by their ids, with the text of what filters may not name."""
         cursor = None
         while True:
             request = edge.ScrollRequest(
-                offset=cursor, limit=MOST, filter=chosen, with_payload=False, with_vector=False
+                offset=cursor, limit=MOST, filter=chosen, with_payload=[key_of(REST)], with_vector=False
             )
             records, cursor = shard.scroll(request)
-            yield from (str(record.id) for record in records)
+            yield from ((str(record.id), (record.payload or {}).get(REST)) for record in records)
             if cursor is None:
                 return
 
@@ -302,7 +309,7 @@ class EdgeIndex:
         """The best points, by one leg or by several."""
         chosen = self._native(query.filter)
         shard = self._shard  # the holder: its shard stays open for as long as this search
-        legs = EdgeLegs(shard.engine, self.schema, self._words, query, chosen, self._hidden)
+        legs = EdgeLegs(shard.engine, self.schema, self._words, query, chosen, self._payloads)
         try:
             return find(query, legs)
         except Exception as error:
@@ -317,7 +324,7 @@ class EdgeIndex:
             offset=None if cursor is None else point_id(cursor),
             limit=limit,
             filter=self._native(filter),
-            with_payload=wanted(fields),
+            with_payload=self._payloads.wanted(fields),
             with_vector=["dense"] if vectors else False,
         )
         shard = self._shard
@@ -325,7 +332,10 @@ class EdgeIndex:
             records, following = shard.engine.scroll(request)
         except Exception as error:
             raise turned(error, self.name) from error
-        points = tuple(Stored(str(r.id), shown(r.payload), _dense(r.vector) if vectors else None) for r in records)
+        given = self._payloads.given
+        points = tuple(
+            Stored(str(r.id), given(r.payload, fields), _dense(r.vector) if vectors else None) for r in records
+        )
         return Page(points, None if following is None else str(following))
 
     def count(self, filter: Filter | None) -> int:
@@ -428,6 +438,18 @@ class EdgeIndex:
 def _newer(shard: edge.EdgeShard, ids: list[str], version: int) -> set[str]:
     there = shard.retrieve(cast("list[object]", ids), [key_of(_VERSION)], False)  # type: ignore[arg-type]
     return {str(record.id) for record in there if (record.payload or {}).get(_VERSION, -1) > version}
+
+
+def _rewritten(
+    shard: edge.EdgeShard, texts: Mapping[str, object], put: Mapping[str, object], gone: tuple[str, ...]
+) -> None:
+    """Change what filters may not name of points; those that it leaves as they are, are not written."""
+    by_text: dict[str, list[str]] = {}
+    for id, text in texts.items():
+        if (changed := patched(text, put, gone)) is not None:
+            by_text.setdefault(changed, []).append(id)
+    for text, ids in by_text.items():
+        shard.update(edge.UpdateOperation.set_payload(cast("list[object]", ids), {REST: text}))  # type: ignore[arg-type]
 
 
 def _brought_over(old: edge.EdgeShard, new: edge.EdgeShard, ids: list[str]) -> None:
