@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import msgspec
+
 from mainspring.adapters.qdrant_edge.filters import having, key_of, native, shadow_of
 from mainspring.adapters.qdrant_edge.legs import EdgeLegs
 from mainspring.adapters.qdrant_edge.optimizing import optimized_apart
 from mainspring.adapters.qdrant_edge.payloads import REST, Payloads, patched
-from mainspring.adapters.qdrant_edge.problems import check_room, turned
+from mainspring.adapters.qdrant_edge.problems import LITTLE, check_room, turned
 from mainspring.adapters.qdrant_edge.settings import QdrantEdgeSettings
 from mainspring.lazy import lazy
 from mainspring.ports.vector_store import (
@@ -63,6 +65,8 @@ _KEYS = 1_000
 _CURRENT = "current"
 _FILTERS, _WRITTEN = 256, 2_000
 """Filters that are kept ready, and how long one of them may be, written out."""
+_BUILD = 3
+"""What building the graph takes in sizes of the shard: its copy, what is made of that, and some."""
 _SMALL = 2_000_000
 """Bytes of vectors whose graph is built in a moment, here."""
 
@@ -87,6 +91,7 @@ def made_shard(folder: Path, schema: Schema, settings: QdrantEdgeSettings) -> No
         ),
         max_search_threads=settings.search_threads or None,
     )
+    check_room(folder, 0)
     first = folder / "shard-1"
     first.mkdir()
     try:
@@ -152,7 +157,7 @@ class EdgeIndex:
         settings: how much of the machine it may use.
 
     Raises:
-        StoreError: MS-4182, another process owns it; MS-4183, it cannot be read.
+        StoreError: MS-4182, another process owns it; MS-4183, it cannot be read; MS-4101, the disk is full.
     """
 
     def __init__(self, folder: Path, schema: Schema, settings: QdrantEdgeSettings) -> None:
@@ -160,6 +165,7 @@ class EdgeIndex:
         self.pid = os.getpid()
         self._folder, self._settings, self._types = folder, settings, schema.types
         self._payloads = Payloads(schema.types, (_VERSION,))
+        check_room(folder, 0, LITTLE)
         self._owner = Owner(folder)
         self._writing = threading.RLock()
         self._optimizing = threading.Lock()
@@ -248,6 +254,7 @@ class EdgeIndex:
                 return
             known = gone or rest or self._touched is not None
             texts = dict(self._rests(shard, chosen)) if known else {}
+            check_room(self._folder, len(msgspec.json.encode(put)) * len(texts), LITTLE)
             self._touch(texts)
             if gone or rest:
                 # By id where the filter reads what changes: the next step must find the same points.
@@ -263,6 +270,7 @@ class EdgeIndex:
         """Remove points."""
         chosen = self._chosen(where)
         with self._write() as shard:
+            check_room(self._folder, 0, LITTLE)
             if self._touched is not None:
                 self._touch(id for id, _ in self._rests(shard, chosen))
             shard.update(edge.UpdateOperation.delete_points_by_filter(chosen))
@@ -391,6 +399,7 @@ class EdgeIndex:
         with self._optimizing:
             if not self._changed:
                 return
+            check_room(self._folder, 0, _BUILD * allocated(self._shard.folder))
             if self.count(None) * self.schema.dims * 4 < _SMALL:
                 with self._write() as shard:
                     shard.optimize()
@@ -409,11 +418,15 @@ class EdgeIndex:
         better = old.folder.with_name(f"shard-{int(old.folder.name.partition('-')[2]) + 1}")
         shutil.rmtree(better, ignore_errors=True)
         self.flush()
-        with self._write() as shard:
-            shard.flush()
-            copy_folder(old.folder, better)
-            self._touched, self._changed = set(), False
-        optimized_apart(better, self.name, self._settings.build_timeout)
+        try:
+            with self._write() as shard:
+                shard.flush()
+                copy_folder(old.folder, better)
+                self._touched, self._changed = set(), False
+            optimized_apart(better, self.name, self._settings.build_timeout)
+        except BaseException:
+            shutil.rmtree(better, ignore_errors=True)  # a full disk would stay full
+            raise
         new = _Shard(better, self.name)
         with self._write() as shard:
             changed = self._touched or set()
