@@ -47,6 +47,7 @@ from mainspring.adapters.localfs.settings import LocalSettings  # noqa: E402
 from mainspring.adapters.onnxruntime.embedder import OnnxEmbedder, open_embedder  # noqa: E402
 from mainspring.adapters.onnxruntime.settings import EmbedderSettings  # noqa: E402
 from mainspring.adapters.qdrant_edge.index import made_shard  # noqa: E402
+from mainspring.adapters.qdrant_edge.payloads import Payloads  # noqa: E402
 from mainspring.adapters.qdrant_edge.settings import QdrantEdgeSettings  # noqa: E402
 from mainspring.adapters.qdrant_edge.vector_store import open_store  # noqa: E402
 from mainspring.adapters.sqlite.manifest import open_manifest  # noqa: E402
@@ -235,8 +236,10 @@ def engine_alone(chunks: Sequence[Chunk]) -> float:
     ids = [str(uuid.UUID(int=number)) for number in range(len(chunks))]
     about = {"doc": "0" * 32, "source": "manuals", "uri": "a.md", "folders": [], "title": "A", "acl": ["public"]}
     about |= {"tenant": "", "trust": "data", "dv": 1, "chunk": "0" * 32}
+    stored = Payloads(schema.types).stored
     payloads = [
-        {**about, "path": list(one.path), "start": one.start, "end": one.end, "text": one.body} for one in chunks
+        stored({**about, "path": list(one.path), "start": one.start, "end": one.end, "text": one.body})
+        for one in chunks
     ]
     with tempfile.TemporaryDirectory() as name:
         began = cpu()

@@ -442,3 +442,13 @@ def test_a_misspelt_source_of_the_settings_is_named(built: Path, tmp_path: Path)
     file.write_text(file.read_text().replace("[sources.visits]", "[sources.visit]"))
     told = mainspring("check", cwd=project, status=3).stderr
     assert "fix    write [sources.visits] for [sources.visit] at mainspring.toml:4" in told
+
+
+def test_a_new_project_tells_of_a_folder_with_many_files_how_many():
+    pages = [f"manuals/{n}.md" for n in range(9)]
+    assert new._told(["app.py", *pages, "tests/a.py", "tests/b.py"]) == [
+        "app.py",
+        "manuals/ (9 files)",
+        "tests/a.py",
+        "tests/b.py",
+    ]

@@ -48,6 +48,10 @@ def test_the_terminal_uses_them_and_nobody_there_approves_nothing(project: Path)
     assert "TICKETS_TOKEN" in refused
     env = {"TICKETS_TOKEN": "t0p"}
     mainspring("check", cwd=project, env=env)
+    assert (
+        "the assistant comes first: mainspring ask desk"
+        in mainspring("ask", "How do I stop?", cwd=project, env=env, status=2).stderr
+    )
     assert "MS-2609" in mainspring("ask", "desk", " ", cwd=project, env=env, status=2).stderr
     done = mainspring("ask", "desk", "which ticket speaks of pumps?", cwd=project, env=env)
     assert "Ticket 7 does." in done.stdout

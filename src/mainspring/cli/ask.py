@@ -66,7 +66,10 @@ def _named(plan: Plan, assistant: str) -> str:
     name = assistant.strip("/").removeprefix("assistant/")
     known = [node.name for node in plan.of_kind("assistant")]
     if name not in known:
-        raise UsageError(f"no assistant is called {assistant!r}", code="MS-2602", fix=did_you_mean(name, known))
+        first = f'the assistant comes first: mainspring ask {known[0]} "..."' if known and " " in name else ""
+        raise UsageError(
+            f"no assistant is called {assistant!r}", code="MS-2602", fix=first or did_you_mean(name, known)
+        )
     return name
 
 

@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -21,6 +23,8 @@ __all__ = ["command", "module_name"]
 
 _HERE = Path(__file__).parent
 _KINDS = ("blank", "flights", "support")
+_MANY = 8
+"""Files of a folder that are told by name."""
 _NOT_COPIED = shutil.ignore_patterns(
     "__pycache__", ".mainspring", "*.parquet", ".pytest_cache", "images", "site", "reference.py", "screenshot.py"
 )
@@ -59,8 +63,19 @@ def command(name: str, kind: str, as_json: bool) -> int:
         emit({"project": name, "from": kind, "files": files})
     else:
         data = "python data.py && " if kind == "flights" else ""
-        lines([f"{name}: {', '.join(files)}", f"next: cd {name} && {data}mainspring dev"])
+        lines([f"{name}: {', '.join(_told(files))}", f"next: cd {name} && {data}mainspring dev"])
     return 0
+
+
+def _told(files: Sequence[str]) -> list[str]:
+    """The files of a new project as a person reads them: of a folder with many, how many."""
+    held = Counter(file.partition("/")[0] for file in files if "/" in file)
+    folders = [file.partition("/")[0] for file in files]
+    told = [
+        f"{folder}/ ({held[folder]} files)" if held[folder] > _MANY else file
+        for file, folder in zip(files, folders, strict=True)
+    ]
+    return list(dict.fromkeys(told))
 
 
 def _unwritable(name: str, error: OSError) -> StoreError:

@@ -161,9 +161,12 @@ def choose(
 
 
 def _least(able: Sequence[Upstream], prefix: bytes | Callable[[], bytes]) -> Upstream:
-    loads = [upstream.outstanding / upstream.weight for upstream in able]
-    most = min(loads) * (1 + _ALIKE)
-    alike = [upstream for upstream, load in zip(able, loads, strict=True) if load <= most]
+    least = math.inf
+    for upstream in able:
+        if (load := upstream.outstanding / upstream.weight) < least:
+            least = load
+    most = least * (1 + _ALIKE)
+    alike = [upstream for upstream in able if upstream.outstanding / upstream.weight <= most]
     if len(alike) == 1:
         return alike[0]
     point = zlib.crc32(prefix if isinstance(prefix, bytes) else prefix())

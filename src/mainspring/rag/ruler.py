@@ -31,8 +31,24 @@ _PART = re.compile(r"[A-Za-z0-9]+|[^A-Za-z0-9]")
 _LONG = 32
 """Tokens of a word whose inside is worth knowing: a sentence of a script without spaces, an address."""
 _KEPT = 1 << 18
+_BERT = ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
 _LIKELY = re.compile(r"[A-Za-z]{1,4}|[0-9]{1,2}|[^\sA-Za-z0-9]")
 """Pieces that are rather smaller than the tokens of any embedder in use, for one whose tokenizer is not known."""
+
+
+class _Step(msgspec.Struct, frozen=True):
+    """A step of a tokenizer, as far as it matters here."""
+
+    type: str = ""
+    lowercase: bool = False
+
+
+class _Written(msgspec.Struct, frozen=True):
+    """A tokenizer's JSON, as far as it matters here."""
+
+    normalizer: _Step | None = None
+    pre_tokenizer: _Step | None = None
+    model: _Step | None = None
 
 
 class Measured(msgspec.Struct, frozen=True):
@@ -73,6 +89,7 @@ class Ruler:
         self._words: dict[str, int] = {}
         self._parts: dict[str, int] = {}
         self._single = _ANYTHING
+        self._piece: Callable[[str], int] | None = None
         self.adds_up = '"BertPreTokenizer"' in tokenizer
         """Whether a word between white space has the same tokens wherever it stands: then each is counted once."""
         if tokenizer:
@@ -82,6 +99,7 @@ class Ruler:
             if self.adds_up and '"BertNormalizer"' in tokenizer:
                 named = [re.escape(token.content) for token in self._tokenizer.get_added_tokens_decoder().values()]
                 self._single = re.compile("|".join(named) or r"(?!)", re.IGNORECASE)
+            self._piece = _piece_of(self._tokenizer, tokenizer)
 
     @classmethod
     def of(cls, embedder: Embedder) -> Ruler:
@@ -118,7 +136,12 @@ class Ruler:
         found = _PART.findall(" ".join(plain))  # over all at once, a space between two words
         parts = self._parts
         whole = missing.difference(plain)
-        self._encode(list(whole.union(found).difference(parts, " ")), parts)
+        fresh = set(found).difference(parts, " ")
+        if self._piece is None:
+            self._encode(list(whole.difference(parts).union(fresh)), parts)
+        else:
+            self._encode(list(whole.difference(parts)), parts)
+            parts.update({part: self._piece(part) for part in fresh})
         known.update(zip(plain, _sums(found, parts), strict=True))
         known.update((word, parts[word]) for word in whole)
         return known
@@ -166,6 +189,19 @@ class Ruler:
         pieces = [text[start:end] for start, end in pairwise(edges)]
         encoded = self._tokenizer.encode_batch(pieces, add_special_tokens=False)
         return _rising(edge + start for edge, one in zip(edges, encoded, strict=False) for start, _ in one.offsets)
+
+
+def _piece_of(tokenizer: tokenizers.Tokenizer, written: str) -> Callable[[str], int] | None:
+    """Counts a run of ASCII letters and digits, or one mark, at a tenth of the cost: it is one word as it stands.
+
+    None where the tokenizer is not BERT's own, or does more to such a run than to make its letters small.
+    """
+    steps = msgspec.json.decode(written, type=_Written)
+    named = [step.type if step else "" for step in (steps.normalizer, steps.pre_tokenizer, steps.model)]
+    if named != _BERT or steps.normalizer is None:
+        return None
+    tokens, lowers = tokenizer.model.tokenize, steps.normalizer.lowercase
+    return (lambda run: len(tokens(run.lower()))) if lowers else (lambda run: len(tokens(run)))
 
 
 def _sums(parts: Sequence[str], counts: Mapping[str, int]) -> Iterator[int]:

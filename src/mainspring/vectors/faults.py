@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+
 from mainspring.errors import ServiceError, StoreError, UsageError
 
 __all__ = [
+    "FULL",
     "aliased",
     "bad_snapshot",
     "closed",
     "exists_otherwise",
     "name_is_taken",
     "no_index",
+    "no_room",
     "not_pushed_down",
     "owned",
     "schema_beyond",
     "unreadable",
+    "unwritable",
 ]
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What is said where the disk, or a quota on it, takes no more."""
 
 
 def no_index(name: str) -> ServiceError:
@@ -57,6 +65,18 @@ def owned(name: str, owner: str, place: str) -> StoreError:
         origin=place,
         fix="ask that process over its API, or stop it; several need vectors.url: Postgres, or a Qdrant server",
     )
+
+
+def no_room(why: str) -> StoreError:
+    """The disk takes no more."""
+    return StoreError("the disk is full", code="MS-4101", why=why, fix="free some space, and run again")
+
+
+def unwritable(name: str, error: OSError) -> StoreError:
+    """The operating system refuses to write an index."""
+    if error.errno in FULL:
+        return no_room(f"{error} ({name})")
+    return unreadable(name, str(error), name)
 
 
 def unreadable(name: str, why: str, place: str = "") -> StoreError:

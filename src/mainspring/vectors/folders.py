@@ -25,6 +25,7 @@ from mainspring.vectors.faults import (
     no_index,
     owned,
     unreadable,
+    unwritable,
 )
 
 __all__ = ["Folders", "Owner", "replace_file"]
@@ -137,7 +138,7 @@ class Folders:
         """A new folder for an index, which is there from the end of the block on, whole, or not at all.
 
         Raises:
-            StoreError: MS-4183, it cannot be written.
+            StoreError: MS-4183, it cannot be written; MS-4101, the disk is full.
         """
         with self._built(name) as building:
             yield building
@@ -172,7 +173,7 @@ class Folders:
             building.rename(self.place / name)
             _sync_folder(self.place)
         except OSError as error:
-            raise unreadable(name, str(error), name) from error
+            raise unwritable(name, error) from error
         finally:
             shutil.rmtree(building, ignore_errors=True)
 

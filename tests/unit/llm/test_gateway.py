@@ -554,6 +554,36 @@ def test_trap_12_an_equal_request_is_answered_from_the_cache_event_by_event() ->
     assert len(engine.requests) == 4
 
 
+def test_an_answer_from_the_cache_is_a_request_of_no_tokens_and_no_money() -> None:
+    key = Key(id="k", digest=digest_of("k"), limits=Limits(requests=3, tokens=600, concurrent=1, money_micro=10**6))
+    price = Price(provider="p", model="inner", version="1", input=10, output=10)
+    engine = Scripted(says("a", "b"))
+    gateway = Gateway([route(engine, cache_s=60)], keys=[key], prices=PriceTable([price]), clock_ns=lambda: 20)
+    greedy = ask(sampling=Sampling(temperature=0, max_tokens=50))
+    account = gateway.account("key:k")
+    assert account is not None
+
+    async def asked() -> Run | Refused:
+        opened = await gateway.open(Call(greedy, Caller(key)))
+        if isinstance(opened, Run):
+            assert account.under_way == 1
+            assert opened.left() is not None
+            await opened.complete()
+            await opened.close()
+        return opened
+
+    run(asked())
+    used = account.tokens, account.money
+    assert used[0] > 0
+    run(asked())
+    assert (account.requests, account.under_way, account.tokens, account.money) == (2, 0, *used)
+    account.tokens, account.money = 600, 10**6  # whoever has none left still gets what is there
+    assert isinstance(run(asked()), Run)
+    refusal = run(asked())
+    assert isinstance(refusal, Refused)
+    assert (refusal.error.kind, len(engine.requests)) == ("rate", 1)
+
+
 def test_trap_12_a_stream_that_its_client_left_is_not_kept() -> None:
     engine = Scripted(says("a", "b"))
     gateway = Gateway([route(engine, cache_s=60)])

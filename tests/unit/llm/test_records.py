@@ -188,6 +188,14 @@ def test_what_was_spent_is_known_after_a_restart(tmp_path: Path) -> None:
     store.close()
 
 
+def test_batches_of_more_rows_than_one_statement_takes_are_whole(tmp_path: Path) -> None:
+    path = tmp_path / "llm.db"
+    answered(path, [ask("hi")] * 250, Scripted(says("a", "b")))
+    store = CallStore(path, lambda: 1.0)
+    assert store.spent({"key:web": 86_400.0}) == {"key:web": 250 * 9}
+    store.close()
+
+
 class Broken:
     def __init__(self) -> None:
         self.seen = 0

@@ -410,3 +410,19 @@ def test_halves_of_one_long_word_and_of_a_far_space():
 @given(st.text(st.sampled_from("ab \n\t\r\u00a0\x0b\u4e2d\U0001f642\ud800"), max_size=60))
 def test_words_begin_where_they_do(text):
     assert _beginnings(text) == [match.start() for match in re.finditer(r"[^ \t\n\r]+", text)]
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_plain_words_are_counted_as_the_tokenizer_counts_them(lowercase):
+    written = json.loads(tokenizer().to_str())
+    written["normalizer"]["lowercase"] = lowercase
+    own = Tokenizer.from_str(json.dumps(written))
+    own.no_truncation()
+    own.no_padding()
+    ruler = Ruler(own.to_str(), counted)
+    assert ruler._piece is not None
+    runs = ["Start", "PUMPS", "x" * 99, "Y" * 250, "3rd", "0x1F", "_", "#", "~", "antidisestablishmentarianism", "C3PO"]
+    for run in runs:
+        assert ruler._piece(run) == len(own.encode(run, add_special_tokens=False).ids), run
+    text = " ".join([*runs, "a_b-c.d(e)", "naïve", "e.g.,"])
+    assert ruler.measured(text).totals[-1] == len(own.encode(text, add_special_tokens=False).ids)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from mainspring.lazy import lazy
-from mainspring.ports.vector_store import And, Any, Eq, Exists, FieldType, Filter, In, Not, Or, Range
+from mainspring.ports.vector_store import And, Any, Eq, Exists, Filter, In, Not, Or, Range
 
 if TYPE_CHECKING:
     import qdrant_edge as edge
 else:
     edge = lazy("qdrant_edge")
 
-__all__ = ["having", "key_of", "native", "shadow_of", "shadowed"]
+__all__ = ["having", "key_of", "native", "shadow_of"]
 
 
 def key_of(field: str) -> str:
@@ -24,12 +24,6 @@ def key_of(field: str) -> str:
 def shadow_of(field: str) -> str:
     """The key beside a boolean's, where it is a text: the engine's Python binding makes 1 of a true in a filter."""
     return f"_is.{field}"
-
-
-def shadowed(payload: dict[str, object], types: Mapping[str, FieldType]) -> dict[str, object]:
-    """A payload with a text beside each boolean that filters may name."""
-    booleans = [key for key, kind in types.items() if kind == "boolean" and key in payload]
-    return {**payload, **{shadow_of(key): str(payload[key]) for key in booleans}} if booleans else payload
 
 
 def having(ids: Sequence[str]) -> edge.Filter:

@@ -7,14 +7,17 @@ import os
 import shutil
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from mainspring.adapters.qdrant_edge.filters import having, key_of, native, shadow_of, shadowed
-from mainspring.adapters.qdrant_edge.legs import EdgeLegs, shown, wanted
+import msgspec
+
+from mainspring.adapters.qdrant_edge.filters import having, key_of, native, shadow_of
+from mainspring.adapters.qdrant_edge.legs import EdgeLegs
 from mainspring.adapters.qdrant_edge.optimizing import optimized_apart
-from mainspring.adapters.qdrant_edge.problems import check_room, turned
+from mainspring.adapters.qdrant_edge.payloads import REST, Payloads, patched
+from mainspring.adapters.qdrant_edge.problems import LITTLE, check_room, turned
 from mainspring.adapters.qdrant_edge.settings import QdrantEdgeSettings
 from mainspring.lazy import lazy
 from mainspring.ports.vector_store import (
@@ -62,6 +65,8 @@ _KEYS = 1_000
 _CURRENT = "current"
 _FILTERS, _WRITTEN = 256, 2_000
 """Filters that are kept ready, and how long one of them may be, written out."""
+_BUILD = 3
+"""What building the graph takes in sizes of the shard: its copy, what is made of that, and some."""
 _SMALL = 2_000_000
 """Bytes of vectors whose graph is built in a moment, here."""
 
@@ -86,6 +91,7 @@ def made_shard(folder: Path, schema: Schema, settings: QdrantEdgeSettings) -> No
         ),
         max_search_threads=settings.search_threads or None,
     )
+    check_room(folder, 0)
     first = folder / "shard-1"
     first.mkdir()
     try:
@@ -151,15 +157,15 @@ class EdgeIndex:
         settings: how much of the machine it may use.
 
     Raises:
-        StoreError: MS-4182, another process owns it; MS-4183, it cannot be read.
+        StoreError: MS-4182, another process owns it; MS-4183, it cannot be read; MS-4101, the disk is full.
     """
 
     def __init__(self, folder: Path, schema: Schema, settings: QdrantEdgeSettings) -> None:
         self.name, self.schema = folder.name, schema
         self.pid = os.getpid()
         self._folder, self._settings, self._types = folder, settings, schema.types
-        booleans = [field.name for field in schema.fields if field.type == "boolean"]
-        self._hidden = (_VERSION, *map(shadow_of, booleans))
+        self._payloads = Payloads(schema.types, (_VERSION,))
+        check_room(folder, 0, LITTLE)
         self._owner = Owner(folder)
         self._writing = threading.RLock()
         self._optimizing = threading.Lock()
@@ -232,33 +238,41 @@ class EdgeIndex:
         return found
 
     def _payload(self, point: Point, version: int | None) -> dict[str, object]:
-        kept = payload_of(point.payload, self._types)
+        stored = self._payloads.stored(payload_of(point.payload, self._types))
         if version is not None:
             between("version", version, 0, (1 << 53) - 1)
-            kept[_VERSION] = version
-        return shadowed(kept, self._types)
+            stored[_VERSION] = version
+        return stored
 
     def set_payload(self, where: Where, patch: Mapping[str, object]) -> None:
         """Put keys into payloads, and take keys out."""
         put, gone = patch_of(patch, self._types)
+        fields, rest = self._payloads.parted(put)
         chosen = self._chosen(where)
         with self._write() as shard:
             if not (put or gone):
                 return
-            self._touch(self._ids(shard, chosen))
+            known = gone or rest or self._touched is not None
+            texts = dict(self._rests(shard, chosen)) if known else {}
+            check_room(self._folder, len(msgspec.json.encode(put)) * len(texts), LITTLE)
+            self._touch(texts)
+            if gone or rest:
+                # By id where the filter reads what changes: the next step must find the same points.
+                chosen = having(list(texts))
+                _rewritten(shard, texts, rest, tuple(key for key in gone if key not in self._types))
             if gone:
-                # By id where the filter reads what changes: the second step must find the same points.
-                chosen = having(list(self._ids(shard, chosen)))
                 keys = [key_of(name) for key in gone for name in (key, shadow_of(key))]
                 shard.update(edge.UpdateOperation.delete_payload_by_filter(chosen, keys))
-            if put:
-                shard.update(edge.UpdateOperation.set_payload_by_filter(chosen, shadowed(put, self._types)))
+            if fields:
+                shard.update(edge.UpdateOperation.set_payload_by_filter(chosen, fields))
 
     def delete(self, where: Where) -> None:
         """Remove points."""
         chosen = self._chosen(where)
         with self._write() as shard:
-            self._touch(self._ids(shard, chosen))
+            check_room(self._folder, 0, LITTLE)
+            if self._touched is not None:
+                self._touch(id for id, _ in self._rests(shard, chosen))
             shard.update(edge.UpdateOperation.delete_points_by_filter(chosen))
 
     def _chosen(self, where: Where) -> edge.Filter:
@@ -266,19 +280,20 @@ class EdgeIndex:
             return having([point_id(id) for id in where])
         return native(check_filter(cast(Filter, where), self._types))
 
-    def _touch(self, ids: Iterator[str]) -> None:
+    def _touch(self, ids: Iterable[str]) -> None:
         if self._touched is not None:
             self._touched.update(ids)
 
     @staticmethod
-    def _ids(shard: edge.EdgeShard, chosen: edge.Filter) -> Iterator[str]:
+    def _rests(shard: edge.EdgeShard, chosen: edge.Filter) -> Iterator[tuple[str, object]]:
+        """Points by their ids, with the text of what filters may not name."""
         cursor = None
         while True:
             request = edge.ScrollRequest(
-                offset=cursor, limit=MOST, filter=chosen, with_payload=False, with_vector=False
+                offset=cursor, limit=MOST, filter=chosen, with_payload=[key_of(REST)], with_vector=False
             )
             records, cursor = shard.scroll(request)
-            yield from (str(record.id) for record in records)
+            yield from ((str(record.id), (record.payload or {}).get(REST)) for record in records)
             if cursor is None:
                 return
 
@@ -302,7 +317,7 @@ class EdgeIndex:
         """The best points, by one leg or by several."""
         chosen = self._native(query.filter)
         shard = self._shard  # the holder: its shard stays open for as long as this search
-        legs = EdgeLegs(shard.engine, self.schema, self._words, query, chosen, self._hidden)
+        legs = EdgeLegs(shard.engine, self.schema, self._words, query, chosen, self._payloads)
         try:
             return find(query, legs)
         except Exception as error:
@@ -317,7 +332,7 @@ class EdgeIndex:
             offset=None if cursor is None else point_id(cursor),
             limit=limit,
             filter=self._native(filter),
-            with_payload=wanted(fields),
+            with_payload=self._payloads.wanted(fields),
             with_vector=["dense"] if vectors else False,
         )
         shard = self._shard
@@ -325,7 +340,10 @@ class EdgeIndex:
             records, following = shard.engine.scroll(request)
         except Exception as error:
             raise turned(error, self.name) from error
-        points = tuple(Stored(str(r.id), shown(r.payload), _dense(r.vector) if vectors else None) for r in records)
+        given = self._payloads.given
+        points = tuple(
+            Stored(str(r.id), given(r.payload, fields), _dense(r.vector) if vectors else None) for r in records
+        )
         return Page(points, None if following is None else str(following))
 
     def count(self, filter: Filter | None) -> int:
@@ -381,6 +399,7 @@ class EdgeIndex:
         with self._optimizing:
             if not self._changed:
                 return
+            check_room(self._folder, 0, _BUILD * allocated(self._shard.folder))
             if self.count(None) * self.schema.dims * 4 < _SMALL:
                 with self._write() as shard:
                     shard.optimize()
@@ -399,11 +418,15 @@ class EdgeIndex:
         better = old.folder.with_name(f"shard-{int(old.folder.name.partition('-')[2]) + 1}")
         shutil.rmtree(better, ignore_errors=True)
         self.flush()
-        with self._write() as shard:
-            shard.flush()
-            copy_folder(old.folder, better)
-            self._touched, self._changed = set(), False
-        optimized_apart(better, self.name, self._settings.build_timeout)
+        try:
+            with self._write() as shard:
+                shard.flush()
+                copy_folder(old.folder, better)
+                self._touched, self._changed = set(), False
+            optimized_apart(better, self.name, self._settings.build_timeout)
+        except BaseException:
+            shutil.rmtree(better, ignore_errors=True)  # a full disk would stay full
+            raise
         new = _Shard(better, self.name)
         with self._write() as shard:
             changed = self._touched or set()
@@ -428,6 +451,18 @@ class EdgeIndex:
 def _newer(shard: edge.EdgeShard, ids: list[str], version: int) -> set[str]:
     there = shard.retrieve(cast("list[object]", ids), [key_of(_VERSION)], False)  # type: ignore[arg-type]
     return {str(record.id) for record in there if (record.payload or {}).get(_VERSION, -1) > version}
+
+
+def _rewritten(
+    shard: edge.EdgeShard, texts: Mapping[str, object], put: Mapping[str, object], gone: tuple[str, ...]
+) -> None:
+    """Change what filters may not name of points; those that it leaves as they are, are not written."""
+    by_text: dict[str, list[str]] = {}
+    for id, text in texts.items():
+        if (changed := patched(text, put, gone)) is not None:
+            by_text.setdefault(changed, []).append(id)
+    for text, ids in by_text.items():
+        shard.update(edge.UpdateOperation.set_payload(cast("list[object]", ids), {REST: text}))  # type: ignore[arg-type]
 
 
 def _brought_over(old: edge.EdgeShard, new: edge.EdgeShard, ids: list[str]) -> None:

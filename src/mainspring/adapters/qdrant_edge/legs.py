@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from mainspring.adapters.qdrant_edge.filters import key_of
+from mainspring.adapters.qdrant_edge.payloads import Payloads
 from mainspring.lazy import lazy
 from mainspring.ports.vector_store import Query, Schema
 from mainspring.vectors.checked import sparse_of, vector_of
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     edge = lazy("qdrant_edge")
 
-__all__ = ["EdgeLegs", "shown", "wanted"]
+__all__ = ["EdgeLegs"]
 
 _EFFORT = ((0.92, 16, 2.0), (0.96, 32, 2.0), (0.98, 48, 2.0), (0.99, 96, 2.0), (1.0, 256, 3.0))
 """Up to which recall how many candidates of the graph do, and how many more than wanted the true vectors judge."""
@@ -33,7 +33,7 @@ class EdgeLegs:
         words: what makes terms of a text, or None.
         query: what is looked for.
         chosen: its filter in the engine's terms.
-        hidden: keys of payloads that are the store's own.
+        payloads: makes of stored payloads what was written.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class EdgeLegs:
         words: edge.Bm25 | None,
         query: Query,
         chosen: edge.Filter | None,
-        hidden: Sequence[str],
+        payloads: Payloads,
     ) -> None:
         self._shard, self._schema, self._words, self._query = shard, schema, words, query
         self._filter = chosen
-        self._payload = wanted(query.fields)
-        self._hidden = hidden
+        self._payload = payloads.wanted(query.fields)
+        self._payloads = payloads
 
     def rows(self, legs: Sequence[str], limit: int, *, exact: bool) -> Mapping[str, Sequence[Row]]:
         """The best points of each leg; the payload comes along where there is one leg."""
@@ -71,12 +71,7 @@ class EdgeLegs:
         return {cast(Any, record.id).int: self._shown(record.payload) for record in there}
 
     def _shown(self, payload: dict[str, object] | None) -> dict[str, object]:
-        """A payload, which nobody else has, without what the store keeps there for itself."""
-        if payload is None:
-            return {}
-        for key in self._hidden:
-            payload.pop(key, None)
-        return payload
+        return self._payloads.given(payload, self._query.fields)
 
     def matching(self) -> int:
         """How many points fulfil the filter."""
@@ -112,13 +107,3 @@ class EdgeLegs:
         # Candidates that are only ranked for a fusion are many more than the hits, and need none beside them.
         rescored = edge.QuantizationSearchParams(rescore=True, oversampling=None if ranked else more)
         return edge.SearchParams(hnsw_ef=max(ef, limit), quantization=rescored)
-
-
-def wanted(fields: tuple[str, ...] | None) -> bool | list[str]:
-    """What the engine is asked to give back of a payload."""
-    return True if fields is None else [key_of(field) for field in fields] or False
-
-
-def shown(payload: Mapping[str, object] | None) -> dict[str, object]:
-    """A payload without what the store keeps there for itself."""
-    return {key: value for key, value in (payload or {}).items() if not key.startswith("_")}
