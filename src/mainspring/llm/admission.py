@@ -153,7 +153,7 @@ class Admission:
             kept = Run(call, lane, request, None, self._kit, began)
             await self._look(kept, lane, lane.cache)
             if kept.replay is not None:
-                return self._again(kept)
+                return await self._again(kept)
         bound = most_prompt_tokens(request)
         answer = (request.sampling.max_tokens or UNSAID) * request.sampling.n
         accounts = self._counting(call.caller, lane)
@@ -174,9 +174,9 @@ class Admission:
             return await _turn(run, lane)
         return run
 
-    def _again(self, run: Run) -> Run | Refused:
+    async def _again(self, run: Run) -> Run | Refused:
         """An answer that is given again: a request as any other to its limits, of no token and no money."""
-        got = self.reserve(run.call.caller, run.lane, 0, 0)
+        got = await self.reserve(run.call.caller, run.lane, 0, 0)
         if isinstance(got, Denied):
             return denied(got)
         run.reservation = got
