@@ -9,7 +9,8 @@ from mainspring.protocols.bodies import coded, decoded
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 from mainspring.protocols.oip.infer import PREDICTION_IDS, read_call, read_raw_call, write_answer
 from mainspring.serving.calls import Tensor
-from mainspring.serving.inference import ServedModel, ServedModels
+from mainspring.serving.inference import ServedModels
+from mainspring.serving.served import ServedModel
 from mainspring.serving.statistics import Spent
 
 __all__ = [

@@ -28,6 +28,7 @@ from mainspring.server.http.exchange import Exchange
 from mainspring.server.http.messages import Messages, Receive, Send
 from mainspring.server.http.streams import Leaving, Leavings, leaving_of, send_stream
 from mainspring.serving.calls import Rejected
+from mainspring.serving.together import Turn
 from mainspring.serving.tracing import Tracing
 
 __all__ = ["AsgiApp", "Limits", "Listener"]
@@ -75,6 +76,7 @@ class Listener:
         watch: told of every finished request: the request, its route's name, the status, seconds.
         on_error: told of unexpected exceptions.
         tracing: makes spans of requests; None makes none.
+        turn: of the event loop; it is told of every request.
     """
 
     def __init__(
@@ -90,7 +92,9 @@ class Listener:
         watch: Watch | None = None,
         on_error: Callable[[Exception], None] | None = None,
         tracing: Tracing | None = None,
+        turn: Turn | None = None,
     ) -> None:
+        self.turn = turn or Turn()
         self._tracing = tracing
         self._router = router
         self._limits = limits
@@ -120,6 +124,7 @@ class Listener:
 
     async def serve(self, exchange: Exchange | Messages) -> None:
         """Answer one request."""
+        self.turn.begun(exchange)
         self.open += 1
         asked = _Asked(time.perf_counter())
         try:
