@@ -39,8 +39,7 @@ class RequestCounts:
             sent: bytes of the answer's body.
         """
         if request is not None and (counts := ANSWERING.get()) is not None:
-            counts.carried(len(request.body), sent)
-            counts.ended(status)
+            counts.over(len(request.body), sent, status)
         asked = request.parameters[:1] if request is not None else ()
         found = self._kept.get((name, asked, status))
         if found is None:

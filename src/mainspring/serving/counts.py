@@ -40,6 +40,16 @@ class WireCounts:
             self._came = metrics.counter("mainspring_wire_bytes_total", direction="in", **labels)
             self._went = metrics.counter("mainspring_wire_bytes_total", direction="out", **labels)
 
+    def over(self, received: int, sent: int, code: int | str) -> None:
+        """A request is over that was one body, as its answer was: `carried` and `ended` at once."""
+        self._came(received)
+        self._went(sent)
+        found = self._codes.get(code)
+        if found is None:
+            self.ended(code)
+        else:
+            found(1.0)
+
     def carried(self, received: int, sent: int) -> None:
         """A body or a message was answered by another: the bytes of both, as they were sent."""
         self._came(received)

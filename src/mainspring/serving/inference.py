@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from mainspring.errors import DataError
 from mainspring.lazy import lazy
 from mainspring.serving.calls import Array, Call, Inference, Reason, Rejected
-from mainspring.serving.counts import ANSWERING, CallCounts, ModelCounts
+from mainspring.serving.counts import ANSWERING, ModelCounts
 from mainspring.serving.endpoint import EndpointService
 from mainspring.serving.rollout.shadow import ShadowCall
 from mainspring.serving.rollout.split import Asking, Role, Split, request_key
@@ -175,13 +175,25 @@ class ServedModels:
         Raises:
             Rejected: NO_MODEL, NO_VERSION, NOT_READY.
         """
-        try:
-            served = self._found(name, version, label, asking)
-        except Rejected:
-            self._lost(name, protocol)
-            raise
+        versions = self._table.versions(name)
+        served = self._found_before(name, versions) if version is None and label is None else None
+        if served is None:
+            try:
+                served = self._found(name, versions, version, label, asking)
+            except Rejected:
+                self._lost(name, protocol)
+                raise
         if protocol:
             ANSWERING.set(self._counts.of(name, served.version, protocol, served.role))
+        return served
+
+    def _found_before(self, name: str, versions: ModelVersions) -> ServedModel | None:
+        """Who has answered last, where nothing is tried and it answers still: nearly always."""
+        if versions.split is not None or versions.default is None:
+            return None
+        served = self._served.get((name, versions.default))
+        if served is None or served.live is not versions.ready.get(served.version) or served.role != Role.STABLE:
+            return None
         return served
 
     def _lost(self, name: str, protocol: str) -> None:
@@ -189,8 +201,9 @@ class ServedModels:
         if protocol:
             ANSWERING.set(self._counts.of_none(name if name in self.known() else "", protocol))
 
-    def _found(self, name: str, version: str | None, label: str | None, asking: Asking | None) -> ServedModel:
-        versions = self._table.versions(name)
+    def _found(
+        self, name: str, versions: ModelVersions, version: str | None, label: str | None, asking: Asking | None
+    ) -> ServedModel:
         number = self._numbered(name, versions, version, label, asking)
         served = self._served_version(name, versions, number)
         if served is None:
@@ -278,7 +291,11 @@ class ServedModels:
             split.begun(served.version)
         try:
             wanted = served.wanted(call.outputs)
-            question = await self._asked(call, served, counts, begun)
+            question = Question(served, counts, served.matrix(call.inputs, self.max_rows), call.decode_ns, begun)
+            if (answered := self._ask(call, question)) is not None:
+                await answered
+            if question.error is not None:
+                raise question.error
         except Exception as error:
             served.statistics.failed(call.decode_ns + time.perf_counter_ns() - begun)
             counts.failed()
@@ -294,24 +311,21 @@ class ServedModels:
         counts.traced(len(question.matrix), question.queue_ns, question.infer_ns)
         return Inference(served.name, served.version, [(tensor, question.scores) for tensor in wanted], question.ids)
 
-    async def _asked(self, call: Call, served: ServedModel, counts: CallCounts, begun: int) -> Question:
-        """A call, answered: with others of its turn where the model is quick, else from the model's queue."""
-        matrix, live = served.matrix(call.inputs, self.max_rows), served.live
+    def _ask(self, call: Call, question: Question) -> Awaitable[None] | None:
+        """Have a call answered, with others of its turn where the model is quick; None where it is answered now."""
         if call.deadline is not None and time.monotonic() >= call.deadline:
             raise Rejected(Reason.EXPIRED, "the deadline of the call is over")
-        question = Question(served, counts, matrix, call.decode_ns, begun)
-        if live.is_quick(len(matrix)):
-            if (answered := self._together.ask(question)) is not None:
-                await answered
-            if question.error is not None:
-                raise question.error
-            return question
-        deadline = self._deadline(call)
+        if question.served.live.is_quick(len(question.matrix)):
+            return self._together.ask(question)
+        return self._queued(call, question)
+
+    async def _queued(self, call: Call, question: Question) -> None:
+        """Answer a call from its model's queue."""
+        matrix, live, deadline = question.matrix, question.served.live, self._deadline(call)
         scored = await live.scores_soon(matrix, deadline, call.priority, call.parameters, call.protocol)
-        question.scores, question.queue_ns = scored.scores, scored.queue_ns
-        question.infer_ns = time.perf_counter_ns() - begun - scored.queue_ns
+        question.queue_ns = scored.queue_ns
+        question.infer_ns = time.perf_counter_ns() - question.asked_ns - scored.queue_ns
         self._kept((question,), matrix, scored.scores)
-        return question
 
     def _answered(self, questions: Sequence[Question]) -> None:
         """Answer questions of one kind together; when that fails, each alone: one bad caller fails alone."""

@@ -202,7 +202,8 @@ class Listener:
         if self._guard is not None:
             self._guard(request)
         if not route.long:
-            asked.deadline = self._deadlines.begin(self._limits.timeout)
+            task = exchange.task if isinstance(exchange, Exchange) else None
+            asked.deadline = self._deadlines.begin(self._limits.timeout, task)
             if route.asks and isinstance(exchange, Exchange):
                 asked.leaving = leaving_of(exchange)
         elif isinstance(exchange, Messages):

@@ -286,7 +286,7 @@ class Connection(HttpToolsProtocol):
     def _start(self, cycle: Exchange, app: Any) -> None:
         self._running = self._turn.last = cycle
         work = cycle.run_asgi(app) if self._serve is None else self._serve(cycle)
-        task = self.loop.create_task(work)
+        task = cycle.task = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(cycle.done)
 
