@@ -334,7 +334,6 @@ class Listeners:
             rates=self._rates,
             refused=self._counts.refused,
             tracing=self._served.tracing,
-            turn=self._turn,
         )
         return wires
 

@@ -73,6 +73,7 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_predlog_rows_total": ("counter", "answers written to the prediction log"),
     "mainspring_model_definitions_lost": ("gauge", "definitions of the champion that the app has no more"),
     "mainspring_predlog_dropped_total": ("counter", "answers lost to the log: the disk was full or stalled"),
+    "mainspring_spans_rejected_total": ("counter", "spans that the OpenTelemetry collector has answered and not taken"),
     "mainspring_labels_total": ("counter", "labels taken"),
     "mainspring_features_pushed_total": ("counter", "rows pushed"),
     "mainspring_feature_quarantined_total": ("counter", "pushed rows set aside"),

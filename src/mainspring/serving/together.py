@@ -37,10 +37,6 @@ class Turn:
             self.last = None
         self.more = self.last is not None
 
-    def joined(self, beside: int) -> None:
-        """A request begins beside so many whose host does not tell when it has read them: some may follow at once."""
-        self.more = beside > 0
-
 
 class Question:
     """A call that a quick model answers.

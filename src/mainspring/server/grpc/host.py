@@ -19,7 +19,6 @@ from mainspring.protocols.grpc.faults import is_ours, status_of
 from mainspring.protocols.grpc.service import GrpcCall, GrpcService, read_message
 from mainspring.protocols.http import Fault, Request
 from mainspring.serving.counts import ANSWERING
-from mainspring.serving.together import Turn
 from mainspring.serving.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -83,7 +82,6 @@ class GrpcHost:
         on_error: told of unexpected exceptions.
         addressed: whether the guard asks for clients' addresses.
         tracing: makes spans of calls; None makes none.
-        turn: of the event loop; it is told of every call.
 
     Attributes:
         open: calls under way.
@@ -100,9 +98,7 @@ class GrpcHost:
         *,
         addressed: bool = False,
         tracing: Tracing | None = None,
-        turn: Turn | None = None,
     ) -> None:
-        self._turn = turn or Turn()
         self._tracing = tracing
         self._services = services
         self._addressed = addressed
@@ -198,13 +194,12 @@ class GrpcHost:
             self._limits.timeout, self._guard, self._watch, self._overdue, time.monotonic, self.stopping,
         )  # fmt: skip
 
-        addressed, tracing, most, turn = self._addressed, self._tracing, self._limits.message, self._turn
+        addressed, tracing, most = self._addressed, self._tracing, self._limits.message
 
         async def handle(data: bytes, context: Any) -> bytes:
             begun, code, sent = clock(), "OK", 0
             trace = _begin(tracing, path, context)
             trailing: _Trailing = ()
-            turn.joined(self.open)
             self.open += 1
             left = context.time_remaining()
             deadline = begun + (limit if left is None or left > limit else left)

@@ -29,7 +29,6 @@ from mainspring.server.http.wires import ModelWires
 from mainspring.serving.counts import ANSWERING
 from mainspring.serving.inference import ServedModels
 from mainspring.serving.telemetry import Metrics
-from mainspring.serving.together import Turn
 from mainspring.serving.tracing import Tracing
 
 __all__ = ["GrpcListening"]
@@ -57,7 +56,6 @@ class GrpcListening:
         rates: how often each caller may ask, over HTTP and gRPC together; None is no limit.
         refused: told why a call was refused by the guard.
         tracing: makes spans of calls; None makes none.
-        turn: of the event loop; it is told of every call.
 
     Raises:
         ConfigError: MS-3101, a protocol of the settings is none; MS-4333, grpcio is not installed, and the settings
@@ -82,7 +80,6 @@ class GrpcListening:
         rates: Rates | None = None,
         refused: Callable[[str], None] = lambda why: None,
         tracing: Tracing | None = None,
-        turn: Turn | None = None,
     ) -> None:
         self._settings = settings
         self._told = told
@@ -121,7 +118,6 @@ class GrpcListening:
             on_error,
             addressed=rates is not None and not callers,
             tracing=tracing,
-            turn=turn,
         )
 
     def _installed(self) -> bool:
