@@ -305,6 +305,7 @@ class Listeners:
             timeout,
             self._turn,
         )
+        self._counts.tell(models, served_protocols(settings))
         self._script = entry_script(os.environ, self._told)
         wires = ModelWires(models, settings, self._ready, server, state.metrics_page, state, os.environ, self._script)
         wires.add_routes(self._router, beside)

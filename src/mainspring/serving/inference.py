@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from mainspring.errors import DataError
 from mainspring.lazy import lazy
 from mainspring.serving.calls import Array, Call, Inference, Reason, Rejected
-from mainspring.serving.counts import ANSWERING, ModelCounts
+from mainspring.serving.counts import ANSWERING, ModelCounts, WireCounts
 from mainspring.serving.endpoint import EndpointService
 from mainspring.serving.rollout.shadow import ShadowCall
 from mainspring.serving.rollout.split import Asking, Role, Split, request_key
@@ -197,9 +197,18 @@ class ServedModels:
         return served
 
     def _lost(self, name: str, protocol: str) -> None:
-        """A call of a wire comes to no version: its end is counted, under no name that a client makes up."""
+        """A call of a wire comes to no version."""
         if protocol:
-            ANSWERING.set(self._counts.of_none(name if name in self.known() else "", protocol))
+            ANSWERING.set(self.unanswered(name, protocol))
+
+    def unanswered(self, name: str, protocol: str) -> WireCounts:
+        """Where the end of a call is counted that comes to no version: under no name that a client makes up.
+
+        Args:
+            name: of the model that was asked for; empty where nobody knows.
+            protocol: the wire that it came by.
+        """
+        return self._counts.of_none(name if name in self.known() else "", protocol)
 
     def _found(
         self, name: str, versions: ModelVersions, version: str | None, label: str | None, asking: Asking | None

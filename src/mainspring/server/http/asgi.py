@@ -40,7 +40,10 @@ Watch = Callable[[Request | None, str, int, float, int], None]
 _TEXT = b"content-type"
 _LENGTH = b"content-length"
 _BODILESS = frozenset({204, 304})
+_NO_ROUTE = "none"
 _PREFLIGHT = "preflight"
+_NOWHERE = frozenset({_NO_ROUTE, _PREFLIGHT})
+"""What requests are called that come to no route."""
 _PROBES = frozenset({"live", "server_ready", "ping", "alive"})
 """Routes that platforms ask every few seconds: they become no spans."""
 _FAILED = 500
@@ -139,6 +142,8 @@ class Listener:
                 response = await route.handler(self._begun(exchange, asked, route, body))
             except BaseException as error:
                 response = self._failed(asked, error)
+                if asked.request is None and asked.name not in _NOWHERE:
+                    asked.request = _without_body(exchange, asked)
             if asked.trace is not None or self._cors is not None or asked.bears is not None:
                 response = self._marked(asked, response)
             if response.stream is not None or not exchange.answer(response, close=self.draining):
@@ -304,6 +309,11 @@ def _headers(exchange: Exchange | Messages) -> dict[bytes, bytes]:
     return found
 
 
+def _without_body(exchange: Exchange | Messages, asked: _Asked) -> Request:
+    """A request that came to a route and whose body was not taken, as it is counted."""
+    return Request(exchange.method, asked.path, exchange.query, asked.headers, b"", asked.stars, exchange.client)
+
+
 class _Answered(Exception):  # noqa: N818 - it is an answer
     """Ends a request before anybody is asked for it."""
 
@@ -327,7 +337,7 @@ class _Asked:
         self.started = started
         self.request: Request | None = None
         self.headers = {}
-        self.name = "none"
+        self.name = _NO_ROUTE
         self.errors: Errors = error_response
         self.bears: Bears | None = None
         self.deadline: Deadline | None = None
