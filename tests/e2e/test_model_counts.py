@@ -183,3 +183,47 @@ def test_messages_are_counted_by_protocol_and_status(counting: Served) -> None:
         )
         assert found["in"] > len(data["data"])
         assert found["out"] > 0
+
+
+def test_who_is_refused_before_a_model_is_looked_for_is_counted_with_it(built: Path, tmp_path: Path) -> None:
+    project = tmp_path / "shop"
+    shutil.copytree(built, project)
+    with open(project / "mainspring.toml", "a") as file:
+        file.write(f'[management]\ntoken = "{TOKEN}"\n[server]\nkeys = ["k1"]\nmax_body = 4096\n')
+        file.write('[callers.k2]\nkey = "k2"\nrate = 0.001\nburst = 1\n')
+    served = serve(project)
+    try:
+        key, seldom = {"authorization": "Bearer k1"}, {"authorization": "Bearer k2"}
+        paths = {
+            "oip": "/v2/models/{}/infer",
+            "v1": "/v1/models/{}:predict",
+            "torchserve": "/predictions/{}",
+            "native": "/endpoint/{}",
+        }
+        for protocol, path in paths.items():
+
+            def refused(path: str = path) -> None:
+                assert call(served.url + path.format("returns"), {})[0] == 401
+                assert call(served.url + path.format("made-up"), {})[0] == 401
+                assert call(served.url + path.format("returns"), {"a": "x" * 5000}, headers=key)[0] == 413
+
+            found = differences(served, protocol, refused)
+            assert (found["returns/401"], found["/401"], found["returns/413"]) == (1, 1, 1), protocol
+        assert call(f"{served.url}/v2/health/ready", headers=seldom)[0] == 200
+        tensor = {"name": "input", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
+        infer = f"{served.url}/v2/models/returns/infer"
+        assert call(infer, {"inputs": [tensor]}, headers=seldom)[0] == 200
+        found = differences(served, "oip", lambda: call(infer, {"inputs": [tensor]}, headers=seldom))
+        assert (found["returns/429"], found["200"]) == (1, 0)
+        unnamed = {"sagemaker": "/invocations", "azureml": "/score"}
+        for protocol, path in unnamed.items():
+            found = differences(served, protocol, lambda path=path: call(served.url + path, {}))
+            assert found["/401"] == 1, protocol
+        with grpc.insecure_channel(address(served)) as channel:
+            ask_it, kind = stub(channel, oip.schema(), oip.INFERENCE, "ModelInfer")
+            no_key = differences(served, "oip_grpc", lambda: failed(lambda: ask_it(kind(), timeout=60)))
+            assert no_key["/UNAUTHENTICATED"] == 1
+        samples = [sample for family in page(served).values() for sample in family.samples]
+        assert "made-up" not in {sample.labels.get("model") for sample in samples}
+    finally:
+        assert served.stop() == 0, served.log.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from mainspring.errors import ServiceError
-from mainspring.llm.otlp_messages import CLIENT, OtlpSpan, otlp_request
+from mainspring.llm.otlp_messages import CLIENT, OtlpSpan, otlp_request, rejected_of
 from mainspring.llm.record import CallRecord
 
 __all__ = ["NAMES", "OtlpSpans", "span_of"]
@@ -37,6 +38,11 @@ Record = TypeVar("Record")
 
 _OPERATIONS = {"embeddings": "embeddings", "completions": "text_completion", "passthrough": "passthrough"}
 _SECONDS = 10.0
+_AGAIN_SECONDS = 60.0
+"""A collector that takes only a part of the spans is told of once in so long."""
+_ANSWER_BYTES = 65_536
+"""More of an answer is not read."""
+_WHY_CHARACTERS = 200
 
 
 def span_of(record: CallRecord) -> OtlpSpan:
@@ -82,6 +88,9 @@ class OtlpSpans(Generic[Record]):
         headers: further headers, as in ``OTEL_EXPORTER_OTLP_HEADERS``.
         spans: makes the spans of a record.
         scope: what has made them.
+        told: told that the collector does not take all spans, and why; once in a while.
+        rejected: told of how many, each time.
+        clock: seconds that only grow.
     """
 
     def __init__(
@@ -92,7 +101,15 @@ class OtlpSpans(Generic[Record]):
         *,
         spans: Callable[[Record], Sequence[OtlpSpan]],
         scope: str,
+        told: Callable[[str], None] = lambda line: None,
+        rejected: Callable[[int], None] = lambda spans: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._told = told
+        self._rejected = rejected
+        self._clock = clock
+        self._told_at = float("-inf")
+        self._untold = 0
         self._spans = spans
         self._service = service
         self._scope = scope
@@ -110,7 +127,7 @@ class OtlpSpans(Generic[Record]):
         request = urllib.request.Request(self._url, body, self._headers, method="POST")
         try:
             with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
-                answer.read()
+                self._look(answer.read(_ANSWER_BYTES))
         except (urllib.error.URLError, OSError) as error:
             host = urllib.parse.urlsplit(self._url).netloc
             raise ServiceError(
@@ -119,6 +136,21 @@ class OtlpSpans(Generic[Record]):
                 why=f"{host}: {error}",
                 fix="start the collector, or leave its endpoint out",
             ) from error
+
+    def _look(self, answer: bytes) -> None:
+        """Count and tell of what the collector has not taken although it has answered; it is not sent again."""
+        spans, why = rejected_of(answer)
+        if spans:
+            self._rejected(spans)
+            self._untold += spans
+        now = self._clock()
+        if not (spans or why) or now - self._told_at < _AGAIN_SECONDS:
+            return
+        what = (
+            f"the OpenTelemetry collector has rejected {self._untold} spans" if self._untold else "the collector warns"
+        )
+        self._told(f"{what}: {why[:_WHY_CHARACTERS] or 'it does not say why'}")
+        self._told_at, self._untold = now, 0
 
     def close(self) -> None:
         """Nothing is open."""

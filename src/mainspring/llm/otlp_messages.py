@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
-__all__ = ["CLIENT", "INTERNAL", "SERVER", "OtlpSpan", "otlp_request"]
+__all__ = ["CLIENT", "INTERNAL", "SERVER", "OtlpSpan", "otlp_request", "rejected_of"]
 
 INTERNAL, SERVER, CLIENT = 1, 2, 3
 """The kinds of span."""
 
-_VARINT, _FIXED, _BYTES = 0, 1, 2
+_VARINT, _FIXED, _BYTES, _FIXED32 = 0, 1, 2, 5
+_LAST_SHIFT = 63
+"""Of the tenth byte of a number, after which there is none."""
 _ERROR = 2
 """The status of a failed span."""
 _INT64 = 1 << 63
@@ -55,6 +57,55 @@ def otlp_request(service: str, scope: str, spans: Iterable[OtlpSpan]) -> bytes:
     resource = _pairs(1, {"service.name": service})
     scoped = _nested(1, _text(1, scope)) + b"".join(_nested(2, _span(span)) for span in spans)
     return _nested(1, _nested(1, resource) + _nested(2, scoped))
+
+
+def rejected_of(answer: bytes) -> tuple[int, str]:
+    """What an ``ExportTraceServiceResponse`` says was not taken: so many spans, and why; nothing of what is none."""
+    spans, why = 0, ""
+    try:
+        for field, partial in _fields(answer):
+            for inner, value in _fields(partial) if field == 1 and isinstance(partial, bytes) else ():
+                if inner == 1 and isinstance(value, int):
+                    spans = value if value < _INT64 else 0
+                elif inner == 2 and isinstance(value, bytes):
+                    why = value.decode("utf-8", "replace")
+    except (IndexError, ValueError):
+        return 0, ""
+    return spans, why
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """The fields of a message, numbers and nested bytes, without knowing what they mean.
+
+    Raises:
+        IndexError, ValueError: it is no message.
+    """
+    at = 0
+    while at < len(data):
+        key, at = _read_varint(data, at)
+        kind = key & 7
+        if kind == _VARINT:
+            value, at = _read_varint(data, at)
+            yield key >> 3, value
+            continue
+        size, at = _read_varint(data, at) if kind == _BYTES else ({_FIXED: 8, _FIXED32: 4}.get(kind, -1), at)
+        if size < 0 or at + size > len(data):
+            raise ValueError
+        yield key >> 3, data[at : at + size]
+        at += size
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+        shift += 7
+        if shift > _LAST_SHIFT:
+            raise ValueError
 
 
 def _span(span: OtlpSpan) -> bytes:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mainspring.protocols.http import Fault
 from mainspring.serving.calls import DATATYPES, Array, Tensor, check_shape
-from mainspring.serving.inference import ServedModel
+from mainspring.serving.served import ServedModel
 
 __all__ = [
     "FLOATS",

@@ -8,7 +8,7 @@ import functools
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -25,6 +25,7 @@ __all__ = [
     "encode_json",
     "id_headers",
     "inflated",
+    "is_small",
     "query_pairs",
     "refuse_other_sites",
 ]
@@ -41,13 +42,18 @@ _BARE = (b"NaN", b"Infinity")
 _WINDOW_GZIP, _WINDOW_ZLIB, _WINDOW_RAW = 31, 15, -15
 
 
+def is_small(size: int) -> bool:
+    """Whether a body of so many bytes is decoded where it is asked."""
+    return size <= _LARGE
+
+
 async def decoded(size: int, read: Callable[..., T], *arguments: Any) -> T:
     """What a function makes of a body of so many bytes; a large one holds up no other request.
 
     Raises:
         Exception: as the function raises.
     """
-    if size <= _LARGE:
+    if is_small(size):
         return read(*arguments)
     return await asyncio.to_thread(read, *arguments)
 
@@ -119,7 +125,13 @@ def coded(handler: Handler, most: int) -> Handler:
     """
 
     @functools.wraps(handler)
-    async def answer(request: Request) -> Response:
+    def answer(request: Request) -> Awaitable[Response]:
+        headers = request.headers
+        if b"content-encoding" in headers or b"accept-encoding" in headers:
+            return recoded(request)
+        return handler(request)
+
+    async def recoded(request: Request) -> Response:
         coding = request.headers.get(b"content-encoding")
         if coding is not None:
             request = msgspec.structs.replace(request, body=inflated(request.body, coding, most))

@@ -76,6 +76,7 @@ from mainspring.server.rollouts.drive import Rollouts
 from mainspring.server.state import WorkerState
 from mainspring.server.tls import context_of
 from mainspring.serving.inference import ServedModels
+from mainspring.serving.together import Turn
 from mainspring.serving.tracing import Tracing
 
 __all__ = ["Ask", "Listeners", "MakeConsole", "Served"]
@@ -170,6 +171,7 @@ class Listeners:
         self._counts = RequestCounts(served.state)
         self._rates = rates
         self._router = Router()
+        self._turn = Turn()
         self._management: Bound | None = None
         self._grpc: GrpcListening | None = None
         self._script: EntryScript | None = None
@@ -280,6 +282,7 @@ class Listeners:
             guard=let_in,
             cors=cors_of(settings),
             tracing=self._served.tracing,
+            turn=self._turn,
             watch=self._count if self._leads and "httpexchanges" in exposed_pages(settings) else self._counts.count,
             on_error=self._fault,
         )
@@ -300,7 +303,9 @@ class Listeners:
             now_us,
             default,
             timeout,
+            self._turn,
         )
+        self._counts.tell(models, served_protocols(settings))
         self._script = entry_script(os.environ, self._told)
         wires = ModelWires(models, settings, self._ready, server, state.metrics_page, state, os.environ, self._script)
         wires.add_routes(self._router, beside)

@@ -91,8 +91,8 @@ class ServerProcess:
         )
         self._only = frozenset(only)
         self._calls = calls_of(services)
-        self._recorder = recorder_of(services, self._calls, plan.app, told)
-        self._spans = request_recorder(services, plan.app, told)
+        self._recorder = recorder_of(services, self._calls, plan.app, told, self._rejected("llm"))
+        self._spans = request_recorder(services, plan.app, told, self._rejected("server"))
         self.language = Language(services, plan, told, self._recorder, self._budgets(number, workers))
         self.language.prompts.agree(self.state.board)
         self.assistants: Assistants = {}
@@ -185,6 +185,10 @@ class ServerProcess:
 
     def _recorders(self) -> list[Recorder[Any]]:
         return [self._recorder] if self._spans is None else [self._recorder, self._spans]
+
+    def _rejected(self, scope: str) -> Callable[[int], None]:
+        """Counts the spans that a collector has not taken."""
+        return self.state.metrics.counter("mainspring_spans_rejected_total", app=self.plan.app, scope=scope)
 
     def _tracing(self) -> Tracing | None:
         if self._spans is None:

@@ -140,6 +140,11 @@ class Batcher:
         return self._limits
 
     @property
+    def meter(self) -> Meter:
+        """Told what happens."""
+        return self._meter
+
+    @property
     def busy(self) -> bool:
         """Whether a batch is being computed."""
         return self._busy

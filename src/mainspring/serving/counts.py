@@ -9,13 +9,10 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from mainspring.ports.trace import CURRENT
-from mainspring.serving.telemetry import Metrics
+from mainspring.serving.telemetry import Metrics, Observe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = ["ANSWERING", "CallCounts", "ModelCounts", "WireCounts"]
 
@@ -42,6 +39,16 @@ class WireCounts:
         if metrics is not None:
             self._came = metrics.counter("mainspring_wire_bytes_total", direction="in", **labels)
             self._went = metrics.counter("mainspring_wire_bytes_total", direction="out", **labels)
+
+    def over(self, received: int, sent: int, code: int | str) -> None:
+        """A request is over that was one body, as its answer was: `carried` and `ended` at once."""
+        self._came(received)
+        self._went(sent)
+        found = self._codes.get(code)
+        if found is None:
+            self.ended(code)
+        else:
+            found(1.0)
 
     def carried(self, received: int, sent: int) -> None:
         """A body or a message was answered by another: the bytes of both, as they were sent."""
@@ -71,8 +78,9 @@ class CallCounts(WireCounts):
     def __init__(self, metrics: Metrics | None, labels: dict[str, str]) -> None:
         super().__init__(metrics, labels)
         nothing: Callable[[float], None] = _nothing
-        self._answered = self._failed = self._rows = self._seconds = self._received = self._sent = nothing
-        self._scored = nothing
+        self._answered = self._failed = self._rows = self._received = self._sent = nothing
+        self._seconds: Observe = _nothing
+        self._scored: Observe = _nothing
         if metrics is None:
             return
         self._answered = metrics.counter("mainspring_inferences_total", outcome="answered", **labels)
@@ -84,21 +92,30 @@ class CallCounts(WireCounts):
         apart = {name: value for name, value in labels.items() if name != "protocol"}
         self._scored = metrics.score_histogram("mainspring_prediction_score", **apart)
 
-    def answered(self, rows: int, queue_ns: int, compute_ns: int, received: int, sent: int) -> None:
-        """A call was answered just now.
+    def answered(self, calls: int, rows: int, compute_ns: int, received: int, sent: int) -> None:
+        """Calls were answered just now, together.
+
+        Args:
+            calls: how many.
+            rows: of all of them.
+            compute_ns: how long the model computed for each, and for those that were scored together with it.
+            received: bytes of the numbers that they brought.
+            sent: bytes of the scores.
+        """
+        self._answered(calls)
+        self._rows(rows)
+        self._seconds(compute_ns / 1e9, calls)
+        self._received(received)
+        self._sent(sent)
+
+    def traced(self, rows: int, queue_ns: int, compute_ns: int) -> None:
+        """The call that is answered here was: it becomes a part of its trace.
 
         Args:
             rows: its rows.
             queue_ns: how long it waited for the model, in nanoseconds.
             compute_ns: how long the model computed for it.
-            received: bytes of the numbers that it brought.
-            sent: bytes of the scores.
         """
-        self._answered(1.0)
-        self._rows(float(rows))
-        self._seconds(compute_ns / 1e9)
-        self._received(float(received))
-        self._sent(float(sent))
         if (trace := CURRENT.get()) is not None:
             now, labels = time.time_ns(), self._labels
             facts: dict[str, object] = {
@@ -113,17 +130,19 @@ class CallCounts(WireCounts):
                 trace.parts.append(("queue", now - compute_ns - queue_ns, now - compute_ns, {}))
             trace.parts.append(("compute", now - compute_ns, now, facts))
 
-    def scored(self, scores: Sequence[float] | NDArray[np.generic]) -> None:
-        """What a call was answered with, by the value: what a canary's scores are compared with its champion's by.
+    def scored(self, scores: Sequence[float], calls: int = 1) -> None:
+        """What calls were answered with, by the value: what a canary's scores are compared with its champion's by.
 
         Args:
-            scores: one a row; of more than one a row nothing is counted.
+            scores: one a row.
+            calls: how many they are of.
         """
-        if getattr(scores, "ndim", 1) != 1 or self._scored is _nothing:
+        observe = self._scored
+        if observe is _nothing:
             return
-        for score in scores[:: -(-len(scores) // _MOST_SCORES) or 1]:
-            if math.isfinite(value := float(score)):
-                self._scored(value)
+        for score in scores[:: -(-len(scores) // (_MOST_SCORES * calls)) or 1]:
+            if math.isfinite(score):
+                observe(score)
 
     def failed(self) -> None:
         """A call was not."""
@@ -168,5 +187,5 @@ ANSWERING: ContextVar[WireCounts | None] = ContextVar("answering", default=None)
 """The counts of who answers the request here; None where it has not come so far that one was looked for."""
 
 
-def _nothing(amount: float) -> None:
+def _nothing(value: float, times: float = 1.0) -> None:
     return

@@ -140,7 +140,8 @@ class _Watched:
         if error is None:
             rows = len(self._vectors)
             columns = len(self._looked.reading.columns)
-            self._counts.answered(rows, self.queue_ns, took - self.queue_ns, 8 * rows * columns, 8 * rows)
+            self._counts.answered(1, rows, took - self.queue_ns, 8 * rows * columns, 8 * rows)
+            self._counts.traced(rows, self.queue_ns, took - self.queue_ns)
             self._counts.scored(self.scores)
             if split is not None:
                 split.answered(version, took)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from mainspring.errors import DataError
 from mainspring.lazy import lazy
-from mainspring.serving.calls import Array, Call, Inference, Reason, Rejected, Tensor
-from mainspring.serving.counts import ANSWERING, ModelCounts
+from mainspring.serving.calls import Array, Call, Inference, Reason, Rejected
+from mainspring.serving.counts import ANSWERING, ModelCounts, WireCounts
 from mainspring.serving.endpoint import EndpointService
-from mainspring.serving.models import LiveModel
 from mainspring.serving.rollout.shadow import ShadowCall
 from mainspring.serving.rollout.split import Asking, Role, Split, request_key
-from mainspring.serving.statistics import Statistics
+from mainspring.serving.served import ServedModel
 from mainspring.serving.table import ModelTable
 from mainspring.serving.telemetry import Metrics
+from mainspring.serving.together import Question, Together, Turn
 from mainspring.serving.versions import STANDING, ModelVersions, Policy, State, VersionState
 
 if TYPE_CHECKING:
@@ -24,27 +24,10 @@ if TYPE_CHECKING:
 else:
     np = lazy("numpy")
 
-__all__ = ["LABELS", "Registry", "ServedModel", "ServedModels"]
+__all__ = ["LABELS", "Registry", "ServedModels"]
 
 LABELS = STANDING
 """The labels of the version that answers."""
-
-_RUNTIMES: Mapping[str, tuple[str, str]] = {
-    "onnx": ("onnxruntime_onnx", "onnxruntime"),
-    "lightgbm": ("lightgbm_booster", "lightgbm"),
-    "skops": ("sklearn_skops", "sklearn"),
-    "xgboost": ("xgboost_booster", "xgboost"),
-    "pickle": ("python", "python"),
-    "pyfunc": ("mlflow_pyfunc", "mlflow"),
-    "torchscript": ("pytorch_torchscript", "torch"),
-    "exported": ("pytorch_exported", "torch"),
-    "savedmodel": ("tensorflow_savedmodel", "tensorflow"),
-}
-"""The platform and the backend of each format that a model is stored in."""
-
-
-_NUMBERS = frozenset("fiub")
-"""The kinds of NumPy's dtypes that a model takes."""
 
 
 class Registry(Protocol):
@@ -87,100 +70,6 @@ class Registry(Protocol):
         """
 
 
-class ServedModel:
-    """A version that answers, as wires describe it: one matrix of the columns goes in, one score a row comes out.
-
-    Attributes:
-        name: the model's name.
-        version: the version.
-        platform: what runs it: ``onnxruntime_onnx``.
-        backend: the runtime: ``onnxruntime``.
-        inputs: what it takes.
-        columns: one tensor a column, which together may be sent in place of `inputs`.
-        outputs: what it gives.
-        binary: whether the score is the probability of true.
-        statistics: what it has done.
-        role: what it is to a rollout: ``stable``, or ``canary`` while it is tried.
-    """
-
-    def __init__(self, name: str, live: LiveModel, statistics: Statistics, role: str = Role.STABLE) -> None:
-        card = live.card
-        datatype = "FP32" if card.dtype == "float32" else "FP64"
-        self.name = name
-        self.version = live.version
-        self.platform, self.backend = _RUNTIMES.get(card.format, (card.format, card.format))
-        self.inputs = (Tensor("input", datatype, (-1, len(card.columns))),)
-        self.columns = tuple(Tensor(column, datatype, (-1,)) for column in card.columns)
-        self.outputs = (Tensor("score", "FP64", (-1,)),)
-        self.binary = card.task == "binary"
-        self.statistics = statistics
-        self.live = live
-        self.role = role
-
-    def taken(self, names: Sequence[object]) -> Sequence[Tensor]:
-        """The tensors that inputs of these names are meant for: the model's own, or one a column."""
-        if self.inputs[0].name not in names and any(column.name in names for column in self.columns):
-            return self.columns
-        return self.inputs
-
-    def wanted(self, names: Sequence[str]) -> Sequence[Tensor]:
-        """The outputs of these names, in their order; all without names.
-
-        Raises:
-            Rejected: INVALID, there is none of a name.
-        """
-        if not names:
-            return self.outputs
-        declared = {tensor.name: tensor for tensor in self.outputs}
-        for name in names:
-            if name not in declared:
-                raise Rejected(
-                    Reason.INVALID, f"model {self.name!r} has no output {name!r}; it gives {', '.join(declared)}"
-                )
-        return [declared[name] for name in names]
-
-    def matrix(self, inputs: Mapping[str, Array], max_rows: int) -> Array:
-        """The inputs as one matrix (rows, columns).
-
-        Raises:
-            Rejected: INVALID, they are not what the model takes; TOO_LARGE, there are too many rows.
-        """
-        matrix = inputs.get(self.inputs[0].name)
-        if matrix is None or len(inputs) > 1 or matrix.dtype.kind not in _NUMBERS:
-            matrix = self._brought_together(inputs)
-        if matrix.ndim != 2 or matrix.shape[1] != len(self.columns):
-            taken = list(self.inputs[0].shape)
-            raise Rejected(Reason.INVALID, f"the input has shape {list(matrix.shape)}; the model takes {taken}")
-        if not matrix.shape[0]:
-            raise Rejected(Reason.INVALID, "the inputs have no rows")
-        if matrix.shape[0] > max_rows:
-            raise Rejected(Reason.TOO_LARGE, f"{matrix.shape[0]} rows; at most {max_rows} are served at once")
-        return matrix
-
-    def _brought_together(self, inputs: Mapping[str, Array]) -> Array:
-        """The only input, or the columns side by side."""
-        declared = self.taken(tuple(inputs))
-        names = [tensor.name for tensor in declared]
-        if strange := next((name for name in inputs if name not in names), None):
-            raise Rejected(Reason.INVALID, f"model {self.name!r} has no input {strange!r}; it takes {', '.join(names)}")
-        if missing := [name for name in names if name not in inputs]:
-            raise Rejected(Reason.INVALID, f"inputs are missing: {', '.join(missing)}")
-        arrays = [inputs[name] for name in names]
-        if any(array.dtype.kind not in _NUMBERS for array in arrays):
-            raise Rejected(Reason.INVALID, f"model {self.name!r} takes numbers")
-        return arrays[0] if declared is self.inputs else _side_by_side(names, arrays)
-
-
-def _side_by_side(names: Sequence[str], arrays: Sequence[Array]) -> Array:
-    flat = [array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array for array in arrays]
-    for name, array in zip(names, flat, strict=True):
-        if array.ndim != 1:
-            raise Rejected(Reason.INVALID, f"input {name!r} has shape {list(array.shape)}; a column has [rows]")
-    if len({array.shape[0] for array in flat}) > 1:
-        raise Rejected(Reason.INVALID, "the inputs have different numbers of rows")
-    return np.stack(flat, axis=1)
-
-
 def _as_logged(matrix: Array) -> Sequence[Sequence[object]]:
     """The rows of a matrix; a value that is no number is missing to the model, and None as questions by keys log it."""
     rows: list[list[float]] = matrix.tolist()
@@ -203,6 +92,7 @@ class ServedModels:
         now: the clock, UTC microseconds.
         default: the model of routes that name none.
         timeout_s: seconds that any call may take, or None.
+        turn: of the event loop, as the hosts tell it; without one every call is answered by itself.
     """
 
     def __init__(
@@ -216,6 +106,7 @@ class ServedModels:
         now: Callable[[], int],
         default: str | None = None,
         timeout_s: float | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self.registry = registry
         self.max_rows = max_rows
@@ -227,6 +118,7 @@ class ServedModels:
         self._timeout_s = timeout_s
         self._served: dict[tuple[str, str], ServedModel] = {}
         self._counts = ModelCounts(metrics, app)
+        self._together = Together(turn or Turn(), self._answered)
         table.follow(self._forget)
 
     def names(self) -> Sequence[str]:
@@ -283,22 +175,44 @@ class ServedModels:
         Raises:
             Rejected: NO_MODEL, NO_VERSION, NOT_READY.
         """
-        try:
-            served = self._found(name, version, label, asking)
-        except Rejected:
-            self._lost(name, protocol)
-            raise
+        versions = self._table.versions(name)
+        served = self._found_before(name, versions) if version is None and label is None else None
+        if served is None:
+            try:
+                served = self._found(name, versions, version, label, asking)
+            except Rejected:
+                self._lost(name, protocol)
+                raise
         if protocol:
             ANSWERING.set(self._counts.of(name, served.version, protocol, served.role))
         return served
 
-    def _lost(self, name: str, protocol: str) -> None:
-        """A call of a wire comes to no version: its end is counted, under no name that a client makes up."""
-        if protocol:
-            ANSWERING.set(self._counts.of_none(name if name in self.known() else "", protocol))
+    def _found_before(self, name: str, versions: ModelVersions) -> ServedModel | None:
+        """Who has answered last, where nothing is tried and it answers still: nearly always."""
+        if versions.split is not None or versions.default is None:
+            return None
+        served = self._served.get((name, versions.default))
+        if served is None or served.live is not versions.ready.get(served.version) or served.role != Role.STABLE:
+            return None
+        return served
 
-    def _found(self, name: str, version: str | None, label: str | None, asking: Asking | None) -> ServedModel:
-        versions = self._table.versions(name)
+    def _lost(self, name: str, protocol: str) -> None:
+        """A call of a wire comes to no version."""
+        if protocol:
+            ANSWERING.set(self.unanswered(name, protocol))
+
+    def unanswered(self, name: str, protocol: str) -> WireCounts:
+        """Where the end of a call is counted that comes to no version: under no name that a client makes up.
+
+        Args:
+            name: of the model that was asked for; empty where nobody knows.
+            protocol: the wire that it came by.
+        """
+        return self._counts.of_none(name if name in self.known() else "", protocol)
+
+    def _found(
+        self, name: str, versions: ModelVersions, version: str | None, label: str | None, asking: Asking | None
+    ) -> ServedModel:
         number = self._numbered(name, versions, version, label, asking)
         served = self._served_version(name, versions, number)
         if served is None:
@@ -386,16 +300,11 @@ class ServedModels:
             split.begun(served.version)
         try:
             wanted = served.wanted(call.outputs)
-            matrix = served.matrix(call.inputs, self.max_rows)
-            if call.deadline is not None and time.monotonic() >= call.deadline:
-                raise Rejected(Reason.EXPIRED, "the deadline of the call is over")
-            queue_ns, alone, live = 0, True, served.live
-            if live.is_quick(len(matrix)):
-                scores = live.scores(matrix)
-            else:
-                deadline = self._deadline(call)
-                scored = await live.scores_soon(matrix, deadline, call.priority, call.parameters, call.protocol)
-                scores, queue_ns, alone = scored.scores, scored.queue_ns, False
+            question = Question(served, counts, served.matrix(call.inputs, self.max_rows), call.decode_ns, begun)
+            if (answered := self._ask(call, question)) is not None:
+                await answered
+            if question.error is not None:
+                raise question.error
         except Exception as error:
             served.statistics.failed(call.decode_ns + time.perf_counter_ns() - begun)
             counts.failed()
@@ -405,18 +314,84 @@ class ServedModels:
         finally:
             if split is not None:
                 split.ended(served.version)
-        found = time.perf_counter_ns()
-        ids = self._logged(served, matrix, scores)
         if split is not None:
-            split.answered(served.version, found - begun)
-            self._shadowed(split, served, matrix, scores, ids)
-        done = time.perf_counter_ns()
-        infer_ns = found - begun - queue_ns
-        served.statistics.answered(len(matrix), call.decode_ns, infer_ns, done - found, queue_ns=queue_ns, alone=alone)
-        counts.answered(len(matrix), queue_ns, infer_ns, matrix.nbytes, scores.nbytes)
-        counts.scored(scores)
-        outputs = [(tensor, scores) for tensor in wanted]
-        return Inference(served.name, served.version, outputs, ids)
+            split.answered(served.version, question.queue_ns + question.infer_ns)
+            self._shadowed(split, served, question.matrix, question.scores, question.ids)
+        counts.traced(len(question.matrix), question.queue_ns, question.infer_ns)
+        return Inference(served.name, served.version, [(tensor, question.scores) for tensor in wanted], question.ids)
+
+    def _ask(self, call: Call, question: Question) -> Awaitable[None] | None:
+        """Have a call answered, with others of its turn where the model is quick; None where it is answered now."""
+        if call.deadline is not None and time.monotonic() >= call.deadline:
+            raise Rejected(Reason.EXPIRED, "the deadline of the call is over")
+        if question.served.live.is_quick(len(question.matrix)):
+            return self._together.ask(question)
+        return self._queued(call, question)
+
+    async def _queued(self, call: Call, question: Question) -> None:
+        """Answer a call from its model's queue."""
+        matrix, live, deadline = question.matrix, question.served.live, self._deadline(call)
+        scored = await live.scores_soon(matrix, deadline, call.priority, call.parameters, call.protocol)
+        question.queue_ns = scored.queue_ns
+        question.infer_ns = time.perf_counter_ns() - question.asked_ns - scored.queue_ns
+        self._kept((question,), matrix, scored.scores)
+
+    def _answered(self, questions: Sequence[Question]) -> None:
+        """Answer questions of one kind together; when that fails, each alone: one bad caller fails alone."""
+        live, begun = questions[0].served.live, time.perf_counter_ns()
+        try:
+            if len(questions) == 1:
+                whole = questions[0].matrix
+            else:
+                whole = np.concatenate([question.matrix for question in questions])
+            merged = time.perf_counter_ns()
+            scores = live.scores(whole)
+            if len(scores) != len(whole):
+                raise RuntimeError(f"the model gave {len(scores)} scores for {len(whole)} rows")
+        except Exception as error:
+            if len(questions) == 1:
+                questions[0].error = error
+                return
+            for question in questions:
+                self._answered((question,))
+            return
+        infer_ns = time.perf_counter_ns() - merged
+        for question in questions:
+            question.queue_ns = begun - question.asked_ns if question.answered is not None else 0
+            question.infer_ns = infer_ns
+        try:
+            output_ns = self._kept(questions, whole, scores)
+        except Exception as error:
+            for question in questions:
+                question.error = error
+            return
+        live.executed(len(whole), len(questions), merged - begun, infer_ns, output_ns)
+
+    def _kept(self, questions: Sequence[Question], whole: Array, scores: Array) -> int:
+        """Log and count questions that were answered together, and give each its own; how long that took, in ns."""
+        begun, served, counts = time.perf_counter_ns(), questions[0].served, questions[0].counts
+        listed = scores.tolist()
+        ids = self._logged(served, whole, listed)
+        at = 0
+        for question in questions:
+            after = at + len(question.matrix)
+            question.scores, question.ids = scores[at:after], ids[at:after]
+            at = after
+        output_ns = time.perf_counter_ns() - begun
+        calls, first = len(questions), questions[0]
+        waited = sum([question.queue_ns for question in questions])
+        served.statistics.answered(
+            len(whole),
+            sum([question.decode_ns for question in questions]),
+            calls * first.infer_ns,
+            calls * output_ns,
+            calls=calls,
+            queue_ns=waited,
+        )
+        counts.answered(calls, len(whole), first.infer_ns, sum([q.matrix.nbytes for q in questions]), scores.nbytes)
+        if scores.ndim == 1:
+            counts.scored(listed, calls)
+        return output_ns
 
     def _deadline(self, call: Call) -> float | None:
         """The least of the call's own and the server's."""
@@ -425,14 +400,12 @@ class ServedModels:
         latest = time.monotonic() + self._timeout_s
         return latest if call.deadline is None else min(call.deadline, latest)
 
-    def _logged(self, served: ServedModel, matrix: Array, scores: Array) -> Sequence[str]:
+    def _logged(self, served: ServedModel, matrix: Array, scores: Sequence[float]) -> Sequence[str]:
         endpoint = self._endpoint_of(served.name)
         if endpoint is None:
             return ()
         rows, canary = _as_logged(matrix), served.role == Role.CANARY
-        return endpoint.record(
-            rows, scores.tolist(), served.version, self._now(), canary=canary, parts=served.live.parts
-        )
+        return endpoint.record(rows, scores, served.version, self._now(), canary=canary, parts=served.live.parts)
 
     def _endpoint_of(self, model: str) -> EndpointService | None:
         """The first endpoint of a model."""

@@ -41,10 +41,6 @@ class ModelMeter(Meter):
         self._statistics.executed(rows, input_ns, infer_ns, output_ns)
         self._rows(rows)
 
-    def at_once(self, rows: int) -> None:
-        """A call was computed without a queue; its times are counted with its answer."""
-        self._rows(rows)
-
     def waited(self, seconds: float, protocol: str) -> None:
         """A call that came by a wire waited that long."""
         if self._metrics is None:

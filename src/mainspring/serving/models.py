@@ -95,6 +95,20 @@ class LiveModel(msgspec.Struct, frozen=True, weakref=True, eq=False):
             return rows <= self.predictor.at_once
         return rows <= self.at_once or self.batches is None
 
+    @property
+    def together(self) -> int:
+        """The most rows of several callers that are computed at once, where they are asked; 1 is each alone."""
+        if self.batches is None or isinstance(self.predictor, Resident):
+            return 1
+        return min(self.at_once, self.batches.limits.rows)
+
+    def executed(self, rows: int, calls: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
+        """Count a batch that was computed at once, as `Meter.executed`."""
+        if self.batches is None:
+            self.statistics.executed(rows, input_ns, infer_ns, output_ns)
+        else:
+            self.batches.meter.executed(rows, calls, input_ns, infer_ns, output_ns)
+
     async def scores_soon(
         self,
         matrix: NDArray[Any],

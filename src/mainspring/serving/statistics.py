@@ -37,9 +37,9 @@ class BatchTimes(msgspec.Struct):
     infer_ns: int = 0
     output_ns: int = 0
 
-    def add(self, input_ns: int, infer_ns: int, output_ns: int) -> None:
-        """Once more."""
-        self.count += 1
+    def add(self, input_ns: int, infer_ns: int, output_ns: int, times: int = 1) -> None:
+        """So many more, which took so long altogether."""
+        self.count += times
         self.input_ns += input_ns
         self.infer_ns += infer_ns
         self.output_ns += output_ns
@@ -97,24 +97,22 @@ class Statistics(msgspec.Struct):
         self.fail = Spent(self.fail.count + 1, self.fail.ns + ns)
 
     def answered(
-        self, rows: int, decode_ns: int, infer_ns: int, output_ns: int, *, queue_ns: int = 0, alone: bool = True
+        self, rows: int, decode_ns: int, infer_ns: int, output_ns: int, *, queue_ns: int = 0, calls: int = 1
     ) -> None:
-        """Count a call with an answer.
+        """Count calls with an answer; the times are those of all of them together.
 
         Args:
-            rows: its own.
-            decode_ns: how long its bytes took to become arrays.
-            infer_ns: how long the model computed for it, and for those that were scored together with it.
+            rows: theirs.
+            decode_ns: how long their bytes took to become arrays.
+            infer_ns: how long the model computed for each, and for those that were scored together with it.
             output_ns: how long logging took.
-            queue_ns: how long it waited for the model.
-            alone: whether it was a batch of its own, which nobody else counts.
+            queue_ns: how long they waited for the model.
+            calls: how many.
         """
         self.rows += rows
         self.last_ms = time.time_ns() // 1_000_000
         self.queue_ns += queue_ns
-        self.times.add(decode_ns, infer_ns, output_ns)
-        if alone:
-            self.executed(rows, decode_ns, infer_ns, output_ns)
+        self.times.add(decode_ns, infer_ns, output_ns, calls)
 
     def executed(self, rows: int, input_ns: int, infer_ns: int, output_ns: int) -> None:
         """Count a batch that the model has computed.

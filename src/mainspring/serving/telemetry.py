@@ -13,8 +13,20 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import ceil, log2
 from pathlib import Path
+from typing import Protocol
 
-__all__ = ["BUCKETS", "NOT_FINE", "PER_DOUBLING", "Labels", "Metrics", "Series", "described", "is_gauge", "page"]
+__all__ = [
+    "BUCKETS",
+    "NOT_FINE",
+    "PER_DOUBLING",
+    "Labels",
+    "Metrics",
+    "Observe",
+    "Series",
+    "described",
+    "is_gauge",
+    "page",
+]
 
 BUCKETS: tuple[float, ...] = tuple(0.0005 * 2**power for power in range(16))
 """Upper bounds of the histograms, in seconds."""
@@ -61,6 +73,7 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_predlog_rows_total": ("counter", "answers written to the prediction log"),
     "mainspring_model_definitions_lost": ("gauge", "definitions of the champion that the app has no more"),
     "mainspring_predlog_dropped_total": ("counter", "answers lost to the log: the disk was full or stalled"),
+    "mainspring_spans_rejected_total": ("counter", "spans that the OpenTelemetry collector has answered and not taken"),
     "mainspring_labels_total": ("counter", "labels taken"),
     "mainspring_features_pushed_total": ("counter", "rows pushed"),
     "mainspring_feature_quarantined_total": ("counter", "pushed rows set aside"),
@@ -99,6 +112,14 @@ _HELP: Mapping[str, tuple[str, str]] = {
     "mainspring_shadow_total": ("gauge", "sum of the differences of a shadow's scores"),
     "mainspring_shadow_greatest": ("gauge", "the greatest difference of a shadow's score"),
 }
+
+
+class Observe(Protocol):
+    """Observes a value, once or several times."""
+
+    def __call__(self, value: float, times: float = 1.0) -> None:
+        """Once more, or so many times."""
+
 
 Labels = tuple[tuple[str, str], ...]
 Series = tuple[str, Labels]
@@ -154,38 +175,38 @@ class Metrics:
         """Set a gauge."""
         self._map[self._slot(name, tuple(sorted(labels.items())))] = value
 
-    def histogram(self, name: str, **labels: str) -> Callable[[float], None]:
+    def histogram(self, name: str, **labels: str) -> Observe:
         """A function that observes seconds."""
         return self._histogram(name, BUCKETS, labels)
 
-    def row_histogram(self, name: str, **labels: str) -> Callable[[float], None]:
+    def row_histogram(self, name: str, **labels: str) -> Observe:
         """A function that observes numbers of rows."""
         return self._histogram(name, ROW_BUCKETS, labels)
 
-    def _histogram(self, name: str, bounds: Sequence[float], labels: Mapping[str, str]) -> Callable[[float], None]:
+    def _histogram(self, name: str, bounds: Sequence[float], labels: Mapping[str, str]) -> Observe:
         key = tuple(sorted(labels.items()))
         slots = [self._slot(f"{name}_bucket", (*key, ("le", _bound(bound)))) for bound in (*bounds, float("inf"))]
         total, count = self._slot(f"{name}_sum", key), self._slot(f"{name}_count", key)
         numbers = self._map
         if self.fine is None:
 
-            def observe(value: float) -> None:
-                numbers[slots[bisect_left(bounds, value)]] += 1.0
-                numbers[total] += value
-                numbers[count] += 1.0
+            def observe(value: float, times: float = 1.0) -> None:
+                numbers[slots[bisect_left(bounds, value)]] += times
+                numbers[total] += value * times
+                numbers[count] += times
 
             return observe
 
         known, add = self.fine.fine_buckets(name, key, numbers[count]), self.fine.add_fine_bucket
         fine = self.fine._map
 
-        def observe_finely(value: float) -> None:
-            numbers[slots[bisect_left(bounds, value)]] += 1.0
-            numbers[total] += value
-            numbers[count] += 1.0
+        def observe_finely(value: float, times: float = 1.0) -> None:
+            numbers[slots[bisect_left(bounds, value)]] += times
+            numbers[total] += value * times
+            numbers[count] += times
             index = ceil(log2(value) * PER_DOUBLING) if value > 0.0 else None
             slot = known.get(index)
-            fine[add(name, key, index, known) if slot is None else slot] += 1.0
+            fine[add(name, key, index, known) if slot is None else slot] += times
 
         return observe_finely
 
@@ -212,7 +233,7 @@ class Metrics:
         slot = known[index] = self._slot(name, (*labels, ("index", text)))
         return slot
 
-    def score_histogram(self, name: str, **labels: str) -> Callable[[float], None]:
+    def score_histogram(self, name: str, **labels: str) -> Observe:
         """A function that observes scores."""
         return self._histogram(name, SCORE_BUCKETS, labels)
 

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
 from gateway_kit import Scripted, route, says
 from mainspring.errors import ServiceError
@@ -21,7 +26,7 @@ from mainspring.llm.cost import Price, PriceTable
 from mainspring.llm.gateway import Gateway
 from mainspring.llm.keys import digest_of
 from mainspring.llm.otlp import OtlpSpans, span_of
-from mainspring.llm.otlp_messages import INTERNAL, OtlpSpan, otlp_request
+from mainspring.llm.otlp_messages import INTERNAL, OtlpSpan, otlp_request, rejected_of
 from mainspring.llm.record import CallRecord, Recorder
 from mainspring.llm.store import CALL_COLUMNS, CallStore, redacted
 from mainspring.llm.values import Call, Caller, Key, Limits
@@ -239,16 +244,24 @@ def test_the_ring_is_bounded_and_says_what_it_dropped() -> None:
 
 
 @pytest.fixture
-def collector() -> Iterator[tuple[str, list[Any]]]:
+def answering() -> list[bytes]:
+    """What the collector answers; the last of it, else nothing."""
+    return []
+
+
+@pytest.fixture
+def collector(answering: list[bytes]) -> Iterator[tuple[str, list[Any]]]:
     seen: list[Any] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = exported(self.headers["content-type"], self.rfile.read(int(self.headers["content-length"])))
             seen.append((self.path, self.headers["x-team"], body))
+            answer = answering[-1] if answering else b""
             self.send_response(200 if self.path == "/v1/traces" else 404)
-            self.send_header("content-length", "0")
+            self.send_header("content-length", str(len(answer)))
             self.end_headers()
+            self.wfile.write(answer)
 
         def log_message(self, *_: object) -> None: ...
 
@@ -350,3 +363,42 @@ def test_trap_16_no_forbidden_package_is_in_the_lock() -> None:
     lock = (Path(__file__).parents[3] / "requirements.lock").read_text("utf-8")
     names = {line.partition("==")[0] for line in lock.splitlines() if "==" in line and not line.startswith(" ")}
     assert not names & {"litellm", "guardrails-ai", "gpt4all", "openllm", "llama-cpp-python"}
+
+
+def test_what_a_collector_rejects_although_it_answers_is_counted_and_told_once_in_a_while(
+    collector: tuple[str, list[Any]], answering: list[bytes]
+) -> None:
+    answers = [(3, "too old"), (2, "too old"), (0, ""), (4, ""), (0, "half of the quota is used")]
+    span = OtlpSpan("0a" * 16, "0b" * 8, "", "infer", INTERNAL, 1, 2, {})
+    told: list[str] = []
+    rejected: list[int] = []
+    now = [100.0]
+    sink: OtlpSpans[Any] = OtlpSpans(
+        collector[0], "shop", spans=lambda record: [span], scope="s", told=told.append, rejected=rejected.append,
+        clock=lambda: now[0],
+    )  # fmt: skip
+    for spans, why in answers:
+        answer = ExportTraceServiceResponse()
+        answer.partial_success.rejected_spans, answer.partial_success.error_message = spans, why
+        answering.append(answer.SerializeToString())
+        sink.write([None])
+        now[0] += 40.0
+    assert rejected == [3, 2, 4]
+    assert told == [
+        "the OpenTelemetry collector has rejected 3 spans: too old",
+        "the OpenTelemetry collector has rejected 6 spans: it does not say why",
+    ]
+    now[0] += 60.0
+    sink.write([None])
+    assert told[2:] == ["the collector warns: half of the quota is used"]
+
+
+@given(st.integers(0, 2**63 - 1), st.text(st.characters(codec="utf-8")), st.binary(max_size=40), st.integers(0, 60))
+def test_answers_of_collectors_are_read_whatever_they_are(spans: int, why: str, noise: bytes, cut: int) -> None:
+    answer = ExportTraceServiceResponse()
+    answer.partial_success.rejected_spans, answer.partial_success.error_message = spans, why
+    data = answer.SerializeToString()
+    assert rejected_of(data) == (spans, why)
+    for broken in (noise, data[:cut], data[:cut] + noise):
+        found = rejected_of(broken)  # it raises nothing
+        assert found[0] >= 0

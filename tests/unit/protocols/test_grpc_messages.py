@@ -22,8 +22,8 @@ from mainspring.protocols.tfserving import messages as tf
 from mainspring.protocols.tfserving.tensors import TYPES, read_proto, write_proto
 from mainspring.protocols.torchserve import messages as torch
 from mainspring.serving.calls import DATATYPES, Inference, Rejected, Tensor
-from mainspring.serving.inference import ServedModel
 from mainspring.serving.models import LiveModel
+from mainspring.serving.served import ServedModel
 from mainspring.serving.statistics import Statistics
 
 

@@ -15,8 +15,8 @@ from mainspring.ports.runtime import Card
 from mainspring.protocols.http import Fault
 from mainspring.protocols.oip.infer import Asked, read_call
 from mainspring.serving.calls import Rejected
-from mainspring.serving.inference import ServedModel
 from mainspring.serving.models import LiveModel
+from mainspring.serving.served import ServedModel
 from mainspring.serving.statistics import Statistics
 
 COLUMNS, MOST = 2, 40

@@ -17,7 +17,7 @@ from mainspring.protocols.oip.infer import read_call, read_raw_call, write_answe
 from mainspring.protocols.oip.tensors import read_bytes, write_bytes
 from mainspring.protocols.tfserving.values import columns_body, rows_body
 from mainspring.serving.calls import DATATYPES, Inference, Rejected, Tensor
-from mainspring.serving.inference import ServedModel
+from mainspring.serving.served import ServedModel
 
 
 class Fake:

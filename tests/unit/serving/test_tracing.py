@@ -84,7 +84,9 @@ def test_a_call_is_counted_by_model_version_and_wire_and_becomes_a_part_of_its_t
 
     async def ask() -> None:
         trace = tracing.begin(None)
-        counts.of("late", "3", "oip", "stable").answered(4, 2_000_000, 5_000_000, 128, 32)
+        answering = counts.of("late", "3", "oip", "stable")
+        answering.answered(1, 4, 5_000_000, 128, 32)
+        answering.traced(4, 2_000_000, 5_000_000)
         tracing.end(trace, "POST infer", {})
 
     asyncio.run(ask())

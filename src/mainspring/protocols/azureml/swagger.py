@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mainspring.serving.inference import ServedModel
+from mainspring.serving.served import ServedModel
 
 __all__ = ["swagger"]
 

@@ -14,7 +14,8 @@ from mainspring.protocols.oip.messages import INFERENCE, REPOSITORY, schema
 from mainspring.protocols.oip.repository import check_load, check_unload, listed, version_of
 from mainspring.protocols.oip.rest import EXTENSIONS, configured, counted, described
 from mainspring.serving.calls import Reason, Rejected
-from mainspring.serving.inference import ServedModel, ServedModels
+from mainspring.serving.inference import ServedModels
+from mainspring.serving.served import ServedModel
 
 __all__ = ["OPEN", "oip_services"]
 

@@ -15,7 +15,7 @@ from mainspring.protocols.oip.infer import PREDICTION_IDS, deadline_of, priority
 from mainspring.protocols.oip.messages import schema
 from mainspring.protocols.oip.tensors import read_bytes, write_bytes
 from mainspring.serving.calls import DATATYPES, Array, Call, Inference, Tensor, check_shape
-from mainspring.serving.inference import ServedModel
+from mainspring.serving.served import ServedModel
 
 __all__ = ["parameter", "read_infer", "write_infer"]
 

@@ -13,7 +13,7 @@ from mainspring.protocols.bodies import decode_json, encode_json
 from mainspring.protocols.http import Fault
 from mainspring.protocols.oip.tensors import SIZES, read_bytes, read_tensor, write_bytes, write_tensor
 from mainspring.serving.calls import MAX_ELEMENTS, Array, Call, Inference, Tensor
-from mainspring.serving.inference import ServedModel
+from mainspring.serving.served import ServedModel
 
 __all__ = ["PREDICTION_IDS", "Asked", "deadline_of", "priority_of", "read_call", "read_raw_call", "write_answer"]
 

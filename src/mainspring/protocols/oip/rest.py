@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mainspring.protocols.bodies import coded, decoded
+from mainspring.protocols.bodies import coded, decoded, is_small
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 from mainspring.protocols.oip.infer import PREDICTION_IDS, read_call, read_raw_call, write_answer
 from mainspring.serving.calls import Tensor
-from mainspring.serving.inference import ServedModel, ServedModels
+from mainspring.serving.inference import ServedModels
+from mainspring.serving.served import ServedModel
 from mainspring.serving.statistics import Spent
 
 __all__ = [
@@ -84,7 +85,8 @@ async def answer_infer(
         asked = read_raw_call(body, served, version, protocol)
     else:
         arguments = body, length, served, version, protocol, models.max_rows
-        asked = await decoded(len(body), read_call, *arguments)
+        size = len(body)
+        asked = read_call(*arguments) if is_small(size) else await decoded(size, read_call, *arguments)
     return write_answer(asked, await models.infer(asked.call, served))
 
 

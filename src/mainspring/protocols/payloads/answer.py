@@ -11,7 +11,8 @@ from mainspring.protocols.http import Request, Response
 from mainspring.protocols.payloads.body import JSON, content_type, is_oip, read_body, wanted_type, write_body
 from mainspring.protocols.payloads.vendor import answer_vendor, vendor_type
 from mainspring.serving.calls import Call
-from mainspring.serving.inference import ServedModel, ServedModels
+from mainspring.serving.inference import ServedModels
+from mainspring.serving.served import ServedModel
 
 __all__ = ["answer_payload", "predictions"]
 

@@ -15,7 +15,7 @@ from mainspring.protocols.http import Fault, Request
 from mainspring.protocols.payloads.records import read_lines, read_records
 from mainspring.protocols.payloads.tables import read_arrow, read_csv, read_npy, read_parquet
 from mainspring.serving.calls import Array, Inference
-from mainspring.serving.inference import ServedModel
+from mainspring.serving.served import ServedModel
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ from mainspring.protocols.arrays import inputs_of_columns, inputs_of_rows, read_
 from mainspring.protocols.bodies import decode_json
 from mainspring.protocols.http import Fault
 from mainspring.serving.calls import Array
-from mainspring.serving.inference import ServedModel
+from mainspring.serving.served import ServedModel
 
 __all__ = ["SHAPES", "read_lines", "read_records"]
 

@@ -14,7 +14,7 @@ import numpy as np
 from mainspring.lazy import lazy
 from mainspring.protocols.http import Fault
 from mainspring.serving.calls import Array, check_shape
-from mainspring.serving.inference import ServedModel
+from mainspring.serving.served import ServedModel
 
 if TYPE_CHECKING:
     import pyarrow as pa

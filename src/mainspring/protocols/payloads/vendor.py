@@ -6,7 +6,8 @@ import re
 
 from mainspring.protocols.http import Request, Response
 from mainspring.protocols.oip.rest import answer_infer, binary_length
-from mainspring.serving.inference import ServedModel, ServedModels
+from mainspring.serving.inference import ServedModels
+from mainspring.serving.served import ServedModel
 
 __all__ = ["answer_vendor", "vendor_type"]
 

@@ -12,7 +12,8 @@ from mainspring.protocols.bodies import coded, decode_object, query_pairs
 from mainspring.protocols.http import Fault, Request, Response, Router, json_response
 from mainspring.protocols.payloads.answer import answer_payload
 from mainspring.protocols.torchserve.inference import identified
-from mainspring.serving.inference import ServedModel, ServedModels
+from mainspring.serving.inference import ServedModels
+from mainspring.serving.served import ServedModel
 
 __all__ = ["FolderLoader", "add_multi_model_routes", "add_ping_route", "add_sagemaker_routes"]
 

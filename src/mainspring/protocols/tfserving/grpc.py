@@ -16,7 +16,8 @@ from mainspring.protocols.tfserving.rest import known_states
 from mainspring.protocols.tfserving.tensors import TYPES, read_proto, write_proto
 from mainspring.protocols.tfserving.values import SIGNATURE, classes_of, numbers_of
 from mainspring.serving.calls import Array, Call, Inference, Tensor
-from mainspring.serving.inference import ServedModel, ServedModels
+from mainspring.serving.inference import ServedModels
+from mainspring.serving.served import ServedModel
 from mainspring.serving.versions import State, VersionState
 
 __all__ = ["tfserving_services"]

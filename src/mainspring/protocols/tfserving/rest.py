@@ -19,7 +19,8 @@ from mainspring.protocols.tfserving.values import (
     rows_body,
 )
 from mainspring.serving.calls import Array, Call, Inference, Reason, Rejected, Tensor
-from mainspring.serving.inference import ServedModel, ServedModels
+from mainspring.serving.inference import ServedModels
+from mainspring.serving.served import ServedModel
 from mainspring.serving.versions import State, VersionState
 
 __all__ = ["add_metrics_route", "add_tfserving_routes", "add_v1_predict", "version_status"]

@@ -10,7 +10,7 @@ from mainspring.protocols.arrays import finite, inputs_of_columns, inputs_of_row
 from mainspring.protocols.bodies import encode_json
 from mainspring.protocols.http import Fault
 from mainspring.serving.calls import Array, Inference, Tensor
-from mainspring.serving.inference import ServedModel
+from mainspring.serving.served import ServedModel
 
 __all__ = ["SIGNATURE", "classes_of", "columns_body", "numbers_of", "read_examples", "read_predict", "rows_body"]
 

@@ -16,7 +16,8 @@ from mainspring.protocols.payloads.body import JSON, content_type, read_body, wa
 from mainspring.protocols.torchserve.errors import torchserve_error
 from mainspring.protocols.torchserve.form import boundary_of, parts_of
 from mainspring.serving.calls import Array, Call, Reason, Rejected
-from mainspring.serving.inference import ServedModel, ServedModels
+from mainspring.serving.inference import ServedModels
+from mainspring.serving.served import ServedModel
 
 __all__ = ["DATA", "add_torchserve_inference", "identified", "read_parts"]
 

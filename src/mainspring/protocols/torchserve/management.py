@@ -12,8 +12,9 @@ from mainspring.protocols.http import Fault, Request, Response, Router, json_res
 from mainspring.protocols.torchserve.errors import torchserve_error
 from mainspring.protocols.torchserve.inference import identified
 from mainspring.serving.calls import Reason, Rejected
-from mainspring.serving.inference import ServedModel, ServedModels
+from mainspring.serving.inference import ServedModels
 from mainspring.serving.residency import resident_bytes
+from mainspring.serving.served import ServedModel
 
 __all__ = [
     "TorchServeDescriptions",

@@ -39,7 +39,13 @@ def spent_of(calls: Path, periods: Mapping[str, float], shown: Mapping[str, Sequ
         return store.spent(periods, shown)
 
 
-def recorder_of(services: Services, calls: Path, app: str, told: Callable[[str], None]) -> Recorder[CallRecord]:
+def recorder_of(
+    services: Services,
+    calls: Path,
+    app: str,
+    told: Callable[[str], None],
+    rejected: Callable[[int], None] = lambda spans: None,
+) -> Recorder[CallRecord]:
     """A recorder into a file, and to an OpenTelemetry collector where one is configured.
 
     Args:
@@ -47,13 +53,15 @@ def recorder_of(services: Services, calls: Path, app: str, told: Callable[[str],
         calls: the file.
         app: the app's name, which spans call their service.
         told: told of faults.
+        rejected: told of spans that the collector has not taken.
 
     Raises:
         ConfigError: MS-3007, the collector's token is not there.
     """
     sinks: list[Sink[CallRecord]] = [CallStore(calls, random.random)]
     if (collector := _collector_of(services)) is not None:
-        sinks.append(OtlpSpans(collector[0], app, collector[1], spans=_one, scope="mainspring.llm"))
+        url, headers = collector
+        sinks.append(OtlpSpans(url, app, headers, spans=_one, scope="mainspring.llm", told=told, rejected=rejected))
     return Recorder(sinks, told)
 
 
@@ -61,13 +69,19 @@ def _one(record: CallRecord) -> list[OtlpSpan]:
     return [span_of(record)]
 
 
-def request_recorder(services: Services, app: str, told: Callable[[str], None]) -> Recorder[RequestSpan] | None:
+def request_recorder(
+    services: Services,
+    app: str,
+    told: Callable[[str], None],
+    rejected: Callable[[int], None] = lambda spans: None,
+) -> Recorder[RequestSpan] | None:
     """A recorder of the spans of all requests, where a collector is configured.
 
     Args:
         services: the project's ports.
         app: the app's name, which spans call their service.
         told: told of faults.
+        rejected: told of spans that the collector has not taken.
 
     Raises:
         ConfigError: MS-3007, the collector's token is not there.
@@ -75,7 +89,8 @@ def request_recorder(services: Services, app: str, told: Callable[[str], None]) 
     collector = _collector_of(services)
     if collector is None:
         return None
-    sink = OtlpSpans(collector[0], app, collector[1], spans=request_spans, scope="mainspring.server")
+    url, headers = collector
+    sink = OtlpSpans(url, app, headers, spans=request_spans, scope="mainspring.server", told=told, rejected=rejected)
     return Recorder([sink], told, what="spans")
 
 

@@ -16,8 +16,14 @@ from mainspring.protocols.grpc.health import HEALTH, health_service
 from mainspring.protocols.grpc.reflection import reflection_services
 from mainspring.protocols.grpc.service import GrpcService
 from mainspring.protocols.http import Request
+from mainspring.protocols.oip import messages as oip
 from mainspring.protocols.oip.grpc import OPEN, oip_services
+from mainspring.protocols.oip.grpc import PROTOCOL as OIP
+from mainspring.protocols.tfserving.grpc import PROTOCOL as TFSERVING
 from mainspring.protocols.tfserving.grpc import tfserving_services
+from mainspring.protocols.tfserving.messages import PREDICTION
+from mainspring.protocols.torchserve import messages as torchserve
+from mainspring.protocols.torchserve.grpc import PROTOCOL as TORCHSERVE
 from mainspring.protocols.torchserve.grpc import torchserve_services
 from mainspring.server.grpc.host import GrpcHost, GrpcLimits
 from mainspring.server.grpc.tls import credentials_of
@@ -34,6 +40,15 @@ from mainspring.serving.tracing import Tracing
 __all__ = ["GrpcListening"]
 
 _PORT = "grpc.port"
+_WIRES = {
+    f"/{oip.INFERENCE}/ModelInfer": OIP,
+    f"/{oip.INFERENCE}/ModelStreamInfer": OIP,
+    f"/{torchserve.INFERENCE}/Predictions": TORCHSERVE,
+    f"/{torchserve.INFERENCE}/StreamPredictions": TORCHSERVE,
+    f"/{torchserve.INFERENCE}/StreamPredictions2": TORCHSERVE,
+    **{f"/{PREDICTION}/{name}": TFSERVING for name in ("Predict", "Classify", "Regress", "MultiInference")},
+}
+"""The wires of the methods that ask a model."""
 _OPEN = OPEN | {f"/{HEALTH}/Check", f"/{HEALTH}/Watch"}
 
 
@@ -83,6 +98,7 @@ class GrpcListening:
     ) -> None:
         self._settings = settings
         self._told = told
+        self._models = models
         self._metrics = metrics
         self._app = app
         self._counts: dict[tuple[str, str], tuple[Callable[[float], None], Callable[[float], None]]] = {}
@@ -180,7 +196,10 @@ class GrpcListening:
             found = self._counts[path, code] = (add, observe)
         found[0](1.0)
         found[1](seconds)
-        if (counts := ANSWERING.get()) is not None:
+        counts = ANSWERING.get()
+        if counts is None and (wire := _WIRES.get(path)) is not None:  # nobody has read whom it is for
+            counts = self._models.unanswered("", wire)
+        if counts is not None:
             counts.ended(code)
 
 

@@ -28,6 +28,7 @@ from mainspring.server.http.exchange import Exchange
 from mainspring.server.http.messages import Messages, Receive, Send
 from mainspring.server.http.streams import Leaving, Leavings, leaving_of, send_stream
 from mainspring.serving.calls import Rejected
+from mainspring.serving.together import Turn
 from mainspring.serving.tracing import Tracing
 
 __all__ = ["AsgiApp", "Limits", "Listener"]
@@ -39,7 +40,10 @@ Watch = Callable[[Request | None, str, int, float, int], None]
 _TEXT = b"content-type"
 _LENGTH = b"content-length"
 _BODILESS = frozenset({204, 304})
+_NO_ROUTE = "none"
 _PREFLIGHT = "preflight"
+_NOWHERE = frozenset({_NO_ROUTE, _PREFLIGHT})
+"""What requests are called that come to no route."""
 _PROBES = frozenset({"live", "server_ready", "ping", "alive"})
 """Routes that platforms ask every few seconds: they become no spans."""
 _FAILED = 500
@@ -75,6 +79,7 @@ class Listener:
         watch: told of every finished request: the request, its route's name, the status, seconds.
         on_error: told of unexpected exceptions.
         tracing: makes spans of requests; None makes none.
+        turn: of the event loop; it is told of every request.
     """
 
     def __init__(
@@ -90,7 +95,9 @@ class Listener:
         watch: Watch | None = None,
         on_error: Callable[[Exception], None] | None = None,
         tracing: Tracing | None = None,
+        turn: Turn | None = None,
     ) -> None:
+        self.turn = turn or Turn()
         self._tracing = tracing
         self._router = router
         self._limits = limits
@@ -120,6 +127,7 @@ class Listener:
 
     async def serve(self, exchange: Exchange | Messages) -> None:
         """Answer one request."""
+        self.turn.begun(exchange)
         self.open += 1
         asked = _Asked(time.perf_counter())
         try:
@@ -134,6 +142,8 @@ class Listener:
                 response = await route.handler(self._begun(exchange, asked, route, body))
             except BaseException as error:
                 response = self._failed(asked, error)
+                if asked.request is None and asked.name not in _NOWHERE:
+                    asked.request = _without_body(exchange, asked)
             if asked.trace is not None or self._cors is not None or asked.bears is not None:
                 response = self._marked(asked, response)
             if response.stream is not None or not exchange.answer(response, close=self.draining):
@@ -197,7 +207,8 @@ class Listener:
         if self._guard is not None:
             self._guard(request)
         if not route.long:
-            asked.deadline = self._deadlines.begin(self._limits.timeout)
+            task = exchange.task if isinstance(exchange, Exchange) else None
+            asked.deadline = self._deadlines.begin(self._limits.timeout, task)
             if route.asks and isinstance(exchange, Exchange):
                 asked.leaving = leaving_of(exchange)
         elif isinstance(exchange, Messages):
@@ -298,6 +309,11 @@ def _headers(exchange: Exchange | Messages) -> dict[bytes, bytes]:
     return found
 
 
+def _without_body(exchange: Exchange | Messages, asked: _Asked) -> Request:
+    """A request that came to a route and whose body was not taken, as it is counted."""
+    return Request(exchange.method, asked.path, exchange.query, asked.headers, b"", asked.stars, exchange.client)
+
+
 class _Answered(Exception):  # noqa: N818 - it is an answer
     """Ends a request before anybody is asked for it."""
 
@@ -321,7 +337,7 @@ class _Asked:
         self.started = started
         self.request: Request | None = None
         self.headers = {}
-        self.name = "none"
+        self.name = _NO_ROUTE
         self.errors: Errors = error_response
         self.bears: Bears | None = None
         self.deadline: Deadline | None = None

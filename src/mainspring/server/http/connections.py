@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from mainspring.server.http.bounds import Bounds
 from mainspring.server.http.exchange import Exchange, Joining
+from mainspring.serving.together import Turn
 
 __all__ = ["Connection", "look_after"]
 
@@ -63,6 +64,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._bounds = bounds
         self._serve: Callable[[Exchange], Coroutine[Any, Any, None]] | None = getattr(self.app, "serve", None)
+        self._turn: Turn = getattr(self.app, "turn", None) or Turn()
         self._wire: asyncio.Transport
         self._now = self.loop.time
         self._phase = _IDLE
@@ -282,9 +284,9 @@ class Connection(HttpToolsProtocol):
             cycle.set()
 
     def _start(self, cycle: Exchange, app: Any) -> None:
-        self._running = cycle
+        self._running = self._turn.last = cycle
         work = cycle.run_asgi(app) if self._serve is None else self._serve(cycle)
-        task = self.loop.create_task(work)
+        task = cycle.task = self.loop.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(cycle.done)
 

@@ -52,18 +52,19 @@ class Deadlines:
         self._ticking = False
         self._tick_s = _TICK_S
 
-    def begin(self, seconds: float) -> Deadline:
+    def begin(self, seconds: float, task: asyncio.Task[Any] | None = None) -> Deadline:
         """Limit the time of the task that calls this.
 
         Args:
             seconds: how long it may take from now on.
+            task: this task, where it is at hand.
         """
         loop = asyncio.get_running_loop()
         if not self._ticking or self._loop is not loop:
             self._loop, self._ticking = loop, True
             self._tick_s = min(_TICK_S, seconds / 10)
             loop.call_later(self._tick_s, self._tick)
-        return Deadline(loop.time() + seconds, asyncio.current_task(loop), self._running)
+        return Deadline(loop.time() + seconds, task or asyncio.current_task(loop), self._running)
 
     def _tick(self) -> None:
         assert self._loop is not None

@@ -118,6 +118,7 @@ class Exchange(RequestResponseCycle):
         raw_path: as it was sent.
         query: of the target.
         left: called when the client closes the connection before its answer is whole; None where nobody wants to know.
+        task: in which it is answered.
         taken: whether somebody answers it.
         patient: whether it is answered although the client has closed its side.
     """
@@ -136,6 +137,7 @@ class Exchange(RequestResponseCycle):
     chunked_encoding: bool | None = None
     expected_content_length = 0
     left: Callable[[], None] | None = None
+    task: asyncio.Task[None] | None = None
     taken = False
     patient = False
     _open_ended = False

@@ -52,16 +52,17 @@ class Leavings:
 class Leaving:
     """Cancels the task that makes it when its client closes the connection.
 
+    Args:
+        task: it, where it is at hand.
+
     Attributes:
         happened: whether the client has left.
-        loop: the running loop.
     """
 
-    __slots__ = ("_task", "happened", "loop")
+    __slots__ = ("_task", "happened")
 
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task(self.loop)
+    def __init__(self, task: asyncio.Task[Any] | None = None) -> None:
+        self._task = task or asyncio.current_task()
         self.happened = False
 
     def now(self) -> None:
@@ -79,7 +80,7 @@ class Leaving:
 
 def leaving_of(exchange: Exchange) -> Leaving:
     """Watch the client of the task that calls this, by a connection that tells when it leaves."""
-    leaving = Leaving()
+    leaving = Leaving(exchange.task)
     exchange.left = leaving.now
     if exchange.disconnected:
         leaving.now()
@@ -92,12 +93,16 @@ class _Received(Leaving):
     Args:
         receive: of the ASGI connection.
         among: those that may have to be watched; it is one of them until it is forgotten.
+
+    Attributes:
+        loop: the running loop.
     """
 
-    __slots__ = ("_among", "_receive", "_watcher")
+    __slots__ = ("_among", "_receive", "_watcher", "loop")
 
     def __init__(self, receive: Receive, among: set[_Received]) -> None:
         super().__init__()
+        self.loop = asyncio.get_running_loop()
         self._receive = receive
         self._among = among
         among.add(self)
