@@ -50,6 +50,16 @@ def gone(pid):
     return False
 
 
+def test_libraries_are_imported_before_workers_are_forked(services):
+    wanted = ("colorsys", "no_such_library")
+    report = run(
+        services,
+        Task("it", steps.is_imported, {"name": "colorsys"}, imports=wanted),
+        Task("another", steps.is_imported, {"name": "netrc"}, imports=wanted),
+    )
+    assert (value(services, report, "it"), value(services, report, "another")) == (True, False)
+
+
 # -- results ----------------------------------------------------------------------------------------------------------
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
+import importlib
 import os
 import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import TextIO
 
 from mainspring.engine.context import EngineServices
@@ -48,13 +49,16 @@ __all__ = ["serve", "warmed", "work"]
 # -- a worker ---------------------------------------------------------------------------------------------------------
 
 
-def warmed(tasks: Iterable[Task], services: EngineServices) -> Objects | None:
+def warmed(tasks: Collection[Task], services: EngineServices) -> Objects | None:
     """Do once, before workers are forked, what each of them would have to do.
 
     Returns:
         The object store, opened, when opening it has started no thread and opened no file; else None.
     """
     prepare()
+    for name in sorted({name for task in tasks for name in task.imports}):
+        with contextlib.suppress(Exception):  # the step that uses it says what is wrong with it
+            importlib.import_module(name)
     for task in tasks:
         annotations_of(task.function)
     before = len(os.listdir("/dev/fd")), native_threads()
