@@ -14,7 +14,7 @@ from mainspring.engine.wire import StoredResult
 __all__ = ["ON_TABLES", "Holds", "Output", "Task", "TaskGraph"]
 
 ON_TABLES = ("numpy", "pandas", "pyarrow", "pyarrow.compute", "pyarrow.dataset")
-"""`Task.imports` of functions that work on tables. Arrow imports pandas, where it is installed, with its first scalar."""
+"""`Task.imports` of functions that work on tables. Arrow imports pandas where it can, with its first scalar."""
 
 Holds = Callable[[Any, Mapping[str, object], Any], bool]
 """Services, params and a kept result to whether it still holds."""
