@@ -43,7 +43,7 @@ def alive(pid):
 
 
 def gone(pid):
-    for _ in range(200):
+    for _ in range(6000):
         if not alive(pid):
             return True
         time.sleep(0.01)

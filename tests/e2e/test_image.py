@@ -367,7 +367,7 @@ def test_ctrl_c_amid_a_push_ends_it_at_once_and_the_next_goes_on(
         building = subprocess.Popen(words, cwd=shop, stdout=subprocess.DEVNULL, env={**os.environ, **env})
         assert behind.stalled.wait(120)
         building.send_signal(signal.SIGINT)
-        assert building.wait(20) == 130
+        assert building.wait(60) == 130
         accepted = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
         url = f"http://{cloud.host}/v2/team/stalled/manifests/{pushed['digest']}"
         assert call(url, None, accepted)[0] == 404
