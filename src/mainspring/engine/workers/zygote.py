@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import gc
-import importlib
 import os
 import select
 import signal
@@ -42,6 +41,7 @@ from mainspring.engine.workers.processes import (
     native_threads,
 )
 from mainspring.engine.workers.worker import carry_out
+from mainspring.lazy import imported
 from mainspring.ports.objects import Objects
 
 __all__ = ["serve", "warmed", "work"]
@@ -57,8 +57,7 @@ def warmed(tasks: Collection[Task], services: EngineServices) -> Objects | None:
     """
     prepare()
     for name in sorted({name for task in tasks for name in task.imports}):
-        with contextlib.suppress(Exception):  # the step that uses it says what is wrong with it
-            importlib.import_module(name)
+        imported(name)
     for task in tasks:
         annotations_of(task.function)
     before = len(os.listdir("/dev/fd")), native_threads()
