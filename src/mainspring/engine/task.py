@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,9 +11,9 @@ import msgspec
 from mainspring.declare.step import StepOptions
 from mainspring.engine.wire import StoredResult
 
-__all__ = ["ON_TABLES", "Holds", "Output", "Task", "TaskGraph"]
+__all__ = ["Holds", "Output", "Task", "TaskGraph", "on_tables"]
 
-ON_TABLES = ("numpy", "pandas", "pyarrow", "pyarrow.compute", "pyarrow.dataset")
+_TABLES = ("numpy", "pandas", "pyarrow", "pyarrow.compute", "pyarrow.dataset")
 """`Task.imports` of functions that work on tables. Arrow imports pandas where it can, with its first scalar."""
 
 Holds = Callable[[Any, Mapping[str, object], Any], bool]
@@ -66,6 +66,11 @@ class Task(msgspec.Struct, frozen=True):
     origin: str = ""
     imports: tuple[str, ...] = ()
     given: StoredResult | None = None
+
+
+def on_tables(tasks: Iterable[Task]) -> list[Task]:
+    """The same tasks, whose functions work on tables."""
+    return [msgspec.structs.replace(task, imports=_TABLES) for task in tasks]
 
 
 class TaskGraph(msgspec.Struct, frozen=True):
