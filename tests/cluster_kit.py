@@ -337,7 +337,7 @@ class ApiServer:
         for process in self._processes:
             process.kill()  # nobody wants what they hold, and on a word they take 15 s to let go of each other
         for process in self._processes:
-            process.wait(15)
+            process.wait(60)
         shutil.rmtree(self.folder / "etcd", ignore_errors=True)
 
 

@@ -36,6 +36,10 @@ def scaled(x: int, folder: str = "") -> int:
     return x * FACTOR
 
 
+def is_imported(name: str) -> bool:
+    return name in sys.modules
+
+
 def doubled(x: int) -> int:
     return x * 2
 

@@ -8,14 +8,17 @@ import hashlib
 import importlib.metadata
 import json
 import re
+import shutil
 import subprocess
+import sys
+import tarfile
 import time
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from registry import program
+from registry import program, registry
 from tool_env import KEPT, tool_env
 
 ROOT = Path(__file__).parent.parent
@@ -122,6 +125,43 @@ def ship(project: Path, wheel: Path, base: str, *extras: str) -> None:
     settings.write_text(
         f"{settings.read_text('utf-8').replace('[profiles.prod]', '[profiles.cloud]')}\n{image}{PROFILE}", "utf-8"
     )
+
+
+class Shipped:
+    """What a first build of an image has left in a folder; whoever starts from it packs the dependencies no more.
+
+    Attributes:
+        wheel: of this checkout.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        (self.wheel,) = folder.glob("wheels/*.whl")
+        self._kept = folder / "shop" / ".mainspring" / "image"
+
+    def hand_to(self, state: Path) -> None:
+        """Let a project start from it whose state is in that folder, and which `ship` gave this wheel and "serving"."""
+        shutil.copytree(self._kept, state / "image")
+
+
+def first_build(folder: Path, project: Path) -> None:
+    """Build an image of a copy of a project from nothing, on a base that is empty; see `Shipped`."""
+    shutil.copytree(project, folder / "shop")
+    (folder / "wheels").mkdir()
+    wheel = own_wheel(folder / "wheels")
+    with registry(folder / "registry") as host:
+        push_base(empty_layout(folder), f"{host}/base/python:1")
+        ship(folder / "shop", wheel, f"{host}/base/python:1", "serving")
+        words = ["-m", "mainspring", "build", "--image", "--layout", folder / "out"]
+        done(sys.executable, *words, cwd=folder / "shop")
+    for name in ("registry", "out"):
+        shutil.rmtree(folder / name)
+
+
+def empty_layout(folder: Path) -> Path:
+    """An OCI layout of a base that has nothing."""
+    with tarfile.open(folder / "empty.tar", "w"):
+        pass
+    return layout_of(folder / "empty.tar", folder / "layout")
 
 
 def unpack(reference: str, folder: Path) -> Path:

@@ -62,7 +62,7 @@ http: {{addr: "127.0.0.1:{port}", secret: test}}
         yield f"127.0.0.1:{port}"
     finally:
         process.kill()  # nobody reads what it holds afterwards
-        process.wait(10)
+        process.wait(60)
 
 
 def uploads(folder: Path) -> int:
@@ -72,7 +72,7 @@ def uploads(folder: Path) -> int:
 
 
 def head(host: str, path: str) -> int:
-    connection = http.client.HTTPConnection(host, timeout=10)
+    connection = http.client.HTTPConnection(host, timeout=60)
     connection.request("HEAD", path)
     try:
         return connection.getresponse().status

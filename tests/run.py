@@ -1,4 +1,4 @@
-"""Every check of the project, in the order of their cost: style, types, walls, tests. ``./run test`` calls it.
+"""Every check of the project: style and walls, then types beside the tests. ``./run test`` calls it.
 
 With arguments, they go to pytest and nothing else runs: ``./run test tests/unit -k asof``.
 """
@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from thoroughly import LONGEST_S
@@ -19,9 +20,10 @@ BIN = Path(sys.executable).parent
 CHECKS = (
     ("style", [BIN / "ruff", "check", "--quiet", "."]),
     ("format", [BIN / "ruff", "format", "--check", "--quiet", "."]),
-    ("types", [BIN / "mypy", "--no-error-summary"]),
     ("walls", [BIN / "lint-imports"]),
 )
+TYPES = ("types", [BIN / "mypy", "--no-error-summary"])
+"""A minute of one core, of which tests leave some free as they wait."""
 
 
 def main(arguments: list[str]) -> int:
@@ -38,9 +40,12 @@ def main(arguments: list[str]) -> int:
     workers = ["-n", str(min((os.cpu_count() or 1) + 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder"]
     # What conftest's limit cannot interrupt, a call into C that hangs, ends that worker, which says where it was.
     workers += ["-o", f"faulthandler_timeout={2 * LONGEST_S}"]
-    status = subprocess.call([*pytest, *workers, "--durations=20"], cwd=ROOT)
+    with ThreadPoolExecutor() as beside:
+        types = beside.submit(passes, *TYPES)
+        status = subprocess.call([*pytest, *workers, "--durations=20"], cwd=ROOT)
+    failed += [] if types.result() else [TYPES[0]]
     if failed:
-        print(f"failed before the tests: {', '.join(failed)}", file=sys.stderr)
+        print(f"failed besides the tests: {', '.join(failed)}", file=sys.stderr)
     return status or int(bool(failed))
 
 

@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
-__all__ = ["lazy"]
+__all__ = ["imported", "lazy"]
 
 
 class _LazyModule(ModuleType):
@@ -36,6 +36,15 @@ def lazy(name: str) -> ModuleType:
         ModuleNotFoundError: at the first use, when the library is not installed.
     """
     return _LazyModule(name)
+
+
+def imported(name: str) -> bool:
+    """Import a library that is going to be used; False when that fails, which whoever uses it is told again."""
+    try:
+        importlib.import_module(name)
+    except Exception:
+        return False
+    return True
 
 
 class _Pandas:

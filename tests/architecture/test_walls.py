@@ -9,7 +9,6 @@ import pkgutil
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import grimp
@@ -30,9 +29,40 @@ def relative(path: Path) -> str:
     return str(path.relative_to(SOURCE))
 
 
-def trees() -> Iterator[tuple[Path, ast.Module]]:
-    for path in MODULES:
-        yield path, ast.parse(path.read_text("utf-8"))
+class Read:
+    """What one pass over the syntax of all modules has found.
+
+    Attributes:
+        hidden: places of imports within functions.
+        codes: error codes, with the rooms that name them.
+        bare: places of errors that are made without a remedy.
+    """
+
+    def __init__(self) -> None:
+        self.hidden: list[str] = []
+        self.codes: dict[str, set[str]] = {}
+        self.bare: list[str] = []
+        self._errors = {name for name in vars(errors) if name.endswith("Error")} - {"InternalError"}
+        for path in MODULES:
+            self._read(ast.parse(path.read_text("utf-8")), relative(path), within=False)
+
+    def _read(self, node: ast.AST, name: str, within: bool) -> None:
+        if isinstance(node, ast.Import | ast.ImportFrom) and within:
+            self.hidden.append(f"{name}:{node.lineno}")
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and re.fullmatch(r"MS-\d{4}", node.value):
+            self.codes.setdefault(node.value, set()).add(name.partition("/")[0])
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in self._errors:
+            words = {word.arg for word in node.keywords}
+            if "code" in words and "fix" not in words:
+                self.bare.append(f"{name}:{node.lineno}")
+        within = within or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        for inner in ast.iter_child_nodes(node):
+            self._read(inner, name, within)
+
+
+@pytest.fixture(scope="module")
+def read() -> Read:
+    return Read()
 
 
 def test_no_module_is_over_600_lines() -> None:
@@ -44,16 +74,8 @@ def test_no_name_says_nothing() -> None:
     assert not [relative(p) for p in MODULES if re.search(r"(^|/)(utils?|helpers?|common|misc)(/|\.py$)", relative(p))]
 
 
-def test_no_import_is_hidden_in_a_function() -> None:
-    hidden = [
-        f"{relative(path)}:{inner.lineno}"
-        for path, tree in trees()
-        for function in ast.walk(tree)
-        if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef))
-        for inner in ast.walk(function)
-        if isinstance(inner, (ast.Import, ast.ImportFrom))
-    ]
-    assert not hidden
+def test_no_import_is_hidden_in_a_function(read: Read) -> None:
+    assert not read.hidden
 
 
 def test_modules_are_loaded_by_name_only_in_the_registered_loaders() -> None:
@@ -208,35 +230,15 @@ def test_everything_public_is_documented(name: str) -> None:
     assert not missing
 
 
-def codes() -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {}
-    for path, tree in trees():
-        for call in ast.walk(tree):
-            if isinstance(call, ast.Constant) and isinstance(call.value, str) and re.fullmatch(r"MS-\d{4}", call.value):
-                found.setdefault(call.value, set()).add(relative(path).partition("/")[0])
-    return found
-
-
-def test_every_error_code_is_documented_and_belongs_to_one_room() -> None:
+def test_every_error_code_is_documented_and_belongs_to_one_room(read: Read) -> None:
     documented = set(re.findall(r"MS-\d{4}", (ROOT / "docs" / "errors.md").read_text("utf-8")))
-    used = codes()
-    assert not sorted(set(used) - documented), "add these to docs/errors.md"
-    assert not sorted(documented - set(used)), "documented, but nothing raises them"
+    assert not sorted(set(read.codes) - documented), "add these to docs/errors.md"
+    assert not sorted(documented - set(read.codes)), "documented, but nothing raises them"
 
 
-def test_every_error_has_a_remedy() -> None:
+def test_every_error_has_a_remedy(read: Read) -> None:
     """Where it is made, not only once for its code; of our own bugs the remedy is to report them."""
-    classes = {name for name in vars(errors) if name.endswith("Error")} - {"InternalError"}
-    bare = [
-        f"{relative(path)}:{call.lineno}"
-        for path, tree in trees()
-        for call in ast.walk(tree)
-        if isinstance(call, ast.Call)
-        and getattr(call.func, "id", "") in classes
-        and not {"fix"} & {word.arg for word in call.keywords}
-        and {"code"} & {word.arg for word in call.keywords}
-    ]
-    assert not bare
+    assert not read.bare
 
 
 def test_every_setting_verb_and_port_is_documented() -> None:

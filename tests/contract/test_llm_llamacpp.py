@@ -211,7 +211,7 @@ def test_a_killed_app_leaves_no_engine_behind(opening):
         assert Path(f"/proc/{pid}").exists()
         app.kill()
         app.wait()
-        for _ in range(200):
+        for _ in range(1200):
             if not Path(f"/proc/{pid}").exists():
                 break
             time.sleep(0.05)

@@ -351,7 +351,7 @@ def test_a_moment_to_come_back_at():
 def test_a_stall_is_a_timeout_and_the_connection_is_closed(script, settings, told):
     async def play(engine, server):
         events = await all_of(engine.generate(chat("Hi")))
-        for _ in range(100):
+        for _ in range(6000):
             if server.left:
                 break
             await asyncio.sleep(0.01)
@@ -408,10 +408,10 @@ def test_who_leaves_closes_the_upstream(script, how):
             with contextlib.suppress(asyncio.CancelledError):
                 await reading
             await stream.aclose()
-        for _ in range(200):
+        for _ in range(6000):
             if server.left:
                 break
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.01)
         return events, server.left, len(engine._under_way)
 
     (events, left, under_way), _ = asked(script, play=play)
@@ -540,10 +540,10 @@ def test_over_tls(tmp_path):
             events.append(event)
             if isinstance(event, Text):
                 await engine.cancel("r")
-        for _ in range(200):
+        for _ in range(6000):
             if server.left:
                 break
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.01)
         return events, server.left
 
     (events, left), _ = asked([HEAD, sse(delta("a")), HANG], settings=trusting, tls=context, play=cut)

@@ -141,7 +141,7 @@ def test_vectors_are_those_of_the_model_in_order_of_the_texts(server, local):
 
 def test_no_more_requests_at_once_than_allowed(server):
     mine = remote(server, batch_texts=1, concurrency=3)
-    gate = threading.Barrier(3, timeout=10)
+    gate = threading.Barrier(3, timeout=60)
 
     def together(handler):
         gate.wait()  # three are under way at once, or this breaks

@@ -357,7 +357,7 @@ def test_a_child_that_dies_is_replaced(parser):
     parsed(parser, b"<p>x", "a.html")
     for child in children(parser):
         child.send_signal(signal.SIGSEGV)
-        child.wait(10)
+        child.wait(60)
     assert "y" in parsed(parser, b"<p>y", "a.html").text
 
 

@@ -13,11 +13,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+import image_kit
 
 
 def mainspring(
@@ -95,21 +97,37 @@ def serve(project: Path, verb: str = "dev", *words: str) -> Served:
     raise AssertionError(log.read_text())
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The template project, built once for all test processes; each has a copy, and tests that change it copy that."""
-    own, at = tmp_path_factory.mktemp("projects") / "shop", tmp_path_factory.getbasetemp()
-    made = (at.parent if "PYTEST_XDIST_WORKER" in os.environ else at) / "built"
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that is made once for all test processes, which only read it."""
+    at = factory.getbasetemp()
+    made = (at.parent if "PYTEST_XDIST_WORKER" in os.environ else at) / name
     with open(f"{made}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (made / "ready").exists():
             shutil.rmtree(made, ignore_errors=True)  # by one that did not come to its end
             made.mkdir()
-            mainspring("new", "shop", cwd=made)
-            mainspring("apply", cwd=made / "shop")
+            make(made)
             (made / "ready").touch()
-    shutil.copytree(made / "shop", own)
+    return made
+
+
+def _build(folder: Path) -> None:
+    mainspring("new", "shop", cwd=folder)
+    mainspring("apply", cwd=folder / "shop")
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The template project, built once for all test processes; each has a copy, and tests that change it copy that."""
+    own = tmp_path_factory.mktemp("projects") / "shop"
+    shutil.copytree(once(tmp_path_factory, "built", _build) / "shop", own)
     return own
+
+
+@pytest.fixture(scope="session")
+def shipped(built: Path, tmp_path_factory: pytest.TempPathFactory) -> image_kit.Shipped:
+    """What a first build of the template project's image has made, once for all test processes."""
+    return image_kit.Shipped(once(tmp_path_factory, "shipped", lambda folder: image_kit.first_build(folder, built)))
 
 
 @pytest.fixture(scope="session")

@@ -182,7 +182,7 @@ def test_cancelling_and_leaving_stop_the_model(threads):
             else:
                 with pytest.raises(httpx.TimeoutException):
                     httpx.post(live.url + f"{path}/runs", json={"input": "x"}, headers={"x-user": "ada"}, timeout=1.0)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while len(script.cancelled) == before and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert len(script.cancelled) == before + 1, f"the client has left, stream={stream}"

@@ -58,7 +58,7 @@ def start(folder, *arguments):
 
 def kill(process):
     process.send_signal(signal.SIGKILL)
-    process.wait(20)
+    process.wait(60)
     process.stdout.close()
 
 

@@ -12,7 +12,6 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,21 +69,20 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer | No
 
 
 @pytest.fixture(scope="module")
-def shipping(tmp_path_factory: pytest.TempPathFactory, cluster: ApiServer | None) -> Iterator[Shipping]:
+def shipping(
+    tmp_path_factory: pytest.TempPathFactory, cluster: ApiServer | None, shipped: image_kit.Shipped
+) -> Iterator[Shipping]:
     """A repository whose image goes to a registry on loopback, and what all its machines share: the state."""
     for name in ("docker-registry", "skopeo", "umoci"):
         program(name)
     place = tmp_path_factory.mktemp("shipping")
     mainspring("new", "shop", cwd=place)
     root = place / "shop"
-    with tarfile.open(place / "empty.tar", "w"):
-        pass
-    layout = image_kit.layout_of(place / "empty.tar", place / "layout")
-    (place / "wheels").mkdir()
-    wheel = image_kit.own_wheel(place / "wheels")
+    layout = image_kit.empty_layout(place)
     with registry(place / "registry") as host:
         image_kit.push_base(layout, f"{host}/base/python:1")
-        image_kit.ship(root, wheel, f"{host}/base/python:1", "serving")
+        image_kit.ship(root, shipped.wheel, f"{host}/base/python:1", "serving")
+        shipped.hand_to(place / "state")
         settings = root / "mainspring.toml"
         settings.write_text(settings.read_text().replace("[image]\n", f'[image]\nrepository = "{host}/team/shop"\n'))
         bench = generated(root, TARGET + CI)

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -46,14 +45,10 @@ def pushed(told: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not cluster_kit.available(), reason=cluster_kit.HOW)
-def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
+def test_every_command_of_the_page_does_what_it_says(tmp_path: Path, shipped: image_kit.Shipped) -> None:
     for name in ("docker-registry", "skopeo", "umoci"):
         program(name)
-    with tarfile.open(tmp_path / "empty.tar", "w"):
-        pass
-    layout = image_kit.layout_of(tmp_path / "empty.tar", tmp_path / "layout")
-    (tmp_path / "wheels").mkdir()
-    wheel = image_kit.own_wheel(tmp_path / "wheels")
+    layout = image_kit.empty_layout(tmp_path)
     with registry(tmp_path / "registry") as host, api_server(tmp_path / "kubernetes") as server:
         image_kit.push_base(layout, f"{host}/base/python:1")
         server.define("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
@@ -63,7 +58,8 @@ def test_every_command_of_the_page_does_what_it_says(tmp_path: Path) -> None:
         run(tmp_path, new, 0)
         shop = tmp_path / "shop"
         run(shop, apply, 0)
-        image_kit.ship(shop, wheel, f"{host}/base/python:1", "serving")
+        image_kit.ship(shop, shipped.wheel, f"{host}/base/python:1", "serving")
+        shipped.hand_to(shop / ".mainspring")
         settings = shop / "mainspring.toml"
         target = '[profiles.prod.targets.kubernetes]\nnamespace = "shop"\ngateway = "infra/public"\nlease_s = 5\n'
         text = settings.read_text().replace("[image]\n", f'[image]\nrepository = "{host}/team/shop"\n')

@@ -43,11 +43,21 @@ def alive(pid):
 
 
 def gone(pid):
-    for _ in range(200):
+    for _ in range(6000):
         if not alive(pid):
             return True
         time.sleep(0.01)
     return False
+
+
+def test_libraries_are_imported_before_workers_are_forked(services):
+    wanted = ("colorsys", "no_such_library")
+    report = run(
+        services,
+        Task("it", steps.is_imported, {"name": "colorsys"}, imports=wanted),
+        Task("another", steps.is_imported, {"name": "netrc"}, imports=wanted),
+    )
+    assert (value(services, report, "it"), value(services, report, "another")) == (True, False)
 
 
 # -- results ----------------------------------------------------------------------------------------------------------

@@ -39,24 +39,23 @@ class Cloud:
     folder: Path
     host: str
     base: str
-    wheel: Path
+    shipped: image_kit.Shipped
 
     def env(self, name: str = "team/shop") -> dict[str, str]:
         return {"MAINSPRING_IMAGE_REPOSITORY": f"{self.host}/{name}", "DOCKER_CONFIG": str(self.folder / "none")}
 
 
 @pytest.fixture(scope="module")
-def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """A registry on loopback with the base, and a wheel of this checkout."""
+def cloud(tmp_path_factory: pytest.TempPathFactory, shipped: image_kit.Shipped) -> Iterator[Cloud]:
+    """A registry on loopback with the base, and what a first build has made."""
     for name in ("mmdebstrap", "docker-registry", "skopeo", "umoci", "runc"):
         program(name)
     folder = tmp_path_factory.mktemp("cloud")
     layout = image_kit.layout_of(image_kit.rootfs(), folder / "layout")
-    (folder / "wheels").mkdir()
     with registry(folder / "registry") as host:
         base = f"{host}/base/python:1"
         image_kit.push_base(layout, base)
-        yield Cloud(folder, host, base, image_kit.own_wheel(folder / "wheels"))
+        yield Cloud(folder, host, base, shipped)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +63,8 @@ def shop(cloud: Cloud, built: Path) -> Path:
     """The template project with a champion, ready to be shipped, and with what must not be shipped."""
     project = cloud.folder / "shop"
     shutil.copytree(built, project)
-    image_kit.ship(project, cloud.wheel, cloud.base, "serving")
+    image_kit.ship(project, cloud.shipped.wheel, cloud.base, "serving")
+    cloud.shipped.hand_to(project / ".mainspring")
     (project / "secrets").mkdir()
     (project / "secrets" / "key").write_text(SECRET)
     (project / ".env").write_text(f"KEY={SECRET}\n")
@@ -340,7 +340,7 @@ BAD = {
 @pytest.mark.parametrize("code", BAD)
 def test_bad_input_is_told_before_anything_is_sent(cloud: Cloud, shop: Path, tmp_path: Path, code: str) -> None:
     project = tmp_path / "shop"
-    shutil.copytree(shop, project, ignore=shutil.ignore_patterns("image"))
+    shutil.copytree(shop, project, ignore=shutil.ignore_patterns("blobs", "bytecode"))
     BAD[code](project)
     before = uploads(cloud.folder / "registry")
     failed = mainspring("build", "--image", cwd=project, env=cloud.env(f"bad/{code.lower()}"), status=None)
@@ -367,7 +367,7 @@ def test_ctrl_c_amid_a_push_ends_it_at_once_and_the_next_goes_on(
         building = subprocess.Popen(words, cwd=shop, stdout=subprocess.DEVNULL, env={**os.environ, **env})
         assert behind.stalled.wait(120)
         building.send_signal(signal.SIGINT)
-        assert building.wait(20) == 130
+        assert building.wait(60) == 130
         accepted = {"Accept": "application/vnd.oci.image.manifest.v1+json"}
         url = f"http://{cloud.host}/v2/team/stalled/manifests/{pushed['digest']}"
         assert call(url, None, accepted)[0] == 404

@@ -48,7 +48,7 @@ class Kept(Recorder):
 
 def drained(live: Live, engine: Any) -> None:
     """Close the engine's connections, on the loop that they are on."""
-    asyncio.run_coroutine_threadsafe(engine.drain(2.0), live.loop).result(10)
+    asyncio.run_coroutine_threadsafe(engine.drain(2.0), live.loop).result(60)
 
 
 def played(
@@ -171,7 +171,7 @@ def test_no_credential_of_the_caller_and_no_hop_by_hop_header_goes_upstream() ->
 )  # fmt: skip
 def test_a_path_that_leads_elsewhere_is_refused(path: str) -> None:
     def scenario(live: Live, server: Upstream) -> Any:
-        with socket.create_connection(("127.0.0.1", live.port), timeout=10) as client:
+        with socket.create_connection(("127.0.0.1", live.port), timeout=60) as client:
             head = f"GET /passthrough/chat{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
             client.sendall(f"{head}authorization: Bearer {OURS}\r\n\r\n".encode("latin-1"))
             return client.recv(65536)
@@ -237,7 +237,7 @@ def opened(live: Live, path: str, body: Any = None, headers: Mapping[str, str] =
     """A client that has sent its request and reads by itself."""
     data = json.dumps(body or {"model": "inner", "stream": True}).encode()
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    client = socket.create_connection(("127.0.0.1", live.port), timeout=10)
+    client = socket.create_connection(("127.0.0.1", live.port), timeout=60)
     client.sendall(f"POST {path} HTTP/1.1\r\nhost: x\r\n{lines}content-length: {len(data)}\r\n\r\n".encode() + data)
     return client
 
@@ -322,7 +322,7 @@ def test_trap_4_a_slow_reader_slows_the_upstream() -> None:
 
         def work() -> int:
             with Live(Gateway([route(engine)])) as live:
-                client = socket.create_connection(("127.0.0.1", live.port), timeout=10)
+                client = socket.create_connection(("127.0.0.1", live.port), timeout=60)
                 client.sendall(b"GET /passthrough/chat/files/big/content HTTP/1.1\r\nhost: x\r\n\r\n")
                 client.recv(1000)
                 time.sleep(1.0)

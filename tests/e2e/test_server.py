@@ -536,10 +536,11 @@ def test_a_promotion_is_taken_over_without_a_failed_request(built: Path, tmp_pat
         live = versions_after(versions, 0)
         other = "1" if live == "2" else "2"
         mainspring("promote", "returns", other, "--force", cwd=project)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while (not versions or versions[-1] != other) and time.monotonic() < deadline:
             time.sleep(0.05)
         mainspring("rollback", "returns", cwd=project)
+        deadline = time.monotonic() + 60
         while versions[-1] != live and time.monotonic() < deadline:
             time.sleep(0.05)
     finally:
@@ -552,7 +553,7 @@ def test_a_promotion_is_taken_over_without_a_failed_request(built: Path, tmp_pat
 
 
 def versions_after(versions: list[str], count: int) -> str:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while len(versions) <= count and time.monotonic() < deadline:
         time.sleep(0.01)
     return versions[count]

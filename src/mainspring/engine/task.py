@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -11,7 +11,10 @@ import msgspec
 from mainspring.declare.step import StepOptions
 from mainspring.engine.wire import StoredResult
 
-__all__ = ["Holds", "Output", "Task", "TaskGraph"]
+__all__ = ["Holds", "Output", "Task", "TaskGraph", "on_tables"]
+
+_TABLES = ("numpy", "pandas", "pyarrow", "pyarrow.compute", "pyarrow.dataset")
+"""`Task.imports` of functions that work on tables. Arrow imports pandas where it can, with its first scalar."""
 
 Holds = Callable[[Any, Mapping[str, object], Any], bool]
 """Services, params and a kept result to whether it still holds."""
@@ -45,6 +48,9 @@ class Task(msgspec.Struct, frozen=True):
             another run only then. It is called in the driver and must be quick. None when nothing can have changed.
         origin: where the user declared what the task is for: ``flights.py:31``; errors that know no line of their own
             name it. The line of `function` when empty.
+        imports: libraries that the function imports when it is called, as other tasks of the run do: the process that
+            workers are forked from does it once for all. Importing them must leave no thread that a forked process
+            would miss. What cannot be imported is left to the function.
         given: the result, for a task that another machine has carried out; it is not run, and has no row.
     """
 
@@ -58,7 +64,13 @@ class Task(msgspec.Struct, frozen=True):
     title: str = ""
     holds: Holds | None = None
     origin: str = ""
+    imports: tuple[str, ...] = ()
     given: StoredResult | None = None
+
+
+def on_tables(tasks: Iterable[Task]) -> list[Task]:
+    """The same tasks, whose functions work on tables."""
+    return [msgspec.structs.replace(task, imports=_TABLES) for task in tasks]
 
 
 class TaskGraph(msgspec.Struct, frozen=True):

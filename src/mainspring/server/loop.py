@@ -21,7 +21,7 @@ from mainspring.engine.driver import load, run_graph
 from mainspring.engine.pipeline import Resolve, graph_of
 from mainspring.engine.runs.progress import Watch, silent
 from mainspring.engine.runs.report import RunReport
-from mainspring.engine.task import Output, Task, TaskGraph
+from mainspring.engine.task import Output, Task, TaskGraph, on_tables
 from mainspring.errors import ServiceError, UsageError
 from mainspring.features.logs.log import SourceTable, TableVersion, read_log, standing
 from mainspring.features.online.materialise import Materialised, materialise, online_id, reaches
@@ -249,6 +249,7 @@ def _all_tasks(services: Services, plan: Plan) -> list[Task]:
         tasks += tasks_of_model(model, views, promotions.get(node.name), segments_of(plan, node))
     for node in plan.of_kind("monitor", over="model"):
         tasks += tasks_of_monitor(cast(Monitor, node.declaration), views)
+    tasks = on_tables(tasks)
     tasks += [task_of_index(cast(Index, node.declaration), services.settings) for node in plan.of_kind("index")]
     for node in plan.of_kind("step"):
         step = cast("Step[..., object]", node.declaration)
@@ -319,7 +320,7 @@ def resolver(services: Services, plan: Plan) -> Resolve:
             {"at": Output(wanted.name)},
             origin=wanted.origin,
         )
-        return [*above, wanted, frame]
+        return on_tables([*above, wanted, frame])
 
     return resolve
 

@@ -86,7 +86,7 @@ def service() -> Iterator[Service]:
     yield found
     found.shutdown()
     found.server_close()
-    thread.join(10)
+    thread.join(60)
 
 
 def github(service: Service, token: str = TOKEN) -> Ask:

@@ -13,7 +13,7 @@ import select
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import TextIO
 
 from mainspring.engine.context import EngineServices
@@ -41,6 +41,7 @@ from mainspring.engine.workers.processes import (
     native_threads,
 )
 from mainspring.engine.workers.worker import carry_out
+from mainspring.lazy import imported
 from mainspring.ports.objects import Objects
 
 __all__ = ["serve", "warmed", "work"]
@@ -48,13 +49,15 @@ __all__ = ["serve", "warmed", "work"]
 # -- a worker ---------------------------------------------------------------------------------------------------------
 
 
-def warmed(tasks: Iterable[Task], services: EngineServices) -> Objects | None:
+def warmed(tasks: Collection[Task], services: EngineServices) -> Objects | None:
     """Do once, before workers are forked, what each of them would have to do.
 
     Returns:
         The object store, opened, when opening it has started no thread and opened no file; else None.
     """
     prepare()
+    for name in sorted({name for task in tasks for name in task.imports}):
+        imported(name)
     for task in tasks:
         annotations_of(task.function)
     before = len(os.listdir("/dev/fd")), native_threads()

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable
 
 import msgspec
-from msgspec.structs import fields, replace
+from msgspec.structs import replace
 
 from mainspring.errors import DataError
 
@@ -86,7 +86,7 @@ class BlockState(msgspec.Struct, frozen=True):
             version, layout, counts, fine, *rest = msgspec.msgpack.decode(data)
         except (msgspec.DecodeError, ValueError, TypeError) as fault:
             raise _unreadable("its bytes are damaged") from fault
-        if version != _VERSION or len(rest) != len(fields(BlockState)) - 3:
+        if version != _VERSION or len(rest) != len(BlockState.__struct_fields__) - 3:
             raise _unreadable(f"it has version {version}, this program reads {_VERSION}")
         sums = [int.from_bytes(value, "little", signed=True) for value in rest[-3:]]
         return BlockState(layout, tuple(counts), tuple(fine), *rest[:-3], *sums)
@@ -116,7 +116,8 @@ def merge(states: Iterable[BlockState]) -> BlockState:
     if len(parts) == 1:
         return parts[0]
     fine = [part.fine for part in parts]
-    names = [f.name for f in fields(BlockState) if f.name.startswith(("n_", "sum", "csum")) or f.name in ("rows", "n")]
+    known = BlockState.__struct_fields__  # `structs.fields` reads every annotation again each time
+    names = [name for name in known if name.startswith(("n_", "sum", "csum")) or name in ("rows", "n")]
     return replace(
         parts[0],
         counts=_add([part.counts for part in parts]),

@@ -23,7 +23,7 @@ from mainspring.declare.record import ColumnType, Kind
 from mainspring.declare.step import StepOptions
 from mainspring.engine.driver import load, run_graph
 from mainspring.engine.runs.progress import Progress, Watch, silent
-from mainspring.engine.task import Output, Task, TaskGraph
+from mainspring.engine.task import Output, Task, TaskGraph, on_tables
 from mainspring.engine.values import read_manifest
 from mainspring.errors import RefusedError, UsageError
 from mainspring.features.cast import Reading
@@ -179,7 +179,8 @@ def score_table(
     spec = spec_of(node.declaration)
     scoring = _scoring(spec, version, reads, table, asked)
     checked_columns(scoring.carried, table.schema, Reading(text=scoring.text, zone=scoring.zone), of=table.name)
-    graph = TaskGraph(f"scores/{node.name}", _tasks(scoring, spec, table, built, followed, sources, asked.rows))
+    tasks = on_tables(_tasks(scoring, spec, table, built, followed, sources, asked.rows))
+    graph = TaskGraph(f"scores/{node.name}", tuple(tasks))
     telling = Telling(f"scored/{node.name}", lambda run: _parts(services, run, f"parts/{node.name}"), told)
 
     def watching(event: Progress) -> None:

@@ -411,7 +411,7 @@ def test_waiting_threads_hear_of_a_fault_too(tables, opened, monkeypatch):
 
     def slow(descriptor):
         entered.set()
-        go.wait(10)
+        go.wait(60)
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "fdatasync", slow)
@@ -425,10 +425,10 @@ def test_waiting_threads_hear_of_a_fault_too(tables, opened, monkeypatch):
     threads = [threading.Thread(target=push, args=(number,)) for number in range(1, 5)]
     for thread in threads:
         thread.start()
-    entered.wait(10)
+    entered.wait(60)
     go.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert sorted(told) == [1, 2, 3, 4]
     monkeypatch.undo()
     log.append(draft(9.0))
