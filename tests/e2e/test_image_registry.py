@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.metadata
 import json
 import os
 import struct
 import subprocess
 import tarfile
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,8 +22,9 @@ from mainspring.deploy.image.entries import entry_of_bytes
 from mainspring.deploy.image.layer import Layer
 from mainspring.deploy.image.manifest import VARIANTS, Base, Described, Spec, descriptor, manifest_of, spelled
 from mainspring.deploy.image.reference import reference_of
+from mainspring.deploy.image.referrers import attached
 from mainspring.deploy.image.registry import Registry
-from mainspring.deploy.image.transport import Built, Sent, attach, base_of, push, write_layout
+from mainspring.deploy.image.transport import Built, Sent, base_of, push, write_layout
 from mainspring.errors import MainspringError
 from registry import STALL, TokenRegistry, program, registry, uploads
 
@@ -178,11 +177,12 @@ def test_what_is_attached_is_found_by_the_referrers_tag(served: tuple[str, Path]
     store = BlobStore(tmp_path / "store")
     built = built_on(a_base(host, store, "base/sbom"), store)
     to = opened(host, "team/sbom")
-    push(built, to, lambda: opened(host, "base/sbom"), store, ["v1"], QUIET)
     kind = "application/vnd.cyclonedx+json"
-    one = attach(to, built.top, kind, b'{"a":1}', store)
-    assert attach(to, built.top, kind, b'{"a":1}', store) == one
-    two = attach(to, built.top, kind, b'{"a":2}', store)
+    documents = [attached(built.top, kind, data) for data in (b'{"a":1}', b'{"a":1}', b'{"a":2}')]
+    for document in documents:
+        push(built, to, lambda: opened(host, "base/sbom"), store, ["v1"], QUIET, [document])
+    one, again, two = (document.own.digest for document in documents)
+    assert one == again
     listed = json.loads(to.manifest(built.top.digest.replace(":", "-")).data)["manifests"]
     assert {entry["digest"] for entry in listed} == {one, two}
     assert {entry["artifactType"] for entry in listed} == {kind}
@@ -343,25 +343,6 @@ MACHINES = {"amd64": 62, "arm64": 183}
 """What ELF calls them."""
 
 
-def small_project(folder: Path, base: str) -> Path:
-    """A project whose lock has one distribution of machine code, and a mainspring that has nothing in it."""
-    mainspring("new", "shop", cwd=folder)
-    project, version = folder / "shop", importlib.metadata.version("mainspring")
-    wheel = folder / "wheels" / f"mainspring-{version}-py3-none-any.whl"
-    wheel.parent.mkdir()
-    about = f"mainspring-{version}.dist-info"
-    with zipfile.ZipFile(wheel, "w") as made:
-        made.writestr("mainspring/__init__.py", "")
-        made.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: mainspring\nVersion: {version}\n")
-        made.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        made.writestr(f"{about}/RECORD", "")
-    image_kit.ship(project, wheel, base)
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    own = f"mainspring=={version} --hash=sha256:{digest}\n"
-    (project / "requirements.lock").write_text(image_kit.lock_of("msgspec") + own)
-    return project
-
-
 def machine_of(host: str, name: str, architecture: str, folder: Path) -> set[int]:
     """The machines that the shared objects of an image's dependencies are for, as skopeo takes the image for one."""
     words = ["copy", "--override-arch", architecture, "--src-tls-verify=false", f"docker://{host}/{name}"]
@@ -383,7 +364,7 @@ def machine_of(host: str, name: str, architecture: str, folder: Path) -> set[int
 def test_one_index_holds_the_image_of_each_platform(served: tuple[str, Path], tmp_path: Path) -> None:
     """The wheels of each are those of its machine; none of them is run, and the app's layers are the same ones."""
     host, folder = served
-    project = small_project(tmp_path, a_base(host, BlobStore(tmp_path / "s"), "base/both", index=True))
+    project = image_kit.small_project(tmp_path, a_base(host, BlobStore(tmp_path / "s"), "base/both", index=True))
     env = {"MAINSPRING_IMAGE_REPOSITORY": f"{host}/team/both"}
     words = ("build", "--image", "--json", "--tag", "v1")
     both = ("--platform", "linux/amd64", "--platform", "linux/arm64")

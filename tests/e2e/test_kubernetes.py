@@ -707,31 +707,3 @@ def stop_at(
         writes.append(path)
         if len(writes) == number:
             started[0].send_signal(signal.SIGINT)
-
-
-def test_a_quota_without_room_is_told_before_anything_is_written(place: Callable[..., Place]) -> None:
-    at = place(replicas=3, replicas_max=3)
-    quotas = at.path("/api/v1:resourcequotas")
-
-    def allow(cpu: str, pods: str, used: str = "0") -> None:
-        """Set a quota, with what its controller would have written, which does not run here."""
-        hard = {"requests.cpu": cpu, "pods": pods}
-        body = {"status": {"hard": hard, "used": {"requests.cpu": "0", "pods": used}}}
-        at.server.ask("PATCH", f"{quotas}/team", {"spec": {"hard": hard}}, "application/merge-patch+json")
-        at.server.ask("PATCH", f"{quotas}/team/status", body, "application/merge-patch+json")
-
-    at.server.ask("POST", quotas, {"metadata": {"name": "team"}, "spec": {"hard": {"pods": "1"}}})
-    allow("1200m", "10")
-    with pytest.raises(RefusedError) as caught:
-        at.apply(revision(1))
-    assert caught.value.code == "MS-5085"
-    assert "requests.cpu of ResourceQuota 'team': 0 of 1200m is used, 1500m more is needed" in caught.value.why
-    assert "targets.NAME.replicas" in caught.value.fix
-    allow("2", "4", used="2")
-    with pytest.raises(RefusedError) as caught:
-        at.apply(revision(1))
-    assert "pods of ResourceQuota" in caught.value.why
-    assert at.writes() == 0
-    assert at.labelled() == []
-    allow("2", "4")
-    assert at.apply(revision(1)) == at.writes()

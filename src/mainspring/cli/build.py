@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from mainspring.cli.options import project_options
-from mainspring.deploy.ci.generate import FLAVOURS
 from mainspring.deploy.image.manifest import VARIANTS
 from mainspring.errors import UsageError
 from mainspring.lazy import lazy
@@ -19,9 +18,11 @@ else:  # what one of them needs, the help and the others do not
     emitting, imaging = lazy("mainspring.cli.emitting"), lazy("mainspring.cli.imaging")
     rendering = lazy("mainspring.cli.rendering")
 
-__all__ = ["command"]
+__all__ = ["FLAVOURS", "command"]
 
 FORMS = ("manifests", "helm", "kustomize")
+FLAVOURS = ("github", "gitlab", "jenkins")
+"""As the generators are called, which no other build loads."""
 
 
 @click.command(short_help="what ships the app: an image, objects for a cluster, pipelines for others, files for CI")
@@ -42,7 +43,7 @@ FORMS = ("manifests", "helm", "kustomize")
 @click.option("--kfp", "kfp", is_flag=True, help="the pipeline NAME for Kubeflow and Vertex AI Pipelines")
 @click.option("--use", "use", metavar="IMAGE", help="the image to run: that of --kfp, or another than was pushed last")
 @click.option("-o", "--output", "to", type=click.Path(path_type=Path), help="the file of --kfp, the folder of objects")
-@click.option("--ci", "flavour", type=click.Choice(sorted(FLAVOURS)), help="pipelines for a CI service")
+@click.option("--ci", "flavour", type=click.Choice(FLAVOURS), help="pipelines for a CI service")
 @click.option("--force", is_flag=True, help="with --ci: also over what was changed outside of your blocks")
 @project_options
 def command(

@@ -20,6 +20,7 @@ from mainspring.deploy.ci.due import due
 from mainspring.deploy.ci.generate import flavours_in, made
 from mainspring.deploy.ci.integration import integration_of, repository_of
 from mainspring.deploy.ci.lint import absent, findings
+from mainspring.deploy.ci.rehearsal import rehearsals
 from mainspring.errors import RefusedError, ServiceError, UsageError
 from mainspring.server.planning import plan_of
 from mainspring.server.rollouts.judge import Look, Verdict, judged, moved
@@ -38,11 +39,14 @@ def command() -> None:
 
 
 @command.command(short_help="whether the files are what is generated, and without a fault")
+@click.option("--run", "run", is_flag=True, help="also run them here, in a copy: what they would do, without doing it")
 @project_options
-def verify(project: Path | None, profile: str | None, as_json: bool) -> int:
+def verify(project: Path | None, profile: str | None, as_json: bool, run: bool) -> int:
     """Compare the CI files with what would be generated, and lint them; exit 5 when something is wrong.
 
-    Rules of our own need nothing; actionlint, zizmor and check-jsonschema are asked where they are installed.
+    Rules of our own need nothing; actionlint, zizmor and check-jsonschema are asked where they are installed. With
+    --run, act runs GitHub's workflow and Groovy the Jenkinsfile: a push, a pull request, a gate that refuses, a canary
+    that is worse, drift. Mainspring's own commands, cosign, grype and python are recorded, and not run.
     """
     services, app = open_app(project, profile)
     root = repository_of(services.project)
@@ -58,8 +62,13 @@ def verify(project: Path | None, profile: str | None, as_json: bool) -> int:
         wrong += [(one.path, one.where, one.what) for one in findings(flavour, there, root)]
         for name in absent(flavour):
             tell(f"note: {name} is not installed, and was not asked")
+    runs = [one for flavour in flavours for one in rehearsals(flavour, integration, root, tell)] if run else []
+    for one in runs:
+        if one.wrong:
+            wrong.append((one.flavour, one.run, one.wrong))
+            tell("\n".join(f"  {line}" for line in one.output))
     if as_json:
-        emit({"flavours": flavours, "findings": [list(one) for one in wrong]})
+        emit({"flavours": flavours, "findings": [list(one) for one in wrong], "runs": runs})
     else:
         lines([": ".join(filter(None, one)) for one in wrong] or [f"{', '.join(flavours)}: no fault found"])
     return RefusedError.exit_status if wrong else 0

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from mainspring.cli.options import open_services
 from mainspring.cli.output import emit, lines, tell
 from mainspring.deploy.image.build import Image, base_registry, build, epoch_of, image_store
+from mainspring.deploy.image.door import door_of
 from mainspring.deploy.image.eject import eject
 from mainspring.deploy.image.manifest import VARIANTS
 from mainspring.deploy.image.reference import Reference, reference_of, refuse_tags
+from mainspring.deploy.image.referrers import attached
 from mainspring.deploy.image.registry import Registry
 from mainspring.deploy.image.sbom import MEDIA_TYPE
-from mainspring.deploy.image.transport import Sent, attach, push, write_layout
+from mainspring.deploy.image.transport import Sent, push, write_layout
 from mainspring.deploy.shipping import remember
 from mainspring.errors import UsageError
 
@@ -54,29 +57,38 @@ def build_image(
                 why="neither image.repository nor --layout says where",
                 fix='image.repository = "registry.example.com/team/name", or mainspring build --image --layout DIR',
             )
-        found = build(services, VARIANTS[variant], epoch=epoch_of(os.environ), told=told)
-        names = list(tags) or [found.built.top.digest[7:23]]
-        store, sent, at, bills = image_store(services), Sent(), None, {}
-        if layout is not None:
-            write_layout(found.built, layout, lambda: base_registry(settings), store, names[0])
-            for digest, bill in found.bills.items():
-                (layout / f"{digest[7:23]}.cdx.json").write_bytes(bill)
-        if to_folder is not None:
-            to_folder.mkdir(parents=True, exist_ok=True)
-            for number, data in enumerate(found.bills.values(), 1):
-                (to_folder / f"image{f'-{number}' if number > 1 else ''}.cdx.json").write_bytes(data)
-        if to:
-            at = reference_of(to, origin=getattr(settings.setting("image.repository"), "origin", ""))
-            registry = Registry(at)
-            sent = push(found.built, registry, lambda: base_registry(settings), store, names, told)
-            for one in found.built.manifests:
-                digest = one.described.digest
-                bills[digest] = attach(registry, one.described, MEDIA_TYPE, found.bills[digest], store)
-            remember(services, f"{at.host}/{at.name}@{found.built.top.digest}", dict(found.release.models))
+        at = reference_of(to, origin=getattr(settings.setting("image.repository"), "origin", "")) if to else None
+        registry = None if at is None else Registry(at)
+        with door_of(registry) as door:
+            found = build(services, VARIANTS[variant], epoch=epoch_of(os.environ), told=told, door=door)
+            names = list(tags) or [found.built.top.digest[7:23]]
+            store, sent, bills = image_store(services), Sent(), {}
+            if layout is not None:
+                write_layout(found.built, layout, lambda: base_registry(settings), store, names[0])
+                _write_bills(found, layout, [f"{digest[7:23]}.cdx.json" for digest in found.bills])
+            if to_folder is not None:
+                numbers = range(1, len(found.bills) + 1)
+                _write_bills(found, to_folder, [f"image{f'-{one}' if one > 1 else ''}.cdx.json" for one in numbers])
+            if registry is not None:
+                documents = [
+                    attached(one.described, MEDIA_TYPE, found.bills[one.described.digest])
+                    for one in found.built.manifests
+                ]
+                bills = {one.subject: one.own.digest for one in documents}
+                door.enter()
+                sent = push(found.built, registry, lambda: base_registry(settings), store, names, told, documents)
+                name = f"{registry.at.host}/{registry.at.name}@{found.built.top.digest}"
+                remember(services, name, dict(found.release.models))
         _show(found, at, names, sent, bills, time.monotonic() - started, as_json)
         return 0
     finally:
         services.close()
+
+
+def _write_bills(found: Image, folder: Path, names: Sequence[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in zip(names, found.bills.values(), strict=True):
+        (folder / name).write_bytes(data)
 
 
 def _show(

@@ -210,7 +210,9 @@ def load_settings(
     values |= {item.key: item for item in _from_file(written, active)}
     values |= {item.key: item for item in _from_platform(environment)}
     values |= {item.key: item for item in _from_environment(environment, values)}
-    values |= {key: _checked(Setting(key, value, _flag(key))) for key, value in flags.items() if value is not None}
+    values |= {
+        key: _checked(Setting(key, value, _flag(key, value))) for key, value in flags.items() if value is not None
+    }
     return Settings(active, project, MappingProxyType(values), tuple(profiles))
 
 
@@ -235,8 +237,10 @@ def _text_of(path: Path) -> str:
         ) from error
 
 
-def _flag(key: str) -> str:
-    return f"--{key.rpartition('.')[2].replace('_', '-')}"
+def _flag(key: str, value: object) -> str:
+    """The option that a setting was given by; what has several values is said one by one: ``--platform``."""
+    name = key.rpartition(".")[2].replace("_", "-")
+    return f"--{name.removesuffix('s') if isinstance(value, list) else name}"
 
 
 def _from_file(written: Iterable[Written], profile: str) -> Iterator[Setting]:

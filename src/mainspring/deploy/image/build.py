@@ -13,6 +13,7 @@ import msgspec
 from mainspring.choose.services import Services
 from mainspring.config.settings import Settings, load_settings, reveal
 from mainspring.deploy.image.blobs import BlobStore
+from mainspring.deploy.image.door import OPEN, Door
 from mainspring.deploy.image.entries import Entry, entry_of_bytes, entry_of_file
 from mainspring.deploy.image.files import SOURCE, app_entries, app_files, left_out, refuse_secrets
 from mainspring.deploy.image.layer import Codec, Layer
@@ -21,6 +22,7 @@ from mainspring.deploy.image.manifest import Base, Manifest, Spec, Variant, inde
 from mainspring.deploy.image.reference import reference_of
 from mainspring.deploy.image.registry import Registry
 from mainspring.deploy.image.sbom import bill_of, distributions
+from mainspring.deploy.image.threads import begun
 from mainspring.deploy.image.transport import Built, Told, base_of
 from mainspring.deploy.image.wheels import COMMANDS, DEPS, Wheel, bytecode_note, compiled, deps_entries, wheels_of
 from mainspring.deploy.release import FILE, Release, model_folder, release_of
@@ -77,7 +79,7 @@ def base_registry(settings: Settings) -> Registry:
     return Registry(reference_of(str(found.value), origin=found.origin))
 
 
-def build(services: Services, variant: Variant, *, epoch: int, told: Told) -> Image:
+def build(services: Services, variant: Variant, *, epoch: int, told: Told, door: Door = OPEN) -> Image:
     """Build the image of a project for each of its platforms; the user's code is read, never imported.
 
     Args:
@@ -85,6 +87,7 @@ def build(services: Services, variant: Variant, *, epoch: int, told: Told) -> Im
         variant: what the target wants otherwise.
         epoch: the time of everything in it, in seconds since 1970.
         told: told what is done, a line at a time.
+        door: where it is to go, asked before anything that takes long.
 
     Raises:
         ConfigError: MS-3089 to MS-3098, a setting, the lock or the base does not do.
@@ -97,17 +100,18 @@ def build(services: Services, variant: Variant, *, epoch: int, told: Told) -> Im
     runs = run_settings(settings)
     lock = kept_lock(project, store)
     source = base_registry(settings)
+    bases = {name: begun(_base(source, name, store)) for name in _architectures(settings)}
     release = release_of(services)
-    shared = _Shared(services, store, _codec(settings), epoch, told)
+    shared = _Shared(services, store, _codec(settings), epoch, told, door)
     models = shared.models(release)
     app = shared.app(runs)
     manifests: list[Manifest] = []
     bills: dict[str, bytes] = {}
     notes = [] if release.models else ["the catalog has no champion: the image carries no model"]
     layers: list[Layer] = []
-    bases: list[Base] = []
-    for architecture in _architectures(settings):
-        base = base_of(source, architecture, store)
+    below: list[Base] = []
+    for architecture, waited in bases.items():
+        base = waited()
         platform = Platform(architecture, _python(settings, base), _glibc(settings))
         _runtimes_are_locked(release, pins_on(lock, platform, store))
         wheels, deps = shared.deps(lock, platform)
@@ -120,14 +124,18 @@ def build(services: Services, variant: Variant, *, epoch: int, told: Told) -> Im
         parts = distributions(wheels, store)
         bills[digest] = bill_of(project.name, digest, base, parts, digests, importlib.metadata.version("mainspring"))
         manifests.append(manifest)
-        bases.append(base)
+        below.append(base)
         layers = layers or own
     top = manifests[0].described if len(manifests) == 1 else index_of(manifests)
     if source.at.digest == "":
-        notes.append(f"the base moves: image.base = {source.at}@{bases[0].asked} would hold it")
-    below = frozenset(one.digest for base in bases for one in base.layers)
-    built = Built(tuple(manifests), top, source.at, below)
-    return Image(built, tuple(layers), bases[0], bills, release, tuple(notes))
+        notes.append(f"the base moves: image.base = {source.at}@{below[0].asked} would hold it")
+    layers_below = frozenset(one.digest for base in below for one in base.layers)
+    built = Built(tuple(manifests), top, source.at, layers_below)
+    return Image(built, tuple(layers), below[0], bills, release, tuple(notes))
+
+
+def _base(source: Registry, architecture: str, store: BlobStore) -> Callable[[], Base]:
+    return lambda: base_of(source, architecture, store)
 
 
 class _Shared(msgspec.Struct, frozen=True):
@@ -138,6 +146,7 @@ class _Shared(msgspec.Struct, frozen=True):
     codec: Codec
     epoch: int
     told: Told
+    door: Door
 
     def layer(
         self, entries: Callable[[], list[Entry]], made_of: object, title: str, codec: Codec | None = None
@@ -147,7 +156,7 @@ class _Shared(msgspec.Struct, frozen=True):
     def deps(self, lock: Lock, platform: Platform) -> tuple[tuple[Wheel, ...], Layer]:
         project = self.services.project
         places = [project / place for place in self.services.settings.words("image.wheels")]
-        wheels = wheels_of(lock, platform, self.store, places)
+        wheels = wheels_of(lock, platform, self.store, places, self.door.wait)
         made_of: list[object] = [wheel.sha256 for wheel in wheels]
         made_of += [COMMANDS[wheel.pin.name] for wheel in wheels if wheel.pin.name in COMMANDS]
         plain = bool(bytecode_note(platform))
@@ -155,6 +164,7 @@ class _Shared(msgspec.Struct, frozen=True):
         with contextlib.ExitStack() as opened:
 
             def entries() -> list[Entry]:
+                self.door.wait()
                 self.told(f"packing {len(wheels)} distributions for linux/{platform.architecture}")
                 bytecode = {} if plain else compiled(wheels, self.store)
                 return list(deps_entries(wheels, bytecode, opened))
@@ -166,6 +176,7 @@ class _Shared(msgspec.Struct, frozen=True):
         for name, artifact in sorted(release.models.items()):
 
             def entries(name: str = name, artifact: str = artifact) -> list[Entry]:
+                self.door.wait()
                 folder = model_folder(self.services, artifact, self.store.folder("models"))
                 paths = [path for path in folder.rglob("*") if path.is_file()]
                 return [entry_of_file(f"{MODELS}/{name}/{path.relative_to(folder).as_posix()}", path) for path in paths]
@@ -180,7 +191,12 @@ class _Shared(msgspec.Struct, frozen=True):
     def app(self, runs: Settings) -> Layer:
         files = list(app_files(self.services.project, left_out(runs)))
         refuse_secrets(files, {**_secrets(self.services.settings), **_secrets(runs)})
-        return self.layer(lambda: list(app_entries(files)), [file.made_of() for file in files], "app")
+
+        def entries() -> list[Entry]:
+            self.door.knock()
+            return list(app_entries(files))
+
+        return self.layer(entries, [file.made_of() for file in files], "app")
 
 
 def _runtimes_are_locked(release: Release, pins: Iterable[Pin]) -> None:
@@ -261,12 +277,16 @@ def _architectures(settings: Settings) -> list[str]:
     found = settings.words("image.platforms")
     strange = [one for one in found if one not in _PLATFORMS]
     if strange or not found:
+        origin = str(getattr(settings.setting("image.platforms"), "origin", ""))
+        option = origin.startswith("--")
         raise ConfigError(
-            f"image.platforms names {strange[0]!r}" if strange else "image.platforms is empty",
+            f"{origin if option else 'image.platforms'} names {strange[0]!r}"
+            if strange
+            else "image.platforms is empty",
             code="MS-3097",
             why=f"there are: {', '.join(_PLATFORMS)}",
-            origin=getattr(settings.setting("image.platforms"), "origin", ""),
-            fix='image.platforms = ["linux/amd64"]',
+            origin=origin,
+            fix=f"{origin} linux/amd64" if option else 'image.platforms = ["linux/amd64"]',
         )
     return [_PLATFORMS[one] for one in dict.fromkeys(found)]
 

@@ -22,6 +22,7 @@ __all__ = [
     "Manifest",
     "Spec",
     "Variant",
+    "described",
     "descriptor",
     "index_of",
     "manifest_of",

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mainspring.deploy.image.reference import Reference
+from mainspring.deploy.image.wire import Answer
 from mainspring.errors import RefusedError, ServiceError
 
-if TYPE_CHECKING:
-    import requests
-
-__all__ = ["answered", "corrupt", "missing", "refused", "unreachable"]
+__all__ = ["answered", "corrupt", "missing", "no_repository", "refused", "unreachable"]
 
 
 def unreachable(at: Reference, error: Exception | str) -> ServiceError:
@@ -26,13 +24,13 @@ def unreachable(at: Reference, error: Exception | str) -> ServiceError:
     )
 
 
-def refused(at: Reference, response: requests.Response, known: bool) -> ServiceError:
+def refused(at: Reference, answer: Answer, known: bool) -> ServiceError:
     """The registry wants to know who asks, or says no to who did."""
     who = "the credentials were not accepted" if known else "no credentials for it are in the docker config"
     return ServiceError(
         f"registry {at.host} refuses access to {at.name}",
         code="MS-4081",
-        why=f"{response.status_code} {_told(response)}; {who}",
+        why=f"{answer.status} {_told(answer)}; {who}",
         origin=str(at),
         fix=f"docker login {at.host}, podman login, or write config.json into the folder that DOCKER_CONFIG names",
     )
@@ -48,21 +46,31 @@ def missing(at: Reference) -> ServiceError:
     )
 
 
-def answered(at: Reference, response: requests.Response) -> ServiceError | RefusedError:
+def no_repository(at: Reference) -> ServiceError:
+    """The registry begins no upload, since it makes no repository by itself."""
+    return ServiceError(
+        f"registry {at.host} has no repository {at.name}",
+        code="MS-8303",
+        why="404 to an upload; some registries want each repository to be made first",
+        origin=str(at),
+        fix="make it there (of ECR: aws ecr create-repository), or check image.repository",
+    )
+
+
+def answered(at: Reference, answer: Answer) -> ServiceError | RefusedError:
     """Any other answer than the one that was asked for."""
-    if response.status_code in (413, 507) or "quota" in response.text[:2000].lower():
+    if answer.status in (413, 507) or b"quota" in answer.body[:2000].lower():
         return RefusedError(
             f"registry {at.host} takes no more",
             code="MS-5070",
-            why=f"{response.status_code} {_told(response)}",
+            why=f"{answer.status} {_told(answer)}",
             origin=str(at),
             fix="free some of the quota, or raise it, and build again: what was uploaded is not uploaded twice",
         )
-    method = response.request.method if response.request is not None else ""
     return ServiceError(
-        f"registry {at.host} answers {response.status_code} to {method} of {at.name}",
+        f"registry {at.host} answers {answer.status} to {answer.method} of {at.name}",
         code="MS-4083",
-        why=_told(response),
+        why=_told(answer),
         origin=str(at),
         fix="look at the registry's log; building again goes on where it stopped",
     )
@@ -79,13 +87,13 @@ def corrupt(at: Reference, wanted: str, found: str) -> ServiceError:
     )
 
 
-def _told(response: requests.Response) -> str:
+def _told(answer: Answer) -> str:
     """What a registry says of its refusal; never more than a line."""
     try:
-        first: Any = json.loads(response.text)["errors"][0]
+        first: Any = json.loads(answer.body)["errors"][0]
         return f"{first.get('code', '')} {first.get('message', '')}".strip()
     except (ValueError, LookupError, TypeError, AttributeError):
-        return response.reason or ""
+        return answer.reason
 
 
 def _innermost(error: BaseException) -> str:

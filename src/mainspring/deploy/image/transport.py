@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import queue
 import shutil
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -23,19 +21,14 @@ from mainspring.deploy.image.manifest import (
     spelled,
 )  # fmt: skip
 from mainspring.deploy.image.reference import Reference
+from mainspring.deploy.image.referrers import Attached, attach
 from mainspring.deploy.image.registry import Registry
+from mainspring.deploy.image.threads import side_by_side
 from mainspring.errors import ConfigError, StoreError
 
-__all__ = ["Built", "Sent", "Told", "attach", "base_of", "configs_of", "kept_layer", "pulled", "push", "write_layout"]
-
-_AT_ONCE = 4
-EMPTY = b"{}"
-EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
-OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+__all__ = ["Built", "Sent", "Told", "base_of", "configs_of", "kept_layer", "pulled", "push", "write_layout"]
 
 Told = Callable[[str], None]
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Built(msgspec.Struct, frozen=True):
@@ -129,7 +122,13 @@ def _of_platform(registry: Registry, architecture: str, blobs: BlobStore, origin
 
 
 def push(
-    built: Built, to: Registry, source: Callable[[], Registry], blobs: BlobStore, tags: Sequence[str], told: Told
+    built: Built,
+    to: Registry,
+    source: Callable[[], Registry],
+    blobs: BlobStore,
+    tags: Sequence[str],
+    told: Told,
+    documents: Sequence[Attached] = (),
 ) -> Sent:
     """Bring an image into a repository: what is there is not sent, what the registry has elsewhere is mounted.
 
@@ -140,28 +139,49 @@ def push(
         blobs: where ours are, and where the base's go that must be sent.
         tags: the names that are to stand for it.
         told: told what is sent, a line at a time.
+        documents: what is attached to its manifests.
+
+    Returns:
+        What came of the image's own blobs.
 
     Raises:
         ServiceError: MS-4080 to MS-4084; RefusedError: MS-5070.
     """
-    names = [tag for tag in tags if to.digest_of(tag) != built.top.digest]
-    if not names and tags:
-        return Sent(there=sum(len(one.layers) + 1 for one in built.manifests))
-    sent = Sent()
-    if not to.has_manifest(built.top.digest):
-        sent = _push_blobs(built, to, source, blobs, told)
-        for one in built.manifests:
-            if one.described.digest != built.top.digest:
-                to.put_manifest(one.described.digest, one.described)
-        to.put_manifest(built.top.digest, built.top)
-    for tag in names:
-        to.put_manifest(tag, built.top)
+    top = built.top.digest
+    asked = [*dict.fromkeys(tags), top, *(one.own.digest for one in documents)]
+    there = dict(zip(asked, side_by_side(to.digest_of, asked), strict=True))
+    names = [tag for tag in dict.fromkeys(tags) if there[tag] != top]
+    lacking = [one for one in documents if not there[one.own.digest]]
+    sent = Sent(there=sum(len(one.layers) + 1 for one in built.manifests))
+    images = () if there[top] else built.manifests
+    parts = [blob for one in lacking for blob in one.blobs]
+    if images or parts:
+        found = _push_blobs(images, parts, built, to, source, blobs, told)
+        sent = found if images else sent
+    for image in images:
+        if image.described.digest != top:
+            to.put_manifest(image.described.digest, image.described)
+    for name in names or ([top] if images else []):  # what has a tag is there by its digest, too
+        to.put_manifest(name, built.top)
+    for one in lacking:
+        attach(to, one)
     return sent
 
 
-def _push_blobs(built: Built, to: Registry, source: Callable[[], Registry], blobs: BlobStore, told: Told) -> Sent:
+def _push_blobs(
+    images: Sequence[Manifest],
+    parts: Sequence[Described],
+    built: Built,
+    to: Registry,
+    source: Callable[[], Registry],
+    blobs: BlobStore,
+    told: Told,
+) -> Sent:
+    """Send what the repository lacks of the images' blobs and of the parts of documents; what came of the images'."""
     elsewhere = built.base.host == to.at.host and built.base.name != to.at.name
-    wanted = {one.digest: one for image in built.manifests for one in (*image.layers, image.config)}
+    wanted = {one.digest: one for image in images for one in (*image.layers, image.config)}
+    # The small ones first: it is they that change, and each takes three questions where the others take one.
+    todo = sorted((wanted | {one.digest: one for one in parts}).values(), key=lambda one: one.size)
 
     def send(one: Described) -> Sent:
         if to.has_blob(one.digest):
@@ -176,76 +196,8 @@ def _push_blobs(built: Built, to: Registry, source: Callable[[], Registry], blob
         to.upload(one.digest, one.size, path)
         return Sent(uploaded=1, bytes=one.size)
 
-    done = _side_by_side(send, list(wanted.values()))
+    done = [came for one, came in zip(todo, side_by_side(send, todo), strict=True) if one.digest in wanted]
     return Sent(*(sum(getattr(one, part) for one in done) for part in ("uploaded", "mounted", "there", "bytes")))
-
-
-def _side_by_side(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """What comes of each item, a few at a time; the first error, or Ctrl-C, ends it without waiting for the others.
-
-    A pool would wait for uploads under way, which a registry that stalls keeps for minutes: these threads are daemons.
-    """
-    done: queue.SimpleQueue[tuple[int, R | BaseException]] = queue.SimpleQueue()
-    todo, lock, over = iter(enumerate(items)), threading.Lock(), threading.Event()
-
-    def run() -> None:
-        while not over.is_set():
-            with lock:
-                number, item = next(todo, (-1, None))
-            if item is None:
-                return
-            try:
-                done.put((number, work(item)))
-            except BaseException as error:  # handed over to whoever waits
-                done.put((number, error))
-
-    for _ in range(min(_AT_ONCE, len(items))):
-        threading.Thread(target=run, daemon=True).start()
-    found: dict[int, R] = {}
-    try:
-        while len(found) < len(items):
-            number, value = done.get()
-            if isinstance(value, BaseException):
-                raise value
-            found[number] = value
-    finally:
-        over.set()
-    return [found[number] for number in range(len(items))]
-
-
-def attach(to: Registry, subject: Described, kind: str, data: bytes, blobs: BlobStore) -> str:
-    """Attach a document to a manifest by the referrers of the OCI specification 1.1; its manifest's digest.
-
-    Where the registry keeps no referrers, they are listed under the tag that the specification falls back to.
-    """
-    document = Described(kind, blobs.put(data), len(data), data)
-    empty = Described(EMPTY_TYPE, blobs.put(EMPTY), len(EMPTY), EMPTY)
-    manifest = spelled(
-        {
-            "schemaVersion": 2,
-            "mediaType": OCI_MANIFEST,
-            "artifactType": kind,
-            "config": descriptor(empty),
-            "layers": [descriptor(document)],
-            "subject": descriptor(Described(subject.media_type, subject.digest, subject.size)),
-        }
-    )
-    own = Described(OCI_MANIFEST, blobs.put(manifest), len(manifest), manifest)
-    if to.has_manifest(own.digest):
-        return own.digest
-    for one in (empty, document):
-        if not to.has_blob(one.digest):
-            to.put_blob(one.digest, one.size, one.content)
-    headers = {name.lower(): value for name, value in to.put_manifest(own.digest, own).items()}
-    if headers.get("oci-subject") != subject.digest:
-        tag = subject.digest.replace(":", "-")
-        known = _object(to.manifest(tag).data)["manifests"] if to.digest_of(tag) else []
-        listed = {one["digest"]: one for one in known} | {own.digest: descriptor(own, artifactType=kind)}
-        index = spelled(
-            {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [listed[one] for one in sorted(listed)]}
-        )
-        to.put_manifest(tag, Described(OCI_INDEX, "", len(index), index))
-    return own.digest
 
 
 def write_layout(built: Built, folder: Path, source: Callable[[], Registry], blobs: BlobStore, name: str) -> None:

@@ -15,9 +15,8 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import msgspec
 
@@ -25,6 +24,12 @@ from mainspring.deploy.image.blobs import BlobStore
 from mainspring.deploy.image.entries import Entry, entry_of_bytes
 from mainspring.deploy.image.lock import Lock, Pin, Platform, pins_on
 from mainspring.errors import ConfigError, DataError, ServiceError
+from mainspring.lazy import lazy
+
+if TYPE_CHECKING:
+    from concurrent import futures
+else:  # wanted when dependencies are compiled, and no sooner
+    futures = lazy("concurrent.futures")
 
 __all__ = ["DEPS", "Wheel", "bytecode_note", "compiled", "deps_entries", "metadata_of", "wheels_of"]
 
@@ -46,7 +51,9 @@ class Wheel(msgspec.Struct, frozen=True):
     sha256: str
 
 
-def wheels_of(lock: Lock, platform: Platform, store: BlobStore, places: Sequence[Path]) -> tuple[Wheel, ...]:
+def wheels_of(
+    lock: Lock, platform: Platform, store: BlobStore, places: Sequence[Path], ready: Callable[[], None]
+) -> tuple[Wheel, ...]:
     """The wheels of a lock for a platform, by name; those that were fetched before are not fetched again.
 
     Args:
@@ -54,6 +61,7 @@ def wheels_of(lock: Lock, platform: Platform, store: BlobStore, places: Sequence
         platform: what they are to run on.
         store: the image cache.
         places: folders with wheels of the user's own.
+        ready: called before any is fetched.
 
     Raises:
         ConfigError: MS-3096, a distribution has no wheel for the platform; MS-3098, pip is not there.
@@ -64,6 +72,7 @@ def wheels_of(lock: Lock, platform: Platform, store: BlobStore, places: Sequence
     folder = store.folder("wheels")
 
     def made() -> dict[str, tuple[str, str]]:
+        ready()
         found = _fetched(pins, lock.options, platform, folder, places)
         return {wheel.pin.name: (wheel.path.name, wheel.sha256) for wheel in found}
 
@@ -214,7 +223,7 @@ def compiled(wheels: Iterable[Wheel], store: BlobStore) -> Mapping[str, Path]:
     folder = store.folder("bytecode")
     names = {wheel.sha256: folder / f"{wheel.sha256[:32]}-{version}" for wheel in wheels}
     missing = [wheel for wheel in wheels if not names[wheel.sha256].is_dir()]
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+    with futures.ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         list(pool.map(lambda wheel: _compile(wheel, names[wheel.sha256]), missing))
     return names
 
