@@ -161,6 +161,31 @@ def test_docker_manifests_and_layouts_are_read_by_others(served: tuple[str, Path
     assert (tmp_path / "bundle/rootfs/etc/base").exists()
 
 
+def test_layers_in_zstd_are_read_by_others_and_hold_the_same_files(served: tuple[str, Path], tmp_path: Path) -> None:
+    host, _ = served
+    project = image_kit.small_project(tmp_path, a_base(host, BlobStore(tmp_path / "store"), "base/zstd"))
+    found: dict[str, tuple[str, list[str]]] = {}
+    for codec in ("gzip", "zstd"):
+        env = {"MAINSPRING_IMAGE_REPOSITORY": f"{host}/team/{codec}", "MAINSPRING_IMAGE_COMPRESSION": codec}
+        built = json.loads(mainspring("build", "--image", "--json", cwd=project, env=env).stdout)
+        assert (
+            json.loads(mainspring("build", "--image", "--json", cwd=project, env=env).stdout)["sent"]["uploaded"] == 0
+        )
+        manifest = read_back(host, f"team/{codec}@{built['digest']}", tmp_path / f"{codec}-out")
+        kinds = [layer["mediaType"].rpartition("+")[2] for layer in manifest["layers"][1:]]  # the first is the base's
+        assert set(kinds) == {codec}
+        plain = tmp_path / codec  # unpacked by skopeo, for umoci reads no zstd
+        copy = [program("skopeo"), "--insecure-policy", "copy", "--src-tls-verify=false", "--dest-decompress"]
+        image_kit.done(*copy, f"docker://{host}/team/{codec}@{built['digest']}", f"dir:{plain}")
+        copied = json.loads((plain / "manifest.json").read_text())
+        layers = [layer["digest"] for layer in copied["layers"]]
+        config = json.loads((plain / copied["config"]["digest"].partition(":")[2]).read_text())
+        assert layers == config["rootfs"]["diff_ids"], "what is unpacked is what the image says of itself"
+        found[codec] = built["digest"], layers
+    assert found["gzip"][0] != found["zstd"][0]
+    assert found["gzip"][1] == found["zstd"][1]
+
+
 def test_a_base_of_another_registry_is_carried_over(served: tuple[str, Path], tmp_path: Path) -> None:
     host, _ = served
     reference = a_base(host, BlobStore(tmp_path / "a"), "base/foreign")
