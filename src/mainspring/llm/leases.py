@@ -241,7 +241,9 @@ class LeasedAccounts(Accounts):
                     return got
                 if self._monotonic() < self._down_until:
                     return Denied("store", got.account, got.limit, got.left, got.asked, _DOWN_S)
-                if not await self._draw(cast("Sequence[LeasedAccount]", accounts), tokens, money):
+                drawing = asyncio.ensure_future(self._draw(cast("Sequence[LeasedAccount]", accounts), tokens, money))
+                # Whoever asked may leave meanwhile; what was drawn for them is there for others.
+                if not await asyncio.shield(drawing):
                     return self.reserve(accounts, tokens, money)
 
     def _reservation(self, accounts: Sequence[Account], tokens: int, money: int, now: float) -> Reservation:

@@ -177,6 +177,22 @@ def test_many_waiting_requests_are_drawn_for_one_after_the_other() -> None:
     run(work)
 
 
+def test_what_was_drawn_for_one_who_left_is_there_for_others() -> None:
+    async def work() -> None:
+        servers = Servers()
+        one, other = servers.open(Limits(tokens=1000)), servers.open(Limits(tokens=1000))
+        with servers.store.lock:  # the store is slow
+            leaving = asyncio.create_task(one[0].take([one[1]], 600, 0))
+            await asyncio.sleep(0.01)
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+        assert leaving.cancelled()
+        await held(one, 600)
+        assert (await refused(other, 401)).left == 400, "it was drawn once"
+
+    run(work)
+
+
 def test_a_window_that_is_over_takes_its_lease_with_it() -> None:
     async def work() -> None:
         servers = Servers()
@@ -310,10 +326,15 @@ def test_no_program_of_servers_goes_beyond_a_limit_nor_keeps_what_nobody_uses(ac
 
 async def _program(acts: list[tuple[Any, ...]], limits: Limits) -> None:
     program = Program(limits)
-    for act in acts:
-        await getattr(program, act[0])(*act[1:])
-        program.holds()
-    await program.ends()
+    try:
+        for act in acts:
+            await getattr(program, act[0])(*act[1:])
+            program.holds()
+        await program.ends()
+    finally:
+        program.servers.store.down = False
+        for accounts in program.opened:  # also those that were killed: their threads
+            accounts.leave()
 
 
 class Program:
@@ -323,6 +344,7 @@ class Program:
         self.limits = limits
         self.servers = Servers(now=1_000_080.0)
         self.every = [self.servers.open(limits) for _ in range(3)]
+        self.opened = [accounts for accounts, _ in self.every]
         self.taken: list[list[float]] = []
         """When, tokens, money: what was reserved, or then used."""
         self.under_way: list[tuple[int, Reservation, list[float]]] = []
@@ -349,6 +371,7 @@ class Program:
 
     async def killed(self, number: int) -> None:
         self.every[number] = self.servers.open(self.limits)
+        self.opened.append(self.every[number][0])
         self.under_way = [one for one in self.under_way if one[0] != number]
         self.lost = True
 
@@ -378,4 +401,13 @@ class Program:
             await self.refresh(number)
         requests, tokens, money = self.used()
         if requests < (self.limits.requests or 0) and not self.lost:
-            await held(self.every[0], (self.limits.tokens or 0) - tokens, (self.limits.money_micro or 0) - money)
+            rest = (self.limits.tokens or 0) - tokens, (self.limits.money_micro or 0) - money
+            (await held(self.every[0], *rest)).settle(0, 0)
+        if not self.lost:
+            for accounts in self.opened:
+                accounts.leave()
+            _, tokens, money = self.used()
+            counted = self.servers.store.used
+            now = self.servers.now
+            assert counted.get(f"app/key:web:tokens:60:{now // 60 * 60:.3f}", 0) == tokens
+            assert counted.get(f"app/key:web:money:120:{now // 120 * 120:.3f}", 0) == money
