@@ -48,9 +48,11 @@ class LeasedAccount(Account):
         name: ``key:web``.
         limits: what all servers together may use.
         now: the clock, in seconds since 1970.
+        kept_as: what the store calls it, where several apps may be.
         before: micro-units that its period has seen, for a store that knows nothing of it.
 
     Attributes:
+        kept_as: as above.
         before: as above; of the period in which the server began.
         began: that period.
         left: by what it is, how much of it nobody had drawn when the store was asked last.
@@ -59,10 +61,11 @@ class LeasedAccount(Account):
         places: places that are held in the store, of which some may wait to be given up.
     """
 
-    __slots__ = ("asked", "before", "began", "dry", "left", "places")
+    __slots__ = ("asked", "before", "began", "dry", "kept_as", "left", "places")
 
-    def __init__(self, name: str, limits: Limits, now: Callable[[], float], before: int = 0) -> None:
+    def __init__(self, name: str, limits: Limits, now: Callable[[], float], kept_as: str, before: int = 0) -> None:
         super().__init__(name, limits, now)
+        self.kept_as = kept_as
         self.before, self.began = before, self.period
         self.left: dict[What, int] = {}
         self.dry: dict[What, float] = {}
@@ -124,7 +127,7 @@ class LeasedAccount(Account):
     def counter(self, what: What) -> tuple[str, float, float]:
         """The counter of what runs now, when it began, and how long it lasts in seconds."""
         began, lasts = (self.period, self.limits.period_s) if what == "money" else (self.window, self.limits.window_s)
-        return f"{self.name}:{what}:{lasts:g}:{began:.3f}", began, lasts
+        return f"{self.kept_as}:{what}:{lasts:g}:{began:.3f}", began, lasts
 
     def denies(self, now: float, tokens: int, money: int) -> Denied:
         """As `Account.denies`, of all servers' limits; what others hold is not left for this one."""
@@ -222,8 +225,8 @@ class LeasedAccounts(Accounts):
             return None
         found = self._all.get(name)
         if found is None:
-            whole = f"{self._app}/{name}"
-            found = self._all[name] = LeasedAccount(whole, limits, self._now, self._spent.get(name, 0))
+            spent = self._spent.get(name, 0)
+            found = self._all[name] = LeasedAccount(name, limits, self._now, f"{self._app}/{name}", spent)
         return found
 
     async def take(self, accounts: Sequence[Account], tokens: int, money: int) -> Reservation | Denied:
@@ -273,7 +276,7 @@ class LeasedAccounts(Accounts):
             if most is not None and account.spare("concurrency") < 1:
                 if account.dry.get("concurrency", 0.0) > moment:
                     return False
-                holds.append((account, Hold(account.name, most, account.under_way + max(most // _SHARE, 1))))
+                holds.append((account, Hold(account.kept_as, most, account.under_way + max(most // _SHARE, 1))))
         if not wants and not holds:
             return False
         asked = self._drawing([want for *_, want in wants], [hold for _, hold in holds])
@@ -381,7 +384,7 @@ class LeasedAccounts(Accounts):
                 places = account.under_way + (0 if idle else max(most // _SHARE, 1))
                 places = min(places, account.places)
                 account.most_under_way = min(account.most_under_way, places)
-                holds.append((account, Hold(account.name, most, places)))
+                holds.append((account, Hold(account.kept_as, most, places)))
         return rests, holds
 
 

@@ -115,7 +115,7 @@ def test_what_one_server_takes_the_others_have_no_more() -> None:
         one, other = servers.open(), servers.open()
         first = await held(one, 700, 100)
         no = await refused(other, 301)
-        assert (no.what, no.account, no.limit, no.left, no.asked) == ("tokens", "app/key:web", 1000, 300, 301)
+        assert (no.what, no.account, no.limit, no.left, no.asked) == ("tokens", "key:web", 1000, 300, 301)
         assert no.wait_s == 60.0
         await held(other, 300, 400)
         assert (await refused(one, 0, 1)).what == "money"
