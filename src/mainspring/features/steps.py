@@ -22,7 +22,6 @@ from mainspring.features.decorated.derive import Upstream, derive_view, derived_
 from mainspring.features.logs.carry import left_behind
 from mainspring.features.logs.log import CONTENT_MARK, MADE_MARK, SourceTable, TableVersion, source_of
 from mainspring.features.logs.project import update_view
-from mainspring.features.offline.history import HasTables
 from mainspring.features.quality.known import known_in
 from mainspring.features.quality.steps import gate_of, judge_of_view, references_of
 from mainspring.features.sources.extract import (
@@ -41,7 +40,7 @@ from mainspring.features.view import View, checks_of, view_of
 from mainspring.features.wal.commit import pushed_through
 from mainspring.plan.closure import closure_of
 from mainspring.plan.graph import Plan
-from mainspring.ports.tables import TableStore
+from mainspring.ports.tables import HasTables, TableStore
 
 if TYPE_CHECKING:
     import pyarrow as pa

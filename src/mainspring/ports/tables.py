@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     pa = lazy("pyarrow")
 
-__all__ = ["Commit", "Limits", "Owner", "RowStream", "TableStore", "Txn", "Where"]
+__all__ = ["Commit", "HasTables", "Limits", "Owner", "RowStream", "TableStore", "Txn", "Where"]
 
 Where = tuple[str, str, object]
 """A condition on a column: ``("_seq", ">", 40)``; the operators are ``== != < <= > >= in``."""
@@ -218,3 +218,11 @@ class TableStore(Protocol):
 
     def close(self) -> None:
         """Let go of open handles."""
+
+
+class HasTables(Protocol):
+    """Anything that has the table store: the project's `Services`."""
+
+    @property
+    def tables(self) -> TableStore:
+        """The offline tables."""

@@ -15,13 +15,14 @@ from mainspring.declare.model import ModelSpec
 from mainspring.declare.record import ColumnType, Kind
 from mainspring.errors import DataError
 from mainspring.features.logs.log import SourceTable, TableVersion, read_log, source_of, standing
-from mainspring.features.offline.history import KERNELS, HasTables
+from mainspring.features.offline.history import KERNELS
 from mainspring.features.offline.recall import recall
 from mainspring.features.selection import Selection, selection_of
 from mainspring.features.view import DELETED, EVENT, RETRACTS, SEQ, Pick, View
 from mainspring.lazy import lazy
 from mainspring.plan.encoding import digest, encode
 from mainspring.ports.compute import Compute
+from mainspring.ports.tables import HasTables
 
 if TYPE_CHECKING:
     import numpy as np

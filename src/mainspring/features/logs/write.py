@@ -31,7 +31,6 @@ from mainspring.features.logs.log import (
 from mainspring.features.logs.project import update_view
 from mainspring.features.logs.stamp import constant, stamp, stored
 from mainspring.features.logs.unheld import unheld
-from mainspring.features.offline.history import HasTables
 from mainspring.features.quality.known import known_in
 from mainspring.features.quality.results import CheckResult
 from mainspring.features.quality.screen import refuse_pushed
@@ -41,7 +40,7 @@ from mainspring.features.wal.frames import Entry
 from mainspring.features.wal.log import WriteAheadLog
 from mainspring.features.wal.rows import drafted
 from mainspring.lazy import lazy
-from mainspring.ports.tables import Commit, TableStore, Txn
+from mainspring.ports.tables import Commit, HasTables, TableStore, Txn
 
 if TYPE_CHECKING:
     import numpy as np

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -21,7 +21,7 @@ from mainspring.features.offline.parts import join_apart
 from mainspring.features.view import FeatureDef, Pick, View, arrow_type, log_schema
 from mainspring.lazy import lazy
 from mainspring.ports.compute import Compute
-from mainspring.ports.tables import TableStore
+from mainspring.ports.tables import HasTables, TableStore
 
 if TYPE_CHECKING:
     import duckdb
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 else:
     duckdb, np, pa = lazy("duckdb"), lazy("numpy"), lazy("pyarrow")
 
-__all__ = ["ARITHMETIC", "KERNELS", "HasTables", "TableVersion", "history", "history_of"]
+__all__ = ["ARITHMETIC", "KERNELS", "TableVersion", "history", "history_of"]
 
 KERNELS = b"mainspring.kernels"
 """The key of the result's schema metadata that says which kernel answered each view: JSON."""
@@ -42,14 +42,6 @@ order."""
 
 _RECENT = 64
 _MOMENT = FieldSpec("at", ColumnType(Kind.TIMESTAMP))
-
-
-class HasTables(Protocol):
-    """Anything that has the table store: the project's `Services`."""
-
-    @property
-    def tables(self) -> TableStore:
-        """The offline tables."""
 
 
 def history(

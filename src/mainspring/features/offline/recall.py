@@ -12,11 +12,12 @@ from mainspring.errors import DataError
 from mainspring.features.calculate import runner_of
 from mainspring.features.cast import Reading, UnfitError, cast_column, misfit
 from mainspring.features.logs.log import TableVersion
-from mainspring.features.offline.history import HasTables, history
+from mainspring.features.offline.history import history
 from mainspring.features.selection import Selection
 from mainspring.features.view import arrow_type
 from mainspring.lazy import lazy
 from mainspring.ports.compute import Compute
+from mainspring.ports.tables import HasTables
 
 if TYPE_CHECKING:
     import pyarrow as pa
